@@ -1,0 +1,166 @@
+"""Checks of what a caller hands in. They stand at the public edge, so that the formulas behind it stay clean.
+
+Every function returns the checked value in the one form that the engine uses and raises an error that names the
+function, the argument, what it must be (symbols and numbers), what came, and what to do.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+
+Array = NDArray[Any]
+
+LAYER_DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.complex128))
+
+
+def positive_int(where: str, name: str, value: Any) -> int:
+    """Return `value` as an int of at least 1; booleans and floats are refused."""
+    if isinstance(value, (bool, np.bool_)):
+        raise DTypeError(f"{where}: {name} must be an integer; got the bool {value}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise DTypeError(f"{where}: {name} must be an integer; got {type(value).__name__} {value!r}") from None
+    if number < 1:
+        raise OptionError(f"{where}: {name} must be at least 1; got {number}")
+    return number
+
+
+def flag(where: str, name: str, value: Any) -> bool:
+    """Return `value` if it is a bool; 0 and 1 are refused, they hide misplaced positional arguments."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise DTypeError(f"{where}: {name} must be True or False; got {type(value).__name__} {value!r}")
+    return bool(value)
+
+
+def real_number(where: str, name: str, value: Any) -> float:
+    """Return `value` as a finite float; booleans are refused."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise DTypeError(f"{where}: {name} must be a number; got {type(value).__name__} {value!r}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise OptionError(f"{where}: {name} must be finite; got {number}")
+    return number
+
+
+def positive_number(where: str, name: str, value: Any) -> float:
+    """Return `value` as a finite float above 0."""
+    number = real_number(where, name, value)
+    if number <= 0:
+        raise OptionError(f"{where}: {name} must be greater than 0; got {number}")
+    return number
+
+
+def probability(where: str, name: str, value: Any) -> float:
+    """Return `value` as a float in [0, 1]."""
+    number = real_number(where, name, value)
+    if not 0 <= number <= 1:
+        raise OptionError(f"{where}: {name} is a probability and must be in [0, 1]; got {number}")
+    return number
+
+
+def layer_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
+    """Return `dtype` if a layer can have it."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {dtype!r}") from None
+    if found not in LAYER_DTYPES:
+        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {found}")
+    return found
+
+
+def generator(where: str, rng: Any) -> np.random.Generator:
+    """Return a Generator: the one given, a new one from an int seed, or a fresh one for None."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None or (isinstance(rng, (int, np.integer)) and not isinstance(rng, (bool, np.bool_)) and rng >= 0):
+        return np.random.default_rng(rng)
+    raise DTypeError(f"{where}: rng must be a numpy.random.Generator, a seed >= 0 or None; got {rng!r}")
+
+
+def array_of(where: str, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> Array:
+    """Return `value` as an ndarray of exactly `dtype`.
+
+    A silent conversion would hide a float64 array in a float32 net, which costs half of the speed, or the reverse,
+    which costs half of the digits; so the dtype must agree, as in torch.
+    """
+    array = np.asarray(value)
+    if array.dtype != dtype:
+        raise DTypeError(
+            f"{where}: {name} must have dtype {dtype}, the layer's; got {array.dtype}. "
+            f"Convert it with {name}.astype(np.{dtype}), or the layer with .astype({_dtype_name(array.dtype)})"
+        )
+    return array
+
+
+def gradients(where: str, grads: Any, params: Parameters) -> Parameters:
+    """Return `grads` if they have the structure of `params`; new zeros for None."""
+    if grads is None:
+        return params.zeros_like()
+    if not isinstance(grads, Parameters):
+        raise DTypeError(
+            f"{where}: grads must be Parameters, as params.zeros_like() makes them; got {type(grads).__name__}"
+        )
+    if grads.shapes != params.shapes or grads.dtype != params.dtype:
+        raise ShapeError(f"{where}: grads must have the names, shapes and dtype of params: {params!r}; got {grads!r}")
+    return grads
+
+
+def converted(where: str, params: Parameters, dtype: DTypeLike) -> Parameters:
+    """Return a copy of `params` in `dtype`, if that is a layer's dtype and loses no imaginary part."""
+    target = layer_dtype(f"{where}.astype", dtype)
+    if not np.can_cast(params.dtype, target, "same_kind"):
+        raise DTypeError(
+            f"{where}.astype: {params.dtype} parameters cannot become {target}: their imaginary parts would be lost"
+        )
+    return params.astype(target)
+
+
+def shaped(where: str, name: str, array: Array, symbols: str, shape: tuple[int, ...], hint: str = "") -> Array:
+    """Return `array` if it has `shape`; `symbols` spells the shape in letters, as in "(T, N, H)"."""
+    if array.shape != shape:
+        advice = f". {hint}" if hint else ""
+        raise ShapeError(f"{where}: {name} must have shape {symbols} = {shape}; got {array.shape}{advice}")
+    return array
+
+
+def sequence_lengths(where: str, lengths: ArrayLike | None, steps: int, batch: int) -> NDArray[np.intp] | None:
+    """Return `lengths` as an int array (N,), or None where every sequence has all T steps."""
+    if lengths is None:
+        return None
+    array = np.asarray(lengths)
+    shaped(where, "lengths", array, "(N,)", (batch,))
+    if batch == 0:
+        return None
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DTypeError(f"{where}: lengths must be integers; got dtype {array.dtype}")
+    low, high = int(array.min()), int(array.max())
+    if low < 1:
+        row = int(array.argmin())
+        raise OptionError(f"{where}: lengths[{row}] must be at least 1; got {low}. Drop empty sequences from the batch")
+    if high > steps:
+        row = int(array.argmax())
+        raise OptionError(f"{where}: lengths[{row}] must be at most T = {steps}, the steps of x; got {high}")
+    return None if low == steps else array.astype(np.intp)
+
+
+def finite(where: str, name: str, array: Array, axes: str) -> None:
+    """Raise NonFiniteError at the first NaN or infinity of `array`; `axes` names its leading axes, as in "t, n"."""
+    if np.isfinite(array).all():
+        return
+    index = np.argwhere(~np.isfinite(array))[0]
+    place = ", ".join(f"{axis.strip()} = {i}" for axis, i in zip(axes.split(","), index, strict=False))
+    raise NonFiniteError(f"{where}: {name} is {array[tuple(index)]} at {place} (the first non-finite entry)")
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return f"np.{dtype}" if dtype in LAYER_DTYPES else "a dtype that it can have: float32, float64, complex128"

@@ -1,0 +1,184 @@
+"""Named arrays that are views of one flat vector: parameters, and their gradients as a second instance.
+
+What acts on all parameters at once (zeroing, clipping, an optimiser's step) acts on `flat`; what means one of them says
+its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from rnn_numpy.errors import OptionError, ShapeError, StateDictError
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+
+
+class Parameters(Mapping[str, Array]):
+    """A mapping from names to arrays, all of them views of one vector `flat`.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Name and shape of each array, in the order in which they lie in `flat`.
+    dtype : dtype
+        Of all arrays.
+    flat : ndarray, (P,), optional
+        The vector to view, P the sum of the sizes; not copied. Zeros where it is left out.
+
+    Raises
+    ------
+    ShapeError
+        `flat` does not have P entries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> params = Parameters({"weight": (2, 3), "bias": (2,)}, np.float64)
+    >>> params["bias"][:] = 1.0
+    >>> params.flat
+    array([0., 0., 0., 0., 0., 0., 1., 1.])
+    >>> grads = params.zeros_like()
+    >>> params.flat -= 0.1 * grads.flat
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], dtype: DTypeLike, flat: Array | None = None) -> None:
+        self.shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in shapes.items()}
+        size = sum(int(np.prod(shape)) for shape in self.shapes.values())
+        if flat is None:
+            flat = np.zeros(size, dtype)
+        if flat.shape != (size,):
+            raise ShapeError(f"Parameters: flat must have shape (P,) = ({size},); got {flat.shape}")
+        self._attach(flat)
+
+    def _attach(self, flat: Array) -> None:
+        self.flat: Array = flat
+        self._views: dict[str, Array] = {}
+        start = 0
+        for name, shape in self.shapes.items():
+            stop = start + int(np.prod(shape))
+            self._views[name] = flat[start:stop].reshape(shape)
+            start = stop
+
+    @classmethod
+    def join(cls, parts: Mapping[str, Parameters]) -> Parameters:
+        """Lay the vectors of several parts into one; each part becomes a view of its own stretch of it.
+
+        Parameters
+        ----------
+        parts : mapping of str to Parameters
+            Prefix and parameters of each part; all of one dtype. They are moved: their `flat` is a slice of the
+            result's from now on, so that a layer inside of a model sees what the optimiser does to the model.
+
+        Returns
+        -------
+        Parameters
+            With names "prefix.name".
+        """
+        dtypes = {part.dtype for part in parts.values()}
+        if len(dtypes) != 1:
+            raise OptionError(f"Parameters.join: parts must have one dtype; got {sorted(map(str, dtypes))}")
+        shapes = {f"{prefix}.{name}": shape for prefix, part in parts.items() for name, shape in part.shapes.items()}
+        joint = cls(shapes, dtypes.pop(), np.concatenate([part.flat for part in parts.values()]))
+        for prefix, part in parts.items():
+            part._attach(joint.part(prefix).flat)
+        return joint
+
+    def part(self, prefix: str) -> Parameters:
+        """Return the parameters below `prefix` (see `join`), sharing memory with this vector.
+
+        Parameters
+        ----------
+        prefix : str
+            As given to `join`.
+
+        Raises
+        ------
+        StateDictError
+            No name begins with "prefix.".
+        """
+        start = 0
+        shapes: dict[str, Shape] = {}
+        first = None
+        for name, shape in self.shapes.items():
+            size = int(np.prod(shape))
+            if name.startswith(prefix + "."):
+                first = start if first is None else first
+                shapes[name[len(prefix) + 1 :]] = shape
+            start += size
+        if first is None:
+            raise StateDictError(f"Parameters.part: no name begins with {prefix + '.'!r}; names are {list(self)}")
+        stop = first + sum(int(np.prod(shape)) for shape in shapes.values())
+        return Parameters(shapes, self.dtype, self.flat[first:stop])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of all arrays."""
+        return self.flat.dtype
+
+    def zeros_like(self) -> Parameters:
+        """Return a second instance of the same structure, all zeros: a place for gradients."""
+        return Parameters(self.shapes, self.dtype)
+
+    def copy(self) -> Parameters:
+        """Return an independent copy."""
+        return Parameters(self.shapes, self.dtype, self.flat.copy())
+
+    def astype(self, dtype: DTypeLike) -> Parameters:
+        """Return an independent copy in another dtype."""
+        return Parameters(self.shapes, dtype, self.flat.astype(dtype))
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all arrays under their names."""
+        return {name: array.copy() for name, array in self.items()}
+
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
+        """Copy the arrays of `mapping` into this vector; all of them or, where one does not fit, none.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            Exactly this instance's names and shapes. Values are rounded to this dtype where that needs no more than a
+            change of precision; complex values for real parameters are refused.
+
+        Raises
+        ------
+        StateDictError
+            A name is missing or unknown, a shape differs, or a dtype cannot be converted.
+        """
+        missing = [name for name in self if name not in mapping]
+        unknown = [name for name in mapping if name not in self]
+        if missing or unknown:
+            differences = f"missing: {missing or 'none'}; unknown: {unknown or 'none'}"
+            raise StateDictError(f"load_state_dict: names must be {list(self)}; {differences}")
+        checked: dict[str, Array] = {}
+        for name, shape in self.shapes.items():
+            value = np.asarray(mapping[name])
+            if value.shape != shape:
+                raise StateDictError(f"load_state_dict: {name} must have shape {shape}; got {value.shape}")
+            if not np.can_cast(value.dtype, self.dtype, "same_kind"):
+                raise StateDictError(f"load_state_dict: {name} must be convertible to {self.dtype}; got {value.dtype}")
+            checked[name] = value
+        for name, value in checked.items():
+            self[name][...] = value
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Views would be pickled and deep-copied as arrays of their own; rebuilding them keeps them views of `flat`.
+        return Parameters, (self.shapes, self.dtype, self.flat.copy())
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {name:<24} {shape}" for name, shape in self.shapes.items())
+        return f"Parameters({self.flat.size} entries, {self.dtype})\n{rows}"

@@ -1,0 +1,224 @@
+"""The record that a forward pass leaves: named, time-major arrays, read by the backward pass, the debugger and the lab.
+
+State arrays (`h`, `dh`) have T+1 rows, step arrays (`x`, `a`, `da`) have T. With
+
+    forward direction   row t   of a state array is the state before step t, row t+1 the state after it;
+    reverse direction   row t+1 of a state array is the state before step t, row t   the state after it,
+
+row 0 of `h` is the initial state of a forward direction (what the lecture writes h[-1]) and the final state of a
+reverse one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.errors import OptionError
+
+Array = NDArray[Any]
+
+_HINT = "Gradients are there once backward or backward_steps has run on this trace"
+
+
+class LayerTrace:
+    """What one layer recorded in one direction.
+
+    Attributes
+    ----------
+    name : str
+        "l0", "l0_reverse", "l1", ...: the suffix of the layer's parameters.
+    layer : int
+    reverse : bool
+    x, a, h, ... : ndarray, (T, N, ·) or (T+1, N, ·)
+        The recorded arrays; see the module. `names` lists them. Past the end of a sequence they are 0. Rows are in the
+        caller's order; where the engine had to sort them by length, the array is a copy, otherwise it is the memory
+        that backward reads.
+    """
+
+    def __init__(self, name: str, layer: int, reverse: bool, states: tuple[str, ...], unsort: Array | None) -> None:
+        self.name = name
+        self.layer = layer
+        self.reverse = reverse
+        self.states = states
+        self.arrays: dict[str, Array] = {}
+        self.gradients: dict[str, Array] = {}
+        self._unsort = unsort
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the arrays recorded so far."""
+        return (*self.arrays, *self.gradients)
+
+    def is_state(self, name: str) -> bool:
+        """Whether `name` is a state or the gradient of one: an array of T+1 rows."""
+        return name in self.states or (name[:1] == "d" and name[1:] in self.states)
+
+    def __getattr__(self, name: str) -> Array:
+        # Reached for recorded names only: Python looks for real attributes first.
+        if name.startswith("_") or "gradients" not in self.__dict__:
+            raise AttributeError(name)
+        array = self.arrays.get(name)
+        if array is None:
+            array = self.gradients.get(name)
+        if array is None:
+            raise AttributeError(
+                f"the trace of {self.name} has no array {name!r}; it has {', '.join(self.names)}. {_HINT}"
+            )
+        return array if self._unsort is None else array[:, self._unsort]
+
+    def __getitem__(self, t: int) -> Step:
+        steps = len(self)
+        if not -steps <= t < steps:
+            raise IndexError(f"trace[{t}]: t must be in [0, T) = [0, {steps})")
+        return Step(self, t % steps)
+
+    def __len__(self) -> int:
+        return len(self.arrays["x"])
+
+    def __iter__(self) -> Iterator[Step]:
+        return (self[t] for t in range(len(self)))
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.names]
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {name:<8} {getattr(self, name).shape}" for name in self.names)
+        return f"LayerTrace {self.name}: T = {len(self)}\n{rows}"
+
+
+class Step:
+    """One time step of one layer and direction: the arrays of the trace at this step under index-free names.
+
+    Attributes
+    ----------
+    t, layer : int
+    reverse : bool
+    x, a, h, h_prev, da, dh, dh_prev : ndarray, (N, ·)
+        `h_prev` is the state that the step read, `h` the one that it wrote; `dh` is the total gradient at `h` (from the
+        loss and from the steps that came after). `names` lists what there is; gradients are there once backward has
+        run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnn_numpy import RNN
+    >>> output, h_n, trace = RNN(1, 1, rng=0).forward(np.ones((3, 1, 1)))
+    >>> trace[1]
+    step t = 1 of l0
+      name     shape             min        max       norm   non-finite
+      x        (1, 1)       1.00e+00   1.00e+00   1.00e+00   0
+      h_prev   (1, 1)      -9.23e-01  -9.23e-01   9.23e-01   0
+      a        (1, 1)      -1.19e+00  -1.19e+00   1.19e+00   0
+      h        (1, 1)      -8.29e-01  -8.29e-01   8.29e-01   0
+    """
+
+    __slots__ = ("_trace", "t")
+
+    def __init__(self, trace: LayerTrace, t: int) -> None:
+        self._trace = trace
+        self.t = t
+
+    @property
+    def layer(self) -> int:
+        """Number of the layer, 0 the lowest."""
+        return self._trace.layer
+
+    @property
+    def reverse(self) -> bool:
+        """Whether the step belongs to the direction that runs from the end to the start."""
+        return self._trace.reverse
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the arrays of this step: what the step reads before what it writes."""
+        states = self._trace.states
+        steps = [name for name in self._trace.arrays if name not in states and name != "x"]
+        gradients = list(self._trace.gradients)
+        gradients += [name + "_prev" for name in gradients if self._trace.is_state(name)]
+        return ("x", *(state + "_prev" for state in states), *steps, *states, *gradients)
+
+    def __getattr__(self, name: str) -> Array:
+        trace = self._trace
+        before, after = (1, 0) if trace.reverse else (0, 1)
+        if name.endswith("_prev") and trace.is_state(name[:-5]):
+            return _array_row(trace, name[:-5], self.t + before)
+        return _array_row(trace, name, self.t + (after if trace.is_state(name) else 0))
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.names]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"step t = {self.t} of {self._trace.name}",
+            "  name     shape             min        max       norm   non-finite",
+        ]
+        for name in self.names:
+            lines.append(_row(name, getattr(self, name)))
+        return "\n".join(lines)
+
+
+class Trace:
+    """What a recurrent layer recorded in one forward pass: one `LayerTrace` per layer and direction.
+
+    `trace["l1_reverse"]` is one of them. `trace[t]`, and the arrays as attributes (`trace.h`), are those of the last
+    layer's forward direction: the only one of a plain RNN.
+
+    Attributes
+    ----------
+    masks : list of ndarray, (T, N, directions * H), or None
+        The dropout masks between the layers, 0 or 1/(1-p); hand them to `forward` as `dropout_masks` to repeat the
+        pass.
+    """
+
+    def __init__(self, runs: dict[str, LayerTrace], masks: list[Array] | None, context: Any) -> None:
+        self.runs = runs
+        self.masks = masks
+        self.context = context
+
+    @property
+    def top(self) -> LayerTrace:
+        """The last layer's forward direction."""
+        return [run for run in self.runs.values() if not run.reverse][-1]
+
+    def __getitem__(self, key: str | int) -> Any:
+        if isinstance(key, str):
+            if key not in self.runs:
+                raise OptionError(f"trace[{key!r}]: layers and directions are {', '.join(map(repr, self.runs))}")
+            return self.runs[key]
+        step: Step = self.top[key]
+        return step
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "runs" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.top, name)
+
+    def __len__(self) -> int:
+        return len(self.top)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.top)
+
+    def __repr__(self) -> str:
+        return "\n".join(["Trace", *map(repr, self.runs.values())])
+
+
+def _array_row(trace: LayerTrace, name: str, row: int) -> Array:
+    rows: Array = getattr(trace, name)[row]
+    return rows
+
+
+def _row(name: str, array: Array) -> str:
+    """One line of the table of a step: name, shape, min, max, norm, count of entries that are NaN or infinite."""
+    values = array.real
+    finite = values[np.isfinite(array)]
+    bad = array.size - finite.size
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
+    # Scaled by the largest entry, so that the norm of tiny or huge entries neither vanishes nor overflows.
+    scale = max(abs(low), abs(high)) if finite.size else 0.0
+    norm = scale * float(np.sqrt(np.sum((finite / scale) ** 2))) if scale > 0 else 0.0
+    return f"  {name:<8} {array.shape!s:<10} {low:>10.2e} {high:>10.2e} {norm:>10.2e}   {bad}"

@@ -1,0 +1,56 @@
+"""Every error that rnn_numpy raises on purpose.
+
+Each class derives from :class:`RNNNumpyError` and from the built-in that a caller would expect, so both
+``except RNNNumpyError`` and ``except ValueError`` work. A message names the function, the argument, the shape or value
+that was expected (symbols and numbers), what came instead, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DTypeError",
+    "DataError",
+    "GradientCheckError",
+    "MissingExtraError",
+    "NonFiniteError",
+    "OptionError",
+    "RNNNumpyError",
+    "ShapeError",
+    "StateDictError",
+]
+
+
+class RNNNumpyError(Exception):
+    """Base of all errors of this package."""
+
+
+class ShapeError(RNNNumpyError, ValueError):
+    """An array has another shape than the one its place asks for."""
+
+
+class OptionError(RNNNumpyError, ValueError):
+    """An option has a value outside of its range or choices."""
+
+
+class DTypeError(RNNNumpyError, TypeError):
+    """An argument has the wrong type, or an array the wrong dtype."""
+
+
+class StateDictError(RNNNumpyError, ValueError):
+    """A state dict misses a name, has one too many, or an array that does not fit."""
+
+
+class NonFiniteError(RNNNumpyError, ArithmeticError):
+    """A NaN or an infinity stands where a finite number must."""
+
+
+class GradientCheckError(RNNNumpyError, AssertionError):
+    """A gradient differs from its reference by more than rounding explains."""
+
+
+class DataError(RNNNumpyError, ValueError):
+    """A data file or series cannot be used; the message names file, row and column."""
+
+
+class MissingExtraError(RNNNumpyError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""

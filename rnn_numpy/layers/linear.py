@@ -1,0 +1,186 @@
+r"""The readout o = c + V h of the lecture: an affine map of the last axis.
+
+(F1)  y = W x + b                        W is the lecture's V, b its c
+
+(B1)  dx = W^T dy,   dW = sum dy x^T,   db = sum dy          sums over all leading axes (time and batch)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.errors import DTypeError, ShapeError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class LinearTrace:
+    """What the backward pass of `Linear` reads: the input, (..., in_features)."""
+
+    x: Array
+
+
+@dataclass(frozen=True)
+class LinearBackward:
+    """Gradient of the input, and of the parameters (the object handed in, if one was)."""
+
+    dx: Array
+    grads: Parameters
+
+
+class Linear:
+    """Affine map y = x W^T + b of the last axis, with the names, shapes and initialisation of torch.nn.Linear.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    bias : bool
+    dtype : {float32, float64, complex128}
+    rng : numpy.random.Generator, int or None
+        Draws weight and bias from U(-1/sqrt(in_features), 1/sqrt(in_features)).
+
+    Attributes
+    ----------
+    params : Parameters
+        weight (out_features, in_features), bias (out_features,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> linear = Linear(2, 1)
+    >>> linear.load_state_dict({"weight": [[3.0, -1.0]], "bias": [0.5]})
+    >>> y, trace = linear.forward(np.array([[1.0, 2.0], [0.0, 1.0]]))
+    >>> y.ravel()
+    array([ 1.5, -0.5])
+    >>> back = linear.backward(trace, np.ones((2, 1)))
+    >>> back.grads["weight"]
+    array([[1., 3.]])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        self.in_features = arguments.positive_int("Linear", "in_features", in_features)
+        self.out_features = arguments.positive_int("Linear", "out_features", out_features)
+        self.bias = arguments.flag("Linear", "bias", bias)
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+        if self.bias:
+            shapes["bias"] = (self.out_features,)
+        self.params = Parameters(shapes, arguments.layer_dtype("Linear", dtype))
+        bound = 1 / np.sqrt(self.in_features)
+        self.params.flat[:] = arguments.generator("Linear", rng).uniform(-bound, bound, self.params.flat.size)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of parameters, inputs and outputs."""
+        return self.params.dtype
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of the parameters under torch.nn's names."""
+        return self.params.state_dict()
+
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
+        """Copy parameters in; see `Parameters.load_state_dict` for what is refused."""
+        self.params.load_state_dict(mapping)
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """Return a twin of this layer with its parameters converted to `dtype`."""
+        twin = copy.copy(self)
+        twin.params = arguments.converted("Linear", self.params, dtype)
+        return twin
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """Return y without a trace; argument and errors as in `forward`."""
+        return self._affine(self._checked(x))
+
+    def forward(self, x: ArrayLike) -> tuple[Array, LinearTrace]:
+        """Compute y, and record x.
+
+        Parameters
+        ----------
+        x : ndarray, (..., in_features)
+            Copied into the trace if it is writeable (outputs of a recurrent layer's `forward` are not).
+
+        Returns
+        -------
+        y : ndarray, (..., out_features)
+        trace : LinearTrace
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            The last axis is not in_features; another dtype than the layer's.
+        """
+        array = self._checked(x)
+        return self._affine(array), LinearTrace(array.copy() if array.flags.writeable else array)
+
+    def backward(self, trace: LinearTrace, dy: ArrayLike, grads: Parameters | None = None) -> LinearBackward:
+        """Return dL/dx and add dL/dW, dL/db, summed over all leading axes, to `grads`.
+
+        Parameters
+        ----------
+        trace : LinearTrace
+            From `forward`.
+        dy : ndarray, (..., out_features)
+            dL/dy.
+        grads : Parameters, optional
+            New ones are made where left out.
+
+        Returns
+        -------
+        LinearBackward
+            dx, of x's shape, and grads.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            dy does not have y's shape or dtype; grads are another layer's.
+        """
+        where = "Linear.backward"
+        if not isinstance(trace, LinearTrace):
+            raise DTypeError(f"{where}: trace must be the second result of forward; got {type(trace).__name__}")
+        gradient = arguments.array_of(where, "dy", dy, self.dtype)
+        arguments.shaped(where, "dy", gradient, "(..., out_features)", (*trace.x.shape[:-1], self.out_features))
+        grads = arguments.gradients(where, grads, self.params)
+        dy_rows = gradient.reshape(-1, self.out_features)
+        dx = dy_rows.dot(self.params["weight"]).reshape(trace.x.shape)
+        grads["weight"][...] += dy_rows.T.dot(trace.x.reshape(-1, self.in_features))
+        if self.bias:
+            grads["bias"][...] += dy_rows.sum(axis=0)
+        return LinearBackward(dx, grads)
+
+    def _affine(self, x: Array) -> Array:
+        # One product over all leading axes: NumPy's matmul would make one per step.
+        y = x.reshape(-1, self.in_features).dot(self.params["weight"].T)
+        if self.bias:
+            y += self.params["bias"]
+        shaped: Array = y.reshape(*x.shape[:-1], self.out_features)
+        return shaped
+
+    def _checked(self, x: ArrayLike) -> Array:
+        array = arguments.array_of("Linear.forward", "x", x, self.dtype)
+        if array.ndim == 0 or array.shape[-1] != self.in_features:
+            raise ShapeError(
+                f"Linear.forward: x must have shape (..., in_features) = (..., {self.in_features}); got {array.shape}"
+            )
+        return array
+
+    def __repr__(self) -> str:
+        return (
+            f"Linear({self.in_features}, {self.out_features}{'' if self.bias else ', bias=False'}, dtype={self.dtype})"
+        )
