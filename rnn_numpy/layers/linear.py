@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.errors import DTypeError, ShapeError
 
@@ -158,19 +158,20 @@ class Linear:
         arguments.shaped(where, "dy", gradient, "(..., out_features)", (*trace.x.shape[:-1], self.out_features))
         grads = arguments.gradients(where, grads, self.params)
         dy_rows = gradient.reshape(-1, self.out_features)
-        dx = dy_rows.dot(self.params["weight"]).reshape(trace.x.shape)
+        dx = memory.empty(trace.x.shape, self.dtype)
+        np.dot(dy_rows, self.params["weight"], out=dx.reshape(-1, self.in_features))
         grads["weight"][...] += dy_rows.T.dot(trace.x.reshape(-1, self.in_features))
         if self.bias:
-            grads["bias"][...] += dy_rows.sum(axis=0)
+            grads["bias"][...] += np.ones(len(dy_rows), self.dtype).dot(dy_rows)
         return LinearBackward(dx, grads)
 
     def _affine(self, x: Array) -> Array:
         # One product over all leading axes: NumPy's matmul would make one per step.
-        y = x.reshape(-1, self.in_features).dot(self.params["weight"].T)
+        y = memory.empty((*x.shape[:-1], self.out_features), self.dtype)
+        np.dot(x.reshape(-1, self.in_features), self.params["weight"].T, out=y.reshape(-1, self.out_features))
         if self.bias:
             y += self.params["bias"]
-        shaped: Array = y.reshape(*x.shape[:-1], self.out_features)
-        return shaped
+        return y
 
     def _checked(self, x: ArrayLike) -> Array:
         array = arguments.array_of("Linear.forward", "x", x, self.dtype)

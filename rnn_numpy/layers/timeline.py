@@ -15,7 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core import memory
+
 Array = NDArray[Any]
+
+BLOCK_BYTES = 2**19  # of one array; with the others that a formula touches, about a second-level cache
 
 
 class Plan:
@@ -62,23 +66,26 @@ class Plan:
 
     def new(self, rows: int, width: int, dtype: np.dtype[Any]) -> Array:
         """Return an array (rows, N, width) to be written; zeros where padding will not be."""
-        return (np.empty if self.alive is None else np.zeros)((rows, self.N, width), dtype)
+        return (memory.empty if self.alive is None else memory.zeros)((rows, self.N, width), dtype)
 
     def exists(self) -> Array:
         """Return whether step t exists in sequence n, as (T, N, 1)."""
         return np.ones((self.T, self.N, 1), bool) if self.alive is None else self.alive[:, :, None]
 
     def product(self, array: Array, matrix: Array, out: Array, bias: Array | None = None) -> None:
-        """Write array @ matrix + bias for all steps and rows at once into `out`; array (T, N, K), matrix (K, M), out
-        (T, N, M).
-        """
-        if self.alive is None:
-            np.dot(self.flat(array), matrix, out=out.reshape(self.T * self.N, matrix.shape[1]))
-            if bias is not None:
-                out += bias
-        else:
+        """Write array @ matrix + bias for all steps and rows into `out`; (T, N, K), (K, M), (T, N, M), (M,)."""
+        if self.alive is not None:
             rows = array[self.alive].dot(matrix)
             out[self.alive] = rows if bias is None else rows + bias
+            return
+        rows, products = self.flat(array), out.reshape(self.T * self.N, matrix.shape[1])
+        # In blocks, so that the bias is added to what is still in the cache.
+        block = len(rows) if bias is None else max(512, BLOCK_BYTES // (products.shape[1] * products.itemsize))
+        for start in range(0, len(rows), block or 1):
+            part = products[start : start + block]
+            np.dot(rows[start : start + block], matrix, out=part)
+            if bias is not None:
+                part += bias
 
 
 class Timeline:
@@ -131,12 +138,21 @@ class Timeline:
                 columns.append(self.rows(*self._place(name, arrays), backward))
         return columns
 
-    def stacked(self, formula: Callable[..., None], arrays: Mapping[str, Array]) -> Iterable[tuple[Array, ...]]:
-        """Return the arguments of `formula` for all steps at once, or step by step where sequences end early."""
+    def blocks(self, step_bytes: int) -> Iterable[range]:
+        """Return the steps as the backward pass visits them, in blocks that keep their arrays in the cache."""
+        order = self.order(True)
+        size = max(1, BLOCK_BYTES // max(1, step_bytes))
+        return (order[start : start + size] for start in range(0, len(order), size))
+
+    def stacked(
+        self, formula: Callable[..., None], arrays: Mapping[str, Array], block: range
+    ) -> Iterable[tuple[Array, ...]]:
+        """Return the arguments of `formula` for all steps of `block` at once; one by one where sequences end early."""
+        places = [self._place(name, arrays) for name in _argument_names(formula)]
         if self.counts is not None:
-            return zip(*self.columns(formula, arrays, {}, True), strict=True)
-        places = (self._place(name, arrays) for name in _argument_names(formula))
-        return [tuple(array[offset : offset + self.span] for array, offset in places)]
+            return [tuple(array[offset + t, : self.counts[t]] for array, offset in places) for t in block]
+        low, high = min(block), max(block) + 1
+        return [tuple(array[offset + low : offset + high] for array, offset in places)]
 
     def _place(self, name: str, arrays: Mapping[str, Array]) -> tuple[Array, int]:
         """Return the array that an argument's name means, and the row of it that belongs to step 0."""

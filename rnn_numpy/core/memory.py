@@ -1,0 +1,97 @@
+"""Large arrays whose memory is used again once nobody can read them any more.
+
+A training step needs the same few large arrays as the step before. Taken from the operating system each time, their pages
+are mapped and zeroed anew, which costs up to half of a step's time (figures in benchmarks/README.md); so the blocks
+behind them are kept here. A block is free when its reference count says that no array views it; NumPy arrays, however they
+are sliced, reshaped or exported, hold a reference to the block they live in, so nothing that can still be read is handed
+out twice.
+
+Blocks of together `LIMIT` bytes are kept, no more; what is larger comes and goes as ordinary arrays do.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+LIMIT = 512 * 2**20  # bytes
+SMALLEST = 2**15  # bytes; below, malloc itself reuses memory without returning pages
+
+_blocks: list[NDArray[np.uint8]] = []
+_lock = threading.Lock()
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an uninitialised C-contiguous array, as np.empty does.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+
+    Returns
+    -------
+    ndarray
+
+    Examples
+    --------
+    >>> array = empty((100, 100), np.dtype(np.float64))
+    >>> row = array[3]
+    >>> del array
+    >>> np.shares_memory(row, empty((100, 100), np.dtype(np.float64)))  # `row` still reads its block
+    False
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < SMALLEST or size > LIMIT or not _COUNTED:
+        return np.empty(shape, dtype)
+    with _lock:
+        block = _free_block(size)
+    return block[:size].view(dtype).reshape(shape)
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array of zeros; otherwise as `empty`."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+def release() -> None:
+    """Give up all blocks that are kept: free ones at once, others when their last array goes."""
+    with _lock:
+        _blocks.clear()
+
+
+def _free_block(size: int) -> NDArray[np.uint8]:
+    """Return a block of at least `size` bytes that no array views; a new one where there is none. Needs the lock."""
+    for block in _blocks:
+        # Not a much larger one: that would be missing where it is needed.
+        if size <= block.size <= 2 * size and sys.getrefcount(block) == _IDLE:
+            return block
+    block = np.empty(size, np.uint8)
+    _blocks.append(block)
+    kept = sum(block.size for block in _blocks)
+    while kept > LIMIT:
+        # The oldest goes; if it is in use, it lives on as long as its arrays do.
+        kept -= _blocks.pop(0).size
+    return block
+
+
+def _count_of_idle() -> int:
+    """Return what getrefcount says, in a loop like that of _free_block, of a block that only the list holds."""
+    count = 0
+    for block in [np.empty(1, np.uint8)]:
+        count = sys.getrefcount(block)
+    return count
+
+
+# Reference counts decide on CPython with its global lock alone; elsewhere every array is an ordinary one.
+_COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+_IDLE = _count_of_idle() if _COUNTED else 0
