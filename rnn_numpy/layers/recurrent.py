@@ -15,9 +15,8 @@ A sequence's forward pass through one direction is
 
 and its backward pass
 
-    step_partials                 for all t at once: the local derivatives, which need no gradient from the future
-    step_backward                 for t = T-1 ... 0 (reverse direction: 0 ... T-1); this loop is a generator and yields
-    every step
+    step_partials                 for many t at once: the local derivatives, which need no gradient from the future
+    step_backward                 for t = T-1 ... 0 (reverse direction: 0 ... T-1); a generator, which yields each step
     dW_ih += da^T x,  dW_hh += da^T h_prev,  db += sum da     over all t and n: one matrix product each
 
 so that only what the recurrence forces to be sequential runs inside the loops.
@@ -31,6 +30,7 @@ row length_n.
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,9 +129,20 @@ class BackwardSteps(Iterator[Step]):
         return Step(*next(self._loop))
 
 
+@dataclass(frozen=True)
+class Direction:
+    """One direction of one layer: its name, its row in arrays of initial and final states, its columns in outputs."""
+
+    name: str
+    layer: int
+    reverse: bool
+    row: int
+    columns: slice
+
+
 @dataclass
 class Context:
-    """What the backward pass must know of the call that made a trace."""
+    """What the backward pass must know of the call that made a trace; `factors` are the dropout masks, sorted."""
 
     plan: Plan
     unbatched: bool
@@ -175,9 +186,9 @@ class Recurrent:
                 stacklevel=3,
             )
         self.rng = arguments.generator(kind, rng)
+        self._layers = [self._directions(layer) for layer in range(self.num_layers)]
         self.params = Parameters(self._shapes(), arguments.layer_dtype(kind, dtype))
-        # torch's default for all recurrent parameters, the biases among them: U(-1/sqrt(H), 1/sqrt(H)), drawn in this
-        # order.
+        # torch's default for all recurrent parameters, biases among them, drawn in this order.
         bound = 1 / np.sqrt(self.hidden_size)
         self.params.flat[:] = self.rng.uniform(-bound, bound, self.params.flat.size)
 
@@ -348,9 +359,7 @@ class Recurrent:
     def _start_backward(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: Any, grads: Parameters | None
     ) -> tuple[Iterator[tuple[LayerTrace, int]], list[BackwardResult]]:
-        """Check the arguments; return the loop, of which no step has run, and the list to which it will append its
-        result.
-        """
+        """Check the arguments; return the loop, not yet begun, and the list to which it will append its result."""
         where = f"{type(self).__name__}.backward"
         context = self._context(where, trace)
         grads = arguments.gradients(where, grads, self.params)
@@ -379,33 +388,22 @@ class Recurrent:
         factors = self._dropout_factors(where, masks, training, plan)
         if check_finite:
             arguments.finite(where, "x", plan.unsorted(np.where(plan.exists(), signal, 0), 1), "t, n, d")
+        context.factors = factors
         runs: dict[str, LayerTrace] = {}
         finals: list[tuple[Array, ...]] = []
-        for layer in range(self.num_layers):
+        for directions in self._layers:
             outputs: list[Array] = []
-            for direction in range(self.num_directions):
-                run = LayerTrace(
-                    f"l{layer}" + "_reverse" * direction, layer, bool(direction), self.cell.states, plan.unsort
-                )
-                timeline = Timeline(plan, run.reverse)
-                row = layer * self.num_directions + direction
-                self._run_forward(
-                    run, timeline, plan, signal, [None if s is None else s[row] for s in states_0], record
-                )
+            for direction in directions:
+                timeline = Timeline(plan, direction.reverse)
+                initial = [None if state_0 is None else state_0[direction.row] for state_0 in states_0]
+                run = runs[direction.name] = self._run_forward(direction, timeline, plan, signal, initial, record)
                 outputs.append(timeline.output(run.arrays[self.cell.states[0]], plan))
                 finals.append(tuple(run.arrays[state][timeline.exit] for state in self.cell.states))
                 if check_finite:
-                    arguments.finite(
-                        where,
-                        f"the state {self.cell.states[0]} of {run.name}",
-                        plan.unsorted(outputs[-1], 1),
-                        "t, n, unit",
-                    )
-                runs[run.name] = run
+                    arguments.finite(where, f"output of {run.name}", plan.unsorted(outputs[-1], 1), "t, n, unit")
             signal = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
-            if factors is not None and layer < self.num_layers - 1:
-                signal = signal * factors[layer]
-        context.factors = factors
+            if factors is not None and directions is not self._layers[-1]:
+                signal = signal * factors[directions[0].layer]
         output = self._to_caller(signal, context)
         if record:
             output = output.view()
@@ -415,10 +413,17 @@ class Recurrent:
         return output, _single(self._states_to_caller(h_n, context)), Trace(runs, kept, context)
 
     def _run_forward(
-        self, run: LayerTrace, timeline: Timeline, plan: Plan, x: Array, initial: Sequence[Array | None], record: bool
-    ) -> None:
-        """One direction of one layer: fill `run` with x, a and the states."""
-        weights = self._weights(self.params, run.name)
+        self,
+        direction: Direction,
+        timeline: Timeline,
+        plan: Plan,
+        x: Array,
+        initial: Sequence[Array | None],
+        record: bool,
+    ) -> LayerTrace:
+        """Run one direction of one layer; return its trace with x, a and the states."""
+        run = LayerTrace(direction.name, direction.layer, direction.reverse, self.cell.states, plan.unsort)
+        weights = self._weights(self.params, direction)
         states: dict[str, Array] = {}
         for name, state_0 in zip(self.cell.states, initial, strict=True):
             states[name] = plan.new(plan.T + 1, self.hidden_size, self.dtype)
@@ -433,6 +438,7 @@ class Recurrent:
         constants = {"W_hh": _laid_out(weights["weight_hh"], plan.N, used_transposed=True)}
         for step_arguments in zip(*timeline.columns(step_forward, run.arrays, constants, False), strict=False):
             step_forward(*step_arguments)
+        return run
 
     def _bptt(
         self,
@@ -444,35 +450,32 @@ class Recurrent:
     ) -> Iterator[tuple[LayerTrace, int]]:
         """The whole backward pass; yields once per layer, direction and step, and appends its result at the end."""
         context: Context = trace.context
-        plan, H = context.plan, self.hidden_size
+        plan = context.plan
         arrays: dict[str, dict[str, Array]] = {}
-        initial = tuple(np.empty((len(trace.runs), plan.N, H), self.dtype) for _ in self.cell.states)
+        initial = tuple(np.empty((len(trace.runs), plan.N, self.hidden_size), self.dtype) for _ in self.cell.states)
         dx: Array | None = None
-        for layer in reversed(range(self.num_layers)):
+        for directions in reversed(self._layers):
             if dx is not None:
                 # The input of the layer above was this layer's output, times the dropout factors.
-                doutput = dx if context.factors is None else dx * context.factors[layer]
+                doutput = dx if context.factors is None else dx * context.factors[directions[0].layer]
             dx = None
-            for direction in range(self.num_directions):
-                run = trace.runs[f"l{layer}" + "_reverse" * direction]
-                timeline = Timeline(plan, run.reverse)
-                row = layer * self.num_directions + direction
-                dh = None if doutput is None else doutput[:, :, direction * H : (direction + 1) * H]
-                run.gradients = self._new_gradients(
-                    timeline, plan, dh, [None if d is None else d[row] for d in dfinals]
-                )
-                arrays[run.name] = {**run.arrays, **run.gradients}
-                for t in self._run_backward(
-                    timeline, plan, arrays[run.name], self._weights(self.params, run.name)["weight_hh"]
-                ):
+            for direction in directions:
+                run, timeline = trace.runs[direction.name], Timeline(plan, direction.reverse)
+                weights = self._weights(self.params, direction)
+                from_loss = None if doutput is None else doutput[:, :, direction.columns]
+                from_final = [None if dfinal is None else dfinal[direction.row] for dfinal in dfinals]
+                run.gradients = self._new_gradients(timeline, plan, from_loss, from_final)
+                recorded = arrays[direction.name] = {**run.arrays, **run.gradients}
+                for t in self._run_backward(timeline, plan, recorded, weights["weight_hh"]):
                     yield run, t
-                for dstate, state in zip(initial, self.cell.states, strict=True):
-                    dstate[row] = arrays[run.name]["d" + state][timeline.entry]
+                for dstate_0, state in zip(initial, self.cell.states, strict=True):
+                    dstate_0[direction.row] = recorded["d" + state][timeline.entry]
                 dx_run = plan.new(plan.T, run.arrays["x"].shape[2], self.dtype)
-                plan.product(arrays[run.name]["da"], self._weights(self.params, run.name)["weight_ih"], dx_run)
+                plan.product(recorded["da"], weights["weight_ih"], dx_run)  # B0
                 dx = dx_run if dx is None else dx + dx_run
-        for name, run in trace.runs.items():
-            self._accumulate(arrays[name], Timeline(plan, run.reverse), plan, self._weights(grads, name))
+        for direction in itertools.chain(*self._layers):
+            timeline = Timeline(plan, direction.reverse)
+            self._accumulate(arrays[direction.name], timeline, plan, self._weights(grads, direction))
         if dx is not None:
             dinitial = dict(zip(self.cell.states, self._states_to_caller(initial, context), strict=True))
             results.append(BackwardResult(self._to_caller(dx, context), dinitial, grads))
@@ -527,23 +530,30 @@ class Recurrent:
 
     # ------------------------------------------------------------------------------------------------ parameters
 
+    def _directions(self, layer: int) -> list[Direction]:
+        """Return the one or two directions of a layer, in torch's order."""
+        H, names = self.hidden_size, (f"l{layer}", f"l{layer}_reverse")[: self.num_directions]
+        return [
+            Direction(name, layer, bool(k), layer * self.num_directions + k, slice(k * H, (k + 1) * H))
+            for k, name in enumerate(names)
+        ]
+
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         H, rows = self.hidden_size, self.cell.gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
-        for layer in range(self.num_layers):
-            inputs = self.input_size if layer == 0 else self.num_directions * H
-            for suffix in (f"l{layer}", f"l{layer}_reverse")[: self.num_directions]:
-                shapes[f"weight_ih_{suffix}"] = (rows, inputs)
-                shapes[f"weight_hh_{suffix}"] = (rows, H)
-                if self.bias:
-                    shapes[f"bias_ih_{suffix}"] = (rows,)
-                    shapes[f"bias_hh_{suffix}"] = (rows,)
+        for direction in itertools.chain(*self._layers):
+            inputs = self.input_size if direction.layer == 0 else self.num_directions * H
+            shapes[f"weight_ih_{direction.name}"] = (rows, inputs)
+            shapes[f"weight_hh_{direction.name}"] = (rows, H)
+            if self.bias:
+                shapes[f"bias_ih_{direction.name}"] = (rows,)
+                shapes[f"bias_hh_{direction.name}"] = (rows,)
         return shapes
 
-    def _weights(self, params: Parameters, suffix: str) -> dict[str, Array]:
-        """Return the arrays of one layer and direction, of parameters or of gradients, without their suffix."""
+    def _weights(self, params: Parameters, direction: Direction) -> dict[str, Array]:
+        """Return the arrays of one direction of one layer, of parameters or of gradients, without their suffix."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
-        return {name: params[f"{name}_{suffix}"] for name in names}
+        return {name: params[f"{name}_{direction.name}"] for name in names}
 
     def _signature(self) -> tuple[Any, ...]:
         return type(self), self.params.shapes, self.dtype

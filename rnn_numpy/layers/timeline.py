@@ -59,9 +59,7 @@ class Plan:
         return array if self.unsort is None else array.take(self.unsort, axis)
 
     def flat(self, array: Array) -> Array:
-        """Return (T, N, K) as (T * N, K); of padded sequences just the rows that are alive, so that no product sees
-        padding.
-        """
+        """Return (T, N, K) as (T * N, K); of padded sequences just the rows that are alive: products skip padding."""
         return array.reshape(self.T * self.N, array.shape[2]) if self.alive is None else array[self.alive]
 
     def new(self, rows: int, width: int, dtype: np.dtype[Any]) -> Array:
@@ -120,9 +118,7 @@ class Timeline:
         return alive[::-1] if flip else alive
 
     def output(self, states: Array, plan: Plan) -> Array:
-        """Return the states after each step, (T, N, H): a view, or where row length_n holds an initial state, a masked
-        copy.
-        """
+        """Return the states after each step, (T, N, H); a copy where a row past the end holds an initial state."""
         output = states[self.new : self.new + plan.T]
         return np.where(plan.exists(), output, 0) if plan.alive is not None and self.reverse else output
 
