@@ -6,6 +6,7 @@ its name.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ class Parameters(Mapping[str, Array]):
 
     def __init__(self, shapes: Mapping[str, Shape], dtype: DTypeLike, flat: Array | None = None) -> None:
         self.shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in shapes.items()}
-        size = sum(int(np.prod(shape)) for shape in self.shapes.values())
+        size = sum(math.prod(shape) for shape in self.shapes.values())
         if flat is None:
             flat = np.zeros(size, dtype)
         if flat.shape != (size,):
@@ -60,7 +61,7 @@ class Parameters(Mapping[str, Array]):
         self._views: dict[str, Array] = {}
         start = 0
         for name, shape in self.shapes.items():
-            stop = start + int(np.prod(shape))
+            stop = start + math.prod(shape)
             self._views[name] = flat[start:stop].reshape(shape)
             start = stop
 
@@ -105,14 +106,14 @@ class Parameters(Mapping[str, Array]):
         shapes: dict[str, Shape] = {}
         first = None
         for name, shape in self.shapes.items():
-            size = int(np.prod(shape))
+            size = math.prod(shape)
             if name.startswith(prefix + "."):
                 first = start if first is None else first
                 shapes[name[len(prefix) + 1 :]] = shape
             start += size
         if first is None:
             raise StateDictError(f"Parameters.part: no name begins with {prefix + '.'!r}; names are {list(self)}")
-        stop = first + sum(int(np.prod(shape)) for shape in shapes.values())
+        stop = first + sum(math.prod(shape) for shape in shapes.values())
         return Parameters(shapes, self.dtype, self.flat[first:stop])
 
     @property

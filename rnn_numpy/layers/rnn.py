@@ -24,8 +24,7 @@ Backward
 Write dX for dL/dX, of X's shape. L depends on h_t through output t directly, which gives dL/doutput_t, and through
 a_{t+1}. Hence, for t = T-1 ... 0, beginning with dh_{T-1} = doutput_{T-1} + dh_n:
 
-    (B2)  da_t     = dh_t * phi'(a_t)                undoes F2; tanh: phi' = 1 - h_t^2; relu: phi' = 1 where h_t > 0,
-    else 0
+    (B2)  da_t     = dh_t * phi'(a_t)                undoes F2; tanh: phi' = 1 - h_t^2; relu: phi' = [h_t > 0]
     (B1)  dh_{t-1} = doutput_{t-1} + W_hh^T da_t     undoes F1 for the state; dh_{-1}, without doutput, is dh_0
     (B0)  dx_t     = W_ih^T da_t                     undoes F1 for the input
     (BW)  dW_hh    = sum_t da_t h_{t-1}^T            undoes F1 for the parameters, which all steps share
@@ -34,8 +33,8 @@ a_{t+1}. Hence, for t = T-1 ... 0, beginning with dh_{T-1} = doutput_{T-1} + dh_
 
 The double sum
 --------------
-Unroll B1. With J_t = dh_t/dh_{t-1} = diag(phi'(a_t)) W_hh and delta_t = dL/doutput_t (the gradient that enters at step
-t, no more):
+Unroll B1. Let J_t = dh_t/dh_{t-1} = diag(phi'(a_t)) W_hh, and delta_t the gradient that enters at step t and no other:
+doutput_t, plus dh_n where t = T-1. Then
 
     dh_k = sum_{t >= k} P(t, k)^T delta_t,   P(t, k) = J_t J_{t-1} ... J_{k+1},   P(t, t) = I
 
@@ -46,11 +45,10 @@ and BW becomes the lecture's formula, one loss step t and one step k <= t at whi
 and the same with x_k in place of h_{k-1} for W_ih, with 1 for b_h. Since the step function applies B1 once per step,
 the loop sums all (t, k) in T steps, not T^2. Two slips of the lecture's slides are corrected here:
 
-- its product over j = k ... t of dh_{j+1}/dh_j is dh_{t+1}/dh_k, one factor too long: P(t, k) has the t - k factors
-above. The factor
-  that closes it, dh_k/dW, is the immediate derivative, with h_{k-1} held fixed;
+- its product over j = k ... t of dh_{j+1}/dh_j is dh_{t+1}/dh_k, one factor too long: P(t, k) has t - k factors, those
+  above. The factor after it, dh_k/dW, is the immediate derivative, with h_{k-1} held fixed;
 - its worked neuron prints the bias as -0,3, while its results 0.0399, 0.0917, 0.1464 are those of b = -0.1, cut after
-four digits.
+  four digits.
 
 Where the largest singular value of J stays below 1, P(t, k) shrinks at least geometrically with t - k: the gradient
 vanishes. It can explode only where it exceeds 1 [3]_.
@@ -59,10 +57,9 @@ References
 ----------
 .. [1] J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990): the network.
 .. [2] P. J. Werbos, "Backpropagation through time: what it does and how to do it", Proc. IEEE 78 (1990): the backward
-pass.
-.. [3] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML (2013), eq. 3
-to 5 and
-   section 2.1. Their sums run over the same pairs (t, k).
+   pass.
+.. [3] R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks", ICML (2013): the
+   double sum in eq. 3 to 5, the bounds in section 2.1.
 """
 
 from __future__ import annotations
