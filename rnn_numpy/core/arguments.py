@@ -63,7 +63,7 @@ def probability(where: str, name: str, value: Any) -> float:
     """Return `value` as a float in [0, 1]."""
     number = real_number(where, name, value)
     if not 0 <= number <= 1:
-        raise OptionError(f"{where}: {name} is a probability and must be in [0, 1]; got {number}")
+        raise OptionError(f"{where}: {name} must be in [0, 1]; got {number}")
     return number
 
 

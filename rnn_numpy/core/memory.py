@@ -1,10 +1,10 @@
 """Large arrays whose memory is used again once nobody can read them any more.
 
-A training step needs the same few large arrays as the step before. Taken from the operating system each time, their pages
-are mapped and zeroed anew, which costs up to half of a step's time (figures in benchmarks/README.md); so the blocks
-behind them are kept here. A block is free when its reference count says that no array views it; NumPy arrays, however they
-are sliced, reshaped or exported, hold a reference to the block they live in, so nothing that can still be read is handed
-out twice.
+A training step needs the same few large arrays as the step before. Taken from the operating system each time, their
+pages are mapped and zeroed anew, which costs up to half of a step's time (figures in benchmarks/README.md); so the
+blocks behind them are kept here. A block is free when its reference count says that no array views it; NumPy arrays,
+however they are sliced, reshaped or exported, hold a reference to the block they live in, so nothing that can still be
+read is handed out twice.
 
 Blocks of together `LIMIT` bytes are kept, no more; what is larger comes and goes as ordinary arrays do.
 """

@@ -34,9 +34,12 @@ class LayerTrace:
     layer : int
     reverse : bool
     x, a, h, ... : ndarray, (T, N, ·) or (T+1, N, ·)
-        The recorded arrays; see the module. `names` lists them. Past the end of a sequence they are 0. Rows are in the
-        caller's order; where the engine had to sort them by length, the array is a copy, otherwise it is the memory
+        The recorded arrays; see the module. `names` lists them. Past the end of a sequence all but x are 0. Rows are in
+        the caller's order: where the engine had to sort them by length, the array is a copy, otherwise it is the memory
         that backward reads.
+    dh, da, ... : ndarray
+        Gradients, once a backward pass has run; those of the latest one. While it runs, rows of steps that it has not
+        reached hold what has been gathered for them so far.
     """
 
     def __init__(self, name: str, layer: int, reverse: bool, states: tuple[str, ...], unsort: Array | None) -> None:
@@ -57,17 +60,26 @@ class LayerTrace:
         """Whether `name` is a state or the gradient of one: an array of T+1 rows."""
         return name in self.states or (name[:1] == "d" and name[1:] in self.states)
 
-    def __getattr__(self, name: str) -> Array:
-        # Reached for recorded names only: Python looks for real attributes first.
-        if name.startswith("_") or "gradients" not in self.__dict__:
-            raise AttributeError(name)
+    def stored(self, name: str) -> Array:
+        """Return the array `name` as the engine holds it: rows sorted by length, longest first."""
         array = self.arrays.get(name)
         if array is None:
             array = self.gradients.get(name)
         if array is None:
-            raise AttributeError(
-                f"the trace of {self.name} has no array {name!r}; it has {', '.join(self.names)}. {_HINT}"
-            )
+            has = ", ".join(self.names)
+            raise AttributeError(f"the trace of {self.name} has no array {name!r}; it has {has}. {_HINT}")
+        return array
+
+    def row(self, name: str, index: int) -> Array:
+        """Return row `index` of the array `name`, (N, ·), in the caller's order."""
+        row: Array = self.stored(name)[index]
+        return row if self._unsort is None else row[self._unsort]
+
+    def __getattr__(self, name: str) -> Array:
+        # Reached for recorded names only: Python looks for real attributes first.
+        if name.startswith("_") or "gradients" not in self.__dict__:
+            raise AttributeError(name)
+        array = self.stored(name)
         return array if self._unsort is None else array[:, self._unsort]
 
     def __getitem__(self, t: int) -> Step:
@@ -86,7 +98,7 @@ class LayerTrace:
         return [*super().__dir__(), *self.names]
 
     def __repr__(self) -> str:
-        rows = "\n".join(f"  {name:<8} {getattr(self, name).shape}" for name in self.names)
+        rows = "\n".join(f"  {name:<8} {self.stored(name).shape}" for name in self.names)
         return f"LayerTrace {self.name}: T = {len(self)}\n{rows}"
 
 
@@ -145,8 +157,8 @@ class Step:
         trace = self._trace
         before, after = (1, 0) if trace.reverse else (0, 1)
         if name.endswith("_prev") and trace.is_state(name[:-5]):
-            return _array_row(trace, name[:-5], self.t + before)
-        return _array_row(trace, name, self.t + (after if trace.is_state(name) else 0))
+            return trace.row(name[:-5], self.t + before)
+        return trace.row(name, self.t + (after if trace.is_state(name) else 0))
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.names]
@@ -205,11 +217,6 @@ class Trace:
 
     def __repr__(self) -> str:
         return "\n".join(["Trace", *map(repr, self.runs.values())])
-
-
-def _array_row(trace: LayerTrace, name: str, row: int) -> Array:
-    rows: Array = getattr(trace, name)[row]
-    return rows
 
 
 def _row(name: str, array: Array) -> str:

@@ -497,7 +497,7 @@ class Recurrent:
     def _new_gradients(
         self, timeline: Timeline, plan: Plan, doutput: Array | None, dfinals: Sequence[Array | None]
     ) -> dict[str, Array]:
-        """Return new arrays for the gradients of a and of the states, the latter holding what the loss adds directly."""
+        """Return new arrays for the gradients of a and of the states; these hold what the loss adds directly."""
         gradients: dict[str, Array] = {}
         for index, (state, dfinal) in enumerate(zip(self.cell.states, dfinals, strict=True)):
             dstate = plan.new(plan.T + 1, self.hidden_size, self.dtype)
@@ -597,9 +597,8 @@ class Recurrent:
                 )
             value = (value,)
         if not isinstance(value, tuple) or len(value) != len(states):
-            raise DTypeError(
-                f"{where}: {name} must be a tuple of {len(states)} arrays, {', '.join(states)}; got {type(value).__name__}"
-            )
+            wanted = f"a tuple of {len(states)} arrays, {', '.join(states)}"
+            raise DTypeError(f"{where}: {name} must be {wanted}; got {type(value).__name__}")
         rows, H, plan = self.num_layers * self.num_directions, self.hidden_size, context.plan
         batch: tuple[int, ...] = () if context.unbatched else (plan.N,)
         symbols = "(layers * directions, H)" if context.unbatched else "(layers * directions, N, H)"
