@@ -1,0 +1,671 @@
+r"""How a gradient flows back through time: does it vanish, stay, or explode?
+
+What is measured
+----------------
+A network reads a window of T steps and its loss is that of the *last* step alone, so that a gradient found l steps back
+has travelled exactly l steps:
+
+    norm(l) = || dL_T / dh_{T-l} ||_2,        l = 0 ... T        (l = T is the initial state)
+
+for each of N windows, each with its own loss. By the chain rule (derivation in `rnn_numpy.layers.rnn`),
+dL_T/dh_{T-l} = P(T, T-l)^T dL_T/dh_T: the Jacobian product whose growth or decay the lecture warns of, applied to the
+gradient that the last step's error really sends. Of a stack, h is the state of the top layer. Nothing new is
+differentiated: the norms are read off `trace.dh` after an ordinary backward pass.
+
+How it is summed up
+-------------------
+- *Typical norm at a lag*: the geometric mean over the windows. A mean of squares would show the single window that
+  explodes most.
+- *Decay per step*: the slope of a least-squares line through log norm(l) against l; one slope per window, then their
+  mean. Where all windows reach the longest lag, that is the slope of the typical norm too, since both means are linear
+  in log norm.
+- *Standard error*: along one window the residuals from the line are strongly autocorrelated, so the textbook error of a
+  regression is far too small. Ours comes from the spread of the slopes between windows. Windows overlap where the
+  series is short; then N of them are worth fewer independent ones, about n/T for n samples covered. With m the smaller
+  of N and n/T,
+
+      SE^2 = mean (slope_i - slope)^2 / (m - 1)
+
+  which is the usual s^2/N where windows do not overlap, and the overlapping-batch-means estimate [1]_ where they do.
+  There is none for m <= 1. It describes this network on other stretches of the same kind of data, not other draws of
+  the network. With m of 3 or so it is itself only known to within a factor of about 2.
+- *Half-life*: ln 2 / |slope|, in steps; a doubling time where the slope is positive.
+- *Verdict*: "steady" where the slope is within two standard errors of 0, or the whole window changes the norm by less
+  than a factor of 10; otherwise "vanishing" or "exploding" by its sign.
+
+Exact zeros and infinities have no logarithm, and leaving them out silently would flatter the network. A zero at lag l
+is zero at all longer lags: a relu network's units were all off on the way, or the number fell below 1e-308. So a window
+takes part up to the first such lag; the number of windows that ended there is reported; and where they are half or
+more, the typical norm is 0 (or infinite) and the verdict is vanishing (or exploding), whatever the rest says.
+
+References
+----------
+.. [1] M. S. Meketon, B. Schmeiser, "Overlapping batch means: something for nothing?", Winter Simulation Conference
+   (1984).
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import rnn_numpy
+from rnn_numpy.core import arguments
+from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError
+from rnn_numpy.layers import Recurrent, mse_loss
+from rnn_numpy.models import Forecaster
+from rnn_numpy.models.forecaster import CELLS
+from rnn_numpy.tasks import ForecastTask
+from rnn_numpy.tasks.series import Windows
+from rnn_numpy.training import SGD, clip_grad_norm
+
+Floats = NDArray[np.float64]
+
+INITS = ("uniform", "orthogonal", "identity")
+MOMENTUM = 0.9
+# A slope counts as steady below this change of the norm over the whole window.
+STEADY_FACTOR = 10.0
+_TINY = float(np.finfo(np.float64).tiny)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# One network: measure and sum up
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """Gradient norms of N windows at lags 0 ... T, and what they say. The module docstring defines every number.
+
+    Parameters
+    ----------
+    norms : ndarray, (T+1, N)
+        Row l: the norm at lag l, window by window.
+    independent : float
+        The number of independent windows that the N are worth, between 0 and N.
+
+    Examples
+    --------
+    Norms that halve at each step:
+
+    >>> flow = GradientFlow(0.5 ** np.arange(21.0)[:, None] * np.array([1.0, 3.0]), independent=2)
+    >>> round(flow.slope, 6), round(flow.half_life, 6), flow.verdict
+    (-0.693147, 1.0, 'vanishing')
+    """
+
+    norms: Floats
+    independent: float
+
+    @property
+    def length(self) -> int:
+        """T, the longest lag."""
+        return len(self.norms) - 1
+
+    @property
+    def count(self) -> int:
+        """N."""
+        return len(self.norms[0])
+
+    @cached_property
+    def reach(self) -> NDArray[np.intp]:
+        """(N,) how many lags, from 0 on, have a norm whose logarithm is a number; T+1 where all have."""
+        usable = (self.norms >= _TINY) & np.isfinite(self.norms)
+        return np.where(usable.all(axis=0), len(usable), usable.argmin(axis=0))
+
+    @cached_property
+    def _ended(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """(N,) twice: windows whose norm falls to zero; windows whose norm leaves the float range."""
+        short = self.reach <= self.length
+        last = self.norms[np.minimum(self.reach, self.length), np.arange(self.count)]
+        vanished = short & (last < _TINY)
+        return vanished, short & ~vanished
+
+    @property
+    def vanished(self) -> int:
+        """Number of windows whose gradient becomes exactly zero, or smaller than a float can hold."""
+        return int(self._ended[0].sum())
+
+    @property
+    def overflowed(self) -> int:
+        """Number of windows whose gradient, or whose states, grow larger than a float can hold."""
+        return int(self._ended[1].sum())
+
+    @property
+    def vanished_at(self) -> int | None:
+        """The median lag of the first zero, of the windows that have one."""
+        return int(np.median(self.reach[self._ended[0]])) if self.vanished else None
+
+    @cached_property
+    def typical(self) -> Floats:
+        """(T+1,) geometric mean over the windows; 0 or infinity where half of the windows or more have ended so."""
+        alive = np.arange(self.length + 1)[:, None] < self.reach
+        logs = np.where(alive, np.log(np.where(alive, self.norms, 1.0)), 0.0)
+        with np.errstate(over="ignore"):  # rounding may lift the mean of the largest floats above them
+            typical: Floats = np.exp(logs.sum(axis=1) / np.maximum(alive.sum(axis=1), 1))
+        vanished, overflowed = self._ended
+        typical[2 * (~alive & overflowed).sum(axis=1) >= self.count] = np.inf
+        typical[2 * (~alive & vanished).sum(axis=1) >= self.count] = 0.0
+        return typical
+
+    @cached_property
+    def slopes(self) -> Floats:
+        """Slope of log norm per step, of each window that has at least two usable lags."""
+        slopes: list[float] = []
+        for reach, norms in zip(self.reach.tolist(), self.norms.T, strict=True):
+            if reach >= 2:
+                lag = np.arange(reach) - (reach - 1) / 2
+                slopes.append(float(lag @ np.log(norms[:reach]) / (lag @ lag)))
+        return np.array(slopes)
+
+    @property
+    def slope(self) -> float | None:
+        """Decay (negative) or growth (positive) of log norm per step back in time. None if no window can say."""
+        return float(self.slopes.mean()) if self.slopes.size else None
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the slope. None where the windows are worth no more than one."""
+        worth = min(self.independent, float(self.slopes.size))
+        if worth <= 1:
+            return None
+        return math.sqrt(float(self.slopes.var()) / (worth - 1))
+
+    @property
+    def half_life(self) -> float | None:
+        """Steps in which the norm halves, or doubles where the slope is positive. None without a slope."""
+        return None if not self.slope else math.log(2) / abs(self.slope)
+
+    @property
+    def verdict(self) -> str:
+        """ "vanishing", "steady" or "exploding"."""
+        if 2 * self.overflowed >= self.count:
+            return "exploding"
+        if 2 * self.vanished >= self.count:
+            return "vanishing"
+        slope, error = self.slope or 0.0, self.standard_error or 0.0
+        if abs(slope) <= 2 * error or abs(slope) * self.length < math.log(STEADY_FACTOR):
+            return "steady"
+        return "vanishing" if slope < 0 else "exploding"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as plain Python ones; what is not finite as None."""
+        return {
+            "typical_norm": _plain(self.typical),
+            "windows": self.count,
+            "independent_windows": self.independent,
+            "windows_with_zero_gradient": self.vanished,
+            "median_lag_of_first_zero": self.vanished_at,
+            "windows_overflowed": self.overflowed,
+            "lags_used": self.reach.tolist(),
+            "slope_per_step": self.slope,
+            "slope_standard_error": self.standard_error,
+            "slope_of_each_window": _plain(self.slopes),
+            "half_life_or_doubling_time": self.half_life,
+            "verdict": self.verdict,
+        }
+
+
+def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independent: float | None = None) -> GradientFlow:
+    """Send a gradient back from the last step of a recurrent layer and measure what arrives at each lag.
+
+    Parameters
+    ----------
+    layer : RNN
+        One direction.
+    x : ndarray, (T, N, D), or (N, T, D) where the layer is batch_first
+        N windows.
+    dh_last : ndarray, (N, H)
+        dL_n/dh_T: of each window's own loss with respect to the top layer's last output.
+    independent : float, optional
+        What the N windows are worth in independent ones; N where left out.
+
+    Returns
+    -------
+    GradientFlow
+
+    Raises
+    ------
+    OptionError
+        The layer is bidirectional: a gradient then reaches every step both ways, and a lag means nothing.
+    ShapeError, DTypeError
+        An argument does not fit the layer.
+
+    Examples
+    --------
+    >>> from rnn_numpy import RNN
+    >>> flow = gradient_flow(RNN(1, 8, rng=0), np.zeros((30, 1, 1)), np.ones((1, 8)))
+    >>> flow.norms.shape, flow.verdict
+    ((31, 1), 'vanishing')
+    """
+    where = "gradient_flow"
+    if layer.bidirectional:
+        raise OptionError(f"{where}: layer must have one direction; got a bidirectional {type(layer).__name__}")
+    # Here and below: an overflow or a NaN is a finding to report, not a mistake to warn about.
+    with np.errstate(all="ignore"):
+        output, _, trace = layer.forward(x, training=False)
+        time_major = output.swapaxes(0, 1) if layer.batch_first else output
+        last = np.asarray(dh_last)
+        arguments.shaped(where, "dh_last", last, "(N, H)", time_major.shape[1:])
+        doutput = np.zeros_like(time_major)
+        doutput[-1] = last
+        layer.backward(trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput)
+        norms = _row_norms(trace.top.dh[::-1])
+    return GradientFlow(norms, float(norms.shape[1]) if independent is None else independent)
+
+
+def forecast_gradient_flow(model: Forecaster, windows: Windows, independent: float | None = None) -> GradientFlow:
+    """Measure the gradient flow of a forecaster's squared error at the last step of each window.
+
+    Parameters
+    ----------
+    model : Forecaster
+    windows : Windows
+    independent : float, optional
+        As in `gradient_flow`.
+
+    Returns
+    -------
+    GradientFlow
+    """
+    with np.errstate(all="ignore"):
+        output, _ = model.rnn(windows.x)
+        prediction, trace = model.readout.forward(output[-1])
+        _, dprediction = mse_loss(prediction, windows.target[-1])
+        # mse_loss averages over the batch as well; each window is to have a loss of its own.
+        dprediction = dprediction * len(prediction)
+        dh_last = model.readout.backward(trace, dprediction).dx
+    return gradient_flow(model.rnn, windows.x, dh_last, independent)
+
+
+def _row_norms(arrays: NDArray[Any]) -> Floats:
+    """Euclidean norms along the last axis, scaled so that no square under- or overflows; NaN where an entry is NaN."""
+    largest = np.abs(arrays).max(axis=-1, keepdims=True).astype(np.float64)
+    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    norms: Floats = scale[..., 0] * np.sqrt(np.square(arrays / scale).sum(axis=-1))
+    return norms
+
+
+def _plain(values: Floats) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
+
+
+def set_recurrent_weights(layer: Recurrent, gain: float, init: str, rng: np.random.Generator | int | None) -> None:
+    """Give the recurrent weights of every layer a known spectral radius.
+
+    Parameters
+    ----------
+    layer : RNN
+        Its weight_hh are overwritten; for a cell with gates, the block of each gate.
+    gain : float
+        Spectral radius: the largest absolute eigenvalue. Greater than 0.
+    init : {"uniform", "orthogonal", "identity"}
+        "uniform": scale the weights that are there (the constructor drew them from a uniform distribution).
+        "orthogonal": gain times a random orthogonal matrix, which keeps the length of every vector but for the gain.
+        "identity": gain times the identity, as in the IRNN [1]_.
+    rng : numpy.random.Generator, int or None
+        Draws the orthogonal matrices.
+
+    Raises
+    ------
+    OptionError, DTypeError
+        Unknown init, or a gain that is not a finite number above 0; also "uniform" where all weights are 0.
+
+    References
+    ----------
+    .. [1] Q. V. Le, N. Jaitly, G. E. Hinton, "A simple way to initialize recurrent networks of rectified linear units",
+       arXiv:1504.00941 (2015).
+
+    Examples
+    --------
+    >>> from rnn_numpy import RNN
+    >>> rnn = RNN(2, 5, rng=0)
+    >>> set_recurrent_weights(rnn, 1.5, "uniform", rng=None)
+    >>> round(float(np.abs(np.linalg.eigvals(rnn.params["weight_hh_l0"])).max()), 12)
+    1.5
+    """
+    where = "set_recurrent_weights"
+    gain = arguments.positive_number(where, "gain", gain)
+    if init not in INITS:
+        raise OptionError(f"{where}: init must be one of {', '.join(map(repr, INITS))}; got {init!r}")
+    rng = arguments.generator(where, rng)
+    H = layer.hidden_size
+    for name, weight in layer.params.items():
+        if not name.startswith("weight_hh"):
+            continue
+        for block in weight.reshape(-1, H, H):
+            if init == "uniform":
+                radius = float(np.abs(np.linalg.eigvals(block)).max())
+                if radius == 0:
+                    raise OptionError(f"{where}: {name} has spectral radius 0 and cannot be scaled")
+                block *= gain / radius
+            elif init == "orthogonal":
+                Q, R = np.linalg.qr(rng.standard_normal((H, H)))
+                # QR alone prefers some orthogonal matrices; with the signs of R's diagonal all are equally likely.
+                block[...] = gain * Q * np.sign(np.diagonal(R))
+            else:
+                block[...] = gain * np.eye(H)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Many networks: every cell with every gain, before and after training
+
+
+@dataclass(frozen=True)
+class GradflowOptions:
+    """What `run_gradflow` compares, and how.
+
+    Parameters
+    ----------
+    cells : sequence of str
+    gains : sequence of float
+        Spectral radius of W_hh at the start; every cell is combined with every gain.
+    init : {"uniform", "orthogonal", "identity"}
+    length, hidden, batch, layers : int
+        T, H, N, and the number of layers.
+    train_steps : int
+        0 measures the untrained networks only.
+    lr, clip : float
+        Of stochastic gradient descent with momentum 0.9; the norm of all gradients together is clipped to `clip`.
+    seed : int
+        All networks get the same random draws, so that they differ in cell and gain alone.
+
+    Raises
+    ------
+    OptionError, DTypeError
+        An option is out of its range, or a cell or a gain is given twice.
+    """
+
+    cells: Sequence[str] = ("rnn-tanh", "rnn-relu")
+    gains: Sequence[float] = (0.5, 1.0, 1.5)
+    init: str = "uniform"
+    length: int = 200
+    hidden: int = 64
+    batch: int = 16
+    layers: int = 1
+    train_steps: int = 100
+    lr: float = 0.05
+    clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        where = "GradflowOptions"
+        for cell in self.cells:
+            if cell not in CELLS:
+                raise OptionError(f"{where}: cells must be among {', '.join(CELLS)}; got {cell!r}")
+        for gain in self.gains:
+            arguments.positive_number(where, "gains", gain)
+        for name, values in (("cells", self.cells), ("gains", self.gains)):
+            if not values or len(set(values)) < len(values):
+                raise OptionError(f"{where}: {name} must be at least one, all different; got {list(values)}")
+        if self.init not in INITS:
+            raise OptionError(f"{where}: init must be one of {', '.join(INITS)}; got {self.init!r}")
+        for name in ("length", "hidden", "batch", "layers"):
+            arguments.positive_int(where, name, getattr(self, name))
+        for name in ("lr", "clip"):
+            arguments.positive_number(where, name, getattr(self, name))
+        for name in ("train_steps", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise DTypeError(f"{where}: {name} must be an integer; got {type(value).__name__} {value!r}")
+            if value < 0:
+                raise OptionError(f"{where}: {name} must be at least 0; got {value}")
+
+
+@dataclass
+class TrainingRecord:
+    """What happened in training.
+
+    Attributes
+    ----------
+    losses : list of float
+        Mean squared error of each step's batch, before its update.
+    gradient_norms : list of float
+        Norm of all gradients together, before clipping.
+    clipped : int
+        Steps at which clipping engaged.
+    stopped : str
+        Why training ended early; empty if it did not.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    gradient_norms: list[float] = field(default_factory=list)
+    clipped: int = 0
+    stopped: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Updates made."""
+        return len(self.gradient_norms)
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """One network: its flow and its loss on held-out samples, before and after training.
+
+    Attributes
+    ----------
+    cell : str
+    gain : float
+    before, after : GradientFlow
+        `after` is None where nothing was trained.
+    loss_before, loss_after : float
+        Mean squared error over the held-out samples, in standard units.
+    training : TrainingRecord or None
+    """
+
+    cell: str
+    gain: float
+    before: GradientFlow
+    loss_before: float
+    after: GradientFlow | None = None
+    loss_after: float | None = None
+    training: TrainingRecord | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call it in a figure."""
+        return f"{self.cell} {self.gain:g}"
+
+
+@dataclass(frozen=True)
+class GradflowResult:
+    """All networks, and what they were compared on.
+
+    Attributes
+    ----------
+    task : ForecastTask
+    options : GradflowOptions
+    baseline : float
+        Loss of repeating the last value, on the positions on which `loss_before` and `loss_after` are measured.
+    networks : list of NetworkResult
+    """
+
+    task: ForecastTask
+    options: GradflowOptions
+    baseline: float
+    networks: list[NetworkResult]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain Python objects that strict JSON can hold; what is not finite as None."""
+        task, options = self.task, self.options
+        return {
+            "what": {
+                "typical_norm": "geometric mean over windows of the Euclidean norm of dL/dh of the top layer, by lag "
+                "in steps back from the last step of the window, L being the squared error of the last step; the last "
+                "entry is the initial state; null: too large for a float",
+                "slope_per_step": "mean over windows of the least-squares slope of the natural log of the norm "
+                "against the lag",
+                "loss": "mean squared error on the held-out end of the series, in standard deviations of the "
+                "training part",
+            },
+            "versions": {
+                "rnn_numpy": rnn_numpy.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "options": {
+                **asdict(options),
+                "cells": list(options.cells),
+                "gains": list(options.gains),
+                "momentum": MOMENTUM,
+            },
+            "data": {
+                "name": task.series.name,
+                "description": task.series.description,
+                "samples": len(task.series),
+                "training_samples": task.split,
+                "channels": list(task.series.channels),
+                "mean": _plain(task.mean),
+                "scale": _plain(task.scale),
+            },
+            "lags": list(range(task.length + 1)),
+            "baseline_loss": _finite(self.baseline),
+            "networks": [_network_dict(network) for network in self.networks],
+        }
+
+
+def _network_dict(network: NetworkResult) -> dict[str, Any]:
+    training = network.training
+    return {
+        "cell": network.cell,
+        "gain": network.gain,
+        "before": {**network.before.to_dict(), "loss": _finite(network.loss_before)},
+        "after": network.after and {**network.after.to_dict(), "loss": _finite(network.loss_after)},
+        "training": training
+        and {
+            "steps": training.steps,
+            "losses": _plain(np.array(training.losses)),
+            "gradient_norms": _plain(np.array(training.gradient_norms)),
+            "clipped_steps": training.clipped,
+            "stopped": training.stopped or None,
+        },
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def run_gradflow(
+    task: ForecastTask, options: GradflowOptions, progress: Callable[[int, int, str], None] | None = None
+) -> GradflowResult:
+    """Measure the gradient flow of every cell with every gain, train, and measure again.
+
+    Parameters
+    ----------
+    task : ForecastTask
+        Of length options.length.
+    options : GradflowOptions
+    progress : callable, optional
+        Called with the number of steps done, their total, and what is being done.
+
+    Returns
+    -------
+    GradflowResult
+
+    Raises
+    ------
+    OptionError
+        The task has another length.
+
+    Notes
+    -----
+    Training minimises the error at every step of random windows of the training part, all with the same seed. The flow
+    is measured on windows evenly spread over the training part, before and after on the same ones. A network whose
+    gradient stops being finite keeps its last finite parameters and says so in its record.
+
+    The same seed gives the same numbers to the last bit on the same machine with the same number of threads. Elsewhere
+    sums are rounded in another order, and in a net whose gradient explodes training amplifies that: compare verdicts
+    then, not digits.
+
+    Examples
+    --------
+    >>> from rnn_numpy.tasks import Series
+    >>> wave = Series("wave", np.sin(np.arange(60.0))[:, None], ("sin",))
+    >>> options = GradflowOptions(cells=["rnn-tanh"], gains=[0.5], length=20, hidden=8, train_steps=0)
+    >>> result = run_gradflow(ForecastTask.of(wave, 20), options)
+    >>> result.networks[0].before.verdict
+    'vanishing'
+    """
+    if task.length != options.length:
+        raise OptionError(
+            f"run_gradflow: task has length {task.length}, options have {options.length}; use one of them"
+        )
+    measured, held_out = task.spread_windows(options.batch), task.held_out_windows()
+    independent = min(float(measured.x.shape[1]), task.split / task.length)
+    pairs = [(cell, gain) for cell in options.cells for gain in options.gains]
+    ticks = options.train_steps + 1
+    total = len(pairs) * ticks
+    networks: list[NetworkResult] = []
+    for number, (cell, gain) in enumerate(pairs):
+
+        def tell(done: int, start: int = number * ticks, label: str = f"{cell}, gain {gain:g}") -> None:
+            if progress is not None:
+                progress(start + done, total, label)
+
+        tell(0)
+        networks.append(_run_network(task, options, cell, gain, measured, independent, held_out, tell))
+        tell(ticks)
+    return GradflowResult(task, options, task.repeat_last_loss(held_out), networks)
+
+
+def _run_network(
+    task: ForecastTask,
+    options: GradflowOptions,
+    cell: str,
+    gain: float,
+    measured: Windows,
+    independent: float,
+    held_out: Windows,
+    tell: Callable[[int], None],
+) -> NetworkResult:
+    # Three streams of one seed: weights, orthogonal matrices, order of the windows. Each network starts them anew.
+    weights, recurrent, order = (np.random.default_rng([options.seed, stream]) for stream in range(3))
+    model = Forecaster(task.channels, options.hidden, cell=cell, num_layers=options.layers, rng=weights)
+    set_recurrent_weights(model.rnn, gain, options.init, recurrent)
+    before = forecast_gradient_flow(model, measured, independent)
+    loss_before = _held_out_loss(model, held_out)
+    if not options.train_steps:
+        return NetworkResult(cell, gain, before, loss_before)
+    training = _train(model, task, options, order, tell)
+    after = forecast_gradient_flow(model, measured, independent)
+    return NetworkResult(cell, gain, before, loss_before, after, _held_out_loss(model, held_out), training)
+
+
+def _train(
+    model: Forecaster,
+    task: ForecastTask,
+    options: GradflowOptions,
+    order: np.random.Generator,
+    tell: Callable[[int], None],
+) -> TrainingRecord:
+    record = TrainingRecord()
+    optimizer = SGD(model.params, options.lr, MOMENTUM)
+    with np.errstate(all="ignore"):
+        for step in range(options.train_steps):
+            batch = task.random_windows(options.batch, order)
+            loss, grads, _ = model.loss_and_grads(batch.x, batch.target)
+            record.losses.append(float(loss))
+            try:
+                clipping = clip_grad_norm(grads, options.clip)
+            except NonFiniteError:
+                record.stopped = f"when the gradient of step {step + 1} was no longer finite"
+                break
+            record.gradient_norms.append(clipping.norm)
+            record.clipped += clipping.engaged
+            optimizer.step(grads)
+            tell(step + 1)
+    return record
+
+
+def _held_out_loss(model: Forecaster, windows: Windows) -> float:
+    with np.errstate(all="ignore"):
+        prediction, _ = model(windows.x)
+        loss, _ = mse_loss(prediction, windows.target, windows.mask)
+    return float(loss)

@@ -1,0 +1,51 @@
+"""Imports of what the engine does without: packages that an extra of this package brings."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from rnn_numpy.errors import MissingExtraError
+
+
+def optional_import(module: str, purpose: str, extra: str = "lab") -> ModuleType:
+    """Import `module` when it is needed, not when the package is.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name.
+    purpose : str
+        What cannot be done without it: the subject of the error's sentence.
+    extra : str
+        The extra of setup.cfg that installs it.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    MissingExtraError
+        It is not installed.
+
+    Examples
+    --------
+    >>> optional_import("math", "nothing").sqrt(4.0)
+    2.0
+    >>> optional_import("no_such_module", "the answer")
+    Traceback (most recent call last):
+        ...
+    rnn_numpy.errors.MissingExtraError: the answer needs no_such_module, which is not installed; \
+install it with: pip install "rnn_numpy[lab]"
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # A module that is there but misses one of its own is another fault, and its message is the better one.
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise MissingExtraError(
+            f'{purpose} needs {package}, which is not installed; install it with: pip install "rnn_numpy[{extra}]"'
+        ) from None

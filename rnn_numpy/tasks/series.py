@@ -1,0 +1,575 @@
+"""Real series to forecast: those that matplotlib ships, and the user's own CSV and NPY files.
+
+A series is a table of n samples (rows, in time) by D channels (columns). Whatever is wrong with a file is a `DataError`
+that names the file and, where there is one, the row and the column. Rows are the lines of the file and columns its
+fields, both counted from 1, as a spreadsheet shows them.
+
+The forecast task
+-----------------
+From the samples up to t, forecast sample t+1, all channels at once. The series is cut in time: the first part trains,
+the end is held out. Means and standard deviations are those of the training part, so that nothing of the end leaks into
+the training. Errors are mean squares in these units; the baseline repeats the last value.
+
+Every held-out sample is forecast exactly once: windows of T steps are laid end to end, backwards from the end of the
+series. The oldest window may begin inside of the training part (its inputs are known by then), but only its held-out
+samples are counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.errors import DataError, OptionError
+from rnn_numpy.tasks.extras import optional_import
+
+Floats = NDArray[np.float64]
+
+# Missing values as spreadsheets, pandas, R and databases write them.
+_MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "?"}
+# Python's float() also takes 1_000, which in a data file is a typing error rather than a number.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A multivariate series.
+
+    Parameters
+    ----------
+    name : str
+        What to call it: a bundled name, or the path of a file.
+    values : ndarray, (n, D)
+        float64, finite; samples in time order.
+    channels : tuple of str
+        D names.
+    description : str
+        For people: what was measured, and what was done to it. Empty for files.
+
+    Examples
+    --------
+    >>> Series("ramp", np.arange(6.0).reshape(3, 2), ("a", "b"))
+    Series 'ramp': n = 3 samples of D = 2 channels: a, b
+    """
+
+    name: str
+    values: Floats
+    channels: tuple[str, ...]
+    description: str = ""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(self.channels[:8]) + (", ..." if len(self.channels) > 8 else "")
+        return f"Series {self.name!r}: n = {len(self)} samples of D = {len(self.channels)} channels: {shown}"
+
+    def select(self, columns: Sequence[str | int]) -> Series:
+        """Return the series of some channels only.
+
+        Parameters
+        ----------
+        columns : sequence of str or int
+            Channel names, or numbers from 1. A string of digits is a number unless a channel has that name.
+
+        Raises
+        ------
+        DataError
+            No such channel, or one is named twice.
+        """
+        picked = _pick_columns(self.name, self.channels, columns)
+        return replace(
+            self,
+            values=np.ascontiguousarray(self.values[:, picked]),
+            channels=tuple(self.channels[j] for j in picked),
+        )
+
+
+def load_series(source: str, columns: Sequence[str | int] | None = None) -> Series:
+    """Load a bundled series by name, or a file by path.
+
+    Parameters
+    ----------
+    source : str
+        A name in `BUNDLED`, or the path of a file that ends in .csv or .npy. To read a file that has a bundled name,
+        write ./NAME.
+    columns : sequence of str or int, optional
+        Channels to use, by name or by number from 1; all of them by default. Other columns of a CSV file are not looked
+        at and may hold text.
+
+    Returns
+    -------
+    Series
+
+    Raises
+    ------
+    DataError
+        The file cannot be read as a numeric table.
+    MissingExtraError
+        A bundled series is asked for and matplotlib, which ships it, is not installed.
+    """
+    if source in BUNDLED:
+        series = load_bundled(source)
+        return series if columns is None else series.select(columns)
+    suffix = Path(source).suffix.lower()
+    if suffix == ".csv":
+        return read_csv(source, columns)
+    if suffix == ".npy":
+        series = read_npy(source)
+        return series if columns is None else series.select(columns)
+    raise DataError(f"{source}: neither one of {', '.join(BUNDLED)} nor a file that ends in .csv or .npy")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The series that matplotlib ships
+
+
+def load_bundled(name: str) -> Series:
+    """Load one of the real series in matplotlib's sample data.
+
+    Parameters
+    ----------
+    name : {"eeg", "stocks", "membrane"}
+        "eeg": 800 samples of 4 electrodes in 10 seconds. "stocks": 390 months, January 1990 to June 2022, of the five
+        stocks and two indices that existed all the time; natural logarithm of the price, whose steps are relative
+        changes. "membrane": 12000 samples of the voltage across a cell's membrane, one channel.
+
+    Returns
+    -------
+    Series
+
+    Raises
+    ------
+    OptionError
+        Unknown name.
+    DataError
+        The file is not where matplotlib keeps it, or not as expected: some distributions leave sample data out.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    if name not in BUNDLED:
+        raise OptionError(f"load_bundled: name must be one of {', '.join(map(repr, BUNDLED))}; got {name!r}")
+    return {"eeg": _load_eeg, "stocks": _load_stocks, "membrane": _load_membrane}[name]()
+
+
+BUNDLED = ("eeg", "stocks", "membrane")
+
+
+def _sample_file(filename: str) -> Path:
+    cbook = optional_import("matplotlib.cbook", f"the series in {filename}")
+    path = Path(cbook.get_sample_data(filename, asfileobj=False))
+    if not path.is_file():
+        raise DataError(
+            f"{path}: this matplotlib comes without its sample data; reinstall it with pip, or name a file of your own"
+        )
+    return path
+
+
+def _read_raw(filename: str, dtype: str, shape: tuple[int, int]) -> Floats:
+    path = _sample_file(filename)
+    values = np.fromfile(path, dtype)
+    if values.size != shape[0] * shape[1] or not np.isfinite(values).all():
+        raise DataError(
+            f"{path}: expected {shape[0]} x {shape[1]} finite numbers of type {np.dtype(dtype).name}; "
+            f"found {values.size}, {np.count_nonzero(np.isfinite(values))} of them finite"
+        )
+    return values.astype(np.float64).reshape(shape)
+
+
+def _load_eeg() -> Series:
+    values = _read_raw("eeg.dat", "<f8", (800, 4))
+    return Series("eeg", values, ("EEG 1", "EEG 2", "EEG 3", "EEG 4"), "electroencephalogram, 4 electrodes, 10 seconds")
+
+
+def _load_membrane() -> Series:
+    values = _read_raw("membrane.dat", "<f4", (12000, 1))
+    return Series("membrane", values, ("voltage",), "voltage across a cell membrane")
+
+
+def _load_stocks() -> Series:
+    path = _sample_file("Stocks.csv")
+    with path.open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(line for line in file if not line.startswith("#"))
+    # Rows for days of dividends and splits carry no price. The last row repeats June 2022 at the day of the download.
+    months = [row for row in rows if row[0].endswith("-01") and any(row[1:])]
+    whole = [j for j in range(1, len(header)) if all(row[j] for row in months)]
+    prices = np.array([[float(row[j]) for j in whole] for row in months])
+    return Series(
+        "stocks",
+        np.log(prices),
+        tuple(header[j] for j in whole),
+        f"log monthly prices, {months[0][0][:7]} to {months[-1][0][:7]}",
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The user's files
+
+
+def read_csv(path: str | Path, columns: Sequence[str | int] | None = None) -> Series:
+    """Read a table of numbers from a text file.
+
+    The separator is a comma, a semicolon or a tab, whichever the first row has most of. The first row is a header if
+    none of its fields is a number and some field is text. Lines above it that begin with # are comments. Numbers are
+    written with a decimal point.
+
+    Parameters
+    ----------
+    path : str or Path
+        UTF-8, with or without byte order mark.
+    columns : sequence of str or int, optional
+        Channels to use, by name or by number from 1. The others are not looked at and may hold text.
+
+    Returns
+    -------
+    Series
+        Columns without a name are called "column 1", "column 2", ...
+
+    Raises
+    ------
+    DataError
+        Missing, unreadable or empty file; rows of different lengths; text, a missing value or an infinity where a
+        number should be, with row and column; no such column.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "tide.csv")
+    ...     with open(path, "w") as file:
+    ...         _ = file.write("day;level\\nMon;1.5\\nTue;2.5\\n")
+    ...     read_csv(path, ["level"]).values
+    array([[1.5],
+           [2.5]])
+    """
+    name = str(path)
+    rows = _csv_rows(name)
+    first_line, first = rows[0]
+    # A first row of missing values alone is no header: it would be lost without a word.
+    has_header = any(not _is_missing(field) for field in first) and not any(_is_number(field) for field in first)
+    channels = tuple((field.strip() if has_header else "") or f"column {j}" for j, field in enumerate(first, start=1))
+    picked = list(range(len(channels))) if columns is None else _pick_columns(name, channels, columns)
+    body = rows[1:] if has_header else rows
+    if not body:
+        raise DataError(f"{name}: a header in row {first_line} and no data below it")
+    values = np.empty((len(body), len(picked)))
+    for i, (line, fields) in enumerate(body):
+        if len(fields) != len(channels):
+            raise DataError(
+                f"{name}: row {line} has {_count(len(fields), 'field')}; row {first_line} has {len(channels)}"
+            )
+        for k, j in enumerate(picked):
+            values[i, k] = _number(name, line, j, channels[j], fields[j])
+    return Series(name, values, tuple(channels[j] for j in picked))
+
+
+def read_npy(path: str | Path) -> Series:
+    """Read an array that numpy.save wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        Real numbers of shape (n, D), time along the first axis, or (n,), one channel. Pickled arrays are refused:
+        loading them could run any code.
+
+    Returns
+    -------
+    Series
+        Channels are called "column 1", "column 2", ...
+
+    Raises
+    ------
+    DataError
+        Missing or unreadable file, wrong type or number of axes, NaN or infinity, with row and column.
+    """
+    name = str(path)
+    try:
+        array: Any = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError, MemoryError, SyntaxError) as error:
+        raise DataError(f"{name}: {_why_unreadable_npy(name, error)}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{name}: holds several arrays; save one with numpy.save")
+    if array.ndim not in (1, 2):
+        raise DataError(f"{name}: the array must have shape (n, D) or (n,); got {array.shape}")
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{name}: the array must hold real numbers; got dtype {array.dtype}")
+    if array.size == 0:
+        raise DataError(f"{name}: the array is empty, shape {array.shape}")
+    values = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float64)
+    bad = np.argwhere(~np.isfinite(values))
+    if bad.size:
+        i, j = (int(k) for k in bad[0])
+        raise DataError(f"{name}: row {i + 1}, column {j + 1}: {values[i, j]} is not a finite number")
+    channels = tuple(f"column {j + 1}" for j in range(values.shape[1]))
+    return Series(name, values, channels)
+
+
+def _why_unreadable_npy(name: str, error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, ValueError) and "allow_pickle" in str(error):
+        # NumPy says so of object arrays and of files without its magic string alike.
+        return "not an array of numbers written by numpy.save (pickled objects are not loaded)"
+    return "not a complete .npy file"
+
+
+def _csv_rows(name: str) -> list[tuple[int, list[str]]]:
+    """All rows with their line numbers, from the header on, without blank rows at the end."""
+    try:
+        with open(name, newline="", encoding="utf-8-sig") as file:
+            text = file.read()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name}: not UTF-8 text (byte {error.start + 1})") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
+    lines = io.StringIO(text, newline="").readlines()  # as csv counts them; str.splitlines knows more line ends
+    skipped = 0
+    while skipped < len(lines) and (not lines[skipped].strip() or lines[skipped].startswith("#")):
+        skipped += 1
+    if skipped == len(lines):
+        raise DataError(f"{name}: the file has no rows")
+    delimiter = max(",;\t", key=lines[skipped].count)
+    reader = csv.reader(lines[skipped:], delimiter=delimiter)
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        for fields in reader:
+            rows.append((skipped + reader.line_num, fields))
+    except csv.Error as error:
+        raise DataError(f"{name}: row {skipped + reader.line_num}: {error}") from None
+    while rows and not any(field.strip() for field in rows[-1][1]) and len(rows[-1][1]) <= 1:
+        rows.pop()
+    return rows
+
+
+def _is_missing(field: str) -> bool:
+    return field.strip().lower() in _MISSING
+
+
+def _is_number(field: str) -> bool:
+    return _NUMBER.fullmatch(field.strip()) is not None
+
+
+def _number(name: str, line: int, j: int, channel: str, field: str) -> float:
+    field = field.strip()
+    where = f"{name}: row {line}, column {j + 1}"
+    if channel != f"column {j + 1}":
+        where += f' ("{channel}")'
+    if _is_missing(field):
+        shown = f" ({field})" if field else ""
+        raise DataError(f"{where}: missing value{shown}; fill or leave out such rows first")
+    if not _is_number(field):
+        shown = field if len(field) <= 40 else field[:37] + "..."
+        advice = "write numbers with a decimal point" if re.fullmatch(r"[+-]?\d+,\d+", field) else ""
+        raise DataError(f"{where}: {shown!r} is not a number" + (f"; {advice}" if advice else ""))
+    value = float(field)
+    if not math.isfinite(value):
+        raise DataError(f"{where}: {field} is not a finite number")
+    return value
+
+
+def _pick_columns(name: str, channels: tuple[str, ...], columns: Sequence[str | int]) -> list[int]:
+    picked: list[int] = []
+    for column in columns:
+        if isinstance(column, str) and column in channels:
+            j = channels.index(column)
+        elif str(column).isdecimal() and 1 <= int(column) <= len(channels):
+            j = int(column) - 1
+        else:
+            shown = ", ".join(channels[:12]) + (", ..." if len(channels) > 12 else "")
+            raise DataError(f"{name}: no column {str(column)!r}; columns are: {shown}")
+        if j in picked:
+            raise DataError(f"{name}: column {j + 1} is asked for twice")
+        picked.append(j)
+    if not picked:
+        raise DataError(f"{name}: no column is left")
+    return picked
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The forecast task
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Stretches of a series, side by side: what one forward pass reads.
+
+    Parameters
+    ----------
+    x : ndarray, (T, N, D)
+        Inputs.
+    target : ndarray, (T, N, D)
+        The same, one step later.
+    mask : ndarray of bool, (T, N)
+        Which targets count.
+    """
+
+    x: Floats
+    target: Floats
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ForecastTask:
+    """Forecast the next sample of a standardised series; see the module for the protocol. Build it with
+    `ForecastTask.of`.
+
+    Parameters
+    ----------
+    series : Series
+    length : int
+        T, steps of a window.
+    values : ndarray, (n, D)
+        The series in standard units.
+    mean, scale : ndarray, (D,)
+        Of the training part: values = (series.values - mean) / scale.
+    split : int
+        Samples of the training part.
+    """
+
+    series: Series
+    length: int
+    values: Floats
+    mean: Floats
+    scale: Floats
+    split: int
+
+    @classmethod
+    def of(cls, series: Series, length: int, held_out: float = 0.2) -> ForecastTask:
+        """Cut and standardise a series.
+
+        Parameters
+        ----------
+        series : Series
+        length : int
+            T. A training window needs T + 1 samples (the last is only a target), and one more must be left to hold out.
+        held_out : float
+            Share of the samples at the end that is held out; less where the training part would not hold a window.
+
+        Returns
+        -------
+        ForecastTask
+
+        Raises
+        ------
+        OptionError
+            length is below 1, or held_out not in (0, 1).
+        DataError
+            The series has fewer than T + 2 samples, or a channel is constant over the training part.
+
+        Examples
+        --------
+        >>> task = ForecastTask.of(Series("ramp", np.arange(20.0)[:, None], ("a",)), length=4)
+        >>> task.split, task.values[0], task.values[16]
+        (16, array([-1.62697843]), array([1.84390889]))
+        """
+        if length < 1:
+            raise OptionError(f"ForecastTask.of: length must be at least 1; got {length}")
+        if not 0 < held_out < 1:
+            raise OptionError(f"ForecastTask.of: held_out must be between 0 and 1; got {held_out}")
+        n, channels = series.values.shape
+        if n < length + 2:
+            advice = f"use a length of at most {n - 2}" if n > 2 else "at least 3 samples are needed"
+            if channels > n:
+                advice += " (is the table lying on its side? time runs down the rows)"
+            raise DataError(
+                f"{series.name}: {_count(n, 'sample')}, too short for a length of {length}, "
+                f"which needs {length + 2}; {advice}"
+            )
+        split = max(length + 1, n - max(1, round(held_out * n)))
+        train = series.values[:split]
+        # Scaled by a power of two first, which rounds nothing: squares near the ends of the float range would not fit.
+        unit = np.ldexp(1.0, np.frexp(np.abs(train).max(axis=0))[1] - 1)
+        mean = (train / unit).mean(axis=0)
+        scale = (train / unit).std(axis=0)
+        # Around a large mean, rounding alone moves a constant column by a few units in the last place.
+        flat = np.flatnonzero(
+            scale <= 8 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
+        )
+        if flat.size:
+            j = int(flat[0])
+            raise DataError(
+                f'{series.name}: column {j + 1} ("{series.channels[j]}") is constant over the training part '
+                f"(the first {split} samples) and cannot be standardised; leave it out"
+            )
+        with np.errstate(over="ignore", under="ignore"):
+            values = (series.values / unit - mean) / scale
+        if not np.isfinite(values).all():
+            row, j = (int(k) for k in np.argwhere(~np.isfinite(values))[0])
+            raise DataError(
+                f'{series.name}: sample {row + 1} of column {j + 1} ("{series.channels[j]}") is too far from '
+                "the training part to be standardised"
+            )
+        return cls(series, length, values, mean * unit, scale * unit, split)
+
+    @property
+    def channels(self) -> int:
+        """D."""
+        return len(self.mean)
+
+    @property
+    def train_starts(self) -> int:
+        """Number of different windows in the training part."""
+        return self.split - self.length
+
+    def windows(self, starts: Iterable[int]) -> Windows:
+        """Cut windows that begin at the given samples; every target counts.
+
+        Parameters
+        ----------
+        starts : iterable of int
+            0 <= start <= n - T - 1.
+
+        Raises
+        ------
+        OptionError
+            A window would leave the series.
+        """
+        first = np.fromiter(starts, np.intp)
+        last = len(self.values) - self.length - 1
+        if first.size == 0 or first.min() < 0 or first.max() > last:
+            raise OptionError(f"ForecastTask.windows: starts must be in [0, n - T - 1] = [0, {last}], at least one")
+        index = np.arange(self.length)[:, None] + first
+        return Windows(self.values[index], self.values[index + 1], np.ones(index.shape, np.bool_))
+
+    def spread_windows(self, count: int) -> Windows:
+        """Cut `count` windows of the training part, evenly spread; fewer where there are not so many different ones."""
+        count = min(count, self.train_starts)
+        return self.windows(np.unique(np.round(np.linspace(0, self.train_starts - 1, count)).astype(int)).tolist())
+
+    def random_windows(self, count: int, rng: np.random.Generator) -> Windows:
+        """Draw `count` windows of the training part."""
+        return self.windows(rng.integers(self.train_starts, size=count).tolist())
+
+    def held_out_windows(self) -> Windows:
+        """Cut the windows whose mask counts every held-out sample exactly once."""
+        n, T = len(self.values), self.length
+        starts: list[int] = []
+        end = n  # one past the last target of the window
+        while end > self.split:
+            starts.append(max(0, end - T - 1))
+            end -= T
+        cut = self.windows(starts)
+        # When the series cannot hold whole windows, the oldest one overlaps its successor: a target counts in the later
+        # one.
+        positions = np.arange(1, T + 1)[:, None] + np.array(starts)
+        ends = np.array([n - k * T for k in range(len(starts))])
+        mask = (positions >= self.split) & (positions < ends)
+        return replace(cut, mask=mask)
+
+    def repeat_last_loss(self, windows: Windows) -> float:
+        """Mean squared error, over the positions that count, of repeating the last value."""
+        error = (windows.target - windows.x)[windows.mask]
+        return float(np.mean(error * error))

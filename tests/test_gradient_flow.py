@@ -1,0 +1,517 @@
+"""The gradient flow: against closed forms, against derivatives that know no BPTT, and on what cannot be measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rnn_numpy import RNN, Forecaster
+from rnn_numpy.errors import DTypeError, OptionError, ShapeError
+from rnn_numpy.lab import (
+    GradflowOptions,
+    GradflowResult,
+    GradientFlow,
+    forecast_gradient_flow,
+    gradient_flow,
+    run_gradflow,
+    set_recurrent_weights,
+)
+from rnn_numpy.tasks import ForecastTask, Series, load_bundled
+
+Array = NDArray[Any]
+
+
+def wave(n: int = 120) -> Series:
+    t = np.arange(float(n))
+    return Series("wave", np.stack([np.sin(t / 3), np.cos(t / 5) + np.sin(t)], axis=1), ("a", "b"))
+
+
+def small_run(**changes: Any) -> GradflowResult:
+    given_options: dict[str, Any] = {"length": 20, "hidden": 8, "batch": 5, "train_steps": 10, **changes}
+    options = GradflowOptions(**given_options)
+    return run_gradflow(ForecastTask.of(wave(), options.length), options)
+
+
+def flow_of(*windows: list[float], independent: float | None = None) -> GradientFlow:
+    return GradientFlow(np.array(windows).T, float(len(windows)) if independent is None else independent)
+
+
+# Closed forms -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("nonlinearity", "init"), [("tanh", "orthogonal"), ("tanh", "identity"), ("relu", "identity")])
+@pytest.mark.parametrize("gain", [0.5, 0.9, 1.0, 1.1, 1.5])
+def test_linear_regime_decays_by_the_gain(nonlinearity: str, init: str, gain: float) -> None:
+    """Where tanh' or relu' is 1 the net is linear: the norm is g^lag, the slope ln g, but for rounding."""
+    rng = np.random.default_rng(1)
+    T, N, H = 60, 3, 7
+    rnn = RNN(2, H, nonlinearity=nonlinearity, rng=rng)
+    set_recurrent_weights(rnn, gain, init, rng)
+    rnn.params["bias_hh_l0"][:] = 0.0
+    # States so small that 1 - h^2 is 1, or so far above 0 that no unit is off.
+    rnn.params["bias_ih_l0"][:] = 0.0 if nonlinearity == "tanh" else 10.0
+    x = rng.uniform(-1e-25, 1e-25, (T, N, 2))
+    assert_linear(gradient_flow(rnn, x, rng.standard_normal((N, H))), gain)
+
+
+def assert_linear(flow: GradientFlow, gain: float) -> None:
+    lags = np.arange(flow.length + 1)
+    np.testing.assert_allclose(flow.norms, flow.norms[0] * gain ** lags[:, None], rtol=1e-13)
+    assert flow.slope is not None
+    # 1 + slope: where ln g is 0, an error relative to it means nothing.
+    np.testing.assert_allclose(1 + flow.slope, 1 + math.log(gain), rtol=1e-14)
+    expected = (
+        "steady" if abs(math.log(gain)) * flow.length < math.log(10) else "vanishing" if gain < 1 else "exploding"
+    )
+    assert flow.verdict == expected
+    if gain != 1:
+        assert flow.half_life is not None
+        np.testing.assert_allclose(flow.half_life, math.log(2) / abs(math.log(gain)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cell", ["rnn-tanh", "rnn-relu"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_norms_are_those_of_the_derivative_with_respect_to_the_state(cell: str, layers: int) -> None:
+    """Restart the net from its own state, l steps before the end, disturbed along the imaginary axis."""
+    rng = np.random.default_rng(2)
+    T, N, D, H = 12, 3, 2, 5
+    task = ForecastTask.of(wave(60), T)
+    windows = task.random_windows(N, rng)
+    model = Forecaster(D, H, cell=cell, num_layers=layers, rng=rng)
+    set_recurrent_weights(model.rnn, 1.2, "uniform", rng)
+    flow = forecast_gradient_flow(model, windows)
+    assert flow.norms.shape == (T + 1, N)
+
+    twin, V, c = model.rnn.astype(np.complex128), model.readout.params["weight"], model.readout.params["bias"]
+    for n in range(N):
+        for lag in range(1, T + 1):
+            # One sequence per unit of the top layer, all alike but for that unit's imaginary part.
+            x = np.repeat(windows.x[:, n : n + 1], H, axis=1)
+            h = np.zeros((layers, H, H))
+            if lag < T:
+                _, h = model.rnn(x[: T - lag])
+            disturbed = h.astype(np.complex128)
+            disturbed[-1] += 1e-30j * np.eye(H)
+            output, _ = twin(x[T - lag :].astype(np.complex128), disturbed)
+            error = output[-1] @ V.T + c - windows.target[-1, n]
+            gradient = np.mean(error * error, axis=-1).imag / 1e-30
+            np.testing.assert_allclose(flow.norms[lag, n], np.linalg.norm(gradient), rtol=1e-12)
+
+
+def test_lag_zero_is_the_gradient_handed_in() -> None:
+    dh = np.random.default_rng(3).standard_normal((4, 6))
+    for batch_first in (False, True):
+        rnn = RNN(1, 6, batch_first=batch_first, rng=0)
+        x = np.ones((4, 9, 1)) if batch_first else np.ones((9, 4, 1))
+        flow = gradient_flow(rnn, x, dh)
+        np.testing.assert_allclose(flow.norms[0], np.linalg.norm(dh, axis=1), rtol=1e-14)
+        assert (flow.length, flow.count, flow.independent) == (9, 4, 4.0)
+
+
+def test_windows_do_not_see_each_other() -> None:
+    task = ForecastTask.of(wave(), 20)
+    model = Forecaster(2, 8, rng=0)
+    together = forecast_gradient_flow(model, task.windows([0, 30, 60]))
+    alone = forecast_gradient_flow(model, task.windows([30]))
+    np.testing.assert_allclose(together.norms[:, 1], alone.norms[:, 0], rtol=1e-12)
+
+
+def test_the_layer_is_not_changed() -> None:
+    rnn = RNN(1, 6, dropout=0.5, num_layers=2, rng=0)
+    before = rnn.params.flat.copy()
+    x, dh = np.ones((9, 4, 1)), np.ones((4, 6))
+    x.flags.writeable = dh.flags.writeable = False
+    first, second = gradient_flow(rnn, x, dh), gradient_flow(rnn, x, dh)
+    np.testing.assert_array_equal(rnn.params.flat, before)
+    np.testing.assert_array_equal(first.norms, second.norms)  # and no dropout
+
+
+def test_what_gradient_flow_refuses() -> None:
+    with pytest.raises(OptionError, match="gradient_flow: layer must have one direction; got a bidirectional RNN"):
+        gradient_flow(RNN(1, 2, bidirectional=True), np.ones((3, 1, 1)), np.ones((1, 4)))
+    with pytest.raises(ShapeError) as caught:
+        gradient_flow(RNN(1, 2), np.ones((3, 4, 1)), np.ones((2, 4)))
+    assert str(caught.value) == "gradient_flow: dh_last must have shape (N, H) = (4, 2); got (2, 4)"
+
+
+# Summing up ---------------------------------------------------------------------------------------------------------
+
+
+def test_slope_is_least_squares_of_each_window_and_of_the_typical_norm() -> None:
+    norms = np.exp(np.random.default_rng(4).standard_normal((31, 5)))
+    flow = GradientFlow(norms, 5.0)
+    slopes = np.polyfit(np.arange(31), np.log(norms), 1)[0]
+    np.testing.assert_allclose(flow.slopes, slopes, rtol=1e-10)
+    assert flow.slope is not None
+    np.testing.assert_allclose(flow.slope, slopes.mean(), rtol=1e-10)
+    np.testing.assert_allclose(np.polyfit(np.arange(31), np.log(flow.typical), 1)[0], slopes.mean(), rtol=1e-10)
+    assert flow.standard_error is not None
+    np.testing.assert_allclose(flow.standard_error, slopes.std(ddof=1) / math.sqrt(5), rtol=1e-10)
+
+
+def test_standard_error_of_overlapping_windows() -> None:
+    """Means of windows of white noise: their mean has the standard error 1/sqrt(n), however many windows are cut."""
+    rng = np.random.default_rng(5)
+    n, T, N = 1200, 100, 60
+    estimates = []
+    for _ in range(300):
+        noise = rng.standard_normal(n)
+        means = np.array([noise[s : s + T].mean() for s in np.linspace(0, n - T, N).astype(int)])
+        # Two lags and norms 1 and e^mean: the slope of a window is its mean.
+        flow = GradientFlow(np.exp(np.stack([np.zeros(N), means])), independent=n / T)
+        assert flow.standard_error is not None
+        estimates.append(flow.standard_error**2)
+    np.testing.assert_allclose(np.mean(estimates), 1 / n, rtol=0.1)
+    # Taken for independent, they would promise an error that is much too small.
+    naive = GradientFlow(np.exp(np.stack([np.zeros(N), means])), independent=N).standard_error
+    assert naive is not None and naive < 0.6 / math.sqrt(n)
+
+
+def test_one_window_has_a_slope_and_no_standard_error() -> None:
+    flow = flow_of([1.0, 0.5, 0.25])
+    assert flow.slope is not None and flow.standard_error is None
+    assert flow_of([1.0, 2.0], [1.0, 3.0], independent=1.0).standard_error is None
+
+
+@pytest.mark.parametrize(
+    ("slopes", "independent", "verdict"),
+    [
+        ((-0.2, -0.2), 2.0, "vanishing"),
+        ((0.2, 0.2), 2.0, "exploding"),
+        ((-0.02, -0.02), 2.0, "steady"),  # e^-2 over 100 steps: less than a factor of 10
+        ((0.02, 0.02), 2.0, "steady"),
+        ((0.024, 0.024), 2.0, "exploding"),
+        ((-0.5, 0.1), 2.0, "steady"),  # mean -0.2, standard error 0.3
+        ((-0.5, 0.1), 10.0, "steady"),  # mean -0.2, standard error 0.1
+        ((-0.5, 0.1), 11.0, "vanishing"),
+        ((0.0, 0.0), 2.0, "steady"),
+    ],
+)
+def test_verdict(slopes: tuple[float, ...], independent: float, verdict: str) -> None:
+    # As many windows as they are worth at least, half of them with each slope.
+    norms = np.exp(np.arange(101.0)[:, None] * np.tile(slopes, 8))
+    assert GradientFlow(norms, independent).verdict == verdict
+
+
+def test_steady_slope_of_exactly_zero_has_no_half_life() -> None:
+    assert flow_of([1.0, 1.0, 1.0]).half_life is None
+
+
+def test_dead_windows_are_counted_and_do_not_flatter() -> None:
+    alive, dead = [1.0] * 6, [1.0, 0.5, 0.25, 0.0, 0.0, 0.0]
+    flow = flow_of(alive, alive, dead)
+    assert (flow.vanished, flow.vanished_at, flow.overflowed) == (1, 3, 0)
+    assert flow.reach.tolist() == [6, 6, 3]
+    np.testing.assert_allclose(flow.slopes + 1, [1.0, 1.0, 1 - math.log(2)], rtol=1e-14)
+    np.testing.assert_array_equal(flow.typical[3:], 1.0)  # of the two that are left
+    half = flow_of(alive, dead)
+    assert half.verdict == "vanishing"
+    np.testing.assert_array_equal(half.typical[3:], 0.0)
+    assert (half.typical[:3] > 0).all()
+
+
+def test_all_dead_at_once() -> None:
+    flow = flow_of([1.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    assert (flow.slope, flow.standard_error, flow.half_life, flow.verdict) == (None, None, None, "vanishing")
+    assert flow.typical.tolist() == [0.0, 0.0, 0.0]
+    assert (flow.vanished, flow.vanished_at) == (2, 0)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_overflow_is_an_explosion(bad: float) -> None:
+    flow = flow_of([1.0, 1e200, bad], [1.0, 1e190, 1e300])
+    assert (flow.overflowed, flow.vanished, flow.verdict) == (1, 0, "exploding")
+    assert flow.typical[2] == np.inf
+    everything = flow_of([bad, bad], [bad, bad])
+    assert (everything.slope, everything.verdict) == (None, "exploding")
+
+
+def test_norms_of_numbers_whose_squares_leave_the_float_range() -> None:
+    rnn = RNN(1, 2, rng=0)
+    for scale in (1e-200, 1e200):
+        flow = gradient_flow(rnn, np.zeros((2, 1, 1)), np.array([[3.0, 4.0]]) * scale)
+        np.testing.assert_allclose(flow.norms[0], 5 * scale, rtol=1e-14)
+
+
+def test_underflow_is_reported_and_not_fitted() -> None:
+    rnn = RNN(1, 2, rng=0)
+    set_recurrent_weights(rnn, 1e-3, "identity", None)
+    rnn.params["bias_ih_l0"][:] = rnn.params["bias_hh_l0"][:] = 0.0
+    flow = gradient_flow(rnn, np.zeros((150, 1, 1)), np.ones((1, 2)))
+    assert flow.vanished == 1 and flow.vanished_at in (102, 103)
+    assert flow.slope is not None
+    np.testing.assert_allclose(flow.slope, math.log(1e-3), rtol=1e-12)
+
+
+def test_dead_relu_units_stop_the_gradient() -> None:
+    rnn = RNN(1, 3, nonlinearity="relu", rng=0)
+    set_recurrent_weights(rnn, 1.0, "identity", None)
+    rnn.params["weight_ih_l0"][:] = 1.0
+    rnn.params["bias_ih_l0"][:] = rnn.params["bias_hh_l0"][:] = 0.0
+    x = np.zeros((10, 1, 1))
+    x[5:] = 1.0  # all units are off through the first five steps
+    flow = gradient_flow(rnn, x, np.ones((1, 3)))
+    np.testing.assert_allclose(flow.norms[:6, 0], math.sqrt(3), rtol=1e-15)
+    np.testing.assert_array_equal(flow.norms[6:, 0], 0.0)
+    assert (flow.vanished_at, flow.verdict) == (6, "vanishing")
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(st.floats(0, allow_subnormal=True), st.sampled_from([0.0, math.inf, math.nan, 5e-324])),
+            min_size=6,
+            max_size=6,
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.floats(0, 4),
+)
+def test_any_norms_give_a_verdict_and_strict_json(windows: list[list[float]], independent: float) -> None:
+    flow = GradientFlow(np.array(windows).T, independent)
+    assert flow.verdict in ("vanishing", "steady", "exploding")
+    assert not np.isnan(flow.typical).any()
+    again = json.loads(json.dumps(flow.to_dict(), allow_nan=False))
+    assert again["windows"] == len(windows)
+
+
+# Initial weights ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("init", ["uniform", "orthogonal", "identity"])
+@pytest.mark.parametrize("gain", [0.5, 1.0, 1.5])
+def test_spectral_radius_is_the_gain(init: str, gain: float) -> None:
+    rnn = RNN(3, 16, num_layers=2, bidirectional=True, rng=0)
+    before = rnn.params.copy()
+    set_recurrent_weights(rnn, gain, init, 1)
+    for name, weight in rnn.params.items():
+        if name.startswith("weight_hh"):
+            np.testing.assert_allclose(np.abs(np.linalg.eigvals(weight)).max(), gain, rtol=1e-12)
+        else:
+            np.testing.assert_array_equal(weight, before[name])
+    W = rnn.params["weight_hh_l1"]
+    if init == "uniform":
+        np.testing.assert_allclose(W / before["weight_hh_l1"], W[0, 0] / before["weight_hh_l1"][0, 0], rtol=1e-13)
+    else:
+        np.testing.assert_allclose(W @ W.T + 1, gain**2 * np.eye(16) + 1, rtol=1e-13)
+
+
+def test_orthogonal_matrices_have_no_preferred_sign() -> None:
+    traces = []
+    for seed in range(400):
+        rnn = RNN(1, 4, rng=0)
+        set_recurrent_weights(rnn, 1.0, "orthogonal", seed)
+        traces.append(np.trace(rnn.params["weight_hh_l0"]))
+    # Of Haar's measure the trace has mean 0 and variance 1; QR without the signs has a mean of about -1.
+    assert abs(np.mean(traces)) < 4 / math.sqrt(400)
+
+
+def test_what_set_recurrent_weights_refuses() -> None:
+    rnn = RNN(1, 2, rng=0)
+    with pytest.raises(OptionError) as caught:
+        set_recurrent_weights(rnn, 1.0, "random", None)
+    assert str(caught.value) == (
+        "set_recurrent_weights: init must be one of 'uniform', 'orthogonal', 'identity'; got 'random'"
+    )
+    for gain in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(OptionError, match="set_recurrent_weights: gain must be"):
+            set_recurrent_weights(rnn, gain, "uniform", None)
+    rnn.params["weight_hh_l0"][:] = 0.0
+    with pytest.raises(OptionError, match="weight_hh_l0 has spectral radius 0 and cannot be scaled"):
+        set_recurrent_weights(rnn, 1.0, "uniform", None)
+
+
+# Many networks ------------------------------------------------------------------------------------------------------
+
+
+def test_every_cell_meets_every_gain() -> None:
+    result = small_run(gains=[0.5, 2.0], train_steps=0)
+    assert [(n.cell, n.gain) for n in result.networks] == [
+        ("rnn-tanh", 0.5),
+        ("rnn-tanh", 2.0),
+        ("rnn-relu", 0.5),
+        ("rnn-relu", 2.0),
+    ]
+    assert all(n.after is n.loss_after is n.training is None for n in result.networks)
+
+
+def test_same_seed_same_numbers_other_seed_other_numbers() -> None:
+    first, second, third = (json.dumps(small_run(seed=seed).to_dict()) for seed in (0, 0, 1))
+    assert first == second != third
+
+
+def test_a_network_does_not_depend_on_the_others() -> None:
+    alone = small_run(cells=["rnn-relu"], gains=[1.0]).to_dict()["networks"][0]
+    among = small_run(cells=["rnn-tanh", "rnn-relu"], gains=[0.5, 1.0]).to_dict()["networks"][3]
+    assert alone == among
+
+
+def test_training_does_not_change_what_was_measured_before() -> None:
+    untrained, trained = small_run(train_steps=0), small_run(train_steps=5)
+    for one, other in zip(untrained.networks, trained.networks, strict=True):
+        np.testing.assert_array_equal(one.before.norms, other.before.norms)
+        assert one.loss_before == other.loss_before
+        assert other.after is not None
+        assert not np.array_equal(other.before.norms, other.after.norms)
+
+
+def test_training_lowers_the_loss_below_the_baseline() -> None:
+    result = small_run(train_steps=150, gains=[1.0])
+    for network in result.networks:
+        assert network.training is not None and network.loss_after is not None
+        assert network.training.steps == len(network.training.losses) == 150
+        assert network.training.losses[-1] < 0.2 * network.training.losses[0]
+        assert network.loss_after < result.baseline < network.loss_before
+
+
+def test_clipping_is_counted() -> None:
+    always = small_run(clip=1e-6).networks[0].training
+    never = small_run(clip=1e6).networks[0].training
+    assert always is not None and never is not None
+    assert (always.clipped, never.clipped) == (10, 0)
+    some = small_run(clip=float(np.median(never.gradient_norms))).networks[0].training
+    assert some is not None and 0 < some.clipped < 10
+    norms = np.array(some.gradient_norms)
+    assert some.clipped == np.count_nonzero(norms > np.median(never.gradient_norms))
+
+
+def test_held_out_loss_and_baseline_count_the_same_samples() -> None:
+    """A readout of the last input is the baseline: its loss must be the baseline's."""
+    from rnn_numpy.lab.gradient_flow import _held_out_loss
+
+    task = ForecastTask.of(wave(), 20)
+    windows = task.held_out_windows()
+    model = Forecaster(2, 2, cell="rnn-relu", rng=0)
+    model.params.flat[:] = 0.0
+    model.rnn.params["weight_ih_l0"][:] = np.eye(2)
+    model.rnn.params["bias_ih_l0"][:] = 100.0  # keeps relu in its linear part
+    model.readout.params["weight"][:] = np.eye(2)
+    model.readout.params["bias"][:] = -100.0
+    np.testing.assert_allclose(_held_out_loss(model, windows), task.repeat_last_loss(windows), rtol=1e-11)
+
+
+def test_divergence_is_a_row_and_not_a_crash() -> None:
+    result = small_run(cells=["rnn-relu"], gains=[30.0], init="identity", clip=1e300, lr=1e300, length=30)
+    network = result.networks[0]
+    assert network.training is not None and network.after is not None
+    assert network.training.stopped == "when the gradient of step 2 was no longer finite"
+    assert network.training.steps == 1
+    assert network.after.verdict == "exploding"
+    data = json.loads(json.dumps(result.to_dict(), allow_nan=False))["networks"][0]
+    assert data["after"]["loss"] is None
+    assert data["training"]["losses"][-1] is None
+    assert data["training"]["stopped"] == network.training.stopped
+
+
+@pytest.mark.parametrize(
+    ("cell", "gain", "init", "verdict"),
+    [
+        ("rnn-tanh", 0.5, "uniform", "vanishing"),
+        ("rnn-tanh", 0.5, "orthogonal", "vanishing"),
+        ("rnn-relu", 0.5, "uniform", "vanishing"),
+        ("rnn-relu", 1.0, "identity", "steady"),
+        ("rnn-relu", 1.5, "identity", "exploding"),
+        ("rnn-relu", 2.5, "uniform", "exploding"),
+    ],
+)
+def test_verdicts_on_the_eeg_are_those_of_the_textbook(cell: str, gain: float, init: str, verdict: str) -> None:
+    options = GradflowOptions(cells=[cell], gains=[gain], init=init, train_steps=0)
+    result = run_gradflow(ForecastTask.of(load_bundled("eeg"), options.length), options)
+    assert result.networks[0].before.verdict == verdict
+
+
+def test_overlap_of_the_windows_reaches_the_standard_error() -> None:
+    options = GradflowOptions(cells=["rnn-tanh"], gains=[1.0], train_steps=0, hidden=8)
+    result = run_gradflow(ForecastTask.of(load_bundled("eeg"), 200), options)
+    flow = result.networks[0].before
+    assert (flow.count, flow.independent) == (16, 640 / 200)
+    long_series = run_gradflow(ForecastTask.of(load_bundled("membrane"), 200), options)
+    assert long_series.networks[0].before.independent == 16
+
+
+def test_progress_counts_up_to_its_total() -> None:
+    seen: list[tuple[int, int, str]] = []
+    options = GradflowOptions(gains=[0.5, 1.0], length=10, hidden=4, batch=2, train_steps=3)
+    run_gradflow(ForecastTask.of(wave(), 10), options, lambda *news: seen.append(news))
+    done = [news[0] for news in seen]
+    assert done == sorted(done)
+    assert {news[1] for news in seen} == {16}
+    assert seen[0] == (0, 16, "rnn-tanh, gain 0.5") and seen[-1] == (16, 16, "rnn-relu, gain 1")
+
+
+def test_everything_is_in_the_json() -> None:
+    result = small_run()
+    data = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert set(data) == {"what", "versions", "options", "data", "lags", "baseline_loss", "networks"}
+    assert set(data["versions"]) == {"rnn_numpy", "numpy", "python"}
+    names = {field.name for field in dataclasses.fields(GradflowOptions)}
+    assert set(data["options"]) == names | {"momentum"}
+    assert data["lags"] == list(range(21))
+    assert len(data["networks"]) == 6
+    for network in data["networks"]:
+        for when in ("before", "after"):
+            assert len(network[when]["typical_norm"]) == 21
+            assert len(network[when]["slope_of_each_window"]) == 5
+            assert {"slope_per_step", "slope_standard_error", "verdict", "loss"} <= set(network[when])
+        assert len(network["training"]["losses"]) == 10
+
+
+def test_task_and_options_must_agree() -> None:
+    with pytest.raises(OptionError, match="run_gradflow: task has length 10, options have 200"):
+        run_gradflow(ForecastTask.of(wave(), 10), GradflowOptions())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"cells": ["rnn"]}, OptionError, "GradflowOptions: cells must be among rnn-tanh, rnn-relu; got 'rnn'"),
+        ({"cells": []}, OptionError, "GradflowOptions: cells must be at least one, all different; got []"),
+        (
+            {"gains": [1.0, 1.0]},
+            OptionError,
+            "GradflowOptions: gains must be at least one, all different; got [1.0, 1.0]",
+        ),
+        ({"gains": [0.0]}, OptionError, "GradflowOptions: gains must be greater than 0; got 0.0"),
+        ({"gains": [math.nan]}, OptionError, "GradflowOptions: gains must be finite; got nan"),
+        (
+            {"init": "normal"},
+            OptionError,
+            "GradflowOptions: init must be one of uniform, orthogonal, identity; got 'normal'",
+        ),
+        ({"hidden": 0}, OptionError, "GradflowOptions: hidden must be at least 1; got 0"),
+        ({"layers": 1.5}, DTypeError, "GradflowOptions: layers must be an integer; got float 1.5"),
+        ({"lr": -1.0}, OptionError, "GradflowOptions: lr must be greater than 0; got -1.0"),
+        ({"clip": math.inf}, OptionError, "GradflowOptions: clip must be finite; got inf"),
+        ({"seed": -1}, OptionError, "GradflowOptions: seed must be at least 0; got -1"),
+        ({"train_steps": True}, DTypeError, "GradflowOptions: train_steps must be an integer; got bool True"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        GradflowOptions(**options)
+    assert str(caught.value) == message
+
+
+def test_measuring_needs_neither_matplotlib_nor_rich() -> None:
+    code = """
+import sys
+import numpy as np
+import rnn_numpy
+assert "rnn_numpy.lab" not in sys.modules
+from rnn_numpy.lab import gradient_flow, gradflow_report, gradient_flow_figure
+gradient_flow(rnn_numpy.RNN(1, 2), np.ones((3, 1, 1)), np.ones((1, 2)))
+print([name for name in ("matplotlib", "rich", "scipy") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,187 @@
+"""The report of gradflow: one row per network, at most 100 columns, plain sentences that say what the numbers say."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnn_numpy.errors import MissingExtraError
+from rnn_numpy.lab import (
+    GradflowOptions,
+    GradflowResult,
+    GradientFlow,
+    NetworkResult,
+    TrainingRecord,
+    gradflow_report,
+    run_gradflow,
+)
+from rnn_numpy.lab.report import plain, report_lags, short
+from rnn_numpy.tasks import ForecastTask, Series
+
+
+def series(n: int = 300) -> Series:
+    return Series("wave", np.sin(np.arange(float(n)))[:, None], ("a",), "a sine")
+
+
+def report_of(*networks: NetworkResult, length: int = 100, baseline: float = 0.5, **options: Any) -> str:
+    task = ForecastTask.of(series(), length)
+    return gradflow_report(GradflowResult(task, GradflowOptions(length=length, **options), baseline, list(networks)))
+
+
+def decay(rate: float, length: int = 100, windows: int = 3) -> GradientFlow:
+    # Slopes that differ by +-1 % between windows.
+    rates = rate * (1 + 0.01 * np.linspace(-1, 1, windows))
+    return GradientFlow(np.exp(rates * np.arange(length + 1.0)[:, None]), float(windows))
+
+
+def rows(report: str, title: str) -> list[str]:
+    lines = report.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(title))
+    start = next(i for i in range(start, len(lines)) if set(lines[i]) == {"─"}) + 1
+    return lines[start : lines.index("", start)]
+
+
+def test_one_row_per_network_with_all_that_is_asked_for() -> None:
+    options = GradflowOptions(length=200, hidden=8, train_steps=3)
+    result = run_gradflow(ForecastTask.of(series(700), 200), options)
+    report = gradflow_report(result)
+    before, after = rows(report, "Before training"), rows(report, "After 3 training steps")
+    assert len(before) == len(after) == len(rows(report, "Training")) == 6
+    for row, network in zip(before, result.networks, strict=True):
+        flow = network.before
+        fields = row.split()
+        assert fields[0] == network.cell and float(fields[1]) == network.gain
+        for field, lag in zip(fields[2:8], (0, 1, 10, 50, 100, 200), strict=True):
+            assert field == short(float(flow.typical[lag]))
+        assert flow.slope is not None and flow.standard_error is not None
+        assert fields[8:10] == [f"{flow.slope:.3f}", f"±{flow.standard_error:.3f}"]
+        assert fields[-2:] == [flow.verdict, plain(network.loss_before)]
+    assert f"(loss of repeating the last value: {plain(result.baseline)})" in report
+
+
+def test_half_life_and_doubling_time() -> None:
+    report = report_of(
+        NetworkResult("rnn-tanh", 0.5, decay(-0.1), 1.0),
+        NetworkResult("rnn-tanh", 1.0, decay(0.0), 1.0),
+        NetworkResult("rnn-tanh", 1.5, decay(0.1), 0.25),
+    )
+    vanishing, steady, exploding = (row.split() for row in rows(report, "Before training"))
+    assert vanishing[7:] == ["-0.100", "±0.001", "6.93", "vanishing", "1.00"]
+    assert steady[7:] == ["0.000", "±0.000", "-", "steady", "1.00"]
+    assert exploding[7:] == ["0.100", "±0.001", "×2", "6.93", "exploding", "0.250"]
+    flat = " ".join(report.split())
+    assert (
+        "Before training, the gradient vanishes in rnn-tanh 0.5 (halves every 6.93 steps): inputs far back in time "
+        "hardly change the weights; it is steady in rnn-tanh 1: over 100 steps it changes by less than a factor of 10, "
+        "or by no more than differs between windows; it explodes in rnn-tanh 1.5 (doubles every 6.93 steps): a small "
+        "change far back changes the loss a lot, and updates need clipping."
+    ) in flat
+    assert "Repeating the last value gives a loss of 0.500; 1 of 3 networks beats it (none is trained)." in flat
+    assert "The best is rnn-tanh 1.5 with 0.250." in flat
+
+
+def test_clipping_and_training_are_told() -> None:
+    record = TrainingRecord([1.0] * 4, [1.0, 2.0, 3.0, 90.0], 3)
+    report = report_of(
+        NetworkResult("rnn-relu", 1.5, decay(0.1), 2.0, decay(-0.1), 0.4, record), clip=1.5, train_steps=4
+    )
+    assert rows(report, "Training")[0].split() == (
+        "rnn-relu 1.5 4 75 % 90.0 1.00 to 1.00 2.00 to 0.400 exploding to vanishing".split()
+    )
+    flat = " ".join(report.split())
+    assert "Clipping to a norm of 1.50 engaged most often in rnn-relu 1.5: in 75 % of its training steps." in flat
+    assert "Repeating the last value gives a loss of 0.500; the network beats it. The best is" in flat
+    never = report_of(
+        NetworkResult("rnn-relu", 1.5, decay(0.1), 2.0, decay(-0.1), 0.6, TrainingRecord([1.0], [0.5], 0))
+    )
+    assert "Clipping to a norm of 1.00 never engaged." in never
+    assert "gives a loss of 0.500; the network does not beat it." in " ".join(never.split())
+
+
+def test_what_cannot_be_measured_is_told() -> None:
+    zeros = np.ones((101, 4))
+    zeros[7:, :3] = 0.0
+    stopped = TrainingRecord([math.inf], [], 0, "when the gradient of step 1 was no longer finite")
+    report = report_of(
+        NetworkResult("rnn-relu", 0.5, GradientFlow(zeros, 4.0), 1.0),
+        NetworkResult(
+            "rnn-relu", 9.0, decay(0.1), 1.0, GradientFlow(np.full((101, 4), np.inf), 4.0), math.nan, stopped
+        ),
+    )
+    row, burst = rows(report, "Before training")[0].split(), rows(report, "After")[0].split()
+    assert row[2:7] == ["1.0e0", "1.0e0", "0", "0", "0"] and row[-2] == "vanishing"
+    assert burst[2:] == ["inf", "inf", "inf", "inf", "inf", "-", "-", "exploding", "-"]
+    flat = " ".join(report.split())
+    assert "rnn-relu 0.5 (in 3 of 4 windows, from lag 7 on in the median). Such a window counts up to that lag." in flat
+    assert "Too large for a float, after training, the gradient or the states: rnn-relu 9 (in 4 of 4 windows)." in flat
+    assert "* rnn-relu 9: training ended early, when the gradient of step 1 was no longer finite." in flat
+    assert "no network has a finite loss." in flat
+
+
+def test_no_standard_error_is_told() -> None:
+    flow = GradientFlow(np.exp(-np.arange(101.0))[:, None], 1.0)
+    report = report_of(NetworkResult("rnn-tanh", 0.5, flow, 1.0))
+    assert "±" not in rows(report, "Before training")[0]
+    assert "(not known: the training part holds no two independent windows)" in " ".join(report.split())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["rnn-tanh", "rnn-relu"]),
+            st.floats(1e-6, 1e9),
+            st.floats(-300, 300),
+            st.floats(0, 1e300),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from([1, 3, 50, 100, 148]),
+)
+def test_never_wider_than_100_columns(networks: list[tuple[str, float, float, float]], length: int) -> None:
+    made = []
+    for cell, gain, rate, loss in networks:
+        with np.errstate(over="ignore", under="ignore"):
+            flow = decay(rate, length)
+        record = TrainingRecord([loss, loss], [loss, loss], 2)
+        made.append(NetworkResult(cell, gain, flow, loss, flow, loss, record))
+    report = report_of(*made, length=length)
+    assert max(map(len, report.splitlines())) <= 100
+    assert "nan" not in report and "None" not in report
+
+
+def test_the_environment_does_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = NetworkResult("rnn-tanh", 0.5, decay(-0.1), 1.0)
+    here = report_of(network)
+    for name, value in (("COLUMNS", "40"), ("FORCE_COLOR", "1"), ("NO_COLOR", "1"), ("TERM", "dumb")):
+        monkeypatch.setenv(name, value)
+    assert report_of(network) == here
+    assert "\x1b" not in here
+
+
+def test_lags() -> None:
+    assert report_lags(200) == [0, 1, 10, 50, 100, 200]
+    assert report_lags(100) == [0, 1, 10, 50, 100]
+    assert report_lags(1) == [0, 1]
+
+
+@given(st.one_of(st.floats(0), st.none(), st.just(math.nan)))
+def test_numbers_are_short_and_right(value: float | None) -> None:
+    text = short(value)
+    assert len(text) <= 7
+    if value is not None and value < 1e308:  # rounding up to one digit would leave the float range
+        np.testing.assert_allclose(float(text), value, rtol=0.5)
+
+
+def test_missing_rich_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name == "rich" or name.startswith("rich.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with pytest.raises(MissingExtraError, match=r'the table needs rich, .* pip install "rnn_numpy\[lab\]"'):
+        report_of(NetworkResult("rnn-tanh", 0.5, decay(-0.1), 1.0))
