@@ -27,7 +27,7 @@ from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 from rnn_numpy.models.forecaster import CELLS
 from rnn_numpy.tasks import BUNDLED, ForecastTask, load_series
-from rnn_numpy.tasks.extras import optional_import
+from rnn_numpy.core.extras import optional_import
 
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 

@@ -67,7 +67,7 @@ def test_missing_matplotlib_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPa
 def test_a_module_of_ours_that_misses_one_of_its_own_keeps_its_message(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from rnn_numpy.tasks.extras import optional_import
+    from rnn_numpy.core.extras import optional_import
 
     (tmp_path / "half_installed.py").write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradflowResult, GradientFlow, NetworkResult
-from rnn_numpy.tasks.extras import optional_import
+from rnn_numpy.core.extras import optional_import
 
 WIDTH = 100
 LAGS = (0, 1, 10, 50, 100)

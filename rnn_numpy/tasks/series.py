@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.errors import DataError, OptionError
-from rnn_numpy.tasks.extras import optional_import
+from rnn_numpy.core.extras import optional_import
 
 Floats = NDArray[np.float64]
 
