@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 import rnn_numpy
+from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import RNNNumpyError
 from rnn_numpy.lab.gradient_flow import INITS, GradflowOptions, run_gradflow
 from rnn_numpy.lab.plots import check_figure_path, gradient_flow_figure, save_figure
@@ -27,7 +28,6 @@ from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 from rnn_numpy.models.forecaster import CELLS
 from rnn_numpy.tasks import BUNDLED, ForecastTask, load_series
-from rnn_numpy.core.extras import optional_import
 
 BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
 

@@ -14,6 +14,7 @@ import pytest
 
 from rnn_numpy import RNN, Forecaster, Parameters
 from rnn_numpy.core import memory
+from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.layers import Cell, Recurrent
 
 
@@ -143,3 +144,38 @@ def test_a_models_layers_follow_its_joint_vector_through_copies():
         twin.params.flat[:] = 5
         assert (twin.rnn.params["weight_hh_l0"] == 5).all() and (twin.readout.params["weight"] == 5).all()
     assert not (model.params.flat == 5).any()
+
+
+def test_parameters_that_changed_since_forward_are_noticed():
+    layer = RNN(2, 3, rng=0)
+    output, _, trace = layer.forward(np.ones((4, 2, 2)))
+    expected = layer.backward(trace, np.ones_like(output)).grads.flat
+    layer.params["weight_hh_l0"][0, 0] += 1e-12
+    with pytest.raises(
+        OptionError, match="^RNN.backward: the parameters have changed since forward recorded the trace"
+    ):
+        layer.backward(trace, np.ones_like(output))
+    layer.load_state_dict(RNN(2, 3, rng=0).state_dict())
+    assert np.array_equal(layer.backward(trace, np.ones_like(output)).grads.flat, expected)
+
+
+def test_a_trace_of_a_layer_with_another_nonlinearity_is_refused():
+    layer, twin = RNN(2, 3, rng=0), RNN(2, 3, nonlinearity="relu", rng=0)
+    _, _, trace = layer.forward(np.ones((4, 2, 2)))
+    with pytest.raises(ShapeError, match="trace was recorded by a layer with other options, not by this RNN"):
+        twin.backward(trace, None)
+
+
+def test_check_finite_sees_the_initial_state():
+    layer = RNN(2, 3, rng=0)
+    h_0 = np.zeros((1, 2, 3))
+    h_0[0, 1, 2] = np.inf
+    with pytest.raises(NonFiniteError, match="h_0 is inf at layer . directions = 0, n = 1, unit = 2"):
+        layer.forward(np.ones((4, 2, 2)), h_0, check_finite=True)
+
+
+@pytest.mark.parametrize("mask", [np.ones((4, 3, 3), complex), np.full((4, 3, 3), "1.0")])
+def test_dropout_masks_must_be_real(mask):
+    layer = RNN(2, 3, 2, rng=0)
+    with pytest.raises(DTypeError, match=r"RNN.forward: dropout_masks\[0\] must hold real numbers; got dtype"):
+        layer.forward(np.ones((4, 3, 2)), dropout_masks=[mask])

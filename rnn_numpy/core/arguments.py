@@ -70,9 +70,11 @@ def probability(where: str, name: str, value: Any) -> float:
 def layer_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
     """Return `dtype` if a layer can have it."""
     try:
-        found = np.dtype(dtype)
+        found = None if dtype is None else np.dtype(dtype)
     except TypeError:
-        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {dtype!r}") from None
+        found = None
+    if found is None:
+        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {dtype!r}")
     if found not in LAYER_DTYPES:
         raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {found}")
     return found
@@ -87,19 +89,29 @@ def generator(where: str, rng: Any) -> np.random.Generator:
     raise DTypeError(f"{where}: rng must be a numpy.random.Generator, a seed >= 0 or None; got {rng!r}")
 
 
+def as_array(where: str, name: str, value: ArrayLike) -> Array:
+    """Return `value` as an ndarray; what has no rectangular shape is refused."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ShapeError(f"{where}: {name} must be an array; got {type(value).__name__}: {error}") from None
+
+
 def array_of(where: str, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> Array:
     """Return `value` as an ndarray of exactly `dtype`.
 
     A silent conversion would hide a float64 array in a float32 net, which costs half of the speed, or the reverse,
     which costs half of the digits; so the dtype must agree, as in torch.
     """
-    array = np.asarray(value)
-    if array.dtype != dtype:
-        raise DTypeError(
-            f"{where}: {name} must have dtype {dtype}, the layer's; got {array.dtype}. "
-            f"Convert it with {name}.astype(np.{dtype}), or the layer with .astype({_dtype_name(array.dtype)})"
-        )
-    return array
+    found = as_array(where, name, value)
+    if found.dtype != dtype:
+        advice = ""
+        if found.dtype.kind in "biuf" or (found.dtype.kind == "c" and dtype.kind == "c"):
+            advice = f". Convert it with {name}.astype(np.{dtype})"
+        if found.dtype in LAYER_DTYPES:
+            advice = f"{advice + ', or' if advice else '. Convert'} the layer with .astype(np.{found.dtype})"
+        raise DTypeError(f"{where}: {name} must have dtype {dtype}, the layer's; got {found.dtype}{advice}")
+    return found
 
 
 def gradients(where: str, grads: Any, params: Parameters) -> Parameters:
@@ -110,8 +122,15 @@ def gradients(where: str, grads: Any, params: Parameters) -> Parameters:
         raise DTypeError(
             f"{where}: grads must be Parameters, as params.zeros_like() makes them; got {type(grads).__name__}"
         )
-    if grads.shapes != params.shapes or grads.dtype != params.dtype:
-        raise ShapeError(f"{where}: grads must have the names, shapes and dtype of params: {params!r}; got {grads!r}")
+    if grads.shapes != params.shapes:
+        names = dict.fromkeys([*params.shapes, *grads.shapes])
+        name = next((name for name in names if grads.shapes.get(name) != params.shapes.get(name)), None)
+        if name is None:
+            raise ShapeError(f"{where}: grads must have the names of params in their order: {list(params)}")
+        have, want = grads.shapes.get(name, "nothing"), params.shapes.get(name, "nothing")
+        raise ShapeError(f"{where}: grads must have the shapes of params; {name} must have {want}; got {have}")
+    if grads.dtype != params.dtype:
+        raise DTypeError(f"{where}: grads must have dtype {params.dtype}, that of params; got {grads.dtype}")
     return grads
 
 
@@ -137,7 +156,7 @@ def sequence_lengths(where: str, lengths: ArrayLike | None, steps: int, batch: i
     """Return `lengths` as an int array (N,), or None where every sequence has all T steps."""
     if lengths is None:
         return None
-    array = np.asarray(lengths)
+    array = as_array(where, "lengths", lengths)
     shaped(where, "lengths", array, "(N,)", (batch,))
     if batch == 0:
         return None
@@ -160,7 +179,3 @@ def finite(where: str, name: str, array: Array, axes: str) -> None:
     index = np.argwhere(~np.isfinite(array))[0]
     place = ", ".join(f"{axis.strip()} = {i}" for axis, i in zip(axes.split(","), index, strict=False))
     raise NonFiniteError(f"{where}: {name} is {array[tuple(index)]} at {place} (the first non-finite entry)")
-
-
-def _dtype_name(dtype: np.dtype[Any]) -> str:
-    return f"np.{dtype}" if dtype in LAYER_DTYPES else "a dtype that it can have: float32, float64, complex128"

@@ -121,6 +121,12 @@ class Parameters(Mapping[str, Array]):
         """The dtype of all arrays."""
         return self.flat.dtype
 
+    def fingerprint(self) -> bytes:
+        """Return a few bytes that differ, all but surely, where an entry differs; the same vector gives the same ones."""
+        with np.errstate(all="ignore"):
+            total: bytes = self.flat.sum().tobytes()
+        return total
+
     def zeros_like(self) -> Parameters:
         """Return a second instance of the same structure, all zeros: a place for gradients."""
         return Parameters(self.shapes, self.dtype)
@@ -151,6 +157,10 @@ class Parameters(Mapping[str, Array]):
         StateDictError
             A name is missing or unknown, a shape differs, or a dtype cannot be converted.
         """
+        if not isinstance(mapping, Mapping):
+            raise StateDictError(
+                f"load_state_dict: expected a mapping of names to arrays; got {type(mapping).__name__}"
+            )
         missing = [name for name in self if name not in mapping]
         unknown = [name for name in mapping if name not in self]
         if missing or unknown:
@@ -158,7 +168,10 @@ class Parameters(Mapping[str, Array]):
             raise StateDictError(f"load_state_dict: names must be {list(self)}; {differences}")
         checked: dict[str, Array] = {}
         for name, shape in self.shapes.items():
-            value = np.asarray(mapping[name])
+            try:
+                value = np.asarray(mapping[name])
+            except (ValueError, TypeError) as error:
+                raise StateDictError(f"load_state_dict: {name} must be an array: {error}") from None
             if value.shape != shape:
                 raise StateDictError(f"load_state_dict: {name} must have shape {shape}; got {value.shape}")
             if not np.can_cast(value.dtype, self.dtype, "same_kind"):

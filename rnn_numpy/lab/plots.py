@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import OptionError
 from rnn_numpy.lab.gradient_flow import GradflowResult, GradientFlow
-from rnn_numpy.core.extras import optional_import
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

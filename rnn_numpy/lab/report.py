@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradflowResult, GradientFlow, NetworkResult
 from rnn_numpy.core.extras import optional_import
+from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradflowResult, GradientFlow, NetworkResult
 
 WIDTH = 100
 LAGS = (0, 1, 10, 50, 100)

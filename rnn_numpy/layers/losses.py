@@ -61,7 +61,7 @@ def mse_loss(prediction: ArrayLike, target: ArrayLike, mask: ArrayLike | None = 
     (2.5, array([1., 2.]))
     """
     y = _inexact("mse_loss", "prediction", prediction)
-    wanted = np.asarray(target)
+    wanted = arguments.as_array("mse_loss", "target", target)
     arguments.shaped("mse_loss", "target", wanted, "prediction.shape", y.shape)
     if not np.can_cast(wanted.dtype, y.dtype, "same_kind"):
         raise DTypeError(f"mse_loss: target must be convertible to {y.dtype}, prediction's dtype; got {wanted.dtype}")
@@ -113,7 +113,7 @@ def cross_entropy_loss(logits: ArrayLike, targets: ArrayLike, mask: ArrayLike | 
     """
     where = "cross_entropy_loss"
     z = _inexact(where, "logits", logits)
-    k = np.asarray(targets)
+    k = arguments.as_array(where, "targets", targets)
     if z.ndim == 0 or z.shape[-1] == 0:
         raise ShapeError(f"{where}: logits must have shape (..., V) with V >= 1; got {z.shape}")
     arguments.shaped(where, "targets", k, "logits.shape[:-1]", z.shape[:-1])
@@ -137,14 +137,14 @@ def cross_entropy_loss(logits: ArrayLike, targets: ArrayLike, mask: ArrayLike | 
 
 
 def _inexact(where: str, name: str, value: ArrayLike) -> Array:
-    array = np.asarray(value)
+    array = arguments.as_array(where, name, value)
     if array.dtype not in arguments.LAYER_DTYPES:
         raise DTypeError(f"{where}: {name} must be float32, float64 or complex128; got {array.dtype}")
     return array
 
 
 def _mask(where: str, mask: ArrayLike, shape: tuple[int, ...], symbols: str) -> Array:
-    array = np.asarray(mask)
+    array = arguments.as_array(where, "mask", mask)
     if array.dtype != np.bool_:
         raise DTypeError(f"{where}: mask must be boolean, True where a position counts; got dtype {array.dtype}")
     if array.shape != shape and not (symbols.endswith("[:-1]") and array.shape == shape[:-1]):

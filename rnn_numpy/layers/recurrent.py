@@ -42,7 +42,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import LayerTrace, Step, Trace
-from rnn_numpy.errors import DTypeError, ShapeError
+from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers.timeline import Plan, Timeline
 
 Array = NDArray[Any]
@@ -147,6 +147,7 @@ class Context:
     plan: Plan
     unbatched: bool
     signature: tuple[Any, ...]
+    fingerprint: bytes
     factors: list[Array] | None = None
 
 
@@ -301,7 +302,8 @@ class Recurrent:
         Parameters
         ----------
         trace : Trace
-            From `forward` of this layer. It may be used several times; it keeps the gradients of the latest pass.
+            From `forward` of this layer, with the parameters as they still are. It may be used several times; it keeps
+            the gradients of the latest pass.
         doutput : ndarray, like output, or None
             dL/doutput; what it holds past the end of a sequence is ignored. None stands for zeros.
         dh_n : ndarray, like h_n, optional
@@ -318,6 +320,8 @@ class Recurrent:
         ------
         ShapeError, DTypeError
             A gradient does not have the shape or dtype of what it is the gradient of; the trace is another layer's.
+        OptionError
+            The parameters have changed since `forward`.
 
         Notes
         -----
@@ -387,6 +391,9 @@ class Recurrent:
         states_0 = self._states_in(where, "h_0", h_0, context)
         factors = self._dropout_factors(where, masks, training, plan)
         if check_finite:
+            for state, array in zip(self.cell.states, states_0, strict=True):
+                if array is not None:
+                    arguments.finite(where, f"{state}_0", plan.unsorted(array, 1), "layer * directions, n, unit")
             arguments.finite(where, "x", plan.unsorted(np.where(plan.exists(), signal, 0), 1), "t, n, d")
         context.factors = factors
         runs: dict[str, LayerTrace] = {}
@@ -556,7 +563,8 @@ class Recurrent:
         return {name: params[f"{name}_{direction.name}"] for name in names}
 
     def _signature(self) -> tuple[Any, ...]:
-        return type(self), self.params.shapes, self.dtype
+        """Return what a trace must agree with."""
+        return type(self), self.cell, self.params.shapes, self.dtype, self.batch_first
 
     # ------------------------------------------------------------------------------------------------ the edge
 
@@ -581,7 +589,8 @@ class Recurrent:
             copied_signal = memory.empty(signal.shape, self.dtype)
             copied_signal[...] = signal
             signal = copied_signal
-        return Context(plan, unbatched, self._signature()), plan.sorted(signal, 1)
+        fingerprint = self.params.fingerprint() if copied else b""
+        return Context(plan, unbatched, self._signature(), fingerprint), plan.sorted(signal, 1)
 
     def _states_in(self, where: str, name: str, value: Any, context: Context) -> list[Array | None]:
         """Check initial states or gradients of final ones; return one (layers * directions, N, H) per state, or None
@@ -619,12 +628,16 @@ class Recurrent:
         """
         count, shape = self.num_layers - 1, (plan.T, plan.N, self.num_directions * self.hidden_size)
         if masks is not None:
-            if len(masks) != count:
-                raise ShapeError(f"{where}: dropout_masks must be num_layers - 1 = {count} arrays; got {len(masks)}")
+            if not isinstance(masks, Sequence) or len(masks) != count:
+                got = len(masks) if isinstance(masks, Sequence) else type(masks).__name__
+                raise ShapeError(f"{where}: dropout_masks must be a list of num_layers - 1 = {count} arrays; got {got}")
             factors: list[Array] = []
             for index, mask in enumerate(masks):
-                array = np.asarray(mask)
-                arguments.shaped(where, f"dropout_masks[{index}]", array, "(T, N, directions * H)", shape)
+                name = f"dropout_masks[{index}]"
+                array = arguments.as_array(where, name, mask)
+                arguments.shaped(where, name, array, "(T, N, directions * H)", shape)
+                if array.dtype.kind not in "biuf" and array.dtype != self.dtype:
+                    raise DTypeError(f"{where}: {name} must hold real numbers; got dtype {array.dtype}")
                 factors.append(plan.sorted(array.astype(self.dtype), 1))
             return factors
         if not training or self.dropout == 0 or count == 0:
@@ -639,8 +652,11 @@ class Recurrent:
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
         context: Context = trace.context
         if context.signature != self._signature():
-            raise ShapeError(
-                f"{where}: trace is of a layer with other options or dtype; got parameters {context.signature[1]}"
+            raise ShapeError(f"{where}: trace was recorded by a layer with other options, not by this {self!r}")
+        if context.fingerprint != self.params.fingerprint():
+            raise OptionError(
+                f"{where}: the parameters have changed since forward recorded the trace, so its gradient would be that "
+                "of no function; run backward before the optimiser's step, or forward again after it"
             )
         return context
 

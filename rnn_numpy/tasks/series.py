@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.errors import DataError, OptionError
 from rnn_numpy.core.extras import optional_import
+from rnn_numpy.errors import DataError, OptionError
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,1126 @@
+"""What every recurrent layer must hold, as functions that anybody's test suite can call.
+
+A `Case` is a layer class with options; each `check_*` takes a case, returns None, and raises `GradientCheckError` (or
+lets the layer's own error through) where the layer breaks the promise in its docstring. In a test file:
+
+    CASES = recurrent_cases(RNN) + recurrent_cases(LSTM)
+
+    @pytest.mark.parametrize(("case", "check"), conformance_checks(CASES), ids=conformance_id)
+    def test_conformance(case, check):
+        check(case)
+
+ids read `RNN(bias=False)-check_padding`. A check that means nothing for a case is not listed for it, and
+`not_applicable(case)` says why. A layer of one's own takes part if it has the constructor, the attributes, `params`,
+`astype`, `forward`, `backward` and `backward_steps` of `rnn_numpy.RNN`; a state may be one array or a tuple of arrays.
+
+Data are random, from a seed that the case's name fixes, float64, and small: entry-by-entry references are the point.
+For relu they are drawn until no pre-activation lies near the kink.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pickle
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rnn_numpy.checks.compare import ORACLE_TOLERANCES, assert_grad_close
+from rnn_numpy.checks.oracles import COMPLEX_STEP, central_difference, complex_step
+from rnn_numpy.errors import GradientCheckError, ShapeError
+
+Array = NDArray[Any]
+States = tuple[Array, ...]
+T = TypeVar("T")
+
+# Names of the states of a layer, first to last; h is the output. `back.dh_0`, `back.dc_0` are named after them.
+STATE_NAMES = ("h", "c")
+
+# Far above the step of a central difference, 6e-6, times what a net of this size makes of it.
+KINK_DISTANCE = 2e-3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer class with its options.
+
+    Parameters
+    ----------
+    layer : callable
+        Called as layer(input_size, hidden_size, dtype=..., rng=..., **options).
+    options : mapping
+        Keyword arguments of the constructor.
+    omitted : mapping of str to str
+        Names of further checks that mean nothing here, each with the reason.
+    """
+
+    layer: Callable[..., Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    omitted: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The call that makes the layer, without its sizes: `RNN(bias=False)`."""
+        return f"{self.layer.__name__}({', '.join(f'{name}={value}' for name, value in self.options.items())})"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def option(self, name: str) -> Any:
+        """Return the value of an option, or something false where it has its default."""
+        return self.options.get(name, False)
+
+    def rng(self, seed: int = 0) -> np.random.Generator:
+        """Return a generator that the case's name and `seed` fix."""
+        return np.random.default_rng([zlib.crc32(self.name.encode()), seed])
+
+    def make(
+        self, input_size: int = 2, hidden_size: int = 3, *, dtype: DTypeLike = np.float64, seed: int = 0, **options: Any
+    ) -> Any:
+        """Return a new layer; `options` go before the case's own."""
+        return self.layer(input_size, hidden_size, dtype=dtype, rng=self.rng(seed), **{**self.options, **options})
+
+
+Check = Callable[[Case], None]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All arrays that go into a forward and a backward pass, time first whatever the layer's batch_first.
+
+    Attributes
+    ----------
+    x : ndarray, (T, N, D)
+    states : tuple of ndarray, (rows, N, ·), or None
+        Initial states, one array per state.
+    lengths : ndarray of int, (N,), or None
+    masks : list of ndarray, (T, N, ·), or None
+        Dropout masks; None switches dropout off.
+    doutput : ndarray, (T, N, ·), or None
+    dstates : tuple of ndarray, (rows, N, ·), or None
+        dL/d(final states).
+    """
+
+    x: Array
+    states: States | None = None
+    lengths: Array | None = None
+    masks: list[Array] | None = None
+    doutput: Array | None = None
+    dstates: States | None = None
+
+    def alive(self) -> Array:
+        """Return whether step t of sequence n exists, (T, N)."""
+        steps, batch = self.x.shape[:2]
+        lengths = np.full(batch, steps) if self.lengths is None else self.lengths
+        alive: Array = np.arange(steps)[:, None] < lengths
+        return alive
+
+    def rows(self, index: Any) -> Problem:
+        """Return the problem of some sequences of the batch, in the order of `index`."""
+        return Problem(
+            self.x[:, index],
+            _map(lambda s: s[:, index], self.states),
+            None if self.lengths is None else self.lengths[index],
+            None if self.masks is None else [mask[:, index] for mask in self.masks],
+            None if self.doutput is None else self.doutput[:, index],
+            _map(lambda s: s[:, index], self.dstates),
+        )
+
+    def steps(self, index: slice) -> Problem:
+        """Return the problem of a stretch of time; initial states and gradients of final ones stay."""
+        return replace(
+            self,
+            x=self.x[index],
+            masks=None if self.masks is None else [mask[index] for mask in self.masks],
+            doutput=None if self.doutput is None else self.doutput[index],
+        )
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a forward and a backward pass gave, time first; arrays as the layer returned them."""
+
+    output: Array
+    states: States
+    dx: Array
+    dstates_0: States
+    grads: dict[str, Array]
+
+    def named(self) -> dict[str, Array]:
+        """Return all arrays under the names that messages use."""
+        return {
+            "output": self.output,
+            **{f"{name}_n": state for name, state in zip(STATE_NAMES, self.states, strict=False)},
+            **self.gradients(),
+        }
+
+    def gradients(self) -> dict[str, Array]:
+        """Return all gradients under the names that messages use."""
+        return {
+            "dx": self.dx,
+            **{f"d{name}_0": state for name, state in zip(STATE_NAMES, self.dstates_0, strict=False)},
+            **{f"d{name}": grad for name, grad in self.grads.items()},
+        }
+
+
+# ---------------------------------------------------------------------------------------------- the public list
+
+
+def recurrent_cases(layer: Callable[..., Any], *more: Mapping[str, Any]) -> list[Case]:
+    """Return the cases in which every recurrent layer is checked.
+
+    Parameters
+    ----------
+    layer : callable
+        The layer's class.
+    *more : mapping
+        Options of this layer's own, each a further case.
+
+    Examples
+    --------
+    >>> from rnn_numpy import RNN
+    >>> [case.name for case in recurrent_cases(RNN, {"nonlinearity": "relu"})][1::7]
+    ['RNN(bias=False)', 'RNN(nonlinearity=relu)']
+    """
+    options: list[Mapping[str, Any]] = [
+        {},
+        {"bias": False},
+        {"batch_first": True},
+        {"bidirectional": True},
+        {"num_layers": 2},
+        {"num_layers": 2, "dropout": 0.4},
+        {"num_layers": 2, "bidirectional": True, "batch_first": True},
+        {"num_layers": 3, "bidirectional": True, "bias": False, "dropout": 0.3},
+    ]
+    return [Case(layer, chosen) for chosen in [*options, *more]]
+
+
+def not_applicable(case: Case) -> dict[str, str]:
+    """Return the checks that mean nothing for a case, each with the reason.
+
+    Examples
+    --------
+    >>> from rnn_numpy import RNN
+    >>> not_applicable(Case(RNN))["check_reversal"]
+    'there is no reverse direction'
+    """
+    reasons = dict(case.omitted)
+    if case.option("bidirectional"):
+        reasons["check_causality"] = "the reverse direction brings the future to every step"
+        reasons["check_chunks"] = "the reverse direction needs the end of the sequence first"
+    else:
+        reasons["check_reversal"] = "there is no reverse direction"
+    if not case.option("dropout"):
+        reasons["check_dropout"] = "there is no dropout"
+    return reasons
+
+
+def conformance_checks(cases: Iterable[Case]) -> list[tuple[Case, Check]]:
+    """Return every case with every check that applies to it, for pytest.mark.parametrize."""
+    return [(case, check) for case in cases for check in CHECKS if check.__name__ not in not_applicable(case)]
+
+
+def conformance_id(value: Any) -> str:
+    """Return the part of a test's id that stands for a case or a check."""
+    return str(value) if isinstance(value, Case) else str(value.__name__)
+
+
+def conformance_failures(case: Case, checks: Iterable[Check] | None = None) -> dict[str, str]:
+    """Run the checks that apply to a case; return the names of those that fail, each with its message.
+
+    Parameters
+    ----------
+    case : Case
+    checks : iterable of callable, optional
+        Some of `CHECKS`; all where left out.
+
+    Examples
+    --------
+    >>> from rnn_numpy import RNN
+    >>> conformance_failures(Case(RNN), [check_padding, check_accumulation])
+    {}
+    """
+    failures: dict[str, str] = {}
+    chosen = None if checks is None else {check.__name__ for check in checks}
+    for _, check in conformance_checks([case]):
+        if chosen is None or check.__name__ in chosen:
+            try:
+                check(case)
+            except Exception as error:  # whatever a wrong layer raises is its failure
+                failures[check.__name__] = f"{type(error).__name__}: {error}"
+    return failures
+
+
+# ---------------------------------------------------------------------------------------------- the checks: gradients
+
+
+def check_gradients_by_complex_step(case: Case) -> None:
+    """Every entry of every parameter, input and initial state, through every output and the final state, with lengths,
+    to 1e-13 of the tensor's largest entry.
+    """
+    layer, problem = _setting(case)
+    _assert_gradients(layer, problem, complex_step, ORACLE_TOLERANCES["complex step"])
+
+
+def check_gradients_by_central_difference(case: Case) -> None:
+    """The same against central differences, which need no complex twin of the layer."""
+    layer, problem = _setting(case)
+    _assert_gradients(layer, problem, central_difference, ORACLE_TOLERANCES["central difference"])
+
+
+def check_gradients_of_output(case: Case) -> None:
+    """Through the outputs alone, no initial state given, no lengths."""
+    layer, problem = _setting(case, seed=1)
+    problem = replace(problem, states=None, lengths=None, dstates=None)
+    _assert_gradients(layer, problem, complex_step, ORACLE_TOLERANCES["complex step"])
+
+
+def check_gradients_of_final_state(case: Case) -> None:
+    """Through the final state alone."""
+    layer, problem = _setting(case, seed=2)
+    _assert_gradients(layer, replace(problem, doutput=None), complex_step, ORACLE_TOLERANCES["complex step"])
+
+
+def check_gradients_of_one_step(case: Case) -> None:
+    """T = N = H = D = 1."""
+    layer, problem = _setting(case, steps=1, batch=1, sizes=(1, 1), seed=3)
+    _assert_gradients(layer, problem, complex_step, ORACLE_TOLERANCES["complex step"])
+
+
+def check_direction(case: Case) -> None:
+    """At realistic sizes, one random direction per tensor: <gradient, v> is the complex-step derivative along v."""
+    layer, padded = _setting(case, steps=40, batch=8, sizes=(4, 32), seed=4)
+    _, long = _setting(case, steps=150, batch=16, sizes=(4, 32), seed=5)
+    rng = case.rng(6)
+    for problem in (padded, replace(long, lengths=None)):
+        gradients = _point_gradients(_run(layer, problem))
+        point, loss = _point(layer, problem), _loss(layer, problem)
+        for name, array in point.items():
+            v = rng.normal(size=array.shape)
+            shifted = {key: value.astype(complex) for key, value in point.items()}
+            shifted[name] += 1j * COMPLEX_STEP * v
+            derivative = complex(loss(shifted)).imag / COMPLEX_STEP
+            projected = float(np.sum(gradients[name] * v))
+            # Relative to the gradient, not to its projection, which cancels.
+            bound = ORACLE_TOLERANCES["complex step"] * float(np.linalg.norm(gradients[name]) * np.linalg.norm(v))
+            _require(
+                abs(projected - derivative) <= bound,
+                f"d{name}: along a random direction {projected!r}, but {derivative!r} by complex step; allowed error "
+                f"{bound:.1e}",
+            )
+
+
+def check_first_step(case: Case) -> None:
+    """The gradient arrives at the first input and at every initial state, from the last step too."""
+    layer, problem = _setting(case, seed=6)
+    full = _run(layer, replace(problem, lengths=None, dstates=None))
+    for name, array in zip(STATE_NAMES, full.dstates_0, strict=False):
+        for row in range(len(array)):
+            _require(bool(np.any(array[row] != 0)), f"d{name}_0[{row}]: must not be 0 throughout")
+    late = np.zeros_like(_given(problem.doutput))
+    late[-1] = _given(problem.doutput)[-1]
+    result = _run(layer, replace(problem, lengths=None, dstates=None, doutput=late))
+    _require(bool(np.any(result.dx[0] != 0)), "dx[0]: must not be 0 throughout: output[-1] depends on x[0]")
+    _require(bool(np.any(result.dstates_0[0][0] != 0)), "dh_0[0]: must not be 0 throughout: output[-1] depends on h_0")
+
+
+def check_linearity(case: Case) -> None:
+    """Backward of zeros, given or meant by None, is exactly 0; backward is linear in its gradients."""
+    layer, problem = _setting(case, seed=7)
+    _, other = _setting(case, seed=7, gradient_seed=8)
+    u, v = _given(problem.doutput), _given(other.doutput)
+    du, dv = _given(problem.dstates), _given(other.dstates)
+    zero = replace(problem, doutput=0 * u, dstates=tuple(0 * d for d in du))
+    for name, array in _run(layer, zero).gradients().items():
+        _require(not np.any(array), f"{name}: backward of zeros must be exactly 0; got {_largest(array)}")
+    for given, meant in (
+        (replace(problem, doutput=zero.doutput), replace(problem, doutput=None)),
+        (replace(problem, dstates=zero.dstates), replace(problem, dstates=None)),
+    ):
+        _assert_same_all("None in place of zeros", _run(layer, meant).gradients(), _run(layer, given).gradients())
+    # Large and small enough that whatever bounds or drops gradients shows.
+    for scale in (1e3, 1e-30):
+        mixed = tuple(scale * (2 * a - 3 * b) for a, b in zip(du, dv, strict=True))
+        found = _run(layer, replace(problem, doutput=scale * (2 * u - 3 * v), dstates=mixed)).gradients()
+        first = _run(layer, problem).gradients()
+        second = _run(layer, replace(problem, doutput=v, dstates=dv)).gradients()
+        for name, array in found.items():
+            assert_grad_close(f"{name} of {scale} (2 u - 3 v)", array, scale * (2 * first[name] - 3 * second[name]))
+
+
+def check_accumulation(case: Case) -> None:
+    """Backward adds to the gradients that it is given, and returns them."""
+    layer, problem = _setting(case, seed=9)
+    once = _run(layer, problem).grads
+    trace = _forward(layer, problem)[2]
+    grads = layer.params.zeros_like()
+    for count in (1, 2):
+        back = _backward(layer, trace, problem, grads)
+        _require(back.grads is grads, "grads: backward must return the very object that it was given")
+        for name, array in grads.items():
+            _assert_same(f"d{name} after {count} backward passes", array, count * once[name])
+    grads.flat[:] = 1.0
+    _backward(layer, trace, problem, grads)
+    for name, array in grads.items():
+        assert_grad_close(f"d{name} added to ones", array, 1 + once[name])
+    lengthless = replace(problem, lengths=None, states=None)
+    total = _run(layer, lengthless).gradients()
+    alone = [_run(layer, lengthless.rows(slice(n, n + 1))).grads for n in range(problem.x.shape[1])]
+    for name in once:
+        assert_grad_close(f"d{name} of a batch", total[f"d{name}"], sum(grads[name] for grads in alone))
+
+
+# ---------------------------------------------------------------------------------------------- state and memory
+
+
+def check_unchanged(case: Case) -> None:
+    """Neither pass changes its arguments, the parameters, or the layer; read-only arrays are accepted."""
+    layer = case.make(seed=10)
+    attributes, params = _attributes(layer), layer.params.flat.copy()
+    _, padded = _setting(case, seed=10)
+    for problem in (padded, replace(padded, lengths=None)):  # sorting by length would copy what comes without it
+        given = _arrays(problem)
+        before = _copied(given)
+        for locked in (False, True):
+            for array in (*given.values(), layer.params.flat, *layer.params.values()):
+                array.flags.writeable = not locked
+            _run(layer, problem)
+            for _ in layer.backward_steps(_forward(layer, problem)[2], *_gradients_in(layer, problem)):
+                pass
+            _infer(layer, problem)
+            for name, array in given.items():
+                _assert_same(f"{name} after the passes", array, before[name])
+            _assert_same("params after the passes", layer.params.flat, params)
+        for array in (*given.values(), layer.params.flat, *layer.params.values()):
+            array.flags.writeable = True
+    after = _attributes(layer)
+    _require(list(after) == list(attributes), f"layer: attributes must stay {list(attributes)}; got {list(after)}")
+    for name, (value, text) in after.items():
+        _require(
+            value is attributes[name][0] and text == attributes[name][1],
+            f"layer.{name}: must not change in forward or backward; was {attributes[name][1]}, is {text}",
+        )
+
+
+def check_reentrant(case: Case) -> None:
+    """Two forward passes, then their backward passes in either order, give what each gives alone; what was returned
+    stays as it was. At a size at which large arrays are used again.
+    """
+    layer, first = _setting(case, steps=24, batch=8, sizes=(3, 32), seed=11)
+    _, second = _setting(case, steps=24, batch=8, sizes=(3, 32), seed=12)
+    problems = (first, second)
+    alone = [_copied(_run(layer, problem).named()) for problem in problems]
+    for order in ((0, 1), (1, 0)):
+        runs = [_forward(layer, problem) for problem in problems]
+        backs: dict[int, Any] = {}
+        for index in order:
+            backs[index] = _backward(layer, runs[index][2], problems[index])
+        for index in order:
+            result = _result(layer, runs[index], backs[index])
+            _assert_same_all(f"pass {index} of two, backward order {order}", result.named(), alone[index])
+    output, states, trace = _forward(layer, first)
+    early = _copied(_result(layer, (output, states, trace), _backward(layer, trace, first)).named())
+    again = _backward(layer, trace, first)
+    _assert_same_all("second backward of one trace", _result(layer, (output, states, trace), again).named(), early)
+
+
+def check_steps(case: Case) -> None:
+    """Stepped and one-shot gradients agree bit for bit; stopping early, wherever, leaves the gradients untouched."""
+    layer, problem = _setting(case, seed=13)
+    expected = _run(layer, problem)
+    output, states, trace = _forward(layer, problem)
+    arguments = _gradients_in(layer, problem)
+    grads = layer.params.zeros_like()
+    steps = layer.backward_steps(trace, *arguments, grads)
+    _require(steps.result is None, "backward_steps: result must be None before the first step")
+    visited: list[tuple[int, bool, int]] = []
+    for step in steps:
+        _require(steps.result is None or bool(visited), "backward_steps: result must be None until the steps run out")
+        visited.append((step.layer, step.reverse, step.t))
+    _require(steps.result is not None, "backward_steps: result must be there after the last step")
+    _assert_same_all("stepped", _result(layer, (output, states, trace), steps.result).named(), expected.named())
+    span = len(problem.x) if problem.lengths is None else int(problem.lengths.max())
+    wanted = [
+        (k, reverse, t)
+        for k in reversed(range(layer.num_layers))
+        for reverse in (False, True)[: layer.num_directions]
+        for t in (range(span) if reverse else reversed(range(span)))
+    ]
+    _require(visited == wanted, f"backward_steps: must visit (layer, reverse, t) newest first, {wanted}; got {visited}")
+    for stop in range(len(wanted)):
+        grads.flat[:] = 7.0
+        steps = layer.backward_steps(trace, *arguments, grads)
+        for _ in range(stop):
+            next(steps)
+        _require(bool(np.all(grads.flat == 7.0)), f"grads: must be untouched when stopped after {stop} steps")
+        _require(steps.result is None, f"backward_steps: result must be None when stopped after {stop} steps")
+    _assert_same_all("backward after broken-off steps", _run(layer, problem).named(), expected.named())
+
+
+def check_repeatable(case: Case) -> None:
+    """Two runs agree bit for bit."""
+    layer, problem = _setting(case, seed=14)
+    _assert_same_all("second run", _run(layer, problem).named(), _run(layer, problem).named())
+
+
+def check_inference(case: Case) -> None:
+    """Calling the layer gives, bit for bit, what forward gives without dropout; no initial state means zeros."""
+    layer, problem = _setting(case, seed=15)
+    problem = replace(problem, masks=None)
+    for states in (problem.states, None):
+        for lengths in (problem.lengths, None):
+            variant = replace(problem, states=states, lengths=lengths)
+            _assert_same_all("inference", _infer(layer, variant), _outputs(layer, variant))
+    zeros = _map(np.zeros_like, problem.states)
+    given, meant = replace(problem, states=zeros), replace(problem, states=None)
+    _assert_same_all("no initial state", _run(layer, meant).named(), _run(layer, given).named())
+
+
+def check_state_dict(case: Case) -> None:
+    """Parameters go out under torch.nn's names and in again; pickled and deep copies work, and are independent."""
+    layer, problem = _setting(case, seed=16)
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if layer.bias else 2]
+    names = [
+        f"{kind}_l{k}{suffix}"
+        for k in range(layer.num_layers)
+        for suffix in ("", "_reverse")[: layer.num_directions]
+        for kind in kinds
+    ]
+    # A projection adds its own weights, where it has some.
+    found = [name for name in layer.state_dict() if not name.startswith("weight_hr")]
+    _require(found == names, f"state_dict: names must be {names}, in this order; got {found}")
+    expected = _run(layer, problem)
+    twin = case.make(seed=17)
+    _require(not np.array_equal(twin.params.flat, layer.params.flat), "rng: two seeds must give two layers")
+    _assert_same("params of one seed", case.make(seed=17).params.flat, twin.params.flat)
+    twin.load_state_dict(layer.state_dict())
+    copies = {
+        "load_state_dict": twin,
+        "pickle": pickle.loads(pickle.dumps(layer)),
+        "deepcopy": copy.deepcopy(layer),
+        "astype": layer.astype(layer.dtype),
+    }
+    before = layer.params.flat.copy()
+    for how, other in copies.items():
+        _assert_same_all(how, _run(other, problem).named(), expected.named())
+        other.params.flat[:] = 0
+        for name, array in other.params.items():
+            _require(not np.any(array), f"{how}: params[{name!r}] must be a view of params.flat")
+        _assert_same(f"params of the original, after {how}", layer.params.flat, before)
+    for array in layer.state_dict().values():
+        array[...] = 0
+    _assert_same("params after writing into a state dict", layer.params.flat, before)
+    for name in names:
+        incomplete = {key: np.zeros_like(value) for key, value in layer.state_dict().items() if key != name}
+        _raises(functools.partial(layer.load_state_dict, incomplete), ValueError, name)
+    _assert_same("params after refused state dicts", layer.params.flat, before)
+
+
+# ---------------------------------------------------------------------------------------------- time
+
+
+def check_chunks(case: Case) -> None:
+    """A sequence cut in pieces, the state carried forward and its gradient back, is the sequence in one run."""
+    layer, problem = _setting(case, steps=6, seed=18)
+    problem = replace(problem, lengths=None)
+    whole = _run(layer, problem)
+    cuts = [slice(0, 1), slice(1, 4), slice(4, 6)]
+    states, runs = problem.states, []
+    for cut in cuts:
+        piece = replace(problem.steps(cut), states=states)
+        runs.append((piece, _forward(layer, piece)))
+        states = _tuple(runs[-1][1][1])
+    grads, dstates = layer.params.zeros_like(), problem.dstates
+    outputs: list[Array] = []
+    inputs: list[Array] = []
+    for piece, run in reversed(runs):
+        result = _result(layer, run, _backward(layer, run[2], replace(piece, dstates=dstates), grads))
+        dstates = result.dstates_0
+        outputs.insert(0, result.output)
+        inputs.insert(0, result.dx)
+    pieces = Result(np.concatenate(outputs), _given(states), np.concatenate(inputs), _given(dstates), dict(grads))
+    _assert_close_all("in chunks", pieces.named(), whole.named())
+
+
+def check_causality(case: Case) -> None:
+    """Later inputs change no earlier output, not by a bit; earlier outputs send no gradient to later inputs."""
+    layer, problem = _setting(case, steps=6, seed=19)
+    problem = replace(problem, lengths=None, dstates=None)
+    before = _run(layer, problem)
+    for t in range(1, len(problem.x)):
+        x, doutput = problem.x.copy(), _given(problem.doutput).copy()
+        x[t:] += 1.0
+        doutput[t:] = 0
+        after = _run(layer, replace(problem, x=x))
+        _assert_same(f"output[:{t}] after a change of x[{t}:]", after.output[:t], before.output[:t])
+        _require(bool(np.any(after.output[t] != before.output[t])), f"output[{t}]: must depend on x[{t}]")
+        result = _run(layer, replace(problem, doutput=doutput))
+        _require(not np.any(result.dx[t:]), f"dx[{t}:]: must be exactly 0 where the loss reads output[:{t}] only")
+    doutput = np.zeros_like(_given(problem.doutput))
+    doutput[0] = _given(problem.doutput)[0]
+    _require(bool(np.any(_run(layer, replace(problem, doutput=doutput)).dx[0])), "dx[0]: output[0] depends on x[0]")
+
+
+def check_reversal(case: Case) -> None:
+    """With the weights of both directions exchanged, the reversed sequences give the reversed result, halves exchanged:
+    the reverse direction is the forward one on the sequence read from its own end.
+    """
+    layer, problem = _setting(case, steps=5, seed=20)
+    twin = case.make(seed=20)
+    for name, array in layer.params.items():
+        other = name.removesuffix("_reverse") if name.endswith("_reverse") else name + "_reverse"
+        twin.params[other][...] = _halves_swapped(array) if _reads_layer_below(name) else array
+    for lengths in (problem.lengths, None):
+        variant = replace(problem, lengths=lengths)
+        forward = _run(layer, variant)
+        mirrored = replace(
+            variant,
+            x=_flipped(variant.x, variant),
+            states=_map(_directions_swapped, variant.states),
+            masks=None if variant.masks is None else [_halves_swapped(_flipped(m, variant)) for m in variant.masks],
+            doutput=_halves_swapped(_flipped(_given(variant.doutput), variant)),
+            dstates=_map(_directions_swapped, variant.dstates),
+        )
+        result = _run(twin, mirrored)
+        grads: dict[str, Array] = {}
+        for name in forward.grads:
+            other = name.removesuffix("_reverse") if name.endswith("_reverse") else name + "_reverse"
+            grads[name] = _halves_swapped(result.grads[other]) if _reads_layer_below(name) else result.grads[other]
+        back = Result(
+            _halves_swapped(_flipped(result.output, variant)),
+            tuple(map(_directions_swapped, result.states)),
+            _flipped(result.dx, variant),
+            tuple(map(_directions_swapped, result.dstates_0)),
+            grads,
+        )
+        _assert_close_all("reversed twin", back.named(), forward.named())
+
+
+def check_padding(case: Case) -> None:
+    """What stands past the end of a sequence, be it NaN, changes nothing; output and dx are exactly 0 there; and every
+    sequence gives what it gives alone at its own length.
+    """
+    layer, problem = _setting(case, steps=6, batch=4, seed=21)
+    dead, doutput = ~problem.alive(), _given(problem.doutput)
+    clean = replace(problem, x=_filled(problem.x, dead, 0.0), doutput=_filled(doutput, dead, 0.0))
+    expected = _run(layer, clean)
+    for filler in (1e3, np.nan):
+        dirty = replace(problem, x=_filled(problem.x, dead, filler), doutput=_filled(doutput, dead, filler))
+        _assert_same_all(f"padding of {filler}", _run(layer, dirty).named(), expected.named())
+        inferred = replace(dirty, masks=None)
+        _assert_same_all(
+            f"inference, padding of {filler}", _infer(layer, inferred), _infer(layer, replace(clean, masks=None))
+        )
+    for name, array in (("output", expected.output), ("dx", expected.dx)):
+        _require(not np.any(array[dead]), f"{name}: must be exactly 0 past the end of a sequence")
+    grads = {name: np.zeros_like(array) for name, array in expected.grads.items()}
+    for n, length in enumerate(_given(problem.lengths)):
+        alone = _run(layer, replace(problem.rows(slice(n, n + 1)).steps(slice(0, int(length))), lengths=None))
+        row = Result(
+            expected.output[:length, n : n + 1],
+            tuple(state[:, n : n + 1] for state in expected.states),
+            expected.dx[:length, n : n + 1],
+            tuple(state[:, n : n + 1] for state in expected.dstates_0),
+            alone.grads,
+        )
+        _assert_close_all(f"sequence {n} of length {length} in a padded batch", row.named(), alone.named())
+        for name, array in alone.grads.items():
+            grads[name] += array
+    for name, array in expected.grads.items():
+        assert_grad_close(f"d{name} of a padded batch", array, grads[name])
+    # Padding that no sequence reaches.
+    longer = replace(
+        clean,
+        x=_extended(clean.x),
+        masks=None if clean.masks is None else list(map(_extended, clean.masks)),
+        doutput=_extended(_filled(doutput, dead, 0.0)),
+    )
+    more = _run(layer, longer)
+    steps = len(problem.x)
+    for name, array in (("output", more.output), ("dx", more.dx)):
+        _require(not np.any(array[steps:]), f"{name}: must be exactly 0 past the longest sequence")
+    more = replace(more, output=more.output[:steps], dx=more.dx[:steps])
+    _assert_close_all("padding past the longest sequence", more.named(), expected.named())
+
+
+# ---------------------------------------------------------------------------------------------- batch, axes, dtype
+
+
+def check_batch(case: Case) -> None:
+    """Sequences do not see each other: in another order they give the same, and alone too."""
+    layer, problem = _setting(case, batch=4, seed=22)
+    expected = _run(layer, problem)
+    order = np.array([2, 0, 3, 1])
+    result = _run(layer, problem.rows(order))
+    permuted = Result(
+        expected.output[:, order],
+        tuple(state[:, order] for state in expected.states),
+        expected.dx[:, order],
+        tuple(state[:, order] for state in expected.dstates_0),
+        expected.grads,
+    )
+    _assert_close_all(f"sequences in the order {order.tolist()}", result.named(), permuted.named())
+    for n in range(problem.x.shape[1]):
+        alone = _run(layer, problem.rows(slice(n, n + 1)))
+        row = Result(
+            expected.output[:, n : n + 1],
+            tuple(state[:, n : n + 1] for state in expected.states),
+            expected.dx[:, n : n + 1],
+            tuple(state[:, n : n + 1] for state in expected.dstates_0),
+            alone.grads,
+        )
+        _assert_close_all(f"sequence {n} of a batch", row.named(), alone.named())
+
+
+def check_unbatched(case: Case) -> None:
+    """One sequence without a batch axis is a batch of one."""
+    layer, problem = _setting(case, batch=1, seed=23)
+    problem = replace(problem, lengths=None)
+    expected = _run(layer, problem)
+    options = {"training": False} if problem.masks is None else {"dropout_masks": problem.masks}
+    h_0 = _untuple(tuple(state[:, 0] for state in _given(problem.states)))
+    output, states, trace = layer.forward(problem.x[:, 0], h_0, **options)
+    dh_n = _untuple(tuple(state[:, 0] for state in _given(problem.dstates)))
+    back = layer.backward(trace, _given(problem.doutput)[:, 0], dh_n)
+    result = Result(
+        output[:, None],
+        tuple(state[:, None] for state in _tuple(states)),
+        back.dx[:, None],
+        tuple(getattr(back, f"d{name}_0")[:, None] for name in STATE_NAMES[: len(_given(problem.states))]),
+        dict(back.grads),
+    )
+    _assert_same_all("unbatched", result.named(), expected.named())
+
+
+def check_batch_first(case: Case) -> None:
+    """The layer with the other batch_first gives the same, axes exchanged; states keep their axes."""
+    layer, problem = _setting(case, seed=24)
+    twin = case.make(seed=24, batch_first=not layer.batch_first)
+    twin.load_state_dict(layer.state_dict())
+    _assert_close_all(f"batch_first={twin.batch_first}", _run(twin, problem).named(), _run(layer, problem).named())
+
+
+def check_dropout(case: Case) -> None:
+    """Masks are in the trace, 0 or 1/(1-p); handed in again they repeat the pass bit for bit; another pass draws
+    others; without training there are none.
+    """
+    layer, problem = _setting(case, seed=25)
+    arguments = (_axes(layer, problem.x), _state_in(problem.states), problem.lengths)
+    runs = [layer.forward(*arguments) for _ in range(2)]
+    masks = [run[2].masks for run in runs]
+    _require(
+        masks[0] is not None and len(masks[0]) == layer.num_layers - 1,
+        f"trace.masks: must be num_layers - 1 = {layer.num_layers - 1} arrays",
+    )
+    kept = 1 / (1 - layer.dropout)
+    for mask in masks[0]:
+        _require(bool(np.all((mask == 0) | (mask == kept))), f"trace.masks: entries must be 0 or 1/(1-p) = {kept}")
+    _require(not np.array_equal(masks[0][0], masks[1][0]), "dropout: two passes must draw two masks")
+    replayed = layer.forward(*arguments, dropout_masks=masks[0])
+    pairs = []
+    for run in (runs[0], replayed):
+        pairs.append(_result(layer, run, _backward(layer, run[2], problem)).named())
+    _assert_same_all("replayed masks", pairs[1], pairs[0])
+    _require(layer.forward(*arguments, training=False)[2].masks is None, "trace.masks: must be None without training")
+    ones = [np.ones_like(mask) for mask in masks[0]]
+    _assert_same_all(
+        "masks of ones",
+        _run(layer, replace(problem, masks=ones)).named(),
+        _run(layer, replace(problem, masks=None)).named(),
+    )
+
+
+def check_float32(case: Case) -> None:
+    """A float32 layer stays float32 throughout, and agrees with its float64 twin to float32's digits."""
+    twin, problem = _setting(case, steps=8, sizes=(3, 5), seed=26)
+    layer = twin.astype(np.float32)
+    single = _as_dtype(problem, np.float32)
+    # The twin gets the rounded values, so that only the arithmetic differs.
+    twin.load_state_dict(layer.state_dict())
+    result, expected = _run(layer, single), _run(twin, _as_dtype(single, np.float64))
+    for name, array in result.named().items():
+        _require(array.dtype == np.float32, f"{name}: must be float32; got {array.dtype}")
+        assert_grad_close(f"{name} in float32", array, expected.named()[name])
+    for name, array in _infer(layer, replace(single, masks=None)).items():
+        _require(array.dtype == np.float32, f"{name} of inference: must be float32; got {array.dtype}")
+
+
+def check_strides(case: Case) -> None:
+    """How the arguments lie in memory does not matter."""
+    layer, problem = _setting(case, seed=27)
+    expected = _run(layer, problem).named()
+    layouts: dict[str, Callable[[Array], Array]] = {
+        "Fortran order": np.asfortranarray,
+        "every other entry": lambda array: np.repeat(array, 2, axis=-1)[..., ::2],
+        "backwards": lambda array: array[::-1].copy()[::-1],
+        "batch axis last": lambda array: np.moveaxis(np.moveaxis(array, 1, -1).copy(), -1, 1),
+    }
+    for layout, arrange in layouts.items():
+        _assert_close_all(f"arguments in {layout}", _run(layer, _mapped(problem, arrange)).named(), expected)
+        inferred = replace(problem, masks=None)
+        _assert_close_all(
+            f"inference, arguments in {layout}",
+            _infer(layer, _mapped(inferred, arrange)),
+            _infer(layer, inferred),
+        )
+
+
+def check_empty_batch(case: Case) -> None:
+    """N = 0 gives empty arrays and gradients of exactly 0."""
+    layer, problem = _setting(case, seed=28)
+    problem = problem.rows(slice(0, 0))
+    result = _run(layer, problem)
+    for name, like in {"output": _given(problem.doutput), "dx": problem.x}.items():
+        _require(result.named()[name].shape == like.shape, f"{name}: must have shape {like.shape} for N = 0")
+    for state in (*result.states, *result.dstates_0):
+        _require(state.shape[1] == 0, f"states: must have N = 0 columns; got shape {state.shape}")
+    for name, array in result.grads.items():
+        _require(not np.any(array), f"d{name}: must be exactly 0 for N = 0")
+    _infer(layer, replace(problem, masks=None))
+
+
+def check_no_steps(case: Case) -> None:
+    """T = 0 is refused, by a message that says so, in training and in inference."""
+    layer = case.make()
+    for x in (np.zeros((0, 3, 2)), np.zeros((0, 2))):
+        shaped = _axes(layer, x) if x.ndim == 3 else x
+        for run in (layer.forward, layer):
+            _raises(functools.partial(run, shaped), ShapeError, "T = 0")
+
+
+CHECKS: tuple[Check, ...] = (
+    check_gradients_by_complex_step,
+    check_gradients_by_central_difference,
+    check_gradients_of_output,
+    check_gradients_of_final_state,
+    check_gradients_of_one_step,
+    check_direction,
+    check_first_step,
+    check_linearity,
+    check_accumulation,
+    check_unchanged,
+    check_reentrant,
+    check_steps,
+    check_repeatable,
+    check_inference,
+    check_state_dict,
+    check_chunks,
+    check_causality,
+    check_reversal,
+    check_padding,
+    check_batch,
+    check_unbatched,
+    check_batch_first,
+    check_dropout,
+    check_float32,
+    check_strides,
+    check_empty_batch,
+    check_no_steps,
+)
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+
+def _setting(
+    case: Case,
+    *,
+    steps: int = 4,
+    batch: int = 3,
+    sizes: tuple[int, int] = (2, 3),
+    seed: int = 0,
+    gradient_seed: int | None = None,
+) -> tuple[Any, Problem]:
+    """Return a layer and a problem in which everything is there: initial states, unsorted lengths, masks, gradients.
+
+    For relu, seeds are tried until all pre-activations keep their distance from the kink.
+    """
+    for attempt in range(100):
+        layer = case.make(*sizes, seed=seed)
+        problem = _problem(case, layer, steps, batch, 1000 * attempt + seed, gradient_seed)
+        if getattr(layer, "nonlinearity", None) != "relu" or steps > 10:  # long ones meet no finite differences
+            return layer, problem
+        if _kink_distance(layer, problem) > KINK_DISTANCE:
+            return layer, problem
+    raise GradientCheckError(f"{case}: no data found whose pre-activations stay {KINK_DISTANCE} away from relu's kink")
+
+
+def _problem(case: Case, layer: Any, steps: int, batch: int, seed: int, gradient_seed: int | None) -> Problem:
+    rng = case.rng(seed)
+    x = rng.normal(size=(steps, batch, layer.input_size))
+    # Unsorted, with ties, one sequence of full length, and for three or more also one of a single step.
+    lengths = rng.integers(1, steps + 1, size=batch)
+    lengths[batch // 2] = steps
+    if batch > 2:
+        lengths[0] = 1
+    output, finals = layer(_axes(layer, x))
+    output = _axes(layer, output)
+    states = tuple(rng.normal(size=state.shape) for state in _tuple(finals))
+    masks = None
+    if getattr(layer, "dropout", 0):
+        masks = [(rng.random(output.shape) >= layer.dropout) / (1 - layer.dropout) for _ in range(layer.num_layers - 1)]
+    rng = rng if gradient_seed is None else case.rng(gradient_seed)
+    doutput = rng.normal(size=output.shape)
+    dstates = tuple(rng.normal(size=state.shape) for state in _tuple(finals))
+    return Problem(x, states, lengths, masks, doutput, dstates)
+
+
+def _kink_distance(layer: Any, problem: Problem) -> float:
+    """Return the smallest |a| over all layers, directions and living steps, with the problem's lengths and without."""
+    distances = []
+    for lengths in (problem.lengths, None):
+        for states in (problem.states, None):
+            variant = replace(problem, lengths=lengths, states=states)
+            trace = _forward(layer, variant)[2]
+            distances += [np.abs(run.a[variant.alive()]).min() for run in trace.runs.values()]
+    return float(min(distances))
+
+
+# ---------------------------------------------------------------------------------------------- running a layer
+
+
+def _axes(layer: Any, array: Array) -> Array:
+    """Exchange time and batch where the layer has the batch first: from our axes to the layer's, and back."""
+    return array.swapaxes(0, 1) if layer.batch_first else array
+
+
+def _tuple(states: Any) -> States:
+    return states if isinstance(states, tuple) else (states,)
+
+
+def _untuple(states: States) -> Any:
+    return states[0] if len(states) == 1 else states
+
+
+def _state_in(states: States | None) -> Any:
+    return None if states is None else _untuple(states)
+
+
+def _map(function: Callable[[Array], Array], states: States | None) -> States | None:
+    return None if states is None else tuple(map(function, states))
+
+
+def _forward(layer: Any, problem: Problem) -> tuple[Array, Any, Any]:
+    """Run forward; return what the layer returns, in the layer's axes."""
+    options = {"training": False} if problem.masks is None else {"dropout_masks": problem.masks}
+    result: tuple[Array, Any, Any] = layer.forward(
+        _axes(layer, problem.x), _state_in(problem.states), problem.lengths, **options
+    )
+    return result
+
+
+def _gradients_in(layer: Any, problem: Problem) -> tuple[Any, Any]:
+    doutput = None if problem.doutput is None else _axes(layer, problem.doutput)
+    return doutput, _state_in(problem.dstates)
+
+
+def _backward(layer: Any, trace: Any, problem: Problem, grads: Any = None) -> Any:
+    return layer.backward(trace, *_gradients_in(layer, problem), grads)
+
+
+def _result(layer: Any, run: tuple[Array, Any, Any], back: Any) -> Result:
+    states = _tuple(run[1])
+    return Result(
+        _axes(layer, run[0]),
+        states,
+        _axes(layer, back.dx),
+        tuple(getattr(back, f"d{name}_0") for name in STATE_NAMES[: len(states)]),
+        dict(back.grads),
+    )
+
+
+def _run(layer: Any, problem: Problem) -> Result:
+    """Run both passes."""
+    run = _forward(layer, problem)
+    return _result(layer, run, _backward(layer, run[2], problem))
+
+
+def _infer(layer: Any, problem: Problem) -> dict[str, Array]:
+    """Call the layer; return outputs and states by name."""
+    output, states = layer(_axes(layer, problem.x), _state_in(problem.states), problem.lengths)
+    return _named_outputs(layer, output, states)
+
+
+def _outputs(layer: Any, problem: Problem) -> dict[str, Array]:
+    output, states, _ = _forward(layer, problem)
+    return _named_outputs(layer, output, states)
+
+
+def _named_outputs(layer: Any, output: Array, states: Any) -> dict[str, Array]:
+    named = {f"{name}_n": state for name, state in zip(STATE_NAMES, _tuple(states), strict=False)}
+    return {"output": _axes(layer, output), **named}
+
+
+# ---------------------------------------------------------------------------------------------- oracles of a layer
+
+
+def _point(layer: Any, problem: Problem) -> dict[str, Array]:
+    """Return all arrays by which the loss is differentiated."""
+    states = {f"{name}_0": state for name, state in zip(STATE_NAMES, problem.states or (), strict=False)}
+    return {**{name: array.copy() for name, array in layer.params.items()}, "x": problem.x, **states}
+
+
+def _point_gradients(result: Result) -> dict[str, Array]:
+    return {name[1:]: array for name, array in result.gradients().items()}
+
+
+def _loss(layer: Any, problem: Problem) -> Callable[[Mapping[str, Array]], Any]:
+    """Return the function whose gradient the backward pass claims to be: sum(doutput * output) + sum(dh_n * h_n)."""
+    twins = {np.dtype(dtype): layer.astype(dtype) for dtype in (np.float64, np.complex128)}
+
+    def loss(point: Mapping[str, Array]) -> Any:
+        twin = twins[point["x"].dtype]
+        for name, array in twin.params.items():
+            array[...] = point[name]
+        states = None
+        if problem.states is not None:
+            states = tuple(point[f"{name}_0"] for name in STATE_NAMES[: len(problem.states)])
+        output, finals, _ = _forward(twin, replace(problem, x=point["x"], states=states))
+        total = point["x"].dtype.type(0)
+        if problem.doutput is not None:
+            total += np.sum(problem.doutput * _axes(twin, output))
+        for dstate, state in zip(problem.dstates or (), _tuple(finals), strict=False):
+            total += np.sum(dstate * state)
+        return total
+
+    return loss
+
+
+def _assert_gradients(layer: Any, problem: Problem, oracle: Callable[..., dict[str, Array]], rtol: float) -> None:
+    analytic = _point_gradients(_run(layer, problem))
+    for name, reference in oracle(_loss(layer, problem), _point(layer, problem)).items():
+        assert_grad_close(f"d{name}", analytic[name], reference, rtol)
+
+
+# ---------------------------------------------------------------------------------------------- changes of arrays
+
+
+def _filled(array: Array, where: Array, value: float) -> Array:
+    filled = array.copy()
+    filled[where] = value
+    return filled
+
+
+def _extended(array: Array) -> Array:
+    """Return `array` with two more steps, of ones."""
+    return np.concatenate([array, np.ones((2, *array.shape[1:]), array.dtype)])
+
+
+def _flipped(array: Array, problem: Problem) -> Array:
+    """Return each sequence read from its own end; what is past the end stays."""
+    flipped = array.copy()
+    for n, length in enumerate(problem.alive().sum(axis=0)):
+        flipped[:length, n] = array[:length, n][::-1]
+    return flipped
+
+
+def _halves_swapped(array: Array) -> Array:
+    """Exchange the halves of the last axis: outputs of both directions stand side by side."""
+    return np.roll(array, array.shape[-1] // 2, axis=-1)
+
+
+def _directions_swapped(state: Array) -> Array:
+    """Exchange rows 2k and 2k+1 of a state: the directions of layer k."""
+    return state.reshape(-1, 2, *state.shape[1:])[:, ::-1].reshape(state.shape)
+
+
+def _reads_layer_below(name: str) -> bool:
+    return name.startswith("weight_ih") and not name.startswith("weight_ih_l0")
+
+
+def _as_dtype(problem: Problem, dtype: DTypeLike) -> Problem:
+    return _mapped(problem, lambda array: array.astype(dtype))
+
+
+def _mapped(problem: Problem, function: Callable[[Array], Array]) -> Problem:
+    """Return the problem with every floating array replaced."""
+    return Problem(
+        function(problem.x),
+        _map(function, problem.states),
+        problem.lengths,
+        None if problem.masks is None else [function(mask) for mask in problem.masks],
+        None if problem.doutput is None else function(problem.doutput),
+        _map(function, problem.dstates),
+    )
+
+
+def _arrays(problem: Problem) -> dict[str, Array]:
+    """Return all arrays of the problem by name."""
+    named: dict[str, Array] = {"x": problem.x}
+    for name, states in (("h_0", problem.states), ("dh_n", problem.dstates)):
+        named |= {f"{name}[{i}]": state for i, state in enumerate(states or ())}
+    named |= {f"dropout_masks[{i}]": mask for i, mask in enumerate(problem.masks or ())}
+    if problem.lengths is not None:
+        named["lengths"] = problem.lengths
+    if problem.doutput is not None:
+        named["doutput"] = problem.doutput
+    return named
+
+
+def _attributes(layer: Any) -> dict[str, tuple[Any, str]]:
+    """Return the layer's attributes, each with its value as text; a generator may draw, that is what it is for."""
+    return {
+        name: (value, "" if isinstance(value, np.random.Generator) else repr(value))
+        for name, value in vars(layer).items()
+    }
+
+
+def _copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+# ---------------------------------------------------------------------------------------------- verdicts
+
+
+def _given(value: T | None) -> T:
+    """Return a part of a problem that the check needs."""
+    if value is None:
+        raise GradientCheckError("conformance: the problem lacks a part that the check needs")
+    return value
+
+
+def _largest(array: Array) -> float:
+    return float(np.max(np.abs(array)))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise GradientCheckError(message)
+
+
+def _assert_same(name: str, found: Array, expected: Array) -> None:
+    """Raise unless both agree bit for bit (0 and -0 being one number)."""
+    _require(found.dtype == expected.dtype, f"{name}: must have dtype {expected.dtype}; got {found.dtype}")
+    _require(found.shape == expected.shape, f"{name}: must have shape {expected.shape}; got {found.shape}")
+    if not np.array_equal(found, expected):
+        index = tuple(int(i) for i in np.argwhere(~(found == expected))[0])
+        raise GradientCheckError(
+            f"{name}: must agree bit for bit; first difference at {list(index)}: {found[index]!r} and "
+            f"{expected[index]!r}"
+        )
+
+
+def _assert_same_all(what: str, found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+    for name, array in expected.items():
+        _assert_same(f"{what}: {name}", found[name], array)
+
+
+def _assert_close_all(what: str, found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+    for name, array in expected.items():
+        assert_grad_close(f"{what}: {name}", found[name], array)
+
+
+def _raises(call: Callable[[], Any], error: type[Exception], *words: str) -> None:
+    """Raise unless the call raises `error` with a message that has all `words`."""
+    try:
+        call()
+    except error as raised:
+        missing: Sequence[str] = [word for word in words if word not in str(raised)]
+        _require(not missing, f"message must name {missing}; got {str(raised)!r}")
+    else:
+        raise GradientCheckError(f"must raise {error.__name__}; nothing was raised")
