@@ -151,9 +151,7 @@ def test_parameters_that_changed_since_forward_are_noticed():
     output, _, trace = layer.forward(np.ones((4, 2, 2)))
     expected = layer.backward(trace, np.ones_like(output)).grads.flat
     layer.params["weight_hh_l0"][0, 0] += 1e-12
-    with pytest.raises(
-        OptionError, match="^RNN.backward: the parameters have changed since forward recorded the trace"
-    ):
+    with pytest.raises(OptionError, match="^RNN.backward: the parameters have changed since forward"):
         layer.backward(trace, np.ones_like(output))
     layer.load_state_dict(RNN(2, 3, rng=0).state_dict())
     assert np.array_equal(layer.backward(trace, np.ones_like(output)).grads.flat, expected)

@@ -164,7 +164,8 @@ def test_losses_keep_the_precision_they_are_given():
         (
             lambda: mse_loss(np.ones(3), np.ones(3), np.zeros(3, bool)),
             OptionError,
-            "mse_loss: nothing counts: there are no entries, or the mask is False everywhere; a mean needs at least one",
+            "mse_loss: nothing counts: there are no entries, or the mask is False everywhere; "
+            "a mean needs at least one",
         ),
         (
             lambda: cross_entropy_loss(np.ones((3, 2)), np.array([0, 1, 2])),

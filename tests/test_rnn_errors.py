@@ -182,8 +182,8 @@ def test_lengths(run, lengths, error, message):
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ([], "dropout_masks must be num_layers - 1 = 1 arrays; got 0"),
-        ([np.ones((5, 2, 4))] * 2, "dropout_masks must be num_layers - 1 = 1 arrays; got 2"),
+        ([], "dropout_masks must be a list of num_layers - 1 = 1 arrays; got 0"),
+        ([np.ones((5, 2, 4))] * 2, "dropout_masks must be a list of num_layers - 1 = 1 arrays; got 2"),
         (
             [np.ones((5, 2, 3))],
             "dropout_masks[0] must have shape (T, N, directions * H) = (5, 2, 4); got (5, 2, 3)",
@@ -252,7 +252,7 @@ def test_trace_and_grads(run):
     ):
         run(deep_batch_first(), trace, None)
     for other in (deep_batch_first(), layer.astype(np.float32)):
-        with pytest.raises((ShapeError, DTypeError), match="^RNN.backward: grads must have (the names|dtype)"):
+        with pytest.raises((ShapeError, DTypeError), match="^RNN.backward: grads must have (the shapes|dtype)"):
             run(layer, trace, None, None, other.params.zeros_like())
 
 

@@ -122,7 +122,7 @@ class Parameters(Mapping[str, Array]):
         return self.flat.dtype
 
     def fingerprint(self) -> bytes:
-        """Return a few bytes that differ, all but surely, where an entry differs; the same vector gives the same ones."""
+        """Return a few bytes that change, all but surely, with any entry, and never without."""
         with np.errstate(all="ignore"):
             total: bytes = self.flat.sum().tobytes()
         return total
