@@ -1,0 +1,156 @@
+"""The README holds: its code runs and prints what it shows, its commands are those of .ci/run, its files exist."""
+
+import ast
+import configparser
+import doctest
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnn_numpy import cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """Return the fenced blocks of a language as (line of the first line of code, text)."""
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [(README[: match.start(1)].count("\n"), match.group(1)) for match in found]
+
+
+# ------------------------------------------------------------------------------------------------ code
+
+
+def test_python_blocks_run_and_print_what_they_show():
+    lines = [""] * len(README.splitlines())
+    for start, text in blocks("python"):
+        assert text.startswith(">>> "), f"line {start + 1}: a block that would not be run"
+        for number, line in enumerate(text.splitlines(), start):
+            lines[number] = line
+    session = doctest.DocTestParser().get_doctest("\n".join(lines), {}, "README.md", str(ROOT / "README.md"), 0)
+    report = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    result = runner.run(session, out=report.append)
+    assert result.failed == 0, "".join(report)
+    assert result.attempted >= 20
+
+
+def test_quick_start_has_about_twenty_lines():
+    _, quick_start = blocks("python")[0]
+    assert len([line for line in quick_start.splitlines() if line.startswith((">>>", "..."))]) <= 20
+
+
+def test_table_of_the_main_job(tmp_path, capsys):
+    shown = [text for _, text in blocks("text") if text.startswith("Before training")]
+    assert len(shown) == 1
+    figure = tmp_path / "gradflow.png"
+    assert cli.main(["gradflow", "--train-steps", "0", "--out", str(figure)]) == 0
+    assert shown[0] in capsys.readouterr().out
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_debugger_session(tmp_path):
+    (session,) = [text for _, text in blocks("pdb")]
+    assert all(line.startswith("(Pdb) ") for line in session.splitlines())
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np, rnn_numpy\n"
+        "rnn = rnn_numpy.RNN(1, 2, rng=0)\n"
+        "output, h_n, trace = rnn.forward(np.ones((7, 1, 1)))\n"
+        "breakpoint()\n"
+        "rnn.backward(trace, np.full_like(output, 0.25))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input=session.replace("(Pdb) ", "") + "quit\n",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "Breakpoint 1 at" in done.stdout
+    # From the end: t, then the shape of h, (T + 1, N, H).
+    assert "array([[0.25, 0.25]])" in done.stdout
+    assert re.findall(r"^\(Pdb\) (\d+)$|^\(Pdb\) (\(8, 1, 2\))$", done.stdout, re.MULTILINE) == [
+        ("6", ""),
+        ("", "(8, 1, 2)"),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+def setup_commands():
+    commands = [text.strip() for _, text in blocks("bash") if text.startswith("python3 -m venv ")]
+    assert len(commands) == 2
+    assert all("\n" not in command for command in commands)
+    return commands
+
+
+def test_two_commands_set_everything_up():
+    main_job, tests = setup_commands()
+    assert '".[lab]"' in main_job
+    assert main_job.endswith("&& .venv/bin/rnn-numpy gradflow")
+    assert '".[test]"' in tests
+    assert " -m pytest" in tests
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    printed = subprocess.run(
+        ["bash", str(ROOT / ".ci" / "run"), "--commands"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert printed.stdout.splitlines() == setup_commands()
+
+
+def test_the_commands_name_what_setup_cfg_defines():
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    asked = {extra for command in setup_commands() for extra in re.findall(r"\.\[(\w+)\]", command)}
+    assert asked == set(config["options.extras_require"]) == {"lab", "test"}
+    assert "rnn-numpy = rnn_numpy.cli:main" in config["options.entry_points"]["console_scripts"].splitlines()
+    # The engine's only dependency; and torch in the one version that the golden files come from.
+    assert [line.split(">")[0] for line in config["options"]["install_requires"].split()] == ["numpy"]
+    assert "torch==2.13.0" in config["options.extras_require"]["test"].split()
+
+
+def gradflow_commands():
+    lines = [line for _, text in blocks("bash") for line in text.splitlines() if line.startswith("rnn-numpy ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+@pytest.mark.parametrize("arguments", gradflow_commands(), ids=" ".join)
+def test_shown_options_are_accepted(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{(i * 7) % 11},{(i * 5) % 13}" for i in range(340)]
+    Path("mine.csv").write_text("a,b\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    quick = [] if "--train-steps" in arguments else ["--train-steps", "1"]
+    assert cli.main([*arguments, *quick, "--hidden", "4"]) == 0, capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ files and names
+
+
+def test_equations_stand_where_the_table_says():
+    rows = [line for line in README.splitlines() if line.startswith("|") and "`rnn_numpy/" in line]
+    assert len(rows) >= 8
+    for row in rows:
+        file, *names = re.findall(r"`([^`]+)`", row.split("|")[-2])
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert set(names) <= defined, f"{file} does not define {set(names) - defined}"
+
+
+def test_named_files_exist():
+    mentioned = re.findall(r"`((?:rnn_numpy|examples|benchmarks|tests|\.ci)/[\w./]*)`|\b([A-Z]+\.md)\b", README)
+    paths = {ROOT / (quoted or bare) for quoted, bare in mentioned}
+    assert len(paths) >= 8
+    assert [str(path) for path in sorted(paths) if not path.exists()] == []
+    examples = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert examples == {path.name for path in paths if path.parent.name == "examples"}
