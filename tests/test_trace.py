@@ -1,10 +1,13 @@
 """What a reader of the trace sees: names, rows, tables, and errors."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
 from rnn_numpy import RNN
-from rnn_numpy.errors import OptionError
+from rnn_numpy.errors import DTypeError, OptionError
 
 
 def traced(**options):
@@ -69,8 +72,48 @@ def test_wrong_names_and_steps_are_explained():
         trace[0].gate
     with pytest.raises(OptionError, match=r"trace\['l7'\]: layers and directions are 'l0'"):
         trace["l7"]
-    with pytest.raises(IndexError, match=r"trace\[4\]: t must be in \[0, T\) = \[0, 4\)"):
+    with pytest.raises(IndexError, match=r"trace\[4\]: t must be in \[-T, T\) = \[-4, 4\)"):
         trace[4]
+    for wrong in (slice(0, 2), None, 1.0):
+        with pytest.raises(DTypeError, match=r"^trace\[.*\]: a step is one integer t, 0 <= t < T"):
+            trace[wrong]
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 4, 1]])
+@pytest.mark.parametrize("name", ["l0", "l0_reverse"])
+def test_a_pass_that_was_left_shows_no_gradient_that_it_has_not_computed(lengths, name):
+    rnn, x = traced(bidirectional=True)
+    output, _, trace = rnn.forward(x, lengths=lengths)
+    rnn.backward(trace, np.ones_like(output))
+    complete = {array: getattr(trace[name], array) for array in ("da", "dh")}
+    for step in (steps := rnn.backward_steps(trace, np.ones_like(output))):
+        if step._trace.name == name and step.t == 2:
+            break
+    assert repr(steps) == f"BackwardSteps: after step t = 2 of {name}"
+    done = [0, 1, 2] if name.endswith("reverse") else [2, 3]
+    for t in range(4):
+        step = trace[name][t]
+        assert ("da" in step.names) == (t in done)
+        if t in done:
+            assert np.array_equal(step.da, complete["da"][t])
+        else:
+            with pytest.raises(AttributeError, match=f"step {t} has no da yet: the backward pass stands at t = 2"):
+                step.da
+    assert np.isnan(trace[name].da).all(axis=(1, 2)).tolist() == [t not in done for t in range(4)]
+    states = [0, 1, 2, 3] if name.endswith("reverse") else [2, 3, 4]
+    assert np.isnan(trace[name].dh).all(axis=(1, 2)).tolist() == [t not in states for t in range(5)]
+    assert np.array_equal(trace[name].dh[states], complete["dh"][states])
+    for step in steps:
+        assert step.names[-1] == "dh_prev"
+    assert repr(steps) == "BackwardSteps: done"
+    assert np.array_equal(trace[name].da, complete["da"])
+
+
+def test_a_step_can_be_copied_and_pickled():
+    rnn, x = traced()
+    _, _, trace = rnn.forward(x)
+    for twin in (copy.copy(trace[1]), copy.deepcopy(trace[1]), pickle.loads(pickle.dumps(trace[1]))):
+        assert twin.t == 1 and np.array_equal(twin.h, trace[1].h)
 
 
 def test_tables_count_what_is_not_finite_and_survive_it():

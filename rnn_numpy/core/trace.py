@@ -11,13 +11,14 @@ reverse one.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.errors import OptionError
+from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
 
@@ -38,8 +39,10 @@ class LayerTrace:
         the caller's order: where the engine had to sort them by length, the array is a copy, otherwise it is the memory
         that backward reads.
     dh, da, ... : ndarray
-        Gradients, once a backward pass has run; those of the latest one. While it runs, rows of steps that it has not
-        reached hold what has been gathered for them so far.
+        Gradients, once a backward pass has run; those of the latest one. Where it was stopped early, rows that it has
+        not completed are NaN, in a copy.
+    reached : int or None
+        The step at which a backward pass stands or was left; None where the latest one has done all.
     """
 
     def __init__(self, name: str, layer: int, reverse: bool, states: tuple[str, ...], unsort: Array | None) -> None:
@@ -49,6 +52,7 @@ class LayerTrace:
         self.states = states
         self.arrays: dict[str, Array] = {}
         self.gradients: dict[str, Array] = {}
+        self.reached: int | None = None
         self._unsort = unsort
 
     @property
@@ -59,6 +63,10 @@ class LayerTrace:
     def is_state(self, name: str) -> bool:
         """Whether `name` is a state or the gradient of one: an array of T+1 rows."""
         return name in self.states or (name[:1] == "d" and name[1:] in self.states)
+
+    def has_reached(self, t: int) -> bool:
+        """Whether the latest backward pass has done step t."""
+        return self.reached is None or (t <= self.reached if self.reverse else t >= self.reached)
 
     def stored(self, name: str) -> Array:
         """Return the array `name` as the engine holds it: rows sorted by length, longest first."""
@@ -80,13 +88,26 @@ class LayerTrace:
         if name.startswith("_") or "gradients" not in self.__dict__:
             raise AttributeError(name)
         array = self.stored(name)
+        if self.reached is not None and name in self.gradients:
+            array = array.copy()
+            # Of a state's gradient, the row that the last step wrote is complete, too.
+            if self.reverse:
+                array[self.reached + (2 if self.is_state(name) else 1) :] = np.nan
+            else:
+                array[: self.reached] = np.nan
         return array if self._unsort is None else array[:, self._unsort]
 
     def __getitem__(self, t: int) -> Step:
         steps = len(self)
-        if not -steps <= t < steps:
-            raise IndexError(f"trace[{t}]: t must be in [0, T) = [0, {steps})")
-        return Step(self, t % steps)
+        try:
+            index = operator.index(t)
+        except TypeError:
+            raise DTypeError(f"trace[{t!r}]: a step is one integer t, 0 <= t < T; for many, take the arrays") from None
+        if not -steps <= index < steps:
+            raise IndexError(
+                f"trace[{t}]: t must be in [-T, T) = [-{steps}, {steps}); negative ones count from the end"
+            )
+        return Step(self, index % steps)
 
     def __len__(self) -> int:
         return len(self.arrays["x"])
@@ -112,7 +133,7 @@ class Step:
     x, a, h, h_prev, da, dh, dh_prev : ndarray, (N, ·)
         `h_prev` is the state that the step read, `h` the one that it wrote; `dh` is the total gradient at `h` (from the
         loss and from the steps that came after). `names` lists what there is; gradients are there once backward has
-        run.
+        reached the step.
 
     Examples
     --------
@@ -149,12 +170,16 @@ class Step:
         """The names of the arrays of this step: what the step reads before what it writes."""
         states = self._trace.states
         steps = [name for name in self._trace.arrays if name not in states and name != "x"]
-        gradients = list(self._trace.gradients)
+        gradients = list(self._trace.gradients) if self._trace.has_reached(self.t) else []
         gradients += [name + "_prev" for name in gradients if self._trace.is_state(name)]
         return ("x", *(state + "_prev" for state in states), *steps, *states, *gradients)
 
     def __getattr__(self, name: str) -> Array:
+        if name.startswith("_"):
+            raise AttributeError(name)
         trace = self._trace
+        if name.removesuffix("_prev") in trace.gradients and not trace.has_reached(self.t):
+            raise AttributeError(f"step {self.t} has no {name} yet: the backward pass stands at t = {trace.reached}")
         before, after = (1, 0) if trace.reverse else (0, 1)
         if name.endswith("_prev") and trace.is_state(name[:-5]):
             return trace.row(name[:-5], self.t + before)

@@ -119,6 +119,7 @@ class BackwardSteps(Iterator[Step]):
     def __init__(self, loop: Iterator[tuple[LayerTrace, int]], results: list[BackwardResult]) -> None:
         self._loop = loop
         self._results = results
+        self._step: Step | None = None
 
     @property
     def result(self) -> BackwardResult | None:
@@ -126,7 +127,14 @@ class BackwardSteps(Iterator[Step]):
         return self._results[0] if self._results else None
 
     def __next__(self) -> Step:
-        return Step(*next(self._loop))
+        self._step = Step(*next(self._loop))
+        return self._step
+
+    def __repr__(self) -> str:
+        if self._results:
+            return "BackwardSteps: done"
+        place = "before the first step" if self._step is None else f"after {self._step!r}".partition("\n")[0]
+        return f"BackwardSteps: {place}"
 
 
 @dataclass(frozen=True)
@@ -443,7 +451,8 @@ class Recurrent:
         run.arrays = {"x": x, "a": a, **states}
         step_forward = self.cell.step_forward
         constants = {"W_hh": _laid_out(weights["weight_hh"], plan.N, used_transposed=True)}
-        for step_arguments in zip(*timeline.columns(step_forward, run.arrays, constants, False), strict=False):
+        steps = zip(*timeline.columns(step_forward, run.arrays, constants, False), strict=False)
+        for t, step_arguments in zip(timeline.order(False), steps, strict=False):  # noqa: B007  (t is for the debugger)
             step_forward(*step_arguments)
         return run
 
@@ -461,6 +470,8 @@ class Recurrent:
         arrays: dict[str, dict[str, Array]] = {}
         initial = tuple(np.empty((len(trace.runs), plan.N, self.hidden_size), self.dtype) for _ in self.cell.states)
         dx: Array | None = None
+        for run in trace.runs.values():
+            run.gradients = {}
         for directions in reversed(self._layers):
             if dx is not None:
                 # The input of the layer above was this layer's output, times the dropout factors.
@@ -473,8 +484,11 @@ class Recurrent:
                 from_final = [None if dfinal is None else dfinal[direction.row] for dfinal in dfinals]
                 run.gradients = self._new_gradients(timeline, plan, from_loss, from_final)
                 recorded = arrays[direction.name] = {**run.arrays, **run.gradients}
+                run.reached = -1 if direction.reverse else timeline.span
                 for t in self._run_backward(timeline, plan, recorded, weights["weight_hh"]):
+                    run.reached = t
                     yield run, t
+                run.reached = None
                 for dstate_0, state in zip(initial, self.cell.states, strict=True):
                     dstate_0[direction.row] = recorded["d" + state][timeline.entry]
                 dx_run = plan.new(plan.T, run.arrays["x"].shape[2], self.dtype)

@@ -21,15 +21,18 @@ for t = 0 ... T-1, with h_{-1} the initial state (the trace keeps it in row 0 of
 
 Backward
 --------
-Write dX for dL/dX, of X's shape. L depends on h_t through output t directly, which gives dL/doutput_t, and through
-a_{t+1}. Hence, for t = T-1 ... 0, beginning with dh_{T-1} = doutput_{T-1} + dh_n:
+Write dX for dL/dX, of X's shape, and h_n, as torch does, for the final state h_{T-1} where it is returned as such. L
+depends on h_t through output t directly, which gives doutput_t = dL/doutput_t, and through a_{t+1}. Hence, for
+t = T-1 ... 0, beginning with dh_{T-1} = doutput_{T-1} + dh_n:
 
     (B2)  da_t     = dh_t * phi'(a_t)                undoes F2; tanh: phi' = 1 - h_t^2; relu: phi' = [h_t > 0]
-    (B1)  dh_{t-1} = doutput_{t-1} + W_hh^T da_t     undoes F1 for the state; dh_{-1}, without doutput, is dh_0
+    (B1)  dh_{t-1} = doutput_{t-1} + W_hh^T da_t     undoes F1 for the state; dh_{-1} has no doutput
     (B0)  dx_t     = W_ih^T da_t                     undoes F1 for the input
     (BW)  dW_hh    = sum_t da_t h_{t-1}^T            undoes F1 for the parameters, which all steps share
           dW_ih    = sum_t da_t x_t^T
           db_ih    = db_hh = sum_t da_t
+
+What this section calls dh_{-1}, the gradient of the initial state, `backward` returns under torch's name, `dh_0`.
 
 The double sum
 --------------
@@ -50,8 +53,8 @@ the loop sums all (t, k) in T steps, not T^2. Two slips of the lecture's slides 
 - its worked neuron prints the bias as -0,3, while its results 0.0399, 0.0917, 0.1464 are those of b = -0.1, cut after
   four digits.
 
-Where the largest singular value of J stays below 1, P(t, k) shrinks at least geometrically with t - k: the gradient
-vanishes. It can explode only where it exceeds 1 [3]_.
+Where the largest singular value of every J_t stays below one number smaller than 1, P(t, k) shrinks at least
+geometrically with t - k: the gradient vanishes. It can explode only where singular values exceed 1 [3]_.
 
 References
 ----------
