@@ -69,6 +69,7 @@ def test_linear_gradients_add_up_and_inputs_may_change_after_forward():
     _, trace = layer.forward(x)
     once = layer.backward(trace, dy).grads
     x[:] = np.nan
+    layer.params.flat[:] = 0
     twice = layer.backward(trace, dy, layer.backward(trace, dy).grads).grads
     assert np.array_equal(twice.flat, 2 * once.flat)
 
@@ -119,6 +120,11 @@ def test_masked_entries_are_not_read():
     assert loss == pytest.approx(np.log(2), rel=1e-15) and dlogits.tolist() == [[0.5, -0.5], [0.0, 0.0]]
 
 
+def test_cross_entropy_of_huge_logits():
+    loss, dlogits = cross_entropy_loss(np.array([[1e308, -1e308]]), np.array([0]))
+    assert loss == 0 and not dlogits.any()
+
+
 def test_losses_keep_the_precision_they_are_given():
     y = np.ones((2, 3), np.float32)
     for loss, gradient in (mse_loss(y, y + 1), cross_entropy_loss(y, np.array([0, 1]))):
@@ -145,6 +151,11 @@ def test_losses_keep_the_precision_they_are_given():
             lambda: Linear(2, 1).backward(np.ones(3), np.ones((3, 2))),
             DTypeError,
             "Linear.backward: trace must be the second result of forward; got ndarray",
+        ),
+        (
+            lambda: Linear(3, 2).backward(Linear(4, 2).forward(np.ones((5, 4)))[1], np.ones((5, 2))),
+            ShapeError,
+            "Linear.backward: the weight in trace must have shape (out, in) = (2, 3); got (2, 4)",
         ),
         (
             lambda: mse_loss(np.ones(3), np.ones((3, 1))),

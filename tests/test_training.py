@@ -59,6 +59,20 @@ def test_norms_of_tiny_and_huge_gradients_neither_vanish_nor_overflow(scale):
     assert clip_grad_norm(grads, 1e300).norm == pytest.approx(norm * scale, rel=1e-13)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "entry", "limit"), [(np.float64, 1e308, 1.0), (np.float32, 3e38, 1e-5), (np.float32, 3e38, 1e-7)]
+)
+def test_norm_clipping_ends_on_the_limit_where_the_factor_or_the_norm_leaves_the_range(dtype, entry, limit):
+    grads = Parameters({"w": (4,)}, dtype, np.full(4, entry, dtype))
+    assert clip_grad_norm(grads, limit).engaged
+    np.testing.assert_allclose(grads.flat, limit / 2, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_value_clipping_above_the_range_of_the_precision_changes_nothing():
+    grads = some_gradients(0, np.float32)
+    assert not clip_grad_value(grads, 1e300).engaged
+
+
 def test_zero_and_empty_gradients_stay():
     grads = some_gradients(0).zeros_like()
     assert clip_grad_norm(grads, 1.0) == clip_grad_value(grads, 1.0)
@@ -106,6 +120,10 @@ def test_sgd_is_torchs(seed, lr, momentum):
 
 def test_sgd_refuses_what_does_not_fit():
     params = some_gradients(0)
+    with pytest.raises(DTypeError, match="SGD: params must be Parameters, such as layer.params; got Linear"):
+        SGD(Linear(1, 1), 0.1)
+    with pytest.raises(DTypeError, match="SGD.step: grads must be Parameters, as backward returns; got NoneType"):
+        SGD(params, 0.1).step(None)
     with pytest.raises(OptionError, match="SGD: lr must be greater than 0; got -1.0"):
         SGD(params, -1.0)
     with pytest.raises(OptionError, match=r"SGD: momentum is a probability|SGD: momentum must be in \[0, 1\]; got 1.5"):

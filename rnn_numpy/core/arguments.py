@@ -45,7 +45,10 @@ def real_number(where: str, name: str, value: Any) -> float:
     """Return `value` as a finite float; booleans are refused."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise DTypeError(f"{where}: {name} must be a number; got {type(value).__name__} {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise OptionError(f"{where}: {name} must be finite; got {number}")
     return number
@@ -68,10 +71,10 @@ def probability(where: str, name: str, value: Any) -> float:
 
 
 def layer_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
-    """Return `dtype` if a layer can have it."""
+    """Return `dtype` if a layer can have it; float64, the default, for None."""
     try:
-        found = None if dtype is None else np.dtype(dtype)
-    except TypeError:
+        found = np.dtype(np.float64 if dtype is None else dtype)
+    except (TypeError, ValueError):
         found = None
     if found is None:
         raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {dtype!r}")
@@ -91,9 +94,11 @@ def generator(where: str, rng: Any) -> np.random.Generator:
 
 def as_array(where: str, name: str, value: ArrayLike) -> Array:
     """Return `value` as an ndarray; what has no rectangular shape is refused."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(f"{where}: {name} must not be a masked array: its mask would be lost; fill it, or use lengths")
     try:
         return np.asarray(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise ShapeError(f"{where}: {name} must be an array; got {type(value).__name__}: {error}") from None
 
 
@@ -107,7 +112,10 @@ def array_of(where: str, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> A
     if found.dtype != dtype:
         advice = ""
         if found.dtype.kind in "biuf" or (found.dtype.kind == "c" and dtype.kind == "c"):
-            advice = f". Convert it with {name}.astype(np.{dtype})"
+            convert = (
+                f"{name}.astype(np.{dtype})" if isinstance(value, np.ndarray) else f"np.asarray({name}, np.{dtype})"
+            )
+            advice = f". Convert it with {convert}"
         if found.dtype in LAYER_DTYPES:
             advice = f"{advice + ', or' if advice else '. Convert'} the layer with .astype(np.{found.dtype})"
         raise DTypeError(f"{where}: {name} must have dtype {dtype}, the layer's; got {found.dtype}{advice}")

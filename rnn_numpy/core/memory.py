@@ -6,12 +6,13 @@ blocks behind them are kept here. A block is free when its reference count says 
 however they are sliced, reshaped or exported, hold a reference to the block they live in, so nothing that can still be
 read is handed out twice.
 
-Blocks of together `LIMIT` bytes are kept, no more; what is larger comes and goes as ordinary arrays do.
+Up to `MOST` blocks, together up to `LIMIT` bytes, are kept; what is larger comes and goes as ordinary arrays do.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 from typing import Any
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 LIMIT = 512 * 2**20  # bytes
+MOST = 64  # blocks: a search for a free one takes microseconds
 SMALLEST = 2**15  # bytes; below, malloc itself reuses memory without returning pages
 
 _blocks: list[NDArray[np.uint8]] = []
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -71,27 +73,32 @@ def release() -> None:
 
 def _free_block(size: int) -> NDArray[np.uint8]:
     """Return a block of at least `size` bytes that no array views; a new one where there is none. Needs the lock."""
-    for block in _blocks:
+    for index in range(len(_blocks)):
         # Not a much larger one: that would be missing where it is needed.
-        if size <= block.size <= 2 * size and sys.getrefcount(block) == _IDLE:
-            return block
+        if size <= _blocks[index].size <= 2 * size and _references(_blocks, index) == _IDLE:
+            return _blocks[index]
     block = np.empty(size, np.uint8)
     _blocks.append(block)
     kept = sum(block.size for block in _blocks)
-    while kept > LIMIT:
+    while kept > LIMIT or len(_blocks) > MOST:
         # The oldest goes; if it is in use, it lives on as long as its arrays do.
         kept -= _blocks.pop(0).size
     return block
 
 
-def _count_of_idle() -> int:
-    """Return what getrefcount says, in a loop like that of _free_block, of a block that only the list holds."""
-    count = 0
-    for block in [np.empty(1, np.uint8)]:
-        count = sys.getrefcount(block)
-    return count
+def _references(blocks: list[NDArray[np.uint8]], index: int) -> int:
+    """Return the reference count of a block. No variable holds it here, so that no debugger can add to the count."""
+    return sys.getrefcount(blocks[index])
+
+
+def _new_lock() -> None:
+    # A child that was forked while another thread held the lock would wait for it for ever.
+    global _lock
+    _lock = threading.RLock()
 
 
 # Reference counts decide on CPython with its global lock alone; elsewhere every array is an ordinary one.
 _COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
-_IDLE = _count_of_idle() if _COUNTED else 0
+_IDLE = _references([np.empty(1, np.uint8)], 0) if _COUNTED else 0
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rnn_numpy.errors import OptionError, ShapeError, StateDictError
+from rnn_numpy.errors import DTypeError, OptionError, ShapeError, StateDictError
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -54,10 +54,12 @@ class Parameters(Mapping[str, Array]):
             flat = np.zeros(size, dtype)
         if flat.shape != (size,):
             raise ShapeError(f"Parameters: flat must have shape (P,) = ({size},); got {flat.shape}")
+        if flat.dtype != dtype:
+            raise DTypeError(f"Parameters: flat must have dtype {np.dtype(dtype)}; got {flat.dtype}")
         self._attach(flat)
 
     def _attach(self, flat: Array) -> None:
-        self.flat: Array = flat
+        self._flat = flat
         self._views: dict[str, Array] = {}
         start = 0
         for name, shape in self.shapes.items():
@@ -82,12 +84,18 @@ class Parameters(Mapping[str, Array]):
         """
         dtypes = {part.dtype for part in parts.values()}
         if len(dtypes) != 1:
-            raise OptionError(f"Parameters.join: parts must have one dtype; got {sorted(map(str, dtypes))}")
+            raise OptionError(
+                f"Parameters.join: parts must share one dtype; got {sorted(map(str, dtypes)) or 'no parts'}"
+            )
         shapes = {f"{prefix}.{name}": shape for prefix, part in parts.items() for name, shape in part.shapes.items()}
         joint = cls(shapes, dtypes.pop(), np.concatenate([part.flat for part in parts.values()]))
-        for prefix, part in parts.items():
-            part._attach(joint.part(prefix).flat)
+        joint.adopt(parts)
         return joint
+
+    def adopt(self, parts: Mapping[str, Parameters]) -> None:
+        """Make each part a view of the stretch of this vector that has its prefix; the values are this vector's."""
+        for prefix, part in parts.items():
+            part._attach(self.part(prefix).flat)
 
     def part(self, prefix: str) -> Parameters:
         """Return the parameters below `prefix` (see `join`), sharing memory with this vector.
@@ -117,15 +125,28 @@ class Parameters(Mapping[str, Array]):
         return Parameters(shapes, self.dtype, self.flat[first:stop])
 
     @property
+    def flat(self) -> Array:
+        """The vector, (P,). Assigning to it copies into it, since the named arrays are views of this very memory."""
+        return self._flat
+
+    @flat.setter
+    def flat(self, values: ArrayLike) -> None:
+        """Copy `values`, (P,), into the vector."""
+        if values is not self._flat:  # `flat -= step` has written in place already
+            self._copy_in("flat", self._flat, values)
+
+    def _copy_in(self, name: str, target: Array, values: ArrayLike) -> None:
+        array = np.asarray(values)
+        if array.shape != target.shape:
+            raise ShapeError(f"Parameters: {name} must have shape {target.shape}; got {array.shape}")
+        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise DTypeError(f"Parameters: {name} must be convertible to {self.dtype}; got {array.dtype}")
+        target[...] = array
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of all arrays."""
         return self.flat.dtype
-
-    def fingerprint(self) -> bytes:
-        """Return a few bytes that change, all but surely, with any entry, and never without."""
-        with np.errstate(all="ignore"):
-            total: bytes = self.flat.sum().tobytes()
-        return total
 
     def zeros_like(self) -> Parameters:
         """Return a second instance of the same structure, all zeros: a place for gradients."""
@@ -137,7 +158,11 @@ class Parameters(Mapping[str, Array]):
 
     def astype(self, dtype: DTypeLike) -> Parameters:
         """Return an independent copy in another dtype."""
-        return Parameters(self.shapes, dtype, self.flat.astype(dtype))
+        try:
+            target = np.dtype(dtype)
+        except TypeError:
+            raise DTypeError(f"Parameters.astype: not a dtype: {dtype!r}") from None
+        return Parameters(self.shapes, target, self.flat.astype(target))
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all arrays under their names."""
@@ -170,18 +195,23 @@ class Parameters(Mapping[str, Array]):
         for name, shape in self.shapes.items():
             try:
                 value = np.asarray(mapping[name])
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RuntimeError) as error:
                 raise StateDictError(f"load_state_dict: {name} must be an array: {error}") from None
             if value.shape != shape:
                 raise StateDictError(f"load_state_dict: {name} must have shape {shape}; got {value.shape}")
             if not np.can_cast(value.dtype, self.dtype, "same_kind"):
                 raise StateDictError(f"load_state_dict: {name} must be convertible to {self.dtype}; got {value.dtype}")
-            checked[name] = value
+            checked[name] = np.array(value, self.dtype)  # a copy: values may be views of this very vector
         for name, value in checked.items():
             self[name][...] = value
 
     def __getitem__(self, name: str) -> Array:
+        if name not in self._views:
+            raise KeyError(f"{name!r}; names are {', '.join(self._views)}")
         return self._views[name]
+
+    def __setitem__(self, name: str, values: ArrayLike) -> None:
+        self._copy_in(name, self[name], values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._views)

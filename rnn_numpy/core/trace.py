@@ -25,6 +25,22 @@ Array = NDArray[Any]
 _HINT = "Gradients are there once backward or backward_steps has run on this trace"
 
 
+class GradientPass:
+    """What one backward pass has computed for one layer and direction.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+        dh, da, ...
+    reached : int or None
+        The step at which the pass stands; None once it has done all.
+    """
+
+    def __init__(self, arrays: dict[str, Array], reached: int | None = None) -> None:
+        self.arrays = arrays
+        self.reached = reached
+
+
 class LayerTrace:
     """What one layer recorded in one direction.
 
@@ -35,14 +51,18 @@ class LayerTrace:
     layer : int
     reverse : bool
     x, a, h, ... : ndarray, (T, N, ·) or (T+1, N, ·)
-        The recorded arrays; see the module. `names` lists them. Past the end of a sequence all but x are 0. Rows are in
+        The recorded arrays; see the module. `names` lists them. Past the end of a sequence all
+        but x are 0 (in the reverse direction, row `length` of a state array holds the initial state). Rows are in
         the caller's order: where the engine had to sort them by length, the array is a copy, otherwise it is the memory
         that backward reads.
     dh, da, ... : ndarray
         Gradients, once a backward pass has run; those of the latest one. Where it was stopped early, rows that it has
         not completed are NaN, in a copy.
-    reached : int or None
-        The step at which a backward pass stands or was left; None where the latest one has done all.
+    weights : dict of str to ndarray
+        Copies of W_ih and W_hh as they were in the forward pass: the gradient is that of what was computed, whatever
+        happened to the parameters since.
+    latest : GradientPass
+        The latest backward pass.
     """
 
     def __init__(self, name: str, layer: int, reverse: bool, states: tuple[str, ...], unsort: Array | None) -> None:
@@ -51,50 +71,47 @@ class LayerTrace:
         self.reverse = reverse
         self.states = states
         self.arrays: dict[str, Array] = {}
-        self.gradients: dict[str, Array] = {}
-        self.reached: int | None = None
+        self.weights: dict[str, Array] = {}
+        self.latest = GradientPass({})
         self._unsort = unsort
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the arrays recorded so far."""
-        return (*self.arrays, *self.gradients)
+        return (*self.arrays, *self.latest.arrays)
 
     def is_state(self, name: str) -> bool:
         """Whether `name` is a state or the gradient of one: an array of T+1 rows."""
         return name in self.states or (name[:1] == "d" and name[1:] in self.states)
 
-    def has_reached(self, t: int) -> bool:
-        """Whether the latest backward pass has done step t."""
-        return self.reached is None or (t <= self.reached if self.reverse else t >= self.reached)
-
-    def stored(self, name: str) -> Array:
+    def stored(self, name: str, gradients: GradientPass | None = None) -> Array:
         """Return the array `name` as the engine holds it: rows sorted by length, longest first."""
         array = self.arrays.get(name)
         if array is None:
-            array = self.gradients.get(name)
+            array = (gradients or self.latest).arrays.get(name)
         if array is None:
             has = ", ".join(self.names)
             raise AttributeError(f"the trace of {self.name} has no array {name!r}; it has {has}. {_HINT}")
         return array
 
-    def row(self, name: str, index: int) -> Array:
+    def row(self, name: str, index: int, gradients: GradientPass) -> Array:
         """Return row `index` of the array `name`, (N, ·), in the caller's order."""
-        row: Array = self.stored(name)[index]
+        row: Array = self.stored(name, gradients)[index]
         return row if self._unsort is None else row[self._unsort]
 
     def __getattr__(self, name: str) -> Array:
         # Reached for recorded names only: Python looks for real attributes first.
-        if name.startswith("_") or "gradients" not in self.__dict__:
+        if name.startswith("_") or "latest" not in self.__dict__:
             raise AttributeError(name)
         array = self.stored(name)
-        if self.reached is not None and name in self.gradients:
+        reached = self.latest.reached
+        if reached is not None and name in self.latest.arrays:
             array = array.copy()
             # Of a state's gradient, the row that the last step wrote is complete, too.
             if self.reverse:
-                array[self.reached + (2 if self.is_state(name) else 1) :] = np.nan
+                array[reached + (2 if self.is_state(name) else 1) :] = np.nan
             else:
-                array[: self.reached] = np.nan
+                array[:reached] = np.nan
         return array if self._unsort is None else array[:, self._unsort]
 
     def __getitem__(self, t: int) -> Step:
@@ -149,11 +166,21 @@ class Step:
       h        (1, 1)      -8.29e-01  -8.29e-01   8.29e-01   0
     """
 
-    __slots__ = ("_trace", "t")
+    __slots__ = ("_gradients", "_trace", "t")
 
-    def __init__(self, trace: LayerTrace, t: int) -> None:
+    def __init__(self, trace: LayerTrace, t: int, gradients: GradientPass | None = None) -> None:
         self._trace = trace
         self.t = t
+        self._gradients = gradients
+
+    def _pass(self) -> GradientPass:
+        """Return the backward pass that this step belongs to: its own, or the trace's latest."""
+        return self._gradients or self._trace.latest
+
+    def _is_done(self) -> bool:
+        """Whether that pass has done this step."""
+        reached = self._pass().reached
+        return reached is None or (self.t <= reached if self.reverse else self.t >= reached)
 
     @property
     def layer(self) -> int:
@@ -170,7 +197,7 @@ class Step:
         """The names of the arrays of this step: what the step reads before what it writes."""
         states = self._trace.states
         steps = [name for name in self._trace.arrays if name not in states and name != "x"]
-        gradients = list(self._trace.gradients) if self._trace.has_reached(self.t) else []
+        gradients = list(self._pass().arrays) if self._is_done() else []
         gradients += [name + "_prev" for name in gradients if self._trace.is_state(name)]
         return ("x", *(state + "_prev" for state in states), *steps, *states, *gradients)
 
@@ -178,12 +205,15 @@ class Step:
         if name.startswith("_"):
             raise AttributeError(name)
         trace = self._trace
-        if name.removesuffix("_prev") in trace.gradients and not trace.has_reached(self.t):
-            raise AttributeError(f"step {self.t} has no {name} yet: the backward pass stands at t = {trace.reached}")
+        gradients = self._pass()
+        if name.removesuffix("_prev") in gradients.arrays and not self._is_done():
+            raise AttributeError(
+                f"step {self.t} has no {name} yet: the backward pass stands at t = {gradients.reached}"
+            )
         before, after = (1, 0) if trace.reverse else (0, 1)
         if name.endswith("_prev") and trace.is_state(name[:-5]):
-            return trace.row(name[:-5], self.t + before)
-        return trace.row(name, self.t + (after if trace.is_state(name) else 0))
+            return trace.row(name[:-5], self.t + before, gradients)
+        return trace.row(name, self.t + (after if trace.is_state(name) else 0), gradients)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.names]

@@ -24,9 +24,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class LinearTrace:
-    """What the backward pass of `Linear` reads: the input, (..., in_features)."""
+    """What the backward pass of `Linear` reads: copies of the input (..., in_features) and of the weight."""
 
     x: Array
+    weight: Array
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Linear:
         Parameters
         ----------
         x : ndarray, (..., in_features)
-            Copied into the trace if it is writeable (outputs of a recurrent layer's `forward` are not).
+            Copied into the trace, as the weight is: later changes of either do no harm.
 
         Returns
         -------
@@ -127,7 +128,9 @@ class Linear:
             The last axis is not in_features; another dtype than the layer's.
         """
         array = self._checked(x)
-        return self._affine(array), LinearTrace(array.copy() if array.flags.writeable else array)
+        kept = memory.empty(array.shape, self.dtype)
+        kept[...] = array
+        return self._affine(kept), LinearTrace(kept, self.params["weight"].copy())
 
     def backward(self, trace: LinearTrace, dy: ArrayLike, grads: Parameters | None = None) -> LinearBackward:
         """Return dL/dx and add dL/dW, dL/db, summed over all leading axes, to `grads`.
@@ -154,12 +157,13 @@ class Linear:
         where = "Linear.backward"
         if not isinstance(trace, LinearTrace):
             raise DTypeError(f"{where}: trace must be the second result of forward; got {type(trace).__name__}")
+        arguments.shaped(where, "the weight in trace", trace.weight, "(out, in)", self.params.shapes["weight"])
         gradient = arguments.array_of(where, "dy", dy, self.dtype)
         arguments.shaped(where, "dy", gradient, "(..., out_features)", (*trace.x.shape[:-1], self.out_features))
         grads = arguments.gradients(where, grads, self.params)
         dy_rows = gradient.reshape(-1, self.out_features)
         dx = memory.empty(trace.x.shape, self.dtype)
-        np.dot(dy_rows, self.params["weight"], out=dx.reshape(-1, self.in_features))
+        np.dot(dy_rows, trace.weight, out=dx.reshape(-1, self.in_features))
         grads["weight"][...] += dy_rows.T.dot(trace.x.reshape(-1, self.in_features))
         if self.bias:
             grads["bias"][...] += np.ones(len(dy_rows), self.dtype).dot(dy_rows)

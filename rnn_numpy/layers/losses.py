@@ -124,7 +124,8 @@ def cross_entropy_loss(logits: ArrayLike, targets: ArrayLike, mask: ArrayLike | 
     count = _count(where, len(rows))
     if classes.min() < 0 or classes.max() >= V:
         raise OptionError(f"{where}: targets must be in [0, V) = [0, {V}); got {classes.min()} to {classes.max()}")
-    rows = rows - rows.real.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # the difference of two huge logits may be -inf, whose exponential is a good 0
+        rows = rows - rows.real.max(axis=-1, keepdims=True)
     p = np.exp(rows)
     total = p.sum(axis=-1, keepdims=True)
     p /= total

@@ -41,11 +41,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.core.trace import LayerTrace, Step, Trace
-from rnn_numpy.errors import DTypeError, OptionError, ShapeError
+from rnn_numpy.core.trace import GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.errors import DTypeError, ShapeError
 from rnn_numpy.layers.timeline import Plan, Timeline
 
 Array = NDArray[Any]
+Loop = Iterator[tuple[LayerTrace, int, GradientPass]]
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class BackwardSteps(Iterator[Step]):
         untouched.
     """
 
-    def __init__(self, loop: Iterator[tuple[LayerTrace, int]], results: list[BackwardResult]) -> None:
+    def __init__(self, loop: Loop, results: list[BackwardResult]) -> None:
         self._loop = loop
         self._results = results
         self._step: Step | None = None
@@ -155,7 +156,6 @@ class Context:
     plan: Plan
     unbatched: bool
     signature: tuple[Any, ...]
-    fingerprint: bytes
     factors: list[Array] | None = None
 
 
@@ -310,8 +310,8 @@ class Recurrent:
         Parameters
         ----------
         trace : Trace
-            From `forward` of this layer, with the parameters as they still are. It may be used several times; it keeps
-            the gradients of the latest pass.
+            From `forward` of this layer. It may be used several times, also after the parameters have changed: it holds
+            those of the forward pass. It keeps the gradients of the latest backward pass.
         doutput : ndarray, like output, or None
             dL/doutput; what it holds past the end of a sequence is ignored. None stands for zeros.
         dh_n : ndarray, like h_n, optional
@@ -328,14 +328,12 @@ class Recurrent:
         ------
         ShapeError, DTypeError
             A gradient does not have the shape or dtype of what it is the gradient of; the trace is another layer's.
-        OptionError
-            The parameters have changed since `forward`.
 
         Notes
         -----
         Cost: twice the products of the forward pass.
         """
-        loop, results = self._start_backward(trace, doutput, dh_n, grads)
+        loop, results = self._start_backward(trace, doutput, dh_n, grads, copied=False)
         for _ in loop:
             pass
         return results[0]
@@ -345,7 +343,8 @@ class Recurrent:
     ) -> BackwardSteps:
         """Back-propagate through time one step at a time, newest step first.
 
-        Arguments and errors are those of `backward`, which runs this very loop.
+        Arguments and errors are those of `backward`, which runs this very loop. `doutput` and `dh_n` are copied at
+        once.
 
         Returns
         -------
@@ -366,17 +365,19 @@ class Recurrent:
         >>> steps.result.dx.shape
         (4, 1, 2)
         """
-        return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads))
+        return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, copied=True))
 
     def _start_backward(
-        self, trace: Trace, doutput: ArrayLike | None, dh_n: Any, grads: Parameters | None
-    ) -> tuple[Iterator[tuple[LayerTrace, int]], list[BackwardResult]]:
+        self, trace: Trace, doutput: ArrayLike | None, dh_n: Any, grads: Parameters | None, copied: bool
+    ) -> tuple[Loop, list[BackwardResult]]:
         """Check the arguments; return the loop, not yet begun, and the list to which it will append its result."""
         where = f"{type(self).__name__}.backward"
         context = self._context(where, trace)
         grads = arguments.gradients(where, grads, self.params)
         top = self._gradient_in(where, doutput, context)
         dfinals = self._states_in(where, "dh_n", dh_n, context)
+        if copied:
+            top, dfinals = copy.deepcopy((top, dfinals))
         results: list[BackwardResult] = []
         return self._bptt(trace, top, dfinals, grads, results), results
 
@@ -394,6 +395,8 @@ class Recurrent:
         check_finite: bool,
     ) -> tuple[Array, Any, Trace]:
         where = f"{type(self).__name__}.forward"
+        arguments.flag(where, "training", training)
+        arguments.flag(where, "check_finite", check_finite)
         context, signal = self._inputs(where, x, lengths, copied=record)
         plan = context.plan
         states_0 = self._states_in(where, "h_0", h_0, context)
@@ -449,6 +452,8 @@ class Recurrent:
             a = plan.new(plan.T, self.cell.gates * self.hidden_size, self.dtype)
         plan.product(x, weights["weight_ih"].T, a, weights["bias_ih"] + weights["bias_hh"] if self.bias else None)
         run.arrays = {"x": x, "a": a, **states}
+        if record:
+            run.weights = {"W_ih": weights["weight_ih"].copy(), "W_hh": weights["weight_hh"].copy()}
         step_forward = self.cell.step_forward
         constants = {"W_hh": _laid_out(weights["weight_hh"], plan.N, used_transposed=True)}
         steps = zip(*timeline.columns(step_forward, run.arrays, constants, False), strict=False)
@@ -463,7 +468,7 @@ class Recurrent:
         dfinals: Sequence[Array | None],
         grads: Parameters,
         results: list[BackwardResult],
-    ) -> Iterator[tuple[LayerTrace, int]]:
+    ) -> Loop:
         """The whole backward pass; yields once per layer, direction and step, and appends its result at the end."""
         context: Context = trace.context
         plan = context.plan
@@ -471,7 +476,7 @@ class Recurrent:
         initial = tuple(np.empty((len(trace.runs), plan.N, self.hidden_size), self.dtype) for _ in self.cell.states)
         dx: Array | None = None
         for run in trace.runs.values():
-            run.gradients = {}
+            run.latest = GradientPass({})
         for directions in reversed(self._layers):
             if dx is not None:
                 # The input of the layer above was this layer's output, times the dropout factors.
@@ -479,20 +484,19 @@ class Recurrent:
             dx = None
             for direction in directions:
                 run, timeline = trace.runs[direction.name], Timeline(plan, direction.reverse)
-                weights = self._weights(self.params, direction)
                 from_loss = None if doutput is None else doutput[:, :, direction.columns]
                 from_final = [None if dfinal is None else dfinal[direction.row] for dfinal in dfinals]
-                run.gradients = self._new_gradients(timeline, plan, from_loss, from_final)
-                recorded = arrays[direction.name] = {**run.arrays, **run.gradients}
-                run.reached = -1 if direction.reverse else timeline.span
-                for t in self._run_backward(timeline, plan, recorded, weights["weight_hh"]):
-                    run.reached = t
-                    yield run, t
-                run.reached = None
+                gradients = run.latest = GradientPass(self._new_gradients(timeline, plan, from_loss, from_final))
+                recorded = arrays[direction.name] = {**run.arrays, **gradients.arrays}
+                gradients.reached = -1 if direction.reverse else timeline.span
+                for t in self._run_backward(timeline, plan, recorded, run.weights["W_hh"]):
+                    gradients.reached = t
+                    yield run, t, gradients
+                gradients.reached = None
                 for dstate_0, state in zip(initial, self.cell.states, strict=True):
                     dstate_0[direction.row] = recorded["d" + state][timeline.entry]
                 dx_run = plan.new(plan.T, run.arrays["x"].shape[2], self.dtype)
-                plan.product(recorded["da"], weights["weight_ih"], dx_run)  # B0
+                plan.product(recorded["da"], run.weights["W_ih"], dx_run)  # B0
                 dx = dx_run if dx is None else dx + dx_run
         for direction in itertools.chain(*self._layers):
             timeline = Timeline(plan, direction.reverse)
@@ -599,12 +603,14 @@ class Recurrent:
         if T == 0:
             raise ShapeError(f"{where}: x must have at least one step, T >= 1; got shape {array.shape} with T = 0")
         plan = Plan(T, N, arguments.sequence_lengths(where, lengths, T, N))
+        if plan.sort is None and not copied:
+            # As forward's copy is; another memory order can take another route through the matrix product.
+            signal = np.ascontiguousarray(signal)
         if plan.sort is None and copied:
             copied_signal = memory.empty(signal.shape, self.dtype)
             copied_signal[...] = signal
             signal = copied_signal
-        fingerprint = self.params.fingerprint() if copied else b""
-        return Context(plan, unbatched, self._signature(), fingerprint), plan.sorted(signal, 1)
+        return Context(plan, unbatched, self._signature()), plan.sorted(signal, 1)
 
     def _states_in(self, where: str, name: str, value: Any, context: Context) -> list[Array | None]:
         """Check initial states or gradients of final ones; return one (layers * directions, N, H) per state, or None
@@ -667,11 +673,6 @@ class Recurrent:
         context: Context = trace.context
         if context.signature != self._signature():
             raise ShapeError(f"{where}: trace was recorded by a layer with other options, not by this {self!r}")
-        if context.fingerprint != self.params.fingerprint():
-            raise OptionError(
-                f"{where}: the parameters have changed since forward recorded the trace, so its gradient would be that "
-                "of no function; run backward before the optimiser's step, or forward again after it"
-            )
         return context
 
     def _gradient_in(self, where: str, doutput: ArrayLike | None, context: Context) -> Array | None:

@@ -124,8 +124,9 @@ def tanh_step_partials(h_t: Array, da_t: Array) -> None:
 
 
 def relu_step_partials(h_t: Array, da_t: Array) -> None:
-    """The factor of B2 that needs no gradient, phi'(a_t) = 1 where h_t > 0, else 0, into da_t."""
-    np.greater(h_t.real, 0, out=da_t, casting="unsafe")
+    """The factor of B2 that needs no gradient, phi'(a_t) = 0 where h_t <= 0, else 1 (also at NaN), into da_t."""
+    np.less_equal(h_t.real, 0, out=da_t, casting="unsafe")
+    np.subtract(1, da_t, out=da_t)
 
 
 def rnn_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_prev: Array) -> None:
@@ -146,14 +147,14 @@ def rnn_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_prev: Array) -> 
 
 
 def relu(a: Array, out: Array) -> None:
-    """Write max(a, 0) into out, element by element; of complex numbers, those with a positive real part.
+    """Write max(a, 0) into out, element by element; of complex numbers, 0 where the real part is not positive.
 
     NumPy orders complex numbers by their real, then by their imaginary part, so that its maximum gives a derivative of
     1 at a = 0, where torch's and ours is 0.
     """
     zero = ZERO.get(a.dtype)
     if zero is None:
-        np.copyto(out, np.where(a.real > 0, a, 0))
+        np.copyto(out, np.where(a.real <= 0, 0, a))
     else:
         np.maximum(a, zero, out=out)
 

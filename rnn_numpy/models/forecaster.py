@@ -69,7 +69,7 @@ class Forecaster:
         dtype: DTypeLike = np.float64,
         rng: np.random.Generator | int | None = None,
     ) -> None:
-        if cell not in CELLS:
+        if not isinstance(cell, str) or cell not in CELLS:
             raise OptionError(f"Forecaster: cell must be one of {', '.join(CELLS)}; got {cell!r}")
         rng = arguments.generator("Forecaster", rng)
         self.rnn = RNN(input_size, hidden_size, num_layers, CELLS[cell], dtype=dtype, rng=rng)
@@ -117,15 +117,20 @@ class Forecaster:
 
     def astype(self, dtype: DTypeLike) -> Self:
         """Return a twin of this model with its parameters converted to `dtype`."""
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
         twin.rnn, twin.readout = self.rnn.astype(dtype), self.readout.astype(dtype)
         twin._join()
         return twin
 
+    def __copy__(self) -> Self:
+        # A shallow copy would share layers, whose parameters can be views of one joint vector only.
+        return copy.deepcopy(self)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copies and pickles bring the vectors apart; the layers must see what an optimiser does to the joint one.
+        # Copies and pickles bring the vectors apart. The layers join the copy of the joint vector, which is also the
+        # one that an optimiser copied along with the model holds.
         self.__dict__.update(state)
-        self._join()
+        self.params.adopt({"rnn": self.rnn.params, "readout": self.readout.params})
 
     def __repr__(self) -> str:
         return f"Forecaster({self.rnn!r}, {self.readout!r})"

@@ -24,7 +24,7 @@ class ClipResult:
     Attributes
     ----------
     norm : float
-        Euclidean norm of all gradients before.
+        Euclidean norm of all gradients before; infinite if that is too large for a float, as with entries of 1e308.
     factor : float
         Norm after, divided by norm before; 1 where nothing was done.
     engaged : bool
@@ -71,7 +71,13 @@ def clip_grad_norm(grads: Parameters, max_norm: float) -> ClipResult:
     if norm <= limit:
         return ClipResult(norm, 1.0, False)
     factor = limit / norm
-    grads.flat *= factor
+    if factor < np.finfo(grads.dtype).tiny:
+        # The factor is too small for a number of this precision, or the norm too large: scale in two steps.
+        largest = grads.dtype.type(np.max(np.abs(grads.flat)))
+        grads.flat /= largest
+        grads.flat *= limit / float(np.linalg.norm(grads.flat))
+    else:
+        grads.flat *= factor
     return ClipResult(norm, factor, True)
 
 
@@ -107,6 +113,7 @@ def clip_grad_value(grads: Parameters, clip_value: float) -> ClipResult:
     norm = _norm("clip_grad_value", grads)
     if np.iscomplexobj(grads.flat):
         raise DTypeError("clip_grad_value: grads must be real; complex numbers have no order to clip by")
+    limit = min(limit, float(np.finfo(grads.dtype).max))
     if not np.any(np.abs(grads.flat) > limit):
         return ClipResult(norm, 1.0, False)
     np.clip(grads.flat, -limit, limit, out=grads.flat)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.errors import DTypeError
 
 
 class SGD:
@@ -38,6 +39,8 @@ class SGD:
     """
 
     def __init__(self, params: Parameters, lr: float, momentum: float = 0.0) -> None:
+        if not isinstance(params, Parameters):
+            raise DTypeError(f"SGD: params must be Parameters, such as layer.params; got {type(params).__name__}")
         self.params = params
         self.lr = arguments.positive_number("SGD", "lr", lr)
         self.momentum = arguments.probability("SGD", "momentum", momentum)
@@ -56,6 +59,8 @@ class SGD:
         ShapeError, DTypeError
             They are not.
         """
+        if not isinstance(grads, Parameters):
+            raise DTypeError(f"SGD.step: grads must be Parameters, as backward returns; got {type(grads).__name__}")
         arguments.gradients("SGD.step", grads, self.params)
         self._velocity.flat *= self.momentum
         self._velocity.flat += grads.flat
