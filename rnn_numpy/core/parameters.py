@@ -146,7 +146,7 @@ class Parameters(Mapping[str, Array]):
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of all arrays."""
-        return self.flat.dtype
+        return self._flat.dtype
 
     def zeros_like(self) -> Parameters:
         """Return a second instance of the same structure, all zeros: a place for gradients."""

@@ -1,0 +1,223 @@
+"""The process in which one contender runs, and the parent's handle on it.
+
+They talk in lines of JSON over pipes. A worker waits in a blocking read; before it answers it makes sure that its
+library's threads have stopped spinning, so that the next worker finds the cores free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+import numpy as np
+
+from benchmarks.cases import Case
+from benchmarks.contenders import CONTENDERS, Contender
+
+ROOT = Path(__file__).resolve().parents[1]
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+QUIET_SLEEP = 0.005  # seconds between two looks at the process's CPU time
+QUIET_SHARE = 0.05  # of that time; a spinning thread has used up about all of it
+QUIET_LIMIT = 1.0  # seconds; OpenBLAS's threads spin for some hundredths
+
+
+class WorkerError(RuntimeError):
+    """A worker died or reported an exception."""
+
+
+class Worker:
+    """A contender in a process of its own.
+
+    Parameters
+    ----------
+    name : str
+        A key of `CONTENDERS`.
+    threads : int
+        For BLAS and OpenMP; set in the process's environment, before its libraries are loaded.
+
+    Raises
+    ------
+    WorkerError
+        The contender cannot be made (its library is missing); also from every request that fails.
+    """
+
+    def __init__(self, name: str, threads: int) -> None:
+        self.name = name
+        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", name],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            self.environment: dict[str, Any] = self.ask("environment")
+        except WorkerError:
+            self.close()
+            raise
+
+    def ask(self, request: str, **arguments: Any) -> Any:
+        """Send a request, wait for its answer and return that."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise WorkerError(f"worker {self.name} has no pipes")
+        try:
+            stdin.write(json.dumps({"request": request, **arguments}) + "\n")
+            stdin.flush()
+            line = stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise WorkerError(f"worker {self.name} ended with exit code {self._process.wait()} at {request!r}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(f"worker {self.name} at {request!r}: {answer['error']}")
+        return answer["result"]
+
+    def close(self) -> None:
+        """End the process."""
+        process = self._process
+        if process.stdin is not None:
+            process.stdin.close()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Server:
+    """The worker's side: one method per request."""
+
+    def __init__(self, contender: Contender) -> None:
+        self.contender = contender
+
+    def environment(self) -> dict[str, Any]:
+        """Return the contender's versions and thread counts, and the thread variables that it found."""
+        variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+        return {**self.contender.environment(), "variables": variables}
+
+    def load(self, case: dict[str, Any]) -> float:
+        """Load a case, warm up, and return an estimate of a step's seconds."""
+        self.contender.load(Case.from_json(case))
+        self.contender.step()
+        times: list[int] = []
+        while len(times) < 3 or (sum(times) < 5e7 and len(times) < 50):
+            times += self._times(1)
+        quiet()
+        return min(times) / 1e9
+
+    def results(self, path: str, silent: list[int]) -> None:
+        """Save what a step computes as an .npz file."""
+        np.savez(path, **self.contender.results(silent))  # type: ignore[arg-type]  # stub takes **kwds for a flag
+        quiet()
+
+    def block(self, repeats: int) -> dict[str, Any]:
+        """Return the nanoseconds of `repeats` steps and the CPU seconds that this took all in all.
+
+        One more step, before them, fills the caches again.
+        """
+        began = time.process_time()
+        self.contender.step()
+        times = self._times(repeats)
+        quiet()
+        return {"times": times, "cpu": time.process_time() - began}
+
+    def peak(self, case: dict[str, Any]) -> int | None:
+        """Return by how many bytes resident memory rises in a case's first step; None where it cannot be told."""
+        first = Case.from_json(case)
+        # A tiny net first: what libraries allocate once and for all is not the step's.
+        self.contender.load(Case(first.cell, (2, 2, 4, 4), first.dtype))
+        self.contender.step()
+        self.contender.load(first)
+        _trim()
+        before = _resident("VmRSS", reset=True)
+        self.contender.step()
+        after = _resident("VmHWM")
+        return None if before is None or after is None else after - before
+
+    def _times(self, repeats: int) -> list[int]:
+        step, clock = self.contender.step, time.perf_counter_ns
+        times = []
+        for _ in range(repeats):
+            start = clock()
+            step()
+            times.append(clock() - start)
+        return times
+
+
+def quiet() -> float:
+    """Wait until this process uses no CPU; return the seconds waited."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < QUIET_LIMIT:
+        used, began = time.process_time(), time.perf_counter()
+        time.sleep(QUIET_SLEEP)
+        if time.process_time() - used < QUIET_SHARE * (time.perf_counter() - began):
+            break
+    return time.perf_counter() - start
+
+
+def serve(name: str, requests: TextIO, answers: TextIO) -> None:
+    """Answer requests until there are no more. Exceptions go to the parent as one line."""
+    server: Server | None = None
+    for line in requests:
+        arguments = json.loads(line)
+        try:
+            server = server or Server(CONTENDERS[name]())
+            result = getattr(server, arguments.pop("request"))(**arguments)
+            answer = {"result": result}
+        except Exception as error:  # whatever a contender's library raises, the parent is to say it
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _trim() -> None:
+    """Give memory that was freed but kept back to the system, where the C library can: it would hide what is new."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident(field: str, reset: bool = False) -> int | None:
+    """Return a field of /proc/self/status in bytes; `reset` first sets the peak (VmHWM) to the present size."""
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one worker: `python -m benchmarks.worker NAME`."""
+    (name,) = sys.argv[1:] if arguments is None else arguments
+    # What a library prints, from Python or from C, must not end up between the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(name, sys.stdin, answers)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
