@@ -296,7 +296,7 @@ class Recurrent:
         Notes
         -----
         Cost: 2 T N G H (D + H) multiplications and additions per direction of the first layer. The trace keeps
-        T N (D + (G + 1) H) numbers for it (G = 1 gates for RNN).
+        T N (D + (G + 1) H) numbers for it (G = 1 gates for RNN), and copies of its weights.
         """
         return self._forward(
             x, h_0, lengths, training=training, masks=dropout_masks, record=True, check_finite=check_finite
