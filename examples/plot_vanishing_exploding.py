@@ -94,13 +94,17 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 figure, ax = plt.subplots(figsize=(8, 5), layout="constrained")
-colours = ["#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"]  # Okabe and Ito: safe for colour-blind readers
+# Dark enough for the labels as well, and told apart by colour-blind readers.
+colours = ["#0072B2", "#000000", "#117733", "#AA4499", "#D55E00"]
 styles = [":", "-.", "--", (0, (8, 2)), "-"]
 for gain, colour, style in zip(gains, colours, styles, strict=True):
     ax.semilogy(curves[gain], color=colour, linestyle=style, linewidth=2)
     ax.annotate(f"gain {gain}", (T, curves[gain][-1]), (6, 0), textcoords="offset points", color=colour, va="center")
 ax.axhline(curves[gains[0]][0], color="0.7", linewidth=0.8, zorder=0)
 ax.set_xlim(0, T)
+lowest = math.floor(math.log10(min(curve.min() for curve in curves.values())) / 10) * 10
+ax.set_yticks([10.0**exponent for exponent in range(lowest, 11, 10)])
+ax.minorticks_off()
 ax.set_xlabel("lag: steps back in time from the loss")
 ax.set_ylabel("norm of dL/dh  (geometric mean of the windows)")
 ax.set_title("A gradient on its way back through time: tanh networks that read an EEG")

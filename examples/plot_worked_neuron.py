@@ -142,11 +142,12 @@ def print_table(name, terms):
 
     Adding 0.0 turns the -0.0 of a product with h_init into 0.0.
     """
-    print(f"\nG(t, k) for {name}      k = 0       k = 1       k = 2         sum")
+    heads = "".join(f"{head:>12}" for head in ("k = 0", "k = 1", "k = 2", "sum"))
+    print(f"\n{'G(t, k) for ' + name:<21}{heads}")
     for t, row in enumerate(terms):
         cells = "".join(f"{term + 0.0:12.6f}" for term in row) + " " * 12 * (3 - len(row))
         print(f"  loss of step t = {t} {cells}{sum(row) + 0.0:12.6f}")
-    print(f"  {'all':<54} {sum(map(sum, terms)):11.6f}")
+    print(f"  {'all':<55}{sum(map(sum, terms)):12.6f}")
 
 
 print_table("W", terms_W)

@@ -64,8 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prog = "rnn-numpy"
     try:
-        arguments = _parser().parse_args(argv)
+        arguments, unknown = _parser().parse_known_args(argv)
         prog = f"rnn-numpy {arguments.command}"
+        if unknown:
+            raise _BadInputError(f"unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
+        if sys.stdout is None:
+            raise _BadInputError("standard output is closed; there is nowhere to print the report")
         _print(arguments.run(arguments))
     except SystemExit as request:  # argparse: after --help, --version or a usage error
         return request.code if isinstance(request.code, int) else 0
@@ -88,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _complain(prog: str, message: str) -> None:
     line = " ".join(message.split())
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, AttributeError):  # AttributeError: stderr is closed, and thus None
         sys.stderr.write(f"{prog}: {line}\n")
 
 
@@ -134,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         "eeg",
         "SERIES",
     )
-    add("--columns", "channels to use, by name or by number from 1", "all", "C", nargs="+")
+    add("--columns", "channels to use, by name or by number from 1, or all of them: all", "all", "C", nargs="+")
     add("--cells", f"any of {', '.join(CELLS)}", tuple(defaults.cells), "CELL", nargs="+", choices=tuple(CELLS))
     add(
         "--gain",
@@ -159,9 +163,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--lr", "learning rate of gradient descent with momentum 0.9", defaults.lr, "RATE", type=_positive_number)
     add("--clip", "clip the norm of all gradients together to this", defaults.clip, "NORM", type=_positive_number)
     add("--seed", "of all random draws", defaults.seed, "S", type=_whole_number)
-    add("--out", "figure to write: .png, .pdf or .svg", Path("gradflow.png"), "FILE", type=Path)
-    add("--json", "write all numbers here", None, "FILE", type=Path)
+    add("--out", "figure to write: .png, .pdf or .svg", Path("gradflow.png"), "FILE", type=_file)
+    add("--json", "write all numbers here", None, "FILE", type=_file)
     return parser
+
+
+def _file(text: str) -> Path:
+    if text in ("", "-"):
+        raise argparse.ArgumentTypeError(f"must be the name of a file; got {text!r}")
+    return Path(text)
 
 
 def _positive_int(text: str) -> int:
@@ -220,7 +230,8 @@ def _gradflow(arguments: argparse.Namespace) -> str:
         seed=arguments.seed,
     )
     task = ForecastTask.of(
-        load_series(arguments.data, None if arguments.columns == "all" else arguments.columns), options.length
+        load_series(arguments.data, None if arguments.columns in ("all", ["all"]) else arguments.columns),
+        options.length,
     )
     # Large products are the ones that gain from more threads.
     threads = one_blas_thread() if options.hidden <= 256 else contextlib.nullcontext()

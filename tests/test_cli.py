@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import rnn_numpy.__main__
 import rnn_numpy.cli
 from rnn_numpy.cli import main
 
@@ -132,7 +133,8 @@ def test_a_diverging_network_is_a_row(here: Path, capsys: pytest.CaptureFixture[
     assert main(["gradflow", *SMALL, *wild]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert "training ended early" in out and "exploding" in out
+    assert "training ended early" in out and "training diverged" in out
+    assert "After 1 training step (" in out
     strict((here / "n.json").read_text())
 
 
@@ -148,6 +150,11 @@ def test_existing_results_are_replaced_and_keep_ordinary_permissions(here: Path)
     assert (here / "link.json").is_symlink() and strict((here / "real.json").read_text())
     assert (here / "gradflow.png").stat().st_mode & 0o777 == 0o640
     assert {path.name for path in here.iterdir()} == {"gradflow.png", "real.json", "link.json"}
+
+
+def test_all_columns_can_be_asked_for(here: Path) -> None:
+    assert main(["gradflow", *SMALL, "--train-steps", "0", "--columns", "all", "--json", "n.json"]) == 0
+    assert json.loads((here / "n.json").read_text())["data"]["channels"] == ["EEG 1", "EEG 2", "EEG 3", "EEG 4"]
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,8 +176,11 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("--data none.csv", "none.csv: No such file or directory"),
         ("--data none.npy", "none.npy: No such file or directory"),
         ("--data ecg", "ecg: neither one of eeg, stocks, membrane nor a file that ends in .csv or .npy"),
-        ("--data text.csv", "text.csv: row 3, column 2 (\"temp\"): 'warm' is not a number"),
-        ("--data gap.csv", 'gap.csv: row 2, column 1 ("a"): missing value; fill or leave out such rows first'),
+        ("--data text.csv", "text.csv: row 3, column 2 (\"temp\"): 'warm' is not a number; {choose}"),
+        (
+            "--data gap.csv",
+            'gap.csv: row 2, column 1 ("a"): missing value; fill or leave out such rows first, or {choose}',
+        ),
         ("--data nan.npy", "nan.npy: row 2, column 1: nan is not a finite number"),
         (
             "--data short.csv",
@@ -206,7 +216,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     np.save(here / "nan.npy", np.array([1.0, np.nan]))
     before = {path.name for path in here.iterdir()}
     line = failure(capsys, *arguments.split())
-    expected = message.format(here=here)
+    expected = message.format(here=here, choose="choose columns with columns= (on the command line, --columns)")
     assert line == expected or (expected.endswith(": ") and line.startswith(expected))
     assert {path.name for path in here.iterdir()} == before
     assert (here / "text.csv").read_text() == "a,temp\n1,2\n3,warm\n"
@@ -231,7 +241,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ("--train-steps -1", "argument --train-steps: must be a whole number of at least 0; got '-1'"),
         ("--seed -3", "argument --seed: must be a whole number of at least 0; got '-3'"),
         ("--gain", "argument --gain: expected at least one argument"),
-        ("--len 5", "unrecognized arguments: --len 5"),
+        ("--len 5", "unrecognized arguments: --len 5 (see rnn-numpy gradflow --help)"),
+        ("--json -", "argument --json: must be the name of a file; got '-'"),
+        ("--out -", "argument --out: must be the name of a file; got '-'"),
+        ("--out=", "argument --out: must be the name of a file; got ''"),
     ],
 )
 def test_bad_options_are_one_line(capsys: pytest.CaptureFixture[str], arguments: str, message: str) -> None:
@@ -342,6 +355,34 @@ def test_full_device(tmp_path: Path) -> None:
         done = subprocess.run(command(), cwd=tmp_path, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr == b"rnn-numpy gradflow: standard output: No space left on device\n"
+
+
+def test_closed_output(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command()], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"rnn-numpy gradflow: standard output is closed; there is nowhere to print the report\n"
+    assert list(tmp_path.iterdir()) == []
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *command("--gain", "0")], cwd=tmp_path, env=ENVIRONMENT, stdout=-1
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_interrupt_while_the_command_is_imported(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupt:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "rnn_numpy.cli":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "rnn_numpy.cli")
+    monkeypatch.delattr(rnn_numpy, "cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupt(), *sys.meta_path])
+    assert rnn_numpy.__main__.main() == 130
+    assert capsys.readouterr() == ("", "rnn-numpy: interrupted\n")
 
 
 def test_interrupt_and_progress_on_a_terminal(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from rnn_numpy.lab import (
     run_gradflow,
     set_recurrent_weights,
 )
+from rnn_numpy.lab.gradient_flow import gain_texts
 from rnn_numpy.tasks import ForecastTask, Series, load_bundled
 
 Array = NDArray[Any]
@@ -203,6 +204,36 @@ def test_verdict(slopes: tuple[float, ...], independent: float, verdict: str) ->
     assert GradientFlow(norms, independent).verdict == verdict
 
 
+def test_verdict_looks_at_the_change_as_well_as_at_the_slope() -> None:
+    # The norm changes 20-fold at once and then no more: a slope alone would call that steady.
+    lag = np.arange(101.0)[:, None]
+    for factor, slope, verdict in (
+        (20.0, 0.01, "exploding"),
+        (2.0, 0.01, "steady"),
+        (0.05, -0.01, "vanishing"),
+        (0.05, 0.005, "vanishing"),  # although from then on it grows a little
+    ):
+        norms = np.where(lag > 0, factor * np.exp(slope * lag), 1.0) * np.ones(2)
+        flow = GradientFlow(norms, 2.0)
+        assert flow.change is not None
+        np.testing.assert_allclose(flow.change, math.log(factor) + 100 * slope, rtol=1e-12)
+        assert flow.verdict == verdict
+        agree = flow.slope is not None and flow.slope * flow.change > 0
+        assert (flow.half_life is not None) == (verdict != "steady" and agree)
+
+
+def test_change_of_a_gradient_that_ends() -> None:
+    assert flow_of([1.0, 0.0]).change is None
+    assert flow_of([1.0, np.inf]).change is None
+
+
+def test_gains_that_look_alike_get_more_digits() -> None:
+    assert gain_texts([1.0, 1.00001]) == {1.0: "1", 1.00001: "1.00001"}
+    assert gain_texts([1.0, 1.00001], 4) == {1.0: "1", 1.00001: "1.00001"}
+    assert gain_texts([1.0, 1.0 + 2**-52]) == {1.0: "1", 1.0 + 2**-52: "1.0000000000000002"}
+    assert gain_texts([0.3, 0.1 + 0.2]) == {0.3: "0.29999999999999999", 0.1 + 0.2: "0.30000000000000004"}
+
+
 def test_steady_slope_of_exactly_zero_has_no_half_life() -> None:
     assert flow_of([1.0, 1.0, 1.0]).half_life is None
 
@@ -233,7 +264,7 @@ def test_overflow_is_an_explosion(bad: float) -> None:
     assert (flow.overflowed, flow.vanished, flow.verdict) == (1, 0, "exploding")
     assert flow.typical[2] == np.inf
     everything = flow_of([bad, bad], [bad, bad])
-    assert (everything.slope, everything.verdict) == (None, "exploding")
+    assert (everything.slope, everything.verdict) == (None, "diverged")
 
 
 def test_norms_of_numbers_whose_squares_leave_the_float_range() -> None:
@@ -280,7 +311,7 @@ def test_dead_relu_units_stop_the_gradient() -> None:
 )
 def test_any_norms_give_a_verdict_and_strict_json(windows: list[list[float]], independent: float) -> None:
     flow = GradientFlow(np.array(windows).T, independent)
-    assert flow.verdict in ("vanishing", "steady", "exploding")
+    assert flow.verdict in ("vanishing", "steady", "exploding", "diverged")
     assert not np.isnan(flow.typical).any()
     again = json.loads(json.dumps(flow.to_dict(), allow_nan=False))
     assert again["windows"] == len(windows)
@@ -407,7 +438,8 @@ def test_divergence_is_a_row_and_not_a_crash() -> None:
     assert network.training is not None and network.after is not None
     assert network.training.stopped == "when the gradient of step 2 was no longer finite"
     assert network.training.steps == 1
-    assert network.after.verdict == "exploding"
+    assert network.after.verdict == "diverged"
+    assert result.training_length == "1 training step"
     data = json.loads(json.dumps(result.to_dict(), allow_nan=False))["networks"][0]
     assert data["after"]["loss"] is None
     assert data["training"]["losses"][-1] is None

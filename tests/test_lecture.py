@@ -1,6 +1,11 @@
 """The lecture's numbers: its worked neuron, the double sum of BPTT, and the exercise of naming every size."""
 
 import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,3 +215,19 @@ def test_sizes_of_the_exercise_are_those_of_torch(case):
     output, h_n = layer(torch.zeros(arrays["x"]), torch.zeros(arrays["h"]))
     assert tuple(output.shape) == arrays["output"]
     assert tuple(h_n.shape) == arrays["h"]
+
+
+def test_heads_of_the_worked_examples_tables_stand_over_their_columns(tmp_path):
+    script = Path(__file__).parents[1] / "examples" / "plot_worked_neuron.py"
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[1]), "MPLBACKEND": "Agg"}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    lines = done.stdout.splitlines()
+    tables = [lines[i : i + 5] for i, line in enumerate(lines) if line.startswith("G(t, k) for ")]
+    assert len(tables) == 2
+    for heads, *rows in tables:
+        ends = [heads.index(head) + len(head) for head in ("k = 0", "k = 1", "k = 2", "sum")]
+        assert {len(row) for row in rows} == {ends[-1]}
+        numbers = [match.end() for match in re.finditer(r"-?\d\.\d{6}", rows[2])]
+        assert numbers == ends

@@ -106,6 +106,15 @@ def test_labels_neither_overlap_nor_leave_the_figure(gains: list[float], trained
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text.get_text()
 
 
+def test_leaders_of_labels_stay_outside_of_the_axes() -> None:
+    norms = np.array([1.0, 0.1, 0.01, 0.0, 0.0])[:, None]
+    ax = Figure().subplots()
+    plot_gradient_flow(ax, [GradientFlow(norms, 1.0), decay(0.0, 4)], ["rnn-relu"] * 2, [1.0, 1.00000001])
+    leaders = [line for line in ax.lines if line.get_transform() is ax.transAxes]
+    assert [list(line.get_xdata()) for line in leaders] == [[1.0, 1.04]] * 2
+    assert [text.get_text() for text in ax.texts] == ["rnn-relu 1 → 0", "rnn-relu 1.00000001"]
+
+
 def test_panels_share_their_limits_and_say_what_they_are() -> None:
     figure = gradient_flow_figure(result([0.5, 1.0]))
     before, after = figure.axes

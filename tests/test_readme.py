@@ -114,10 +114,16 @@ def test_the_commands_name_what_setup_cfg_defines():
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     asked = {extra for command in setup_commands() for extra in re.findall(r"\.\[(\w+)\]", command)}
     assert asked == set(config["options.extras_require"]) == {"lab", "test"}
-    assert "rnn-numpy = rnn_numpy.cli:main" in config["options.entry_points"]["console_scripts"].splitlines()
+    assert "rnn-numpy = rnn_numpy.__main__:main" in config["options.entry_points"]["console_scripts"].splitlines()
     # The engine's only dependency; and torch in the one version that the golden files come from.
     assert [line.split(">")[0] for line in config["options"]["install_requires"].split()] == ["numpy"]
     assert "torch==2.13.0" in config["options.extras_require"]["test"].split()
+
+
+def test_it_says_which_programs_the_commands_below_the_set_up_are():
+    set_up = README[README.index("## Set-up") : README.index("## Quick start")]
+    assert "`source .venv/bin/activate` is assumed" in set_up
+    assert README.count("second set-up") == README.count("`python -m benchmarks.") - 1  # one is in a comment
 
 
 def gradflow_commands():

@@ -78,8 +78,8 @@ def test_half_life_and_doubling_time() -> None:
     flat = " ".join(report.split())
     assert (
         "Before training, the gradient vanishes in rnn-tanh 0.5 (halves every 6.93 steps): inputs far back in time "
-        "hardly change the weights; it is steady in rnn-tanh 1: over 100 steps it changes by less than a factor of 10, "
-        "or by no more than differs between windows; it explodes in rnn-tanh 1.5 (doubles every 6.93 steps): a small "
+        "hardly change the weights; it is steady in rnn-tanh 1: from lag 0 to lag 100 it changes by less than a factor "
+        "of 10; it explodes in rnn-tanh 1.5 (doubles every 6.93 steps): a small "
         "change far back changes the loss a lot, and updates need clipping."
     ) in flat
     assert "Repeating the last value gives a loss of 0.500; 1 of 3 networks beats it (none is trained)." in flat
@@ -104,6 +104,42 @@ def test_clipping_and_training_are_told() -> None:
     assert "gives a loss of 0.500; the network does not beat it." in " ".join(never.split())
 
 
+def test_networks_that_clip_alike_are_all_named() -> None:
+    def network(gain: float, clipped: int) -> NetworkResult:
+        record = TrainingRecord([1.0] * 4, [2.0] * 4, clipped)
+        return NetworkResult("rnn-tanh", gain, decay(0.0), 1.0, decay(0.0), 1.0, record)
+
+    flat = " ".join(report_of(network(0.5, 3), network(1.0, 1), network(1.5, 3)).split())
+    assert "engaged most often in rnn-tanh 0.5 and rnn-tanh 1.5: in 75 % of their training steps." in flat
+    flat = " ".join(report_of(network(0.5, 3), network(1.0, 3)).split())
+    assert "Clipping to a norm of 1.00 engaged in 75 % of the training steps of each network." in flat
+
+
+def test_steady_says_why() -> None:
+    rates = np.array([-0.1, 0.02, 0.3])  # the mean, 0.073, is within two standard errors, of 0.12 each
+    uneven = GradientFlow(np.exp(rates * np.arange(101.0)[:, None]), 3.0)
+    report = report_of(NetworkResult("rnn-tanh", 1.0, decay(0.001), 1.0), NetworkResult("rnn-tanh", 1.5, uneven, 1.0))
+    assert [row.split()[9:11] for row in rows(report, "Before training")] == [["-", "steady"]] * 2
+    assert (
+        "Before training, the gradient is steady in rnn-tanh 1: from lag 0 to lag 100 it changes by less than a factor "
+        "of 10; it is steady, as far as can be told, in rnn-tanh 1.5: from lag 0 to lag 100 it changes by a factor of "
+        "10 or more, but its slope is within two standard errors of 0."
+    ) in " ".join(report.split())
+
+
+def test_counts_and_gains_are_told_apart() -> None:
+    record = TrainingRecord([1.0], [0.5], 0)
+    made = [NetworkResult("rnn-tanh", gain, decay(0.0), 1.0, decay(0.0), 1.0, record) for gain in (1.0, 1.00001)]
+    report = report_of(*made, length=1)
+    assert [row.split()[1] for row in rows(report, "Before training")] == ["1", "1.00001"]
+    assert [row.split()[1] for row in rows(report, "Training")] == ["1", "1.00001"]
+    flat = " ".join(report.split())
+    assert "is steady in rnn-tanh 1 and rnn-tanh 1.00001" in flat
+    assert "After 1 training step (loss of repeating the last value: 0.500)" in report.splitlines()  # in one line
+    assert "1 training steps" not in report
+    assert "in units of each channel's variance in the training part" in flat
+
+
 def test_what_cannot_be_measured_is_told() -> None:
     zeros = np.ones((101, 4))
     zeros[7:, :3] = 0.0
@@ -116,9 +152,14 @@ def test_what_cannot_be_measured_is_told() -> None:
     )
     row, burst = rows(report, "Before training")[0].split(), rows(report, "After")[0].split()
     assert row[2:7] == ["1.0e0", "1.0e0", "0", "0", "0"] and row[-2] == "vanishing"
-    assert burst[2:] == ["inf", "inf", "inf", "inf", "inf", "-", "-", "exploding", "-"]
+    assert burst[2:] == ["inf", "inf", "inf", "inf", "inf", "-", "-", "diverged", "-"]
     flat = " ".join(report.split())
     assert "rnn-relu 0.5 (in 3 of 4 windows, from lag 7 on in the median). Such a window counts up to that lag." in flat
+    assert (
+        "After training, nothing can be measured in rnn-relu 9: training diverged, and the gradient is not finite even "
+        "at the last step."
+    ) in flat
+    assert "After 0 training steps (loss" in report
     assert "Too large for a float, after training, the gradient or the states: rnn-relu 9 (in 4 of 4 windows)." in flat
     assert "* rnn-relu 9: training ended early, when the gradient of step 1 was no longer finite." in flat
     assert "no network has a finite loss." in flat

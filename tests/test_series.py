@@ -117,6 +117,11 @@ def test_csv_dialects(tmp_path: Path, text: str) -> None:
     np.testing.assert_array_equal(series.values, [[1.0, 2.0], [3.0, 4.5]])
 
 
+def test_separators_within_quotes_separate_nothing(tmp_path: Path) -> None:
+    series = read_csv(csv(tmp_path, '"a;m","b\tm"\n1,2\n'))
+    assert series.channels == ("a;m", "b\tm")
+
+
 def test_csv_without_header_and_with_one_column(tmp_path: Path) -> None:
     series = load_series(csv(tmp_path, "1\n-2.5\n+.5\n1e3\n"))
     assert series.channels == ("column 1",)
@@ -139,23 +144,43 @@ def test_csv_gives_back_every_float(tmp_path_factory: pytest.TempPathFactory, ro
     np.testing.assert_array_equal(read_csv(path).values, rows)
 
 
+CHOOSE = "; choose columns with columns= (on the command line, --columns)"
+OR_CHOOSE = ", or choose columns with columns= (on the command line, --columns)"
 BAD_CSV = {
-    "text": ("a,temp\n1,2\n3,warm\n", "row 3, column 2 (\"temp\"): 'warm' is not a number"),
-    "text-no-header": ("1,2\n3,warm\n", "row 2, column 2: 'warm' is not a number"),
+    "text": ("a,temp\n1,2\n3,warm\n", "row 3, column 2 (\"temp\"): 'warm' is not a number" + CHOOSE),
+    "text-no-header": ("1,2\n3,warm\n", "row 2, column 2: 'warm' is not a number" + CHOOSE),
     "date": (
         "date,x\n2020-01-01,1\n",
-        "row 2, column 1 (\"date\"): '2020-01-01' is not a number",
+        "row 2, column 1 (\"date\"): '2020-01-01' is not a number" + CHOOSE,
     ),
-    "comment-shifts-rows": ("# c\na,b\n1,x\n", "row 3, column 2 (\"b\"): 'x' is not a number"),
+    "comment-shifts-rows": ("# c\na,b\n1,x\n", "row 3, column 2 (\"b\"): 'x' is not a number" + CHOOSE),
     "long-text": ("a\n" + "y" * 60 + "\n", f"row 2, column 1 (\"a\"): '{'y' * 37}...' is not a number"),
     "underscore": ("a\n1_000\n", "row 2, column 1 (\"a\"): '1_000' is not a number"),
     "decimal-comma": (
         "a;b\n1,5;2\n",
         "row 2, column 1 (\"a\"): '1,5' is not a number; write numbers with a decimal point",
     ),
-    "empty-field": ("a,b\n1,\n", 'row 2, column 2 ("b"): missing value; fill or leave out such rows first'),
-    "nan": ("a,b\n1,NaN\n", 'row 2, column 2 ("b"): missing value (NaN); fill or leave out such rows first'),
-    "na-first-row": ("NA,NA\n1,2\n", "row 1, column 1: missing value (NA); fill or leave out such rows first"),
+    "decimal-comma-in-each-field": (
+        "a,m;b,m;c\n1,5;2,5;3,5\n",
+        "row 2, column 1 (\"a,m\"): '1,5' is not a number; write numbers with a decimal point",
+    ),
+    "decimal-comma-no-header": (
+        "7;1,5\n8;2,5\n",
+        "row 1, column 2: '1,5' is not a number; write numbers with a decimal point",
+    ),
+    "decimal-comma-tab": (
+        "1,5,5\t2\t3,5\n",
+        "row 1, column 1: '1,5,5' is not a number" + CHOOSE,
+    ),
+    "empty-field": ("a,b\n1,\n", 'row 2, column 2 ("b"): missing value; fill or leave out such rows first' + OR_CHOOSE),
+    "nan": (
+        "a,b\n1,NaN\n",
+        'row 2, column 2 ("b"): missing value (NaN); fill or leave out such rows first' + OR_CHOOSE,
+    ),
+    "na-first-row": (
+        "NA,NA\n1,2\n",
+        "row 1, column 1: missing value (NA); fill or leave out such rows first" + OR_CHOOSE,
+    ),
     "infinite": ("a,b\n1,-inf\n", 'row 2, column 2 ("b"): -inf is not a finite number'),
     "too-large": ("a\n1e999\n", 'row 2, column 1 ("a"): 1e999 is not a finite number'),
     "ragged": ("a,b\n1,2\n3\n", "row 3 has 1 field; row 1 has 2"),
@@ -273,6 +298,10 @@ def test_npy_that_is_none(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"data\.npy: not "):
             read_npy(path)
+    for damage in (b" ", b"\x00", b"(", b"'"):
+        path.write_bytes(whole.replace(b"}", damage))
+        with pytest.raises(DataError, match=r"data\.npy: not a complete \.npy file"):
+            read_npy(path)
     with path.open("wb") as file:
         np.savez(file, a=np.zeros(3))
     with pytest.raises(DataError, match="holds several arrays"):
@@ -388,3 +417,11 @@ def test_constant_channel(value: float) -> None:
 def test_bad_options_of_the_task(length: int, held_out: float, word: str) -> None:
     with pytest.raises(OptionError, match=f"ForecastTask.of: {word} must be"):
         ForecastTask.of(ramp(20), length, held_out)
+
+
+def test_long_doubles_beyond_float64_are_refused_without_a_warning(tmp_path: Path) -> None:
+    if np.finfo(np.longdouble).max <= np.finfo(np.float64).max:
+        pytest.skip("no long double on this machine")
+    path = npy(tmp_path, np.array([1.0, np.longdouble("1e400")]))
+    with pytest.raises(DataError, match="row 2, column 1: inf is not a finite number"):
+        read_npy(path)

@@ -29,14 +29,20 @@ How it is summed up
   which is the usual s^2/N where windows do not overlap, and the overlapping-batch-means estimate [1]_ where they do.
   There is none for m <= 1. It describes this network on other stretches of the same kind of data, not other draws of
   the network. With m of 3 or so it is itself only known to within a factor of about 2.
-- *Half-life*: ln 2 / |slope|, in steps; a doubling time where the slope is positive.
-- *Verdict*: "steady" where the slope is within two standard errors of 0, or the whole window changes the norm by less
-  than a factor of 10; otherwise "vanishing" or "exploding" by its sign.
+- *Change*: log of the typical norm at lag T, less that at lag 0. Near the loss the norm often falls or rises at another
+  pace than further back, so that this is not T times the slope.
+- *Verdict*: "steady" where the slope is within two standard errors of 0, or where both the change and T times the slope
+  stay below a factor of 10. Otherwise "vanishing" or "exploding": by the sign of the slope where T times the slope
+  reaches a factor of 10, else by the sign of the change. "diverged" where in half of the windows or more the gradient
+  is not finite even at lag 0: the states or the weights are too large for a float, and there is nothing to measure.
+- *Half-life*: ln 2 / |slope|, in steps; a doubling time where the slope is positive. There is none where the verdict is
+  "steady" or "diverged", nor where the slope has the other sign than the verdict.
 
 Exact zeros and infinities have no logarithm, and leaving them out silently would flatter the network. A zero at lag l
 is zero at all longer lags: a relu network's units were all off on the way, or the number fell below 1e-308. So a window
 takes part up to the first such lag; the number of windows that ended there is reported; and where they are half or
-more, the typical norm is 0 (or infinite) and the verdict is vanishing (or exploding), whatever the rest says.
+more, the typical norm is 0 (or infinite) and the verdict is vanishing (or exploding), whatever the rest says; but
+diverged where it is so from lag 0 on.
 
 References
 ----------
@@ -48,7 +54,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -70,7 +76,7 @@ Floats = NDArray[np.float64]
 
 INITS = ("uniform", "orthogonal", "identity")
 MOMENTUM = 0.9
-# A slope counts as steady below this change of the norm over the whole window.
+# A gradient counts as steady below this change of the norm over the whole window.
 STEADY_FACTOR = 10.0
 _TINY = float(np.finfo(np.float64).tiny)
 
@@ -142,12 +148,23 @@ class GradientFlow:
         return int(np.median(self.reach[self._ended[0]])) if self.vanished else None
 
     @cached_property
+    def _alive(self) -> NDArray[np.bool_]:
+        """(T+1, N) which norms take part."""
+        return np.arange(self.length + 1)[:, None] < self.reach
+
+    @cached_property
+    def _log_typical(self) -> Floats:
+        """(T+1,) mean over the windows of log norm, of those that take part; 0 where none does."""
+        logs = np.where(self._alive, np.log(np.where(self._alive, self.norms, 1.0)), 0.0)
+        means: Floats = logs.sum(axis=1) / np.maximum(self._alive.sum(axis=1), 1)
+        return means
+
+    @cached_property
     def typical(self) -> Floats:
         """(T+1,) geometric mean over the windows; 0 or infinity where half of the windows or more have ended so."""
-        alive = np.arange(self.length + 1)[:, None] < self.reach
-        logs = np.where(alive, np.log(np.where(alive, self.norms, 1.0)), 0.0)
+        alive = self._alive
         with np.errstate(over="ignore"):  # rounding may lift the mean of the largest floats above them
-            typical: Floats = np.exp(logs.sum(axis=1) / np.maximum(alive.sum(axis=1), 1))
+            typical: Floats = np.exp(self._log_typical)
         vanished, overflowed = self._ended
         typical[2 * (~alive & overflowed).sum(axis=1) >= self.count] = np.inf
         typical[2 * (~alive & vanished).sum(axis=1) >= self.count] = 0.0
@@ -177,21 +194,34 @@ class GradientFlow:
         return math.sqrt(float(self.slopes.var()) / (worth - 1))
 
     @property
+    def change(self) -> float | None:
+        """Log of the typical norm at the longest lag, less that at lag 0. None where either is zero or infinite."""
+        if 2 * self.vanished >= self.count or 2 * self.overflowed >= self.count:
+            return None
+        return float(self._log_typical[-1] - self._log_typical[0])
+
+    @property
     def half_life(self) -> float | None:
-        """Steps in which the norm halves, or doubles where the slope is positive. None without a slope."""
-        return None if not self.slope else math.log(2) / abs(self.slope)
+        """Steps in which the norm halves, or doubles where the slope is positive. None where the verdict is not that
+        of the slope."""
+        sign = {"vanishing": -1, "exploding": 1}.get(self.verdict, 0)
+        return math.log(2) / abs(self.slope) if self.slope and self.slope * sign > 0 else None
 
     @property
     def verdict(self) -> str:
-        """ "vanishing", "steady" or "exploding"."""
+        """ "vanishing", "steady", "exploding" or "diverged"."""
+        if 2 * int((self._ended[1] & (self.reach == 0)).sum()) >= self.count:
+            return "diverged"
         if 2 * self.overflowed >= self.count:
             return "exploding"
-        if 2 * self.vanished >= self.count:
+        change, slope, error = self.change, self.slope or 0.0, self.standard_error
+        if change is None:
             return "vanishing"
-        slope, error = self.slope or 0.0, self.standard_error or 0.0
-        if abs(slope) <= 2 * error or abs(slope) * self.length < math.log(STEADY_FACTOR):
+        trend, factor = slope * self.length, math.log(STEADY_FACTOR)
+        if (error is not None and abs(slope) <= 2 * error) or max(abs(trend), abs(change)) < factor:
             return "steady"
-        return "vanishing" if slope < 0 else "exploding"
+        leading = trend if abs(trend) >= factor else change
+        return "vanishing" if leading < 0 else "exploding"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as plain Python ones; what is not finite as None."""
@@ -206,6 +236,7 @@ class GradientFlow:
             "slope_per_step": self.slope,
             "slope_standard_error": self.standard_error,
             "slope_of_each_window": _plain(self.slopes),
+            "log_change_to_longest_lag": self.change,
             "half_life_or_doubling_time": self.half_life,
             "verdict": self.verdict,
         }
@@ -467,11 +498,6 @@ class NetworkResult:
     loss_after: float | None = None
     training: TrainingRecord | None = None
 
-    @property
-    def label(self) -> str:
-        """What to call it in a figure."""
-        return f"{self.cell} {self.gain:g}"
-
 
 @dataclass(frozen=True)
 class GradflowResult:
@@ -491,6 +517,18 @@ class GradflowResult:
     baseline: float
     networks: list[NetworkResult]
 
+    def label(self, network: NetworkResult) -> str:
+        """Return what to call a network: its cell and its gain, with enough digits to tell it from the others."""
+        return f"{network.cell} {gain_texts([other.gain for other in self.networks])[network.gain]}"
+
+    @property
+    def training_length(self) -> str:
+        """The number of updates that were made, which training that ended early keeps below what was asked for."""
+        made = [network.training.steps for network in self.networks if network.training is not None]
+        least, most = (min(made), max(made)) if made else (self.options.train_steps,) * 2
+        steps = str(most) if least == most else f"{least} to {most}"
+        return f"{steps} training step{'' if most == 1 else 's'}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain Python objects that strict JSON can hold; what is not finite as None."""
         task, options = self.task, self.options
@@ -501,8 +539,9 @@ class GradflowResult:
                 "entry is the initial state; null: too large for a float",
                 "slope_per_step": "mean over windows of the least-squares slope of the natural log of the norm "
                 "against the lag",
-                "loss": "mean squared error on the held-out end of the series, in standard deviations of the "
-                "training part",
+                "loss": "mean squared error on the held-out end of the series, in units of each channel's variance in "
+                "the training part",
+                "log_change_to_longest_lag": "natural log of the typical norm at the longest lag, less that at lag 0",
             },
             "versions": {
                 "rnn_numpy": rnn_numpy.__version__,
@@ -528,6 +567,22 @@ class GradflowResult:
             "baseline_loss": _finite(self.baseline),
             "networks": [_network_dict(network) for network in self.networks],
         }
+
+
+def gain_texts(gains: Iterable[float], digits: int = 6) -> dict[float, str]:
+    """Write gains with as few digits as tell them apart, but at least `digits` significant ones.
+
+    Examples
+    --------
+    >>> gain_texts([0.5, 1.0]), gain_texts([1, 1.0000001])
+    ({0.5: '0.5', 1.0: '1'}, {1: '1', 1.0000001: '1.0000001'})
+    """
+    different = dict.fromkeys(gains)
+    texts = [f"{gain:.{digits}g}" for gain in different]
+    while len(set(texts)) < len(texts) and digits < 17:  # 17 tell any two floats apart
+        digits += 1
+        texts = [f"{gain:.{digits}g}" for gain in different]
+    return dict(zip(different, texts, strict=True))
 
 
 def _network_dict(network: NetworkResult) -> dict[str, Any]:
@@ -600,12 +655,13 @@ def run_gradflow(
     measured, held_out = task.spread_windows(options.batch), task.held_out_windows()
     independent = min(float(measured.x.shape[1]), task.split / task.length)
     pairs = [(cell, gain) for cell in options.cells for gain in options.gains]
+    shown = gain_texts(options.gains)
     ticks = options.train_steps + 1
     total = len(pairs) * ticks
     networks: list[NetworkResult] = []
     for number, (cell, gain) in enumerate(pairs):
 
-        def tell(done: int, start: int = number * ticks, label: str = f"{cell}, gain {gain:g}") -> None:
+        def tell(done: int, start: int = number * ticks, label: str = f"{cell}, gain {shown[gain]}") -> None:
             if progress is not None:
                 progress(start + done, total, label)
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import OptionError
-from rnn_numpy.lab.gradient_flow import GradflowResult, GradientFlow
+from rnn_numpy.lab.gradient_flow import GradflowResult, GradientFlow, gain_texts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,6 +80,7 @@ def plot_gradient_flow(
             f"got {len(flows)}, {len(cells)}, {len(gains)}"
         )
     kinds, levels = list(dict.fromkeys(cells)), sorted(set(gains))
+    texts = gain_texts(gains)
     longest = max(flow.length for flow in flows)
     low, high = norm_limits or common_limits(flows)
     # Limits first: left to itself, matplotlib would widen those of the data, at times beyond the range of floats.
@@ -87,7 +88,7 @@ def plot_gradient_flow(
     ax.set_ylim(low, high)
     _tick_decades(ax, low, high)
     ax.set_xlim(0, longest)
-    ends: list[tuple[float, float, str, str]] = []
+    ends: list[tuple[float, str, str]] = []
     for flow, cell, gain in zip(flows, cells, gains, strict=True):
         colour = COLOURS[kinds.index(cell) % len(COLOURS)]
         style, marker = STYLES[levels.index(gain) % len(STYLES)]
@@ -105,13 +106,12 @@ def plot_gradient_flow(
             # other.
             markevery=(len(ends) * 2 % 17, max(1, longest // 8)),
         )
-        label = f"{cell} {gain:g}"
+        label = f"{cell} {texts[gain]}"
         if drawn <= flow.length:
             label += " → 0" if typical[drawn] == 0 else " → ∞"
             if drawn:
                 ax.plot(drawn - 1, typical[drawn - 1], color=colour, marker="X", markersize=8, linestyle="none")
-        end = (drawn - 1, typical[drawn - 1]) if drawn else (0, high)
-        ends.append((*end, label, colour))
+        ends.append((float(typical[drawn - 1]) if drawn else high, label, colour))
     ax.set_xlabel("lag: steps back in time from the loss")
     ax.set_ylabel("norm of the gradient  dL/dh  (typical window)")
     ax.grid(True, color="0.9", linewidth=0.8)
@@ -209,20 +209,19 @@ def spread(positions: ArrayLike, gap: float, low: float, high: float) -> Floats:
     return result
 
 
-def _label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """Write each label to the right of the axes at the height of its line's end, apart from each other, with a thin
-    leader."""
+    leader from the edge of the axes: inside of them it would look like data."""
     bottom, top = np.log10(ax.get_ylim())
-    right = ax.get_xlim()[1]
     # Fractions of the axes.
-    heights = (np.log10([norm for _, norm, _, _ in ends]) - bottom) / (top - bottom)
+    heights = (np.log10([norm for norm, _, _ in ends]) - bottom) / (top - bottom)
     figure = ax.get_figure()
     inches = ax.get_position().height * (figure.get_figheight() if figure is not None else 4.8)  # type: ignore[union-attr]
     places = spread(np.clip(heights, 0, 1), 1.35 * FONT / 72 / inches, 0.0, 1.0)
-    for (lag, _, label, colour), height, place in zip(ends, heights.tolist(), places.tolist(), strict=True):
+    for (_, label, colour), height, place in zip(ends, heights.tolist(), places.tolist(), strict=True):
         ax.plot(
-            [lag / right, 1.0, 1.04],
-            [height, height, place],
+            [1.0, 1.04],
+            [height, place],
             transform=ax.transAxes,
             color=colour,
             linewidth=0.7,
@@ -258,7 +257,7 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
     panels = [("Before training", [network.before for network in networks])]
     trained = [network.after for network in networks if network.after is not None]
     if trained:
-        panels.append((f"After {result.options.train_steps} training steps", trained))
+        panels.append((f"After {result.training_length}", trained))
     limits = common_limits([flow for _, flows in panels for flow in flows])
     figure: Figure = figures.Figure(figsize=(6.9 * len(panels), 5.4), dpi=150)
     # Room for the labels: in inches it does not depend on the number of panels.

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rnn_numpy.core.extras import optional_import
-from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradflowResult, GradientFlow, NetworkResult
+from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradflowResult, GradientFlow, NetworkResult, gain_texts
 
 WIDTH = 100
 LAGS = (0, 1, 10, 50, 100)
+GAIN_DIGITS = 4  # in the tables, unless more are needed to tell gains apart
 
 
 def gradflow_report(result: GradflowResult) -> str:
@@ -39,13 +40,13 @@ def gradflow_report(result: GradflowResult) -> str:
     parts = [
         _paragraph(
             f"{series.name}: {series.description}{'. ' if series.description else ''}"
-            f"{len(series)} samples of {len(series.channels)} channel{'' if len(series.channels) == 1 else 's'}; "
+            f"{_count(len(series), 'sample')} of {_count(len(series.channels), 'channel')}; "
             f"the last {len(series) - task.split} are held out."
         ),
         _flow_table(f"Before training{baseline}", [(n, n.before, n.loss_before) for n in result.networks]),
     ]
     if trained:
-        title = f"After {result.options.train_steps} training steps{baseline}"
+        title = f"After {result.training_length}{baseline}"
         parts.append(_flow_table(title, [(n, n.after, n.loss_after) for n in trained]))
         parts.append(_training_table(trained))
     parts += [_paragraph(sentence) for sentence in _sentences(result)]
@@ -104,12 +105,13 @@ def _slope(flow: GradientFlow) -> str:
 def _half_life(flow: GradientFlow) -> str:
     error = flow.standard_error or 0.0
     if flow.slope is None or flow.half_life is None or abs(flow.slope) <= 2 * error:
-        return "-"  # no different from a slope of 0
+        return "-"  # steady, or (of a gradient that ends at zero) no different from a slope of 0
     return ("×2 " if flow.slope > 0 else "") + plain(flow.half_life)
 
 
 def _flow_table(title: str, rows: Iterable[tuple[NetworkResult, GradientFlow | None, float | None]]) -> str:
-    table, headed = _table(title), False
+    table, headed, rows = _table(), False, list(rows)
+    gains = gain_texts((network.gain for network, _, _ in rows), GAIN_DIGITS)
     for network, flow, loss in rows:
         if flow is None:
             continue
@@ -126,13 +128,14 @@ def _flow_table(title: str, rows: Iterable[tuple[NetworkResult, GradientFlow | N
             headed = True
         norms = [short(float(flow.typical[lag])) for lag in lags]
         table.add_row(
-            network.cell, f"{network.gain:.4g}", *norms, _slope(flow), _half_life(flow), flow.verdict, plain(loss)
+            network.cell, gains[network.gain], *norms, _slope(flow), _half_life(flow), flow.verdict, plain(loss)
         )
-    return _rendered(table)
+    return f"{title}\n{_rendered(table)}"
 
 
 def _training_table(networks: Sequence[NetworkResult]) -> str:
-    table = _table("Training")
+    table = _table()
+    gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
     for heading in ("cell", "gain", "steps", "clipping\nengaged", "largest gradient\n(before clipping)"):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
     table.add_column("loss of batch,\nfirst to last", justify="right")
@@ -145,7 +148,7 @@ def _training_table(networks: Sequence[NetworkResult]) -> str:
         verdict = network.before.verdict
         table.add_row(
             network.cell,
-            f"{network.gain:.4g}",
+            gains[network.gain],
             str(training.steps) + ("*" if training.stopped else ""),
             f"{100 * training.clipped / training.steps:.0f} %" if training.steps else "-",
             plain(max(training.gradient_norms, default=None)),
@@ -153,15 +156,12 @@ def _training_table(networks: Sequence[NetworkResult]) -> str:
             f"{plain(network.loss_before)} to {plain(network.loss_after)}",
             verdict if verdict == after.verdict else f"{verdict} to {after.verdict}",
         )
-    return _rendered(table)
+    return f"Training\n{_rendered(table)}"
 
 
-def _table(title: str) -> Any:
+def _table() -> Any:
     tables, box = optional_import("rich.table", "the table"), optional_import("rich.box", "the table")
     return tables.Table(
-        title=title,
-        title_justify="left",
-        title_style="",
         header_style="",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -198,7 +198,7 @@ def _sentences(result: GradflowResult) -> list[str]:
     if trained:
         sentences.append(_clipping(result, trained))
     sentences += [
-        f"* {network.label}: training ended early, {network.training.stopped}."
+        f"* {result.label(network)}: training ended early, {network.training.stopped}."
         for network in trained
         if network.training is not None and network.training.stopped
     ]
@@ -211,33 +211,46 @@ def _sentences(result: GradflowResult) -> list[str]:
     )
     top = "top layer" if result.options.layers > 1 else "layer"
     sentences.append(
-        f"Norm: of dL/dh in the {top}, L the squared error at a window's last step; geometric mean of {flow.count} "
-        f"windows. Decay per step: slope of its natural logarithm, ± standard error ({error}). Half-life in steps; "
-        "×2 marks a doubling time. Loss: mean squared error on the held-out samples, in standard deviations of the "
-        "training part."
+        f"Norm: of dL/dh in the {top}, L the squared error at a window's last step; geometric mean of "
+        f"{_count(flow.count, 'window')}. Decay per step: slope of its natural logarithm, ± standard error ({error}). "
+        "Half-life in steps; ×2 marks a doubling time. Loss: mean squared error on the held-out samples, in units of "
+        "each channel's variance in the training part."
     )
     return sentences
 
 
 def _verdicts(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkResult, GradientFlow]]) -> str:
-    length = result.options.length
     phrases = {
-        "vanishing": "vanishes in {}: inputs far back in time hardly change the weights",
-        "steady": f"is steady in {{}}: over {length} steps it changes by less than a factor of "
-        f"{STEADY_FACTOR:.0f}, or by no more than differs between windows",
-        "exploding": "explodes in {}: a small change far back changes the loss a lot, and updates need clipping",
+        "vanishing": "it vanishes in {}: inputs far back in time hardly change the weights",
+        "level": f"it is steady in {{}}: from lag 0 to lag {result.options.length} it changes by less than a factor of "
+        f"{STEADY_FACTOR:.0f}",
+        "trendless": "it is steady, as far as can be told, in {}: from lag 0 to lag "
+        f"{result.options.length} it changes by a factor of {STEADY_FACTOR:.0f} or more, but its slope is within two "
+        "standard errors of 0",
+        "exploding": "it explodes in {}: a small change far back changes the loss a lot, and updates need clipping",
+        "diverged": "nothing can be measured in {}: "
+        + ("training" if when.startswith("After") else "the forward pass")
+        + " diverged, and the gradient is not finite even at the last step",
     }
     clauses: list[str] = []
-    for verdict, phrase in phrases.items():
-        named = [f"{network.label}{_pace(flow)}" for network, flow in flows if flow.verdict == verdict]
+    for kind, phrase in phrases.items():
+        named = [f"{result.label(network)}{_pace(flow)}" for network, flow in flows if _kind(flow) == kind]
         if named:
             clauses.append(phrase.format(_listed(named)))
-    return f"{when}, the gradient " + "; it ".join(clauses) + "."
+    text = "; ".join(clauses)
+    return f"{when}, {'the gradient' + text[2:] if text.startswith('it ') else text}."
+
+
+def _kind(flow: GradientFlow) -> str:
+    """The verdict, with "steady" taken apart by its reason."""
+    if flow.verdict != "steady":
+        return flow.verdict
+    return "level" if abs(flow.change or 0.0) < math.log(STEADY_FACTOR) else "trendless"
 
 
 def _pace(flow: GradientFlow) -> str:
     half_life = _half_life(flow)
-    if flow.verdict == "steady" or half_life == "-":
+    if half_life == "-":
         return ""
     return (
         f" (doubles every {half_life[3:]} steps)"
@@ -253,7 +266,7 @@ def _ended(result: GradflowResult) -> list[str]:
         for network in result.networks:
             flow = network.before if when == "before" else network.after
             if flow is not None:
-                flows.append((network.label, flow))
+                flows.append((result.label(network), flow))
         zero = [
             f"{label} (in {flow.vanished} of {flow.count} windows, from lag {flow.vanished_at} on in the median)"
             for label, flow in flows
@@ -290,20 +303,29 @@ def _losses(result: GradflowResult) -> str:
     elif count == 1:
         which = "the network " + which
     untrained = "" if trained else " (none is trained)"
-    return f"{start}; {which}{untrained}. The best is {network.label} with {plain(best)}."
+    return f"{start}; {which}{untrained}. The best is {result.label(network)} with {plain(best)}."
 
 
 def _clipping(result: GradflowResult, trained: Sequence[NetworkResult]) -> str:
     shares = [
-        (100 * n.training.clipped / n.training.steps, n.label)
+        (100 * n.training.clipped / n.training.steps, result.label(n))
         for n in trained
         if n.training is not None and n.training.steps
     ]
     clip = plain(result.options.clip)
     if not shares or max(shares)[0] == 0:
         return f"Clipping to a norm of {clip} never engaged."
-    share, label = max(shares, key=lambda pair: pair[0])
-    return f"Clipping to a norm of {clip} engaged most often in {label}: in {share:.0f} % of its training steps."
+    most = max(share for share, _ in shares)
+    labels = [label for share, label in shares if share == most]
+    if len(labels) == len(shares) > 1:
+        return f"Clipping to a norm of {clip} engaged in {most:.0f} % of the training steps of each network."
+    its = "its" if len(labels) == 1 else "their"
+    steps = f"{most:.0f} % of {its} training steps"
+    return f"Clipping to a norm of {clip} engaged most often in {_listed(labels)}: in {steps}."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:

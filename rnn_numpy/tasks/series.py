@@ -126,7 +126,9 @@ def load_series(source: str, columns: Sequence[str | int] | None = None) -> Seri
     if suffix == ".npy":
         series = read_npy(source)
         return series if columns is None else series.select(columns)
-    raise DataError(f"{source}: neither one of {', '.join(BUNDLED)} nor a file that ends in .csv or .npy")
+    raise DataError(
+        f"{source or repr(source)}: neither one of {', '.join(BUNDLED)} nor a file that ends in .csv or .npy"
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -218,9 +220,9 @@ def _load_stocks() -> Series:
 def read_csv(path: str | Path, columns: Sequence[str | int] | None = None) -> Series:
     """Read a table of numbers from a text file.
 
-    The separator is a comma, a semicolon or a tab, whichever the first row has most of. The first row is a header if
-    none of its fields is a number and some field is text. Lines above it that begin with # are comments. Numbers are
-    written with a decimal point.
+    The separator is a semicolon or a tab, whichever the first row has more of outside of quotes, and a comma where it
+    has neither. The first row is a header if none of its fields is a number and some field is text. Lines above it that
+    begin with # are comments. Numbers are written with a decimal point.
 
     Parameters
     ----------
@@ -268,7 +270,7 @@ def read_csv(path: str | Path, columns: Sequence[str | int] | None = None) -> Se
                 f"{name}: row {line} has {_count(len(fields), 'field')}; row {first_line} has {len(channels)}"
             )
         for k, j in enumerate(picked):
-            values[i, k] = _number(name, line, j, channels[j], fields[j])
+            values[i, k] = _number(name, line, j, channels, fields[j])
     return Series(name, values, tuple(channels[j] for j in picked))
 
 
@@ -294,7 +296,7 @@ def read_npy(path: str | Path) -> Series:
     name = str(path)
     try:
         array: Any = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError, MemoryError, SyntaxError) as error:
+    except Exception as error:  # a damaged header is Python source, and fails in as many ways
         raise DataError(f"{name}: {_why_unreadable_npy(name, error)}") from None
     if not isinstance(array, np.ndarray):
         raise DataError(f"{name}: holds several arrays; save one with numpy.save")
@@ -304,7 +306,8 @@ def read_npy(path: str | Path) -> Series:
         raise DataError(f"{name}: the array must hold real numbers; got dtype {array.dtype}")
     if array.size == 0:
         raise DataError(f"{name}: the array is empty, shape {array.shape}")
-    values = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float64)
+    with np.errstate(all="ignore"):  # a long double may be too large for float64: infinity is refused below
+        values = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float64)
     bad = np.argwhere(~np.isfinite(values))
     if bad.size:
         i, j = (int(k) for k in bad[0])
@@ -337,7 +340,9 @@ def _csv_rows(name: str) -> list[tuple[int, list[str]]]:
         skipped += 1
     if skipped == len(lines):
         raise DataError(f"{name}: the file has no rows")
-    delimiter = max(",;\t", key=lines[skipped].count)
+    # Semicolons and tabs before commas: where they separate fields, a comma may be that of a decimal.
+    bare = re.sub(r'"[^"]*"', "", lines[skipped])
+    delimiter = max(";\t", key=bare.count) if re.search(r"[;\t]", bare) else ","
     reader = csv.reader(lines[skipped:], delimiter=delimiter)
     rows: list[tuple[int, list[str]]] = []
     try:
@@ -358,17 +363,21 @@ def _is_number(field: str) -> bool:
     return _NUMBER.fullmatch(field.strip()) is not None
 
 
-def _number(name: str, line: int, j: int, channel: str, field: str) -> float:
-    field = field.strip()
+def _number(name: str, line: int, j: int, channels: tuple[str, ...], field: str) -> float:
+    field, channel = field.strip(), channels[j]
+    # Where it is the only column, there is nothing to choose.
+    choose = "choose columns with columns= (on the command line, --columns)" if len(channels) > 1 else ""
     where = f"{name}: row {line}, column {j + 1}"
     if channel != f"column {j + 1}":
         where += f' ("{channel}")'
     if _is_missing(field):
         shown = f" ({field})" if field else ""
-        raise DataError(f"{where}: missing value{shown}; fill or leave out such rows first")
+        raise DataError(
+            f"{where}: missing value{shown}; fill or leave out such rows first" + (choose and f", or {choose}")
+        )
     if not _is_number(field):
         shown = field if len(field) <= 40 else field[:37] + "..."
-        advice = "write numbers with a decimal point" if re.fullmatch(r"[+-]?\d+,\d+", field) else ""
+        advice = "write numbers with a decimal point" if re.fullmatch(r"[+-]?\d+,\d+", field) else choose
         raise DataError(f"{where}: {shown!r} is not a number" + (f"; {advice}" if advice else ""))
     value = float(field)
     if not math.isfinite(value):
