@@ -530,7 +530,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "rounds": rounds,
             "seconds": round(time.perf_counter() - began, 1),
             "points_counted": sum(not m.noisy for m in measurements),
-            "geometric_mean": None if any(m.noisy for m in measurements) else _mean(measurements),
+            # Of all points or of none: with points missing it would be no match for the target.
+            "geometric_mean": None
+            if any(m.noisy for m in measurements)
+            else summary.geometric_mean(m.ratio.median for m in measurements),
             "measurements": [m.to_json() for m in measurements],
         }
         options.json.write_text(json.dumps(document, separators=(",", ":")) + "\n")

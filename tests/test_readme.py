@@ -123,7 +123,8 @@ def test_the_commands_name_what_setup_cfg_defines():
 def test_it_says_which_programs_the_commands_below_the_set_up_are():
     set_up = README[README.index("## Set-up") : README.index("## Quick start")]
     assert "`source .venv/bin/activate` is assumed" in set_up
-    assert README.count("second set-up") == README.count("`python -m benchmarks.") - 1  # one is in a comment
+    for program in ("`python -m benchmarks.train_step`", "`python -m benchmarks.peak_memory`"):
+        assert "second set-up" in README[README.index(program) :][:400]
 
 
 def gradflow_commands():
