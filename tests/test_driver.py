@@ -6,6 +6,8 @@ It needs no time loop of its own; its gradients come out right with layers, dire
 """
 
 import copy
+import dataclasses
+import functools
 import pickle
 import threading
 
@@ -16,6 +18,7 @@ from rnn_numpy import RNN, SGD, Forecaster, Parameters
 from rnn_numpy.core import memory
 from rnn_numpy.errors import DTypeError, NonFiniteError, ShapeError
 from rnn_numpy.layers import Cell, Recurrent
+from rnn_numpy.layers.timeline import Plan
 
 
 def leaky_step_forward(a_t, h_prev, c_prev, W_hh, c_t, h_t):
@@ -259,3 +262,35 @@ def test_dropout_masks_must_be_real(mask):
     layer = RNN(2, 3, 2, rng=0)
     with pytest.raises(DTypeError, match=r"RNN.forward: dropout_masks\[0\] must hold real numbers; got dtype"):
         layer.forward(np.ones((4, 3, 2)), dropout_masks=[mask])
+
+
+def test_padding_costs_no_work(monkeypatch):
+    seen = {"forward": 0, "partials": 0, "backward": 0, "products": 0}
+
+    def counting(part, formula, argument):
+        @functools.wraps(formula)
+        def counted(*arguments):
+            seen[part] += len(arguments[argument])
+            formula(*arguments)
+
+        return counted
+
+    flat = Plan.flat
+
+    def counted_flat(self, array):
+        rows = flat(self, array)
+        seen["products"] = max(seen["products"], len(rows))
+        return rows
+
+    layer = RNN(2, 3, rng=0)
+    layer.cell = dataclasses.replace(
+        layer.cell,
+        step_forward=counting("forward", layer.cell.step_forward, 0),
+        step_partials=counting("partials", layer.cell.step_partials, 1),
+        step_backward=counting("backward", layer.cell.step_backward, 2),
+    )
+    monkeypatch.setattr(Plan, "flat", counted_flat)
+    lengths = [3, 50, 1, 7]
+    output, _, trace = layer.forward(np.ones((50, 4, 2)), lengths=lengths)
+    layer.backward(trace, np.ones(output.shape))
+    assert seen == dict.fromkeys(seen, sum(lengths))
