@@ -524,10 +524,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(conclusion(measurements))
     if options.json is not None:
         document = {
-            "command": ["python", "-m", "benchmarks.train_step", *(sys.argv[1:] if arguments is None else arguments)],
+            "options": {
+                "cells": options.cells,
+                "sizes": sizes,
+                "threads": threads,
+                "dtypes": options.dtypes,
+                "repeats": rounds,
+                "patience": patience,
+            },
             "machine": machine(),
             "contenders": environments,
-            "rounds": rounds,
             "seconds": round(time.perf_counter() - began, 1),
             "points_counted": sum(not m.noisy for m in measurements),
             # Of all points or of none: with points missing it would be no match for the target.

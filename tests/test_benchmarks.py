@@ -334,7 +334,14 @@ def test_train_step_against_torch(tmp_path, capsys) -> None:  # type: ignore[no-
     assert printed.out.count("4, 2, 3, 5") == 2
     assert "geometric mean of their ratios" in printed.out
     document = json.loads(path.read_text())
-    assert document["command"][3:] == arguments
+    assert document["options"] == {
+        "cells": ["rnn-tanh", "rnn-relu"],
+        "sizes": [[4, 2, 3, 5], [1, 1, 1, 1]],
+        "threads": [1],
+        "dtypes": ["float32", "float64"],
+        "repeats": 2,
+        "patience": 0.0,
+    }
     assert set(document["machine"]) == {"cpu", "cores", "system", "load", "rnn_numpy"}
     environment = document["contenders"]["1"]
     assert environment["torch"]["torch_threads"] == 1
