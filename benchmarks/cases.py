@@ -1,4 +1,4 @@
-"""What is measured: cells, sizes, dtypes and the numbers that every contender starts from."""
+"""What is measured: cells, modes, sizes, dtypes and the numbers that every contender starts from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Size = tuple[int, int, int, int]
 
-CELLS = ("rnn-tanh", "rnn-relu")
+# Rows of the weights in units of H, in torch.nn's order: LSTM i f g o, GRU r z n.
+GATES = {"rnn-tanh": 1, "rnn-relu": 1, "lstm": 4, "gru": 3}
+CELLS = tuple(GATES)
+MODES = ("training", "inference")
 DTYPES = ("float32", "float64")
 
 # (T, N, D, H): from nets where a step costs microseconds to nets where the matrix product is everything.
@@ -43,12 +46,36 @@ class Case:
     dtype : {"float32", "float64"}
     seed : int
         Of weights, inputs and output gradient.
+    mode : {"training", "inference"}
+        Forward and backward, or forward alone, with nothing recorded.
     """
 
     cell: str
     size: Size
     dtype: str
     seed: int = 0
+    mode: str = "training"
+
+    @property
+    def gates(self) -> int:
+        """Rows of the weights in units of H."""
+        return GATES[self.cell]
+
+    @property
+    def finals(self) -> tuple[str, ...]:
+        """Names of the final states."""
+        return ("h_n", "c_n") if self.cell == "lstm" else ("h_n",)
+
+    def named(self, output: Any, state: Any) -> dict[str, Any]:
+        """Return output and final states by name.
+
+        Parameters
+        ----------
+        output : array of any library
+        state : array of any library, or the pair of them that LSTM has
+        """
+        finals = state if len(self.finals) > 1 else (state,)
+        return {"output": output, **dict(zip(self.finals, finals, strict=True))}
 
     def to_json(self) -> dict[str, Any]:
         """Return the case as a JSON object."""
@@ -57,10 +84,11 @@ class Case:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Case:
         """Return the case that `to_json` described."""
-        return cls(fields["cell"], tuple(fields["size"]), fields["dtype"], fields["seed"])
+        return cls(**{**fields, "size": tuple(fields["size"])})
 
     def __str__(self) -> str:
-        return f"{self.cell} {','.join(map(str, self.size))} {self.dtype}"
+        mode = "" if self.mode == "training" else f" {self.mode}"
+        return f"{self.cell}{mode} {','.join(map(str, self.size))} {self.dtype}"
 
 
 @dataclass(frozen=True)
@@ -86,17 +114,18 @@ def problem(case: Case) -> Problem:
 
     Examples
     --------
-    >>> problem(Case("rnn-tanh", (5, 2, 3, 4), "float32")).weights["weight_ih_l0"].shape
-    (4, 3)
+    >>> problem(Case("lstm", (5, 2, 3, 4), "float32")).weights["weight_ih_l0"].shape
+    (16, 3)
     """
     steps, batch, inputs, hidden = case.size
+    rows = case.gates * hidden
     rng = np.random.default_rng(case.seed)
     bound = 1 / np.sqrt(hidden)
     shapes = {
-        "weight_ih_l0": (hidden, inputs),
-        "weight_hh_l0": (hidden, hidden),
-        "bias_ih_l0": (hidden,),
-        "bias_hh_l0": (hidden,),
+        "weight_ih_l0": (rows, inputs),
+        "weight_hh_l0": (rows, hidden),
+        "bias_ih_l0": (rows,),
+        "bias_hh_l0": (rows,),
     }
     weights = {name: rng.uniform(-bound, bound, shape).astype(case.dtype) for name, shape in shapes.items()}
     x = rng.standard_normal((steps, batch, inputs)).astype(case.dtype)

@@ -1,22 +1,29 @@
 """Who is measured. Each contender lives in a worker process of its own and imports its library there.
 
-A new one is a class with the methods of `Contender` and an entry in `CONTENDERS`.
+A new one is a class with the methods of `Contender` and an entry in `CONTENDERS`; where it needs a library or does not
+know all cases, entries in `LIBRARIES` and `covers`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cases import Case, problem
+from benchmarks.jax_layer import JaxLayer
+from benchmarks.onnx_layer import OnnxLayer
 
 Array = NDArray[Any]
+
+OURS, TORCH, JAX, ONNX, PRODUCTS = "rnn_numpy", "torch", "jax", "onnxruntime", "products"
 
 
 class Contender(Protocol):
@@ -26,20 +33,21 @@ class Contender(Protocol):
         """Return versions and thread counts, as the libraries themselves report them."""
 
     def load(self, case: Case) -> None:
-        """Make ready for `step`: everything that a training loop does once."""
+        """Make ready for `step`: everything that a program does once."""
 
     def step(self) -> None:
-        """Do what is timed: forward and backward of one training step."""
+        """Do what is timed: forward and backward of one training step, or one inference."""
 
     def results(self, silent: Sequence[int]) -> dict[str, Array]:
-        """Do one step and return output, h_n, dx and the gradients; empty if the contender computes none.
+        """Do one step and return output and final states, in training also dx and the gradients of all parameters.
 
-        The sequences `silent` get a doutput of zeros, and so add nothing to any gradient.
+        The sequences `silent` get a doutput of zeros, and so add nothing to any gradient. Empty if the contender
+        computes no network.
         """
 
 
 class Layer:
-    """`rnn_numpy`: forward that records a trace, backward to dx and new parameter gradients."""
+    """`rnn_numpy`: forward with a trace, backward to dx and new parameter gradients; or a call, which has no trace."""
 
     def environment(self) -> dict[str, Any]:
         """Return NumPy's versions and ours."""
@@ -52,29 +60,40 @@ class Layer:
         import rnn_numpy
 
         _, _, inputs, hidden = case.size
-        given = problem(case)
-        self.layer = rnn_numpy.RNN(
-            inputs, hidden, nonlinearity=case.cell.removeprefix("rnn-"), dtype=np.dtype(case.dtype), rng=0
-        )
+        given, dtype = problem(case), np.dtype(case.dtype)
+        self.case = case
+        if case.cell == "lstm":
+            self.layer: Any = rnn_numpy.LSTM(inputs, hidden, dtype=dtype, rng=0)
+        elif case.cell == "gru":
+            self.layer = rnn_numpy.GRU(inputs, hidden, dtype=dtype, rng=0)
+        else:
+            nonlinearity = case.cell.removeprefix("rnn-")
+            self.layer = rnn_numpy.RNN(inputs, hidden, nonlinearity=nonlinearity, dtype=dtype, rng=0)
         self.layer.load_state_dict(given.weights)
         self.x, self.doutput = given.x, given.doutput
 
     def step(self) -> None:
         """Forward, backward; the gradients of the step before are not added to."""
+        if self.case.mode == "inference":
+            self.layer(self.x)
+            return
         _, _, trace = self.layer.forward(self.x)
         self.layer.backward(trace, self.doutput)
 
     def results(self, silent: Sequence[int]) -> dict[str, Array]:
         """Return what `step` computes and drops."""
+        if self.case.mode == "inference":
+            return self.case.named(*self.layer(self.x))
         doutput = self.doutput.copy()
         doutput[:, silent] = 0
-        output, h_n, trace = self.layer.forward(self.x)
+        output, state, trace = self.layer.forward(self.x)
         back = self.layer.backward(trace, doutput)
-        return {"output": output, "h_n": h_n, "dx": back.dx, **{"d" + name: g for name, g in back.grads.items()}}
+        grads = {"d" + name: gradient for name, gradient in back.grads.items()}
+        return {**self.case.named(output, state), "dx": back.dx, **grads}
 
 
 class TorchLayer:
-    """`torch.nn.RNN` and its autograd, with x.requires_grad, since we compute dx as well."""
+    """`torch.nn`: with autograd, and x.requires_grad since we compute dx as well; or in inference mode."""
 
     def __init__(self) -> None:
         import torch
@@ -97,16 +116,25 @@ class TorchLayer:
         """Make the module with the same weights."""
         torch = self.torch
         _, _, inputs, hidden = case.size
-        given = problem(case)
-        nonlinearity = case.cell.removeprefix("rnn-")
-        self.layer = torch.nn.RNN(inputs, hidden, nonlinearity=nonlinearity, dtype=getattr(torch, case.dtype))
+        given, dtype = problem(case), getattr(torch, case.dtype)
+        self.case = case
+        if case.cell == "lstm":
+            self.layer: Any = torch.nn.LSTM(inputs, hidden, dtype=dtype)
+        elif case.cell == "gru":
+            self.layer = torch.nn.GRU(inputs, hidden, dtype=dtype)
+        else:
+            self.layer = torch.nn.RNN(inputs, hidden, nonlinearity=case.cell.removeprefix("rnn-"), dtype=dtype)
         self.layer.load_state_dict({name: torch.from_numpy(array) for name, array in given.weights.items()})
-        self.x = torch.from_numpy(given.x).requires_grad_()
+        self.x = torch.from_numpy(given.x).requires_grad_(case.mode == "training")
         self.doutput = torch.from_numpy(given.doutput)
         self.parameters = list(self.layer.parameters())
 
     def step(self) -> None:
-        """Forget the old gradients (as `zero_grad(set_to_none=True)`), forward, backward."""
+        """Forget the old gradients (as `zero_grad(set_to_none=True)`), forward, backward; or forward alone."""
+        if self.case.mode == "inference":
+            with self.torch.inference_mode():
+                self.layer(self.x)
+            return
         self.x.grad = None
         for parameter in self.parameters:
             parameter.grad = None
@@ -114,27 +142,28 @@ class TorchLayer:
         output.backward(self.doutput)
 
     def results(self, silent: Sequence[int]) -> dict[str, Array]:
-        """Return output, state and gradients as NumPy arrays."""
+        """Return output, states and gradients as NumPy arrays."""
+        if self.case.mode == "inference":
+            with self.torch.inference_mode():
+                output, state = self.layer(self.x)
+            return {name: tensor.numpy() for name, tensor in self.case.named(output, state).items()}
         doutput = self.doutput.clone()
         doutput[:, silent] = 0
         self.x.grad = None
         self.layer.zero_grad(set_to_none=True)
-        output, h_n = self.layer(self.x)
+        output, state = self.layer(self.x)
         output.backward(doutput)
-        grads = {"d" + name: p.grad.numpy() for name, p in self.layer.named_parameters()}
-        return {
-            "output": output.detach().numpy(),
-            "h_n": h_n.detach().numpy(),
-            "dx": self.x.grad.numpy(),
-            **grads,
-        }
+        found = {name: tensor.detach().numpy() for name, tensor in self.case.named(output, state).items()}
+        grads = {"d" + name: parameter.grad.numpy() for name, parameter in self.layer.named_parameters()}
+        return {**found, "dx": self.x.grad.numpy(), **grads}
 
 
 class Products:
     """The matrix products of our layer and nothing else: same shapes, same number, results written over each other.
 
-    The products of the steps come in the operand order (weights stored by rows or by columns) which proves faster on
-    this machine, so that nothing that our layer could still gain by order hides in the comparison.
+    The products of the steps come in the memory order (weights by rows or by columns, units or sequences next to each
+    other) which proves fastest on this machine, so that nothing that our layer could still gain by order hides in the
+    comparison.
     """
 
     def environment(self) -> dict[str, Any]:
@@ -142,54 +171,118 @@ class Products:
         return _numpy_environment()
 
     def load(self, case: Case) -> None:
-        """Allocate operands and results, choose the operand order."""
+        """Allocate operands and results, choose the memory order."""
         steps, batch, inputs, hidden = case.size
+        rows = case.gates * hidden
         given = problem(case)
         rng = np.random.default_rng(1)
+        self.training = case.mode == "training"
         self.x = given.x.reshape(steps * batch, inputs)
         self.W_ih = given.weights["weight_ih_l0"]
         self.h = np.tanh(rng.standard_normal((steps, batch, hidden))).astype(case.dtype)
-        self.da = rng.standard_normal((steps, batch, hidden)).astype(case.dtype)
-        self.a = np.empty((steps * batch, hidden), case.dtype)
-        self.dx = np.empty_like(self.x)
-        self.dW_ih = np.empty_like(self.W_ih)
-        self.dW_hh = np.empty((hidden, hidden), case.dtype)
-        self.row = np.empty((batch, hidden), case.dtype)
-        by_rows = np.ascontiguousarray(given.weights["weight_hh_l0"])
-        self.W_hh = min((by_rows, np.asfortranarray(by_rows)), key=lambda W: _shortest(lambda: self._steps(W)))
-
-    def _steps(self, W: Array) -> None:
-        for h_prev in self.h:
-            h_prev.dot(W, self.row)
+        self.a = np.empty((steps * batch, rows), case.dtype)
+        self.forward = StepProducts.fastest(self.h, given.weights["weight_hh_l0"].T)
+        if self.training:
+            self.da = rng.standard_normal((steps, batch, rows)).astype(case.dtype)
+            self.dx = np.empty_like(self.x)
+            self.dW_ih = np.empty_like(self.W_ih)
+            self.dW_hh = np.empty((rows, hidden), case.dtype)
+            self.backward = StepProducts.fastest(self.da[::-1], given.weights["weight_hh_l0"])
 
     def step(self) -> None:
-        """Input projection; T products forward, T backward; dx, dW_ih, dW_hh."""
-        da = self.da.reshape(self.a.shape)
+        """Input projection, T products; in training T more on the way back, then dx, dW_ih, dW_hh."""
         self.x.dot(self.W_ih.T, self.a)
-        for h_prev in self.h:
-            h_prev.dot(self.W_hh, self.row)
-        for da_t in self.da[::-1]:
-            da_t.dot(self.W_hh, self.row)
-        da.dot(self.W_ih, self.dx)
-        da.T.dot(self.x, self.dW_ih)
-        da.T.dot(self.h.reshape(self.a.shape), self.dW_hh)
+        self.forward.run()
+        if self.training:
+            self.backward.run()
+            da = self.da.reshape(self.a.shape)
+            da.dot(self.W_ih, self.dx)
+            da.T.dot(self.x, self.dW_ih)
+            da.T.dot(self.h.reshape(len(da), -1), self.dW_hh)
 
     def results(self, silent: Sequence[int]) -> dict[str, Array]:
         """Return nothing: these products belong to no network."""
         return {}
 
 
+@dataclass
+class StepProducts:
+    """T products by the same weights, one after the other.
+
+    Parameters
+    ----------
+    left : ndarray, (T, N, K), or (T, K, N) where `units_first`
+    weight : ndarray, (K, M), or (M, K) where `units_first`
+    out : ndarray, (N, M), or (M, N) where `units_first`
+        Of the latest product.
+    units_first : bool
+        Whether the numbers of all sequences for one unit lie next to each other, not those of all units.
+    """
+
+    left: Array
+    weight: Array
+    out: Array
+    units_first: bool
+
+    def run(self) -> None:
+        """Do them all."""
+        weight, out = self.weight, self.out
+        if self.units_first:
+            for left in self.left:
+                weight.dot(left, out)
+        else:
+            for left in self.left:
+                left.dot(weight, out)
+
+    @property
+    def latest(self) -> Array:
+        """The latest product, (N, M)."""
+        return self.out.T if self.units_first else self.out
+
+    @classmethod
+    def fastest(cls, left: Array, weight: Array) -> StepProducts:
+        """Return the products of left (T, N, K) and weight (K, M) in the memory order that is fastest here."""
+        batch, columns = left.shape[1], weight.shape[1]
+        by_sequence, by_unit = np.ascontiguousarray(left), np.ascontiguousarray(left.swapaxes(1, 2))
+        orders = []
+        for laid_out in (np.ascontiguousarray, np.asfortranarray):
+            orders.append(cls(by_sequence, laid_out(weight), np.empty((batch, columns), left.dtype), False))
+            orders.append(cls(by_unit, laid_out(weight.T), np.empty((columns, batch), left.dtype), True))
+        return min(orders, key=lambda products: _shortest(products.run))
+
+
 CONTENDERS: dict[str, Callable[[], Contender]] = {
-    "rnn_numpy": Layer,
-    "torch": TorchLayer,
-    "products": Products,
+    OURS: Layer,
+    TORCH: TorchLayer,
+    JAX: JaxLayer,
+    ONNX: OnnxLayer,
+    PRODUCTS: Products,
 }
 
+# What must be installed for a contender.
+LIBRARIES: dict[str, tuple[str, ...]] = {TORCH: ("torch",), JAX: ("jax",), ONNX: ("onnxruntime", "onnx")}
 
-def _shortest(action: Callable[[], None], repeats: int = 5) -> float:
-    """Return the least seconds that `action` took."""
-    seconds = []
-    for _ in range(repeats):
+
+def covers(name: str, case: Case) -> bool:
+    """Return whether a contender can do a case. ONNX Runtime neither trains nor computes these cells in float64."""
+    return name != ONNX or (case.mode == "inference" and case.dtype == "float32")
+
+
+def missing(name: str) -> list[str]:
+    """Return the libraries of a contender that are not installed.
+
+    Examples
+    --------
+    >>> missing("products")
+    []
+    """
+    return [library for library in LIBRARIES.get(name, ()) if importlib.util.find_spec(library) is None]
+
+
+def _shortest(action: Callable[[], None], repeats: int = 5, budget: float = 0.1) -> float:
+    """Return the least seconds that `action` took; it is repeated within the budget, at least once."""
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < repeats and sum(seconds) < budget):
         start = time.perf_counter()
         action()
         seconds.append(time.perf_counter() - start)
@@ -204,5 +297,19 @@ def _numpy_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": f"{blas.get('name')} {blas.get('version')}",
+        "blas_kernels": _blas_kernels(),
         "simd": simd.get("found", []),
     }
+
+
+def _blas_kernels() -> list[str] | None:
+    """Return for which processors the kernels are that BLAS has chosen; None where that cannot be told.
+
+    OpenBLAS 0.3.31 takes those of Haswell on a Zen 5, which are half as fast there as those of SkylakeX; the variable
+    OPENBLAS_CORETYPE overrules it.
+    """
+    try:
+        from threadpoolctl import threadpool_info
+    except ModuleNotFoundError:
+        return None
+    return [library["architecture"] for library in threadpool_info() if "architecture" in library]

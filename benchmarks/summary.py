@@ -12,13 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.cases import DTYPES, Case
+
 Blocks = Sequence[Sequence[float]]
 
-TIE_HIDDEN = 512  # from this H on the matrix product is everything
-TIE_RATIO = 0.95
 LOST_HIDDEN = 256
 LOST_TARGET = 0.35
-MEAN_TARGET = 2.5
 
 
 @dataclass(frozen=True)
@@ -103,14 +102,90 @@ def geometric_mean(values: Iterable[float]) -> float:
     return math.exp(math.fsum(logs) / len(logs))
 
 
-def ratio_target(hidden: int) -> float:
-    """Return the ratio that a point of the grid must reach; 0.95 counts as a tie where H >= 512."""
-    return TIE_RATIO if hidden >= TIE_HIDDEN else 1.0
+@dataclass(frozen=True)
+class Target:
+    """What the ratios of a part of the grid are to reach.
+
+    Parameters
+    ----------
+    cells, dtypes : sequence of str
+    mode, rival : str
+        Who is compared with us, doing what.
+    bound : float
+    mean : bool
+        The bound is on the geometric mean of all points, not on each of them.
+    ahead : bool
+        A ratio must be above the bound, not only reach it.
+    batch : int
+        Only points with at least so many sequences count.
+    """
+
+    cells: Sequence[str]
+    mode: str
+    rival: str
+    bound: float = 1.0
+    dtypes: Sequence[str] = DTYPES
+    mean: bool = False
+    ahead: bool = False
+    batch: int = 1
+
+    def covers(self, case: Case) -> bool:
+        """Return whether a case belongs to this part of the grid."""
+        return (
+            case.cell in self.cells
+            and case.mode == self.mode
+            and case.dtype in self.dtypes
+            and case.size[1] >= self.batch
+        )
+
+    def reached(self, value: float) -> bool:
+        """Return whether a ratio, or the mean of ratios, is high enough.
+
+        Examples
+        --------
+        >>> tie = 1.0
+        >>> Target(("gru",), "training", "torch").reached(tie)
+        True
+        >>> Target(("gru",), "training", "torch", ahead=True).reached(tie)
+        False
+        """
+        return value > self.bound if self.ahead else value >= self.bound
+
+    def __str__(self) -> str:
+        dtypes = "" if tuple(self.dtypes) == DTYPES else ", " + ", ".join(self.dtypes)
+        batch = f", N >= {self.batch}" if self.batch > 1 else ""
+        bound = f"{'above' if self.ahead else 'at least'} {self.bound:g}"
+        what = f"geometric mean {bound}" if self.mean else f"each {bound}"
+        return f"{', '.join(self.cells)}, {self.mode}, {self.rival}{dtypes}{batch}: {what}"
 
 
-def lost_target(hidden: int) -> float | None:
-    """Return the share that may be lost, None where there is no target."""
-    return LOST_TARGET if hidden >= LOST_HIDDEN else None
+RNNS = ("rnn-tanh", "rnn-relu")
+TARGETS = (
+    Target(RNNS, "training", "torch"),
+    Target(RNNS, "training", "torch", 2.5, mean=True),
+    Target(("lstm",), "training", "torch", dtypes=("float32",)),
+    Target(("lstm",), "training", "torch", dtypes=("float64",), ahead=True),
+    Target(("gru",), "training", "torch"),
+    Target(("gru",), "training", "torch", 2.0, mean=True),
+    *(
+        Target(cells, mode, "jax", ahead=True, batch=8)
+        for cells in (RNNS, ("lstm",), ("gru",))
+        for mode in ("training", "inference")
+    ),
+)
+
+
+def missed(case: Case, rival: str, value: float) -> bool:
+    """Return whether a point's ratio misses a target that each point must reach."""
+    return any(
+        target.rival == rival and target.covers(case) and not target.mean and not target.reached(value)
+        for target in TARGETS
+    )
+
+
+def lost_target(case: Case) -> float | None:
+    """Return the share of a case's time that may be lost, None where there is no target."""
+    return LOST_TARGET if case.cell in RNNS and case.mode == "training" and case.size[3] >= LOST_HIDDEN else None
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -23,7 +25,10 @@ from benchmarks.cases import Case
 from benchmarks.contenders import CONTENDERS, Contender
 
 ROOT = Path(__file__).resolve().parents[1]
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# The last is XLA's.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
+# Beginnings of variables that change times. The user's pass through to the workers, and are recorded with these.
+SETTINGS = ("GLIBC_TUNABLES", "GOMP_", "JAX_", "KMP_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PJRT_", "XLA_")
 
 QUIET_SLEEP = 0.005  # seconds between two looks at the process's CPU time
 QUIET_SHARE = 0.05  # of that time; a spinning thread has used up about all of it
@@ -42,12 +47,12 @@ class Worker:
     name : str
         A key of `CONTENDERS`.
     threads : int
-        For BLAS and OpenMP; set in the process's environment, before its libraries are loaded.
+        For BLAS, OpenMP and XLA; set in the process's environment, before its libraries are loaded.
 
-    Raises
-    ------
-    WorkerError
-        The contender cannot be made (its library is missing); also from every request that fails.
+    Notes
+    -----
+    The process begins to import its library at once; `environment` and `ask` wait for it, so that several workers can
+    start side by side.
     """
 
     def __init__(self, name: str, threads: int) -> None:
@@ -61,23 +66,46 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._send("environment", {})
+
+    @functools.cached_property
+    def environment(self) -> dict[str, Any]:
+        """Versions, thread counts and variables, as the process reports them.
+
+        Raises
+        ------
+        WorkerError
+            The contender cannot be made: its library is missing.
+        """
         try:
-            self.environment: dict[str, Any] = self.ask("environment")
+            found: dict[str, Any] = self._receive("environment")
         except WorkerError:
             self.close()
             raise
+        return found
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        """Send a request, wait for its answer and return that."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        if stdin is None or stdout is None:
+        """Send a request, wait for its answer and return that.
+
+        Raises
+        ------
+        WorkerError
+        """
+        self.environment  # noqa: B018  (the answer to the first request comes first)
+        self._send(request, arguments)
+        return self._receive(request)
+
+    def _send(self, request: str, arguments: dict[str, Any]) -> None:
+        stdin = self._process.stdin
+        if stdin is None:
             raise WorkerError(f"worker {self.name} has no pipes")
-        try:
+        # A process that has ended gives no answer either, which is where it is told.
+        with contextlib.suppress(BrokenPipeError):
             stdin.write(json.dumps({"request": request, **arguments}) + "\n")
             stdin.flush()
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
+
+    def _receive(self, request: str) -> Any:
+        line = "" if self._process.stdout is None else self._process.stdout.readline()
         if not line:
             raise WorkerError(f"worker {self.name} ended with exit code {self._process.wait()} at {request!r}")
         answer = json.loads(line)
@@ -89,7 +117,9 @@ class Worker:
         """End the process."""
         process = self._process
         if process.stdin is not None:
-            process.stdin.close()
+            # What could not be written to a process that has ended would be tried once more.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
@@ -110,9 +140,9 @@ class Server:
         self.contender = contender
 
     def environment(self) -> dict[str, Any]:
-        """Return the contender's versions and thread counts, and the thread variables that it found."""
-        variables = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-        return {**self.contender.environment(), "variables": variables}
+        """Return the contender's versions and thread counts, and the variables that it found."""
+        found = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(SETTINGS)}
+        return {**self.contender.environment(), "variables": found}
 
     def load(self, case: dict[str, Any]) -> float:
         """Load a case, warm up, and return an estimate of a step's seconds."""
@@ -130,21 +160,23 @@ class Server:
         quiet()
 
     def block(self, repeats: int) -> dict[str, Any]:
-        """Return the nanoseconds of `repeats` steps and the CPU seconds that this took all in all.
+        """Return the nanoseconds of `repeats` steps, the CPU seconds that this took all in all, and the cores in use.
 
-        One more step, before them, fills the caches again.
+        One more step, before them, fills the caches again. `cores` is CPU time over time, during the steps alone.
         """
         began = time.process_time()
         self.contender.step()
+        used = time.process_time()
         times = self._times(repeats)
+        cores = (time.process_time() - used) / (sum(times) / 1e9)
         quiet()
-        return {"times": times, "cpu": time.process_time() - began}
+        return {"times": times, "cpu": time.process_time() - began, "cores": cores}
 
     def peak(self, case: dict[str, Any]) -> int | None:
         """Return by how many bytes resident memory rises in a case's first step; None where it cannot be told."""
         first = Case.from_json(case)
         # A tiny net first: what libraries allocate once and for all is not the step's.
-        self.contender.load(Case(first.cell, (2, 2, 4, 4), first.dtype))
+        self.contender.load(replace(first, size=(2, 2, 4, 4)))
         self.contender.step()
         self.contender.load(first)
         _trim()

@@ -4,25 +4,71 @@ Every gradient can be stepped through in a debugger (`RNN.backward_steps`), is c
 and is computed by the same loop that trains.
 """
 
-from rnn_numpy.core import LayerTrace, Parameters, Step, Trace
-from rnn_numpy.layers import RNN, Linear, cross_entropy_loss, mse_loss
+from rnn_numpy.core import (
+    LayerTrace,
+    PackedSequence,
+    Parameters,
+    Step,
+    Trace,
+    chrono,
+    initialize,
+    irnn,
+    orthogonal,
+    pack_padded_sequence,
+    pack_sequence,
+    pad_packed_sequence,
+    pad_sequence,
+    set_forget_bias,
+    unpack_sequence,
+    unpad_sequence,
+)
+from rnn_numpy.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Cell,
+    Extra,
+    Linear,
+    Recurrent,
+    cross_entropy_loss,
+    mse_loss,
+    reset_difference,
+)
 from rnn_numpy.models import Forecaster
 from rnn_numpy.training import SGD, ClipResult, clip_grad_norm, clip_grad_value
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "RNN",
     "SGD",
+    "Cell",
     "ClipResult",
+    "Extra",
     "Forecaster",
     "LayerTrace",
     "Linear",
+    "PackedSequence",
     "Parameters",
+    "Recurrent",
     "Step",
     "Trace",
+    "chrono",
     "clip_grad_norm",
     "clip_grad_value",
     "cross_entropy_loss",
+    "initialize",
+    "irnn",
     "mse_loss",
+    "orthogonal",
+    "pack_padded_sequence",
+    "pack_sequence",
+    "pad_packed_sequence",
+    "pad_sequence",
+    "reset_difference",
+    "set_forget_bias",
+    "unpack_sequence",
+    "unpad_sequence",
 ]

@@ -8,6 +8,7 @@ that was expected (symbols and numbers), what came instead, and what to do.
 from __future__ import annotations
 
 __all__ = [
+    "ConversionError",
     "DTypeError",
     "DataError",
     "GradientCheckError",
@@ -50,6 +51,10 @@ class GradientCheckError(RNNNumpyError, AssertionError):
 
 class DataError(RNNNumpyError, ValueError):
     """A data file or series cannot be used; the message names file, row and column."""
+
+
+class ConversionError(RNNNumpyError, ValueError):
+    """Weights cannot be carried to or from another library without loss, or compute something else there."""
 
 
 class MissingExtraError(RNNNumpyError, ImportError):

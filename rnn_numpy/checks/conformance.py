@@ -287,8 +287,8 @@ def check_gradients_of_final_state(case: Case) -> None:
 
 
 def check_gradients_of_one_step(case: Case) -> None:
-    """T = N = H = D = 1."""
-    layer, problem = _setting(case, steps=1, batch=1, sizes=(1, 1), seed=3)
+    """T = N = D = 1, and H = 1, or one more than a projection has units."""
+    layer, problem = _setting(case, steps=1, batch=1, sizes=(1, 1 + case.option("proj_size")), seed=3)
     _assert_gradients(layer, problem, complex_step, ORACLE_TOLERANCES["complex step"])
 
 

@@ -11,8 +11,10 @@ reverse one.
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,42 @@ from rnn_numpy.errors import DTypeError, OptionError
 Array = NDArray[Any]
 
 _HINT = "Gradients are there once backward or backward_steps has run on this trace"
+
+
+class Arrays(dict[str, Array]):
+    """Arrays by name; also their parts, a gate's columns for instance, under names of their own.
+
+    Parameters
+    ----------
+    arrays : dict of str to ndarray, (T, N, ·)
+    part : callable
+        Maps a name to (name of the array, columns), or to None.
+
+    Examples
+    --------
+    >>> gates = Arrays({"a": np.zeros((5, 2, 6))}, {"i": ("a", slice(0, 3))}.get)
+    >>> gates["i"].shape
+    (5, 2, 3)
+    """
+
+    def __init__(
+        self, arrays: Mapping[str, Array] = MappingProxyType({}), part: Callable[[str], Any] = {}.get
+    ) -> None:
+        super().__init__(arrays)
+        self.part = part
+
+    def __missing__(self, name: str) -> Array:
+        place = self.part(name)
+        if place is None or place[0] not in self:
+            raise KeyError(name)
+        return self[place[0]][:, :, place[1]]
+
+    def find(self, name: str) -> Array | None:
+        """Return an array or a part of one, or None."""
+        try:
+            return self[name]
+        except KeyError:
+            return None
 
 
 class GradientPass:
@@ -36,7 +74,7 @@ class GradientPass:
         The step at which the pass stands; None once it has done all.
     """
 
-    def __init__(self, arrays: dict[str, Array], reached: int | None = None) -> None:
+    def __init__(self, arrays: Arrays, reached: int | None = None) -> None:
         self.arrays = arrays
         self.reached = reached
 
@@ -51,7 +89,8 @@ class LayerTrace:
     layer : int
     reverse : bool
     x, a, h, ... : ndarray, (T, N, ·) or (T+1, N, ·)
-        The recorded arrays; see the module. `names` lists them. Past the end of a sequence all
+        The recorded arrays; see the module. `names` lists them. Of a cell with gates these are the gates, i, f, g, o say;
+        what can be computed from them (a, di, ...) is, when asked for. Past the end of a sequence all
         but x are 0 (in the reverse direction, row `length` of a state array holds the initial state). Rows are in
         the caller's order: where the engine had to sort them by length, the array is a copy, otherwise it is the memory
         that backward reads.
@@ -70,29 +109,77 @@ class LayerTrace:
         self.layer = layer
         self.reverse = reverse
         self.states = states
-        self.arrays: dict[str, Array] = {}
+        self.arrays = Arrays()
         self.weights: dict[str, Array] = {}
-        self.latest = GradientPass({})
+        self.masks: Any = None
+        self.latest = GradientPass(Arrays())
         self._unsort = unsort
+        self.describe((), (), {})
+
+    def describe(
+        self, forward: tuple[str, ...], gradients: tuple[str, ...], derived: Mapping[str, Callable[..., Array]]
+    ) -> None:
+        """Set the names of the step arrays that a user sees, and the functions behind those computed when asked for."""
+        self._forward_names = forward
+        self._gradient_names = gradients
+        self._derived = derived
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the arrays recorded so far."""
-        return (*self.arrays, *self.latest.arrays)
+        """The names of the arrays recorded so far, and of those that follow from them."""
+        return self.names_of(self.latest)
+
+    def names_of(self, gradients: GradientPass, derived: bool = True) -> tuple[str, ...]:
+        """Return the names of the arrays that there are with a backward pass, or without one that has not begun."""
+        names = ["x", *self._forward_names, *self.states]
+        recorded = bool(gradients.arrays)
+        if recorded:
+            names += [*(f"d{state}" for state in self.states), *self._gradient_names]
+        for name, function in self._derived.items() if derived else ():
+            if recorded or not any(argument[:1] == "d" for argument in inspect.signature(function).parameters):
+                names.append(name)
+        return tuple(names)
 
     def is_state(self, name: str) -> bool:
         """Whether `name` is a state or the gradient of one: an array of T+1 rows."""
         return name in self.states or (name[:1] == "d" and name[1:] in self.states)
 
+    def is_gradient(self, name: str) -> bool:
+        """Whether `name` is an array that a backward pass computes, or follows from one."""
+        return self.arrays.find(name) is None and (name[:1] == "d" or name in self.latest.arrays)
+
     def stored(self, name: str, gradients: GradientPass | None = None) -> Array:
         """Return the array `name` as the engine holds it: rows sorted by length, longest first."""
-        array = self.arrays.get(name)
+        chosen = gradients or self.latest
+        if name in self._derived:  # also where the engine has an array of this name, with blocks in its own order
+            return self.derive(name, lambda argument: self._aligned(argument, chosen))
+        array = self.arrays.find(name)
         if array is None:
-            array = (gradients or self.latest).arrays.get(name)
+            array = chosen.arrays.find(name)
         if array is None:
             has = ", ".join(self.names)
             raise AttributeError(f"the trace of {self.name} has no array {name!r}; it has {has}. {_HINT}")
         return array
+
+    def derive(self, name: str, find: Callable[[str], Array]) -> Array:
+        """Compute an array from those that `find` returns."""
+        function = self._derived[name]
+        names = inspect.signature(function).parameters
+        return function(*(self.weights[name] if name in self.weights else find(name) for name in names))
+
+    def is_derived(self, name: str) -> bool:
+        """Whether an array is computed when asked for."""
+        return name in self._derived
+
+    def _aligned(self, name: str, gradients: GradientPass) -> Array:
+        """Return the array whose row t belongs to step t, (T, N, ·), for a name as a Step has it."""
+        before, after = (1, 0) if self.reverse else (0, 1)
+        if name.endswith("_in") and self.arrays.find(name) is None:
+            name = name[:-3] + "_prev"
+        if name.endswith("_prev") and self.is_state(name[:-5]):
+            return self.stored(name[:-5], gradients)[before : before + len(self)]
+        array = self.stored(name, gradients)
+        return array[after : after + len(self)] if self.is_state(name) else array
 
     def row(self, name: str, index: int, gradients: GradientPass) -> Array:
         """Return row `index` of the array `name`, (N, ·), in the caller's order."""
@@ -105,7 +192,7 @@ class LayerTrace:
             raise AttributeError(name)
         array = self.stored(name)
         reached = self.latest.reached
-        if reached is not None and name in self.latest.arrays:
+        if reached is not None and self.is_gradient(name):
             array = array.copy()
             # Of a state's gradient, the row that the last step wrote is complete, too.
             if self.reverse:
@@ -196,23 +283,26 @@ class Step:
     def names(self) -> tuple[str, ...]:
         """The names of the arrays of this step: what the step reads before what it writes."""
         states = self._trace.states
-        steps = [name for name in self._trace.arrays if name not in states and name != "x"]
-        gradients = list(self._pass().arrays) if self._is_done() else []
-        gradients += [name + "_prev" for name in gradients if self._trace.is_state(name)]
-        return ("x", *(state + "_prev" for state in states), *steps, *states, *gradients)
+        names = self._trace.names_of(self._pass() if self._is_done() else GradientPass(Arrays()))
+        gradients = [name + "_prev" for name in names if name[:1] == "d" and self._trace.is_state(name)]
+        return ("x", *(state + "_prev" for state in states), *names[1:], *gradients)
 
     def __getattr__(self, name: str) -> Array:
         if name.startswith("_"):
             raise AttributeError(name)
         trace = self._trace
         gradients = self._pass()
-        if name.removesuffix("_prev") in gradients.arrays and not self._is_done():
+        if gradients.arrays and trace.is_gradient(name.removesuffix("_prev")) and not self._is_done():
             raise AttributeError(
                 f"step {self.t} has no {name} yet: the backward pass stands at t = {gradients.reached}"
             )
         before, after = (1, 0) if trace.reverse else (0, 1)
+        if name.endswith("_in") and trace.arrays.find(name) is None and gradients.arrays.find(name) is None:
+            name = name[:-3] + "_prev"
         if name.endswith("_prev") and trace.is_state(name[:-5]):
             return trace.row(name[:-5], self.t + before, gradients)
+        if trace.is_derived(name):
+            return trace.derive(name, self.__getattr__)
         return trace.row(name, self.t + (after if trace.is_state(name) else 0), gradients)
 
     def __dir__(self) -> list[str]:
@@ -239,11 +329,17 @@ class Trace:
     masks : list of ndarray, (T, N, directions * H), or None
         The dropout masks between the layers, 0 or 1/(1-p); hand them to `forward` as `dropout_masks` to repeat the
         pass.
+    recurrent_masks : dict of str to ndarray, (N, H)
+        By layer and direction, the masks of recurrent dropout, for `forward`'s argument of this name; empty without.
+    zoneout_masks : dict of str to tuple of ndarray, (T, N, H)
+        The same of zoneout, an array for each state.
     """
 
     def __init__(self, runs: dict[str, LayerTrace], masks: list[Array] | None, context: Any) -> None:
         self.runs = runs
         self.masks = masks
+        self.recurrent_masks: dict[str, Array] = {}
+        self.zoneout_masks: dict[str, tuple[Array, ...]] = {}
         self.context = context
 
     @property

@@ -1,8 +1,25 @@
 """The layers: formulas of each cell, and the one driver that runs them through time."""
 
+from rnn_numpy.layers.cell import Cell, Extra
+from rnn_numpy.layers.gru import GRU, ResetDifference, reset_difference
 from rnn_numpy.layers.linear import Linear
 from rnn_numpy.layers.losses import cross_entropy_loss, mse_loss
-from rnn_numpy.layers.recurrent import BackwardResult, BackwardSteps, Cell, Recurrent
+from rnn_numpy.layers.lstm import LSTM
+from rnn_numpy.layers.recurrent import BackwardResult, BackwardSteps, Recurrent
 from rnn_numpy.layers.rnn import RNN
 
-__all__ = ["RNN", "BackwardResult", "BackwardSteps", "Cell", "Linear", "Recurrent", "cross_entropy_loss", "mse_loss"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "BackwardResult",
+    "BackwardSteps",
+    "Cell",
+    "Extra",
+    "Linear",
+    "Recurrent",
+    "ResetDifference",
+    "cross_entropy_loss",
+    "mse_loss",
+    "reset_difference",
+]

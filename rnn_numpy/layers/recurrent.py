@@ -1,27 +1,24 @@
 """The driver of every recurrent layer: the only place that knows about time, layers, directions, lengths and dropout.
 
 It knows no formula. A `Cell` brings these: functions on the arrays of one step, whose argument *names* say what the
-driver is to hand them, step after step:
-
-    h_t, a_t         row of a trace array that belongs to this step: the new state h, the step array a
-    h_prev           row of the state h that this step reads
-    dh_t, da_t, ...  the same of the gradients
-    W_hh             the recurrent weights, the same at every step
+driver is to hand them, step after step (`rnn_numpy.layers.cell` lists the names).
 
 A sequence's forward pass through one direction is
 
-    a = W_ih x + b_ih + b_hh      for all t at once: one matrix product
+    a = W_ih x + b_ih + b_hh      for many t at once: one matrix product
     step_forward                  for t = 0 ... T-1 (in the reverse direction T-1 ... 0)
 
 and its backward pass
 
     step_partials                 for many t at once: the local derivatives, which need no gradient from the future
     step_backward                 for t = T-1 ... 0 (reverse direction: 0 ... T-1); a generator, which yields each step
-    dW_ih += da^T x,  dW_hh += da^T h_prev,  db += sum da     over all t and n: one matrix product each
+    dW_ih = da^T x,  dW_hh = da^T h_prev,  db = sum da        over all t and n: one matrix product each
 
-so that only what the recurrence forces to be sequential runs inside the loops.
+so that only what the recurrence forces to be sequential runs inside the loops. What is the same for every cell, recurrent
+dropout and zoneout, stands before and after the cell's own formulas (`rnn_numpy.layers.masks`).
 
-Layout. All arrays are time-major, (T, N, ·), one step a contiguous block. With `lengths` the rows are sorted by length,
+Layout. All arrays are time-major, (T, N, ·), one step a contiguous block, of rows or of columns as the cell's formulas
+want it. With `lengths` the rows are sorted by length,
 longest first; the rows alive at step t are then the first n_t, and the steps get views of just these: padding costs no
 work. The reverse direction needs no reversed copy: its state array is filled from the other end, sequence n entering at
 row length_n.
@@ -30,6 +27,7 @@ row length_n.
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,41 +39,15 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.core.trace import GradientPass, LayerTrace, Step, Trace
-from rnn_numpy.errors import DTypeError, ShapeError
-from rnn_numpy.layers.timeline import Plan, Timeline
+from rnn_numpy.core.packing import PackedSequence
+from rnn_numpy.core.trace import Arrays, GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.errors import DTypeError, OptionError, ShapeError
+from rnn_numpy.layers import masks
+from rnn_numpy.layers.cell import Cell
+from rnn_numpy.layers.timeline import Plan, Timeline, argument_names
 
 Array = NDArray[Any]
 Loop = Iterator[tuple[LayerTrace, int, GradientPass]]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """The formulas of one recurrent cell. See the module for how argument names are read.
-
-    Parameters
-    ----------
-    gates : int
-        Rows of W_ih, W_hh and the biases in units of hidden_size; a_t is (N, gates * H).
-    states : tuple of str
-        Names of the states that go from step to step; the first is the output.
-    step_forward : callable
-        Writes the new states. `a_t` comes in holding W_ih x_t + b_ih + b_hh.
-    step_partials : callable
-        Writes into da_t the local derivatives, that is all factors of da_t that do not depend on a gradient. Gets one
-        step or all steps stacked: it must not care about the number of leading axes.
-    step_backward : callable
-        Turns da_t into dL/da_t and adds to the gradient of the previous states.
-    in_place : bool
-        `step_forward` also works where a_t and the new h_t are one memory (inference then needs a single array).
-    """
-
-    gates: int
-    states: tuple[str, ...]
-    step_forward: Callable[..., None]
-    step_partials: Callable[..., None]
-    step_backward: Callable[..., None]
-    in_place: bool = False
 
 
 class BackwardResult:
@@ -151,12 +123,16 @@ class Direction:
 
 @dataclass
 class Context:
-    """What the backward pass must know of the call that made a trace; `factors` are the dropout masks, sorted."""
+    """What the backward pass must know of the call that made a trace.
+
+    `factors` are the dropout masks between layers, sorted; `packed` is the input where that was packed.
+    """
 
     plan: Plan
     unbatched: bool
     signature: tuple[Any, ...]
     factors: list[Array] | None = None
+    packed: PackedSequence | None = None
 
 
 class Recurrent:
@@ -172,13 +148,16 @@ class Recurrent:
         self,
         input_size: int,
         hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        dtype: DTypeLike,
-        rng: np.random.Generator | int | None,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, ...] = 0.0,
+        dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
     ) -> None:
         kind = type(self).__name__
         self.input_size = arguments.positive_int(kind, "input_size", input_size)
@@ -188,6 +167,12 @@ class Recurrent:
         self.batch_first = arguments.flag(kind, "batch_first", batch_first)
         self.dropout = arguments.probability(kind, "dropout", dropout)
         self.bidirectional = arguments.flag(kind, "bidirectional", bidirectional)
+        self.recurrent_dropout = arguments.probability(kind, "recurrent_dropout", recurrent_dropout)
+        rates = zoneout if isinstance(zoneout, tuple) else (zoneout,) * len(self.cell.states)
+        if len(rates) != len(self.cell.states):
+            names = ", ".join(self.cell.states)
+            raise OptionError(f"{kind}: zoneout must be one number, or one for each state, {names}; got {zoneout!r}")
+        self.zoneout = tuple(arguments.probability(kind, "zoneout", rate) for rate in rates)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
                 f"{kind}: dropout = {self.dropout} has no effect with num_layers = 1: it acts between layers",
@@ -200,6 +185,10 @@ class Recurrent:
         # torch's default for all recurrent parameters, biases among them, drawn in this order.
         bound = 1 / np.sqrt(self.hidden_size)
         self.params.flat[:] = self.rng.uniform(-bound, bound, self.params.flat.size)
+        for direction in itertools.chain(*self._layers):
+            for name, extra in self.cell.parameters.items():
+                if extra.initial is not None:
+                    self.params[f"{name}_{direction.name}"][...] = extra.initial
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -243,7 +232,8 @@ class Recurrent:
         output, h_n
             As `forward` returns them, bit for bit (without dropout), but writable.
         """
-        output, h_n, _ = self._forward(x, h_0, lengths, training=False, masks=None, record=False, check_finite=False)
+        given = None, None, None
+        output, h_n, _ = self._forward(x, h_0, lengths, training=False, given=given, record=False, check_finite=False)
         return output, h_n
 
     def forward(
@@ -254,6 +244,8 @@ class Recurrent:
         *,
         training: bool = True,
         dropout_masks: Sequence[ArrayLike] | None = None,
+        recurrent_masks: Mapping[str, ArrayLike] | None = None,
+        zoneout_masks: Mapping[str, Sequence[ArrayLike]] | None = None,
         check_finite: bool = False,
     ) -> tuple[Array, Any, Trace]:
         """Run the layer and record what its backward pass needs.
@@ -262,6 +254,8 @@ class Recurrent:
         ----------
         x : ndarray, (T, N, D), or (N, T, D) where batch_first, or (T, D) for one sequence
             Inputs, D = input_size, dtype that of the layer. Copied into the trace: later changes of `x` do no harm.
+            Also a PackedSequence, in place of `x` and `lengths`; the output is then packed, too, and so are doutput and
+            dx of the backward pass.
         h_0 : ndarray, (num_layers * num_directions, N, H), or (num_layers * num_directions, H) for one sequence,
         optional
             Initial states, row layer * num_directions + direction; zeros where left out.
@@ -273,6 +267,12 @@ class Recurrent:
         dropout_masks : list of num_layers - 1 ndarrays, (T, N, num_directions * H), optional
             Factors for the outputs of all layers but the last, in place of random ones: `trace.masks` of an earlier
             pass repeats it.
+        recurrent_masks : mapping of str to ndarray, (N, H), optional
+            For each layer and direction ("l0", "l0_reverse", ...) the factors of the state that the recurrent weights
+            act on, the same at all steps, in place of random ones: `trace.recurrent_masks`.
+        zoneout_masks : mapping of str to sequence of ndarray, (T, N, H), optional
+            For each layer and direction, and each state, the share of the old state that is kept, in place of random
+            ones: `trace.zoneout_masks`.
         check_finite : bool
             Look for NaN and infinity in inputs, states and outputs.
 
@@ -298,9 +298,8 @@ class Recurrent:
         Cost: 2 T N G H (D + H) multiplications and additions per direction of the first layer. The trace keeps
         T N (D + (G + 1) H) numbers for it (G = 1 gates for RNN), and copies of its weights.
         """
-        return self._forward(
-            x, h_0, lengths, training=training, masks=dropout_masks, record=True, check_finite=check_finite
-        )
+        given = dropout_masks, recurrent_masks, zoneout_masks
+        return self._forward(x, h_0, lengths, training=training, given=given, record=True, check_finite=check_finite)
 
     def backward(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
@@ -373,7 +372,8 @@ class Recurrent:
         """Check the arguments; return the loop, not yet begun, and the list to which it will append its result."""
         where = f"{type(self).__name__}.backward"
         context = self._context(where, trace)
-        grads = arguments.gradients(where, grads, self.params)
+        if grads is not None:
+            grads = arguments.gradients(where, grads, self.params)
         top = self._gradient_in(where, doutput, context)
         dfinals = self._states_in(where, "dh_n", dh_n, context)
         if copied:
@@ -385,22 +385,24 @@ class Recurrent:
 
     def _forward(
         self,
-        x: ArrayLike,
+        x: Any,
         h_0: Any,
         lengths: ArrayLike | None,
         *,
         training: bool,
-        masks: Sequence[ArrayLike] | None,
+        given: tuple[Any, Any, Any],
         record: bool,
         check_finite: bool,
-    ) -> tuple[Array, Any, Trace]:
+    ) -> tuple[Any, Any, Trace]:
         where = f"{type(self).__name__}.forward"
         arguments.flag(where, "training", training)
         arguments.flag(where, "check_finite", check_finite)
         context, signal = self._inputs(where, x, lengths, copied=record)
         plan = context.plan
         states_0 = self._states_in(where, "h_0", h_0, context)
-        factors = self._dropout_factors(where, masks, training, plan)
+        dropout_masks, recurrent_masks, zoneout_masks = given
+        factors = self._dropout_factors(where, dropout_masks, training, plan)
+        state_masks = self._state_masks(where, recurrent_masks, zoneout_masks, training, plan)
         if check_finite:
             for state, array in zip(self.cell.states, states_0, strict=True):
                 if array is not None:
@@ -412,9 +414,11 @@ class Recurrent:
         for directions in self._layers:
             outputs: list[Array] = []
             for direction in directions:
-                timeline = Timeline(plan, direction.reverse)
+                timeline = Timeline(plan, direction.reverse, self.cell.columns)
                 initial = [None if state_0 is None else state_0[direction.row] for state_0 in states_0]
-                run = runs[direction.name] = self._run_forward(direction, timeline, plan, signal, initial, record)
+                chosen = state_masks.get(direction.name, masks.NONE)
+                run = self._run_forward(direction, timeline, plan, signal, initial, chosen, record)
+                runs[direction.name] = run
                 outputs.append(timeline.output(run.arrays[self.cell.states[0]], plan))
                 finals.append(tuple(run.arrays[state][timeline.exit] for state in self.cell.states))
                 if check_finite:
@@ -423,12 +427,17 @@ class Recurrent:
             if factors is not None and directions is not self._layers[-1]:
                 signal = signal * factors[directions[0].layer]
         output = self._to_caller(signal, context)
-        if record:
+        if record and context.packed is None:
             output = output.view()
             output.flags.writeable = False
         h_n = tuple(np.stack(arrays) for arrays in zip(*finals, strict=True))
-        kept = None if factors is None else [plan.unsorted(factor, 1) for factor in factors]
-        return output, _single(self._states_to_caller(h_n, context)), Trace(runs, kept, context)
+        trace = Trace(runs, None if factors is None else [plan.unsorted(factor, 1) for factor in factors], context)
+        for name, chosen in state_masks.items():
+            if chosen.recurrent is not None:
+                trace.recurrent_masks[name] = plan.unsorted(chosen.recurrent, 0)
+            if chosen.zoneout and training:
+                trace.zoneout_masks[name] = tuple(plan.unsorted(kept, 1) for kept in chosen.zoneout.values())
+        return output, _single(self._states_to_caller(h_n, context)), trace
 
     def _run_forward(
         self,
@@ -437,28 +446,55 @@ class Recurrent:
         plan: Plan,
         x: Array,
         initial: Sequence[Array | None],
+        chosen: masks.Masks,
         record: bool,
     ) -> LayerTrace:
-        """Run one direction of one layer; return its trace with x, a and the states."""
-        run = LayerTrace(direction.name, direction.layer, direction.reverse, self.cell.states, plan.unsort)
+        """Run one direction of one layer; return its trace with all that its steps wrote."""
+        cell, H = self.cell, self.hidden_size
         weights = self._weights(self.params, direction)
-        states: dict[str, Array] = {}
-        for name, state_0 in zip(self.cell.states, initial, strict=True):
-            states[name] = plan.new(plan.T + 1, self.hidden_size, self.dtype)
-            states[name][timeline.entry] = 0 if state_0 is None else state_0
-        if self.cell.in_place and not record:
-            a = states[self.cell.states[0]][timeline.new : timeline.new + plan.T]
+        # Without a trace, what the next step overwrites needs memory for one step or one block of steps alone.
+        new = functools.partial(plan.new if record else plan.passing, dtype=self.dtype, columns=cell.columns)
+        alone = not record and chosen is masks.NONE
+        arrays = Arrays({"x": x}, functools.partial(cell.columns_of, hidden=H))
+        for name, state_0 in zip(cell.states, initial, strict=True):
+            make = plan.passing if alone and name in cell.overwritten else plan.new
+            arrays[name] = make(plan.T + 1, self._width(name), self.dtype, cell.columns)
+            arrays[name][timeline.entry] = 0 if state_0 is None else state_0
+        for name, width in cell.records.items():
+            arrays[name] = new(plan.T, width * H)
+        arrays.update(self._masked_arrays(chosen, plan, new))
+        width = len(cell.slabs) * H
+        block_size = timeline.block_size(plan.N * width * self.dtype.itemsize)
+        if cell.in_place and alone:
+            arrays["a"] = arrays[cell.states[0]][timeline.new : timeline.new + plan.T]
         else:
-            a = plan.new(plan.T, self.cell.gates * self.hidden_size, self.dtype)
-        plan.product(x, weights["weight_ih"].T, a, weights["bias_ih"] + weights["bias_hh"] if self.bias else None)
-        run.arrays = {"x": x, "a": a, **states}
+            is_ring = not record and plan.counts is None and block_size < plan.T
+            arrays["a"] = plan.new(block_size if is_ring else plan.T, width, self.dtype, cell.columns)
+        run = LayerTrace(direction.name, direction.layer, direction.reverse, cell.states, plan.unsort)
+        run.describe(cell.forward_names, cell.gradient_names, cell.derived)
+        run.arrays = arrays
+        run.masks = chosen
+        bias = cell.bias(weights["bias_ih"], weights["bias_hh"]) if self.bias else np.zeros(width, self.dtype)
         if record:
-            run.weights = {"W_ih": weights["weight_ih"].copy(), "W_hh": weights["weight_hh"].copy()}
-        step_forward = self.cell.step_forward
-        constants = {"W_hh": _laid_out(weights["weight_hh"], plan.N, used_transposed=True)}
-        steps = zip(*timeline.columns(step_forward, run.arrays, constants, False), strict=False)
-        for t, step_arguments in zip(timeline.order(False), steps, strict=False):  # noqa: B007  (t is for the debugger)
-            step_forward(*step_arguments)
+            run.weights = {self._symbol(name): array.copy() for name, array in weights.items()}
+            run.weights["b"] = weights["bias_ih"] + weights["bias_hh"] if self.bias else np.zeros(cell.gates * H)
+        constants = self._constants(weights["weight_hh"], weights, bias, plan, backward=False)
+        parts = chosen.forward(cell.states[0], (cell.step_forward, argument_names(cell.step_forward)))
+        step, steps = self._compiled(parts, timeline, arrays, constants, plan, backward=False)
+        weight_ih = cell.arranged("input", weights["weight_ih"], halved=True)
+        filled = cell.span("input", H)
+        rest = [slab for slab in cell.slabs if slab not in cell.input_slabs]
+        for block in timeline.blocks(plan.N * width * self.dtype.itemsize, False):
+            low = min(block)
+            a = timeline.block_of(arrays["a"], block)
+            added = bias[filled] if self.bias and cell.biased else None
+            plan.product(x[low : low + len(block)], weight_ih, a[..., filled], added, low)  # F1, its part for the input
+            for slab in rest:
+                columns = cell.columns_of(slab, H)
+                if columns is not None:
+                    a[..., columns[1]] = bias[columns[1]] if cell.biased else 0
+            for t, step_arguments in zip(block, steps, strict=False):  # noqa: B007  (t is for the debugger)
+                step(*step_arguments)
         return run
 
     def _bptt(
@@ -466,66 +502,89 @@ class Recurrent:
         trace: Trace,
         doutput: Array | None,
         dfinals: Sequence[Array | None],
-        grads: Parameters,
+        grads: Parameters | None,
         results: list[BackwardResult],
     ) -> Loop:
         """The whole backward pass; yields once per layer, direction and step, and appends its result at the end."""
         context: Context = trace.context
-        plan = context.plan
-        arrays: dict[str, dict[str, Array]] = {}
-        initial = tuple(np.empty((len(trace.runs), plan.N, self.hidden_size), self.dtype) for _ in self.cell.states)
+        plan, cell = context.plan, self.cell
+        own = Parameters(self.params.shapes, self.dtype, np.empty_like(self.params.flat))
+        rows = len(trace.runs)
+        initial = tuple(np.empty((rows, plan.N, self._width(state)), self.dtype) for state in cell.states)
         dx: Array | None = None
         for run in trace.runs.values():
-            run.latest = GradientPass({})
+            run.latest = GradientPass(Arrays())
         for directions in reversed(self._layers):
             if dx is not None:
                 # The input of the layer above was this layer's output, times the dropout factors.
                 doutput = dx if context.factors is None else dx * context.factors[directions[0].layer]
             dx = None
             for direction in directions:
-                run, timeline = trace.runs[direction.name], Timeline(plan, direction.reverse)
+                run = trace.runs[direction.name]
+                timeline = Timeline(plan, direction.reverse, cell.columns)
                 from_loss = None if doutput is None else doutput[:, :, direction.columns]
                 from_final = [None if dfinal is None else dfinal[direction.row] for dfinal in dfinals]
-                gradients = run.latest = GradientPass(self._new_gradients(timeline, plan, from_loss, from_final))
-                recorded = arrays[direction.name] = {**run.arrays, **gradients.arrays}
+                gradients = run.latest = GradientPass(self._new_gradients(run, timeline, plan, from_loss, from_final))
+                recorded = Arrays({**run.arrays, **gradients.arrays}, gradients.arrays.part)
+                sums = self._weights(own, direction)
                 gradients.reached = -1 if direction.reverse else timeline.span
-                for t in self._run_backward(timeline, plan, recorded, run.weights["W_hh"]):
+                for t in self._run_backward(run, timeline, plan, recorded, sums):
                     gradients.reached = t
                     yield run, t, gradients
                 gradients.reached = None
-                for dstate_0, state in zip(initial, self.cell.states, strict=True):
+                for dstate_0, state in zip(initial, cell.states, strict=True):
                     dstate_0[direction.row] = recorded["d" + state][timeline.entry]
-                dx_run = plan.new(plan.T, run.arrays["x"].shape[2], self.dtype)
-                plan.product(recorded["da"], run.weights["W_ih"], dx_run)  # B0
+                dx_run = self._through_products(run, recorded, timeline, plan, sums)
                 dx = dx_run if dx is None else dx + dx_run
-        for direction in itertools.chain(*self._layers):
-            timeline = Timeline(plan, direction.reverse)
-            self._accumulate(arrays[direction.name], timeline, plan, self._weights(grads, direction))
+        if grads is None:
+            grads = own
+        else:
+            grads.flat += own.flat
         if dx is not None:
-            dinitial = dict(zip(self.cell.states, self._states_to_caller(initial, context), strict=True))
+            dinitial = dict(zip(cell.states, self._states_to_caller(initial, context), strict=True))
             results.append(BackwardResult(self._to_caller(dx, context), dinitial, grads))
 
     def _run_backward(
-        self, timeline: Timeline, plan: Plan, arrays: Mapping[str, Array], weight_hh: Array
+        self,
+        run: LayerTrace,
+        timeline: Timeline,
+        plan: Plan,
+        arrays: Arrays,
+        sums: Mapping[str, Array],
     ) -> Iterator[int]:
         """BPTT through one direction of one layer; yields t after each step."""
-        step_partials, step_backward = self.cell.step_partials, self.cell.step_backward
-        constants = {"W_hh": _laid_out(weight_hh, plan.N, used_transposed=False)}
-        steps = zip(*timeline.columns(step_backward, arrays, constants, True), strict=False)
-        for block in timeline.blocks(arrays["da"][0].nbytes):
-            for block_arguments in timeline.stacked(step_partials, arrays, block):
-                step_partials(*block_arguments)
+        cell, weights = self.cell, run.weights
+        named = {name: weights[self._symbol(name)] for name in sums}
+        constants = self._constants(weights["W_hh"], named, None, plan, backward=True)
+        for name, extra in cell.parameters.items():
+            if extra.product is None:
+                sums[name][...] = 0
+                constants["d" + extra.symbol] = _as_column(sums[name], cell)
+        parts = run.masks.backward(cell.states[0], (cell.step_backward, argument_names(cell.step_backward)))
+        step, steps = self._compiled(parts, timeline, arrays, constants, plan, backward=True)
+        for block in timeline.blocks(arrays["da"][0].nbytes, True):
+            if cell.step_partials is not None:
+                names = argument_names(cell.step_partials)
+                for block_arguments in timeline.stacked(names, arrays, constants, block):
+                    cell.step_partials(*block_arguments)
             for t, step_arguments in zip(block, steps, strict=False):
-                step_backward(*step_arguments)
+                step(*step_arguments)
                 yield t
 
     def _new_gradients(
-        self, timeline: Timeline, plan: Plan, doutput: Array | None, dfinals: Sequence[Array | None]
-    ) -> dict[str, Array]:
+        self,
+        run: LayerTrace,
+        timeline: Timeline,
+        plan: Plan,
+        doutput: Array | None,
+        dfinals: Sequence[Array | None],
+    ) -> Arrays:
         """Return new arrays for the gradients of a and of the states; these hold what the loss adds directly."""
-        gradients: dict[str, Array] = {}
-        for index, (state, dfinal) in enumerate(zip(self.cell.states, dfinals, strict=True)):
-            dstate = plan.new(plan.T + 1, self.hidden_size, self.dtype)
+        cell, H = self.cell, self.hidden_size
+        new = functools.partial(plan.new, dtype=self.dtype, columns=cell.columns)
+        gradients = Arrays({}, functools.partial(cell.columns_of, hidden=H))
+        for index, (state, dfinal) in enumerate(zip(cell.states, dfinals, strict=True)):
+            dstate = new(plan.T + 1, self._width(state))
             from_loss = dstate[timeline.new : timeline.new + plan.T]
             if index > 0 or doutput is None:
                 dstate[...] = 0
@@ -537,57 +596,160 @@ class Recurrent:
             if dfinal is not None:
                 dstate[timeline.exit] += dfinal
             gradients["d" + state] = dstate
-        gradients["da"] = plan.new(plan.T, self.cell.gates * self.hidden_size, self.dtype)
+        gradients["da"] = new(plan.T, len(cell.slabs) * H)
+        for name, width in cell.gradient_records.items():
+            gradients[name] = new(plan.T, width * H)
+        for state in run.masks.zoneout:
+            gradients[f"d{state}_new"] = new(plan.T, self._width(state))
+        if run.masks.recurrent is not None:
+            dstate_in = gradients[f"d{cell.states[0]}_in"] = new(plan.T, self._width(cell.states[0]))
+            dstate_in[...] = 0
         return gradients
 
-    def _accumulate(
-        self, arrays: Mapping[str, Array], timeline: Timeline, plan: Plan, grads: Mapping[str, Array]
-    ) -> None:
-        """Add one direction's parameter gradients: sums over t and n, as one product each."""
-        da = plan.flat(arrays["da"])
-        h_prev = arrays[self.cell.states[0]][timeline.prev : timeline.prev + plan.T]
-        grads["weight_ih"][...] += da.T.dot(plan.flat(arrays["x"]))
-        grads["weight_hh"][...] += da.T.dot(plan.flat(h_prev))
+    def _through_products(
+        self, run: LayerTrace, arrays: Arrays, timeline: Timeline, plan: Plan, sums: Mapping[str, Array]
+    ) -> Array:
+        """Write one direction's parameter gradients, sums over t and n, as products; return the gradient of its input.
+
+        The weights' rows may lie in memory in another order than in the parameters; each block of rows has a product.
+        """
+        cell, H = self.cell, self.hidden_size
+        flat = functools.cache(lambda name: plan.flat(timeline.aligned(name, arrays)))
+        for kind, name, gradient in (
+            ("input", "weight_ih", cell.input_gradient),
+            ("hidden", "weight_hh", cell.hidden_gradient),
+        ):
+            for rows, columns, source in cell.blocks(kind, H):
+                np.dot(flat(gradient + "_t")[:, columns].T, flat(source), out=sums[name][rows])
+        for name, extra in cell.parameters.items():
+            if extra.product is not None:
+                gradient, source = extra.product
+                np.dot(flat(gradient).T, flat(source), out=sums[name])
         if self.bias:
-            db = np.ones(len(da), self.dtype).dot(da)  # sum over rows, several times as fast as da.sum(axis=0)
-            grads["bias_ih"][...] += db
-            grads["bias_hh"][...] += db
+            da = flat("da_t")
+            db = da.T.dot(np.ones(len(da), self.dtype))  # several times as fast as da.sum(axis=0)
+            for kind, name in (("input", "bias_ih"), ("hidden", "bias_hh")):
+                for rows, columns, _ in cell.blocks(kind, H):
+                    sums[name][rows] = db[columns]
+        dx: Array = plan.new(plan.T, run.arrays["x"].shape[2], self.dtype, False)
+        da = flat(cell.input_gradient + "_t")[:, cell.span("input", H)]
+        weight_ih = cell.arranged("input", run.weights["W_ih"], halved=False)
+        if plan.alive is not None:
+            dx[plan.alive] = da.dot(weight_ih)
+        else:
+            np.dot(da, weight_ih, out=dx.reshape(len(da), dx.shape[2]))
+        return dx
+
+    def _compiled(
+        self,
+        parts: Sequence[masks.Part],
+        timeline: Timeline,
+        arrays: Arrays,
+        constants: dict[str, Array],
+        plan: Plan,
+        backward: bool,
+    ) -> tuple[Callable[..., None], Iterator[tuple[Any, ...]]]:
+        """Return the function of a step, and an iterator over its arguments, step after step."""
+        calls: list[Iterator[tuple[Array, ...]]] = []
+        for _, names in parts:
+            if "scratch_t" in names:
+                width = self.hidden_size
+                arrays.setdefault("scratch", plan.passing(plan.T, width, self.dtype, self.cell.columns))
+            calls.append(timeline.arguments(names, arrays, constants, backward))
+        if len(parts) == 1:
+            return parts[0][0], calls[0]
+        return masks.chained(parts), zip(*calls, strict=True)
+
+    def _constants(
+        self, weight_hh: Array, weights: Mapping[str, Array], bias: Array | None, plan: Plan, backward: bool
+    ) -> dict[str, Array]:
+        """Return the arguments of formulas that are the same at every step."""
+        cell, H = self.cell, self.hidden_size
+        constants = _Constants(cell, H)
+        arranged = cell.arranged("hidden", weight_hh, halved=not backward)
+        constants["W_hh"] = _laid_out(arranged, plan.N, cell.columns, backward)
+        constants["half"], constants["one"] = np.array(0.5, self.dtype), np.array(1, self.dtype)
+        for name, extra in cell.parameters.items():
+            constants[extra.symbol] = _as_column(weights[name], cell)
+        if bias is not None:
+            constants["b"] = _as_column(bias, cell)
+        return constants
+
+    def _masked_arrays(self, chosen: masks.Masks, plan: Plan, new: Callable[[int, int], Array]) -> dict[str, Array]:
+        """Return the arrays that masks read, and those that hold what they have changed."""
+        cell, arrays = self.cell, dict[str, Array]()
+
+        def laid_out(array: Array) -> Array:
+            return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2) if cell.columns else array
+
+        if chosen.recurrent is not None:
+            shape = (plan.T, *chosen.recurrent.shape)
+            arrays["recurrent_mask"] = np.broadcast_to(laid_out(chosen.recurrent), shape)
+            arrays[f"{cell.states[0]}_in"] = new(plan.T, self._width(cell.states[0]))
+        for state, kept in chosen.zoneout.items():
+            arrays[f"{state}_kept"] = laid_out(kept)
+            arrays[f"{state}_new"] = new(plan.T, self._width(state))
+        return arrays
 
     # ------------------------------------------------------------------------------------------------ parameters
 
+    def _width(self, state: str) -> int:
+        """Return the number of units of a state."""
+        return self.hidden_size
+
+    @property
+    def _output_width(self) -> int:
+        """Number of units of the output in one direction."""
+        return self._width(self.cell.states[0])
+
     def _directions(self, layer: int) -> list[Direction]:
         """Return the one or two directions of a layer, in torch's order."""
-        H, names = self.hidden_size, (f"l{layer}", f"l{layer}_reverse")[: self.num_directions]
+        H, names = self._output_width, (f"l{layer}", f"l{layer}_reverse")[: self.num_directions]
         return [
             Direction(name, layer, bool(k), layer * self.num_directions + k, slice(k * H, (k + 1) * H))
             for k, name in enumerate(names)
         ]
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
-        H, rows = self.hidden_size, self.cell.gates * self.hidden_size
+        rows = self.cell.gates * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
         for direction in itertools.chain(*self._layers):
-            inputs = self.input_size if direction.layer == 0 else self.num_directions * H
+            inputs = self.input_size if direction.layer == 0 else self.num_directions * self._output_width
             shapes[f"weight_ih_{direction.name}"] = (rows, inputs)
-            shapes[f"weight_hh_{direction.name}"] = (rows, H)
+            shapes[f"weight_hh_{direction.name}"] = (rows, self._output_width)
             if self.bias:
                 shapes[f"bias_ih_{direction.name}"] = (rows,)
                 shapes[f"bias_hh_{direction.name}"] = (rows,)
+            for name, extra in self.cell.parameters.items():
+                shapes[f"{name}_{direction.name}"] = extra.shape(self)
         return shapes
 
     def _weights(self, params: Parameters, direction: Direction) -> dict[str, Array]:
         """Return the arrays of one direction of one layer, of parameters or of gradients, without their suffix."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
-        return {name: params[f"{name}_{direction.name}"] for name in names}
+        return {name: params[f"{name}_{direction.name}"] for name in (*names, *self.cell.parameters)}
+
+    def _symbol(self, name: str) -> str:
+        """Return what formulas call a parameter: W_ih for weight_ih."""
+        extra = self.cell.parameters.get(name)
+        return name.replace("weight", "W").replace("bias", "b") if extra is None else extra.symbol
 
     def _signature(self) -> tuple[Any, ...]:
         """Return what a trace must agree with."""
-        return type(self), self.cell, self.params.shapes, self.dtype, self.batch_first
+        return type(self), self.cell.states, self.cell.step_forward, self.params.shapes, self.dtype, self.batch_first
 
     # ------------------------------------------------------------------------------------------------ the edge
 
-    def _inputs(self, where: str, x: ArrayLike, lengths: ArrayLike | None, copied: bool) -> tuple[Context, Array]:
+    def _inputs(self, where: str, x: Any, lengths: ArrayLike | None, copied: bool) -> tuple[Context, Array]:
         """Check x and lengths; return the call's context and x as (T, N, D) in the engine's order."""
+        packed = x if isinstance(x, PackedSequence) else None
+        if packed is not None:
+            if lengths is not None:
+                raise OptionError(f"{where}: a PackedSequence brings its own lengths; leave lengths out")
+            if packed.data.ndim != 2:
+                raise ShapeError(f"{where}: packed x must hold rows (D,), data (sum of lengths, D); "
+                                 f"got data {packed.data.shape}")
+            x, lengths = packed.padded(batch_first=self.batch_first)
         array = arguments.array_of(where, "x", x, self.dtype)
         D, symbols = self.input_size, "(N, T, D)" if self.batch_first else "(T, N, D)"
         if array.ndim not in (2, 3):
@@ -610,7 +772,7 @@ class Recurrent:
             copied_signal = memory.empty(signal.shape, self.dtype)
             copied_signal[...] = signal
             signal = copied_signal
-        return Context(plan, unbatched, self._signature()), plan.sorted(signal, 1)
+        return Context(plan, unbatched, self._signature(), packed=packed), plan.sorted(signal, 1)
 
     def _states_in(self, where: str, name: str, value: Any, context: Context) -> list[Array | None]:
         """Check initial states or gradients of final ones; return one (layers * directions, N, H) per state, or None
@@ -628,12 +790,12 @@ class Recurrent:
         if not isinstance(value, tuple) or len(value) != len(states):
             wanted = f"a tuple of {len(states)} arrays, {', '.join(states)}"
             raise DTypeError(f"{where}: {name} must be {wanted}; got {type(value).__name__}")
-        rows, H, plan = self.num_layers * self.num_directions, self.hidden_size, context.plan
+        rows, plan = self.num_layers * self.num_directions, context.plan
         batch: tuple[int, ...] = () if context.unbatched else (plan.N,)
         symbols = "(layers * directions, H)" if context.unbatched else "(layers * directions, N, H)"
         checked: list[Array | None] = []
         for state, part in zip(states, value, strict=True):
-            full = name.replace("h", state, 1)
+            full, H = name.replace("h", state, 1), self._width(state)
             array = arguments.array_of(where, full, part, self.dtype)
             hint = "States keep this shape with batch_first, too" if self.batch_first else ""
             arguments.shaped(where, full, array, symbols, (rows, *batch, H), hint)
@@ -641,31 +803,74 @@ class Recurrent:
         return checked
 
     def _dropout_factors(
-        self, where: str, masks: Sequence[ArrayLike] | None, training: bool, plan: Plan
+        self, where: str, given: Sequence[ArrayLike] | None, training: bool, plan: Plan
     ) -> list[Array] | None:
         """Return what each layer's output but the last is multiplied with, in the engine's order, or None for no
         dropout.
         """
-        count, shape = self.num_layers - 1, (plan.T, plan.N, self.num_directions * self.hidden_size)
-        if masks is not None:
-            if not isinstance(masks, Sequence) or len(masks) != count:
-                got = len(masks) if isinstance(masks, Sequence) else type(masks).__name__
+        count, shape = self.num_layers - 1, (plan.T, plan.N, self.num_directions * self._output_width)
+        if given is not None:
+            if not isinstance(given, Sequence) or len(given) != count:
+                got = len(given) if isinstance(given, Sequence) else type(given).__name__
                 raise ShapeError(f"{where}: dropout_masks must be a list of num_layers - 1 = {count} arrays; got {got}")
             factors: list[Array] = []
-            for index, mask in enumerate(masks):
-                name = f"dropout_masks[{index}]"
-                array = arguments.as_array(where, name, mask)
-                arguments.shaped(where, name, array, "(T, N, directions * H)", shape)
-                if array.dtype.kind not in "biuf" and array.dtype != self.dtype:
-                    raise DTypeError(f"{where}: {name} must hold real numbers; got dtype {array.dtype}")
-                factors.append(plan.sorted(array.astype(self.dtype), 1))
+            for index, mask in enumerate(given):
+                array = self._mask(where, f"dropout_masks[{index}]", mask, "(T, N, directions * H)", shape)
+                if array is None:
+                    raise DTypeError(f"{where}: dropout_masks[{index}] must be an array; got None")
+                factors.append(plan.sorted(array, 1))
             return factors
         if not training or self.dropout == 0 or count == 0:
             return None
-        # p = 1 leaves nothing to scale up.
-        scale = 0.0 if self.dropout == 1 else 1 / (1 - self.dropout)
-        drawn = (np.where(self.rng.random(shape) >= self.dropout, scale, 0) for _ in range(count))
-        return [plan.sorted(factor.astype(self.dtype), 1) for factor in drawn]
+        return [plan.sorted(self._drawn(self.dropout, shape), 1) for _ in range(count)]
+
+    def _state_masks(
+        self, where: str, recurrent: Any, zoneout: Any, training: bool, plan: Plan
+    ) -> dict[str, masks.Masks]:
+        """Return the masks of recurrent dropout and zoneout of each layer and direction, in the engine's order."""
+        names = [direction.name for direction in itertools.chain(*self._layers)]
+        states, found = self.cell.states, dict[str, masks.Masks]()
+        drops = recurrent is not None or (training and self.recurrent_dropout > 0)
+        zones = zoneout is not None or any(self.zoneout)
+        for kind, given in (("recurrent_masks", recurrent), ("zoneout_masks", zoneout)):
+            if given is not None and (not isinstance(given, Mapping) or sorted(given) != sorted(names)):
+                got = sorted(given) if isinstance(given, Mapping) else type(given).__name__
+                raise OptionError(f"{where}: {kind} must have an entry for each of {', '.join(names)}; got {got}")
+        for name in names if drops or zones else ():
+            mask, kept = None, dict[str, Array]()
+            if drops:
+                shape = (plan.N, self._output_width)
+                array = self._mask(where, f"recurrent_masks[{name!r}]", recurrent and recurrent[name], "(N, H)", shape)
+                mask = plan.sorted(self._drawn(self.recurrent_dropout, shape) if array is None else array, 0)
+            if zoneout is not None and len(zoneout[name]) != len(states):
+                wanted = f"one array for each state, {', '.join(states)}"
+                raise ShapeError(f"{where}: zoneout_masks[{name!r}] must hold {wanted}; got {len(zoneout[name])}")
+            for index, state in enumerate(states) if zones else ():
+                full = (plan.T, plan.N, self._width(state))
+                title = f"zoneout_masks[{name!r}][{index}]"
+                array = self._mask(where, title, zoneout and zoneout[name][index], "(T, N, H)", full)
+                if array is None:
+                    rate = self.zoneout[index]
+                    array = self.rng.random(full) < rate if training else np.full(full, rate)
+                kept[state] = plan.sorted(array.astype(self.dtype), 1)
+            found[name] = masks.Masks(mask, kept)
+        return found
+
+    def _drawn(self, rate: float, shape: tuple[int, ...]) -> Array:
+        """Return a dropout mask: 0 with probability `rate`, else what keeps the mean; p = 1 leaves nothing to scale."""
+        scale = 0.0 if rate == 1 else 1 / (1 - rate)
+        mask: Array = np.where(self.rng.random(shape) >= rate, scale, 0).astype(self.dtype)
+        return mask
+
+    def _mask(self, where: str, name: str, given: Any, symbols: str, shape: tuple[int, ...]) -> Array | None:
+        """Check a mask that a caller has given."""
+        if given is None:
+            return None
+        array = arguments.as_array(where, name, given)
+        arguments.shaped(where, name, array, symbols, shape)
+        if array.dtype.kind not in "biuf" and array.dtype != self.dtype:
+            raise DTypeError(f"{where}: {name} must hold real numbers; got dtype {array.dtype}")
+        return array.astype(self.dtype)
 
     def _context(self, where: str, trace: Trace) -> Context:
         if not isinstance(trace, Trace):
@@ -675,11 +880,16 @@ class Recurrent:
             raise ShapeError(f"{where}: trace was recorded by a layer with other options, not by this {self!r}")
         return context
 
-    def _gradient_in(self, where: str, doutput: ArrayLike | None, context: Context) -> Array | None:
+    def _gradient_in(self, where: str, doutput: Any, context: Context) -> Array | None:
         """Check dL/doutput; return it as (T, N, directions * H) in the engine's order."""
         if doutput is None:
             return None
-        plan, width = context.plan, self.num_directions * self.hidden_size
+        packed = context.packed
+        if packed is not None:
+            if not isinstance(doutput, PackedSequence) or not packed.same_layout(doutput):
+                raise ShapeError(f"{where}: x was packed, so doutput must be a PackedSequence with the layout of output")
+            doutput = doutput.padded(batch_first=self.batch_first)[0]
+        plan, width = context.plan, self.num_directions * self._output_width
         array = arguments.array_of(where, "doutput", doutput, self.dtype)
         shape: tuple[int, ...] = (plan.N, plan.T, width) if self.batch_first else (plan.T, plan.N, width)
         symbols = "(N, T, directions * H)" if self.batch_first else "(T, N, directions * H)"
@@ -693,9 +903,11 @@ class Recurrent:
             return array[:, None]
         return array.swapaxes(0, 1) if self.batch_first else array
 
-    def _to_caller(self, array: Array, context: Context) -> Array:
-        """Return (T, N, K) in the caller's order and axes."""
+    def _to_caller(self, array: Array, context: Context) -> Any:
+        """Return (T, N, K) in the caller's order and axes; packed, where the input was."""
         array = context.plan.unsorted(array, 1)
+        if context.packed is not None:
+            return context.packed.pack(array)
         if context.unbatched:
             return array[:, 0]
         return array.swapaxes(0, 1) if self.batch_first else array
@@ -711,6 +923,9 @@ class Recurrent:
         options += ["batch_first=True"] if self.batch_first else []
         options += [f"dropout={self.dropout}"] if self.dropout else []
         options += ["bidirectional=True"] if self.bidirectional else []
+        options += [f"recurrent_dropout={self.recurrent_dropout}"] if self.recurrent_dropout else []
+        if any(self.zoneout):
+            options.append(f"zoneout={self.zoneout[0] if len(set(self.zoneout)) == 1 else self.zoneout}")
         return [*options, f"dtype={self.dtype}"]
 
     def __repr__(self) -> str:
@@ -722,12 +937,42 @@ def _single(states: tuple[Array, ...]) -> Any:
     return states[0] if len(states) == 1 else states
 
 
-def _laid_out(weight: Array, batch: int, *, used_transposed: bool) -> Array:
+class _Constants(dict[str, Array]):
+    """Arguments that stay the same, and rows of W_hh under names of their own, `W_hrz`."""
+
+    def __init__(self, cell: Cell, hidden: int) -> None:
+        super().__init__()
+        self._cell = cell
+        self._hidden = hidden
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or self._cell.rows_of(str(name), self._hidden) is not None
+
+    def __missing__(self, name: str) -> Array:
+        rows = self._cell.rows_of(name, self._hidden)
+        if rows is None:
+            raise KeyError(name)
+        block: Array = self["W_hh"][rows]
+        return block
+
+
+def _as_column(array: Array, cell: Cell) -> Array:
+    """Return a vector so that it can be added to each column, where the cell works on columns."""
+    return array[:, None] if cell.columns and array.ndim == 1 else array
+
+
+def _laid_out(weight: Array, batch: int, columns: bool, backward: bool) -> Array:
     """Return W_hh, equal in value, in the memory order in which the product of a step is fastest.
 
     OpenBLAS multiplies (N, H) by a matrix stored by columns faster in double precision (W_hh as it stands, used
     transposed, is one) and in large single-precision products, and by one stored by rows in small single-precision
-    ones; up to 15 % of the product.
+    ones; up to 15 % of the product. Where it is the left factor, storage by rows is as fast or faster but for one
+    sequence, and for small matrices in double precision; a large matrix is not worth a copy.
     """
-    by_columns = batch > 1 and (weight.dtype != np.float32 or weight.shape[1] >= 256)
-    return weight if by_columns == used_transposed else np.asfortranarray(weight)
+    if not columns:
+        by_columns = batch > 1 and (weight.dtype != np.float32 or weight.shape[1] >= 256)
+        return weight if by_columns != backward else np.asfortranarray(weight)
+    if backward:
+        return np.asfortranarray(weight) if weight.shape[1] < 256 else weight
+    small_double = weight.dtype == np.float64 and weight.shape[1] < 128
+    return np.asfortranarray(weight) if batch == 1 or small_double else np.ascontiguousarray(weight)

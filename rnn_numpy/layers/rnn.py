@@ -73,7 +73,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.errors import OptionError
-from rnn_numpy.layers.recurrent import Cell, Recurrent
+from rnn_numpy.layers.cell import Cell, Formula
+from rnn_numpy.layers.recurrent import Recurrent
 
 Array = NDArray[Any]
 
@@ -84,25 +85,26 @@ Array = NDArray[Any]
 ZERO = {np.dtype(kind): np.zeros((), kind) for kind in (np.float32, np.float64)}
 
 
-def tanh_step_forward(a_t: Array, h_prev: Array, W_hh: Array, h_t: Array) -> None:
+def tanh_step_forward(a_t: Array, h_in: Array, W_hh: Array, h_t: Array) -> None:
     """F1, F2 with phi = tanh. Adds to a_t, writes h_t.
 
     Parameters
     ----------
     a_t : ndarray, (N, H)
         Comes in holding W_ih x_t + b_ih + b_hh, goes out as the pre-activation.
-    h_prev : ndarray, (N, H)
+    h_in : ndarray, (N, H)
+        h_{t-1}; with recurrent dropout, times its mask.
     W_hh : ndarray, (H, H)
     h_t : ndarray, (N, H)
         May be the memory of a_t.
     """
-    a_t += h_prev.dot(W_hh.T)  # F1
+    a_t += h_in.dot(W_hh.T)  # F1
     np.tanh(a_t, out=h_t)  # F2
 
 
-def relu_step_forward(a_t: Array, h_prev: Array, W_hh: Array, h_t: Array) -> None:
+def relu_step_forward(a_t: Array, h_in: Array, W_hh: Array, h_t: Array) -> None:
     """F1, F2 with phi = relu. Arguments as in `tanh_step_forward`."""
-    a_t += h_prev.dot(W_hh.T)  # F1
+    a_t += h_in.dot(W_hh.T)  # F1
     relu(a_t, h_t)  # F2
 
 
@@ -129,8 +131,8 @@ def relu_step_partials(h_t: Array, da_t: Array) -> None:
     np.subtract(1, da_t, out=da_t)
 
 
-def rnn_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_prev: Array) -> None:
-    """B2, then B1: undoes F2, then F1. Writes da_t, adds to dh_prev.
+def rnn_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_in: Array) -> None:
+    """B2, then B1: undoes F2, then F1. Writes da_t, adds to dh_in.
 
     Parameters
     ----------
@@ -139,11 +141,11 @@ def rnn_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_prev: Array) -> 
     W_hh : ndarray, (H, H)
     da_t : ndarray, (N, H)
         Comes in holding phi'(a_t), goes out as dL/da_t.
-    dh_prev : ndarray, (N, H)
-        Comes in holding doutput_{t-1}, goes out as the total gradient at h_{t-1}.
+    dh_in : ndarray, (N, H)
+        The memory of dh_{t-1}, unless there is recurrent dropout. Comes in holding doutput_{t-1}, goes out as the total gradient at h_{t-1}.
     """
     da_t *= dh_t  # B2
-    dh_prev += da_t.dot(W_hh)  # B1
+    dh_in += da_t.dot(W_hh)  # B1
 
 
 def relu(a: Array, out: Array) -> None:
@@ -179,6 +181,10 @@ class RNN(Recurrent):
         Probability with which an entry of a layer's output, not the last layer's, is zeroed in `forward`.
     bidirectional : bool
         A second set of weights reads the sequence from its end; outputs are concatenated.
+    recurrent_dropout : float
+        Probability with which a unit of the state is hidden from W_hh, throughout a sequence, in `forward`.
+    zoneout : float
+        Probability with which a unit keeps its old state for a step, in `forward`; without training, the mean of both.
     dtype : {float32, float64, complex128}
         complex128 is for the complex-step derivative.
     rng : numpy.random.Generator, int or None
@@ -229,6 +235,8 @@ class RNN(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         dtype: DTypeLike = np.float64,
         rng: np.random.Generator | int | None = None,
     ) -> None:
@@ -236,13 +244,30 @@ class RNN(Recurrent):
             raise OptionError(f"RNN: nonlinearity must be one of {', '.join(map(repr, CELLS))}; got {nonlinearity!r}")
         self.nonlinearity = nonlinearity
         self.cell = CELLS[nonlinearity]
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            dtype=dtype,
+            rng=rng,
+        )
 
     def _options(self) -> list[str]:
         return [*([] if self.nonlinearity == "tanh" else [f"nonlinearity={self.nonlinearity!r}"]), *super()._options()]
 
 
+def _cell(step_forward: Formula, step_partials: Formula) -> Cell:
+    # Rows, not columns: with one gate there is no slab to keep together, and rows save turning x and doutput around.
+    return Cell(("a",), ("h",), step_forward, rnn_step_backward, step_partials, columns=False, in_place=True)
+
+
 CELLS = {
-    "tanh": Cell(1, ("h",), tanh_step_forward, tanh_step_partials, rnn_step_backward, in_place=True),
-    "relu": Cell(1, ("h",), relu_step_forward, relu_step_partials, rnn_step_backward, in_place=True),
+    "tanh": _cell(tanh_step_forward, tanh_step_partials),
+    "relu": _cell(relu_step_forward, relu_step_partials),
 }

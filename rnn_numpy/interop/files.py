@@ -1,0 +1,378 @@
+"""Files of named arrays: NumPy's .npz, which needs nothing more, and .safetensors, through that library.
+
+Nothing is ever pickled, neither on the way out nor on the way in: a pickle may run code when it is read, and weights
+are numbers. What comes back from a file is a dict for `load_state_dict`.
+
+A file appears at once and whole. It is written under another name in the same folder, forced to the disk, and then
+takes its name in one move: whoever reads meanwhile, or after a crash, finds the old file or the new one, and no half of
+either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import secrets
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.extras import optional_import
+from rnn_numpy.errors import DataError, DTypeError, StateDictError
+
+Array = NDArray[Any]
+PathLike = str | os.PathLike[str]
+
+# NumPy's dtypes that the safetensors format has a name for.
+_SAFETENSORS_DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64".split()
+
+# Of every file alike, so that equal arrays make equal files, byte for byte. The oldest that a zip file can have.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+class HasStateDict(Protocol):
+    """A layer or a model: what can name its arrays."""
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return the arrays by name."""
+
+
+def save_npz(path: PathLike, arrays: Mapping[str, ArrayLike] | HasStateDict) -> None:
+    """Write a layer's parameters, or any named arrays, to an .npz file, which `numpy.load` reads as well.
+
+    Parameters
+    ----------
+    path : str or path
+        Ends in .npz. A file of that name is replaced, and keeps its permissions; where anything goes wrong, it stays as
+        it was.
+    arrays : layer, or mapping of str to array_like
+        A layer stands for its `state_dict()`. Arrays of numbers or booleans, of any shape; they are stored in their own
+        dtype, in this machine's byte order. A name is a str without slashes or control characters.
+
+    Raises
+    ------
+    DataError
+        Another suffix; the file cannot be written.
+    StateDictError, DTypeError
+        A name or an array that cannot be stored, or no array at all.
+
+    Notes
+    -----
+    Not compressed: weights hardly shrink. Equal arrays make equal files, byte for byte.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rnn_numpy import RNN
+    >>> rnn, twin = RNN(2, 3, rng=0), RNN(2, 3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_npz(f"{folder}/rnn.npz", rnn)
+    ...     twin.load_state_dict(load_npz(f"{folder}/rnn.npz"))
+    >>> twin.params.flat.tobytes() == rnn.params.flat.tobytes()
+    True
+    """
+    where = "save_npz"
+    target = with_suffix(where, path, ".npz")
+    checked = _storable(where, arrays)
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name, array in checked.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy", _DATE), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+    write_whole(where, target, write)
+
+
+def load_npz(path: PathLike) -> dict[str, Array]:
+    """Read the named arrays of an .npz file, from `save_npz` or `numpy.savez`.
+
+    Parameters
+    ----------
+    path : str or path
+        Ends in .npz.
+
+    Returns
+    -------
+    dict of str to ndarray
+        In the order of the file; writable, C-contiguous, in the dtype of the file and this machine's byte order. Ready
+        for `load_state_dict`.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, is not a whole .npz file, or holds something else than arrays of numbers. Pickled
+        objects are not loaded.
+
+    Notes
+    -----
+    A zip file carries a checksum of every array, so that a changed one is found. It is no signature: who changes a file
+    on purpose can change the checksum too, and then you read other numbers, but never run anything.
+    """
+    where = "load_npz"
+    target = with_suffix(where, path, ".npz")
+    begin = f"{where}: {target}"
+    data = _read(where, target)
+    found: dict[str, Array] = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            # zipfile believes a list of members that was cut short; the file's end knows how many there should be.
+            promised = struct.unpack_from("<H", data, data.rfind(b"PK\x05\x06") + 10)[0]
+            if promised != min(len(members), 0xFFFF):
+                raise zipfile.BadZipFile(f"{promised} arrays promised, {len(members)} found")
+            for info in members:
+                name = info.filename.removesuffix(".npy")
+                if name in ("", info.filename):
+                    raise DataError(f"{begin}: holds {info.filename!r}, which is not an array of numpy.savez")
+                if name in found:
+                    raise DataError(f"{begin}: holds two arrays named {name!r}")
+                found[name] = _npy(f"{begin}: {name}", archive.read(info))
+    except DataError:
+        raise
+    except _UNZIPPING as error:
+        raise DataError(f"{begin}: not a whole .npz file, as save_npz and numpy.savez write: {error}") from None
+    return found
+
+
+# What zipfile raises of damaged, encrypted and exotic files.
+_UNZIPPING = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
+
+def save_safetensors(path: PathLike, arrays: Mapping[str, ArrayLike] | HasStateDict) -> None:
+    """Write a layer's parameters, or any named arrays, to a .safetensors file.
+
+    Parameters
+    ----------
+    path : str or path
+        Ends in .safetensors. A file of that name is replaced, and keeps its permissions; where anything goes wrong, it
+        stays as it was.
+    arrays : layer, or mapping of str to array_like
+        As for `save_npz`. The format has no complex128 and no long double.
+
+    Raises
+    ------
+    DataError
+        Another suffix; the file cannot be written.
+    StateDictError, DTypeError
+        A name or an array that cannot be stored, or no array at all.
+    MissingExtraError
+        safetensors is not installed.
+    """
+    where = "save_safetensors"
+    target = with_suffix(where, path, ".safetensors")
+    numpy_api = optional_import("safetensors.numpy", where, "safetensors")
+    checked = _storable(where, arrays)
+    for name, array in checked.items():
+        if array.dtype.name not in _SAFETENSORS_DTYPES:
+            raise DTypeError(
+                f"{where}: {name} has dtype {array.dtype}, for which the format has no place; use save_npz"
+            )
+        if name == "__metadata__":
+            raise StateDictError(f"{where}: the format keeps the name '__metadata__' to itself; choose another one")
+    content = numpy_api.save(checked)
+    write_whole(where, target, lambda file: file.write(content))
+
+
+def load_safetensors(path: PathLike) -> dict[str, Array]:
+    """Read the named arrays of a .safetensors file.
+
+    Parameters
+    ----------
+    path : str or path
+        Ends in .safetensors.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Writable, in the dtype of the file. Ready for `load_state_dict`.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, is not a whole .safetensors file, or holds arrays of a dtype that NumPy lacks, such as
+        bfloat16.
+    MissingExtraError
+        safetensors is not installed.
+
+    Notes
+    -----
+    The format has no checksum: an array whose numbers were changed is not found out.
+    """
+    where = "load_safetensors"
+    target = with_suffix(where, path, ".safetensors")
+    numpy_api = optional_import("safetensors.numpy", where, "safetensors")
+    library = optional_import("safetensors", where, "safetensors")
+    data = _read(where, target)
+    try:
+        loaded = numpy_api.load(data)
+    except KeyError as error:
+        raise DataError(
+            f"{where}: {target}: holds an array of dtype {error.args[0]}, which NumPy lacks; save it as F32, in torch "
+            "with tensor.float()"
+        ) from None
+    except (library.SafetensorError, ValueError, TypeError) as error:
+        raise DataError(f"{where}: {target}: not a whole .safetensors file: {error}") from None
+    # The library's arrays look into the bytes of the file, and cannot be written.
+    return {name: np.array(array, _native(array.dtype)) for name, array in loaded.items()}
+
+
+def write_whole(where: str, target: Path, write: Any) -> None:
+    """Let `write(file)` fill a new file, which then takes the place of `target` in one move.
+
+    Parameters
+    ----------
+    where : str
+        The function that was called, for the message.
+    target : Path
+    write : callable
+        Gets a file that is open for writing bytes.
+
+    Raises
+    ------
+    DataError
+        The system refuses. Whatever is raised, by `write` too, the file that was there is untouched.
+    """
+    temporary: Path | None = None
+    try:
+        # A link is followed, as open() would: it is the file behind it that is replaced.
+        target = Path(os.path.realpath(target))
+        mode = _mode_to_keep(target)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+        # Created as open() creates files, so that the umask decides who may read a new one.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        with open(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            os.chmod(temporary, mode)
+        os.replace(temporary, target)
+        temporary = None
+        _sync_folder(target.parent)
+    except (OSError, ValueError) as error:
+        # ValueError: a path that holds a NUL.
+        raise DataError(f"{where}: {target}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _mode_to_keep(target: Path) -> int | None:
+    """Return the permissions of a file that is to be replaced, None where there is none yet."""
+    try:
+        status = os.stat(target)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(0, "there is something there which is not a file")
+    if not os.access(target, os.W_OK):
+        # Replacing it needs no such permission, but whoever took it away meant the file to stay.
+        raise OSError(0, "the file there is write-protected")
+    return stat.S_IMODE(status.st_mode)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the new name to the disk, where the system can: the content is there already."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def with_suffix(where: str, path: Any, suffix: str) -> Path:
+    """Return `path` as a Path if it ends in `suffix`."""
+    try:
+        target = Path(path)
+    except TypeError:
+        raise DTypeError(f"{where}: path must be a str or a path; got {type(path).__name__} {path!r}") from None
+    if target.suffix != suffix:
+        raise DataError(f"{where}: path must end in {suffix}; got {str(path)!r}")
+    return target
+
+
+def _read(where: str, target: Path) -> bytes:
+    try:
+        return target.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{where}: {target}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _storable(where: str, arrays: Any) -> dict[str, Array]:
+    """Return the arrays as they are stored: C-contiguous, in this machine's byte order."""
+    if not isinstance(arrays, Mapping):
+        state_dict = getattr(arrays, "state_dict", None)
+        if not callable(state_dict):
+            raise DTypeError(
+                f"{where}: arrays must be a layer or a mapping of names to arrays; got {type(arrays).__name__}"
+            )
+        arrays = state_dict()
+    if not arrays:
+        raise StateDictError(f"{where}: arrays must hold at least one array; got an empty mapping")
+    checked: dict[str, Array] = {}
+    for name, value in arrays.items():
+        if not isinstance(name, str):
+            raise StateDictError(f"{where}: names must be str; got {type(name).__name__} {name!r}")
+        if not name.isprintable() or not name or "/" in name or "\\" in name:
+            raise StateDictError(
+                f"{where}: a name must be printable, not empty, and without slashes, since it becomes that of a file "
+                f"in the archive; got {name!r}"
+            )
+        array = arguments.as_array(where, name, value)
+        if array.dtype.kind not in "biufc":
+            raise DTypeError(f"{where}: {name} must hold numbers or booleans; got dtype {array.dtype}")
+        checked[name] = np.array(array, _native(array.dtype), order="C")
+    return checked
+
+
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("=")
+
+
+def _npy(begin: str, data: bytes) -> Array:
+    """Return the array that the bytes of a .npy file say. `begin` names file and array for the message.
+
+    `numpy.load` would make the array that the header promises before it looks whether the numbers are there.
+    """
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:
+            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
+    except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+        raise DataError(f"{begin}: not an array as numpy.save writes: {str(error) or type(error).__name__}") from None
+    if dtype.hasobject:
+        raise DataError(f"{begin}: holds Python objects, which are pickled; pickles are not loaded, they can run code")
+    if dtype.kind not in "biufc":
+        raise DataError(f"{begin}: must hold numbers or booleans; got dtype {dtype}")
+    start = stream.tell()
+    size = dtype.itemsize * math.prod(shape)
+    if min(shape, default=0) < 0 or size != len(data) - start:
+        raise DataError(f"{begin}: shape {shape} of {dtype} takes {size} bytes; the file has {len(data) - start}")
+    array: Array = np.ndarray(shape, dtype, data, start, order="F" if fortran_order else "C")
+    return np.array(array, _native(dtype), order="C")

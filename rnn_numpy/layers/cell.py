@@ -1,0 +1,234 @@
+"""What the driver must know of a cell: its formulas, and how their arrays lie in memory.
+
+A new cell is one file: the derivation in its docstring, the formulas, and a `Cell` that lists the names of what they
+read and write; `examples/run_your_own_cell.py` is such a file. The driver reads the *names of a formula's arguments* and
+hands in, step after step:
+
+    h_t, c_t, ...      the states after this step
+    h_prev, c_prev     the states before it
+    h_in               what the recurrent weights act on: h_prev, times its mask where there is recurrent dropout
+    a_t                all pre-activations, the blocks of `slabs` one after the other; comes in holding W_ih x_t + b
+    i_t, oif_t, ...    one slab of it, or neighbouring ones
+    tanh_c_t, ...      an array of `records`
+    x_t                the input
+    da_t, da_i_t, ...  the gradients of pre-activations; dh_t, dc_t, dh_prev, dc_prev, dh_in: those of states
+    W_hh, W_hi, W_hrz  the recurrent weights, all or the rows of some slabs; further parameters under their symbol
+    db_p, ...          sums to which the gradient of a further parameter is added at each step
+    b                  the sum of the biases, where the cell adds it itself
+    half, one          1/2 and 1, as arrays of the layer's dtype: cheaper than numbers
+    scratch_t          memory for an intermediate result, of the shape of h
+
+In a cell with `columns`, the default, these have shape (H, N): a column is a sequence, and a product is W_hh.dot(h_prev)
+as in a textbook. A gate is then one contiguous block for all sequences, which is what makes small steps fast. Without,
+they are (N, H). A trace shows (T, N, H) in either case.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.errors import OptionError
+
+Array = NDArray[Any]
+Formula = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A parameter that a cell has beside W_ih, W_hh and the biases.
+
+    Parameters
+    ----------
+    symbol : str
+        What formulas call it.
+    shape : callable
+        Maps the layer to the shape.
+    initial : float, optional
+        The value of all entries at first; drawn as the other parameters are where left out.
+    product : tuple of str, optional
+        Names (gradient, input) of arrays whose product, summed over t and n, is its gradient. Where left out,
+        `step_backward` adds to its argument "d" + symbol.
+    """
+
+    symbol: str
+    shape: Callable[[Any], tuple[int, ...]]
+    initial: float | None = None
+    product: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The formulas of one recurrent cell. See the module for how argument names are read.
+
+    Parameters
+    ----------
+    gate_names : tuple of str
+        The row blocks of W_ih, W_hh and the biases, in the parameters' order; each is (H, ·).
+    states : tuple of str
+        Names of the states that go from step to step; the first is the output.
+    step_forward : callable
+        Writes the new states.
+    step_backward : callable
+        Writes the gradients of the pre-activations, adds to dh_in and dh_prev, writes the gradients of further states
+        before the step.
+    step_partials : callable, optional
+        Writes into the gradient arrays all factors that do not depend on a gradient from the future. Works element by
+        element: it gets many steps at once, with the time as a further axis in front.
+    slabs : tuple of str, optional
+        The blocks of a and da in memory order; the gates where left out.
+    input_slabs, hidden_slabs : tuple of str, optional
+        For each gate, the slab to which its W_ih x_t + b_ih, and its W_hh h + b_hh, go; the slab of the same name where
+        left out.
+    sigmoids : tuple of str
+        Slabs whose weights and biases are halved beforehand, since sigmoid(u) = (1 + tanh(u/2)) / 2: their
+        pre-activations come as u/2.
+    hidden_inputs : mapping of str to str
+        Gates whose rows of W_hh act on another array than h_in.
+    records, gradient_records : mapping of str to int
+        Further arrays of a step, written forward or backward, with their widths in units of H.
+    input_gradient, hidden_gradient : str
+        The gradient arrays from which those of W_ih and W_hh follow.
+    parameters : mapping of str to Extra
+        Further parameters, under the names of the state dict.
+    derived : mapping of str to callable
+        Arrays that a trace computes when asked for, from the arrays that the arguments' names say.
+    biased : bool
+        Whether the biases belong to what a_t comes in with.
+    columns : bool
+        Whether a column is a sequence in the formulas' arrays; else a row is.
+    in_place : bool
+        `step_forward` works where a_t and h_t are one memory. (Inference then needs one array less.)
+    overwritten : tuple of str
+        States of which `step_forward` may find the old and the new one in one memory.
+
+    Raises
+    ------
+    OptionError
+        Slabs of the input or of the recurrent product are not neighbours in memory.
+    """
+
+    gate_names: tuple[str, ...]
+    states: tuple[str, ...]
+    step_forward: Formula
+    step_backward: Formula
+    step_partials: Formula | None = None
+    slabs: tuple[str, ...] = ()
+    input_slabs: tuple[str, ...] = ()
+    hidden_slabs: tuple[str, ...] = ()
+    sigmoids: tuple[str, ...] = ()
+    hidden_inputs: Mapping[str, str] = field(default_factory=dict)
+    records: Mapping[str, int] = field(default_factory=dict)
+    gradient_records: Mapping[str, int] = field(default_factory=dict)
+    input_gradient: str = "da"
+    hidden_gradient: str = "da"
+    parameters: Mapping[str, Extra] = field(default_factory=dict)
+    derived: Mapping[str, Callable[..., Array]] = field(default_factory=dict)
+    biased: bool = True
+    columns: bool = True
+    in_place: bool = False
+    overwritten: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("slabs", "input_slabs", "hidden_slabs"):
+            if not getattr(self, name):
+                object.__setattr__(self, name, self.gate_names)
+        for name in ("input_slabs", "hidden_slabs"):
+            places = sorted(self.slabs.index(slab) for slab in getattr(self, name))
+            if places != list(range(places[0], places[0] + len(self.gate_names))):
+                raise OptionError(f"Cell: {name} must be neighbours in slabs = {self.slabs}; got {getattr(self, name)}")
+
+    @property
+    def gates(self) -> int:
+        """Number of row blocks of W_ih."""
+        return len(self.gate_names)
+
+    @functools.cached_property
+    def forward_names(self) -> tuple[str, ...]:
+        """Names of the step arrays that forward writes, as a user sees them."""
+        return (*self.slabs, *self.records)
+
+    @functools.cached_property
+    def gradient_names(self) -> tuple[str, ...]:
+        """Names of the step arrays that backward writes, as a user sees them."""
+        blocks = ("da",) if len(self.slabs) == 1 else tuple(f"da_{slab}" for slab in self.slabs)
+        return (*blocks, *self.gradient_records)
+
+    def columns_of(self, name: str, hidden: int) -> tuple[str, slice] | None:
+        """Return where one slab, or neighbouring ones, lie: the array and its columns; None if `name` is no such."""
+        array, letters = ("da", name[3:]) if name.startswith("da_") else ("a", name)
+        block = _run(self.slabs, letters)
+        return None if block is None else (array, slice(block.start * hidden, block.stop * hidden))
+
+    def span(self, kind: str, hidden: int) -> slice:
+        """Return the columns of a that the "input" or the "hidden" product goes to."""
+        first = min(self.slabs.index(slab) for slab in self._slabs_of(kind))
+        return slice(first * hidden, (first + self.gates) * hidden)
+
+    def _slabs_of(self, kind: str) -> tuple[str, ...]:
+        return self.input_slabs if kind == "input" else self.hidden_slabs
+
+    def arranged(self, kind: str, weight: Array, halved: bool) -> Array:
+        """Return W_ih ("input") or W_hh ("hidden") with its blocks in memory order, those of sigmoids halved if asked."""
+        slabs = self._slabs_of(kind)
+        order = sorted(range(self.gates), key=lambda gate: self.slabs.index(slabs[gate]))
+        if order == list(range(self.gates)) and not (halved and self.sigmoids):
+            return weight
+        blocks = weight.reshape(self.gates, -1, weight.shape[1])
+        result = np.empty_like(blocks)
+        for block, gate in zip(result, order, strict=True):
+            np.multiply(blocks[gate], 0.5 if halved and slabs[gate] in self.sigmoids else 1, out=block)
+        return result.reshape(weight.shape)
+
+    def bias(self, bias_ih: Array, bias_hh: Array, halved: bool = True) -> Array:
+        """Return what the biases add to a, (slabs * H,)."""
+        hidden = len(bias_ih) // self.gates
+        total = np.zeros((len(self.slabs), hidden), bias_ih.dtype)
+        for bias, slabs in ((bias_ih, self.input_slabs), (bias_hh, self.hidden_slabs)):
+            for block, slab in zip(bias.reshape(self.gates, hidden), slabs, strict=True):
+                total[self.slabs.index(slab)] += block
+        if halved:
+            for slab in self.sigmoids:
+                total[self.slabs.index(slab)] *= 0.5
+        return total.reshape(-1)
+
+    def rows_of(self, name: str, hidden: int) -> slice | None:
+        """Return the rows that a formula calls W_hrz, say, of W_hh in memory order; None if `name` is no such."""
+        ordered = tuple(slab for slab in self.slabs if slab in self.hidden_slabs)
+        run = _run(ordered, name[3:]) if name.startswith("W_h") else None
+        return None if run is None else slice(run.start * hidden, run.stop * hidden)
+
+    def blocks(self, kind: str, hidden: int) -> list[tuple[slice, slice, str]]:
+        """Return (rows of the parameter, columns of da, input array) of the products that make a weight's gradient.
+
+        Gates that are neighbours in both orders and act on the same input share a product.
+        """
+        found: list[tuple[slice, slice, str]] = []
+        for gate, (name, slab) in enumerate(zip(self.gate_names, self._slabs_of(kind), strict=True)):
+            place = self.slabs.index(slab)
+            rows = slice(gate * hidden, (gate + 1) * hidden)
+            columns = slice(place * hidden, (place + 1) * hidden)
+            source = "x_t" if kind == "input" else self.hidden_inputs.get(name, "h_in")
+            if found and found[-1][1].stop == columns.start and found[-1][2] == source:
+                rows, columns = slice(found[-1][0].start, rows.stop), slice(found[-1][1].start, columns.stop)
+                found.pop()
+            found.append((rows, columns, source))
+        return found
+
+
+def _run(names: tuple[str, ...], joined: str) -> slice | None:
+    """Return the stretch of `names` that reads `joined` when written together."""
+    for start in range(len(names)):
+        text = ""
+        for stop in range(start, len(names)):
+            text += names[stop]
+            if text == joined:
+                return slice(start, stop + 1)
+            if not joined.startswith(text):
+                break
+    return None

@@ -1,0 +1,486 @@
+r"""The GRU in both of its forms: formulas, forward and backward, and the layer.
+
+Forward
+-------
+Three gates, rows r (reset), z (update), n (new) of W_ih, W_hh and the biases, each of H rows. For t = 0 ... T-1, with
+h_{-1} the initial state and s(u) = 1 / (1 + exp(-u)) = (1 + tanh(u/2)) / 2:
+
+    (F1)  a_r = W_ir x_t + b_ir + W_hr h_{t-1} + b_hr        r_t = s(a_r)
+          a_z = W_iz x_t + b_iz + W_hz h_{t-1} + b_hz        z_t = s(a_z)
+    (F2)  reset="after", torch's and cuDNN's form [2]:       reset="before", the original one [1]:
+          q_t = W_hn h_{t-1} + b_hn                          k_t = r_t * h_{t-1}
+          a_n = W_in x_t + b_in + r_t * q_t                  a_n = W_in x_t + b_in + W_hn k_t + b_hn
+    (F3)  n_t = tanh(a_n)
+    (F4)  h_t = (1 - z_t) * n_t + z_t * h_{t-1}              computed as n_t + z_t * (h_{t-1} - n_t)
+
+The driver halves the rows r and z of weights and biases, so that one tanh gives both gates, as for the LSTM.
+
+Backward
+--------
+dX is dL/dX, of X's shape. For t = T-1 ... 0, beginning with dh_{T-1} = doutput_{T-1} + dh_n:
+
+    (B4)  da_z     = dh_t * (h_{t-1} - n_t) * z_t * (1 - z_t)
+          dh_{t-1} = doutput_{t-1} + dh_t * z_t                    the leak: no weight in it
+    (B3)  da_n     = dh_t * (1 - z_t) * (1 - n_t^2)
+    (B2)  after:                                             before:
+          da_q     = da_n * r_t                              dk_t      = W_hn^T da_n
+          da_r     = da_n * q_t * r_t * (1 - r_t)            da_r      = dk_t * h_{t-1} * r_t * (1 - r_t)
+                                                             dh_{t-1} += dk_t * r_t
+    (B1)  dh_{t-1} += W_hr^T da_r + W_hz^T da_z, and after: + W_hn^T da_q
+    (B0)  dx_t     = W_ih^T (da_r, da_z, da_n)
+    (BW)  dW_ih    = sum_t (da_r, da_z, da_n) x_t^T          db_ih = sum_t (da_r, da_z, da_n)
+          after:   dW_hh = sum_t (da_r, da_z, da_q) h_{t-1}^T   db_hh = sum_t (da_r, da_z, da_q)
+          before:  dW_hn = sum_t da_n k_t^T, the others as above; db_hh = db_ih
+
+So in torch's form what the input side gets, da_ih = (da_r, da_z, da_n), and what the hidden side gets, da_hh = (da_r,
+da_z, da_q), differ in the last block: the two biases of the n gate are not one. In memory the blocks of torch's form are
+q, r, z, n: the hidden product fills the first three, the input's the last three.
+
+The two forms are two functions of the same weights; `reset_difference` tells by how much they differ on given data.
+
+References
+----------
+.. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation",
+   EMNLP (2014): eq. 5 to 8, with z and 1 - z exchanged.
+.. [2] J. Chung et al., "Empirical evaluation of gated recurrent neural networks on sequence modeling" (2014), eq. 4 to 8,
+   with z and 1 - z exchanged; the reset after the product, in Theano's, cuDNN's and torch's implementations, lets all
+   of W_hh act in one product.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from rnn_numpy.errors import DTypeError, OptionError
+from rnn_numpy.layers.cell import Cell
+from rnn_numpy.layers.recurrent import Recurrent
+
+Array = NDArray[Any]
+
+# Arrays are (H, N), a column for each sequence; rz_t and the like are neighbouring blocks, (2H, N). `a.dot(B)` is a @ B
+# with less overhead.
+
+
+def after_step_forward(
+    qrz_t: Array,
+    rz_t: Array,
+    q_t: Array,
+    r_t: Array,
+    z_t: Array,
+    n_t: Array,
+    h_in: Array,
+    h_prev: Array,
+    W_hh: Array,
+    half: Array,
+    scratch_t: Array,
+    h_t: Array,
+) -> None:
+    """F1 to F4, reset after the product. Turns the blocks q, r, z, n into their values, writes h_t.
+
+    Parameters
+    ----------
+    qrz_t : ndarray, (3H, N)
+        Comes in holding b_hn, and W_ih x_t + b_ih + b_hh for r and z (halved).
+    rz_t, q_t, r_t, z_t : ndarray, (2H, N) and (H, N)
+        Blocks of it.
+    n_t : ndarray, (H, N)
+        Comes in holding W_in x_t + b_in, goes out as the new state's candidate.
+    h_in, h_prev : ndarray, (H, N)
+        h_{t-1}; for the products, with recurrent dropout, times its mask.
+    W_hh : ndarray, (3H, H)
+        Blocks n, r, z; r and z halved.
+    half : ndarray, ()
+    scratch_t, h_t : ndarray, (H, N)
+    """
+    qrz_t += W_hh.dot(h_in)  # F1, F2
+    np.tanh(rz_t, out=rz_t)  # s(u) = (1 + tanh(u/2)) / 2
+    rz_t *= half
+    rz_t += half
+    np.multiply(r_t, q_t, out=scratch_t)
+    n_t += scratch_t
+    np.tanh(n_t, out=n_t)  # F3
+    np.subtract(h_prev, n_t, out=h_t)  # F4
+    h_t *= z_t
+    h_t += n_t
+
+
+def after_step_partials(
+    rz_t: Array,
+    q_t: Array,
+    z_t: Array,
+    n_t: Array,
+    h_prev: Array,
+    one: Array,
+    da_rz_t: Array,
+    da_q_t: Array,
+    da_r_t: Array,
+    da_z_t: Array,
+    da_n_t: Array,
+) -> None:
+    """The factors of B2 to B4 that need no gradient, into the blocks r, z, n; da_q_t is scratch.
+
+    Parameters
+    ----------
+    rz_t, ..., da_n_t : ndarray, (2H, N) and (H, N)
+        Or the same with the time in front: the driver hands in many steps at once.
+    one : ndarray, ()
+    """
+    np.subtract(one, rz_t, out=da_rz_t)  # s' = s (1 - s)
+    da_rz_t *= rz_t
+    da_r_t *= q_t
+    np.subtract(h_prev, n_t, out=da_q_t)
+    da_z_t *= da_q_t
+    np.multiply(n_t, n_t, out=da_n_t)  # tanh' = 1 - n^2
+    np.subtract(one, da_n_t, out=da_n_t)
+    np.subtract(one, z_t, out=da_q_t)
+    da_n_t *= da_q_t
+
+
+def after_step_backward(
+    dh_t: Array,
+    r_t: Array,
+    z_t: Array,
+    W_hh: Array,
+    scratch_t: Array,
+    da_qrz_t: Array,
+    da_q_t: Array,
+    da_r_t: Array,
+    da_z_t: Array,
+    da_n_t: Array,
+    dh_prev: Array,
+    dh_in: Array,
+) -> None:
+    """B4 to B1, reset after the product. Writes the blocks q, r, z, n of da_t, adds to dh_prev and dh_in.
+
+    Parameters
+    ----------
+    dh_t : ndarray, (H, N)
+        Total gradient at h_t, from the loss and from step t+1.
+    r_t, z_t : ndarray, (H, N)
+    W_hh : ndarray, (3H, H)
+        Blocks n, r, z.
+    scratch_t : ndarray, (H, N)
+    da_qrz_t, da_q_t, da_r_t, da_z_t, da_n_t : ndarray, (3H, N) and (H, N)
+        r, z, n come in holding the partial derivatives.
+    dh_prev, dh_in : ndarray, (H, N)
+        One memory, unless there is recurrent dropout. dh_prev comes in holding doutput_{t-1}.
+    """
+    da_z_t *= dh_t  # B4
+    np.multiply(dh_t, z_t, out=scratch_t)
+    dh_prev += scratch_t
+    da_n_t *= dh_t  # B3
+    np.multiply(da_n_t, r_t, out=da_q_t)  # B2
+    da_r_t *= da_n_t
+    dh_in += W_hh.T.dot(da_qrz_t)  # B1
+
+
+def before_step_forward(
+    rz_t: Array,
+    r_t: Array,
+    z_t: Array,
+    n_t: Array,
+    h_in: Array,
+    h_prev: Array,
+    W_hrz: Array,
+    W_hn: Array,
+    half: Array,
+    k_t: Array,
+    h_t: Array,
+) -> None:
+    """F1 to F4, reset before the product. Arguments as in `after_step_forward`; k_t, (H, N), is written."""
+    rz_t += W_hrz.dot(h_in)  # F1
+    np.tanh(rz_t, out=rz_t)
+    rz_t *= half
+    rz_t += half
+    np.multiply(r_t, h_in, out=k_t)  # F2
+    n_t += W_hn.dot(k_t)
+    np.tanh(n_t, out=n_t)  # F3
+    np.subtract(h_prev, n_t, out=h_t)  # F4
+    h_t *= z_t
+    h_t += n_t
+
+
+def before_step_partials(
+    rz_t: Array,
+    z_t: Array,
+    n_t: Array,
+    h_in: Array,
+    h_prev: Array,
+    one: Array,
+    da_rz_t: Array,
+    da_r_t: Array,
+    da_z_t: Array,
+    da_n_t: Array,
+    dk_t: Array,
+) -> None:
+    """The factors of B2 to B4 that need no gradient; dk_t is scratch. Arguments as in `after_step_partials`."""
+    np.subtract(one, rz_t, out=da_rz_t)
+    da_rz_t *= rz_t
+    da_r_t *= h_in
+    np.subtract(h_prev, n_t, out=dk_t)
+    da_z_t *= dk_t
+    np.multiply(n_t, n_t, out=da_n_t)
+    np.subtract(one, da_n_t, out=da_n_t)
+    np.subtract(one, z_t, out=dk_t)
+    da_n_t *= dk_t
+
+
+def before_step_backward(
+    dh_t: Array,
+    r_t: Array,
+    z_t: Array,
+    W_hrz: Array,
+    W_hn: Array,
+    scratch_t: Array,
+    da_rz_t: Array,
+    da_r_t: Array,
+    da_z_t: Array,
+    da_n_t: Array,
+    dk_t: Array,
+    dh_prev: Array,
+    dh_in: Array,
+) -> None:
+    """B4 to B1, reset before the product. Arguments as in `after_step_backward`; dk_t, (H, N), is written."""
+    da_z_t *= dh_t  # B4
+    np.multiply(dh_t, z_t, out=scratch_t)
+    dh_prev += scratch_t
+    da_n_t *= dh_t  # B3
+    dk_t[...] = W_hn.T.dot(da_n_t)  # B2
+    da_r_t *= dk_t
+    np.multiply(dk_t, r_t, out=scratch_t)
+    dh_in += scratch_t
+    dh_in += W_hrz.T.dot(da_rz_t)  # B1
+
+
+# What a trace computes when asked for: gradients of the gates themselves, and blocks in the order of the parameters.
+
+
+def _da_ih(da_r: Array, da_z: Array, da_n: Array) -> Array:
+    return np.concatenate([da_r, da_z, da_n], axis=-1)
+
+
+def _da_hh(da_r: Array, da_z: Array, da_q: Array) -> Array:
+    return np.concatenate([da_r, da_z, da_q], axis=-1)
+
+
+def _dr_after(da_n: Array, q: Array) -> Array:
+    return da_n * q
+
+
+def _dr_before(dk: Array, h_in: Array) -> Array:
+    return dk * h_in
+
+
+def _dz(dh: Array, h_prev: Array, n: Array) -> Array:
+    return dh * (h_prev - n)
+
+
+def _dn(dh: Array, z: Array) -> Array:
+    return dh * (1 - z)
+
+
+CELLS = {
+    "after": Cell(
+        ("r", "z", "n"),
+        ("h",),
+        after_step_forward,
+        after_step_backward,
+        after_step_partials,
+        slabs=("q", "r", "z", "n"),
+        input_slabs=("r", "z", "n"),
+        hidden_slabs=("r", "z", "q"),
+        sigmoids=("r", "z"),
+        derived={"da_ih": _da_ih, "da_hh": _da_hh, "dr": _dr_after, "dz": _dz, "dn": _dn},
+    ),
+    "before": Cell(
+        ("r", "z", "n"),
+        ("h",),
+        before_step_forward,
+        before_step_backward,
+        before_step_partials,
+        sigmoids=("r", "z"),
+        hidden_inputs={"n": "k_t"},
+        records={"k": 1},
+        gradient_records={"dk": 1},
+        derived={"da_ih": _da_ih, "da_hh": _da_ih, "dr": _dr_before, "dz": _dz, "dn": _dn},
+    ),
+}
+
+
+class GRU(Recurrent):
+    """Gated recurrent unit, with the options, names, shapes and initialisation of torch.nn.GRU.
+
+    h_t = (1 - z_t) * n_t + z_t * h_{t-1}; the module `rnn_numpy.layers.gru` derives the gradients of both forms.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int
+        Each layer reads the outputs of the one below.
+    bias : bool
+        Without, b_ih and b_hh are left out.
+    batch_first : bool
+        Inputs and outputs are (N, T, ·) in place of (T, N, ·). States are not affected.
+    dropout : float
+        Probability with which an entry of a layer's output, not the last layer's, is zeroed in `forward`.
+    bidirectional : bool
+        A second set of weights reads the sequence from its end; outputs are concatenated.
+    reset : {"after", "before"}
+        Whether r_t acts on the product W_hn h_{t-1} + b_hn (torch, cuDNN, Keras's default) or on h_{t-1} before it (Cho
+        et al., ONNX's default, Keras with reset_after=False). The same weights mean two functions.
+    recurrent_dropout : float
+        Probability with which a unit of h is hidden from W_hh, throughout a sequence, in `forward`.
+    zoneout : float
+        Probability with which a unit keeps its old state for a step, in `forward`; without training, the mean of both.
+    dtype : {float32, float64, complex128}
+        complex128 is for the complex-step derivative.
+    rng : numpy.random.Generator, int or None
+        Draws the parameters from U(-1/sqrt(H), 1/sqrt(H)), and masks later.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih_l0 (3H, D), weight_hh_l0 (3H, H), bias_ih_l0, bias_hh_l0 (3H,), then those of "l0_reverse", "l1", ...;
+        blocks of rows r, z, n.
+
+    Raises
+    ------
+    DTypeError, OptionError
+        An option has the wrong type or an impossible value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> gru = GRU(2, 3, rng=0)
+    >>> output, h_n, trace = gru.forward(np.ones((4, 1, 2)))
+    >>> back = gru.backward(trace, np.ones((4, 1, 3)))
+    >>> step = trace[3]
+    >>> bool(np.allclose(step.dz, step.dh * (step.h_prev - step.n)))
+    True
+
+    The input's and the hidden side's gradients differ in the n block, by the factor r:
+
+    >>> bool(np.allclose(step.da_hh[:, 6:], step.da_ih[:, 6:] * step.r))
+    True
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reset: str = "after",
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        if not isinstance(reset, str) or reset not in CELLS:
+            raise OptionError(f"GRU: reset must be one of {', '.join(map(repr, CELLS))}; got {reset!r}")
+        self.reset = reset
+        self.cell = CELLS[reset]
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            dtype=dtype,
+            rng=rng,
+        )
+
+    def _options(self) -> list[str]:
+        return [*([] if self.reset == "after" else [f"reset={self.reset!r}"]), *super()._options()]
+
+
+class ResetDifference(NamedTuple):
+    """How far the two forms of a GRU differ on given data: what `reset_difference` returns.
+
+    Attributes
+    ----------
+    largest : float
+        max |output_after - output_before|.
+    relative : float
+        The same as a share of the largest |output_after|; 0 where both are 0.
+    t, n, unit : int
+        Where it is largest.
+    by_step : ndarray, (T,)
+        max over sequences and units, step by step.
+    """
+
+    largest: float
+    relative: float
+    t: int
+    n: int
+    unit: int
+    by_step: Array
+
+
+def reset_difference(
+    gru: GRU, x: ArrayLike, h_0: ArrayLike | None = None, lengths: ArrayLike | None = None
+) -> ResetDifference:
+    """Tell how far apart the two forms of a GRU are, with the same weights, on given data.
+
+    Weights trained in one form and run in the other give other outputs, without any error. They agree only where it makes
+    no difference: r_t near 0 or 1 throughout, or W_hn = 0.
+
+    Parameters
+    ----------
+    gru : GRU
+        Of either form.
+    x, h_0, lengths
+        As for `GRU.forward`.
+
+    Returns
+    -------
+    ResetDifference
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> gru = GRU(2, 8, rng=0)
+    >>> x = np.random.default_rng(1).normal(size=(20, 1, 2))
+    >>> difference = reset_difference(gru, x)
+    >>> f"{difference.relative:.1%} at step {difference.t}"
+    '...'
+    """
+    if not isinstance(gru, GRU):
+        raise DTypeError(f"reset_difference: gru must be a GRU; got {type(gru).__name__}")
+    outputs: list[Array] = []
+    for reset in CELLS:
+        twin = GRU(
+            gru.input_size,
+            gru.hidden_size,
+            gru.num_layers,
+            gru.bias,
+            gru.batch_first,
+            bidirectional=gru.bidirectional,
+            reset=reset,
+            zoneout=gru.zoneout[0],
+            dtype=gru.dtype,
+        )
+        twin.load_state_dict(gru.params)
+        output = twin(x, h_0, lengths)[0]
+        if output.ndim == 2:
+            output = output[:, None]
+        outputs.append(output.swapaxes(0, 1) if gru.batch_first and np.ndim(x) == 3 else output)
+    differences = np.abs(outputs[0] - outputs[1])
+    if not differences.size:
+        return ResetDifference(0.0, 0.0, 0, 0, 0, np.zeros(len(differences)))
+    t, n, unit = (int(index) for index in np.unravel_index(int(differences.argmax()), differences.shape))
+    largest, scale = float(differences[t, n, unit]), float(np.abs(outputs[0]).max())
+    by_step: Array = differences.max(axis=(1, 2))
+    return ResetDifference(largest, largest / scale if scale else 0.0, t, n, unit, by_step)

@@ -1,0 +1,436 @@
+r"""The LSTM: its formulas, forward and backward, and the layer.
+
+Forward
+-------
+Four gates, rows i, f, g, o of W_ih, W_hh and the biases, each of H rows. For t = 0 ... T-1, with h_{-1} and c_{-1} the
+initial states:
+
+    (F1)  a_t = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh        (4H,): a_i, a_f, a_g, a_o
+    (F2)  i_t = s(a_i)   f_t = s(a_f)   o_t = s(a_o)         s(u) = 1 / (1 + exp(-u)) = (1 + tanh(u/2)) / 2
+          g_t = tanh(a_g)
+    (F3)  c_t = f_t * c_{t-1} + i_t * g_t                    the cell: what is kept, and what comes in
+    (F4)  m_t = o_t * tanh(c_t)
+    (F5)  h_t = m_t, or with a projection to P units h_t = W_hr m_t
+
+By the second form of s one tanh gives all gates: the driver halves the rows i, f, o of weights and biases once per call,
+so that a_t comes with a_i/2, a_f/2, a_o/2, a_g, and i, f, o are read off tanh by one product and one sum.
+
+Backward
+--------
+dX is dL/dX, of X's shape. L depends on h_t through output t (doutput_t) and a_{t+1}; on c_t through h_t and c_{t+1}.
+For t = T-1 ... 0, beginning with dh_{T-1} = doutput_{T-1} + dh_n and dc_{T-1} = dc_n:
+
+    (B5)  dm_t     = dh_t, or W_hr^T dh_t                    undoes F5;  dW_hr = sum_t dh_t m_t^T
+    (B4)  dc_t    += dm_t * o_t * (1 - tanh(c_t)^2)          undoes F4 for the cell
+          da_o     = dm_t * tanh(c_t) * o_t * (1 - o_t)      and for the gate, F2 included
+    (B3)  da_i     = dc_t * g_t * i_t * (1 - i_t)            undoes F3 and F2
+          da_f     = dc_t * c_{t-1} * f_t * (1 - f_t)
+          da_g     = dc_t * i_t * (1 - g_t^2)
+          dc_{t-1} = dc_t * f_t                              no weight in it: why the LSTM remembers
+    (B1)  dh_{t-1} = doutput_{t-1} + W_hh^T da_t             undoes F1 for the state
+    (B0)  dx_t     = W_ih^T da_t
+    (BW)  dW_hh    = sum_t da_t h_{t-1}^T    dW_ih = sum_t da_t x_t^T    db_ih = db_hh = sum_t da_t
+
+The state's Jacobian has four blocks: dc_t/dc_{t-1} = diag f, dh_t/dc_{t-1} = diag(o (1 - tanh^2 c) f), and those with
+respect to h_{t-1}, the same factors times rows of W_hh.
+
+In memory the blocks of a_t are o, i, f, g: the three of s side by side. A trace shows each gate, and a_t, da_t in the
+order of the parameters.
+
+References
+----------
+.. [1] S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997).
+.. [2] F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget: continual prediction with LSTM", Neural Computation 12
+   (2000): the forget gate.
+.. [3] H. Sak, A. Senior, F. Beaufays, "Long short-term memory recurrent neural network architectures for large scale
+   acoustic modeling", Interspeech (2014): the projection, eq. 6 and 7 there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.initializers import set_forget_bias
+from rnn_numpy.errors import DTypeError, OptionError
+from rnn_numpy.layers.cell import Cell, Extra
+from rnn_numpy.layers.recurrent import Recurrent
+
+Array = NDArray[Any]
+
+# Arrays are (H, N), a column for each sequence, blocks of gates (4H, N). `a.dot(B)` is a @ B with less overhead.
+
+
+def lstm_step_forward(
+    a_t: Array,
+    oif_t: Array,
+    o_t: Array,
+    i_t: Array,
+    f_t: Array,
+    g_t: Array,
+    h_in: Array,
+    c_prev: Array,
+    W_hh: Array,
+    half: Array,
+    scratch_t: Array,
+    c_t: Array,
+    tanh_c_t: Array,
+    h_t: Array,
+) -> None:
+    """F1 to F5 without projection. Turns a_t into the gates, writes c_t, tanh_c_t, h_t.
+
+    Parameters
+    ----------
+    a_t : ndarray, (4H, N)
+        Comes in holding W_ih x_t + b_ih + b_hh, goes out as the gates; blocks o, i, f halved, see F2.
+    oif_t, o_t, i_t, f_t, g_t : ndarray, (3H, N) and (H, N)
+        Blocks of a_t.
+    h_in : ndarray, (H, N)
+        h_{t-1}; with recurrent dropout, times its mask.
+    c_prev : ndarray, (H, N)
+    W_hh : ndarray, (4H, H)
+        Blocks o, i, f halved.
+    half : ndarray, ()
+    scratch_t, c_t, tanh_c_t, h_t : ndarray, (H, N)
+        c_t may be the memory of c_prev.
+    """
+    a_t += W_hh.dot(h_in)  # F1
+    np.tanh(a_t, out=a_t)  # F2: g, and for the others tanh(u/2) ...
+    oif_t *= half  # ... so that s(u) = (1 + tanh(u/2)) / 2
+    oif_t += half
+    np.multiply(i_t, g_t, out=scratch_t)  # F3
+    np.multiply(f_t, c_prev, out=c_t)
+    c_t += scratch_t
+    np.tanh(c_t, out=tanh_c_t)  # F4
+    np.multiply(o_t, tanh_c_t, out=h_t)
+
+
+def lstm_step_partials(
+    oif_t: Array,
+    o_t: Array,
+    i_t: Array,
+    g_t: Array,
+    c_prev: Array,
+    tanh_c_t: Array,
+    one: Array,
+    da_oif_t: Array,
+    da_o_t: Array,
+    da_i_t: Array,
+    da_f_t: Array,
+    da_g_t: Array,
+    dm_dc_t: Array,
+) -> None:
+    """The factors of B3 and B4 that need no gradient: into the blocks of da_t, and dm/dc into dm_dc_t.
+
+    Parameters
+    ----------
+    oif_t, ..., dm_dc_t : ndarray, (3H, N) and (H, N)
+        Or the same with the time in front: the driver hands in many steps at once.
+    one : ndarray, ()
+    """
+    np.subtract(one, oif_t, out=da_oif_t)  # s' = s (1 - s)
+    da_oif_t *= oif_t
+    da_o_t *= tanh_c_t
+    da_i_t *= g_t
+    da_f_t *= c_prev
+    np.multiply(g_t, g_t, out=da_g_t)  # tanh' = 1 - g^2
+    np.subtract(one, da_g_t, out=da_g_t)
+    da_g_t *= i_t
+    np.multiply(tanh_c_t, tanh_c_t, out=dm_dc_t)
+    np.subtract(one, dm_dc_t, out=dm_dc_t)
+    dm_dc_t *= o_t
+
+
+def lstm_step_backward(
+    dh_t: Array,
+    f_t: Array,
+    dm_dc_t: Array,
+    W_hh: Array,
+    scratch_t: Array,
+    dc_t: Array,
+    da_t: Array,
+    da_o_t: Array,
+    da_i_t: Array,
+    da_f_t: Array,
+    da_g_t: Array,
+    dc_prev: Array,
+    dh_in: Array,
+) -> None:
+    """B4, B3, B1: undoes F4 to F1. Writes da_t and dc_prev, adds to dc_t and dh_in.
+
+    Parameters
+    ----------
+    dh_t : ndarray, (H, N)
+        Total gradient at h_t, from the loss and from step t+1.
+    f_t, dm_dc_t : ndarray, (H, N)
+    W_hh : ndarray, (4H, H)
+    scratch_t : ndarray, (H, N)
+    dc_t : ndarray, (H, N)
+        Comes in as the gradient from step t+1, goes out as the total one.
+    da_t : ndarray, (4H, N)
+        Comes in holding the partial derivatives, goes out as dL/da_t.
+    da_o_t, da_i_t, da_f_t, da_g_t : ndarray, (H, N)
+        Its blocks.
+    dc_prev : ndarray, (H, N)
+    dh_in : ndarray, (H, N)
+        The memory of dh_{t-1}, unless there is recurrent dropout. Comes in holding doutput_{t-1}.
+    """
+    np.multiply(dh_t, dm_dc_t, out=scratch_t)  # B4
+    dc_t += scratch_t
+    da_o_t *= dh_t
+    da_i_t *= dc_t  # B3
+    da_f_t *= dc_t
+    da_g_t *= dc_t
+    np.multiply(dc_t, f_t, out=dc_prev)
+    dh_in += W_hh.T.dot(da_t)  # B1
+
+
+def projected_step_forward(
+    a_t: Array,
+    oif_t: Array,
+    o_t: Array,
+    i_t: Array,
+    f_t: Array,
+    g_t: Array,
+    h_in: Array,
+    c_prev: Array,
+    W_hh: Array,
+    W_hr: Array,
+    half: Array,
+    scratch_t: Array,
+    c_t: Array,
+    tanh_c_t: Array,
+    m_t: Array,
+    h_t: Array,
+) -> None:
+    """F1 to F5 with projection: h_t is (P, N), m_t (H, N), W_hr (P, H), W_hh (4H, P)."""
+    lstm_step_forward(a_t, oif_t, o_t, i_t, f_t, g_t, h_in, c_prev, W_hh, half, scratch_t, c_t, tanh_c_t, m_t)
+    h_t[...] = W_hr.dot(m_t)  # F5
+
+
+def projected_step_backward(
+    dh_t: Array,
+    f_t: Array,
+    dm_dc_t: Array,
+    W_hh: Array,
+    W_hr: Array,
+    scratch_t: Array,
+    dc_t: Array,
+    da_t: Array,
+    da_o_t: Array,
+    da_i_t: Array,
+    da_f_t: Array,
+    da_g_t: Array,
+    dc_prev: Array,
+    dm_t: Array,
+    dh_in: Array,
+) -> None:
+    """B5 with projection, then B4, B3, B1. Writes dm_t as well."""
+    dm_t[...] = W_hr.T.dot(dh_t)  # B5
+    lstm_step_backward(dm_t, f_t, dm_dc_t, W_hh, scratch_t, dc_t, da_t, da_o_t, da_i_t, da_f_t, da_g_t, dc_prev, dh_in)
+
+
+# What a trace computes when asked for: gradients of the gates themselves, and blocks in the order of the parameters.
+
+
+def _a(x: Array, h_in: Array, W_ih: Array, W_hh: Array, b: Array) -> Array:
+    return x @ W_ih.T + h_in @ W_hh.T + b
+
+
+def _da(da_i: Array, da_f: Array, da_g: Array, da_o: Array) -> Array:
+    return np.concatenate([da_i, da_f, da_g, da_o], axis=-1)
+
+
+def _di(dc: Array, g: Array) -> Array:
+    return dc * g
+
+
+def _df(dc: Array, c_prev: Array) -> Array:
+    return dc * c_prev
+
+
+def _dg(dc: Array, i: Array) -> Array:
+    return dc * i
+
+
+def _do(dh: Array, tanh_c: Array) -> Array:
+    return dh * tanh_c
+
+
+def _dtanh_c(dh: Array, o: Array) -> Array:
+    return dh * o
+
+
+def _do_projected(dm: Array, tanh_c: Array) -> Array:
+    return dm * tanh_c
+
+
+def _dtanh_c_projected(dm: Array, o: Array) -> Array:
+    return dm * o
+
+
+def _projection_shape(layer: LSTM) -> tuple[int, ...]:
+    return layer.proj_size, layer.hidden_size
+
+
+GATES = {"a": _a, "da": _da, "di": _di, "df": _df, "dg": _dg, "do": _do, "dtanh_c": _dtanh_c}
+
+CELL = Cell(
+    ("i", "f", "g", "o"),
+    ("h", "c"),
+    lstm_step_forward,
+    lstm_step_backward,
+    lstm_step_partials,
+    slabs=("o", "i", "f", "g"),
+    input_slabs=("i", "f", "g", "o"),
+    hidden_slabs=("i", "f", "g", "o"),
+    sigmoids=("o", "i", "f"),
+    records={"tanh_c": 1},
+    gradient_records={"dm_dc": 1},
+    derived=GATES,
+    overwritten=("c",),
+)
+
+PROJECTED_CELL = Cell(
+    CELL.gate_names,
+    CELL.states,
+    projected_step_forward,
+    projected_step_backward,
+    lstm_step_partials,
+    slabs=CELL.slabs,
+    input_slabs=CELL.input_slabs,
+    hidden_slabs=CELL.hidden_slabs,
+    sigmoids=CELL.sigmoids,
+    records={"tanh_c": 1, "m": 1},
+    gradient_records={"dm_dc": 1, "dm": 1},
+    parameters={"weight_hr": Extra("W_hr", _projection_shape, product=("dh_t", "m_t"))},
+    derived={**GATES, "do": _do_projected, "dtanh_c": _dtanh_c_projected},
+    overwritten=("c",),
+)
+
+
+class LSTM(Recurrent):
+    """Long short-term memory, with the options, names, shapes and initialisation of torch.nn.LSTM.
+
+    c_t = f_t * c_{t-1} + i_t * g_t and h_t = o_t * tanh(c_t); the module `rnn_numpy.layers.lstm` derives its gradients.
+    Wherever other layers have one state this one has the pair (h, c).
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int
+        Each layer reads the outputs of the one below.
+    bias : bool
+        Without, b_ih and b_hh are left out.
+    batch_first : bool
+        Inputs and outputs are (N, T, ·) in place of (T, N, ·). States are not affected.
+    dropout : float
+        Probability with which an entry of a layer's output, not the last layer's, is zeroed in `forward`.
+    bidirectional : bool
+        A second set of weights reads the sequence from its end; outputs are concatenated.
+    proj_size : int
+        P < H: h_t = W_hr (o_t * tanh(c_t)) has P units, so outputs and W_hh are narrower; 0 for none.
+    recurrent_dropout : float
+        Probability with which a unit of h is hidden from W_hh, throughout a sequence, in `forward`.
+    zoneout : float or tuple of float
+        Probability with which a unit of h and of c (or of each: a pair) keeps its old state for a step, in `forward`;
+        without training, the mean of both.
+    forget_bias : float, optional
+        The forget gates' total bias at first; drawn as all others where left out. 1 is a usual choice: the cell then
+        begins by keeping most of what it holds.
+    dtype : {float32, float64, complex128}
+        complex128 is for the complex-step derivative.
+    rng : numpy.random.Generator, int or None
+        Draws the parameters from U(-1/sqrt(H), 1/sqrt(H)), and masks later.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih_l0 (4H, D), weight_hh_l0 (4H, H or P), bias_ih_l0, bias_hh_l0 (4H,), with a projection weight_hr_l0
+        (P, H), then those of "l0_reverse", "l1", ...; blocks of rows i, f, g, o.
+
+    Raises
+    ------
+    DTypeError, OptionError
+        An option has the wrong type or an impossible value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lstm = LSTM(2, 3, rng=0)
+    >>> output, (h_n, c_n), trace = lstm.forward(np.ones((4, 1, 2)))
+    >>> back = lstm.backward(trace, np.ones((4, 1, 3)))
+    >>> back.dx.shape, back.dc_0.shape
+    ((4, 1, 2), (1, 1, 3))
+    >>> step = trace[3]
+    >>> step.f.shape
+    (1, 3)
+    >>> bool(np.allclose(step.dc_prev, step.dc * step.f))
+    True
+
+    The whole layer is this loop:
+
+    >>> p, h, c = lstm.params, np.zeros(3), np.zeros(3)
+    >>> for x_t in np.ones((4, 2)):
+    ...     a = p["weight_ih_l0"] @ x_t + p["bias_ih_l0"] + p["weight_hh_l0"] @ h + p["bias_hh_l0"]
+    ...     i, f, g, o = np.split(a, 4)
+    ...     i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
+    ...     c = f * c + i * np.tanh(g)
+    ...     h = o * np.tanh(c)
+    >>> bool(np.allclose(h, h_n[0, 0], rtol=1e-14))
+    True
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, ...] = 0.0,
+        forget_bias: float | None = None,
+        dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        if isinstance(proj_size, bool) or not isinstance(proj_size, int | np.integer):
+            raise DTypeError(f"LSTM: proj_size must be an int; got {type(proj_size).__name__}")
+        if proj_size < 0:
+            raise OptionError(f"LSTM: proj_size must be positive, or 0 for no projection; got {proj_size}")
+        if proj_size and isinstance(hidden_size, int) and proj_size >= hidden_size:
+            raise OptionError(
+                f"LSTM: proj_size must be smaller than hidden_size = {hidden_size}; got {proj_size}. It is the width to "
+                "which o * tanh(c) is projected"
+            )
+        self.proj_size = int(proj_size)
+        self.cell = PROJECTED_CELL if proj_size else CELL
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            dtype=dtype,
+            rng=rng,
+        )
+        if forget_bias is not None:
+            set_forget_bias(self, arguments.real_number("LSTM", "forget_bias", forget_bias))
+
+    def _width(self, state: str) -> int:
+        return self.proj_size if state == "h" and self.proj_size else self.hidden_size
+
+    def _options(self) -> list[str]:
+        return [*([f"proj_size={self.proj_size}"] if self.proj_size else []), *super()._options()]
