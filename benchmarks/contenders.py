@@ -305,8 +305,8 @@ def _numpy_environment() -> dict[str, Any]:
 def _blas_kernels() -> list[str] | None:
     """Return for which processors the kernels are that BLAS has chosen; None where that cannot be told.
 
-    OpenBLAS 0.3.31 takes those of Haswell on a Zen 5, which are half as fast there as those of SkylakeX; the variable
-    OPENBLAS_CORETYPE overrules it.
+    On a Zen 5, OpenBLAS 0.3.31 takes those of SkylakeX, with AVX-512. Those of Haswell, which OPENBLAS_CORETYPE=Haswell
+    demands, are half as fast there in large products.
     """
     try:
         from threadpoolctl import threadpool_info

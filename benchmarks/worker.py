@@ -27,6 +27,9 @@ from benchmarks.contenders import CONTENDERS, Contender
 ROOT = Path(__file__).resolve().parents[1]
 # The last is XLA's.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")
+# These bind OpenBLAS to the kernels of a processor that is not this one. MKL, oneDNN and XLA look at the processor and
+# choose; without these variables OpenBLAS does, too. What it chose is recorded as `blas_kernels`.
+DROPPED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 # Beginnings of variables that change times. The user's pass through to the workers, and are recorded with these.
 SETTINGS = ("GLIBC_TUNABLES", "GOMP_", "JAX_", "KMP_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PJRT_", "XLA_")
 
@@ -57,7 +60,8 @@ class Worker:
 
     def __init__(self, name: str, threads: int) -> None:
         self.name = name
-        environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+        inherited = {name: value for name, value in os.environ.items() if name not in DROPPED}
+        environment = {**inherited, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", name],
             cwd=ROOT,

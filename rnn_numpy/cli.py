@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Examples
     --------
     >>> main(["--version"])
-    rnn-numpy 0.1.0
+    rnn-numpy 0.2.0
     0
     """
     prog = "rnn-numpy"
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         help="measure how the gradient flows back through time",
         description="Train networks to forecast the next sample of a series, and measure how the gradient of the last "
         "step's error flows back through time: norm by lag, decay per step, half-life, and whether it vanishes or "
-        "explodes. Every cell is combined with every gain.",
+        "explodes. Every cell is combined with every gain. Of an LSTM it is the gradient of h and c together.",
         allow_abbrev=False,
     )
     gradflow.set_defaults(run=_gradflow)
@@ -142,13 +142,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--cells", f"any of {', '.join(CELLS)}", tuple(defaults.cells), "CELL", nargs="+", choices=tuple(CELLS))
     add(
         "--gain",
-        "spectral radius of W_hh at the start",
+        "spectral radius of W_hh at the start; of lstm and gru, of each gate's block of it",
         tuple(defaults.gains),
         "G",
         nargs="+",
         type=_positive_number,
     )
-    add("--init", f"how W_hh is drawn: {', '.join(INITS)}; then it is scaled", defaults.init, choices=INITS)
+    add(
+        "--init",
+        f"how W_hh, or each gate's block of it, is drawn: {', '.join(INITS)}; then it is scaled to the gain",
+        defaults.init,
+        choices=INITS,
+    )
+    add(
+        "--forget-bias",
+        "bias of the forget gates of lstm at the start; 1, say, makes the cell keep more of what it holds, and of its "
+        "gradient; None: drawn as all other parameters, near 0",
+        defaults.forget_bias,
+        "B",
+        type=_number,
+    )
     add("--length", "steps of a window: the longest lag", defaults.length, "T", type=_positive_int)
     add("--hidden", "hidden units", defaults.hidden, "H", type=_positive_int)
     add("--batch", "windows measured, and windows per training step", defaults.batch, "N", type=_positive_int)
@@ -192,14 +205,26 @@ def _at_least(text: str, smallest: int) -> int:
     return number
 
 
+def _number(text: str) -> float:
+    number = _finite(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"must be a finite number; got {text!r}")
+    return number
+
+
 def _positive_number(text: str) -> float:
+    number = _finite(text)
+    if number is None or number <= 0:
+        raise argparse.ArgumentTypeError(f"must be a finite number greater than 0; got {text!r}")
+    return number
+
+
+def _finite(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"must be a finite number greater than 0; got {text!r}")
-    return number
+        return None
+    return number if math.isfinite(number) else None
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -216,6 +241,8 @@ def _gradflow(arguments: argparse.Namespace) -> str:
     for name, values in (("--cells", arguments.cells), ("--gain", arguments.gain)):
         if len(set(values)) < len(values):
             raise _BadInputError(f"{name}: {' '.join(map(str, values))} names one network twice")
+    if arguments.forget_bias is not None and "lstm" not in arguments.cells:
+        raise _BadInputError(f"--forget-bias: is for lstm, which is not among --cells {' '.join(arguments.cells)}")
     options = GradflowOptions(
         cells=tuple(arguments.cells),
         gains=tuple(arguments.gain),
@@ -228,6 +255,7 @@ def _gradflow(arguments: argparse.Namespace) -> str:
         lr=arguments.lr,
         clip=arguments.clip,
         seed=arguments.seed,
+        forget_bias=arguments.forget_bias,
     )
     task = ForecastTask.of(
         load_series(arguments.data, None if arguments.columns in ("all", ["all"]) else arguments.columns),

@@ -21,37 +21,29 @@ from rnn_numpy.layers import Cell, Recurrent
 from rnn_numpy.layers.timeline import Plan
 
 
-def leaky_step_forward(a_t, h_prev, c_prev, W_hh, c_t, h_t):
-    H = c_t.shape[-1]
-    a_t += h_prev.dot(W_hh.T)
-    a_t[..., :H] = (1 + np.tanh(a_t[..., :H] / 2)) / 2
-    a_t[..., H:] = np.tanh(a_t[..., H:])
-    i_t, g_t = a_t[..., :H], a_t[..., H:]
+def leaky_step_forward(a_t, i_t, g_t, h_in, c_prev, W_hh, c_t, h_t):
+    a_t += W_hh.dot(h_in)
+    i_t[...] = (1 + np.tanh(i_t / 2)) / 2
+    g_t[...] = np.tanh(g_t)
     c_t[...] = (1 - i_t) * c_prev + i_t * g_t
     h_t[...] = np.tanh(c_t)
 
 
-def leaky_step_partials(a_t, c_prev, da_t):
-    H = c_prev.shape[-1]
-    i_t, g_t = a_t[..., :H], a_t[..., H:]
-    da_t[..., :H] = (g_t - c_prev) * i_t * (1 - i_t)
-    da_t[..., H:] = i_t * (1 - g_t * g_t)
+def leaky_step_partials(i_t, g_t, c_prev, da_i_t, da_g_t):
+    da_i_t[...] = (g_t - c_prev) * i_t * (1 - i_t)
+    da_g_t[...] = i_t * (1 - g_t * g_t)
 
 
-def leaky_step_backward(dh_t, dc_t, h_t, a_t, W_hh, da_t, dh_prev, dc_prev):
-    H = dc_t.shape[-1]
+def leaky_step_backward(dh_t, dc_t, h_t, i_t, W_hh, da_t, da_i_t, da_g_t, dh_in, dc_prev):
     dc_t += dh_t * (1 - h_t * h_t)
-    da_t[..., :H] *= dc_t
-    da_t[..., H:] *= dc_t
-    dc_prev += dc_t * (1 - a_t[..., :H])
-    dh_prev += da_t.dot(W_hh)
+    da_i_t *= dc_t
+    da_g_t *= dc_t
+    dc_prev += dc_t * (1 - i_t)
+    dh_in += W_hh.T.dot(da_t)
 
 
 class Leaky(Recurrent):
-    cell = Cell(2, ("h", "c"), leaky_step_forward, leaky_step_partials, leaky_step_backward)
-
-    def __init__(self, *sizes, num_layers=1, dropout=0.0, bidirectional=False, dtype=np.float64, rng=None):
-        super().__init__(*sizes, num_layers, True, False, dropout, bidirectional, dtype, rng)
+    cell = Cell(("i", "g"), ("h", "c"), leaky_step_forward, leaky_step_backward, leaky_step_partials)
 
 
 @pytest.mark.parametrize("lengths", [None, [2, 4, 1]])

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rnn_numpy import RNN, Forecaster
+from rnn_numpy import GRU, LSTM, RNN, Forecaster
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.lab import (
     GradflowOptions,
@@ -30,6 +30,7 @@ from rnn_numpy.lab.gradient_flow import gain_texts
 from rnn_numpy.tasks import ForecastTask, Series, load_bundled
 
 Array = NDArray[Any]
+CELLS = ("rnn-tanh", "rnn-relu", "lstm", "gru")
 
 
 def wave(n: int = 120) -> Series:
@@ -80,55 +81,128 @@ def assert_linear(flow: GradientFlow, gain: float) -> None:
         np.testing.assert_allclose(flow.half_life, math.log(2) / abs(math.log(gain)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("cell", ["rnn-tanh", "rnn-relu"])
+@pytest.mark.parametrize(("forget_bias", "f"), [(0.0, 0.5), (1.0, 1 / (1 + math.exp(-1.0)))])
+def test_an_lstm_without_recurrent_weights_decays_by_its_forget_gate(forget_bias: float, f: float) -> None:
+    """c is then the only way back, and dc_{t-1} = f dc_t."""
+    lstm = LSTM(1, 5, rng=0)
+    for name, array in lstm.params.items():
+        array[:] = 0.0
+        if name == "bias_ih_l0":
+            array[5:10] = forget_bias
+            array[10:15] = 0.3  # g, so that the cell is not empty
+    flow = gradient_flow(lstm, np.zeros((40, 2, 1)), np.array([[3.0, 4.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(flow.norms[0], [5.0, 1.0], rtol=1e-14)
+    c = 0.5 * math.tanh(0.3) * sum(f**k for k in range(40))
+    first = 0.5 * (1 - math.tanh(c) ** 2) * f  # B4, then B3
+    expected = np.array([5.0, 1.0]) * first * f ** np.arange(40.0)[:, None]
+    np.testing.assert_allclose(flow.norms[1:], expected, rtol=1e-12)
+    assert flow.gates.keys() == {"i", "f", "o"}
+    np.testing.assert_allclose([flow.gates["i"], flow.gates["f"]], [0.5, f], rtol=1e-14)
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+def test_a_gru_without_recurrent_weights_decays_by_its_update_gate(reset: str) -> None:
+    gru = GRU(1, 4, reset=reset, rng=0)
+    gru.params.flat[:] = 0.0
+    gru.params["bias_ih_l0"][4:8] = 2.0
+    z = 1 / (1 + math.exp(-2.0))
+    flow = gradient_flow(gru, np.zeros((30, 1, 1)), np.ones((1, 4)))
+    np.testing.assert_allclose(flow.norms[:, 0], 2 * z ** np.arange(31.0), rtol=1e-12)
+    assert flow.gates.keys() == {"r", "z"}
+    np.testing.assert_allclose([flow.gates["r"], flow.gates["z"]], [0.5, z], rtol=1e-14)
+
+
+@pytest.mark.parametrize(("cell", "states"), [("rnn-tanh", 1), ("rnn-relu", 1), ("lstm", 2), ("gru", 1)])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_norms_are_those_of_the_derivative_with_respect_to_the_state(cell: str, layers: int) -> None:
-    """Restart the net from its own state, l steps before the end, disturbed along the imaginary axis."""
+def test_norms_are_those_of_the_derivative_with_respect_to_the_state(cell: str, states: int, layers: int) -> None:
+    """Restart the net from its own state, l steps before the end, disturbed along the imaginary axis: each number of h,
+    and of an LSTM then each of c, with all others as they were."""
     rng = np.random.default_rng(2)
     T, N, D, H = 12, 3, 2, 5
     task = ForecastTask.of(wave(60), T)
     windows = task.random_windows(N, rng)
     model = Forecaster(D, H, cell=cell, num_layers=layers, rng=rng)
     set_recurrent_weights(model.rnn, 1.2, "uniform", rng)
+    model.params.flat *= 2.0  # so that the gates are not all half open
     flow = forecast_gradient_flow(model, windows)
     assert flow.norms.shape == (T + 1, N)
 
     twin, V, c = model.rnn.astype(np.complex128), model.readout.params["weight"], model.readout.params["bias"]
     for n in range(N):
         for lag in range(1, T + 1):
-            # One sequence per unit of the top layer, all alike but for that unit's imaginary part.
-            x = np.repeat(windows.x[:, n : n + 1], H, axis=1)
-            h = np.zeros((layers, H, H))
+            # One sequence per number in the top layer's state, all alike but for that number's imaginary part.
+            x = np.repeat(windows.x[:, n : n + 1], states * H, axis=1)
+            state: Any = (np.zeros((layers, states * H, H)),) * states
             if lag < T:
-                _, h = model.rnn(x[: T - lag])
-            disturbed = h.astype(np.complex128)
-            disturbed[-1] += 1e-30j * np.eye(H)
-            output, _ = twin(x[T - lag :].astype(np.complex128), disturbed)
+                _, state = model.rnn(x[: T - lag])
+                state = state if states > 1 else (state,)
+            disturbed = [part.astype(np.complex128) for part in state]
+            for index, part in enumerate(disturbed):
+                part[-1, index * H : (index + 1) * H] += 1e-30j * np.eye(H)
+            given_state: Any = tuple(disturbed) if states > 1 else disturbed[0]
+            output, _ = twin(x[T - lag :].astype(np.complex128), given_state)
             error = output[-1] @ V.T + c - windows.target[-1, n]
             gradient = np.mean(error * error, axis=-1).imag / 1e-30
             np.testing.assert_allclose(flow.norms[lag, n], np.linalg.norm(gradient), rtol=1e-12)
 
 
+@pytest.mark.parametrize("zoneout", [(0.0, 0.0), (0.2, 0.4)])
+@pytest.mark.parametrize("proj_size", [0, 3])
+def test_norms_of_an_lstm_with_other_options(zoneout: tuple[float, float], proj_size: int) -> None:
+    """The gradient of the initial state, joint, is what the restarted net's backward pass returns: dh_0 and dc_0."""
+    rng = np.random.default_rng(4)
+    T, N, H = 9, 3, 5
+    lstm = LSTM(2, H, proj_size=proj_size, zoneout=zoneout, rng=rng)
+    P = proj_size or H
+    x, dh = rng.standard_normal((T, N, 2)), rng.standard_normal((N, P))
+    flow = gradient_flow(lstm, x, dh)
+    for lag in range(1, T + 1):
+        state: Any = (np.zeros((1, N, P)), np.zeros((1, N, H)))
+        if lag < T:
+            _, state = lstm(x[: T - lag])
+        output, _, trace = lstm.forward(x[T - lag :], state, training=False)
+        doutput = np.zeros_like(output)
+        doutput[-1] = dh
+        back: Any = lstm.backward(trace, doutput)
+        joint = np.concatenate([back.dh_0[0], back.dc_0[0]], axis=1)
+        np.testing.assert_allclose(flow.norms[lag], np.linalg.norm(joint, axis=1), rtol=1e-12)
+
+
 def test_lag_zero_is_the_gradient_handed_in() -> None:
     dh = np.random.default_rng(3).standard_normal((4, 6))
-    for batch_first in (False, True):
-        rnn = RNN(1, 6, batch_first=batch_first, rng=0)
-        x = np.ones((4, 9, 1)) if batch_first else np.ones((9, 4, 1))
-        flow = gradient_flow(rnn, x, dh)
-        np.testing.assert_allclose(flow.norms[0], np.linalg.norm(dh, axis=1), rtol=1e-14)
-        assert (flow.length, flow.count, flow.independent) == (9, 4, 4.0)
+    for layer in (RNN, LSTM, GRU):
+        for batch_first in (False, True):
+            made = layer(1, 6, batch_first=batch_first, rng=0)
+            x = np.ones((4, 9, 1)) if batch_first else np.ones((9, 4, 1))
+            flow = gradient_flow(made, x, dh)
+            np.testing.assert_allclose(flow.norms[0], np.linalg.norm(dh, axis=1), rtol=1e-14)
+            assert (flow.length, flow.count, flow.independent) == (9, 4, 4.0)
 
 
-def test_windows_do_not_see_each_other() -> None:
+@pytest.mark.parametrize("layer", [RNN, GRU])
+def test_of_a_single_state_it_is_the_row_of_the_trace(layer: Any) -> None:
+    made = layer(2, 6, num_layers=2, rng=0)
+    x, dh = np.random.default_rng(5).standard_normal((9, 4, 2)), np.ones((4, 6))
+    output, _, trace = made.forward(x)
+    doutput = np.zeros_like(output)
+    doutput[-1] = dh
+    made.backward(trace, doutput)
+    expected = np.linalg.norm(trace.dh[::-1], axis=-1)
+    np.testing.assert_allclose(gradient_flow(made, x, dh).norms, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_windows_do_not_see_each_other(cell: str) -> None:
     task = ForecastTask.of(wave(), 20)
-    model = Forecaster(2, 8, rng=0)
+    model = Forecaster(2, 8, cell=cell, rng=0)
     together = forecast_gradient_flow(model, task.windows([0, 30, 60]))
     alone = forecast_gradient_flow(model, task.windows([30]))
     np.testing.assert_allclose(together.norms[:, 1], alone.norms[:, 0], rtol=1e-12)
 
 
-def test_the_layer_is_not_changed() -> None:
-    rnn = RNN(1, 6, dropout=0.5, num_layers=2, rng=0)
+@pytest.mark.parametrize("layer", [RNN, LSTM, GRU])
+def test_the_layer_is_not_changed(layer: Any) -> None:
+    rnn = layer(1, 6, dropout=0.5, num_layers=2, rng=0)
     before = rnn.params.flat.copy()
     x, dh = np.ones((9, 4, 1)), np.ones((4, 6))
     x.flags.writeable = dh.flags.writeable = False
@@ -220,6 +294,25 @@ def test_verdict_looks_at_the_change_as_well_as_at_the_slope() -> None:
         assert flow.verdict == verdict
         agree = flow.slope is not None and flow.slope * flow.change > 0
         assert (flow.half_life is not None) == (verdict != "steady" and agree)
+
+
+@pytest.mark.parametrize(
+    ("norms", "reach"),
+    [
+        ([8.0, 1.0, 0.08, 0.01], 2),
+        ([8.0, 1.0, 0.09, 9.0, 0.01], 4),
+        ([8.0, 1.0, 0.09], None),
+        ([8.0, 0.001, 9.0], 1),  # the first lag, though it grows again
+        ([8.0, 1.0, 0.0], 2),
+        ([8.0, 1.0, np.inf], None),
+        ([0.0, 0.0], None),
+        ([np.inf, 1.0], None),
+    ],
+)
+def test_reach_ends_where_a_hundredth_is_left(norms: list[float], reach: int | None) -> None:
+    flow = flow_of(norms, norms)
+    assert flow.hundredth_at == reach
+    assert flow.to_dict()["lag_of_a_hundredth"] == reach
 
 
 def test_change_of_a_gradient_that_ends() -> None:
@@ -338,6 +431,26 @@ def test_spectral_radius_is_the_gain(init: str, gain: float) -> None:
         np.testing.assert_allclose(W @ W.T + 1, gain**2 * np.eye(16) + 1, rtol=1e-13)
 
 
+@pytest.mark.parametrize("init", ["uniform", "orthogonal", "identity"])
+@pytest.mark.parametrize(("layer", "gates"), [(LSTM, 4), (GRU, 3)])
+def test_each_gate_has_the_spectral_radius(layer: Any, gates: int, init: str) -> None:
+    made = layer(3, 16, num_layers=2, rng=0)
+    before = made.params.copy()
+    set_recurrent_weights(made, 1.3, init, 1)
+    for name, weight in made.params.items():
+        if not name.startswith("weight_hh"):
+            np.testing.assert_array_equal(weight, before[name])
+            continue
+        blocks = weight.reshape(gates, 16, 16)
+        radii = [np.abs(np.linalg.eigvals(block)).max() for block in blocks]
+        np.testing.assert_allclose(radii, 1.3, rtol=1e-12)
+        if init == "identity":
+            np.testing.assert_array_equal(blocks, np.broadcast_to(1.3 * np.eye(16), blocks.shape))
+        elif init == "orthogonal":
+            np.testing.assert_allclose(blocks @ blocks.swapaxes(1, 2) + 1, 1.3**2 * np.eye(16) + 1 + 0 * blocks, 1e-13)
+            assert not np.allclose(blocks[0], blocks[1])  # each gate has a draw of its own
+
+
 def test_orthogonal_matrices_have_no_preferred_sign() -> None:
     traces = []
     for seed in range(400):
@@ -358,6 +471,8 @@ def test_what_set_recurrent_weights_refuses() -> None:
     for gain in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(OptionError, match="set_recurrent_weights: gain must be"):
             set_recurrent_weights(rnn, gain, "uniform", None)
+    with pytest.raises(OptionError, match="set_recurrent_weights: layer must have no projection"):
+        set_recurrent_weights(LSTM(1, 4, proj_size=2), 1.0, "uniform", None)
     rnn.params["weight_hh_l0"][:] = 0.0
     with pytest.raises(OptionError, match="weight_hh_l0 has spectral radius 0 and cannot be scaled"):
         set_recurrent_weights(rnn, 1.0, "uniform", None)
@@ -373,6 +488,10 @@ def test_every_cell_meets_every_gain() -> None:
         ("rnn-tanh", 2.0),
         ("rnn-relu", 0.5),
         ("rnn-relu", 2.0),
+        ("lstm", 0.5),
+        ("lstm", 2.0),
+        ("gru", 0.5),
+        ("gru", 2.0),
     ]
     assert all(n.after is n.loss_after is n.training is None for n in result.networks)
 
@@ -382,10 +501,22 @@ def test_same_seed_same_numbers_other_seed_other_numbers() -> None:
     assert first == second != third
 
 
-def test_a_network_does_not_depend_on_the_others() -> None:
-    alone = small_run(cells=["rnn-relu"], gains=[1.0]).to_dict()["networks"][0]
-    among = small_run(cells=["rnn-tanh", "rnn-relu"], gains=[0.5, 1.0]).to_dict()["networks"][3]
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_network_does_not_depend_on_the_others(cell: str) -> None:
+    alone = small_run(cells=[cell], gains=[1.0]).to_dict()["networks"][0]
+    among = small_run(gains=[0.5, 1.0]).to_dict()["networks"][2 * CELLS.index(cell) + 1]
+    assert (alone["cell"], alone["gain"]) == (cell, 1.0)
     assert alone == among
+
+
+def test_the_forget_bias_acts_on_the_lstm_alone() -> None:
+    drawn, opened = small_run(), small_run(forget_bias=4.0)
+    for one, other in zip(drawn.networks, opened.networks, strict=True):
+        assert np.array_equal(one.before.norms, other.before.norms) == (one.cell != "lstm")
+        if one.cell == "lstm":
+            assert one.before.gates["f"] < 0.65 < 0.95 < other.before.gates["f"]
+            assert one.before.slope is not None and other.before.slope is not None
+            assert one.before.slope < other.before.slope
 
 
 def test_training_does_not_change_what_was_measured_before() -> None:
@@ -455,12 +586,26 @@ def test_divergence_is_a_row_and_not_a_crash() -> None:
         ("rnn-relu", 1.0, "identity", "steady"),
         ("rnn-relu", 1.5, "identity", "exploding"),
         ("rnn-relu", 2.5, "uniform", "exploding"),
+        ("lstm", 0.5, "uniform", "vanishing"),
+        ("lstm", 1.0, "orthogonal", "vanishing"),
+        ("gru", 0.5, "identity", "vanishing"),
     ],
 )
 def test_verdicts_on_the_eeg_are_those_of_the_textbook(cell: str, gain: float, init: str, verdict: str) -> None:
     options = GradflowOptions(cells=[cell], gains=[gain], init=init, train_steps=0)
     result = run_gradflow(ForecastTask.of(load_bundled("eeg"), options.length), options)
     assert result.networks[0].before.verdict == verdict
+
+
+def test_an_open_forget_gate_carries_the_gradient_of_the_eeg_further() -> None:
+    """At torch's start half of the cell is forgotten at each step: an LSTM is then no better than a tanh net of gain 1."""
+    reaches = []
+    for cell, forget_bias in (("rnn-tanh", None), ("lstm", None), ("lstm", 1.0), ("lstm", 6.0)):
+        options = GradflowOptions(cells=[cell], gains=[1.0], train_steps=0, forget_bias=forget_bias)
+        flow = run_gradflow(ForecastTask.of(load_bundled("eeg"), 200), options).networks[0].before
+        reaches.append(201 if flow.hundredth_at is None else flow.hundredth_at)
+    tanh, lstm, opened, wide_open = reaches
+    assert lstm < tanh < wide_open and lstm < opened < wide_open
 
 
 def test_overlap_of_the_windows_reaches_the_standard_error() -> None:
@@ -478,8 +623,8 @@ def test_progress_counts_up_to_its_total() -> None:
     run_gradflow(ForecastTask.of(wave(), 10), options, lambda *news: seen.append(news))
     done = [news[0] for news in seen]
     assert done == sorted(done)
-    assert {news[1] for news in seen} == {16}
-    assert seen[0] == (0, 16, "rnn-tanh, gain 0.5") and seen[-1] == (16, 16, "rnn-relu, gain 1")
+    assert {news[1] for news in seen} == {32}
+    assert seen[0] == (0, 32, "rnn-tanh, gain 0.5") and seen[-1] == (32, 32, "gru, gain 1")
 
 
 def test_everything_is_in_the_json() -> None:
@@ -490,11 +635,15 @@ def test_everything_is_in_the_json() -> None:
     names = {field.name for field in dataclasses.fields(GradflowOptions)}
     assert set(data["options"]) == names | {"momentum"}
     assert data["lags"] == list(range(21))
-    assert len(data["networks"]) == 6
+    assert len(data["networks"]) == 12
+    assert {"typical_norm", "gain", "forget_bias", "mean_gates", "lag_of_a_hundredth"} <= set(data["what"])
+    gates = {"rnn-tanh": set(), "rnn-relu": set(), "lstm": {"i", "f", "o"}, "gru": {"r", "z"}}
     for network in data["networks"]:
         for when in ("before", "after"):
             assert len(network[when]["typical_norm"]) == 21
             assert len(network[when]["slope_of_each_window"]) == 5
+            assert set(network[when]["mean_gates"]) == gates[network["cell"]]
+            assert all(0 < mean < 1 for mean in network[when]["mean_gates"].values())
             assert {"slope_per_step", "slope_standard_error", "verdict", "loss"} <= set(network[when])
         assert len(network["training"]["losses"]) == 10
 
@@ -507,7 +656,11 @@ def test_task_and_options_must_agree() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"cells": ["rnn"]}, OptionError, "GradflowOptions: cells must be among rnn-tanh, rnn-relu; got 'rnn'"),
+        (
+            {"cells": ["lstm", "rnn"]},
+            OptionError,
+            "GradflowOptions: cells must be among rnn-tanh, rnn-relu, lstm, gru; got 'rnn'",
+        ),
         ({"cells": []}, OptionError, "GradflowOptions: cells must be at least one, all different; got []"),
         (
             {"gains": [1.0, 1.0]},
@@ -527,6 +680,13 @@ def test_task_and_options_must_agree() -> None:
         ({"clip": math.inf}, OptionError, "GradflowOptions: clip must be finite; got inf"),
         ({"seed": -1}, OptionError, "GradflowOptions: seed must be at least 0; got -1"),
         ({"train_steps": True}, DTypeError, "GradflowOptions: train_steps must be an integer; got bool True"),
+        ({"forget_bias": math.nan}, OptionError, "GradflowOptions: forget_bias must be finite; got nan"),
+        ({"forget_bias": "1"}, DTypeError, "GradflowOptions: forget_bias must be a number; got str '1'"),
+        (
+            {"forget_bias": 1.0, "cells": ["rnn-tanh", "gru"]},
+            OptionError,
+            "GradflowOptions: forget_bias is for the cell lstm, which is not among rnn-tanh, gru",
+        ),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -32,6 +32,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.checks.compare import ORACLE_TOLERANCES, assert_grad_close
 from rnn_numpy.checks.oracles import COMPLEX_STEP, central_difference, complex_step
+from rnn_numpy.core.packing import PackedSequence, pack_padded_sequence
 from rnn_numpy.errors import GradientCheckError, ShapeError
 
 Array = NDArray[Any]
@@ -40,6 +41,10 @@ T = TypeVar("T")
 
 # Names of the states of a layer, first to last; h is the output. `back.dh_0`, `back.dc_0` are named after them.
 STATE_NAMES = ("h", "c")
+
+# What two ways to sum the same few dozen numbers differ by at most. A sequence alone and in a batch are two ways: a
+# product of one column and one of many go through other kernels of the BLAS, so they cannot agree bit for bit.
+ROUNDING = 1e-13
 
 # Far above the step of a central difference, 6e-6, times what a net of this size makes of it.
 KINK_DISTANCE = 2e-3
@@ -101,6 +106,10 @@ class Problem:
     lengths : ndarray of int, (N,), or None
     masks : list of ndarray, (T, N, ·), or None
         Dropout masks; None switches dropout off.
+    recurrent_masks : dict of str to ndarray, (N, ·), or None
+        Masks of recurrent dropout, by layer and direction.
+    zoneout_masks : dict of str to tuple of ndarray, (T, N, ·), or None
+        Masks of zoneout, one for each state.
     doutput : ndarray, (T, N, ·), or None
     dstates : tuple of ndarray, (rows, N, ·), or None
         dL/d(final states).
@@ -112,6 +121,12 @@ class Problem:
     masks: list[Array] | None = None
     doutput: Array | None = None
     dstates: States | None = None
+    recurrent_masks: dict[str, Array] | None = None
+    zoneout_masks: dict[str, States] | None = None
+
+    def unmasked(self) -> Problem:
+        """Return the problem as inference has it: without any mask."""
+        return replace(self, masks=None, recurrent_masks=None, zoneout_masks=None)
 
     def alive(self) -> Array:
         """Return whether step t of sequence n exists, (T, N)."""
@@ -129,6 +144,8 @@ class Problem:
             None if self.masks is None else [mask[:, index] for mask in self.masks],
             None if self.doutput is None else self.doutput[:, index],
             _map(lambda s: s[:, index], self.dstates),
+            _each(self.recurrent_masks, lambda mask: mask[index]),
+            _each(self.zoneout_masks, lambda masks: tuple(mask[:, index] for mask in masks)),
         )
 
     def steps(self, index: slice) -> Problem:
@@ -138,6 +155,7 @@ class Problem:
             x=self.x[index],
             masks=None if self.masks is None else [mask[index] for mask in self.masks],
             doutput=None if self.doutput is None else self.doutput[index],
+            zoneout_masks=_each(self.zoneout_masks, lambda masks: tuple(mask[index] for mask in masks)),
         )
 
 
@@ -184,7 +202,7 @@ def recurrent_cases(layer: Callable[..., Any], *more: Mapping[str, Any]) -> list
     Examples
     --------
     >>> from rnn_numpy import RNN
-    >>> [case.name for case in recurrent_cases(RNN, {"nonlinearity": "relu"})][1::7]
+    >>> [case.name for case in recurrent_cases(RNN, {"nonlinearity": "relu"})][1::10]
     ['RNN(bias=False)', 'RNN(nonlinearity=relu)']
     """
     options: list[Mapping[str, Any]] = [
@@ -196,6 +214,9 @@ def recurrent_cases(layer: Callable[..., Any], *more: Mapping[str, Any]) -> list
         {"num_layers": 2, "dropout": 0.4},
         {"num_layers": 2, "bidirectional": True, "batch_first": True},
         {"num_layers": 3, "bidirectional": True, "bias": False, "dropout": 0.3},
+        {"recurrent_dropout": 0.4},
+        {"zoneout": 0.3},
+        {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.2},
     ]
     return [Case(layer, chosen) for chosen in [*options, *more]]
 
@@ -217,6 +238,12 @@ def not_applicable(case: Case) -> dict[str, str]:
         reasons["check_reversal"] = "there is no reverse direction"
     if not case.option("dropout"):
         reasons["check_dropout"] = "there is no dropout"
+    if not case.option("recurrent_dropout"):
+        reasons["check_recurrent_dropout"] = "there is no recurrent dropout"
+    if not case.option("zoneout"):
+        reasons["check_zoneout"] = "there is no zoneout"
+    if not case.options.get("bias", True):
+        reasons["check_bias_gradients"] = "there are no biases"
     return reasons
 
 
@@ -471,7 +498,7 @@ def check_repeatable(case: Case) -> None:
 def check_inference(case: Case) -> None:
     """Calling the layer gives, bit for bit, what forward gives without dropout; no initial state means zeros."""
     layer, problem = _setting(case, seed=15)
-    problem = replace(problem, masks=None)
+    problem = problem.unmasked()
     for states in (problem.states, None):
         for lengths in (problem.lengths, None):
             variant = replace(problem, states=states, lengths=lengths)
@@ -484,15 +511,16 @@ def check_inference(case: Case) -> None:
 def check_state_dict(case: Case) -> None:
     """Parameters go out under torch.nn's names and in again; pickled and deep copies work, and are independent."""
     layer, problem = _setting(case, seed=16)
-    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if layer.bias else 2]
+    kinds = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"][: 4 if layer.bias else 2]
+    # A projection adds its own weights, and so may other cells.
+    kinds += list(layer.cell.parameters) if hasattr(layer, "cell") else []
     names = [
         f"{kind}_l{k}{suffix}"
         for k in range(layer.num_layers)
         for suffix in ("", "_reverse")[: layer.num_directions]
         for kind in kinds
     ]
-    # A projection adds its own weights, where it has some.
-    found = [name for name in layer.state_dict() if not name.startswith("weight_hr")]
+    found = list(layer.state_dict())
     _require(found == names, f"state_dict: names must be {names}, in this order; got {found}")
     expected = _run(layer, problem)
     twin = case.make(seed=17)
@@ -573,23 +601,29 @@ def check_reversal(case: Case) -> None:
     layer, problem = _setting(case, steps=5, seed=20)
     twin = case.make(seed=20)
     for name, array in layer.params.items():
-        other = name.removesuffix("_reverse") if name.endswith("_reverse") else name + "_reverse"
+        other = _other_direction(name)
         twin.params[other][...] = _halves_swapped(array) if _reads_layer_below(name) else array
     for lengths in (problem.lengths, None):
         variant = replace(problem, lengths=lengths)
+
+        def flipped(masks: States, variant: Problem = variant) -> States:
+            return tuple(_flipped(mask, variant) for mask in masks)
+
         forward = _run(layer, variant)
         mirrored = replace(
             variant,
             x=_flipped(variant.x, variant),
             states=_map(_directions_swapped, variant.states),
             masks=None if variant.masks is None else [_halves_swapped(_flipped(m, variant)) for m in variant.masks],
+            recurrent_masks=_names_swapped(variant.recurrent_masks),
+            zoneout_masks=_names_swapped(_each(variant.zoneout_masks, flipped)),
             doutput=_halves_swapped(_flipped(_given(variant.doutput), variant)),
             dstates=_map(_directions_swapped, variant.dstates),
         )
         result = _run(twin, mirrored)
         grads: dict[str, Array] = {}
         for name in forward.grads:
-            other = name.removesuffix("_reverse") if name.endswith("_reverse") else name + "_reverse"
+            other = _other_direction(name)
             grads[name] = _halves_swapped(result.grads[other]) if _reads_layer_below(name) else result.grads[other]
         back = Result(
             _halves_swapped(_flipped(result.output, variant)),
@@ -612,10 +646,7 @@ def check_padding(case: Case) -> None:
     for filler in (1e3, np.nan):
         dirty = replace(problem, x=_filled(problem.x, dead, filler), doutput=_filled(doutput, dead, filler))
         _assert_same_all(f"padding of {filler}", _run(layer, dirty).named(), expected.named())
-        inferred = replace(dirty, masks=None)
-        _assert_same_all(
-            f"inference, padding of {filler}", _infer(layer, inferred), _infer(layer, replace(clean, masks=None))
-        )
+        _assert_same_all(f"inference, padding of {filler}", _infer(layer, dirty), _infer(layer, clean))
     for name, array in (("output", expected.output), ("dx", expected.dx)):
         _require(not np.any(array[dead]), f"{name}: must be exactly 0 past the end of a sequence")
     grads = {name: np.zeros_like(array) for name, array in expected.grads.items()}
@@ -628,7 +659,8 @@ def check_padding(case: Case) -> None:
             tuple(state[:, n : n + 1] for state in expected.dstates_0),
             alone.grads,
         )
-        _assert_close_all(f"sequence {n} of length {length} in a padded batch", row.named(), alone.named())
+        what = f"sequence {n} of length {length} in a padded batch"
+        _assert_close_all(what, row.named(), alone.named(), ROUNDING)
         for name, array in alone.grads.items():
             grads[name] += array
     for name, array in expected.grads.items():
@@ -638,6 +670,7 @@ def check_padding(case: Case) -> None:
         clean,
         x=_extended(clean.x),
         masks=None if clean.masks is None else list(map(_extended, clean.masks)),
+        zoneout_masks=_each(clean.zoneout_masks, lambda masks: tuple(map(_extended, masks))),
         doutput=_extended(_filled(doutput, dead, 0.0)),
     )
     more = _run(layer, longer)
@@ -674,7 +707,7 @@ def check_batch(case: Case) -> None:
             tuple(state[:, n : n + 1] for state in expected.dstates_0),
             alone.grads,
         )
-        _assert_close_all(f"sequence {n} of a batch", row.named(), alone.named())
+        _assert_close_all(f"sequence {n} of a batch", row.named(), alone.named(), ROUNDING)
 
 
 def check_unbatched(case: Case) -> None:
@@ -682,9 +715,8 @@ def check_unbatched(case: Case) -> None:
     layer, problem = _setting(case, batch=1, seed=23)
     problem = replace(problem, lengths=None)
     expected = _run(layer, problem)
-    options = {"training": False} if problem.masks is None else {"dropout_masks": problem.masks}
     h_0 = _untuple(tuple(state[:, 0] for state in _given(problem.states)))
-    output, states, trace = layer.forward(problem.x[:, 0], h_0, **options)
+    output, states, trace = layer.forward(problem.x[:, 0], h_0, **_mask_options(problem))
     dh_n = _untuple(tuple(state[:, 0] for state in _given(problem.dstates)))
     back = layer.backward(trace, _given(problem.doutput)[:, 0], dh_n)
     result = Result(
@@ -710,7 +742,7 @@ def check_dropout(case: Case) -> None:
     others; without training there are none.
     """
     layer, problem = _setting(case, seed=25)
-    arguments = (_axes(layer, problem.x), _state_in(problem.states), problem.lengths)
+    arguments = _arguments(layer, problem)
     runs = [layer.forward(*arguments) for _ in range(2)]
     masks = [run[2].masks for run in runs]
     _require(
@@ -721,11 +753,7 @@ def check_dropout(case: Case) -> None:
     for mask in masks[0]:
         _require(bool(np.all((mask == 0) | (mask == kept))), f"trace.masks: entries must be 0 or 1/(1-p) = {kept}")
     _require(not np.array_equal(masks[0][0], masks[1][0]), "dropout: two passes must draw two masks")
-    replayed = layer.forward(*arguments, dropout_masks=masks[0])
-    pairs = []
-    for run in (runs[0], replayed):
-        pairs.append(_result(layer, run, _backward(layer, run[2], problem)).named())
-    _assert_same_all("replayed masks", pairs[1], pairs[0])
+    _assert_replayed(layer, problem, runs[0])
     _require(layer.forward(*arguments, training=False)[2].masks is None, "trace.masks: must be None without training")
     ones = [np.ones_like(mask) for mask in masks[0]]
     _assert_same_all(
@@ -733,6 +761,147 @@ def check_dropout(case: Case) -> None:
         _run(layer, replace(problem, masks=ones)).named(),
         _run(layer, replace(problem, masks=None)).named(),
     )
+
+
+def check_recurrent_dropout(case: Case) -> None:
+    """Masks are in the trace, 0 or 1/(1-p), one for each sequence, layer and direction; handed in again they repeat the
+    pass bit for bit. A mask that all sequences share is a factor of the columns of W_hh, at every step and in no other
+    place; p = 1 leaves no recurrent weight, p = 0 draws nothing.
+    """
+    layer, problem = _setting(case, seed=29)
+    runs = [layer.forward(*_arguments(layer, problem)) for _ in range(2)]
+    masks, width = runs[0][2].recurrent_masks, _given(problem.states)[0].shape[-1]
+    wanted = _direction_names(layer)
+    _require(list(masks) == wanted, f"trace.recurrent_masks: must have {wanted}; got {list(masks)}")
+    kept, shape = 1 / (1 - layer.recurrent_dropout), (problem.x.shape[1], width)
+    for name, mask in masks.items():
+        _require(mask.shape == shape, f"trace.recurrent_masks[{name!r}]: must have shape (N, ·) = {shape}")
+        _require(bool(np.all((mask == 0) | (mask == kept))), f"trace.recurrent_masks[{name!r}]: 0 or 1/(1-p) = {kept}")
+    drawn = [np.concatenate(list(run[2].recurrent_masks.values())) for run in runs]
+    _require(not np.array_equal(*drawn), "recurrent dropout: two passes must draw two masks")
+    _assert_replayed(layer, problem, runs[0])
+    untrained = layer.forward(*_arguments(layer, problem), training=False)[2]
+    _require(not untrained.recurrent_masks, "trace.recurrent_masks: must be empty without training")
+    # (W_hh diag(m)) h = W_hh (m h), step after step.
+    factors = {name: case.rng(30 + i).uniform(0.5, 2.0, width) for i, name in enumerate(wanted)}
+    shared = {name: np.tile(factor, (shape[0], 1)) for name, factor in factors.items()}
+    twin = layer.astype(layer.dtype)
+    for name, factor in factors.items():
+        twin.params[f"weight_hh_{name}"][...] *= factor
+    expected = _run(twin, replace(problem, recurrent_masks=None))
+    for name, factor in factors.items():
+        expected.grads[f"weight_hh_{name}"][...] *= factor
+    found = _run(layer, replace(problem, recurrent_masks=shared))
+    _assert_close_all("one mask for all sequences", found.named(), expected.named())
+    for rate, nothing in ((1.0, True), (0.0, False)):
+        extreme = case.make(seed=29, recurrent_dropout=rate)
+        given = _mask_options(replace(problem, recurrent_masks=None)) | {"training": True}
+        output, states, trace = extreme.forward(*_arguments(layer, problem), **given)
+        for name in wanted if nothing else ():
+            extreme.params[f"weight_hh_{name}"][...] = 0
+            _require(not np.any(trace.recurrent_masks[name]), "recurrent_dropout=1.0: every mask must be 0 throughout")
+        _require(nothing or not trace.recurrent_masks, "recurrent_dropout=0.0: no mask may be drawn")
+        without = _outputs(extreme, replace(problem, recurrent_masks=None))
+        _assert_close_all(f"recurrent_dropout={rate}", _named_outputs(layer, output, states), without)
+
+
+def check_zoneout(case: Case) -> None:
+    """Masks are in the trace, 0 or 1, for every state, step and sequence; handed in again they repeat the pass bit for
+    bit. Without training, states are the mean over masks. A mask of ones, or p = 1, keeps the initial state and lets
+    no gradient through to x or a parameter; zeros, or p = 0, are the layer without zoneout.
+    """
+    layer, problem = _setting(case, seed=31)
+    runs = [layer.forward(*_arguments(layer, problem)) for _ in range(2)]
+    masks, wanted = runs[0][2].zoneout_masks, _direction_names(layer)
+    _require(list(masks) == wanted, f"trace.zoneout_masks: must have {wanted}; got {list(masks)}")
+    shapes = [(*problem.x.shape[:2], state.shape[-1]) for state in _given(problem.states)]
+    for name in wanted:
+        found = [mask.shape for mask in masks[name]]
+        _require(found == shapes, f"trace.zoneout_masks[{name!r}]: must have shapes {shapes}; got {found}")
+        for mask in masks[name]:
+            _require(bool(np.all((mask == 0) | (mask == 1))), f"trace.zoneout_masks[{name!r}]: entries must be 0 or 1")
+    drawn = [np.concatenate([m.ravel() for masks in run[2].zoneout_masks.values() for m in masks]) for run in runs]
+    _require(not np.array_equal(*drawn), "zoneout: two passes must draw two masks")
+    _assert_replayed(layer, problem, runs[0])
+    untrained = layer.forward(*_arguments(layer, problem), training=False)[2]
+    _require(not untrained.zoneout_masks, "trace.zoneout_masks: must be empty without training")
+
+    def constant(*rates: float) -> dict[str, States]:
+        return {name: tuple(map(np.full, shapes, rates)) for name in wanted}
+
+    inferred = problem.unmasked()
+    mean = _outputs(layer, replace(inferred, zoneout_masks=constant(*layer.zoneout)))
+    _assert_same_all("zoneout without training", _infer(layer, inferred), mean)
+    plain = case.make(seed=31, zoneout=0.0)
+    unzoned = _run(plain, replace(problem, zoneout_masks=None)).named()
+    none = _run(layer, replace(problem, zoneout_masks=constant(*(0.0 for _ in shapes))))
+    _assert_close_all("zoneout masks of zeros", none.named(), unzoned)
+    _require(not plain.forward(*_arguments(layer, problem))[2].zoneout_masks, "zoneout=0.0: no mask may be drawn")
+    frozen = _run(layer, replace(problem, zoneout_masks=constant(*(1.0 for _ in shapes))))
+    states, alive = _given(problem.states), problem.alive()[:, :, None]
+    top = np.concatenate(list(states[0][-layer.num_directions :]), axis=-1)
+    still = {f"{name}_n": state for name, state in zip(STATE_NAMES, states, strict=False)}
+    still["output"] = np.where(alive, top, 0)
+    _assert_close_all("zoneout masks of ones", frozen.named(), still)
+    for name, array in {"dx": frozen.dx, **frozen.grads}.items():
+        _require(not np.any(array), f"zoneout masks of ones: the gradient {name} must be exactly 0")
+    from_output = np.split(np.where(alive, _given(problem.doutput), 0).sum(axis=0), layer.num_directions, axis=-1)
+    dh_0 = _given(problem.dstates)[0].copy()
+    dh_0[-layer.num_directions :] += from_output
+    assert_grad_close("zoneout masks of ones: dh_0", frozen.dstates_0[0], dh_0)
+    always = case.make(seed=31, zoneout=1.0)
+    output, finals, _ = always.forward(*_arguments(layer, problem))
+    _assert_close_all("zoneout=1.0", _named_outputs(layer, output, finals), still)
+
+
+def check_packed(case: Case) -> None:
+    """A PackedSequence gives, bit for bit, what the padded array with its lengths gives: outputs, states, all
+    gradients, packed as the input is, whether its sequences were sorted before or had to be; inference too.
+    """
+    layer, problem = _setting(case, batch=4, seed=32)
+    by_length = np.argsort(-_given(problem.lengths), kind="stable")
+    for order, enforced in ((np.arange(4), False), (by_length[::-1], False), (by_length, True)):
+        ordered = problem.rows(order)
+        expected, lengths = _run(layer, ordered), _given(ordered.lengths)
+
+        def pack(array: Array, lengths: Array = lengths, enforced: bool = enforced) -> PackedSequence:
+            return pack_padded_sequence(_axes(layer, array), lengths, layer.batch_first, enforce_sorted=enforced)
+
+        x, states = pack(ordered.x), _state_in(ordered.states)
+        output, finals, trace = layer.forward(x, states, **_mask_options(ordered))
+        doutput, dstates = pack(_given(ordered.doutput)), _state_in(ordered.dstates)
+        back = layer.backward(trace, doutput, dstates)
+        inferred, inferred_finals = layer(x, states)
+        for name, array in (("output", output), ("dx", back.dx), ("output of inference", inferred)):
+            is_packed = isinstance(array, PackedSequence) and x.same_layout(array)
+            _require(is_packed, f"{name}: must be a PackedSequence with the layout of x, {x!r}; got {array!r:.80}")
+        what = f"packed, lengths {lengths.tolist()}, enforce_sorted={enforced}"
+        run = (output.padded(layer.batch_first)[0], finals, trace)
+        back.dx = back.dx.padded(layer.batch_first)[0]
+        _assert_same_all(what, _result(layer, run, back).named(), expected.named())
+        found = _named_outputs(layer, inferred.padded(layer.batch_first)[0], inferred_finals)
+        _assert_same_all(f"inference, {what}", found, _infer(layer, ordered))
+
+
+def check_bias_gradients(case: Case) -> None:
+    """Where both biases of a gate are summed before anything else happens to them, their gradients agree bit for bit;
+    where something stands between (the reset gate of a GRU), they differ.
+    """
+    layer, problem = _setting(case, seed=33)
+    grads, H = _run(layer, problem).grads, layer.hidden_size
+    gates = [("a", True)] if not hasattr(layer, "cell") else _summed_biases(layer.cell)
+    for name in _direction_names(layer):
+        pairs = zip(
+            grads[f"bias_ih_{name}"].reshape(len(gates), H),
+            grads[f"bias_hh_{name}"].reshape(len(gates), H),
+            strict=True,
+        )
+        for (gate, summed), (db_ih, db_hh) in zip(gates, pairs, strict=True):
+            if summed:
+                _assert_same(f"dbias_hh_{name}, gate {gate}, beside dbias_ih_{name}", db_hh, db_ih)
+            else:
+                different = bool(np.all(db_ih != db_hh))
+                _require(different, f"dbias_hh_{name}, gate {gate}: must differ from dbias_ih_{name} in every entry")
 
 
 def check_float32(case: Case) -> None:
@@ -746,7 +915,7 @@ def check_float32(case: Case) -> None:
     for name, array in result.named().items():
         _require(array.dtype == np.float32, f"{name}: must be float32; got {array.dtype}")
         assert_grad_close(f"{name} in float32", array, expected.named()[name])
-    for name, array in _infer(layer, replace(single, masks=None)).items():
+    for name, array in _infer(layer, single).items():
         _require(array.dtype == np.float32, f"{name} of inference: must be float32; got {array.dtype}")
 
 
@@ -762,12 +931,8 @@ def check_strides(case: Case) -> None:
     }
     for layout, arrange in layouts.items():
         _assert_close_all(f"arguments in {layout}", _run(layer, _mapped(problem, arrange)).named(), expected)
-        inferred = replace(problem, masks=None)
-        _assert_close_all(
-            f"inference, arguments in {layout}",
-            _infer(layer, _mapped(inferred, arrange)),
-            _infer(layer, inferred),
-        )
+        inferred = _infer(layer, _mapped(problem, arrange))
+        _assert_close_all(f"inference, arguments in {layout}", inferred, _infer(layer, problem))
 
 
 def check_empty_batch(case: Case) -> None:
@@ -781,7 +946,7 @@ def check_empty_batch(case: Case) -> None:
         _require(state.shape[1] == 0, f"states: must have N = 0 columns; got shape {state.shape}")
     for name, array in result.grads.items():
         _require(not np.any(array), f"d{name}: must be exactly 0 for N = 0")
-    _infer(layer, replace(problem, masks=None))
+    _infer(layer, problem)
 
 
 def check_no_steps(case: Case) -> None:
@@ -817,6 +982,10 @@ CHECKS: tuple[Check, ...] = (
     check_unbatched,
     check_batch_first,
     check_dropout,
+    check_recurrent_dropout,
+    check_zoneout,
+    check_packed,
+    check_bias_gradients,
     check_float32,
     check_strides,
     check_empty_batch,
@@ -864,10 +1033,26 @@ def _problem(case: Case, layer: Any, steps: int, batch: int, seed: int, gradient
     masks = None
     if getattr(layer, "dropout", 0):
         masks = [(rng.random(output.shape) >= layer.dropout) / (1 - layer.dropout) for _ in range(layer.num_layers - 1)]
+    widths = [state.shape[-1] for state in states]
+    recurrent, zoneout, directions = None, None, _direction_names(layer)
+    if getattr(layer, "recurrent_dropout", 0):
+        p = layer.recurrent_dropout
+        recurrent = {name: (rng.random((batch, widths[0])) >= p) / (1 - p) for name in directions}
+    if any(getattr(layer, "zoneout", ())):
+        zoneout = {
+            name: tuple(1.0 * (rng.random((steps, batch, w)) < p) for w, p in zip(widths, layer.zoneout, strict=True))
+            for name in directions
+        }
     rng = rng if gradient_seed is None else case.rng(gradient_seed)
     doutput = rng.normal(size=output.shape)
     dstates = tuple(rng.normal(size=state.shape) for state in _tuple(finals))
-    return Problem(x, states, lengths, masks, doutput, dstates)
+    return Problem(x, states, lengths, masks, doutput, dstates, recurrent, zoneout)
+
+
+def _direction_names(layer: Any) -> list[str]:
+    """Return "l0", "l0_reverse", "l1", ...: what masks and traces call the layers and directions."""
+    suffixes = ("", "_reverse")[: layer.num_directions]
+    return [f"l{k}{suffix}" for k in range(layer.num_layers) for suffix in suffixes]
 
 
 def _kink_distance(layer: Any, problem: Problem) -> float:
@@ -905,13 +1090,35 @@ def _map(function: Callable[[Array], Array], states: States | None) -> States | 
     return None if states is None else tuple(map(function, states))
 
 
+def _each(masks: Mapping[str, T] | None, function: Callable[[T], T]) -> dict[str, T] | None:
+    return None if masks is None else {name: function(value) for name, value in masks.items()}
+
+
 def _forward(layer: Any, problem: Problem) -> tuple[Array, Any, Any]:
     """Run forward; return what the layer returns, in the layer's axes."""
-    options = {"training": False} if problem.masks is None else {"dropout_masks": problem.masks}
-    result: tuple[Array, Any, Any] = layer.forward(
-        _axes(layer, problem.x), _state_in(problem.states), problem.lengths, **options
-    )
+    result: tuple[Array, Any, Any] = layer.forward(*_arguments(layer, problem), **_mask_options(problem))
     return result
+
+
+def _arguments(layer: Any, problem: Problem) -> tuple[Any, Any, Any]:
+    """Return the positional arguments of forward."""
+    return _axes(layer, problem.x), _state_in(problem.states), problem.lengths
+
+
+def _mask_options(problem: Problem) -> dict[str, Any]:
+    """Return forward's arguments for the problem's masks; where it has none, nothing is drawn either."""
+    masks = {
+        "dropout_masks": problem.masks,
+        "recurrent_masks": problem.recurrent_masks,
+        "zoneout_masks": problem.zoneout_masks,
+    }
+    return {"training": False, **{name: value for name, value in masks.items() if value is not None}}
+
+
+def _drawn_masks(trace: Any) -> dict[str, Any]:
+    """Return the masks of a trace as forward's arguments: they repeat the pass."""
+    masks = {"recurrent_masks": trace.recurrent_masks or None, "zoneout_masks": trace.zoneout_masks or None}
+    return {"dropout_masks": trace.masks, **masks}
 
 
 def _gradients_in(layer: Any, problem: Problem) -> tuple[Any, Any]:
@@ -942,7 +1149,7 @@ def _run(layer: Any, problem: Problem) -> Result:
 
 def _infer(layer: Any, problem: Problem) -> dict[str, Array]:
     """Call the layer; return outputs and states by name."""
-    output, states = layer(_axes(layer, problem.x), _state_in(problem.states), problem.lengths)
+    output, states = layer(*_arguments(layer, problem))
     return _named_outputs(layer, output, states)
 
 
@@ -1029,6 +1236,14 @@ def _directions_swapped(state: Array) -> Array:
     return state.reshape(-1, 2, *state.shape[1:])[:, ::-1].reshape(state.shape)
 
 
+def _other_direction(name: str) -> str:
+    return name.removesuffix("_reverse") if name.endswith("_reverse") else name + "_reverse"
+
+
+def _names_swapped(masks: dict[str, T] | None) -> dict[str, T] | None:
+    return None if masks is None else {_other_direction(name): value for name, value in masks.items()}
+
+
 def _reads_layer_below(name: str) -> bool:
     return name.startswith("weight_ih") and not name.startswith("weight_ih_l0")
 
@@ -1046,6 +1261,8 @@ def _mapped(problem: Problem, function: Callable[[Array], Array]) -> Problem:
         None if problem.masks is None else [function(mask) for mask in problem.masks],
         None if problem.doutput is None else function(problem.doutput),
         _map(function, problem.dstates),
+        _each(problem.recurrent_masks, function),
+        _each(problem.zoneout_masks, lambda masks: tuple(map(function, masks))),
     )
 
 
@@ -1055,6 +1272,9 @@ def _arrays(problem: Problem) -> dict[str, Array]:
     for name, states in (("h_0", problem.states), ("dh_n", problem.dstates)):
         named |= {f"{name}[{i}]": state for i, state in enumerate(states or ())}
     named |= {f"dropout_masks[{i}]": mask for i, mask in enumerate(problem.masks or ())}
+    named |= {f"recurrent_masks[{name!r}]": mask for name, mask in (problem.recurrent_masks or {}).items()}
+    for name, masks in (problem.zoneout_masks or {}).items():
+        named |= {f"zoneout_masks[{name!r}][{i}]": mask for i, mask in enumerate(masks)}
     if problem.lengths is not None:
         named["lengths"] = problem.lengths
     if problem.doutput is not None:
@@ -1075,6 +1295,12 @@ def _copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 # ---------------------------------------------------------------------------------------------- verdicts
+
+
+def _summed_biases(cell: Any) -> list[tuple[str, bool]]:
+    """Return the gates of a cell, each with whether its two biases are summed at once."""
+    slabs = zip(cell.input_slabs, cell.hidden_slabs, strict=True)
+    return [(gate, one == other) for gate, (one, other) in zip(cell.gate_names, slabs, strict=True)]
 
 
 def _given(value: T | None) -> T:
@@ -1110,9 +1336,18 @@ def _assert_same_all(what: str, found: Mapping[str, Array], expected: Mapping[st
         _assert_same(f"{what}: {name}", found[name], array)
 
 
-def _assert_close_all(what: str, found: Mapping[str, Array], expected: Mapping[str, Array]) -> None:
+def _assert_replayed(layer: Any, problem: Problem, run: tuple[Array, Any, Any]) -> None:
+    """Raise unless the masks of a run's trace, handed in, repeat both passes bit for bit."""
+    again = layer.forward(*_arguments(layer, problem), **_drawn_masks(run[2]))
+    first, second = (_result(layer, one, _backward(layer, one[2], problem)).named() for one in (run, again))
+    _assert_same_all("replayed masks", second, first)
+
+
+def _assert_close_all(
+    what: str, found: Mapping[str, Array], expected: Mapping[str, Array], rtol: float | None = None
+) -> None:
     for name, array in expected.items():
-        assert_grad_close(f"{what}: {name}", found[name], array)
+        assert_grad_close(f"{what}: {name}", found[name], array, rtol)
 
 
 def _raises(call: Callable[[], Any], error: type[Exception], *words: str) -> None:

@@ -27,6 +27,10 @@ Array = NDArray[Any]
 _HINT = "Gradients are there once backward or backward_steps has run on this trace"
 
 
+def _no_part(name: str) -> None:
+    """Of an `Arrays` without parts."""
+
+
 class Arrays(dict[str, Array]):
     """Arrays by name; also their parts, a gate's columns for instance, under names of their own.
 
@@ -44,7 +48,7 @@ class Arrays(dict[str, Array]):
     """
 
     def __init__(
-        self, arrays: Mapping[str, Array] = MappingProxyType({}), part: Callable[[str], Any] = {}.get
+        self, arrays: Mapping[str, Array] = MappingProxyType({}), part: Callable[[str], Any] = _no_part
     ) -> None:
         super().__init__(arrays)
         self.part = part
@@ -89,8 +93,8 @@ class LayerTrace:
     layer : int
     reverse : bool
     x, a, h, ... : ndarray, (T, N, ·) or (T+1, N, ·)
-        The recorded arrays; see the module. `names` lists them. Of a cell with gates these are the gates, i, f, g, o say;
-        what can be computed from them (a, di, ...) is, when asked for. Past the end of a sequence all
+        The recorded arrays; see the module. `names` lists them. Of a cell with gates these are the gates, i, f, g, o
+        say; what can be computed from them (a, di, ...) is, when asked for. Past the end of a sequence all
         but x are 0 (in the reverse direction, row `length` of a state array holds the initial state). Rows are in
         the caller's order: where the engine had to sort them by length, the array is a copy, otherwise it is the memory
         that backward reads.

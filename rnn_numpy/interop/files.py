@@ -36,9 +36,6 @@ PathLike = str | os.PathLike[str]
 # NumPy's dtypes that the safetensors format has a name for.
 _SAFETENSORS_DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64".split()
 
-# Of every file alike, so that equal arrays make equal files, byte for byte. The oldest that a zip file can have.
-_DATE = (1980, 1, 1, 0, 0, 0)
-
 
 class HasStateDict(Protocol):
     """A layer or a model: what can name its arrays."""
@@ -88,7 +85,8 @@ def save_npz(path: PathLike, arrays: Mapping[str, ArrayLike] | HasStateDict) -> 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name, array in checked.items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy", _DATE), "w", force_zip64=True) as member:
+                # A ZipInfo's date is 1980, not today: equal arrays make equal files.
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
     write_whole(where, target, write)

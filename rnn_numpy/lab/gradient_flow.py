@@ -5,12 +5,30 @@ What is measured
 A network reads a window of T steps and its loss is that of the *last* step alone, so that a gradient found l steps back
 has travelled exactly l steps:
 
-    norm(l) = || dL_T / dh_{T-l} ||_2,        l = 0 ... T        (l = T is the initial state)
+    norm(l) = || dL_T / ds_{T-l} ||_2,        l = 0 ... T        (l = T is the initial state)
 
-for each of N windows, each with its own loss. By the chain rule (derivation in `rnn_numpy.layers.rnn`),
-dL_T/dh_{T-l} = P(T, T-l)^T dL_T/dh_T: the Jacobian product whose growth or decay the lecture warns of, applied to the
-gradient that the last step's error really sends. Of a stack, h is the state of the top layer. Nothing new is
-differentiated: the norms are read off `trace.dh` after an ordinary backward pass.
+for each of N windows, each with its own loss. s_k is the state that step k hands to step k+1: h_k, and of an LSTM the
+pair (h_k, c_k). By the chain rule (derivation in `rnn_numpy.layers.rnn`), dL_T/ds_{T-l} = P(T, T-l)^T dL_T/ds_T: the
+Jacobian product whose growth or decay the lecture warns of, applied to the gradient that the last step's error really
+sends. Of a stack, s is the state of the top layer.
+
+*The gradient of a pair.* dL/ds_k is the vector of 2H numbers
+
+    (dL/dh_k with c_k held fixed,  dL/dc_k with h_k held fixed)
+
+as if h_k and c_k were two inputs of the rest of the net, which they are. Its two halves are what step k+1 hands back,
+by the formulas of `rnn_numpy.layers.lstm`:
+
+    dL/dh_k = W_hh^T da_{k+1}        dL/dc_k = dc_{k+1} * f_{k+1}        k < T        and (dL/dh_T, 0) for k = T,
+
+since the loss reads h_T alone. A finished trace's row of `dc` for c_k is another vector: to dL/dc_k step k has added
+dL/dh_k * o_k * (1 - tanh(c_k)^2), since c_k acts through h_k as well. Next to dL/dh_k that would count this path twice.
+And h_k alone, with c_k held fixed, would leave out the path without weights, for the sake of which there is an LSTM. So
+the backward pass is halted after each step (`backward_steps`), and `dh_prev` and `dc_prev` are read as they stand then;
+nothing new is differentiated. For a cell with one state this is the row of `trace.dh`, bit for bit.
+
+The norm weighs a unit of c as much as one of h. Measuring c in other units would change the norms at lags above 0 by a
+factor that stays between fixed bounds however long the lag, and so hardly the decay per step over many.
 
 How it is summed up
 -------------------
@@ -37,6 +55,10 @@ How it is summed up
   is not finite even at lag 0: the states or the weights are too large for a float, and there is nothing to measure.
 - *Half-life*: ln 2 / |slope|, in steps; a doubling time where the slope is positive. There is none where the verdict is
   "steady" or "diverged", nor where the slope has the other sign than the verdict.
+- *Reach*: the first lag at which the typical norm is a hundredth of that at lag 0, or less: how far back the last
+  step's error is still felt. There is none where more is left throughout.
+- *Mean gates*: of a cell with gates, the mean of each sigmoid gate of the top layer over windows, steps and units. An
+  LSTM's cell keeps the share f of its content, and of its gradient, at each step; a GRU's state the share z.
 
 Exact zeros and infinities have no logarithm, and leaving them out silently would flatter the network. A zero at lag l
 is zero at all longer lags: a relu network's units were all off on the way, or the number fell below 1e-308. So a window
@@ -54,9 +76,10 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -64,6 +87,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import rnn_numpy
 from rnn_numpy.core import arguments
+from rnn_numpy.core.initializers import identity, orthogonal
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError
 from rnn_numpy.layers import Recurrent, mse_loss
 from rnn_numpy.models import Forecaster
@@ -78,6 +102,8 @@ INITS = ("uniform", "orthogonal", "identity")
 MOMENTUM = 0.9
 # A gradient counts as steady below this change of the norm over the whole window.
 STEADY_FACTOR = 10.0
+# The reach of a gradient ends where this share of it is left.
+REACH_SHARE = 0.01
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -95,6 +121,8 @@ class GradientFlow:
         Row l: the norm at lag l, window by window.
     independent : float
         The number of independent windows that the N are worth, between 0 and N.
+    gates : mapping of str to float
+        Mean of each sigmoid gate; empty for a cell without.
 
     Examples
     --------
@@ -103,10 +131,13 @@ class GradientFlow:
     >>> flow = GradientFlow(0.5 ** np.arange(21.0)[:, None] * np.array([1.0, 3.0]), independent=2)
     >>> round(flow.slope, 6), round(flow.half_life, 6), flow.verdict
     (-0.693147, 1.0, 'vanishing')
+    >>> flow.hundredth_at  # 1/64 is left after 6 steps, 1/128 after 7
+    7
     """
 
     norms: Floats
     independent: float
+    gates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def length(self) -> int:
@@ -208,6 +239,16 @@ class GradientFlow:
         return math.log(2) / abs(self.slope) if self.slope and self.slope * sign > 0 else None
 
     @property
+    def hundredth_at(self) -> int | None:
+        """The reach: the first lag with a typical norm of at most a hundredth of that at lag 0. None where more is
+        left at the longest lag, and where there is nothing to measure."""
+        typical = self.typical
+        if not 0 < typical[0] < np.inf:
+            return None
+        below = typical <= REACH_SHARE * typical[0]
+        return int(below.argmax()) if below.any() else None
+
+    @property
     def verdict(self) -> str:
         """ "vanishing", "steady", "exploding" or "diverged"."""
         if 2 * int((self._ended[1] & (self.reach == 0)).sum()) >= self.count:
@@ -238,6 +279,8 @@ class GradientFlow:
             "slope_of_each_window": _plain(self.slopes),
             "log_change_to_longest_lag": self.change,
             "half_life_or_doubling_time": self.half_life,
+            "lag_of_a_hundredth": self.hundredth_at,
+            "mean_gates": {gate: _finite(mean) for gate, mean in self.gates.items()},
             "verdict": self.verdict,
         }
 
@@ -247,7 +290,7 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
 
     Parameters
     ----------
-    layer : RNN
+    layer : RNN, LSTM, GRU
         One direction.
     x : ndarray, (T, N, D), or (N, T, D) where the layer is batch_first
         N windows.
@@ -259,6 +302,7 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
     Returns
     -------
     GradientFlow
+        Norms of the whole state's gradient: of an LSTM, that of h and that of c together.
 
     Raises
     ------
@@ -267,12 +311,19 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
     ShapeError, DTypeError
         An argument does not fit the layer.
 
+    Notes
+    -----
+    Cost: a forward pass, and the backward pass of the top layer. With proj_size, h has P numbers and c has H.
+
     Examples
     --------
-    >>> from rnn_numpy import RNN
+    >>> from rnn_numpy import LSTM, RNN
     >>> flow = gradient_flow(RNN(1, 8, rng=0), np.zeros((30, 1, 1)), np.ones((1, 8)))
     >>> flow.norms.shape, flow.verdict
     ((31, 1), 'vanishing')
+    >>> closed, opened = LSTM(1, 8, rng=0), LSTM(1, 8, forget_bias=3.0, rng=0)
+    >>> [gradient_flow(lstm, np.zeros((200, 1, 1)), np.ones((1, 8))).hundredth_at for lstm in (closed, opened)]
+    [11, 31]
     """
     where = "gradient_flow"
     if layer.bidirectional:
@@ -285,9 +336,19 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
         arguments.shaped(where, "dh_last", last, "(N, H)", time_major.shape[1:])
         doutput = np.zeros_like(time_major)
         doutput[-1] = last
-        layer.backward(trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput)
-        norms = _row_norms(trace.top.dh[::-1])
-    return GradientFlow(norms, float(norms.shape[1]) if independent is None else independent)
+        names = [f"d{state}_prev" for state in layer.cell.states]
+        # The loss reads h_T, the first state, and no other.
+        others = [np.zeros_like(getattr(trace, state)[-1]) for state in layer.cell.states[1:]]
+        rows = [np.concatenate([last, *others], axis=-1)]
+        # The top layer comes first; the layers below do not matter. An array belongs to its step only while the pass is
+        # halted there: the step before will add to dc_prev.
+        steps = layer.backward_steps(trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput)
+        for step in islice(steps, len(trace)):
+            rows.append(np.concatenate([getattr(step, name) for name in names], axis=-1))
+        norms = _row_norms(np.stack(rows))
+        sigmoids = [gate for gate in layer.cell.gate_names if gate in layer.cell.sigmoids]
+        gates = {gate: float(getattr(trace, gate).mean()) for gate in sigmoids}
+    return GradientFlow(norms, float(norms.shape[1]) if independent is None else independent, gates)
 
 
 def forecast_gradient_flow(model: Forecaster, windows: Windows, independent: float | None = None) -> GradientFlow:
@@ -329,10 +390,13 @@ def _plain(values: Floats) -> list[float | None]:
 def set_recurrent_weights(layer: Recurrent, gain: float, init: str, rng: np.random.Generator | int | None) -> None:
     """Give the recurrent weights of every layer a known spectral radius.
 
+    The W_hh (4H, H) of an LSTM, and (3H, H) of a GRU, has no eigenvalues: it is a stack of one matrix (H, H) for each
+    gate. Each of them gets the spectral radius. torch's default gives about 0.58 = 1/sqrt(3), for large H, to each.
+
     Parameters
     ----------
-    layer : RNN
-        Its weight_hh are overwritten; for a cell with gates, the block of each gate.
+    layer : RNN, LSTM, GRU
+        Its weight_hh are overwritten, the block of each gate by itself; biases stay as they are.
     gain : float
         Spectral radius: the largest absolute eigenvalue. Greater than 0.
     init : {"uniform", "orthogonal", "identity"}
@@ -345,7 +409,8 @@ def set_recurrent_weights(layer: Recurrent, gain: float, init: str, rng: np.rand
     Raises
     ------
     OptionError, DTypeError
-        Unknown init, or a gain that is not a finite number above 0; also "uniform" where all weights are 0.
+        Unknown init, or a gain that is not a finite number above 0; also "uniform" where all weights are 0, and an LSTM
+        with proj_size, whose blocks (H, P) are not square.
 
     References
     ----------
@@ -366,6 +431,10 @@ def set_recurrent_weights(layer: Recurrent, gain: float, init: str, rng: np.rand
         raise OptionError(f"{where}: init must be one of {', '.join(map(repr, INITS))}; got {init!r}")
     rng = arguments.generator(where, rng)
     H = layer.hidden_size
+    if getattr(layer, "proj_size", 0):
+        raise OptionError(
+            f"{where}: layer must have no projection: blocks of weight_hh that are not square have no radius"
+        )
     for name, weight in layer.params.items():
         if not name.startswith("weight_hh"):
             continue
@@ -375,12 +444,9 @@ def set_recurrent_weights(layer: Recurrent, gain: float, init: str, rng: np.rand
                 if radius == 0:
                     raise OptionError(f"{where}: {name} has spectral radius 0 and cannot be scaled")
                 block *= gain / radius
-            elif init == "orthogonal":
-                Q, R = np.linalg.qr(rng.standard_normal((H, H)))
-                # QR alone prefers some orthogonal matrices; with the signs of R's diagonal all are equally likely.
-                block[...] = gain * Q * np.sign(np.diagonal(R))
             else:
-                block[...] = gain * np.eye(H)
+                rule = orthogonal if init == "orthogonal" else identity
+                block[...] = rule((H, H), gain, rng)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -395,7 +461,8 @@ class GradflowOptions:
     ----------
     cells : sequence of str
     gains : sequence of float
-        Spectral radius of W_hh at the start; every cell is combined with every gain.
+        Spectral radius of W_hh at the start; of a cell with gates, of each gate's block. Every cell is combined with
+        every gain.
     init : {"uniform", "orthogonal", "identity"}
     length, hidden, batch, layers : int
         T, H, N, and the number of layers.
@@ -405,14 +472,16 @@ class GradflowOptions:
         Of stochastic gradient descent with momentum 0.9; the norm of all gradients together is clipped to `clip`.
     seed : int
         All networks get the same random draws, so that they differ in cell and gain alone.
+    forget_bias : float, optional
+        Total bias of the LSTM's forget gates at the start; drawn as all other parameters where left out, so near 0.
 
     Raises
     ------
     OptionError, DTypeError
-        An option is out of its range, or a cell or a gain is given twice.
+        An option is out of its range, a cell or a gain is given twice, or a forget bias where there is no LSTM.
     """
 
-    cells: Sequence[str] = ("rnn-tanh", "rnn-relu")
+    cells: Sequence[str] = ("rnn-tanh", "rnn-relu", "lstm", "gru")
     gains: Sequence[float] = (0.5, 1.0, 1.5)
     init: str = "uniform"
     length: int = 200
@@ -423,6 +492,7 @@ class GradflowOptions:
     lr: float = 0.05
     clip: float = 1.0
     seed: int = 0
+    forget_bias: float | None = None
 
     def __post_init__(self) -> None:
         where = "GradflowOptions"
@@ -446,6 +516,12 @@ class GradflowOptions:
                 raise DTypeError(f"{where}: {name} must be an integer; got {type(value).__name__} {value!r}")
             if value < 0:
                 raise OptionError(f"{where}: {name} must be at least 0; got {value}")
+        if self.forget_bias is not None:
+            arguments.real_number(where, "forget_bias", self.forget_bias)
+            if "lstm" not in self.cells:
+                raise OptionError(
+                    f"{where}: forget_bias is for the cell lstm, which is not among {', '.join(self.cells)}"
+                )
 
 
 @dataclass
@@ -534,9 +610,17 @@ class GradflowResult:
         task, options = self.task, self.options
         return {
             "what": {
-                "typical_norm": "geometric mean over windows of the Euclidean norm of dL/dh of the top layer, by lag "
-                "in steps back from the last step of the window, L being the squared error of the last step; the last "
-                "entry is the initial state; null: too large for a float",
+                "typical_norm": "geometric mean over windows of the Euclidean norm of the gradient of L with respect "
+                "to the state that a step of the top layer hands to the next one, by lag in steps back from the last "
+                "step of the window, L being the squared error of the last step; the state is h, of lstm h and c "
+                "together (dL/dh at fixed c, dL/dc at fixed h); the last entry is the initial state; null: too large "
+                "for a float",
+                "gain": "spectral radius of weight_hh at the start; of lstm and gru, of each gate's block of it",
+                "forget_bias": "total bias of the forget gates of lstm at the start; null: drawn as all parameters are",
+                "mean_gates": "mean over windows, steps and units of the top layer's gates; f of lstm and z of gru are "
+                "the share of its content that a cell or unit keeps at a step",
+                "lag_of_a_hundredth": "first lag at which the typical norm is at most a hundredth of that at lag 0; "
+                "null: more than that is left at all lags, or there is nothing to measure",
                 "slope_per_step": "mean over windows of the least-squares slope of the natural log of the norm "
                 "against the lag",
                 "loss": "mean squared error on the held-out end of the series, in units of each channel's variance in "
@@ -683,7 +767,10 @@ def _run_network(
 ) -> NetworkResult:
     # Three streams of one seed: weights, orthogonal matrices, order of the windows. Each network starts them anew.
     weights, recurrent, order = (np.random.default_rng([options.seed, stream]) for stream in range(3))
-    model = Forecaster(task.channels, options.hidden, cell=cell, num_layers=options.layers, rng=weights)
+    forget_bias = options.forget_bias if cell == "lstm" else None
+    model = Forecaster(
+        task.channels, options.hidden, cell=cell, num_layers=options.layers, forget_bias=forget_bias, rng=weights
+    )
     set_recurrent_weights(model.rnn, gain, options.init, recurrent)
     before = forecast_gradient_flow(model, measured, independent)
     loss_before = _held_out_loss(model, held_out)

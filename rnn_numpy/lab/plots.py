@@ -2,7 +2,8 @@
 
 A function that draws takes `ax`, a matplotlib Axes, draws into it and returns it. Nothing here touches pyplot or its
 global state. Colours are those of Okabe and Ito [1]_, which people with any of the common forms of colour blindness can
-tell apart; a second feature (line style and marker) and a label at the end of every line carry the same information.
+tell apart. A second feature (the panel of a cell; the line style and marker of a gain) and a label at the end of every
+line carry the same information.
 
 References
 ----------
@@ -12,6 +13,7 @@ References
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import OptionError
 from rnn_numpy.lab.gradient_flow import GradflowResult, GradientFlow, gain_texts
+from rnn_numpy.models.forecaster import CELLS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +55,9 @@ def plot_gradient_flow(
 ) -> Axes:
     """Draw the typical norm of the gradient against the lag, one line per network, log scale.
 
-    A line that ends in a cross ends there because the gradient is exactly zero, or infinite, from that lag on.
+    A cell of `rnn_numpy.Forecaster` has the same colour in all figures. Labels name cell and gain, or the gain alone
+    where there is one cell. A line that ends in a cross ends there because the gradient is exactly zero, or infinite,
+    from that lag on.
 
     Parameters
     ----------
@@ -79,7 +84,8 @@ def plot_gradient_flow(
             f"plot_gradient_flow: flows, cells and gains must be as many, at least one; "
             f"got {len(flows)}, {len(cells)}, {len(gains)}"
         )
-    kinds, levels = list(dict.fromkeys(cells)), sorted(set(gains))
+    kinds, levels = list(dict.fromkeys([*CELLS, *cells])), sorted(set(gains))
+    several = len(set(cells)) > 1
     texts = gain_texts(gains)
     longest = max(flow.length for flow in flows)
     low, high = norm_limits or common_limits(flows)
@@ -106,14 +112,14 @@ def plot_gradient_flow(
             # other.
             markevery=(len(ends) * 2 % 17, max(1, longest // 8)),
         )
-        label = f"{cell} {texts[gain]}"
+        label = f"{cell if several else 'gain'} {texts[gain]}"
         if drawn <= flow.length:
             label += " → 0" if typical[drawn] == 0 else " → ∞"
             if drawn:
                 ax.plot(drawn - 1, typical[drawn - 1], color=colour, marker="X", markersize=8, linestyle="none")
         ends.append((float(typical[drawn - 1]) if drawn else high, label, colour))
     ax.set_xlabel("lag: steps back in time from the loss")
-    ax.set_ylabel("norm of the gradient  dL/dh  (typical window)")
+    ax.set_ylabel("norm of the state's gradient")
     ax.grid(True, color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     for side in ("top", "right"):
@@ -233,8 +239,16 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         ax.text(1.05, place, label, transform=ax.transAxes, color=colour, fontsize=FONT, va="center", ha="left")
 
 
+# Inches: a panel; the room left of each for ticks, above for titles, between two rows, below for the axis; a letter of
+# a label, a letter and a line of the notes; what is left free at the edge.
+PANEL_WIDTH, PANEL_HEIGHT, LEFT, TOP, BETWEEN, BOTTOM = 2.5, 2.9, 0.55, 0.85, 0.6, 0.6
+LABEL_LETTER, NOTE_LETTER, NOTE_LINE, EDGE = 0.075, 0.07, 0.17, 0.25
+
+
 def gradient_flow_figure(result: GradflowResult) -> Figure:
-    """Draw all networks of a run: one panel, or two on the same axes where they were trained.
+    """Draw all networks of a run: a column for each cell, and a second row of panels where they were trained.
+
+    All panels have the same axes, so that cells compare along a row, and before and after along a column.
 
     Parameters
     ----------
@@ -252,42 +266,80 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
     """
     figures = optional_import("matplotlib.figure", "a figure")
     networks = result.networks
-    cells = [network.cell for network in networks]
-    gains = [network.gain for network in networks]
-    panels = [("Before training", [network.before for network in networks])]
-    trained = [network.after for network in networks if network.after is not None]
+    cells = list(dict.fromkeys(network.cell for network in networks))
+    trained = [network for network in networks if network.after is not None]
+    rows = [("before training", [(network, network.before) for network in networks])]
     if trained:
-        panels.append((f"After {result.training_length}", trained))
-    limits = common_limits([flow for _, flows in panels for flow in flows])
-    figure: Figure = figures.Figure(figsize=(6.9 * len(panels), 5.4), dpi=150)
-    # Room for the labels: in inches it does not depend on the number of panels.
-    edge, gutter, width = 0.8, 1.75, 6.9 * len(panels)
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        after = [(network, network.after) for network in trained if network.after is not None]
+        rows.append((f"after {result.training_length}", after))
+    flows = [flow for _, pairs in rows for _, flow in pairs]
+    limits = common_limits(flows)
+    crossed = any(_drawn(flow.typical) <= flow.length for flow in flows)
+    # A single cell gets a wider panel, so that title and notes have room.
+    panel = PANEL_WIDTH if len(cells) > 1 else 2 * PANEL_WIDTH
+    longest = max(map(len, gain_texts(network.gain for network in networks).values()))
+    right = 0.05 * panel + EDGE / 2 + LABEL_LETTER * (len("gain ") + longest + (len(" → 0") if crossed else 0))
+    width = EDGE + len(cells) * (LEFT + panel + right)
+    letters = int((width - 2 * EDGE - LEFT) / NOTE_LETTER)
+    notes = [textwrap.fill(note, letters, break_on_hyphens=False) for note in _notes(result, crossed)]
+    bottom = BOTTOM + NOTE_LINE * (1 + "\n".join(notes).count("\n")) + EDGE
+    height = TOP + len(rows) * PANEL_HEIGHT + (len(rows) - 1) * BETWEEN + bottom
+    figure: Figure = figures.Figure(figsize=(width, height), dpi=150)
+    axes = figure.subplots(len(rows), len(cells), squeeze=False)
     figure.subplots_adjust(
-        left=edge / width,
-        right=1 - gutter / width,
-        bottom=0.22,
-        top=0.83,
-        wspace=(edge + gutter) / (6.9 - edge - gutter),
+        left=(EDGE + LEFT) / width,
+        right=1 - right / width,
+        bottom=bottom / height,
+        top=1 - TOP / height,
+        wspace=(LEFT + right) / panel,
+        hspace=BETWEEN / PANEL_HEIGHT,
     )
-    for ax, (title, flows) in zip(axes, panels, strict=True):
-        plot_gradient_flow(ax, flows, cells, gains, limits)
-        ax.set_title(title, fontsize=11)
+    for number, (panels, (when, pairs)) in enumerate(zip(axes, rows, strict=True), 1):
+        for ax, cell in zip(panels, cells, strict=True):
+            chosen = [(network.gain, flow) for network, flow in pairs if network.cell == cell]
+            names = [cell] * len(chosen)
+            plot_gradient_flow(ax, [flow for _, flow in chosen], names, [gain for gain, _ in chosen], limits)
+            ax.set_title(f"{cell}, {when}", fontsize=11)
+            if ax is not panels[0]:
+                ax.set_ylabel("")
+            if number < len(rows):
+                ax.set_xlabel("")
     figure.suptitle(
-        "How a gradient fades or grows on its way back through time", fontsize=14 if trained else 12, y=0.96
+        "How a gradient fades or grows on its way back through time",
+        fontsize=14 if len(cells) > 1 else 12,
+        x=(EDGE + LEFT) / width,
+        y=1 - 0.22 / height,
+        ha="left",
+        va="top",
     )
-    series = result.task.series
+    figure.text(
+        (EDGE + LEFT) / width,
+        (bottom - BOTTOM) / height,
+        "\n".join(notes),
+        fontsize=8.5,
+        color="0.35",
+        va="top",
+        linespacing=1.4,
+    )
+    return figure
+
+
+def _notes(result: GradflowResult, crossed: bool) -> list[str]:
+    """What a figure says below its panels: the series; what is shown."""
+    series, cells = result.task.series, result.options.cells
     name = Path(series.name).name
     name = name if len(name) <= 60 else name[:57] + "..."
-    notes = [
-        f"{name}: {series.description}." if series.description else f"{name}.",
-        f"Labels: cell, and gain (spectral radius of W_hh{' at the start' if trained else ''}).",
-    ]
-    if any(_drawn(flow.typical) <= flow.length for _, flows in panels for flow in flows):
-        notes.append("A cross: exactly 0, or infinite, from there on.")
-    separator = "   " if len(panels) > 1 else "\n"
-    figure.text(edge / width, 0.11, separator.join(notes), fontsize=8.5, color="0.35", va="top", linespacing=1.4)
-    return figure
+    gated = [cell for cell in ("lstm", "gru") if cell in cells]
+    shown = "Geometric mean of the windows' norms of dL/dh"
+    if "lstm" in cells:
+        shown += " (of lstm: dL/dh and dL/dc together)"
+    shown += ", L the error at the last step. Gain: spectral radius of W_hh at the start"
+    if gated:
+        shown += f" (of {' and '.join(gated)}: of each gate's block)"
+    if result.options.forget_bias is not None:
+        shown += f". Forget bias of lstm: {result.options.forget_bias:g}"
+    shown += "." + (" A cross: exactly 0, or infinite, from there on." if crossed else "")
+    return [f"{name}: {series.description}." if series.description else f"{name}.", shown]
 
 
 def save_figure(figure: Figure, file: Any, suffix: str) -> None:

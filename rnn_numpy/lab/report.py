@@ -1,5 +1,5 @@
-"""What `rnn-numpy gradflow` says: a table with one row per network, and a few plain sentences. At most 100 columns
-wide."""
+"""What `rnn-numpy gradflow` says: tables with one row per network, a small one that sets the cells side by side, and a
+few plain sentences. At most 100 columns wide."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradflowResult, GradientF
 WIDTH = 100
 LAGS = (0, 1, 10, 50, 100)
 GAIN_DIGITS = 4  # in the tables, unless more are needed to tell gains apart
+# The gate that says what share of its content a cell or a unit keeps at a step, and what to call it.
+KEEPING = {"lstm": ("f", "the forget gate f of lstm"), "gru": ("z", "the update gate z of gru")}
 
 
 def gradflow_report(result: GradflowResult) -> str:
@@ -49,6 +51,8 @@ def gradflow_report(result: GradflowResult) -> str:
         title = f"After {result.training_length}{baseline}"
         parts.append(_flow_table(title, [(n, n.after, n.loss_after) for n in trained]))
         parts.append(_training_table(trained))
+    if len({network.cell for network in result.networks}) > 1:
+        parts.append(_reach_table(result.networks))
     parts += [_paragraph(sentence) for sentence in _sentences(result)]
     return "\n".join(parts)
 
@@ -159,6 +163,35 @@ def _training_table(networks: Sequence[NetworkResult]) -> str:
     return f"Training\n{_rendered(table)}"
 
 
+def _reach_table(networks: Sequence[NetworkResult]) -> str:
+    """One row per gain, one column per cell: what a reader wants to compare stands side by side."""
+    table = _table()
+    gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
+    cells = list(dict.fromkeys(network.cell for network in networks))
+    found = {(network.cell, network.gain): network for network in networks}
+    table.add_column("gain", justify="right", overflow="fold")
+    for cell in cells:
+        table.add_column(cell, justify="right", min_width=len(cell) + 2)
+    for gain, text in gains.items():
+        table.add_row(text, *(_reach(found.get((cell, gain))) for cell in cells))
+    trained = any(network.after is not None for network in networks)
+    title = "Reach: steps back until a hundredth of the gradient is left" + (
+        ", before to after training" if trained else ""
+    )
+    return f"{title}\n{_rendered(table)}"
+
+
+def _reach(network: NetworkResult | None) -> str:
+    if network is None:
+        return "-"
+    flows = [network.before] + ([] if network.after is None else [network.after])
+    return " to ".join("-" if flow.verdict == "diverged" else _steps(flow) for flow in flows)
+
+
+def _steps(flow: GradientFlow) -> str:
+    return f">{flow.length}" if flow.hundredth_at is None else str(flow.hundredth_at)
+
+
 def _table() -> Any:
     tables, box = optional_import("rich.table", "the table"), optional_import("rich.box", "the table")
     return tables.Table(
@@ -189,10 +222,15 @@ def _paragraph(text: str) -> str:
 
 
 def _sentences(result: GradflowResult) -> list[str]:
-    sentences = [_verdicts("Before training", result, [(n, n.before) for n in result.networks])]
+    before = [(n, n.before) for n in result.networks]
     trained = [n for n in result.networks if n.training is not None and n.after is not None]
+    after = [(n, n.after) for n in trained if n.after is not None]
+    sentences = [_verdicts("Before training", result, before)]
     if trained:
-        sentences.append(_verdicts("After training", result, [(n, n.after) for n in trained if n.after is not None]))
+        sentences.append(_verdicts("After training", result, after))
+    sentences += _reaches("Before training", result, before)
+    sentences += _reaches("After training", result, after)
+    sentences += _gain_matters(result) + _gates(result)
     sentences += _ended(result)
     sentences.append(_losses(result))
     if trained:
@@ -210,9 +248,16 @@ def _sentences(result: GradflowResult) -> list[str]:
         else "not known: the training part holds no two independent windows"
     )
     top = "top layer" if result.options.layers > 1 else "layer"
+    cells = [network.cell for network in result.networks]
+    norm = "of dL/dh"
+    if "lstm" in cells:
+        norm = "of dL/d(h, c)" if set(cells) == {"lstm"} else "of dL/dh, and of dL/d(h, c) for lstm,"
+    gated = [cell for cell in KEEPING if cell in cells]
+    gain = f"; for {_listed(gated)}, of each gate's block of it" if gated else ""
     sentences.append(
-        f"Norm: of dL/dh in the {top}, L the squared error at a window's last step; geometric mean of "
-        f"{_count(flow.count, 'window')}. Decay per step: slope of its natural logarithm, ± standard error ({error}). "
+        f"Norm: {norm} in the {top}, L the squared error at a window's last step; geometric mean of "
+        f"{_count(flow.count, 'window')}. Gain: spectral radius of W_hh at the start{gain}. "
+        f"Decay per step: slope of the norm's natural logarithm, ± standard error ({error}). "
         "Half-life in steps; ×2 marks a doubling time. Loss: mean squared error on the held-out samples, in units of "
         "each channel's variance in the training part."
     )
@@ -234,7 +279,7 @@ def _verdicts(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkRe
     }
     clauses: list[str] = []
     for kind, phrase in phrases.items():
-        named = [f"{result.label(network)}{_pace(flow)}" for network, flow in flows if _kind(flow) == kind]
+        named = _by_cell(result, [(network, flow) for network, flow in flows if _kind(flow) == kind])
         if named:
             clauses.append(phrase.format(_listed(named)))
     text = "; ".join(clauses)
@@ -248,15 +293,101 @@ def _kind(flow: GradientFlow) -> str:
     return "level" if abs(flow.change or 0.0) < math.log(STEADY_FACTOR) else "trendless"
 
 
-def _pace(flow: GradientFlow) -> str:
+def _by_cell(
+    result: GradflowResult, flows: Sequence[tuple[NetworkResult, GradientFlow]], paces: bool = True
+) -> list[str]:
+    """Name networks and their paces, those of one cell together: "lstm 0.5 and 1 (halves every 1.46 and 2.2 steps)"."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for network, flow in flows:
+        verb, steps = _pace(flow) if paces else ("", "")
+        label = result.label(network).removeprefix(f"{network.cell} ")
+        groups.setdefault((network.cell, verb), []).append((label, steps))
+    names: list[str] = []
+    for (cell, verb), members in groups.items():
+        pace = f" ({verb} every {_listed([steps for _, steps in members])} steps)" if verb else ""
+        names.append(f"{cell} {_listed([label for label, _ in members])}{pace}")
+    return names
+
+
+def _pace(flow: GradientFlow) -> tuple[str, str]:
+    """What the norm does, and in how many steps; two empty strings where it has no half-life."""
     half_life = _half_life(flow)
     if half_life == "-":
+        return "", ""
+    return ("doubles", half_life[3:]) if half_life.startswith("×2") else ("halves", half_life)
+
+
+def _reaches(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkResult, GradientFlow]]) -> list[str]:
+    """Say whose gradient is felt furthest back, and whose least far; nothing where there is one cell to look at."""
+    flows = [(network, flow) for network, flow in flows if flow.verdict != "diverged"]
+    if len({network.cell for network, _ in flows}) < 2:
+        return []
+    beyond = result.options.length + 1
+    reaches = [beyond if flow.hundredth_at is None else flow.hundredth_at for _, flow in flows]
+    most, least = max(reaches), min(reaches)
+
+    def told(extreme: int) -> str:
+        if extreme == beyond:
+            return f"more than a hundredth of it is left at lag {beyond - 1}"
+        return f"a hundredth of it is left after {_count(extreme, 'step')}"
+
+    if most == least:
+        return [f"{when}, the gradient reaches equally far back in all networks: {told(most)}."]
+    clauses = []
+    for extreme, words in ((most, "furthest back"), (least, "least far")):
+        chosen = [pair for pair, steps in zip(flows, reaches, strict=True) if steps == extreme]
+        clauses.append(f"{words} in {_listed(_by_cell(result, chosen, paces=False))}, where {told(extreme)}")
+    return [f"{when}, the gradient reaches {clauses[0]}, and {clauses[1]}."]
+
+
+def _gain_matters(result: GradflowResult) -> list[str]:
+    """Say how much the gain changes the decay of each cell."""
+    lowest, highest = min(result.options.gains), max(result.options.gains)
+    slopes = {(network.cell, network.gain): network.before.slope for network in result.networks}
+    changes: dict[str, tuple[float, float]] = {}
+    for cell in dict.fromkeys(network.cell for network in result.networks):
+        first, last = slopes.get((cell, lowest)), slopes.get((cell, highest))
+        if first is not None and last is not None:
+            changes[cell] = first, last
+    if lowest == highest or len(changes) < 2:
+        return []
+    ordered = sorted(changes, key=lambda cell: abs(changes[cell][1] - changes[cell][0]))
+    texts = gain_texts(result.options.gains)
+    told = _listed([f"{first:.3f} to {last:.3f} in {cell}" for cell, (first, last) in changes.items()])
+    return [
+        f"Before training, the gain matters most to {ordered[-1]} and least to {ordered[0]}: from gain "
+        f"{texts[lowest]} to gain {texts[highest]} the decay per step changes from {told}."
+    ]
+
+
+def _gates(result: GradflowResult) -> list[str]:
+    """Say what the gates keep: without them, nobody sees why a gated cell does as it does."""
+    clauses: list[str] = []
+    for cell, (gate, words) in KEEPING.items():
+        networks = [network for network in result.networks if network.cell == cell]
+        before = _range([network.before.gates.get(gate) for network in networks])
+        after = _range([network.after.gates.get(gate) for network in networks if network.after is not None])
+        if before:
+            clauses.append(f"{words} is {before} on average" + (f" before training and {after} after" if after else ""))
+    if not clauses:
+        return []
+    text = "; ".join(clauses) + ". That is the share of its gradient that a step hands back without passing W_hh."
+    forget_bias = result.options.forget_bias
+    if any(network.cell == "lstm" for network in result.networks):
+        text += (
+            " The forget bias starts near 0; at 1, f would start near 0.73."
+            if forget_bias is None
+            else f" The forget bias starts at {forget_bias:g}."
+        )
+    return [text[0].upper() + text[1:]]
+
+
+def _range(means: Sequence[float | None]) -> str:
+    finite = [mean for mean in means if mean is not None and math.isfinite(mean)]
+    if not finite:
         return ""
-    return (
-        f" (doubles every {half_life[3:]} steps)"
-        if half_life.startswith("×2")
-        else f" (halves every {half_life} steps)"
-    )
+    low, high = f"{min(finite):.2f}", f"{max(finite):.2f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _ended(result: GradflowResult) -> list[str]:

@@ -1,8 +1,8 @@
 """What the driver must know of a cell: its formulas, and how their arrays lie in memory.
 
 A new cell is one file: the derivation in its docstring, the formulas, and a `Cell` that lists the names of what they
-read and write; `examples/run_your_own_cell.py` is such a file. The driver reads the *names of a formula's arguments* and
-hands in, step after step:
+read and write; `examples/run_your_own_cell.py` is such a file. The driver reads the *names of a formula's arguments*
+and hands in, step after step:
 
     h_t, c_t, ...      the states after this step
     h_prev, c_prev     the states before it
@@ -18,14 +18,15 @@ hands in, step after step:
     half, one          1/2 and 1, as arrays of the layer's dtype: cheaper than numbers
     scratch_t          memory for an intermediate result, of the shape of h
 
-In a cell with `columns`, the default, these have shape (H, N): a column is a sequence, and a product is W_hh.dot(h_prev)
-as in a textbook. A gate is then one contiguous block for all sequences, which is what makes small steps fast. Without,
-they are (N, H). A trace shows (T, N, H) in either case.
+In a cell with `columns`, the default, these have shape (H, N): a column is a sequence, and a product is
+W_hh.dot(h_prev) as in a textbook. A gate is then one contiguous block for all sequences, which is what makes small
+steps fast. Without, they are (N, H). A trace shows (T, N, H) in either case.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core import memory
 from rnn_numpy.errors import OptionError
 
 Array = NDArray[Any]
@@ -62,7 +64,7 @@ class Extra:
     product: tuple[str, str] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """The formulas of one recurrent cell. See the module for how argument names are read.
 
@@ -159,12 +161,29 @@ class Cell:
         blocks = ("da",) if len(self.slabs) == 1 else tuple(f"da_{slab}" for slab in self.slabs)
         return (*blocks, *self.gradient_records)
 
+    @functools.cache  # noqa: B019  (cells live as long as their module)
     def columns_of(self, name: str, hidden: int) -> tuple[str, slice] | None:
         """Return where one slab, or neighbouring ones, lie: the array and its columns; None if `name` is no such."""
         array, letters = ("da", name[3:]) if name.startswith("da_") else ("a", name)
-        block = _run(self.slabs, letters)
-        return None if block is None else (array, slice(block.start * hidden, block.stop * hidden))
+        run = self._runs.get(letters)
+        return None if run is None else (array, slice(run[0] * hidden, run[1] * hidden))
 
+    @functools.cached_property
+    def _runs(self) -> dict[str, tuple[int, int]]:
+        return _runs(self.slabs)
+
+    @functools.cached_property
+    def _hidden_runs(self) -> dict[str, tuple[int, int]]:
+        return _runs(tuple(slab for slab in self.slabs if slab in self.hidden_slabs))
+
+    @functools.cached_property
+    def constant_names(self) -> frozenset[str]:
+        """What the formulas call rows of W_hh, `W_hrz` say."""
+        formulas = [self.step_forward, self.step_backward]
+        names = {name for formula in formulas for name in inspect.signature(formula).parameters}
+        return frozenset(name for name in names if name.startswith("W_h") and name[3:] in self._hidden_runs)
+
+    @functools.cache  # noqa: B019
     def span(self, kind: str, hidden: int) -> slice:
         """Return the columns of a that the "input" or the "hidden" product goes to."""
         first = min(self.slabs.index(slab) for slab in self._slabs_of(kind))
@@ -174,35 +193,44 @@ class Cell:
         return self.input_slabs if kind == "input" else self.hidden_slabs
 
     def arranged(self, kind: str, weight: Array, halved: bool) -> Array:
-        """Return W_ih ("input") or W_hh ("hidden") with its blocks in memory order, those of sigmoids halved if asked."""
-        slabs = self._slabs_of(kind)
-        order = sorted(range(self.gates), key=lambda gate: self.slabs.index(slabs[gate]))
+        """Return W_ih ("input") or W_hh ("hidden"), blocks in memory order, those of sigmoids halved if asked."""
+        order, scales = self._order(kind)
         if order == list(range(self.gates)) and not (halved and self.sigmoids):
             return weight
         blocks = weight.reshape(self.gates, -1, weight.shape[1])
-        result = np.empty_like(blocks)
-        for block, gate in zip(result, order, strict=True):
-            np.multiply(blocks[gate], 0.5 if halved and slabs[gate] in self.sigmoids else 1, out=block)
+        result = memory.empty(blocks.shape, weight.dtype)
+        for target, gate, scale in zip(result, order, scales, strict=True):
+            if halved:
+                np.multiply(blocks[gate], scale, out=target)
+            else:
+                target[...] = blocks[gate]
         return result.reshape(weight.shape)
+
+    @functools.cache  # noqa: B019
+    def _order(self, kind: str) -> tuple[list[int], list[float]]:
+        """Return the gates in the order in which their blocks lie in memory, and what each is multiplied with."""
+        slabs = self._slabs_of(kind)
+        order = sorted(range(self.gates), key=lambda gate: self.slabs.index(slabs[gate]))
+        return order, [0.5 if slabs[gate] in self.sigmoids else 1.0 for gate in order]
 
     def bias(self, bias_ih: Array, bias_hh: Array, halved: bool = True) -> Array:
         """Return what the biases add to a, (slabs * H,)."""
         hidden = len(bias_ih) // self.gates
-        total = np.zeros((len(self.slabs), hidden), bias_ih.dtype)
-        for bias, slabs in ((bias_ih, self.input_slabs), (bias_hh, self.hidden_slabs)):
-            for block, slab in zip(bias.reshape(self.gates, hidden), slabs, strict=True):
-                total[self.slabs.index(slab)] += block
-        if halved:
-            for slab in self.sigmoids:
-                total[self.slabs.index(slab)] *= 0.5
-        return total.reshape(-1)
+        total = np.zeros(len(self.slabs) * hidden, bias_ih.dtype)
+        for kind, bias in (("input", bias_ih), ("hidden", bias_hh)):
+            for rows, columns, _ in self.blocks(kind, hidden):
+                total[columns] += bias[rows]
+        for slab in self.sigmoids if halved else ():
+            start, stop = self._runs[slab]
+            total[start * hidden : stop * hidden] *= 0.5
+        return total
 
-    def rows_of(self, name: str, hidden: int) -> slice | None:
-        """Return the rows that a formula calls W_hrz, say, of W_hh in memory order; None if `name` is no such."""
-        ordered = tuple(slab for slab in self.slabs if slab in self.hidden_slabs)
-        run = _run(ordered, name[3:]) if name.startswith("W_h") else None
-        return None if run is None else slice(run.start * hidden, run.stop * hidden)
+    def rows_of(self, name: str, hidden: int) -> slice:
+        """Return the rows that a formula calls W_hrz, say, of W_hh in memory order."""
+        start, stop = self._hidden_runs[name[3:]]
+        return slice(start * hidden, stop * hidden)
 
+    @functools.cache  # noqa: B019
     def blocks(self, kind: str, hidden: int) -> list[tuple[slice, slice, str]]:
         """Return (rows of the parameter, columns of da, input array) of the products that make a weight's gradient.
 
@@ -221,14 +249,7 @@ class Cell:
         return found
 
 
-def _run(names: tuple[str, ...], joined: str) -> slice | None:
-    """Return the stretch of `names` that reads `joined` when written together."""
-    for start in range(len(names)):
-        text = ""
-        for stop in range(start, len(names)):
-            text += names[stop]
-            if text == joined:
-                return slice(start, stop + 1)
-            if not joined.startswith(text):
-                break
-    return None
+def _runs(names: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    """Return where each stretch of `names` begins and ends, under the names written together."""
+    ends = range(1, len(names) + 1)
+    return {"".join(names[start:stop]): (start, stop) for stop in ends for start in range(stop)}

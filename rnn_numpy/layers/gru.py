@@ -33,8 +33,8 @@ dX is dL/dX, of X's shape. For t = T-1 ... 0, beginning with dh_{T-1} = doutput_
           before:  dW_hn = sum_t da_n k_t^T, the others as above; db_hh = db_ih
 
 So in torch's form what the input side gets, da_ih = (da_r, da_z, da_n), and what the hidden side gets, da_hh = (da_r,
-da_z, da_q), differ in the last block: the two biases of the n gate are not one. In memory the blocks of torch's form are
-q, r, z, n: the hidden product fills the first three, the input's the last three.
+da_z, da_q), differ in the last block: the two biases of the n gate are not one. In memory the blocks of torch's form
+are q, r, z, n: the hidden product fills the first three, the input's the last three.
 
 The two forms are two functions of the same weights; `reset_difference` tells by how much they differ on given data.
 
@@ -42,9 +42,9 @@ References
 ----------
 .. [1] K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation",
    EMNLP (2014): eq. 5 to 8, with z and 1 - z exchanged.
-.. [2] J. Chung et al., "Empirical evaluation of gated recurrent neural networks on sequence modeling" (2014), eq. 4 to 8,
-   with z and 1 - z exchanged; the reset after the product, in Theano's, cuDNN's and torch's implementations, lets all
-   of W_hh act in one product.
+.. [2] J. Chung et al., "Empirical evaluation of gated recurrent neural networks on sequence modeling" (2014), eq. 4 to
+   8, with z and 1 - z exchanged; the reset after the product, in Theano's, cuDNN's and torch's implementations, lets
+   all of W_hh act in one product.
 """
 
 from __future__ import annotations
@@ -275,11 +275,13 @@ def _dr_before(dk: Array, h_in: Array) -> Array:
 
 
 def _dz(dh: Array, h_prev: Array, n: Array) -> Array:
-    return dh * (h_prev - n)
+    dz: Array = dh * (h_prev - n)
+    return dz
 
 
 def _dn(dh: Array, z: Array) -> Array:
-    return dh * (1 - z)
+    dn: Array = dh * (1 - z)
+    return dn
 
 
 CELLS = {
@@ -434,8 +436,8 @@ def reset_difference(
 ) -> ResetDifference:
     """Tell how far apart the two forms of a GRU are, with the same weights, on given data.
 
-    Weights trained in one form and run in the other give other outputs, without any error. They agree only where it makes
-    no difference: r_t near 0 or 1 throughout, or W_hn = 0.
+    Weights trained in one form and run in the other give other outputs, without any error. They agree only where it
+    makes no difference: r_t near 0 or 1 throughout, or W_hn = 0.
 
     Parameters
     ----------

@@ -12,8 +12,8 @@ initial states:
     (F4)  m_t = o_t * tanh(c_t)
     (F5)  h_t = m_t, or with a projection to P units h_t = W_hr m_t
 
-By the second form of s one tanh gives all gates: the driver halves the rows i, f, o of weights and biases once per call,
-so that a_t comes with a_i/2, a_f/2, a_o/2, a_g, and i, f, o are read off tanh by one product and one sum.
+By the second form of s one tanh gives all gates: the driver halves the rows i, f, o of weights and biases once per
+call, so that a_t comes with a_i/2, a_f/2, a_o/2, a_g, and i, f, o are read off tanh by one product and one sum.
 
 Backward
 --------
@@ -40,14 +40,15 @@ order of the parameters.
 References
 ----------
 .. [1] S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9 (1997).
-.. [2] F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget: continual prediction with LSTM", Neural Computation 12
-   (2000): the forget gate.
+.. [2] F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget: continual prediction with LSTM", Neural Computation
+   12 (2000): the forget gate.
 .. [3] H. Sak, A. Senior, F. Beaufays, "Long short-term memory recurrent neural network architectures for large scale
    acoustic modeling", Interspeech (2014): the projection, eq. 6 and 7 there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -237,7 +238,8 @@ def projected_step_backward(
 
 
 def _a(x: Array, h_in: Array, W_ih: Array, W_hh: Array, b: Array) -> Array:
-    return x @ W_ih.T + h_in @ W_hh.T + b
+    a: Array = x @ W_ih.T + h_in @ W_hh.T + b
+    return a
 
 
 def _da(da_i: Array, da_f: Array, da_g: Array, da_o: Array) -> Array:
@@ -276,7 +278,15 @@ def _projection_shape(layer: LSTM) -> tuple[int, ...]:
     return layer.proj_size, layer.hidden_size
 
 
-GATES = {"a": _a, "da": _da, "di": _di, "df": _df, "dg": _dg, "do": _do, "dtanh_c": _dtanh_c}
+GATES: dict[str, Callable[..., Array]] = {
+    "a": _a,
+    "da": _da,
+    "di": _di,
+    "df": _df,
+    "dg": _dg,
+    "do": _do,
+    "dtanh_c": _dtanh_c,
+}
 
 CELL = Cell(
     ("i", "f", "g", "o"),
@@ -408,8 +418,8 @@ class LSTM(Recurrent):
             raise OptionError(f"LSTM: proj_size must be positive, or 0 for no projection; got {proj_size}")
         if proj_size and isinstance(hidden_size, int) and proj_size >= hidden_size:
             raise OptionError(
-                f"LSTM: proj_size must be smaller than hidden_size = {hidden_size}; got {proj_size}. It is the width to "
-                "which o * tanh(c) is projected"
+                f"LSTM: proj_size must be smaller than hidden_size = {hidden_size}; got {proj_size}. It is the width "
+                "to which o * tanh(c) is projected"
             )
         self.proj_size = int(proj_size)
         self.cell = PROJECTED_CELL if proj_size else CELL

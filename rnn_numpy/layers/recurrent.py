@@ -14,8 +14,8 @@ and its backward pass
     step_backward                 for t = T-1 ... 0 (reverse direction: 0 ... T-1); a generator, which yields each step
     dW_ih = da^T x,  dW_hh = da^T h_prev,  db = sum da        over all t and n: one matrix product each
 
-so that only what the recurrence forces to be sequential runs inside the loops. What is the same for every cell, recurrent
-dropout and zoneout, stands before and after the cell's own formulas (`rnn_numpy.layers.masks`).
+so that only what the recurrence forces to be sequential runs inside the loops. What is the same for every cell,
+recurrent dropout and zoneout, stands before and after the cell's own formulas (`rnn_numpy.layers.masks`).
 
 Layout. All arrays are time-major, (T, N, ·), one step a contiguous block, of rows or of columns as the cell's formulas
 want it. With `lengths` the rows are sorted by length,
@@ -38,8 +38,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments, memory
-from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.packing import PackedSequence
+from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Arrays, GradientPass, LayerTrace, Step, Trace
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers import masks
@@ -476,23 +476,22 @@ class Recurrent:
         run.masks = chosen
         bias = cell.bias(weights["bias_ih"], weights["bias_hh"]) if self.bias else np.zeros(width, self.dtype)
         if record:
-            run.weights = {self._symbol(name): array.copy() for name, array in weights.items()}
+            run.weights = {self._symbol(name): _copy(array) for name, array in weights.items()}
             run.weights["b"] = weights["bias_ih"] + weights["bias_hh"] if self.bias else np.zeros(cell.gates * H)
         constants = self._constants(weights["weight_hh"], weights, bias, plan, backward=False)
         parts = chosen.forward(cell.states[0], (cell.step_forward, argument_names(cell.step_forward)))
         step, steps = self._compiled(parts, timeline, arrays, constants, plan, backward=False)
         weight_ih = cell.arranged("input", weights["weight_ih"], halved=True)
         filled = cell.span("input", H)
-        rest = [slab for slab in cell.slabs if slab not in cell.input_slabs]
+        added = plan.repeated(bias, cell.columns)
+        to_input = added[:, filled] if self.bias and cell.biased else None
+        rest = [slice(None, filled.start), slice(filled.stop, None)] if filled.stop - filled.start < width else []
         for block in timeline.blocks(plan.N * width * self.dtype.itemsize, False):
             low = min(block)
             a = timeline.block_of(arrays["a"], block)
-            added = bias[filled] if self.bias and cell.biased else None
-            plan.product(x[low : low + len(block)], weight_ih, a[..., filled], added, low)  # F1, its part for the input
-            for slab in rest:
-                columns = cell.columns_of(slab, H)
-                if columns is not None:
-                    a[..., columns[1]] = bias[columns[1]] if cell.biased else 0
+            plan.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
+            for columns in rest:
+                a[..., columns] = added[:, columns] if cell.biased else 0
             for t, step_arguments in zip(block, steps, strict=False):  # noqa: B007  (t is for the debugger)
                 step(*step_arguments)
         return run
@@ -508,7 +507,7 @@ class Recurrent:
         """The whole backward pass; yields once per layer, direction and step, and appends its result at the end."""
         context: Context = trace.context
         plan, cell = context.plan, self.cell
-        own = Parameters(self.params.shapes, self.dtype, np.empty_like(self.params.flat))
+        own = Parameters(self.params.shapes, self.dtype, memory.empty(self.params.flat.shape, self.dtype))
         rows = len(trace.runs)
         initial = tuple(np.empty((rows, plan.N, self._width(state)), self.dtype) for state in cell.states)
         dx: Array | None = None
@@ -665,9 +664,11 @@ class Recurrent:
     ) -> dict[str, Array]:
         """Return the arguments of formulas that are the same at every step."""
         cell, H = self.cell, self.hidden_size
-        constants = _Constants(cell, H)
+        constants: dict[str, Array] = {}
         arranged = cell.arranged("hidden", weight_hh, halved=not backward)
         constants["W_hh"] = _laid_out(arranged, plan.N, cell.columns, backward)
+        for name in cell.constant_names:
+            constants[name] = constants["W_hh"][cell.rows_of(name, H)]
         constants["half"], constants["one"] = np.array(0.5, self.dtype), np.array(1, self.dtype)
         for name, extra in cell.parameters.items():
             constants[extra.symbol] = _as_column(weights[name], cell)
@@ -747,8 +748,9 @@ class Recurrent:
             if lengths is not None:
                 raise OptionError(f"{where}: a PackedSequence brings its own lengths; leave lengths out")
             if packed.data.ndim != 2:
-                raise ShapeError(f"{where}: packed x must hold rows (D,), data (sum of lengths, D); "
-                                 f"got data {packed.data.shape}")
+                raise ShapeError(
+                    f"{where}: packed x must hold rows (D,), data (sum of lengths, D); got data {packed.data.shape}"
+                )
             x, lengths = packed.padded(batch_first=self.batch_first)
         array = arguments.array_of(where, "x", x, self.dtype)
         D, symbols = self.input_size, "(N, T, D)" if self.batch_first else "(T, N, D)"
@@ -887,7 +889,9 @@ class Recurrent:
         packed = context.packed
         if packed is not None:
             if not isinstance(doutput, PackedSequence) or not packed.same_layout(doutput):
-                raise ShapeError(f"{where}: x was packed, so doutput must be a PackedSequence with the layout of output")
+                raise ShapeError(
+                    f"{where}: x was packed, so doutput must be a PackedSequence with the layout of output"
+                )
             doutput = doutput.padded(batch_first=self.batch_first)[0]
         plan, width = context.plan, self.num_directions * self._output_width
         array = arguments.array_of(where, "doutput", doutput, self.dtype)
@@ -937,23 +941,10 @@ def _single(states: tuple[Array, ...]) -> Any:
     return states[0] if len(states) == 1 else states
 
 
-class _Constants(dict[str, Array]):
-    """Arguments that stay the same, and rows of W_hh under names of their own, `W_hrz`."""
-
-    def __init__(self, cell: Cell, hidden: int) -> None:
-        super().__init__()
-        self._cell = cell
-        self._hidden = hidden
-
-    def __contains__(self, name: object) -> bool:
-        return super().__contains__(name) or self._cell.rows_of(str(name), self._hidden) is not None
-
-    def __missing__(self, name: str) -> Array:
-        rows = self._cell.rows_of(name, self._hidden)
-        if rows is None:
-            raise KeyError(name)
-        block: Array = self["W_hh"][rows]
-        return block
+def _copy(array: Array) -> Array:
+    copied = memory.empty(array.shape, array.dtype)
+    copied[...] = array
+    return copied
 
 
 def _as_column(array: Array, cell: Cell) -> Array:
@@ -964,15 +955,22 @@ def _as_column(array: Array, cell: Cell) -> Array:
 def _laid_out(weight: Array, batch: int, columns: bool, backward: bool) -> Array:
     """Return W_hh, equal in value, in the memory order in which the product of a step is fastest.
 
-    OpenBLAS multiplies (N, H) by a matrix stored by columns faster in double precision (W_hh as it stands, used
-    transposed, is one) and in large single-precision products, and by one stored by rows in small single-precision
-    ones; up to 15 % of the product. Where it is the left factor, storage by rows is as fast or faster but for one
-    sequence, and for small matrices in double precision; a large matrix is not worth a copy.
+    Figures in benchmarks/README.md. As the left factor, forward, it lies by rows, but for a single sequence; its
+    transpose, backward, does where the matrix is small enough for a copy to pay. As the right factor it lies by rows as
+    well; only OpenBLAS's kernels for processors without AVX-512 are faster, up to 15 % of the product, with columns in
+    double precision and in large single-precision products.
     """
-    if not columns:
-        by_columns = batch > 1 and (weight.dtype != np.float32 or weight.shape[1] >= 256)
-        return weight if by_columns != backward else np.asfortranarray(weight)
-    if backward:
-        return np.asfortranarray(weight) if weight.shape[1] < 256 else weight
-    small_double = weight.dtype == np.float64 and weight.shape[1] < 128
-    return np.asfortranarray(weight) if batch == 1 or small_double else np.ascontiguousarray(weight)
+    if columns:
+        by_rows = weight.shape[1] >= 256 if backward else batch > 1
+    else:
+        wide = _has_avx512() or batch == 1 or (weight.dtype == np.float32 and weight.shape[1] < 256)
+        by_rows = wide == backward
+    return np.ascontiguousarray(weight) if by_rows else np.asfortranarray(weight)
+
+
+@functools.cache
+def _has_avx512() -> bool:
+    """Whether the processor has what OpenBLAS's AVX-512 kernels need."""
+    config = np.show_config(mode="dicts")
+    found = config.get("SIMD Extensions", {}).get("found", []) if isinstance(config, dict) else []
+    return any(name.startswith(("AVX512", "X86_V4")) for name in found)

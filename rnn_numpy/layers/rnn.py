@@ -142,7 +142,8 @@ def rnn_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_in: Array) -> No
     da_t : ndarray, (N, H)
         Comes in holding phi'(a_t), goes out as dL/da_t.
     dh_in : ndarray, (N, H)
-        The memory of dh_{t-1}, unless there is recurrent dropout. Comes in holding doutput_{t-1}, goes out as the total gradient at h_{t-1}.
+        The memory of dh_{t-1}, unless there is recurrent dropout. Comes in holding doutput_{t-1}, goes out as the total
+        gradient at h_{t-1}.
     """
     da_t *= dh_t  # B2
     dh_in += da_t.dot(W_hh)  # B1

@@ -3,8 +3,8 @@ arguments of the formulas.
 
 It knows arrays and their rows, no layer, no parameter, and no formula but the names of its arguments.
 
-All arrays have shape (T, N, K) or (T+1, N, K). Where a cell's formulas work on columns, they lie in memory as (T, K, N):
-the array is a view of that, with axes swapped.
+All arrays have shape (T, N, K) or (T+1, N, K). Where a cell's formulas work on columns, they lie in memory as
+(T, K, N): the array is a view of that, with axes swapped.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from rnn_numpy.core import memory
 Array = NDArray[Any]
 
 BLOCK_BYTES = 2**19  # of one array; with the others that a formula touches, about a second-level cache
+
+
+SMALL = 2**15  # entries of a weight matrix
 
 
 class Plan:
@@ -88,13 +91,19 @@ class Plan:
         all_rows = np.lib.stride_tricks.as_strided(array, (rows, *array.shape), (0, *array.strides))
         return all_rows.swapaxes(1, 2) if columns else all_rows
 
+    def repeated(self, vector: Array, columns: bool) -> Array:
+        """Return a vector (M,) so that it can be added to (N, M): in columns N times, (N, M), which saves spreading it
+        at each step; else as it is, (1, M).
+        """
+        return np.repeat(vector[:, None], self.N, axis=1).T if columns and self.N > 1 else vector[None]
+
     def exists(self) -> Array:
         """Return whether step t exists in sequence n, as (T, N, 1)."""
         return np.ones((self.T, self.N, 1), bool) if self.alive is None else self.alive[:, :, None]
 
     def product(self, array: Array, weight: Array, out: Array, bias: Array | None, first: int) -> None:
         """Write weight @ array[t, n] + bias into out[t, n] for the steps `first`, `first` + 1, ... that `array` holds;
-        (T', N, K), (M, K), (T', N, M), (M,).
+        (T', N, K), (M, K), (T', N, M), and `bias` as `repeated` returns it.
         """
         if self.counts is None:
             _product(array, weight, out, bias)
@@ -102,19 +111,22 @@ class Plan:
         # Steps with the same number of sequences have a block product without padding.
         steps = range(first, first + len(array))
         for count, run in itertools.groupby(steps, self.counts.__getitem__):
-            low = next(run) - first
-            high = low + 1 + sum(1 for _ in run)
+            together = list(run)
+            low, high = together[0] - first, together[-1] + 1 - first
             if count:
-                _product(array[low:high, :count], weight, out[low:high, :count], bias)
+                added = None if bias is None else bias[:count]
+                _product(array[low:high, :count], weight, out[low:high, :count], added)
 
 
 def _product(array: Array, weight: Array, out: Array, bias: Array | None) -> None:
     steps, batch, width = out.shape
     if batch > 1 and out.strides[2] > out.strides[1]:  # columns
         products = out.swapaxes(1, 2)
+        # One product for each step; of a small matrix that lies by columns it takes half the time.
+        weight = np.asfortranarray(weight) if weight.size < SMALL else weight
         np.matmul(weight, array.swapaxes(1, 2), out=products)
         if bias is not None:
-            products += bias[:, None]
+            products += bias.T
         return
     if batch == 1:
         rows, products = array[:, 0], out[:, 0]
@@ -124,7 +136,7 @@ def _product(array: Array, weight: Array, out: Array, bias: Array | None) -> Non
         rows, products = array, out
     np.matmul(rows, weight.T, out=products)
     if bias is not None:
-        products += bias
+        products += bias[0]
 
 
 class Timeline:
@@ -205,7 +217,9 @@ class Timeline:
         """Return the arguments that have these names for all steps of `block` at once; one by one where sequences end
         early.
         """
-        places = [(constants[name], None) if name in constants else self.place(name, arrays) for name in names]
+        places: list[tuple[Array, int | None]] = [
+            (constants[name], None) if name in constants else self.place(name, arrays) for name in names
+        ]
         if self.columns:
             places = [(array if offset is None else array.swapaxes(1, 2), offset) for array, offset in places]
         if self.counts is not None:
@@ -215,9 +229,7 @@ class Timeline:
                 for t in block
             ]
         low, high = min(block), max(block) + 1
-        return [
-            tuple(array if offset is None else array[offset + low : offset + high] for array, offset in places)
-        ]
+        return [tuple(array if offset is None else array[offset + low : offset + high] for array, offset in places)]
 
     def aligned(self, name: str, arrays: Mapping[str, Array]) -> Array:
         """Return the rows 0 ... T-1 that an argument's name means, (T, N, K)."""
@@ -226,7 +238,7 @@ class Timeline:
 
     def place(self, name: str, arrays: Mapping[str, Array]) -> tuple[Array, int]:
         """Return the array that an argument's name means, and the row of it that belongs to step 0."""
-        stem, _, when = name.rpartition("_")
+        stem, when, fresh = _parsed(name)
         if when == "prev":
             return arrays[stem], self.prev
         if when == "now":
@@ -234,10 +246,17 @@ class Timeline:
         if when == "in":  # what the recurrent product reads, and its gradient: the state itself without dropout
             return (arrays[name], 0) if name in arrays else (arrays[stem], self.prev)
         # With zoneout, what the formulas write is not yet the state.
-        array = arrays.get(stem + "_new")
+        array = arrays.get(fresh)
         if array is None:
             array = arrays[stem]
         return array, self.new if len(array) > self.steps else 0
+
+
+@functools.cache
+def _parsed(name: str) -> tuple[str, str, str]:
+    """Split an argument's name into the array's and what it says of the row; and the array's name under zoneout."""
+    stem, _, when = name.rpartition("_")
+    return stem, when, stem + "_new"
 
 
 @functools.cache

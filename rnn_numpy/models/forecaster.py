@@ -1,6 +1,6 @@
 """A recurrent net that predicts the next sample of a series from all samples so far.
 
-    (F1)  h_1 ... h_T = RNN(x_1 ... x_T)
+    (F1)  h_1 ... h_T = RNN(x_1 ... x_T), or LSTM or GRU
     (F2)  prediction_t = c + V h_t
     (F3)  L = mean (prediction_t - target_t)^2
 
@@ -10,6 +10,8 @@ and the backward passes of the three, in reverse order.
 from __future__ import annotations
 
 import copy
+import functools
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -19,13 +21,21 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Trace
 from rnn_numpy.errors import OptionError
+from rnn_numpy.layers.gru import GRU
 from rnn_numpy.layers.linear import Linear
 from rnn_numpy.layers.losses import mse_loss
+from rnn_numpy.layers.lstm import LSTM
+from rnn_numpy.layers.recurrent import Recurrent
 from rnn_numpy.layers.rnn import RNN
 
 Array = NDArray[Any]
 
-CELLS = {"rnn-tanh": "tanh", "rnn-relu": "relu"}
+CELLS: dict[str, Callable[..., Recurrent]] = {
+    "rnn-tanh": functools.partial(RNN, nonlinearity="tanh"),
+    "rnn-relu": functools.partial(RNN, nonlinearity="relu"),
+    "lstm": LSTM,
+    "gru": GRU,
+}
 
 
 class Forecaster:
@@ -36,17 +46,24 @@ class Forecaster:
     input_size, hidden_size : int
     output_size : int, optional
         input_size where left out: all channels are predicted.
-    cell : {"rnn-tanh", "rnn-relu"}
+    cell : {"rnn-tanh", "rnn-relu", "lstm", "gru"}
     num_layers : int
+    forget_bias : float, optional
+        Of an LSTM: the total bias of its forget gates at first; drawn as all others where left out.
     dtype : {float32, float64, complex128}
     rng : numpy.random.Generator, int or None
 
     Attributes
     ----------
-    rnn : RNN
+    rnn : RNN, LSTM or GRU
     readout : Linear
     params : Parameters
         Of both, in one vector: "rnn.weight_ih_l0", ..., "readout.weight", "readout.bias".
+
+    Raises
+    ------
+    OptionError, DTypeError
+        There is no such cell, a forget bias is given to one that has no forget gate, or a size or dtype is impossible.
 
     Examples
     --------
@@ -56,6 +73,9 @@ class Forecaster:
     >>> loss, grads, trace = model.loss_and_grads(wave[:-1], wave[1:])
     >>> round(float(loss), 3)
     0.651
+    >>> prediction, (h_n, c_n) = Forecaster(1, 8, cell="lstm", forget_bias=1.0, rng=0)(wave)
+    >>> prediction.shape, c_n.shape
+    ((21, 1, 1), (1, 1, 8))
     """
 
     def __init__(
@@ -66,13 +86,19 @@ class Forecaster:
         *,
         cell: str = "rnn-tanh",
         num_layers: int = 1,
+        forget_bias: float | None = None,
         dtype: DTypeLike = np.float64,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         if not isinstance(cell, str) or cell not in CELLS:
             raise OptionError(f"Forecaster: cell must be one of {', '.join(CELLS)}; got {cell!r}")
         rng = arguments.generator("Forecaster", rng)
-        self.rnn = RNN(input_size, hidden_size, num_layers, CELLS[cell], dtype=dtype, rng=rng)
+        options: dict[str, Any] = {}
+        if forget_bias is not None:
+            if cell != "lstm":
+                raise OptionError(f"Forecaster: forget_bias is for cell = 'lstm' alone; got cell = {cell!r}")
+            options["forget_bias"] = forget_bias
+        self.rnn = CELLS[cell](input_size, hidden_size, num_layers, dtype=dtype, rng=rng, **options)
         outputs = self.rnn.input_size if output_size is None else output_size
         self.readout = Linear(self.rnn.hidden_size, outputs, dtype=dtype, rng=rng)
         self._join()
@@ -80,8 +106,8 @@ class Forecaster:
     def _join(self) -> None:
         self.params = Parameters.join({"rnn": self.rnn.params, "readout": self.readout.params})
 
-    def __call__(self, x: ArrayLike, h_0: ArrayLike | None = None) -> tuple[Array, Array]:
-        """Return predictions (T, N, outputs) for inputs (T, N, D), and the final state."""
+    def __call__(self, x: ArrayLike, h_0: ArrayLike | None = None) -> tuple[Array, Any]:
+        """Return predictions (T, N, outputs) for inputs (T, N, D), and the final state; of an LSTM that is (h, c)."""
         output, h_n = self.rnn(x, h_0)
         return self.readout(output), h_n
 
