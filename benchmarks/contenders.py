@@ -46,6 +46,16 @@ class Contender(Protocol):
         """
 
 
+def layer_of(case: Case) -> Any:
+    """Return a layer of ours for a case."""
+    import rnn_numpy
+
+    _, _, inputs, hidden = case.size
+    kind, _, nonlinearity = case.cell.upper().partition("-")
+    options = {"nonlinearity": nonlinearity.lower()} if nonlinearity else {}
+    return getattr(rnn_numpy, kind)(inputs, hidden, **options, dtype=np.dtype(case.dtype), rng=0)
+
+
 class Layer:
     """`rnn_numpy`: forward with a trace, backward to dx and new parameter gradients; or a call, which has no trace."""
 
@@ -57,18 +67,8 @@ class Layer:
 
     def load(self, case: Case) -> None:
         """Make the layer."""
-        import rnn_numpy
-
-        _, _, inputs, hidden = case.size
-        given, dtype = problem(case), np.dtype(case.dtype)
-        self.case = case
-        if case.cell == "lstm":
-            self.layer: Any = rnn_numpy.LSTM(inputs, hidden, dtype=dtype, rng=0)
-        elif case.cell == "gru":
-            self.layer = rnn_numpy.GRU(inputs, hidden, dtype=dtype, rng=0)
-        else:
-            nonlinearity = case.cell.removeprefix("rnn-")
-            self.layer = rnn_numpy.RNN(inputs, hidden, nonlinearity=nonlinearity, dtype=dtype, rng=0)
+        given = problem(case)
+        self.case, self.layer = case, layer_of(case)
         self.layer.load_state_dict(given.weights)
         self.x, self.doutput = given.x, given.doutput
 

@@ -15,24 +15,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CELLS, DTYPES, GRID, SMOKE_GRID, Case, Size
-from benchmarks.contenders import Layer
-from benchmarks.train_step import OURS, RIVAL, machine, size_of
+import numpy as np
+
+from benchmarks.cases import CELLS, DTYPES, GRID, SMOKE_GRID, Case
+from benchmarks.contenders import OURS, TORCH, Layer, layer_of
+from benchmarks.measure import machine
+from benchmarks.train_step import size_of
 from benchmarks.worker import Worker, WorkerError
 from rnn_numpy.core import memory
 
 MIB = 2**20
 
 
-def formula(size: Size, itemsize: int) -> int:
-    """Return the bytes that a step of a one-layer RNN allocates at its peak, x and doutput of the caller not counted.
+def formula(case: Case) -> int:
+    """Return the bytes that a step of one layer allocates at its peak, x and doutput of the caller not counted.
 
     Parameters
     ----------
-    size : tuple of int
-        (T, N, D, H).
-    itemsize : int
-        Bytes of a number: 4 or 8.
+    case : Case
 
     Returns
     -------
@@ -40,21 +40,33 @@ def formula(size: Size, itemsize: int) -> int:
 
     Notes
     -----
-    The trace has x (T N D), a (T N H), h ((T+1) N H) and the weights of the pass (H D + H H); backward adds dh
-    ((T+1) N H), da (T N H) and dx (T N D). To these come the gradients (P = H D + H H + 2 H), one product on its way to
-    being added to them (at most H max(D, H)), h_n and dh_0 (N H each), and the ones that sum da over its rows (T N).
+    With G row blocks in the parameters, S blocks in a, and K further arrays of a step forward and backward together (0
+    for RNN, S = G = 1; 2 for LSTM, S = G = 4; 0 for GRU, S = 4, G = 3), the peak is where the last array, dx, is made.
+    There are then
+
+    - the trace: x (T N D), a (T N S H), the states ((T+1) N H each), and copies of the parameters, and b once more;
+    - the gradients: of the states ((T+1) N H each), da (T N S H), dx (T N D), those of the parameters;
+    - the K arrays (T N H each);
+    - where columns are sequences and N > 1, da and h once more, (T N (S + 1) H), as the products need them;
+    - W_ih once more where its blocks lie in another order (G H D), and final and initial states (2 N H each).
 
     Examples
     --------
-    >>> round(formula((100, 32, 128, 128), 4) / 2**20, 2)
-    9.76
+    >>> round(formula(Case("rnn-tanh", (100, 32, 128, 128), "float32")) / 2**20, 2)
+    9.69
     """
-    steps, batch, inputs, hidden = size
-    trace = steps * batch * (inputs + hidden) + (steps + 1) * batch * hidden + hidden * (inputs + hidden)
-    backward = (steps + 1) * batch * hidden + steps * batch * (hidden + inputs)
-    parameters = hidden * inputs + hidden * hidden + 2 * hidden
-    passing = hidden * max(inputs, hidden) + 2 * batch * hidden + steps * batch
-    return itemsize * (trace + backward + parameters + passing)
+    steps, batch, inputs, hidden = case.size
+    cell = layer_of(case).cell
+    gates, slabs, states = cell.gates, len(cell.slabs), len(cell.states)
+    further = sum(cell.records.values()) + sum(cell.gradient_records.values())
+    parameters = gates * hidden * (inputs + hidden + 2)
+    row = steps * batch
+    trace = row * (inputs + slabs * hidden) + states * (row + batch) * hidden + parameters + gates * hidden
+    backward = states * (row + batch) * hidden + row * (slabs * hidden + inputs) + parameters
+    again = row * (slabs + 1) * hidden if cell.columns and batch > 1 else 0
+    arranged = gates * hidden * inputs if tuple(cell.gate_names) != tuple(cell.slabs) and gates == slabs else 0
+    passing = 2 * states * batch * hidden + arranged
+    return np.dtype(case.dtype).itemsize * (trace + backward + further * row * hidden + again + passing)
 
 
 def traced_peak(case: Case) -> int:
@@ -94,14 +106,13 @@ def resident_peak(name: str, case: Case) -> int | None:
 
 def row(case: Case, resident: bool) -> dict[str, Any]:
     """Return the figures of one case, in bytes."""
-    itemsize = 4 if case.dtype == "float32" else 8
     figures: dict[str, Any] = {
         "case": case.to_json(),
-        "formula": formula(case.size, itemsize),
+        "formula": formula(case),
         "traced": traced_peak(case),
     }
     if resident:
-        figures["resident"] = {name: resident_peak(name, case) for name in (OURS, RIVAL)}
+        figures["resident"] = {name: resident_peak(name, case) for name in (OURS, TORCH)}
     return figures
 
 
@@ -115,7 +126,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         case = Case.from_json(figures["case"])
         line = f"{case!s:32}{figures['formula'] / MIB:10.2f}{figures['traced'] / MIB:10.2f}"
         line += f"{figures['traced'] / figures['formula']:16.3f}"
-        for name, width in ((OURS, 11), (RIVAL, 17)):
+        for name, width in ((OURS, 11), (TORCH, 17)):
             value = figures.get("resident", {}).get(name)
             line += f"{'-':>{width}}" if value is None else f"{value / MIB:{width}.2f}"
         lines.append(line)

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import tell
 from benchmarks.cases import CELLS, DTYPES, GRID, MODES, Case, Size
-from benchmarks.contenders import CONTENDERS, OURS, TORCH, covers, missing
+from benchmarks.contenders import CONTENDERS, OURS, covers, missing
 from benchmarks.measure import (
     FIELDS,
     Measurement,
@@ -32,7 +32,6 @@ from benchmarks.measure import (
 )
 from benchmarks.worker import Worker, WorkerError
 
-RIVAL = TORCH  # that of benchmarks.peak_memory
 OTHERS = tuple(name for name in CONTENDERS if name != OURS)
 
 ROUNDS, SMOKE_ROUNDS = 15, 1

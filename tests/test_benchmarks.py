@@ -657,8 +657,9 @@ def test_unequal_results_end_the_run(rival: str, monkeypatch, capsys) -> None:  
 
 @pytest.mark.parametrize("size", [(100, 32, 32, 32), (50, 16, 128, 64), (20, 8, 256, 256)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_peak_memory_follows_the_formula(size: tuple[int, int, int, int], dtype: str) -> None:
-    figures = peak_memory.row(Case("rnn-tanh", size, dtype), resident=False)
+@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru"])
+def test_peak_memory_follows_the_formula(cell: str, size: tuple[int, int, int, int], dtype: str) -> None:
+    figures = peak_memory.row(Case(cell, size, dtype), resident=False)
     assert 0.9 * figures["formula"] <= figures["traced"] <= 1.05 * figures["formula"] + 50_000
 
 

@@ -55,14 +55,15 @@ def test_default_series_figure_table_and_json(here: Path, capsys: pytest.Capture
     assert max(map(len, out.splitlines())) <= 100
     assert out.startswith("eeg: electroencephalogram")
     assert out.endswith("\nFigure: gradflow.png\nNumbers: numbers.json\n")
-    assert len(re.findall(r"^rnn-(?:tanh|relu) +[\d.]+ +[\d.]+(?:e\S+)? ", out, re.MULTILINE)) == 3 * 6
+    assert len(re.findall(r"^(?:rnn-tanh|rnn-relu|lstm|gru) +[\d.]+ +[\d.]+(?:e\S+)? ", out, re.MULTILINE)) == 3 * 12
     assert {path.name for path in here.iterdir()} == {"gradflow.png", "numbers.json"}
     assert (here / "gradflow.png").read_bytes().startswith(b"\x89PNG")
     data = strict((here / "numbers.json").read_text())
     assert isinstance(data, dict)
-    assert data["options"]["cells"] == ["rnn-tanh", "rnn-relu"] and data["options"]["gains"] == [0.5, 1.0, 1.5]
+    cells = ["rnn-tanh", "rnn-relu", "lstm", "gru"]
+    assert data["options"]["cells"] == cells and data["options"]["gains"] == [0.5, 1.0, 1.5]
     assert [(n["cell"], n["gain"]) for n in data["networks"]] == [
-        (cell, gain) for cell in ("rnn-tanh", "rnn-relu") for gain in (0.5, 1.0, 1.5)
+        (cell, gain) for cell in cells for gain in (0.5, 1.0, 1.5)
     ]
 
 
@@ -71,9 +72,10 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert {name: value for name, value in arguments.items() if name not in ("run", "command")} == {
         "data": "eeg",
         "columns": "all",
-        "cells": ("rnn-tanh", "rnn-relu"),
+        "cells": ("rnn-tanh", "rnn-relu", "lstm", "gru"),
         "gain": (0.5, 1.0, 1.5),
         "init": "uniform",
+        "forget_bias": None,
         "length": 200,
         "hidden": 64,
         "batch": 16,
@@ -103,9 +105,23 @@ def test_options_reach_the_run(here: Path) -> None:
         "lr": 0.01,
         "clip": 0.5,
         "seed": 7,
+        "forget_bias": None,
         "momentum": 0.9,
     }
     assert data["data"]["channels"] == ["IBM", "MSFT"]
+
+
+def test_forget_bias_reaches_the_lstm(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = {}
+    for bias in ("-3", "3"):
+        arguments = ["--cells", "lstm", "gru", "--train-steps", "0", "--forget-bias", bias, "--json", "n.json"]
+        assert main(["gradflow", *SMALL, *arguments]) == 0
+        assert f"The forget bias starts at {bias}." in " ".join(capsys.readouterr().out.split())
+        data = json.loads((here / "n.json").read_text())
+        assert data["options"]["forget_bias"] == float(bias)
+        kept[bias] = {network["cell"]: network["before"]["mean_gates"] for network in data["networks"]}
+    assert kept["-3"]["gru"] == kept["3"]["gru"]
+    assert kept["-3"]["lstm"]["f"] < 0.2 < 0.8 < kept["3"]["lstm"]["f"]
 
 
 @pytest.mark.parametrize("name", ["membrane", "own.csv", "own.npy"])
@@ -162,8 +178,10 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"rnn-numpy {rnn_numpy.__version__}\n"
     assert main(["gradflow", "--help"]) == 0
     out = capsys.readouterr().out
-    for option in "data columns cells gain init length hidden batch layers train-steps lr clip seed out json".split():
+    options = "data columns cells gain init forget-bias length hidden batch layers train-steps lr clip seed out json"
+    for option in options.split():
         assert f"--{option} " in out
+    assert "of lstm and gru, of each gate's block of it" in " ".join(out.split())
     assert "(default: 0.5 1.0 1.5)" in " ".join(out.split())
 
 
@@ -203,6 +221,11 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("--json loop", "loop: cannot be written: "),
         ("--gain 1 1.0", "--gain: 1.0 1.0 names one network twice"),
         ("--cells rnn-relu rnn-relu", "--cells: rnn-relu rnn-relu names one network twice"),
+        ("--cells lstm gru lstm", "--cells: lstm gru lstm names one network twice"),
+        (
+            "--cells rnn-tanh gru --forget-bias 1",
+            "--forget-bias: is for lstm, which is not among --cells rnn-tanh gru",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -226,6 +249,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     ("arguments", "message"),
     [
         ("--cells elman", "argument --cells: invalid choice: 'elman' (choose from "),
+        ("--cells lstm foo", "argument --cells: invalid choice: 'foo' (choose from "),
+        ("--cells", "argument --cells: expected at least one argument"),
+        ("--forget-bias nan", "argument --forget-bias: must be a finite number; got 'nan'"),
+        ("--forget-bias -inf", "argument --forget-bias: "),
+        ("--forget-bias one", "argument --forget-bias: must be a finite number; got 'one'"),
+        ("--forget-bias", "argument --forget-bias: expected one argument"),
+        ("--forget-bias 1 2", "unrecognized arguments: 2 (see rnn-numpy gradflow --help)"),
         ("--init normal", "argument --init: invalid choice: 'normal' (choose from "),
         ("--gain 0", "argument --gain: must be a finite number greater than 0; got '0'"),
         ("--gain -1", "argument --gain: must be a finite number greater than 0; got '-1'"),

@@ -299,9 +299,9 @@ def test_verdict_looks_at_the_change_as_well_as_at_the_slope() -> None:
 @pytest.mark.parametrize(
     ("norms", "reach"),
     [
-        ([8.0, 1.0, 0.08, 0.01], 2),
-        ([8.0, 1.0, 0.09, 9.0, 0.01], 4),
-        ([8.0, 1.0, 0.09], None),
+        ([8.0, 1.0, 0.0799, 0.01], 2),
+        ([8.0, 1.0, 0.0801, 9.0, 0.01], 4),
+        ([8.0, 1.0, 0.0801], None),
         ([8.0, 0.001, 9.0], 1),  # the first lag, though it grows again
         ([8.0, 1.0, 0.0], 2),
         ([8.0, 1.0, np.inf], None),
@@ -598,7 +598,7 @@ def test_verdicts_on_the_eeg_are_those_of_the_textbook(cell: str, gain: float, i
 
 
 def test_an_open_forget_gate_carries_the_gradient_of_the_eeg_further() -> None:
-    """At torch's start half of the cell is forgotten at each step: an LSTM is then no better than a tanh net of gain 1."""
+    """As torch starts it, a cell forgets half at each step: the LSTM reaches less far than a tanh net of gain 1."""
     reaches = []
     for cell, forget_bias in (("rnn-tanh", None), ("lstm", None), ("lstm", 1.0), ("lstm", 6.0)):
         options = GradflowOptions(cells=[cell], gains=[1.0], train_steps=0, forget_bias=forget_bias)

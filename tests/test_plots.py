@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import json
@@ -30,15 +31,14 @@ from rnn_numpy.lab.plots import COLOURS, STYLES, common_limits, spread
 from rnn_numpy.tasks import ForecastTask, Series
 
 LENGTH = 100
+CELLS = ("rnn-tanh", "rnn-relu", "lstm", "gru")
 
 
 def decay(rate: float, length: int = LENGTH) -> GradientFlow:
     return GradientFlow(np.exp(rate * np.arange(length + 1.0))[:, None], 1.0)
 
 
-def result(
-    gains: list[float], cells: tuple[str, ...] = ("rnn-tanh", "rnn-relu"), trained: bool = True
-) -> GradflowResult:
+def result(gains: list[float], cells: tuple[str, ...] = CELLS, trained: bool = True) -> GradflowResult:
     """Made-up flows that lie close to each other at the end, the hard case for labels."""
     series = Series("wave", np.sin(np.arange(300.0))[:, None], ("a",), "a sine")
     networks = [
@@ -60,7 +60,7 @@ def test_one_line_per_network_on_a_log_axis() -> None:
     assert plot_gradient_flow(ax, flows, ["rnn-tanh"] * 3, [0.5, 1.0, 1.5]) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
     assert ax.get_xlabel() == "lag: steps back in time from the loss"
-    assert ax.get_ylabel() == "norm of the gradient  dL/dh  (typical window)"
+    assert ax.get_ylabel() == "norm of the state's gradient"
     curves = [line for line in ax.lines if len(line.get_xdata()) == LENGTH + 1]
     assert len(curves) == 3
     for curve, flow in zip(curves, flows, strict=True):
@@ -79,21 +79,37 @@ def test_colour_tells_the_cell_and_style_the_gain() -> None:
     assert [curve.get_color() for curve in curves] == [COLOURS[0]] * 2 + [COLOURS[1]] * 2
     assert [curve.get_marker() for curve in curves] == ["s", "o", "s", "o"]  # the smaller gain has the first style
     assert len({str(style) for style, _ in STYLES}) == len({marker for _, marker in STYLES}) == len(STYLES)
+    assert [text.get_text() for text in ax.texts] == [f"{cell} {gain:g}" for cell, gain in pairs]
+
+
+def test_a_cell_has_its_colour_whatever_it_is_drawn_with() -> None:
+    found = {}
+    for cells in (CELLS, CELLS[::-1], ("gru",), ("lstm",)):
+        ax = Figure().subplots()
+        plot_gradient_flow(ax, [decay(-0.1)] * len(cells), cells, [1.0] * len(cells))
+        curves = [line for line in ax.lines if len(line.get_xdata()) == LENGTH + 1]
+        for cell, curve in zip(cells, curves, strict=True):
+            assert found.setdefault(cell, curve.get_color()) == curve.get_color()
+    assert len(set(found.values())) == 4 and set(found.values()) <= set(COLOURS)
+    ax = Figure().subplots()
+    plot_gradient_flow(ax, [decay(-0.1)], ["of my own"], [1.0])  # any name will do
+    assert ax.lines[0].get_color() not in found.values()
 
 
 @pytest.mark.parametrize("trained", [False, True])
-@pytest.mark.parametrize("gains", [[1.0], [0.5, 1.0, 1.5], [0.25, 0.5, 0.8, 1.0, 1.25, 1.5]], ids=["2", "6", "12"])
-def test_labels_neither_overlap_nor_leave_the_figure(gains: list[float], trained: bool) -> None:
-    figure = gradient_flow_figure(result(gains, trained=trained))
-    assert len(figure.axes) == 1 + trained
+@pytest.mark.parametrize("cells", [("lstm",), ("rnn-relu", "gru"), CELLS], ids=["1", "2", "4"])
+@pytest.mark.parametrize(
+    "gains", [[1.0], [0.5, 1.0, 1.5], [0.25, 0.5, 0.8, 1.0, 1.25, 1.5], [1.0, 1.00000001]], ids=["1", "3", "6", "long"]
+)
+def test_labels_neither_overlap_nor_leave_the_figure(gains: list[float], cells: tuple[str, ...], trained: bool) -> None:
+    figure = gradient_flow_figure(result(gains, cells, trained))
+    assert len(figure.axes) == len(cells) * (1 + trained)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
     for ax in figure.axes:
-        labels = [text for text in ax.texts if text.get_text().startswith("rnn-")]
-        assert {text.get_text() for text in labels} == {
-            f"{cell} {gain:g}" for cell in ("rnn-tanh", "rnn-relu") for gain in gains
-        }
+        labels = [text for text in ax.texts if text.get_text().startswith("gain ")]
+        assert {text.get_text() for text in labels} == {f"gain {gain:.9g}" for gain in gains}
         boxes = [text.get_window_extent(renderer) for text in labels]
         assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
         others = [other.get_tightbbox(renderer) for other in figure.axes if other is not ax]
@@ -112,16 +128,42 @@ def test_leaders_of_labels_stay_outside_of_the_axes() -> None:
     plot_gradient_flow(ax, [GradientFlow(norms, 1.0), decay(0.0, 4)], ["rnn-relu"] * 2, [1.0, 1.00000001])
     leaders = [line for line in ax.lines if line.get_transform() is ax.transAxes]
     assert [list(line.get_xdata()) for line in leaders] == [[1.0, 1.04]] * 2
-    assert [text.get_text() for text in ax.texts] == ["rnn-relu 1 → 0", "rnn-relu 1.00000001"]
+    assert [text.get_text() for text in ax.texts] == ["gain 1 → 0", "gain 1.00000001"]
 
 
 def test_panels_share_their_limits_and_say_what_they_are() -> None:
     figure = gradient_flow_figure(result([0.5, 1.0]))
-    before, after = figure.axes
-    assert before.get_ylim() == after.get_ylim() and before.get_xlim() == after.get_xlim()
-    assert [ax.get_title() for ax in figure.axes] == ["Before training", "After 100 training steps"]
-    note = figure.texts[-1].get_text()
-    assert note == "wave: a sine.   Labels: cell, and gain (spectral radius of W_hh at the start)."
+    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in figure.axes}) == 1
+    assert [ax.get_title() for ax in figure.axes] == [
+        f"{cell}, {when}" for when in ("before training", "after 100 training steps") for cell in CELLS
+    ]
+    # Axes are named once: times below the lower row, norms left of each.
+    assert [bool(ax.get_xlabel()) for ax in figure.axes] == [False] * 4 + [True] * 4
+    assert [bool(ax.get_ylabel()) for ax in figure.axes] == [True, False, False, False] * 2
+    assert figure.texts[-1].get_text() == (
+        "wave: a sine.\nGeometric mean of the windows' norms of dL/dh (of lstm: dL/dh and dL/dc together), L the error at "
+        "the last step. Gain: spectral radius of W_hh at the start (of lstm and gru: of each gate's block)."
+    )
+
+
+def test_each_panel_shows_the_networks_of_its_cell() -> None:
+    run = result([0.5, 1.0], ("rnn-tanh", "lstm"))
+    for ax, cell, when in zip(
+        gradient_flow_figure(run).axes, ["rnn-tanh", "lstm"] * 2, ["before"] * 2 + ["after"] * 2, strict=True
+    ):
+        curves = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) == LENGTH + 1]
+        expected = [getattr(network, when).typical for network in run.networks if network.cell == cell]
+        np.testing.assert_array_equal(curves, expected)
+
+
+def test_notes_name_what_is_there() -> None:
+    plain = " ".join(gradient_flow_figure(result([1.0], ("rnn-tanh",))).texts[-1].get_text().split())
+    assert plain.endswith("of dL/dh, L the error at the last step. Gain: spectral radius of W_hh at the start.")
+    run = result([1.0], ("lstm",))
+    dead = NetworkResult("lstm", 1.0, GradientFlow(np.array([[1.0], [0.0]]), 1.0), 1.0)
+    opened = GradflowResult(run.task, dataclasses.replace(run.options, forget_bias=1.0), 1.0, [dead])
+    note = " ".join(gradient_flow_figure(opened).texts[-1].get_text().split())
+    assert note.endswith("block). Forget bias of lstm: 1. A cross: exactly 0, or infinite, from there on.")
 
 
 def test_a_gradient_that_is_zero_ends_its_line_in_a_cross() -> None:
@@ -132,14 +174,14 @@ def test_a_gradient_that_is_zero_ends_its_line_in_a_cross() -> None:
     np.testing.assert_allclose(curve.get_ydata(), norms[:3, 0], rtol=1e-14)
     assert (cross.get_marker(), list(cross.get_xdata())) == ("X", [2])
     assert cross.get_ydata()[0] == curve.get_ydata()[-1]
-    assert [text.get_text() for text in ax.texts] == ["rnn-relu 0.5 → 0", "rnn-relu 1"]
+    assert [text.get_text() for text in ax.texts] == ["gain 0.5 → 0", "gain 1"]
 
 
 def test_nothing_but_zeros_or_infinities_still_makes_a_figure() -> None:
     dead, burst = GradientFlow(np.zeros((5, 1)), 1.0), GradientFlow(np.full((5, 1), np.inf), 1.0)
     ax = Figure().subplots()
     plot_gradient_flow(ax, [dead, burst], ["rnn-relu"] * 2, [0.5, 1.0])
-    assert [text.get_text() for text in ax.texts] == ["rnn-relu 0.5 → 0", "rnn-relu 1 → ∞"]
+    assert [text.get_text() for text in ax.texts] == ["gain 0.5 → 0", "gain 1 → ∞"]
     FigureCanvasAgg(ax.get_figure()).draw()
 
 

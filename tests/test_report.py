@@ -31,13 +31,14 @@ def series(n: int = 300) -> Series:
 
 def report_of(*networks: NetworkResult, length: int = 100, baseline: float = 0.5, **options: Any) -> str:
     task = ForecastTask.of(series(), length)
+    options.setdefault("gains", sorted({network.gain for network in networks}))
     return gradflow_report(GradflowResult(task, GradflowOptions(length=length, **options), baseline, list(networks)))
 
 
-def decay(rate: float, length: int = 100, windows: int = 3) -> GradientFlow:
+def decay(rate: float, length: int = 100, windows: int = 3, **gates: float) -> GradientFlow:
     # Slopes that differ by +-1 % between windows.
     rates = rate * (1 + 0.01 * np.linspace(-1, 1, windows))
-    return GradientFlow(np.exp(rates * np.arange(length + 1.0)[:, None]), float(windows))
+    return GradientFlow(np.exp(rates * np.arange(length + 1.0)[:, None]), float(windows), gates)
 
 
 def rows(report: str, title: str) -> list[str]:
@@ -52,7 +53,8 @@ def test_one_row_per_network_with_all_that_is_asked_for() -> None:
     result = run_gradflow(ForecastTask.of(series(700), 200), options)
     report = gradflow_report(result)
     before, after = rows(report, "Before training"), rows(report, "After 3 training steps")
-    assert len(before) == len(after) == len(rows(report, "Training")) == 6
+    assert len(before) == len(after) == len(rows(report, "Training")) == 12
+    assert max(map(len, report.splitlines())) <= 100
     for row, network in zip(before, result.networks, strict=True):
         flow = network.before
         fields = row.split()
@@ -63,6 +65,100 @@ def test_one_row_per_network_with_all_that_is_asked_for() -> None:
         assert fields[8:10] == [f"{flow.slope:.3f}", f"±{flow.standard_error:.3f}"]
         assert fields[-2:] == [flow.verdict, plain(network.loss_before)]
     assert f"(loss of repeating the last value: {plain(result.baseline)})" in report
+    # Side by side: a row for each gain, a column for each cell.
+    table = report[report.index("Reach: ") :].splitlines()
+    assert table[0] == "Reach: steps back until a hundredth of the gradient is left, before to after training"
+    assert table[1].split() == ["gain", "rnn-tanh", "rnn-relu", "lstm", "gru"]
+    for line, gain in zip(rows(report, "Reach: "), (0.5, 1.0, 1.5), strict=True):
+        reaches = [
+            ">200" if flow.hundredth_at is None else str(flow.hundredth_at)
+            for network in result.networks
+            if network.gain == gain
+            for flow in (network.before, network.after)
+            if flow is not None
+        ]
+        assert line.replace(" to ", " ").split() == [f"{gain:g}", *reaches]
+
+
+def test_cells_are_compared_in_words() -> None:
+    report = report_of(
+        NetworkResult("rnn-tanh", 0.5, decay(-1.0), 1.0),
+        NetworkResult("rnn-tanh", 1.5, decay(-0.04), 1.0),
+        NetworkResult("lstm", 0.5, decay(-0.4, f=0.5), 1.0),
+        NetworkResult("lstm", 1.5, decay(-0.1, f=0.5), 1.0),
+        NetworkResult("gru", 0.5, decay(-0.2, z=0.4), 1.0),
+        NetworkResult("gru", 1.5, decay(-0.0401, z=0.6), 1.0),
+    )
+    assert [line.split() for line in rows(report, "Reach: ")] == [
+        ["0.5", "5", "12", "24"],
+        ["1.5", ">100", "47", ">100"],
+    ]
+    flat = " ".join(report.split())
+    assert (
+        "Before training, the gradient vanishes in rnn-tanh 0.5 and 1.5 (halves every 0.693 and 17.3 steps), lstm 0.5 "
+        "and 1.5 (halves every 1.73 and 6.93 steps) and gru 0.5 and 1.5 (halves every 3.47 and 17.3 steps): inputs far"
+    ) in flat
+    assert (
+        "Before training, the gradient reaches furthest back in rnn-tanh 1.5 and gru 1.5, where more than a hundredth of "
+        "it is left at lag 100, and least far in rnn-tanh 0.5, where a hundredth of it is left after 5 steps."
+    ) in flat
+    assert "After training, the gradient reaches" not in flat
+    assert (
+        "Before training, the gain matters most to rnn-tanh and least to gru: from gain 0.5 to gain 1.5 the decay per "
+        "step changes from -1.000 to -0.040 in rnn-tanh, -0.400 to -0.100 in lstm and -0.200 to -0.040 in gru."
+    ) in flat
+    assert (
+        "The forget gate f of lstm is 0.50 on average; the update gate z of gru is 0.40 to 0.60 on average. That is the "
+        "share of its gradient that a step hands back without passing W_hh. The forget bias starts near 0; at 1, f would "
+        "start near 0.73."
+    ) in flat
+    assert "Norm: of dL/dh, and of dL/d(h, c) for lstm, in the layer, L the squared error" in flat
+    assert "Gain: spectral radius of W_hh at the start; for lstm and gru, of each gate's block of it." in flat
+
+
+def test_cells_that_reach_equally_far() -> None:
+    record = TrainingRecord([1.0], [0.5], 0)
+    report = report_of(
+        NetworkResult("rnn-tanh", 1.0, decay(-1.0), 1.0, decay(0.0), 1.0, record),
+        NetworkResult("gru", 1.0, decay(-1.0, z=0.5), 1.0, decay(0.0, z=0.75), 1.0, record),
+    )
+    assert [line.split() for line in rows(report, "Reach: ")] == [["1", "5", "to", ">100", "5", "to", ">100"]]
+    flat = " ".join(report.split())
+    assert "Before training, the gradient reaches equally far back in all networks: a hundredth of it is left " in flat
+    assert "After training, the gradient reaches equally far back in all networks: more than a hundredth of it " in flat
+    assert "The update gate z of gru is 0.50 on average before training and 0.75 after. That is" in flat
+    assert "forget" not in flat and "the gain matters" not in flat
+
+
+def test_one_cell_is_not_compared() -> None:
+    report = report_of(
+        NetworkResult("lstm", 0.5, decay(-1.0, f=0.7), 1.0),
+        NetworkResult("lstm", 1.0, decay(-0.5, f=0.75), 1.0),
+        cells=["lstm"],
+        forget_bias=1.0,
+    )
+    flat = " ".join(report.split())
+    assert "Reach: " not in flat and "furthest" not in flat and "the gain matters" not in flat
+    assert "The forget gate f of lstm is 0.70 to 0.75 on average. That is" in flat
+    assert "The forget bias starts at 1." in flat
+    assert "Norm: of dL/d(h, c) in the layer, L" in flat
+
+
+def test_a_diverged_network_reaches_nowhere() -> None:
+    record = TrainingRecord([1.0], [0.5], 0)
+    lost = GradientFlow(np.full((101, 4), np.nan), 4.0, {"f": math.nan})
+    report = report_of(
+        NetworkResult("lstm", 1.0, decay(-1.0, f=0.5), 1.0, lost, math.nan, record),
+        NetworkResult("rnn-tanh", 1.0, decay(-1.0), 1.0, decay(-0.1), 1.0, record),
+        NetworkResult("rnn-tanh", 2.0, decay(-1.0), 1.0, decay(-0.1), 1.0, record),
+    )
+    assert [line.split() for line in rows(report, "Reach: ")] == [
+        ["1", "5", "to", "-", "5", "to", "47"],
+        ["2", "-", "5", "to", "47"],
+    ]
+    flat = " ".join(report.split())
+    assert "After training, the gradient reaches" not in flat  # one cell is left
+    assert "The forget gate f of lstm is 0.50 on average before training. That is" in flat
 
 
 def test_half_life_and_doubling_time() -> None:
@@ -175,13 +271,14 @@ def test_no_standard_error_is_told() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["rnn-tanh", "rnn-relu"]),
+            st.sampled_from(["rnn-tanh", "rnn-relu", "lstm", "gru"]),
             st.floats(1e-6, 1e9),
             st.floats(-300, 300),
             st.floats(0, 1e300),
         ),
         min_size=1,
-        max_size=4,
+        max_size=6,
+        unique_by=lambda network: network[:2],
     ),
     st.sampled_from([1, 3, 50, 100, 148]),
 )
@@ -189,7 +286,7 @@ def test_never_wider_than_100_columns(networks: list[tuple[str, float, float, fl
     made = []
     for cell, gain, rate, loss in networks:
         with np.errstate(over="ignore", under="ignore"):
-            flow = decay(rate, length)
+            flow = decay(rate, length, f=0.5, z=0.25)
         record = TrainingRecord([loss, loss], [loss, loss], 2)
         made.append(NetworkResult(cell, gain, flow, loss, flow, loss, record))
     report = report_of(*made, length=length)

@@ -457,7 +457,7 @@ def reset_difference(
     >>> x = np.random.default_rng(1).normal(size=(20, 1, 2))
     >>> difference = reset_difference(gru, x)
     >>> f"{difference.relative:.1%} at step {difference.t}"
-    '...'
+    '25.0% at step 7'
     """
     if not isinstance(gru, GRU):
         raise DTypeError(f"reset_difference: gru must be a GRU; got {type(gru).__name__}")

@@ -31,6 +31,9 @@ For t = T-1 ... 0, beginning with dh_{T-1} = doutput_{T-1} + dh_n and dc_{T-1} =
     (B0)  dx_t     = W_ih^T da_t
     (BW)  dW_hh    = sum_t da_t h_{t-1}^T    dW_ih = sum_t da_t x_t^T    db_ih = db_hh = sum_t da_t
 
+dc_t in a trace is the total gradient at c_t, as dh_t is at h_t: complete when step t has run. Until then its row holds
+what step t+1 handed back, dc_{t+1} * f_{t+1}.
+
 The state's Jacobian has four blocks: dc_t/dc_{t-1} = diag f, dh_t/dc_{t-1} = diag(o (1 - tanh^2 c) f), and those with
 respect to h_{t-1}, the same factors times rows of W_hh.
 
@@ -376,10 +379,13 @@ class LSTM(Recurrent):
     >>> back = lstm.backward(trace, np.ones((4, 1, 3)))
     >>> back.dx.shape, back.dc_0.shape
     ((4, 1, 2), (1, 1, 3))
-    >>> step = trace[3]
+    >>> step = trace[2]
     >>> step.f.shape
     (1, 3)
-    >>> bool(np.allclose(step.dc_prev, step.dc * step.f))
+    >>> bool(np.allclose(step.df, step.dc * step.c_prev))
+    True
+    >>> dm_dc = step.o * (1 - step.tanh_c**2)
+    >>> bool(np.allclose(step.dc, trace[3].dc * trace[3].f + step.dh * dm_dc))  # from c_3, and through h_2
     True
 
     The whole layer is this loop:
