@@ -141,8 +141,8 @@ def test_panels_share_their_limits_and_say_what_they_are() -> None:
     assert [bool(ax.get_xlabel()) for ax in figure.axes] == [False] * 4 + [True] * 4
     assert [bool(ax.get_ylabel()) for ax in figure.axes] == [True, False, False, False] * 2
     assert figure.texts[-1].get_text() == (
-        "wave: a sine.\nGeometric mean of the windows' norms of dL/dh (of lstm: dL/dh and dL/dc together), L the error at "
-        "the last step. Gain: spectral radius of W_hh at the start (of lstm and gru: of each gate's block)."
+        "wave: a sine.\nGeometric mean of the windows' norms of dL/dh (of lstm: dL/dh and dL/dc together), L the error "
+        "at the last step. Gain: spectral radius of W_hh at the start (of lstm and gru: of each gate's block)."
     )
 
 

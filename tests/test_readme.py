@@ -3,6 +3,7 @@
 import ast
 import configparser
 import doctest
+import json
 import os
 import re
 import shlex
@@ -10,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rnn_numpy import cli
+from rnn_numpy import LSTM, cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,13 +48,39 @@ def test_quick_start_has_about_twenty_lines():
     assert len([line for line in quick_start.splitlines() if line.startswith((">>>", "..."))]) <= 20
 
 
-def test_table_of_the_main_job(tmp_path, capsys):
-    shown = [text for _, text in blocks("text") if text.startswith("Before training")]
-    assert len(shown) == 1
+def test_tables_of_the_main_job(tmp_path, capsys):
+    shown = [text for _, text in blocks("text")]
+    assert [text.split()[0] for text in shown] == ["Before", "Reach:"]
     figure = tmp_path / "gradflow.png"
     assert cli.main(["gradflow", "--train-steps", "0", "--out", str(figure)]) == 0
-    assert shown[0] in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for text in shown:
+        assert text in printed
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_it_says_about_gates(tmp_path):
+    said = re.search(
+        r"`--forget-bias (\d)` opens it to about ([\d.]+), and at gain 1 the LSTM's reach goes from (\d+) to (\d+) steps",
+        " ".join(README.split()),
+    )
+    assert said
+    bias, gate, *reaches = said.groups()
+    found = []
+    for options in ([], ["--forget-bias", bias]):
+        numbers, figure = tmp_path / "n.json", tmp_path / "f.png"
+        quick = ["--cells", "lstm", "--gain", "1", "--train-steps", "0", "--json", str(numbers), "--out", str(figure)]
+        assert cli.main(["gradflow", *quick, *options]) == 0
+        found.append(json.loads(numbers.read_text())["networks"][0]["before"])
+    assert [str(flow["lag_of_a_hundredth"]) for flow in found] == reaches
+    assert f"{found[1]['mean_gates']['f']:.1f}" == gate
+    assert f"{found[0]['mean_gates']['f']:.1f}" == "0.5"
+
+
+def test_what_it_says_about_the_gain_of_torchs_draw():
+    said = re.search(r"torch's own draw is a gain of about ([\d.]+)\.", README)
+    blocks_of_gates = LSTM(1, 64, rng=0).params["weight_hh_l0"].reshape(4, 64, 64)
+    assert f"{abs(np.linalg.eigvals(blocks_of_gates)).max(axis=1).mean():.1f}" == said.group(1)
 
 
 def test_debugger_session(tmp_path):
@@ -113,7 +141,14 @@ def test_the_commands_name_what_setup_cfg_defines():
     config = configparser.ConfigParser(interpolation=None)
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     asked = {extra for command in setup_commands() for extra in re.findall(r"\.\[(\w+)\]", command)}
-    assert asked == set(config["options.extras_require"]) == {"lab", "test"}
+    extras = {extra: lines.split() for extra, lines in config["options.extras_require"].items()}
+    assert asked == {"lab", "test"} <= set(extras)
+    # The others bring one library each, and the tests need them all.
+    library = re.compile(r"[\w-]+")
+    needed = {library.match(line).group() for line in extras["test"]}
+    for extra in set(extras) - asked:
+        assert [library.match(line).group() for line in extras[extra]] == [extra]
+        assert extra in needed
     assert "rnn-numpy = rnn_numpy.__main__:main" in config["options.entry_points"]["console_scripts"].splitlines()
     # The engine's only dependency; and torch in the one version that the golden files come from.
     assert [line.split(">")[0] for line in config["options"]["install_requires"].split()] == ["numpy"]

@@ -99,8 +99,8 @@ def test_cells_are_compared_in_words() -> None:
         "and 1.5 (halves every 1.73 and 6.93 steps) and gru 0.5 and 1.5 (halves every 3.47 and 17.3 steps): inputs far"
     ) in flat
     assert (
-        "Before training, the gradient reaches furthest back in rnn-tanh 1.5 and gru 1.5, where more than a hundredth of "
-        "it is left at lag 100, and least far in rnn-tanh 0.5, where a hundredth of it is left after 5 steps."
+        "Before training, the gradient reaches furthest back in rnn-tanh 1.5 and gru 1.5, where more than a hundredth "
+        "of it is left at lag 100, and least far in rnn-tanh 0.5, where a hundredth of it is left after 5 steps."
     ) in flat
     assert "After training, the gradient reaches" not in flat
     assert (
@@ -108,9 +108,9 @@ def test_cells_are_compared_in_words() -> None:
         "step changes from -1.000 to -0.040 in rnn-tanh, -0.400 to -0.100 in lstm and -0.200 to -0.040 in gru."
     ) in flat
     assert (
-        "The forget gate f of lstm is 0.50 on average; the update gate z of gru is 0.40 to 0.60 on average. That is the "
-        "share of its gradient that a step hands back without passing W_hh. The forget bias starts near 0; at 1, f would "
-        "start near 0.73."
+        "The forget gate f of lstm is 0.50 on average; the update gate z of gru is 0.40 to 0.60 on average. This share "
+        "of the gradient is handed back at each step without passing W_hh. The forget bias starts near 0; at 1, f "
+        "would start near 0.73."
     ) in flat
     assert "Norm: of dL/dh, and of dL/d(h, c) for lstm, in the layer, L the squared error" in flat
     assert "Gain: spectral radius of W_hh at the start; for lstm and gru, of each gate's block of it." in flat
@@ -126,7 +126,7 @@ def test_cells_that_reach_equally_far() -> None:
     flat = " ".join(report.split())
     assert "Before training, the gradient reaches equally far back in all networks: a hundredth of it is left " in flat
     assert "After training, the gradient reaches equally far back in all networks: more than a hundredth of it " in flat
-    assert "The update gate z of gru is 0.50 on average before training and 0.75 after. That is" in flat
+    assert "The update gate z of gru is 0.50 on average before training and 0.75 after. This share" in flat
     assert "forget" not in flat and "the gain matters" not in flat
 
 
@@ -139,7 +139,7 @@ def test_one_cell_is_not_compared() -> None:
     )
     flat = " ".join(report.split())
     assert "Reach: " not in flat and "furthest" not in flat and "the gain matters" not in flat
-    assert "The forget gate f of lstm is 0.70 to 0.75 on average. That is" in flat
+    assert "The forget gate f of lstm is 0.70 to 0.75 on average. This share" in flat
     assert "The forget bias starts at 1." in flat
     assert "Norm: of dL/d(h, c) in the layer, L" in flat
 
@@ -158,7 +158,7 @@ def test_a_diverged_network_reaches_nowhere() -> None:
     ]
     flat = " ".join(report.split())
     assert "After training, the gradient reaches" not in flat  # one cell is left
-    assert "The forget gate f of lstm is 0.50 on average before training. That is" in flat
+    assert "The forget gate f of lstm is 0.50 on average before training. This share" in flat
 
 
 def test_half_life_and_doubling_time() -> None:
@@ -230,7 +230,7 @@ def test_counts_and_gains_are_told_apart() -> None:
     assert [row.split()[1] for row in rows(report, "Before training")] == ["1", "1.00001"]
     assert [row.split()[1] for row in rows(report, "Training")] == ["1", "1.00001"]
     flat = " ".join(report.split())
-    assert "is steady in rnn-tanh 1 and rnn-tanh 1.00001" in flat
+    assert "is steady in rnn-tanh 1 and 1.00001: from" in flat
     assert "After 1 training step (loss of repeating the last value: 0.500)" in report.splitlines()  # in one line
     assert "1 training steps" not in report
     assert "in units of each channel's variance in the training part" in flat

@@ -118,30 +118,35 @@ class LayerTrace:
         self.masks: Any = None
         self.latest = GradientPass(Arrays())
         self._unsort = unsort
-        self.describe((), (), {})
+        self.describe((), (), {}, None)
 
     def describe(
-        self, forward: tuple[str, ...], gradients: tuple[str, ...], derived: Mapping[str, Callable[..., Array]]
+        self,
+        forward: tuple[str, ...],
+        gradients: tuple[str, ...],
+        derived: Mapping[str, Callable[..., Array]],
+        alive: Array | None,
     ) -> None:
-        """Set the names of the step arrays that a user sees, and the functions behind those computed when asked for."""
+        """Set the names of the step arrays that a user sees, the functions behind those computed when asked for, and
+        which steps exist, (T, N); None for all.
+        """
         self._forward_names = forward
         self._gradient_names = gradients
         self._derived = derived
+        self._alive = alive
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the arrays recorded so far, and of those that follow from them."""
         return self.names_of(self.latest)
 
-    def names_of(self, gradients: GradientPass, derived: bool = True) -> tuple[str, ...]:
+    def names_of(self, gradients: GradientPass) -> tuple[str, ...]:
         """Return the names of the arrays that there are with a backward pass, or without one that has not begun."""
-        names = ["x", *self._forward_names, *self.states]
-        recorded = bool(gradients.arrays)
-        if recorded:
-            names += [*(f"d{state}" for state in self.states), *self._gradient_names]
-        for name, function in self._derived.items() if derived else ():
-            if recorded or not any(argument[:1] == "d" for argument in inspect.signature(function).parameters):
-                names.append(name)
+        found = [name for name in self._derived if name[:1] != "d"]
+        names = ["x", *_masked(self.arrays), *found, *self._forward_names, *self.states]
+        if gradients.arrays:
+            names += [*(f"d{state}" for state in self.states), *_masked(gradients.arrays), *self._gradient_names]
+            names += [name for name in self._derived if name[:1] == "d"]
         return tuple(names)
 
     def is_state(self, name: str) -> bool:
@@ -156,7 +161,8 @@ class LayerTrace:
         """Return the array `name` as the engine holds it: rows sorted by length, longest first."""
         chosen = gradients or self.latest
         if name in self._derived:  # also where the engine has an array of this name, with blocks in its own order
-            return self.derive(name, lambda argument: self._aligned(argument, chosen))
+            computed = self.derive(name, lambda argument: self._aligned(argument, chosen))
+            return computed if self._alive is None else np.where(self._alive[:, :, None], computed, 0)
         array = self.arrays.find(name)
         if array is None:
             array = chosen.arrays.find(name)
@@ -178,12 +184,28 @@ class LayerTrace:
     def _aligned(self, name: str, gradients: GradientPass) -> Array:
         """Return the array whose row t belongs to step t, (T, N, ·), for a name as a Step has it."""
         before, after = (1, 0) if self.reverse else (0, 1)
-        if name.endswith("_in") and self.arrays.find(name) is None:
-            name = name[:-3] + "_prev"
-        if name.endswith("_prev") and self.is_state(name[:-5]):
+        name = self.resolved(name, gradients)
+        if name.endswith("_prev"):
             return self.stored(name[:-5], gradients)[before : before + len(self)]
         array = self.stored(name, gradients)
         return array[after : after + len(self)] if self.is_state(name) else array
+
+    def resolved(self, name: str, gradients: GradientPass) -> str:
+        """Return the name of the array that a formula means by `name`: h_in is h_prev but for recurrent dropout; h, dh
+        are what the cell itself computes and gets, with zoneout h_new, dh_new.
+        """
+        present = self.arrays.find(name) is not None or gradients.arrays.find(name) is not None
+        if name.endswith("_in") and not present:
+            return name[:-3] + "_prev"
+        fresh = name + "_new"
+        return fresh if fresh in self.arrays or fresh in gradients.arrays else name
+
+    def exists(self, index: int) -> Array | None:
+        """Return which sequences have step `index`, (N, 1), in the caller's order; None for all."""
+        if self._alive is None:
+            return None
+        alive: Array = self._alive[index] if self._unsort is None else self._alive[index][self._unsort]
+        return alive[:, None]
 
     def row(self, name: str, index: int, gradients: GradientPass) -> Array:
         """Return row `index` of the array `name`, (N, ·), in the caller's order."""
@@ -301,12 +323,12 @@ class Step:
                 f"step {self.t} has no {name} yet: the backward pass stands at t = {gradients.reached}"
             )
         before, after = (1, 0) if trace.reverse else (0, 1)
-        if name.endswith("_in") and trace.arrays.find(name) is None and gradients.arrays.find(name) is None:
-            name = name[:-3] + "_prev"
         if name.endswith("_prev") and trace.is_state(name[:-5]):
             return trace.row(name[:-5], self.t + before, gradients)
         if trace.is_derived(name):
-            return trace.derive(name, self.__getattr__)
+            array = trace.derive(name, lambda argument: self.__getattr__(trace.resolved(argument, gradients)))
+            exists = trace.exists(self.t)
+            return array if exists is None else np.where(exists, array, 0)
         return trace.row(name, self.t + (after if trace.is_state(name) else 0), gradients)
 
     def __dir__(self) -> list[str]:
@@ -372,6 +394,11 @@ class Trace:
 
     def __repr__(self) -> str:
         return "\n".join(["Trace", *map(repr, self.runs.values())])
+
+
+def _masked(arrays: Arrays) -> list[str]:
+    """Return the names of what recurrent dropout and zoneout put between the states and a cell's formulas."""
+    return [name for name in arrays if name.endswith(("_in", "_new"))]
 
 
 def _row(name: str, array: Array) -> str:

@@ -366,12 +366,14 @@ def _gates(result: GradflowResult) -> list[str]:
     for cell, (gate, words) in KEEPING.items():
         networks = [network for network in result.networks if network.cell == cell]
         before = _range([network.before.gates.get(gate) for network in networks])
-        after = _range([network.after.gates.get(gate) for network in networks if network.after is not None])
+        trained = [network.after for network in networks if network.after is not None]
+        after = _range([flow.gates.get(gate) for flow in trained])
         if before:
-            clauses.append(f"{words} is {before} on average" + (f" before training and {after} after" if after else ""))
+            when = " before training" if trained else ""
+            clauses.append(f"{words} is {before} on average{when}" + (f" and {after} after" if after else ""))
     if not clauses:
         return []
-    text = "; ".join(clauses) + ". That is the share of its gradient that a step hands back without passing W_hh."
+    text = "; ".join(clauses) + ". This share of the gradient is handed back at each step without passing W_hh."
     forget_bias = result.options.forget_bias
     if any(network.cell == "lstm" for network in result.networks):
         text += (

@@ -151,14 +151,19 @@ class Cell:
         return len(self.gate_names)
 
     @functools.cached_property
+    def _shown_slabs(self) -> tuple[str, ...]:
+        gates = [gate for gate in self.gate_names if gate in self.slabs]
+        return (*gates, *(slab for slab in self.slabs if slab not in gates))
+
+    @functools.cached_property
     def forward_names(self) -> tuple[str, ...]:
         """Names of the step arrays that forward writes, as a user sees them."""
-        return (*self.slabs, *self.records)
+        return (*self._shown_slabs, *self.records)
 
     @functools.cached_property
     def gradient_names(self) -> tuple[str, ...]:
         """Names of the step arrays that backward writes, as a user sees them."""
-        blocks = ("da",) if len(self.slabs) == 1 else tuple(f"da_{slab}" for slab in self.slabs)
+        blocks = ("da",) if len(self.slabs) == 1 else tuple(f"da_{slab}" for slab in self._shown_slabs)
         return (*blocks, *self.gradient_records)
 
     @functools.cache  # noqa: B019  (cells live as long as their module)

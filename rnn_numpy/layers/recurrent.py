@@ -471,7 +471,7 @@ class Recurrent:
             is_ring = not record and plan.counts is None and block_size < plan.T
             arrays["a"] = plan.new(block_size if is_ring else plan.T, width, self.dtype, cell.columns)
         run = LayerTrace(direction.name, direction.layer, direction.reverse, cell.states, plan.unsort)
-        run.describe(cell.forward_names, cell.gradient_names, cell.derived)
+        run.describe(cell.forward_names, cell.gradient_names, cell.derived, plan.alive)
         run.arrays = arrays
         run.masks = chosen
         bias = cell.bias(weights["bias_ih"], weights["bias_hh"]) if self.bias else np.zeros(width, self.dtype)
