@@ -778,7 +778,7 @@ def check_recurrent_dropout(case: Case) -> None:
         _require(mask.shape == shape, f"trace.recurrent_masks[{name!r}]: must have shape (N, ·) = {shape}")
         _require(bool(np.all((mask == 0) | (mask == kept))), f"trace.recurrent_masks[{name!r}]: 0 or 1/(1-p) = {kept}")
     drawn = [np.concatenate(list(run[2].recurrent_masks.values())) for run in runs]
-    _require(not np.array_equal(*drawn), "recurrent dropout: two passes must draw two masks")
+    _require(not np.array_equal(drawn[0], drawn[1]), "recurrent dropout: two passes must draw two masks")
     _assert_replayed(layer, problem, runs[0])
     untrained = layer.forward(*_arguments(layer, problem), training=False)[2]
     _require(not untrained.recurrent_masks, "trace.recurrent_masks: must be empty without training")
@@ -821,7 +821,7 @@ def check_zoneout(case: Case) -> None:
         for mask in masks[name]:
             _require(bool(np.all((mask == 0) | (mask == 1))), f"trace.zoneout_masks[{name!r}]: entries must be 0 or 1")
     drawn = [np.concatenate([m.ravel() for masks in run[2].zoneout_masks.values() for m in masks]) for run in runs]
-    _require(not np.array_equal(*drawn), "zoneout: two passes must draw two masks")
+    _require(not np.array_equal(drawn[0], drawn[1]), "zoneout: two passes must draw two masks")
     _assert_replayed(layer, problem, runs[0])
     untrained = layer.forward(*_arguments(layer, problem), training=False)[2]
     _require(not untrained.zoneout_masks, "trace.zoneout_masks: must be empty without training")

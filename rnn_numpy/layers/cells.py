@@ -25,9 +25,10 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import LayerTrace, Trace
 from rnn_numpy.errors import DTypeError, ShapeError
+from rnn_numpy.layers.base import Direction
 from rnn_numpy.layers.gru import GRU
 from rnn_numpy.layers.lstm import LSTM
-from rnn_numpy.layers.recurrent import Direction, Recurrent
+from rnn_numpy.layers.recurrent import Recurrent
 from rnn_numpy.layers.rnn import RNN
 
 Array = NDArray[Any]
