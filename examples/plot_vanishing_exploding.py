@@ -87,7 +87,7 @@ for gain, tanh_slope in tanh_slopes.items():
 # The state of an LSTM is the pair (h, c), so what flows back is a pair as well: dL/dh at fixed c, and dL/dc at fixed h.
 # These are what a step hands back, `dh_prev` and `dc_prev`, to be read while the backward pass is halted there: the
 # step before will add to dc what reaches it through its own h. Along c the way back is dc_prev = dc * f, with no weight
-# in it. A forget gate f keeps the share f of the cell, and of its gradient; it begins near sigmoid(b), b being its bias.
+# in it. A forget gate f keeps the share f of the cell, and of its gradient; it is near sigmoid(b), b being its bias.
 
 
 def joint_norms_by_lag(lstm: LSTM) -> tuple[np.ndarray, float]:
@@ -115,8 +115,8 @@ for bias in biases:
 
 # %%
 # As torch draws it, an LSTM forgets half of its cell at each step, and its gradient vanishes, as that of a tanh network
-# with a small gain does. A forget bias of 1 slows this, and with one of 3 the norm at lag 200 is again what it was at the
-# loss. So gates alone are no cure for vanishing gradients; gates that are open are one. The factor per step is a little
+# with a small gain does. A forget bias of 1 slows this, and with one of 3 the norm at lag 200 is again what it was at
+# the loss. So gates alone are no cure for vanishing gradients; gates that are open are one. The factor per step is
 # above f throughout, since some of the gradient goes round by way of W_hh.
 
 # %%

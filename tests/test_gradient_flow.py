@@ -478,6 +478,14 @@ def test_what_set_recurrent_weights_refuses() -> None:
         set_recurrent_weights(rnn, 1.0, "uniform", None)
 
 
+def test_what_a_forecaster_refuses() -> None:
+    with pytest.raises(OptionError) as caught:
+        Forecaster(1, 2, cell="gru", forget_bias=1.0)
+    assert str(caught.value) == "Forecaster: forget_bias is for cell = 'lstm' alone; got cell = 'gru'"
+    with pytest.raises(OptionError, match="LSTM: forget_bias must be finite; got nan"):
+        Forecaster(1, 2, cell="lstm", forget_bias=math.nan)
+
+
 # Many networks ------------------------------------------------------------------------------------------------------
 
 

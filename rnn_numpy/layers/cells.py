@@ -1,10 +1,10 @@
 """Cells: one step of an RNN, an LSTM or a GRU at a time, for a time loop of one's own.
 
-A cell computes nothing itself. It holds a layer of one direction and runs it for a single step, so that the formulas and
-their derivations are those of `rnn_numpy.layers.rnn`, `lstm` and `gru`; what is added here is the shape of a step, (N, ·)
-in place of (T, N, ·), and torch.nn's names of a cell's parameters, without the layer's suffix "_l0".
+A cell computes nothing itself. It holds a layer of one direction and runs it for a single step, so that the formulas
+and their derivations are those of `rnn_numpy.layers.rnn`, `lstm` and `gru`; what is added here is the shape of a step,
+(N, ·) in place of (T, N, ·), and torch.nn's names of a cell's parameters, without the layer's suffix "_l0".
 
-Back-propagation through time is then a loop that a user writes, newest step first, in the form of any of these cells:
+Back-propagation through time is then a loop that a user writes, newest step first:
 
     dh = doutput[T-1]
     for t = T-1 ... 0:
@@ -14,6 +14,7 @@ Back-propagation through time is then a loop that a user writes, newest step fir
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Mapping
 from typing import Any, Self
@@ -135,8 +136,8 @@ class StepCell:
         DTypeError
             `dtype` is another one, or would drop imaginary parts.
         """
-        twin = type(self).__new__(type(self))
-        StepCell.__init__(twin, self._layer.astype(dtype))
+        twin = copy.copy(self)
+        twin._layer = self._layer.astype(dtype)
         return twin
 
     def __call__(self, x: ArrayLike, h: Any = None) -> Any:
@@ -245,7 +246,7 @@ class StepCell:
         values = (value,) if len(names) == 1 else value
         if not isinstance(values, tuple) or len(values) != len(names):
             got = f"a tuple of {len(values)}" if isinstance(values, tuple) else type(values).__name__
-            raise DTypeError(f"{where}: the state must be a tuple of arrays, ({', '.join(names)}); got {got}")
+            raise DTypeError(f"{where}: {names[0]} must be a tuple of arrays, ({', '.join(names)}); got {got}")
         H = self.hidden_size
         symbols, shape = ("(H,)", (H,)) if batch is None else ("(N, H)", (batch, H))
         arrays = []
