@@ -162,5 +162,5 @@ def test_forecaster_learns_a_wave():
 
 
 def test_forecaster_refuses_an_unknown_cell():
-    with pytest.raises(OptionError, match="Forecaster: cell must be one of rnn-tanh, rnn-relu; got 'lstm'"):
-        Forecaster(1, 2, cell="lstm")
+    with pytest.raises(OptionError, match="Forecaster: cell must be one of rnn-tanh, rnn-relu, lstm, gru; got 'elman'"):
+        Forecaster(1, 2, cell="elman")
