@@ -166,6 +166,8 @@ class LayerTrace:
         array = self.arrays.find(name)
         if array is None:
             array = chosen.arrays.find(name)
+        if name in ("a", "da", "scratch") and name not in self.names_of(chosen):
+            array = None  # the engine's own memory: gates in its order
         if array is None:
             has = ", ".join(self.names)
             raise AttributeError(f"the trace of {self.name} has no array {name!r}; it has {has}. {_HINT}")

@@ -112,7 +112,8 @@ class Cell:
     Raises
     ------
     OptionError
-        Slabs of the input or of the recurrent product are not neighbours in memory.
+        Slabs of the input or of the recurrent product are not neighbours in memory; a formula's argument or an entry of
+        hidden_inputs names nothing.
     """
 
     gate_names: tuple[str, ...]
@@ -137,6 +138,7 @@ class Cell:
     overwritten: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        # The names are all that the driver has to go by: a slip in one must not wait for the first call to show.
         for name in ("slabs", "input_slabs", "hidden_slabs"):
             if not getattr(self, name):
                 object.__setattr__(self, name, self.gate_names)
@@ -144,6 +146,17 @@ class Cell:
             places = sorted(self.slabs.index(slab) for slab in getattr(self, name))
             if places != list(range(places[0], places[0] + len(self.gate_names))):
                 raise OptionError(f"Cell: {name} must be neighbours in slabs = {self.slabs}; got {getattr(self, name)}")
+        for gate in self.hidden_inputs:
+            if gate not in self.gate_names:
+                raise OptionError(f"Cell: hidden_inputs must be of gates, {self.gate_names}; got {gate!r}")
+        for formula in self._formulas:
+            for name in inspect.signature(formula).parameters:
+                if not self._knows(name):
+                    title = getattr(formula, "__name__", repr(formula))
+                    raise OptionError(
+                        f"Cell: {title} has an argument {name!r}, which names no array of this cell; the module "
+                        "rnn_numpy.layers.cell lists what there is"
+                    )
 
     @property
     def gates(self) -> int:
@@ -184,9 +197,27 @@ class Cell:
     @functools.cached_property
     def constant_names(self) -> frozenset[str]:
         """What the formulas call rows of W_hh, `W_hrz` say."""
-        formulas = [self.step_forward, self.step_backward]
-        names = {name for formula in formulas for name in inspect.signature(formula).parameters}
+        names = {name for formula in self._formulas for name in inspect.signature(formula).parameters}
         return frozenset(name for name in names if name.startswith("W_h") and name[3:] in self._hidden_runs)
+
+    @property
+    def _formulas(self) -> list[Formula]:
+        partials = [] if self.step_partials is None else [self.step_partials]
+        return [self.step_forward, *partials, self.step_backward]
+
+    def _knows(self, name: str) -> bool:
+        """Whether the driver can hand in an argument of this name."""
+        symbols = {extra.symbol for extra in self.parameters.values()}
+        if name in ("W_hh", "b", "half", "one", "scratch_t") or name in symbols or name[1:] in symbols:
+            return True
+        if name.startswith("W_h") and name[3:] in self._hidden_runs:
+            return True
+        stem, _, when = name.rpartition("_")
+        state = stem[1:] if stem[:1] == "d" and stem not in self.states else stem
+        if when in ("t", "prev", "in") and state in self.states:
+            return when != "in" or state == self.states[0]
+        known = ("x", "a", "da", *self.records, *self.gradient_records)
+        return when == "t" and (stem in known or self.columns_of(stem, 1) is not None)
 
     @functools.cache  # noqa: B019
     def span(self, kind: str, hidden: int) -> slice:

@@ -369,7 +369,9 @@ class Recurrent(Base):
         bias = cell.bias(weights["bias_ih"], weights["bias_hh"]) if self.bias else np.zeros(width, self.dtype)
         if record:
             run.weights = {self._symbol(name): _copy(array) for name, array in weights.items()}
-            run.weights["b"] = weights["bias_ih"] + weights["bias_hh"] if self.bias else np.zeros(cell.gates * H)
+            run.weights["b"] = (
+                weights["bias_ih"] + weights["bias_hh"] if self.bias else np.zeros(cell.gates * H, self.dtype)
+            )
         constants = self._constants(weights["weight_hh"], weights, bias, plan, backward=False)
         parts = chosen.forward(cell.states[0], (cell.step_forward, argument_names(cell.step_forward)))
         step, steps = self._compiled(parts, timeline, arrays, constants, plan, backward=False)

@@ -379,9 +379,7 @@ def _peephole_a(
     x: Array,
     h_in: Array,
     c_prev: Array,
-    i: Array,
-    f: Array,
-    g: Array,
+    c: Array,
     W_ih: Array,
     W_hh: Array,
     b: Array,
@@ -389,7 +387,6 @@ def _peephole_a(
     p_f: Array,
     p_o: Array,
 ) -> Array:
-    c = f * c_prev + i * g  # the cell's own, before zoneout
     peeps = [p_i * c_prev, p_f * c_prev, np.zeros_like(c), p_o * c]
     a: Array = x @ W_ih.T + h_in @ W_hh.T + b + np.concatenate(peeps, axis=-1)
     return a
