@@ -1,4 +1,4 @@
-"""RNN against the golden files, which torch wrote (golden/make_golden.py): to 1e-12 relative, without torch."""
+"""The layers against the golden files, which torch wrote (golden/make_golden.py): to 1e-12 relative, without torch."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnn_numpy import RNN, SGD, Linear, Parameters, mse_loss
+from rnn_numpy import GRU, LSTM, RNN, SGD, Linear, Parameters, mse_loss
 from rnn_numpy.checks import assert_grad_close
 
 FOLDER = Path(__file__).parent / "golden"
-NAMES = sorted(path.stem for path in FOLDER.glob("rnn_*.npz"))
+KINDS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+NAMES = sorted(path.stem for path in FOLDER.glob("*.npz") if path.stem != "training")
 RTOL = 1e-12
 
 
@@ -20,7 +21,8 @@ def load(name):
 
 
 def test_the_golden_files_are_there():
-    assert len(NAMES) == 10
+    counts = {kind: sum(name.partition("_")[0] == kind for name in NAMES) for kind in KINDS}
+    assert counts == {"rnn": 10, "lstm": 7, "gru": 5} and len(NAMES) == 22
     for name in [*NAMES, "training"]:
         assert json.loads(str(load(name)["versions"]))["torch"].startswith("2.13")
 
@@ -28,14 +30,21 @@ def test_the_golden_files_are_there():
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_and_gradients(name):
     golden = load(name)
-    (H, D), options = golden["param.weight_ih_l0"].shape, json.loads(str(golden["options"]))
-    rnn = RNN(D, H, **options)
+    kind, options = KINDS[name.partition("_")[0]], json.loads(str(golden["options"]))
+    rows, D = golden["param.weight_ih_l0"].shape
+    rnn = kind(D, rows // {RNN: 1, LSTM: 4, GRU: 3}[kind], **options)
     rnn.load_state_dict({key[6:]: array for key, array in golden.items() if key.startswith("param.")})
-    output, h_n, trace = rnn.forward(golden["x"], golden["h_0"], golden.get("lengths"))
-    back = rnn.backward(trace, golden["doutput"], golden["dh_n"])
-    found = {"output": output, "h_n": h_n, "dx": back.dx, "dh_0": back.dh_0}
+    letters = "hc" if kind is LSTM else "h"
+    h_0, dh_n = (tuple(golden[form.format(s)] for s in letters) for form in ("{}_0", "d{}_n"))
+    output, h_n, trace = rnn.forward(golden["x"], h_0 if kind is LSTM else h_0[0], golden.get("lengths"))
+    back = rnn.backward(trace, golden["doutput"], dh_n if kind is LSTM else dh_n[0])
+    found = {"output": output, "dx": back.dx}
+    for s, state in zip(letters, h_n if kind is LSTM else (h_n,), strict=True):
+        found |= {f"{s}_n": state, f"d{s}_0": getattr(back, f"d{s}_0")}
     found |= {f"grad.{key}": array for key, array in back.grads.items()}
-    assert set(found) == {key for key in golden if key.startswith("grad.")} | {"output", "h_n", "dx", "dh_0"}
+    given = {"x", "doutput", "lengths", "options", "versions"}
+    given |= {name for s in letters for name in (f"{s}_0", f"d{s}_n")}
+    assert set(found) == {key for key in golden if not key.startswith("param.")} - given
     for key, array in found.items():
         assert_grad_close(key, array, golden[key], RTOL)
 

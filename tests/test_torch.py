@@ -1,6 +1,7 @@
-"""RNN against torch.nn.RNN, live, over drawn sizes and options: outputs and all gradients to 1e-12 relative.
+"""RNN, LSTM and GRU against torch.nn, live, over drawn sizes and options: outputs and all gradients to 1e-12 relative.
 
-torch is one of the test requirements: where it is missing, this file fails.
+torch is one of the test requirements: where it is missing, this file fails. It has no GRU that resets before the
+product: that form is compared with autograd on a loop written here.
 """
 
 import inspect
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rnn_numpy import RNN, Linear, cross_entropy_loss, mse_loss
+from rnn_numpy import GRU, LSTM, RNN, Linear, cross_entropy_loss, mse_loss
 from rnn_numpy.checks import assert_grad_close
-from strategies import setups
+from strategies import KINDS, Setup, setups
 
 RTOL = 1e-12
+LAYERS = {"RNN": torch.nn.RNN, "LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,136 +33,190 @@ def tensor(array):
     return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
 
 
-def torch_twins(rnn):
-    """Return one torch.nn.RNN per layer, with the layer's parameters: so that dropout masks fit in between."""
-    twins, state = [], rnn.state_dict()
-    for layer in range(rnn.num_layers):
-        inputs = rnn.input_size if layer == 0 else rnn.num_directions * rnn.hidden_size
-        twin = torch.nn.RNN(
-            inputs,
-            rnn.hidden_size,
-            nonlinearity=rnn.nonlinearity,
-            bias=rnn.bias,
-            bidirectional=rnn.bidirectional,
-            dtype=torch.float64,
-        )
+class GRUBefore(torch.nn.GRU):
+    """A GRU of one layer that resets before the product (Cho et al. 2014), sequence by sequence."""
+
+    def forward(self, x, h_0, lengths):
+        columns, finals = [], []
+        for reverse in range(1 + self.bidirectional):
+            W_ih, W_hh, *biases = self.all_weights[reverse]
+            b_ih, b_hh = biases or (torch.zeros(3 * self.hidden_size, dtype=x.dtype),) * 2
+            W_hr, W_hz, W_hn = W_hh.chunk(3)
+            b_hr, b_hz, b_hn = b_hh.chunk(3)
+            rows, last = [], []
+            for n, length in enumerate(lengths):
+                h, output = h_0[reverse, n], [torch.zeros(self.hidden_size, dtype=x.dtype)] * len(x)
+                for t in reversed(range(length)) if reverse else range(length):
+                    x_r, x_z, x_n = (W_ih @ x[t, n] + b_ih).chunk(3)
+                    r, z = torch.sigmoid(x_r + W_hr @ h + b_hr), torch.sigmoid(x_z + W_hz @ h + b_hz)
+                    candidate = torch.tanh(x_n + W_hn @ (r * h) + b_hn)
+                    output[t] = h = (1 - z) * candidate + z * h
+                rows.append(torch.stack(output))
+                last.append(h)
+            columns.append(torch.stack(rows, dim=1))
+            finals.append(torch.stack(last))
+        return torch.cat(columns, dim=2), torch.stack(finals)
+
+
+def options_of(layer):
+    """Return the options of a layer that its torch twin has, too."""
+    names = ("bias", "bidirectional", "nonlinearity", "proj_size")
+    return {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+
+
+def torch_twins(layer):
+    """Return one torch module per layer, with the layer's parameters: so that dropout masks fit in between."""
+    twins, state = [], layer.state_dict()
+    kind = GRUBefore if getattr(layer, "reset", "after") == "before" else LAYERS[type(layer).__name__]
+    for k in range(layer.num_layers):
+        inputs = layer.input_size if k == 0 else layer.num_directions * layer._width("h")
+        twin = kind(inputs, layer.hidden_size, **options_of(layer), dtype=torch.float64)
         own = {
-            name.replace(f"_l{layer}", "_l0"): torch.from_numpy(array)
+            name.replace(f"_l{k}", "_l0"): torch.from_numpy(array)
             for name, array in state.items()
-            if name.removesuffix("_reverse").endswith(f"_l{layer}")
+            if name.removesuffix("_reverse").endswith(f"_l{k}")
         }
         twin.load_state_dict(own)
         twins.append(twin)
     return twins
 
 
-def torch_layers(twins, x, h_0, setup):
-    """Return output (T, N, ·) and h_n of the layers in sequence."""
-    directions, finals = setup.rnn.num_directions, []
-    steps = len(x)
-    for layer, twin in enumerate(twins):
-        state = h_0[layer * directions : (layer + 1) * directions]
-        if setup.lengths is None:
-            x, h_n = twin(x, state)
-        else:
-            packed = pack_padded_sequence(x, torch.tensor(setup.lengths), enforce_sorted=False)
-            packed, h_n = twin(packed, state)
-            x, _ = pad_packed_sequence(packed, total_length=steps)
-        finals.append(h_n)
-        if setup.masks is not None and layer < len(twins) - 1:
-            x = x * torch.from_numpy(setup.masks[layer])
-    return x, torch.cat(finals)
+def torch_layer(twin, x, states, lengths):
+    """Return output (T, N, ·) and final states of one layer; lengths go through torch's packing."""
+    if isinstance(twin, GRUBefore):
+        output, h_n = twin(x, states[0], [len(x)] * x.shape[1] if lengths is None else lengths)
+        return output, (h_n,)
+    state = states if len(states) > 1 else states[0]
+    if lengths is None:
+        output, finals = twin(x, state)
+    else:
+        packed, finals = twin(pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False), state)
+        output, _ = pad_packed_sequence(packed, total_length=len(x))
+    return output, finals if isinstance(finals, tuple) else (finals,)
+
+
+def torch_layers(twins, x, states, setup):
+    """Return output (T, N, ·) and the final states of the layers in sequence."""
+    directions, finals = setup.layer.num_directions, []
+    masks = setup.masks.get("dropout_masks")
+    for k, twin in enumerate(twins):
+        own = tuple(state[k * directions : (k + 1) * directions] for state in states)
+        x, final = torch_layer(twin, x, own, setup.lengths)
+        finals.append(final)
+        if masks is not None and k < len(twins) - 1:
+            x = x * torch.from_numpy(masks[k])
+    return x, [torch.cat(parts) for parts in zip(*finals, strict=True)]
 
 
 def assert_equals_torch(setup):
-    rnn = setup.rnn
-    x, twins = tensor(setup.time_major(setup.x)), torch_twins(rnn)
-    rows, batch, H = rnn.num_layers * rnn.num_directions, x.shape[1], rnn.hidden_size
-    h_0 = tensor(np.zeros((rows, batch, H)) if setup.h_0 is None else setup.h_0.reshape(rows, batch, H))
-    output, h_n = torch_layers(twins, x, h_0, setup)
-    loss = 0.0
-    if setup.doutput is not None:
-        loss = loss + torch.sum(torch.from_numpy(np.ascontiguousarray(setup.time_major(setup.doutput))) * output)
-    if setup.dh_n is not None:
-        loss = loss + torch.sum(torch.from_numpy(setup.dh_n.reshape(rows, batch, H).copy()) * h_n)
-    loss.backward()
+    """Compare output, final states, dx, gradients of initial states and of all parameters; return the largest error."""
+    layer = setup.layer
+    x, twins = tensor(setup.time_major(setup.x)), torch_twins(layer)
+    names, rows = layer.cell.states, layer.num_layers * layer.num_directions
+    zeros = tuple(np.zeros((rows, x.shape[1], layer._width(name))) for name in names)
+    initial = [tensor(state) for state in setup.batched(setup.states) or zeros]
+    output, finals = torch_layers(twins, x, initial, setup)
+    weights = [setup.time_major(setup.doutput), *(setup.batched(setup.dstates) or [None] * len(names))]
+    pairs = zip([output, *finals], weights, strict=True)
+    sum(torch.sum(torch.from_numpy(np.array(w)) * array) for array, w in pairs if w is not None).backward()
 
-    ours, our_h_n, trace = setup.forward()
-    back = rnn.backward(trace, setup.doutput, setup.dh_n)
-    found = {
-        "output": (setup.time_major(ours), output),
-        "h_n": (our_h_n.reshape(h_n.shape), h_n),
-        "dx": (setup.time_major(back.dx), x.grad),
-        "dh_0": (back.dh_0.reshape(h_0.shape), h_0.grad),
-    }
-    for layer, twin in enumerate(twins):
+    ours, our_finals, trace = setup.forward()
+    back = setup.backward(trace)
+    found = {"output": (setup.time_major(ours), output), "dx": (setup.time_major(back.dx), x.grad)}
+    for name, ours, final, state in zip(names, setup.batched(our_finals), finals, initial, strict=True):
+        found[f"{name}_n"] = ours, final
+        found[f"d{name}_0"] = setup.batched(getattr(back, f"d{name}_0"))[0], state.grad
+    for k, twin in enumerate(twins):
         for name, parameter in twin.named_parameters():
-            ours_name = name.replace("_l0", f"_l{layer}")
+            ours_name = name.replace("_l0", f"_l{k}")
             found[f"d{ours_name}"] = (back.grads[ours_name], parameter.grad)
+    assert len(found) == 2 + 2 * len(names) + len(layer.params)
+    errors = []
     for name, (array, theirs) in found.items():
         # torch leaves out the gradient of what the loss does not reach.
         reference = np.zeros(array.shape) if theirs is None else theirs.detach().numpy()
-        assert_grad_close(name, array, reference, RTOL)
+        errors.append(assert_grad_close(name, array, reference, RTOL))
+    return max(errors)
 
 
-@settings(max_examples=150)
-@given(setups(gains=(0.3, 1.0), max_steps=8, max_batch=5, max_hidden=6))
-def test_outputs_and_gradients(setup):
-    assert_equals_torch(setup)
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_outputs_and_gradients(kind, data):
+    assert_equals_torch(
+        data.draw(setups((kind,), gains=(0.3, 1.0), max_steps=8, max_batch=5, max_hidden=6, masked=False))
+    )
 
 
-@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (RNN, {"nonlinearity": "tanh"}),
+        (RNN, {"nonlinearity": "relu"}),
+        (LSTM, {}),
+        (LSTM, {"proj_size": 20}),
+        (GRU, {}),
+    ],
+)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize(("T", "N", "D", "H"), [(80, 16, 8, 64), (30, 3, 200, 130), (200, 1, 3, 33)])
-def test_larger_sizes(nonlinearity, bidirectional, padded, T, N, D, H):
+def test_larger_sizes(kind, options, bidirectional, padded, T, N, D, H):
     rng = np.random.default_rng(T)
-    ours = RNN(D, H, 2, nonlinearity, bidirectional=bidirectional, rng=rng)
-    twin = torch.nn.RNN(D, H, 2, nonlinearity, bidirectional=bidirectional, dtype=torch.float64)
-    twin.load_state_dict({name: torch.from_numpy(array) for name, array in ours.state_dict().items()})
-    x, lengths = tensor(rng.normal(size=(T, N, D))), rng.integers(1, T + 1, size=N) if padded else None
-    h_0 = tensor(rng.normal(size=(2 * ours.num_directions, N, H)))
-    if padded:
-        packed, theirs_h_n = twin(pack_padded_sequence(x, torch.from_numpy(lengths), enforce_sorted=False), h_0)
-        theirs, _ = pad_packed_sequence(packed, total_length=T)
-    else:
-        theirs, theirs_h_n = twin(x, h_0)
-    output, h_n, trace = ours.forward(x.detach().numpy(), h_0.detach().numpy(), lengths)
-    doutput, dh_n = rng.normal(size=output.shape), rng.normal(size=h_n.shape)
-    (torch.sum(torch.from_numpy(doutput) * theirs) + torch.sum(torch.from_numpy(dh_n) * theirs_h_n)).backward()
-    back = ours.backward(trace, doutput, dh_n)
-    assert_grad_close("output", output, theirs.detach().numpy(), RTOL)
-    assert_grad_close("h_n", h_n, theirs_h_n.detach().numpy(), RTOL)
-    assert_grad_close("dx", back.dx, x.grad.numpy(), RTOL)
-    assert_grad_close("dh_0", back.dh_0, h_0.grad.numpy(), RTOL)
-    for name, parameter in twin.named_parameters():
-        assert_grad_close(f"d{name}", back.grads[name], parameter.grad.numpy(), RTOL)
+    layer = kind(D, H, num_layers=2, bidirectional=bidirectional, rng=rng, **options)
+    x = rng.normal(size=(T, N, D))
+    lengths = rng.integers(1, T + 1, size=N).tolist() if padded else None
+    output, finals = layer(x, lengths=lengths)
+    finals = finals if isinstance(finals, tuple) else (finals,)
+    states, dstates = (tuple(rng.normal(size=state.shape) for state in finals) for _ in range(2))
+    assert_equals_torch(Setup(layer, x, states, lengths, rng.normal(size=output.shape), dstates))
 
 
+PROJECTED = [*LAYERS, "LSTM with projection"]
+
+
+def both(name, *arguments, **options):
+    """Return our layer and torch's, each with the random numbers of a seed."""
+    if name == "LSTM with projection":
+        return both("LSTM", *arguments, proj_size=2, **options)
+    torch.manual_seed(0)
+    theirs = LAYERS[name](*arguments, **options)
+    return {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}[name](*arguments, **options, rng=0), theirs
+
+
+@pytest.mark.parametrize("kind", PROJECTED)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("num_layers", [1, 3])
-def test_names_order_and_shapes_of_parameters(bias, bidirectional, num_layers):
-    ours = RNN(2, 3, num_layers, bias=bias, bidirectional=bidirectional)
-    theirs = torch.nn.RNN(2, 3, num_layers, bias=bias, bidirectional=bidirectional)
+def test_names_order_and_shapes_of_parameters(kind, bias, bidirectional, num_layers):
+    ours, theirs = both(kind, 2, 3, num_layers, bias=bias, bidirectional=bidirectional)
     expected = [(name, tuple(parameter.shape)) for name, parameter in theirs.named_parameters()]
     assert [(name, array.shape) for name, array in ours.state_dict().items()] == expected
 
 
-def test_signature_of_the_constructor():
-    # torch hides it behind *args; its docstring's order, which the lecture uses, is this one.
-    names = list(inspect.signature(RNN).parameters)
-    assert names[:4] == ["input_size", "hidden_size", "num_layers", "nonlinearity"]
-    positional = (2, 3, 2, "relu", False, True, 0.5, True)
-    ours, theirs = RNN(*positional), torch.nn.RNN(*positional)
-    for name in names[:8]:
-        assert getattr(ours, name) == getattr(theirs, name)
+@pytest.mark.parametrize(
+    ("kind", "positional"),
+    [
+        # torch hides it behind *args; its docstring's order, which the lecture uses, is this one.
+        ("RNN", {"input_size": 2, "hidden_size": 3, "num_layers": 2, "nonlinearity": "relu"}),
+        ("LSTM", {"input_size": 2, "hidden_size": 3, "num_layers": 2}),
+        ("GRU", {"input_size": 2, "hidden_size": 3, "num_layers": 2}),
+    ],
+)
+def test_signature_of_the_constructor(kind, positional):
+    positional = {**positional, "bias": False, "batch_first": True, "dropout": 0.5, "bidirectional": True}
+    if kind == "LSTM":
+        positional["proj_size"] = 2
+    ours, theirs = both(kind, *positional.values())
+    assert list(inspect.signature(type(ours)).parameters)[: len(positional)] == list(positional)
+    for name, value in positional.items():
+        assert getattr(ours, name) == getattr(theirs, name) == value
 
 
-def test_initialisation_has_the_same_distribution():
+@pytest.mark.parametrize("kind", PROJECTED)
+def test_initialisation_has_the_same_distribution(kind):
     H = 64
-    ours = RNN(50, H, 2, rng=0)
-    theirs = torch.nn.RNN(50, H, 2)
+    ours, theirs = both(kind, 50, H, 2)
     bound = 1 / np.sqrt(H)
     for name, parameter in theirs.named_parameters():
         array = ours.params[name]
@@ -170,27 +227,34 @@ def test_initialisation_has_the_same_distribution():
     assert ours.params.flat.std() == pytest.approx(bound / np.sqrt(3), rel=0.02)
 
 
+@pytest.mark.parametrize("kind", PROJECTED)
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_an_empty_batch(bidirectional):
-    ours, theirs = (kind(2, 3, 2, bidirectional=bidirectional) for kind in (RNN, torch.nn.RNN))
-    output, h_n = theirs(torch.zeros(4, 0, 2))
-    our_output, our_h_n = ours(np.zeros((4, 0, 2)))
-    assert (our_output.shape, our_h_n.shape) == (tuple(output.shape), tuple(h_n.shape))
+def test_an_empty_batch(kind, bidirectional):
+    ours, theirs = both(kind, 2, 3, 2, bidirectional=bidirectional)
+    output, finals = theirs(torch.zeros(4, 0, 2))
+    our_output, our_finals = ours(np.zeros((4, 0, 2)))
+    assert our_output.shape == tuple(output.shape)
+    pairs = zip(our_finals, finals, strict=True) if isinstance(finals, tuple) else [(our_finals, finals)]
+    assert all(mine.shape == tuple(state.shape) for mine, state in pairs)
 
 
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("p", [0.25, 1.0])
-def test_dropout_scales_and_leaves_inner_final_states_alone(p):
-    ours = RNN(2, 50, 2, dropout=p, rng=0)
-    theirs = torch.nn.RNN(2, 50, 2, dropout=p, dtype=torch.float64)
+def test_dropout_scales_and_leaves_inner_final_states_alone(kind, p):
+    ours, theirs = both(kind, 2, 50, 2, dropout=p)
+    theirs = theirs.double()
     theirs.load_state_dict({name: torch.from_numpy(array) for name, array in ours.state_dict().items()})
     x = np.random.default_rng(1).normal(size=(9, 4, 2))
-    output, h_n, trace = ours.forward(x)
+    output, states, trace = ours.forward(x)
+    expected, expected_states = theirs(torch.from_numpy(x))
     # The lower layer's final state is undropped in both, and so comparable although masks are random.
-    assert_grad_close("h_n[0]", h_n[0], theirs(torch.from_numpy(x))[1][0].detach().numpy(), RTOL)
+    pairs = zip(states, expected_states, strict=True) if isinstance(states, tuple) else [(states, expected_states)]
+    for state, reference in pairs:
+        assert_grad_close("state_n[0]", state[0], reference[0].detach().numpy(), RTOL)
     assert set(np.unique(trace.masks[0])) == ({0.0} if p == 1 else {0.0, 1 / (1 - p)})
     assert np.mean(trace.masks[0] == 0) == pytest.approx(p, abs=0.05)
     if p == 1:
-        assert_grad_close("output", output, theirs(torch.from_numpy(x))[0].detach().numpy(), RTOL)
+        assert_grad_close("output", output, expected.detach().numpy(), RTOL)
 
 
 def test_linear_and_losses():

@@ -108,6 +108,8 @@ def array_of(where: str, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> A
     A silent conversion would hide a float64 array in a float32 net, which costs half of the speed, or the reverse,
     which costs half of the digits; so the dtype must agree, as in torch.
     """
+    if value is None:
+        raise DTypeError(f"{where}: {name} must be an array of dtype {dtype}; got None")
     found = as_array(where, name, value)
     if found.dtype != dtype:
         advice = ""
@@ -139,6 +141,8 @@ def gradients(where: str, grads: Any, params: Parameters) -> Parameters:
         raise ShapeError(f"{where}: grads must have the shapes of params; {name} must have {want}; got {have}")
     if grads.dtype != params.dtype:
         raise DTypeError(f"{where}: grads must have dtype {params.dtype}, that of params; got {grads.dtype}")
+    if np.may_share_memory(grads.flat, params.flat):
+        raise OptionError(f"{where}: grads must not be the parameters themselves; params.zeros_like() makes new ones")
     return grads
 
 
@@ -166,10 +170,10 @@ def sequence_lengths(where: str, lengths: ArrayLike | None, steps: int, batch: i
         return None
     array = as_array(where, "lengths", lengths)
     shaped(where, "lengths", array, "(N,)", (batch,))
+    if not np.issubdtype(array.dtype, np.integer) and not (batch == 0 and isinstance(lengths, list | tuple)):
+        raise DTypeError(f"{where}: lengths must be integers; got dtype {array.dtype}")
     if batch == 0:
         return None
-    if not np.issubdtype(array.dtype, np.integer):
-        raise DTypeError(f"{where}: lengths must be integers; got dtype {array.dtype}")
     low, high = int(array.min()), int(array.max())
     if low < 1:
         row = int(array.argmin())

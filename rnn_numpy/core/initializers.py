@@ -369,6 +369,8 @@ def set_forget_bias(layer: RecurrentLayer, value: float = 1.0) -> None:
     where = "set_forget_bias"
     params, H = _layer(where, layer)
     value = arguments.real_number(where, "value", value)
+    if abs(value) > float(np.finfo(params.dtype).max):
+        raise OptionError(f"{where}: value must be a number of the layer's dtype, {params.dtype}; got {value}")
     gates = _gates(where, layer, ["f"])
     _with_biases(where, params)
     f = slice(gates.index("f") * H, (gates.index("f") + 1) * H)

@@ -233,7 +233,8 @@ class Base:
             value = (value,)
         if not isinstance(value, tuple) or len(value) != len(states):
             wanted = f"a tuple of {len(states)} arrays, {', '.join(states)}"
-            raise DTypeError(f"{where}: {name} must be {wanted}; got {type(value).__name__}")
+            got = f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
+            raise DTypeError(f"{where}: {name} must be {wanted}; got {got}")
         rows, plan = self.num_layers * self.num_directions, context.plan
         batch: tuple[int, ...] = () if context.unbatched else (plan.N,)
         symbols = "(layers * directions, H)" if context.unbatched else "(layers * directions, N, H)"
@@ -257,13 +258,9 @@ class Base:
             if not isinstance(given, Sequence) or len(given) != count:
                 got = len(given) if isinstance(given, Sequence) else type(given).__name__
                 raise ShapeError(f"{where}: dropout_masks must be a list of num_layers - 1 = {count} arrays; got {got}")
-            factors: list[Array] = []
-            for index, mask in enumerate(given):
-                array = self._mask(where, f"dropout_masks[{index}]", mask, "(T, N, directions * H)", shape)
-                if array is None:
-                    raise DTypeError(f"{where}: dropout_masks[{index}] must be an array; got None")
-                factors.append(plan.sorted(array, 1))
-            return factors
+            symbols = "(T, N, directions * H)"
+            checked = [self._mask(where, f"dropout_masks[{i}]", mask, symbols, shape) for i, mask in enumerate(given)]
+            return [plan.sorted(mask, 1) for mask in checked]
         if not training or self.dropout == 0 or count == 0:
             return None
         return [plan.sorted(self._drawn(self.dropout, shape), 1) for _ in range(count)]
@@ -274,27 +271,34 @@ class Base:
         """Return the masks of recurrent dropout and zoneout of each layer and direction, in the engine's order."""
         names = [direction.name for direction in itertools.chain(*self._layers)]
         states, found = self.cell.states, dict[str, masks.Masks]()
-        drops = recurrent is not None or (training and self.recurrent_dropout > 0)
-        zones = zoneout is not None or any(self.zoneout)
         for kind, given in (("recurrent_masks", recurrent), ("zoneout_masks", zoneout)):
-            if given is not None and (not isinstance(given, Mapping) or sorted(given) != sorted(names)):
+            if given is None or (isinstance(given, Mapping) and not given):
+                continue  # what a trace without such masks has
+            if not isinstance(given, Mapping) or sorted(given) != sorted(names):
                 got = sorted(given) if isinstance(given, Mapping) else type(given).__name__
                 raise OptionError(f"{where}: {kind} must have an entry for each of {', '.join(names)}; got {got}")
+        drops = recurrent or (training and self.recurrent_dropout > 0)
+        zones = zoneout or any(self.zoneout)
         for name in names if drops or zones else ():
             mask, kept = None, dict[str, Array]()
             if drops:
-                shape = (plan.N, self._output_width)
-                array = self._mask(where, f"recurrent_masks[{name!r}]", recurrent and recurrent[name], "(N, H)", shape)
-                mask = plan.sorted(self._drawn(self.recurrent_dropout, shape) if array is None else array, 0)
-            if zoneout is not None and len(zoneout[name]) != len(states):
-                wanted = f"one array for each state, {', '.join(states)}"
-                raise ShapeError(f"{where}: zoneout_masks[{name!r}] must hold {wanted}; got {len(zoneout[name])}")
+                shape, title = (plan.N, self._output_width), f"recurrent_masks[{name!r}]"
+                if recurrent:
+                    mask = self._mask(where, title, recurrent[name], "(N, H)", shape)
+                else:
+                    mask = self._drawn(self.recurrent_dropout, shape)
+                mask = plan.sorted(mask, 0)
+            if zoneout and (not isinstance(zoneout[name], tuple | list) or len(zoneout[name]) != len(states)):
+                wanted = f"a tuple with an array for each state, {', '.join(states)}"
+                entry = zoneout[name]
+                got = f"{len(entry)} arrays" if isinstance(entry, tuple | list) else type(entry).__name__
+                raise ShapeError(f"{where}: zoneout_masks[{name!r}] must be {wanted}; got {got}")
             for index, state in enumerate(states) if zones else ():
-                full = (plan.T, plan.N, self._width(state))
-                title = f"zoneout_masks[{name!r}][{index}]"
-                array = self._mask(where, title, zoneout and zoneout[name][index], "(T, N, H)", full)
-                if array is None:
-                    rate = self.zoneout[index]
+                full, rate = (plan.T, plan.N, self._width(state)), self.zoneout[index]
+                if zoneout:
+                    title = f"zoneout_masks[{name!r}][{index}]"
+                    array = self._mask(where, title, zoneout[name][index], "(T, N, H)", full)
+                else:
                     array = self.rng.random(full) < rate if training else np.full(full, rate)
                 kept[state] = plan.sorted(array.astype(self.dtype), 1)
             found[name] = masks.Masks(mask, kept)
@@ -306,10 +310,8 @@ class Base:
         mask: Array = np.where(self.rng.random(shape) >= rate, scale, 0).astype(self.dtype)
         return mask
 
-    def _mask(self, where: str, name: str, given: Any, symbols: str, shape: tuple[int, ...]) -> Array | None:
+    def _mask(self, where: str, name: str, given: Any, symbols: str, shape: tuple[int, ...]) -> Array:
         """Check a mask that a caller has given."""
-        if given is None:
-            return None
         array = arguments.as_array(where, name, given)
         arguments.shaped(where, name, array, symbols, shape)
         if array.dtype.kind not in "biuf" and array.dtype != self.dtype:

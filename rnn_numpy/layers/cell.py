@@ -29,7 +29,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,22 @@ from rnn_numpy.errors import OptionError
 
 Array = NDArray[Any]
 Formula = Callable[..., None]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _remembered(method: Callable[Concatenate[Cell, P], R]) -> Callable[Concatenate[Cell, P], R]:
+    """Keep a method's results in its object. (functools.cache would keep the object as well, for ever.)"""
+
+    @functools.wraps(method)
+    def remembering(self: Cell, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        results: dict[Any, R] = self.__dict__.setdefault("_remembered", {})
+        key = method.__name__, args, *kwargs.values()
+        if key not in results:
+            results[key] = method(self, *args, **kwargs)
+        return results[key]
+
+    return remembering
 
 
 @dataclass(frozen=True)
@@ -151,7 +167,7 @@ class Cell:
                 raise OptionError(f"Cell: hidden_inputs must be of gates, {self.gate_names}; got {gate!r}")
         for formula in self._formulas:
             for name in inspect.signature(formula).parameters:
-                if not self._knows(name):
+                if not self._knows(name) or (name == "scratch_t" and formula is self.step_partials):
                     title = getattr(formula, "__name__", repr(formula))
                     raise OptionError(
                         f"Cell: {title} has an argument {name!r}, which names no array of this cell; the module "
@@ -179,7 +195,7 @@ class Cell:
         blocks = ("da",) if len(self.slabs) == 1 else tuple(f"da_{slab}" for slab in self._shown_slabs)
         return (*blocks, *self.gradient_records)
 
-    @functools.cache  # noqa: B019  (cells live as long as their module)
+    @_remembered
     def columns_of(self, name: str, hidden: int) -> tuple[str, slice] | None:
         """Return where one slab, or neighbouring ones, lie: the array and its columns; None if `name` is no such."""
         array, letters = ("da", name[3:]) if name.startswith("da_") else ("a", name)
@@ -219,7 +235,7 @@ class Cell:
         known = ("x", "a", "da", *self.records, *self.gradient_records)
         return when == "t" and (stem in known or self.columns_of(stem, 1) is not None)
 
-    @functools.cache  # noqa: B019
+    @_remembered
     def span(self, kind: str, hidden: int) -> slice:
         """Return the columns of a that the "input" or the "hidden" product goes to."""
         first = min(self.slabs.index(slab) for slab in self._slabs_of(kind))
@@ -242,7 +258,7 @@ class Cell:
                 target[...] = blocks[gate]
         return result.reshape(weight.shape)
 
-    @functools.cache  # noqa: B019
+    @_remembered
     def _order(self, kind: str) -> tuple[list[int], list[float]]:
         """Return the gates in the order in which their blocks lie in memory, and what each is multiplied with."""
         slabs = self._slabs_of(kind)
@@ -266,7 +282,7 @@ class Cell:
         start, stop = self._hidden_runs[name[3:]]
         return slice(start * hidden, stop * hidden)
 
-    @functools.cache  # noqa: B019
+    @_remembered
     def blocks(self, kind: str, hidden: int) -> list[tuple[slice, slice, str]]:
         """Return (rows of the parameter, columns of da, input array) of the products that make a weight's gradient.
 

@@ -27,6 +27,7 @@ from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import LayerTrace, Trace
 from rnn_numpy.errors import DTypeError, ShapeError
 from rnn_numpy.layers.base import Direction
+from rnn_numpy.layers.cell import Cell
 from rnn_numpy.layers.gru import GRU
 from rnn_numpy.layers.lstm import LSTM
 from rnn_numpy.layers.recurrent import Recurrent
@@ -104,6 +105,11 @@ class StepCell:
     def hidden_size(self) -> int:
         """H."""
         return self._layer.hidden_size
+
+    @property
+    def cell(self) -> Cell:
+        """The formulas, and the names of their gates."""
+        return self._layer.cell
 
     @property
     def bias(self) -> bool:

@@ -323,12 +323,13 @@ class Recurrent(Base):
             output = output.view()
             output.flags.writeable = False
         h_n = tuple(np.stack(arrays) for arrays in zip(*finals, strict=True))
-        trace = Trace(runs, None if factors is None else [plan.unsorted(factor, 1) for factor in factors], context)
+        kept = None if factors is None else [_locked(plan.unsorted(factor, 1)) for factor in factors]
+        trace = Trace(runs, kept, context)
         for name, chosen in state_masks.items():
             if chosen.recurrent is not None:
-                trace.recurrent_masks[name] = plan.unsorted(chosen.recurrent, 0)
-            if chosen.zoneout and training:
-                trace.zoneout_masks[name] = tuple(plan.unsorted(kept, 1) for kept in chosen.zoneout.values())
+                trace.recurrent_masks[name] = _locked(plan.unsorted(chosen.recurrent, 0))
+            if chosen.zoneout and (training or zoneout_masks):
+                trace.zoneout_masks[name] = tuple(_locked(plan.unsorted(k, 1)) for k in chosen.zoneout.values())
         return output, _single(self._states_to_caller(h_n, context)), trace
 
     def _run_forward(
@@ -384,8 +385,9 @@ class Recurrent(Base):
             low = min(block)
             a = timeline.block_of(arrays["a"], block)
             plan.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
+            exists = True if plan.alive is None else plan.alive[low : low + len(block), :, None]
             for columns in rest:
-                a[..., columns] = added[:, columns] if cell.biased else 0
+                np.copyto(a[..., columns], added[:, columns] if cell.biased else 0, where=exists)
             for t, step_arguments in zip(block, steps, strict=False):  # noqa: B007  (t is for the debugger)
                 step(*step_arguments)
         return run
@@ -405,8 +407,10 @@ class Recurrent(Base):
         rows = len(trace.runs)
         initial = tuple(np.empty((rows, plan.N, self._width(state)), self.dtype) for state in cell.states)
         dx: Array | None = None
-        for run in trace.runs.values():
-            run.latest = GradientPass(Arrays())
+        # All at once: with two passes side by side, a trace shows the arrays of the one that began last.
+        passes = {name: GradientPass(Arrays()) for name in trace.runs}
+        for name, run in trace.runs.items():
+            run.latest = passes[name]
         for directions in reversed(self._layers):
             if dx is not None:
                 # The input of the layer above was this layer's output, times the dropout factors.
@@ -417,7 +421,8 @@ class Recurrent(Base):
                 timeline = Timeline(plan, direction.reverse, cell.columns)
                 from_loss = None if doutput is None else doutput[:, :, direction.columns]
                 from_final = [None if dfinal is None else dfinal[direction.row] for dfinal in dfinals]
-                gradients = run.latest = GradientPass(self._new_gradients(run, timeline, plan, from_loss, from_final))
+                gradients = passes[direction.name]
+                gradients.arrays = self._new_gradients(run, timeline, plan, from_loss, from_final)
                 recorded = Arrays({**run.arrays, **gradients.arrays}, gradients.arrays.part)
                 sums = self._weights(own, direction)
                 gradients.reached = -1 if direction.reverse else timeline.span
@@ -543,12 +548,13 @@ class Recurrent(Base):
         backward: bool,
     ) -> tuple[Callable[..., None], Iterator[tuple[Any, ...]]]:
         """Return the function of a step, and an iterator over its arguments, step after step."""
-        calls: list[Iterator[tuple[Array, ...]]] = []
-        for _, names in parts:
-            if "scratch_t" in names:
-                width = self.hidden_size
-                arrays.setdefault("scratch", plan.passing(plan.T, width, self.dtype, self.cell.columns))
-            calls.append(timeline.arguments(names, arrays, constants, backward))
+        # Scratch belongs to this pass alone: passes on one trace may run side by side.
+        scratch = plan.passing(plan.T, self.hidden_size, self.dtype, self.cell.columns)
+        if plan.counts is None:
+            constants["scratch_t"] = scratch[0].T if self.cell.columns else scratch[0]
+        else:
+            arrays = Arrays({**arrays, "scratch": scratch}, arrays.part)
+        calls = [timeline.arguments(names, arrays, constants, backward) for _, names in parts]
         if len(parts) == 1:
             return parts[0][0], calls[0]
         return masks.chained(parts), zip(*calls, strict=True)
@@ -590,6 +596,13 @@ class Recurrent(Base):
 def _single(states: tuple[Array, ...]) -> Any:
     """Return the one state of a cell with one, else all: the form in which a caller sees states."""
     return states[0] if len(states) == 1 else states
+
+
+def _locked(array: Array) -> Array:
+    """Return a view that cannot be written to: backward may read its memory."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _copy(array: Array) -> Array:

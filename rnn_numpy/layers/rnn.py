@@ -242,7 +242,10 @@ class RNN(Recurrent):
         rng: np.random.Generator | int | None = None,
     ) -> None:
         if not isinstance(nonlinearity, str) or nonlinearity not in CELLS:
-            raise OptionError(f"RNN: nonlinearity must be one of {', '.join(map(repr, CELLS))}; got {nonlinearity!r}")
+            kind = type(self).__name__
+            raise OptionError(
+                f"{kind}: nonlinearity must be one of {', '.join(map(repr, CELLS))}; got {nonlinearity!r}"
+            )
         self.nonlinearity = nonlinearity
         self.cell = CELLS[nonlinearity]
         super().__init__(

@@ -2,11 +2,13 @@
 
     python tests/golden/make_golden.py
 
-Needs torch; run by hand, when a case is added. Each file holds the options of a torch.nn.RNN, its parameters and
-inputs, its outputs and all gradients of sum(doutput * output) + sum(dh_n * h_n), float64, and the versions used.
-training.npz holds the losses of ten steps of gradient descent with momentum.
+Needs torch; run by hand, when a case is added. Each file holds the options of a torch.nn.RNN, LSTM or GRU (the name
+begins with which), its parameters and inputs, its outputs and all gradients of sum(doutput * output) + sum(dh_n * h_n),
+for the LSTM + sum(dc_n * c_n), float64, and the versions used. training.npz holds the losses of ten steps of gradient
+descent with momentum.
 """
 
+import functools
 import json
 import platform
 from pathlib import Path
@@ -33,7 +35,24 @@ CASES = {
     ),
     "rnn_long": ({}, (100, 2, 2, 6), None),
     "rnn_one_step": ({}, (1, 1, 1, 1), None),
+    "lstm": ({}, (6, 3, 2, 4), None),
+    "lstm_no_bias": ({"bias": False, "batch_first": True}, (5, 2, 3, 3), None),
+    "lstm_deep_bidirectional_lengths": ({"num_layers": 2, "bidirectional": True}, (6, 4, 3, 3), [1, 4, 6, 4]),
+    "lstm_long": ({}, (60, 2, 2, 5), None),
+    "lstm_one_step": ({}, (1, 1, 1, 1), None),
+    "lstm_projection": ({"proj_size": 2}, (6, 3, 2, 4), None),
+    "lstm_projection_deep_bidirectional_lengths": (
+        {"num_layers": 2, "bidirectional": True, "batch_first": True, "proj_size": 3},
+        (6, 4, 3, 5),
+        [2, 6, 3, 6],
+    ),
+    "gru": ({}, (6, 3, 2, 4), None),
+    "gru_no_bias": ({"bias": False, "batch_first": True}, (5, 2, 3, 3), None),
+    "gru_deep_bidirectional_lengths": ({"num_layers": 2, "bidirectional": True}, (6, 4, 3, 3), [1, 4, 6, 4]),
+    "gru_long": ({}, (60, 2, 2, 5), None),
+    "gru_one_step": ({}, (1, 1, 1, 1), None),
 }
+KINDS = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
 
 def versions() -> np.ndarray:
@@ -44,27 +63,33 @@ def versions() -> np.ndarray:
 def golden(name: str) -> dict[str, np.ndarray]:
     options, (T, N, D, H), lengths = CASES[name]
     torch.manual_seed(sum(map(ord, name)))
-    rnn = torch.nn.RNN(D, H, **options, dtype=torch.float64)
+    rnn = KINDS[name.partition("_")[0]](D, H, **options, dtype=torch.float64)
     rows = rnn.num_layers * (2 if rnn.bidirectional else 1)
     x = torch.randn((N, T, D) if rnn.batch_first else (T, N, D), dtype=torch.float64, requires_grad=True)
-    h_0 = torch.randn(rows, N, H, dtype=torch.float64, requires_grad=True)
+    states = {"h_0": torch.randn(rows, N, rnn.proj_size or H, dtype=torch.float64, requires_grad=True)}
+    if isinstance(rnn, torch.nn.LSTM):
+        states["c_0"] = torch.randn(rows, N, H, dtype=torch.float64, requires_grad=True)
+    state = tuple(states.values()) if len(states) > 1 else states["h_0"]
     if lengths is None:
-        output, h_n = rnn(x, h_0)
+        output, finals = rnn(x, state)
     else:
         packed = pack_padded_sequence(x, torch.tensor(lengths), rnn.batch_first, enforce_sorted=False)
-        packed_output, h_n = rnn(packed, h_0)
+        packed_output, finals = rnn(packed, state)
         output, _ = pad_packed_sequence(packed_output, rnn.batch_first, total_length=T)
-    doutput, dh_n = torch.randn_like(output), torch.randn_like(h_n)
-    (torch.sum(doutput * output) + torch.sum(dh_n * h_n)).backward()
+    finals = dict(zip(("h_n", "c_n"), finals if isinstance(finals, tuple) else (finals,), strict=False))
+    doutput = torch.randn_like(output)
+    dfinals = {f"d{key}": torch.randn_like(value) for key, value in finals.items()}
+    pairs = [(doutput, output), *zip(dfinals.values(), finals.values(), strict=True)]
+    sum(torch.sum(gradient * value) for gradient, value in pairs).backward()
     arrays = {
         "x": x,
-        "h_0": h_0,
+        **states,
         "doutput": doutput,
-        "dh_n": dh_n,
+        **dfinals,
         "output": output,
-        "h_n": h_n,
+        **finals,
         "dx": x.grad,
-        "dh_0": h_0.grad,
+        **{f"d{key}": value.grad for key, value in states.items()},
         **{f"param.{key}": value for key, value in rnn.named_parameters()},
         **{f"grad.{key}": value.grad for key, value in rnn.named_parameters()},
     }
@@ -98,9 +123,9 @@ def training() -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    for name in CASES:
-        np.savez_compressed(HERE / f"{name}.npz", **golden(name))
-    np.savez_compressed(HERE / "training.npz", **training())
+    for name, made in [*((name, functools.partial(golden, name)) for name in CASES), ("training", training)]:
+        if not (HERE / f"{name}.npz").exists():  # remove a file to have it made anew
+            np.savez_compressed(HERE / f"{name}.npz", **made())
 
 
 if __name__ == "__main__":
