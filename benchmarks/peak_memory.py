@@ -48,7 +48,8 @@ def formula(case: Case) -> int:
     - the gradients: of the states ((T+1) N H each), da (T N S H), dx (T N D), those of the parameters;
     - the K arrays (T N H each);
     - where columns are sequences and N > 1, da and h once more, (T N (S + 1) H), as the products need them;
-    - W_ih once more where its blocks lie in another order (G H D), and final and initial states (2 N H each).
+    - W_ih and W_hh once more where their blocks lie in another order (G H D + G H H), and final and initial states
+      (2 N H each).
 
     Examples
     --------
@@ -64,7 +65,9 @@ def formula(case: Case) -> int:
     trace = row * (inputs + slabs * hidden) + states * (row + batch) * hidden + parameters + gates * hidden
     backward = states * (row + batch) * hidden + row * (slabs * hidden + inputs) + parameters
     again = row * (slabs + 1) * hidden if cell.columns and batch > 1 else 0
-    arranged = gates * hidden * inputs if tuple(cell.gate_names) != tuple(cell.slabs) and gates == slabs else 0
+    arranged = (
+        gates * hidden * (inputs + hidden) if tuple(cell.gate_names) != tuple(cell.slabs) and gates == slabs else 0
+    )
     passing = 2 * states * batch * hidden + arranged
     return np.dtype(case.dtype).itemsize * (trace + backward + further * row * hidden + again + passing)
 

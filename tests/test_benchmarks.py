@@ -574,7 +574,8 @@ def test_workers_get_their_threads_and_say_why_they_fail(monkeypatch: pytest.Mon
     with worker.Worker("products", 1) as one:
         found = one.environment["variables"]
         assert {name: found[name] for name in worker.THREAD_VARIABLES} == dict.fromkeys(worker.THREAD_VARIABLES, "1")
-        assert (found["MALLOC_ARENA_MAX"], found["OPENBLAS_CORETYPE"]) == ("7", "Nehalem")
+        assert found["MALLOC_ARENA_MAX"] == "7"
+        assert "OPENBLAS_CORETYPE" not in found  # OpenBLAS chooses by the processor, as the others do
         with pytest.raises(worker.WorkerError, match="products at 'nothing'"):
             one.ask("nothing")
         assert one.ask("load", case=TINY.to_json()) > 0

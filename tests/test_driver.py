@@ -14,10 +14,11 @@ import threading
 import numpy as np
 import pytest
 
-from rnn_numpy import RNN, SGD, Forecaster, Parameters
+from rnn_numpy import LSTM, RNN, SGD, Forecaster, Parameters
+from rnn_numpy.checks.conformance import Case, conformance_failures
 from rnn_numpy.core import memory
-from rnn_numpy.errors import DTypeError, NonFiniteError, ShapeError
-from rnn_numpy.layers import Cell, Recurrent
+from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.layers import Cell, Extra, Recurrent
 from rnn_numpy.layers.timeline import Plan
 
 
@@ -286,3 +287,68 @@ def test_padding_costs_no_work(monkeypatch):
     output, _, trace = layer.forward(np.ones((50, 4, 2)), lengths=lengths)
     layer.backward(trace, np.ones(output.shape))
     assert seen == dict.fromkeys(seen, sum(lengths))
+
+
+# ------------------------------------------------------------------------------------------ names of one's own
+
+
+def moving_step_forward(a_t, s_in, s_prev, e_prev, m_prev, W_hh, s_t, e_t, m_t):
+    """Three states, none of them called h or c: s = tanh(a) + m_prev, e = (e_prev + s) / 2, m = e_prev m_prev / 3."""
+    a_t += W_hh.dot(s_in)
+    np.multiply(e_prev, m_prev, out=m_t)
+    m_t /= 3
+    np.add(np.tanh(a_t), m_prev, out=s_t)
+    np.add(e_prev, s_t, out=e_t)
+    e_t /= 2
+
+
+def moving_step_backward(ds_t, de_t, dm_t, a_t, e_prev, m_prev, W_hh, da_t, de_prev, dm_prev, ds_in):
+    ds_t += de_t / 2
+    de_prev[...] = de_t / 2 + dm_t * m_prev / 3
+    dm_prev[...] = ds_t + dm_t * e_prev / 3
+    da_t[...] = ds_t * (1 - np.tanh(a_t) ** 2)
+    ds_in += W_hh.T.dot(da_t)
+
+
+class Moving(Recurrent):
+    cell = Cell(("a",), ("s", "e", "m"), moving_step_forward, moving_step_backward)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"zoneout": 0.3}], ids=str)
+def test_states_may_have_any_names_and_number(options):
+    assert conformance_failures(Case(Moving, options)) == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sigmoids": ("q",)}, "sigmoids must be among slabs"),
+        ({"input_slabs": ("q",)}, "input_slabs must be among slabs"),
+        ({"hidden_inputs": {"q": "s_in"}}, "hidden_inputs must be of gates"),
+        ({"hidden_inputs": {"a": "q_t"}}, r"hidden_inputs\['a'\] must name an array"),
+        ({"parameters": {"leak": max}}, r"parameters\['leak'\] must be an Extra"),
+        ({"parameters": {"leak": Extra("W_l", len, product=("dz_t", "s_t"))}}, "product of 'leak' must name arrays"),
+        ({"step_forward": lambda a_t, h_prev: None}, "argument 'h_prev', which names no array"),
+    ],
+)
+def test_slips_in_a_cell_are_told_when_it_is_made(fields, message):
+    with pytest.raises(OptionError, match=message):
+        dataclasses.replace(Moving.cell, **fields)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_pass_broken_off_shows_no_partial_gradient_of_a_further_state(reverse):
+    layer = LSTM(2, 3, bidirectional=reverse, rng=0)
+    output, _, trace = layer.forward(np.random.default_rng(0).normal(size=(5, 1, 2)))
+    whole = layer.backward_steps(trace, np.ones_like(output))
+    list(whole)
+    run = trace["l0_reverse" if reverse else "l0"]
+    expected = {"dh": run.dh.copy(), "dc": run.dc.copy()}
+    steps = layer.backward_steps(trace, np.ones_like(output))
+    for _ in range(5 * reverse + 2):
+        next(steps)
+    rows = {"dh": slice(0, 3), "dc": slice(0, 2)} if reverse else {"dh": slice(3, 6), "dc": slice(4, 6)}
+    for name, array in expected.items():
+        shown = getattr(run, name)
+        assert np.array_equal(shown[rows[name]], array[rows[name]])
+        assert np.isnan(np.delete(shown, rows[name], axis=0)).all()

@@ -39,8 +39,9 @@ Array = NDArray[Any]
 States = tuple[Array, ...]
 T = TypeVar("T")
 
-# Names of the states of a layer, first to last; h is the output. `back.dh_0`, `back.dc_0` are named after them.
-STATE_NAMES = ("h", "c")
+# What messages call the states of a layer, first to last; h is the output. The names that its results bear are the
+# cell's own, see `_state_names`.
+STATE_NAMES = ("h", "c", "third", "fourth", "fifth", "sixth")
 
 # What two ways to sum the same few dozen numbers differ by at most. A sequence alone and in a batch are two ways: a
 # product of one column and one of many go through other kernels of the BLAS, so they cannot agree bit for bit.
@@ -723,7 +724,7 @@ def check_unbatched(case: Case) -> None:
         output[:, None],
         tuple(state[:, None] for state in _tuple(states)),
         back.dx[:, None],
-        tuple(getattr(back, f"d{name}_0")[:, None] for name in STATE_NAMES[: len(_given(problem.states))]),
+        tuple(getattr(back, f"d{name}_0")[:, None] for name in _state_names(layer)),
         dict(back.grads),
     )
     _assert_same_all("unbatched", result.named(), expected.named())
@@ -1130,13 +1131,18 @@ def _backward(layer: Any, trace: Any, problem: Problem, grads: Any = None) -> An
     return layer.backward(trace, *_gradients_in(layer, problem), grads)
 
 
+def _state_names(layer: Any) -> tuple[str, ...]:
+    """Return the names of a layer's states: `back.dh_0`, `back.dc_0` are called after them."""
+    return tuple(layer.cell.states)
+
+
 def _result(layer: Any, run: tuple[Array, Any, Any], back: Any) -> Result:
     states = _tuple(run[1])
     return Result(
         _axes(layer, run[0]),
         states,
         _axes(layer, back.dx),
-        tuple(getattr(back, f"d{name}_0") for name in STATE_NAMES[: len(states)]),
+        tuple(getattr(back, f"d{name}_0") for name in _state_names(layer)),
         dict(back.grads),
     )
 

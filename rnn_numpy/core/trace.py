@@ -222,11 +222,12 @@ class LayerTrace:
         reached = self.latest.reached
         if reached is not None and self.is_gradient(name):
             array = array.copy()
-            # Of a state's gradient, the row that the last step wrote is complete, too.
+            # Of the first state's gradient, the row that the last step added to is complete, too; of a further one's,
+            # it still lacks what comes through the first.
             if self.reverse:
-                array[reached + (2 if self.is_state(name) else 1) :] = np.nan
+                array[reached + (2 if name == "d" + self.states[0] else 1) :] = np.nan
             else:
-                array[:reached] = np.nan
+                array[: reached + (1 if name[1:] in self.states[1:] else 0)] = np.nan
         return array if self._unsort is None else array[:, self._unsort]
 
     def __getitem__(self, t: int) -> Step:
@@ -265,7 +266,9 @@ class Step:
     x, a, h, h_prev, da, dh, dh_prev : ndarray, (N, ·)
         `h_prev` is the state that the step read, `h` the one that it wrote; `dh` is the total gradient at `h` (from the
         loss and from the steps that came after). `names` lists what there is; gradients are there once backward has
-        reached the step.
+        reached the step. Of a further state, c, `dc_prev` is what this step handed back, dc * f, as long as the pass is
+        halted here; step t-1 then adds what comes through h, and `dc_prev` is the total gradient at c_{t-1}. With
+        zoneout the cell's own results are `h_new`, `c_new`, their gradients `dh_new`, `dc_new`.
 
     Examples
     --------
@@ -393,6 +396,9 @@ class Trace:
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.top)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.top.names]
 
     def __repr__(self) -> str:
         return "\n".join(["Trace", *map(repr, self.runs.values())])

@@ -316,6 +316,7 @@ class Base:
         arguments.shaped(where, name, array, symbols, shape)
         if array.dtype.kind not in "biuf" and array.dtype != self.dtype:
             raise DTypeError(f"{where}: {name} must hold real numbers; got dtype {array.dtype}")
+        arguments.finite(where, name, array, "index")
         return array.astype(self.dtype)
 
     def _context(self, where: str, trace: Trace) -> Context:

@@ -18,6 +18,14 @@ and hands in, step after step:
     half, one          1/2 and 1, as arrays of the layer's dtype: cheaper than numbers
     scratch_t          memory for an intermediate result, of the shape of h
 
+What is written must be written into: `h_t[...] = ` or `out=h_t`, since `h_t = ` merely gives another array that name.
+Outputs and da come in uninitialised (da as step_partials left it, where there is one). The gradient of the first
+state, dh_t, is complete when a step begins; those of further states hold what step t+1 wrote, and what comes through
+h_t is to be added: `dc_t += ...`. dh_prev and dh_in are one memory, unless there is recurrent dropout: add to both,
+write neither. A further parameter that is a vector, (H,), comes as (H, 1), and so does the sum of its gradient:
+`dp += (...).sum(axis=1, keepdims=True)`. A layer of one's own has the arguments of `Recurrent` if it has no
+constructor; if it has one, it must take `dtype` and `rng`, and hand on the others.
+
 In a cell with `columns`, the default, these have shape (H, N): a column is a sequence, and a product is
 W_hh.dot(h_prev) as in a textbook. A gate is then one contiguous block for all sequences, which is what makes small
 steps fast. Without, they are (N, H). A trace shows (T, N, H) in either case.
@@ -158,13 +166,25 @@ class Cell:
         for name in ("slabs", "input_slabs", "hidden_slabs"):
             if not getattr(self, name):
                 object.__setattr__(self, name, self.gate_names)
+        for name in ("input_slabs", "hidden_slabs", "sigmoids"):
+            unknown = [slab for slab in getattr(self, name) if slab not in self.slabs]
+            if unknown:
+                raise OptionError(f"Cell: {name} must be among slabs = {self.slabs}; got {unknown}")
         for name in ("input_slabs", "hidden_slabs"):
             places = sorted(self.slabs.index(slab) for slab in getattr(self, name))
             if places != list(range(places[0], places[0] + len(self.gate_names))):
                 raise OptionError(f"Cell: {name} must be neighbours in slabs = {self.slabs}; got {getattr(self, name)}")
-        for gate in self.hidden_inputs:
+        for gate, source in self.hidden_inputs.items():
             if gate not in self.gate_names:
                 raise OptionError(f"Cell: hidden_inputs must be of gates, {self.gate_names}; got {gate!r}")
+            if not self._knows(source):
+                raise OptionError(f"Cell: hidden_inputs[{gate!r}] must name an array, as 'k_t'; got {source!r}")
+        for title, extra in self.parameters.items():
+            if not isinstance(extra, Extra):
+                raise OptionError(f"Cell: parameters[{title!r}] must be an Extra; got {type(extra).__name__}")
+            for source in extra.product or ():
+                if not self._knows(source):
+                    raise OptionError(f"Cell: product of {title!r} must name arrays, as 'dh_t'; got {source!r}")
         for formula in self._formulas:
             for name in inspect.signature(formula).parameters:
                 if not self._knows(name) or (name == "scratch_t" and formula is self.step_partials):
@@ -224,7 +244,9 @@ class Cell:
     def _knows(self, name: str) -> bool:
         """Whether the driver can hand in an argument of this name."""
         symbols = {extra.symbol for extra in self.parameters.values()}
-        if name in ("W_hh", "b", "half", "one", "scratch_t") or name in symbols or name[1:] in symbols:
+        if name in ("W_hh", "b", "half", "one", "scratch_t") or name in symbols:
+            return True
+        if name[:1] == "d" and name[1:] in symbols:
             return True
         if name.startswith("W_h") and name[3:] in self._hidden_runs:
             return True
@@ -293,7 +315,7 @@ class Cell:
             place = self.slabs.index(slab)
             rows = slice(gate * hidden, (gate + 1) * hidden)
             columns = slice(place * hidden, (place + 1) * hidden)
-            source = "x_t" if kind == "input" else self.hidden_inputs.get(name, "h_in")
+            source = "x_t" if kind == "input" else self.hidden_inputs.get(name, f"{self.states[0]}_in")
             if found and found[-1][1].stop == columns.start and found[-1][2] == source:
                 rows, columns = slice(found[-1][0].start, rows.stop), slice(found[-1][1].start, columns.stop)
                 found.pop()

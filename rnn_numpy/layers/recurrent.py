@@ -150,12 +150,14 @@ class Recurrent(Base):
             dx of the backward pass.
         h_0 : ndarray, (num_layers * num_directions, N, H), or (num_layers * num_directions, H) for one sequence,
         optional
-            Initial states, row layer * num_directions + direction; zeros where left out.
+            Initial states, row layer * num_directions + direction; zeros where left out. Of a layer with several
+            states, an LSTM's h and c, a tuple of such arrays, here and wherever a state or its gradient stands.
         lengths : int array_like, (N,), optional
             Steps of each sequence, 1 <= lengths <= T, in any order. Past its length a sequence has output 0, and its
             state stays that of its last step; the reverse direction starts there. What `x` holds there is not read.
         training : bool
-            Whether dropout is applied.
+            Whether there are masks: dropout, recurrent dropout, zoneout. Without, zoneout takes the mean of old and new
+            state, and the others nothing.
         dropout_masks : list of num_layers - 1 ndarrays, (T, N, num_directions * H), optional
             Factors for the outputs of all layers but the last, in place of random ones: `trace.masks` of an earlier
             pass repeats it.
@@ -188,7 +190,8 @@ class Recurrent(Base):
         Notes
         -----
         Cost: 2 T N G H (D + H) multiplications and additions per direction of the first layer. The trace keeps
-        T N (D + (G + 1) H) numbers for it (G = 1 gates for RNN), and copies of its weights.
+        T N (D + K H) numbers for it, and copies of its weights. RNN has G = 1, K = 2; LSTM G = 4, K = 7; GRU G = 3,
+        K = 5.
         """
         given = dropout_masks, recurrent_masks, zoneout_masks
         return self._forward(x, h_0, lengths, training=training, given=given, record=True, check_finite=check_finite)
