@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--forget-bias",
         "bias of the forget gates of lstm at the start; 1, say, makes the cell keep more of what it holds, and of its "
-        "gradient; None: drawn as all other parameters, near 0",
+        "gradient; left out, it is drawn as all other parameters are, near 0",
         defaults.forget_bias,
         "B",
         type=_number,

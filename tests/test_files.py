@@ -222,7 +222,7 @@ def test_paths(tmp_path, suffix):
             with pytest.raises(DataError, match=f"path must end in .{suffix}; got '.*{wrong}'"):
                 call(str(tmp_path / wrong))
     for call in (lambda p: save(p, arrays), load):
-        with pytest.raises(DTypeError, match="path must be a str or a path; got int 3"):
+        with pytest.raises(DTypeError, match="path, the first argument, must be a str or a path; got int"):
             call(3)
         with pytest.raises(DataError, match="cannot be (read|written)"):
             call(f"{tmp_path}/nul\0.{suffix}")

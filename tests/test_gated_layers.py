@@ -105,7 +105,7 @@ def test_repr_shows_what_is_not_the_default(layer, text):
 
 
 RUNS = pytest.mark.parametrize("run", ["forward", "__call__"])
-PAIR = "LSTM.forward: h_0 must be a tuple of 2 arrays, h, c; got "
+PAIR = "LSTM.forward: h_0 must be a tuple of 2 arrays, h_0, c_0; got "
 
 
 @RUNS
@@ -147,7 +147,7 @@ def test_the_state_of_a_gru_is_one_array(run):
 def test_gradients_of_final_states():
     layer = projected()
     trace = layer.forward(X)[2]
-    message = "LSTM.backward: dh_n must be a tuple of 2 arrays, h, c; got ndarray"
+    message = "LSTM.backward: dh_n must be a tuple of 2 arrays, dh_n, dc_n; got ndarray"
     assert_raises(DTypeError, message, lambda: layer.backward(trace, None, np.zeros((2, N, P))))
     message = "LSTM.backward: dc_n must have shape (layers * directions, N, H) = (2, 2, 4); got (2, 2, 2)"
     assert_raises(ShapeError, message, lambda: layer.backward(trace, None, (np.zeros((2, N, P)),) * 2))
@@ -170,12 +170,12 @@ def test_a_trace_of_the_other_form_is_refused():
         (
             {"recurrent_masks": {"l0": np.ones((N, P))}},
             OptionError,
-            "recurrent_masks must have an entry for each of l0, l1; got ['l0']",
+            "recurrent_masks must be a dict with an entry for each of l0, l1; got ['l0']",
         ),
         (
             {"recurrent_masks": [np.ones((N, P))] * 2},
             OptionError,
-            "recurrent_masks must have an entry for each of l0, l1; got list",
+            "recurrent_masks must be a dict with an entry for each of l0, l1; got list",
         ),
         (
             {"recurrent_masks": {"l0": np.ones((N, H)), "l1": np.ones((N, H))}},
@@ -190,7 +190,7 @@ def test_a_trace_of_the_other_form_is_refused():
         (
             {"zoneout_masks": {"l0": [np.ones((T, N, P))] * 2}},
             OptionError,
-            "zoneout_masks must have an entry for each of l0, l1; got ['l0']",
+            "zoneout_masks must be a dict with an entry for each of l0, l1; got ['l0']",
         ),
         (
             {"zoneout_masks": {"l0": [np.ones((T, N, P))], "l1": [np.ones((T, N, P))]}},

@@ -567,6 +567,17 @@ def projected_backward_but(mistake):
     return step_backward
 
 
+def rebound(a_t, h_in, W_hh, h_t):
+    a_t += h_in.dot(W_hh.T)
+    h_t = np.tanh(a_t)  # noqa: F841  (the mistake)
+
+
+def scratched_dh(dh_t, W_hh, da_t, dh_in):
+    da_t *= dh_t
+    dh_t *= 0.5
+    dh_in += da_t.dot(W_hh)
+
+
 def gru_backward_but(mistake=""):
     """Return B4 to B1 of the GRU that resets after the product, with one mistake; without, they are right."""
 
@@ -958,6 +969,10 @@ MUTANTS += [
         ("da_q without r", (*GRADIENTS, "check_bias_gradients")),
         ("r gets dh", GRADIENTS),
     ]
+]
+MUTANTS += [
+    formula("h_t rebound", ("check_writes",), step_forward=rebound),
+    formula("dh_t used as scratch", ("check_chunks",), step_backward=scratched_dh),
 ]
 BEFORE = {"reset": "before"}
 MUTANTS += [

@@ -61,7 +61,8 @@ def test_tables_of_the_main_job(tmp_path, capsys):
 
 def test_what_it_says_about_gates(tmp_path):
     said = re.search(
-        r"`--forget-bias (\d)` opens it to about ([\d.]+), and at gain 1 the LSTM's reach goes from (\d+) to (\d+)",
+        r"`--forget-bias (\d)` opens it to about ([\d.]+), and at gain 1 the LSTM's reach before training goes from "
+        r"(\d+) to (\d+)",
         " ".join(README.split()),
     )
     assert said

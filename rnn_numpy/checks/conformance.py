@@ -32,6 +32,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.checks.compare import ORACLE_TOLERANCES, assert_grad_close
 from rnn_numpy.checks.oracles import COMPLEX_STEP, central_difference, complex_step
+from rnn_numpy.core import memory
 from rnn_numpy.core.packing import PackedSequence, pack_padded_sequence
 from rnn_numpy.errors import GradientCheckError, ShapeError
 
@@ -406,6 +407,25 @@ def check_accumulation(case: Case) -> None:
 # ---------------------------------------------------------------------------------------------- state and memory
 
 
+def check_writes(case: Case) -> None:
+    """All that comes out was written by somebody: a formula that says `h_t = ...` gives an array a name, and leaves the
+    one that it was handed as it was.
+    """
+    layer, problem = _setting(case, seed=33)
+    problem = replace(problem, lengths=None)  # memory with padding comes as zeros
+    expected, inferred = _run(layer, problem).named(), _infer(layer, problem)
+    with memory.poisoned():
+        found, inferred_again = _run(layer, problem).named(), _infer(layer, problem)
+    for name, array in (*found.items(), *inferred_again.items()):
+        _require(
+            not np.isnan(array).any(),
+            f"{name}: comes from memory that nothing was written to; a formula must write into its arguments, "
+            "`h_t[...] = ` or `out=h_t`, in step_backward into all of da_t and the gradients of further states",
+        )
+    _assert_same_all("with memory filled with NaN", found, expected)
+    _assert_same_all("with memory filled with NaN", inferred_again, inferred)
+
+
 def check_unchanged(case: Case) -> None:
     """Neither pass changes its arguments, the parameters, or the layer; read-only arrays are accepted."""
     layer = case.make(seed=10)
@@ -554,10 +574,14 @@ def check_state_dict(case: Case) -> None:
 
 
 def check_chunks(case: Case) -> None:
-    """A sequence cut in pieces, the state carried forward and its gradient back, is the sequence in one run."""
+    """A sequence cut in pieces, the state carried forward and its gradient back, is the sequence in one run; and where
+    there is one state, what the trace of that shows as its gradient at a cut is what is carried.
+    """
     layer, problem = _setting(case, steps=6, seed=18)
     problem = replace(problem, lengths=None)
-    whole = _run(layer, problem)
+    run = _forward(layer, problem)
+    whole, doutput = _result(layer, run, _backward(layer, run[2], problem)), _given(problem.doutput)
+    shown = getattr(run[2], f"d{_state_names(layer)[0]}")
     cuts = [slice(0, 1), slice(1, 4), slice(4, 6)]
     states, runs = problem.states, []
     for cut in cuts:
@@ -567,9 +591,11 @@ def check_chunks(case: Case) -> None:
     grads, dstates = layer.params.zeros_like(), problem.dstates
     outputs: list[Array] = []
     inputs: list[Array] = []
-    for piece, run in reversed(runs):
+    for cut, (piece, run) in zip(reversed(cuts), reversed(runs), strict=True):
         result = _result(layer, run, _backward(layer, run[2], replace(piece, dstates=dstates), grads))
         dstates = result.dstates_0
+        if cut.start and len(dstates) == 1:  # one of several states may get a part of its gradient within the step
+            assert_grad_close(f"trace.dh[{cut.start}]", shown[cut.start], doutput[cut.start - 1] + dstates[0][-1])
         outputs.insert(0, result.output)
         inputs.insert(0, result.dx)
     pieces = Result(np.concatenate(outputs), _given(states), np.concatenate(inputs), _given(dstates), dict(grads))
@@ -969,6 +995,7 @@ CHECKS: tuple[Check, ...] = (
     check_first_step,
     check_linearity,
     check_accumulation,
+    check_writes,
     check_unchanged,
     check_reentrant,
     check_steps,

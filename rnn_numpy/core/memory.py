@@ -11,10 +11,12 @@ Up to `MOST` blocks, together up to `LIMIT` bytes, are kept; what is larger come
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,7 @@ LIMIT = 512 * 2**20  # bytes
 MOST = 64  # blocks: a search for a free one takes microseconds
 SMALLEST = 2**15  # bytes; below, malloc itself reuses memory without returning pages
 
+_poisoned = False
 _blocks: list[NDArray[np.uint8]] = []
 _lock = threading.RLock()
 
@@ -52,10 +55,14 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """
     size = math.prod(shape) * dtype.itemsize
     if size < SMALLEST or size > LIMIT or not _COUNTED:
-        return np.empty(shape, dtype)
-    with _lock:
-        block = _free_block(size)
-    return block[:size].view(dtype).reshape(shape)
+        array: Array = np.empty(shape, dtype)
+    else:
+        with _lock:
+            block = _free_block(size)
+        array = block[:size].view(dtype).reshape(shape)
+    if _poisoned:
+        array.fill(np.nan)
+    return array
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -63,6 +70,24 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     array = empty(shape, dtype)
     array.fill(0)
     return array
+
+
+@contextlib.contextmanager
+def poisoned() -> Iterator[None]:
+    """Fill what `empty` hands out with NaN while the context lasts: what a formula forgets to write then shows.
+
+    Examples
+    --------
+    >>> with poisoned():
+    ...     empty((2,), np.dtype(np.float64))
+    array([nan, nan])
+    """
+    global _poisoned
+    before, _poisoned = _poisoned, True
+    try:
+        yield
+    finally:
+        _poisoned = before
 
 
 def release() -> None:

@@ -169,8 +169,8 @@ class LayerTrace:
         if name in ("a", "da", "scratch") and name not in self.names_of(chosen):
             array = None  # the engine's own memory: gates in its order
         if array is None:
-            has = ", ".join(self.names)
-            raise AttributeError(f"the trace of {self.name} has no array {name!r}; it has {has}. {_HINT}")
+            has, hint = ", ".join(self.names), "" if chosen.arrays else f". {_HINT}"
+            raise AttributeError(f"the trace of {self.name} has no array {name!r}; it has {has}{hint}")
         return array
 
     def derive(self, name: str, find: Callable[[str], Array]) -> Array:

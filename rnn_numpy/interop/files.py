@@ -306,7 +306,8 @@ def with_suffix(where: str, path: Any, suffix: str) -> Path:
     try:
         target = Path(path)
     except TypeError:
-        raise DTypeError(f"{where}: path must be a str or a path; got {type(path).__name__} {path!r}") from None
+        got = type(path).__name__
+        raise DTypeError(f"{where}: path, the first argument, must be a str or a path; got {got}") from None
     if target.suffix != suffix:
         raise DataError(f"{where}: path must end in {suffix}; got {str(path)!r}")
     return target

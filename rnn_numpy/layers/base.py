@@ -82,7 +82,7 @@ class Base:
         self.dropout = arguments.probability(kind, "dropout", dropout)
         self.bidirectional = arguments.flag(kind, "bidirectional", bidirectional)
         self.recurrent_dropout = arguments.probability(kind, "recurrent_dropout", recurrent_dropout)
-        rates = zoneout if isinstance(zoneout, tuple) else (zoneout,) * len(self.cell.states)
+        rates = tuple(zoneout) if isinstance(zoneout, tuple | list) else (zoneout,) * len(self.cell.states)
         if len(rates) != len(self.cell.states):
             names = ", ".join(self.cell.states)
             raise OptionError(f"{kind}: zoneout must be one number, or one for each state, {names}; got {zoneout!r}")
@@ -232,7 +232,7 @@ class Base:
                 )
             value = (value,)
         if not isinstance(value, tuple) or len(value) != len(states):
-            wanted = f"a tuple of {len(states)} arrays, {', '.join(states)}"
+            wanted = f"a tuple of {len(states)} arrays, {', '.join(name.replace('h', state, 1) for state in states)}"
             got = f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
             raise DTypeError(f"{where}: {name} must be {wanted}; got {got}")
         rows, plan = self.num_layers * self.num_directions, context.plan
@@ -276,7 +276,8 @@ class Base:
                 continue  # what a trace without such masks has
             if not isinstance(given, Mapping) or sorted(given) != sorted(names):
                 got = sorted(given) if isinstance(given, Mapping) else type(given).__name__
-                raise OptionError(f"{where}: {kind} must have an entry for each of {', '.join(names)}; got {got}")
+                wanted = f"a dict with an entry for each of {', '.join(names)}"
+                raise OptionError(f"{where}: {kind} must be {wanted}; got {got}")
         drops = recurrent or (training and self.recurrent_dropout > 0)
         zones = zoneout or any(self.zoneout)
         for name in names if drops or zones else ():

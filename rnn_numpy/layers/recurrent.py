@@ -347,35 +347,16 @@ class Recurrent(Base):
     ) -> LayerTrace:
         """Run one direction of one layer; return its trace with all that its steps wrote."""
         cell, H = self.cell, self.hidden_size
-        weights = self._weights(self.params, direction)
-        # Without a trace, what the next step overwrites needs memory for one step or one block of steps alone.
-        new = functools.partial(plan.new if record else plan.passing, dtype=self.dtype, columns=cell.columns)
-        alone = not record and chosen is masks.NONE
-        arrays = Arrays({"x": x}, functools.partial(cell.columns_of, hidden=H))
-        for name, state_0 in zip(cell.states, initial, strict=True):
-            make = plan.passing if alone and name in cell.overwritten else plan.new
-            arrays[name] = make(plan.T + 1, self._width(name), self.dtype, cell.columns)
-            arrays[name][timeline.entry] = 0 if state_0 is None else state_0
-        for name, width in cell.records.items():
-            arrays[name] = new(plan.T, width * H)
-        arrays.update(self._masked_arrays(chosen, plan, new))
-        width = len(cell.slabs) * H
-        block_size = timeline.block_size(plan.N * width * self.dtype.itemsize)
-        if cell.in_place and alone:
-            arrays["a"] = arrays[cell.states[0]][timeline.new : timeline.new + plan.T]
-        else:
-            is_ring = not record and plan.counts is None and block_size < plan.T
-            arrays["a"] = plan.new(block_size if is_ring else plan.T, width, self.dtype, cell.columns)
+        weights, width = self._weights(self.params, direction), len(cell.slabs) * H
+        arrays = self._new_arrays(timeline, plan, x, initial, chosen, record)
         run = LayerTrace(direction.name, direction.layer, direction.reverse, cell.states, plan.unsort)
         run.describe(cell.forward_names, cell.gradient_names, cell.derived, plan.alive)
-        run.arrays = arrays
-        run.masks = chosen
+        run.arrays, run.masks = arrays, chosen
         bias = cell.bias(weights["bias_ih"], weights["bias_hh"]) if self.bias else np.zeros(width, self.dtype)
         if record:
             run.weights = {self._symbol(name): _copy(array) for name, array in weights.items()}
-            run.weights["b"] = (
-                weights["bias_ih"] + weights["bias_hh"] if self.bias else np.zeros(cell.gates * H, self.dtype)
-            )
+            biases = [weights[name] for name in ("bias_ih", "bias_hh") if self.bias]
+            run.weights["b"] = sum(biases, np.zeros(cell.gates * H, self.dtype))
         constants = self._constants(weights["weight_hh"], weights, bias, plan, backward=False)
         parts = chosen.forward(cell.states[0], (cell.step_forward, argument_names(cell.step_forward)))
         step, steps = self._compiled(parts, timeline, arrays, constants, plan, backward=False)
@@ -394,6 +375,39 @@ class Recurrent(Base):
             for t, step_arguments in zip(block, steps, strict=False):  # noqa: B007  (t is for the debugger)
                 step(*step_arguments)
         return run
+
+    def _new_arrays(
+        self,
+        timeline: Timeline,
+        plan: Plan,
+        x: Array,
+        initial: Sequence[Array | None],
+        chosen: masks.Masks,
+        record: bool,
+    ) -> Arrays:
+        """Return x, and new arrays for all that the steps write; the states hold the initial ones.
+
+        Without a trace, what the next step overwrites has memory for one step or one block of steps alone.
+        """
+        cell, H = self.cell, self.hidden_size
+        new = functools.partial(plan.new if record else plan.passing, dtype=self.dtype, columns=cell.columns)
+        alone = not record and chosen is masks.NONE
+        arrays = Arrays({"x": x}, functools.partial(cell.columns_of, hidden=H))
+        for name, state_0 in zip(cell.states, initial, strict=True):
+            make = plan.passing if alone and name in cell.overwritten else plan.new
+            arrays[name] = make(plan.T + 1, self._width(name), self.dtype, cell.columns)
+            arrays[name][timeline.entry] = 0 if state_0 is None else state_0
+        for name, units in cell.records.items():
+            arrays[name] = new(plan.T, units * H)
+        arrays.update(self._masked_arrays(chosen, plan, new))
+        if cell.in_place and alone:
+            arrays["a"] = arrays[cell.states[0]][timeline.new : timeline.new + plan.T]
+        else:
+            width = len(cell.slabs) * H
+            block_size = timeline.block_size(plan.N * width * self.dtype.itemsize)
+            is_ring = not record and plan.counts is None and block_size < plan.T
+            arrays["a"] = plan.new(block_size if is_ring else plan.T, width, self.dtype, cell.columns)
+        return arrays
 
     def _bptt(
         self,

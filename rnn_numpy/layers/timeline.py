@@ -87,7 +87,7 @@ class Plan:
 
     def passing(self, rows: int, width: int, dtype: np.dtype[Any], columns: bool) -> Array:
         """Return an array as `new` does, of which all rows are the same memory: what the next step overwrites."""
-        array = np.empty((width, self.N) if columns else (self.N, width), dtype)
+        array = memory.empty((width, self.N) if columns else (self.N, width), dtype)
         all_rows = np.lib.stride_tricks.as_strided(array, (rows, *array.shape), (0, *array.strides))
         return all_rows.swapaxes(1, 2) if columns else all_rows
 
