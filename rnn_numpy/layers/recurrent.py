@@ -28,6 +28,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -288,6 +289,7 @@ class Recurrent(Base):
         given: tuple[Any, Any, Any],
         record: bool,
         check_finite: bool,
+        nudges: Mapping[str, Array] = MappingProxyType({}),
     ) -> tuple[Any, Any, Trace]:
         where = f"{type(self).__name__}.forward"
         arguments.flag(where, "training", training)
@@ -312,7 +314,8 @@ class Recurrent(Base):
                 timeline = Timeline(plan, direction.reverse, self.cell.columns)
                 initial = [None if state_0 is None else state_0[direction.row] for state_0 in states_0]
                 chosen = state_masks.get(direction.name, masks.NONE)
-                run = self._run_forward(direction, timeline, plan, signal, initial, chosen, record)
+                nudge = nudges.get(direction.name)
+                run = self._run_forward(direction, timeline, plan, signal, initial, chosen, record, nudge)
                 runs[direction.name] = run
                 outputs.append(timeline.output(run.arrays[self.cell.states[0]], plan))
                 finals.append(tuple(run.arrays[state][timeline.exit] for state in self.cell.states))
@@ -344,8 +347,13 @@ class Recurrent(Base):
         initial: Sequence[Array | None],
         chosen: masks.Masks,
         record: bool,
+        nudge: Array | None = None,
     ) -> LayerTrace:
-        """Run one direction of one layer; return its trace with all that its steps wrote."""
+        """Run one direction of one layer; return its trace with all that its steps wrote.
+
+        `nudge`, (T, N, slabs * H), is added to a before the steps: how one differentiates by a (see
+        `rnn_numpy.layers.local`). It needs a record.
+        """
         cell, H = self.cell, self.hidden_size
         weights, width = self._weights(self.params, direction), len(cell.slabs) * H
         arrays = self._new_arrays(timeline, plan, x, initial, chosen, record)
@@ -372,6 +380,8 @@ class Recurrent(Base):
             exists = True if plan.alive is None else plan.alive[low : low + len(block), :, None]
             for columns in rest:
                 np.copyto(a[..., columns], added[:, columns] if cell.biased else 0, where=exists)
+            if nudge is not None:
+                a += timeline.block_of(nudge, block)
             for t, step_arguments in zip(block, steps, strict=False):  # noqa: B007  (t is for the debugger)
                 step(*step_arguments)
         return run
