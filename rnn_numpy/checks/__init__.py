@@ -8,6 +8,7 @@ from rnn_numpy.checks.compare import (
     discrepancy,
     tolerance,
 )
+from rnn_numpy.checks.complex_steps import complex_step
 from rnn_numpy.checks.conformance import (
     CHECKS,
     Case,
@@ -17,7 +18,7 @@ from rnn_numpy.checks.conformance import (
     not_applicable,
     recurrent_cases,
 )
-from rnn_numpy.checks.oracles import central_difference, complex_step
+from rnn_numpy.checks.differences import central_difference
 
 __all__ = [
     "CHECKS",
