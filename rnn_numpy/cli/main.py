@@ -1,0 +1,107 @@
+"""The command `rnn-numpy`.
+
+    rnn-numpy gradflow        measure how the gradient flows back through time, on a real series
+
+Exit codes: 0 success; 1 a check failed, and the report on stdout says where; 2 bad input, with one line on stderr that
+says what is wrong; 130 interrupted; 141 the reader of our output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import rnn_numpy
+from rnn_numpy.cli import gradflow
+from rnn_numpy.cli.outcome import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, BadInputError, Outcome
+from rnn_numpy.errors import RNNNumpyError
+
+# A sub-command is a file with two functions: `add_parser(commands)`, whose arguments name as `run` the other one, which
+# takes the parsed arguments and returns an `Outcome`.
+COMMANDS = (gradflow,)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage in front of it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process where left out.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Examples
+    --------
+    >>> main(["--version"])
+    rnn-numpy 0.2.0
+    0
+    """
+    prog = "rnn-numpy"
+    try:
+        arguments, unknown = _parser().parse_known_args(argv)
+        prog = f"rnn-numpy {arguments.command}"
+        if unknown:
+            raise BadInputError(f"unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
+        if sys.stdout is None:
+            raise BadInputError("standard output is closed; there is nowhere to print the report")
+        outcome: Outcome = arguments.run(arguments)
+        _print(outcome.text)
+    except SystemExit as request:  # argparse: after --help, --version or a usage error
+        return request.code if isinstance(request.code, int) else 0
+    except (BadInputError, RNNNumpyError) as error:
+        _complain(prog, str(error))
+        return BAD_INPUT
+    except MemoryError:
+        _complain(prog, "not enough memory; try a smaller --hidden, --length or --batch")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _complain(prog, "interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; that must not fail again.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    return outcome.code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="rnn-numpy", description="Recurrent networks in NumPy: what their gradients do over time.")
+    parser.add_argument("--version", action="version", version=f"rnn-numpy {rnn_numpy.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def _complain(prog: str, message: str) -> None:
+    line = " ".join(message.split())
+    with contextlib.suppress(OSError, AttributeError):  # AttributeError: stderr is closed, and thus None
+        sys.stderr.write(f"{prog}: {line}\n")
+
+
+def _print(text: str) -> None:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        # A terminal that cannot show ± gets a question mark rather than a traceback.
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise BadInputError(f"standard output: {error.strerror}") from None
