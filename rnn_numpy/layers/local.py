@@ -26,7 +26,7 @@ Arrays are in the engine's order, (T, N, ·), sorted by length where there are l
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,6 +197,11 @@ class LocalSteps:
         return np.concatenate([run.arrays[state][1] for state in self.cell.states], axis=1)
 
     @functools.cached_property
+    def maps(self) -> Jacobians:
+        """The Jacobians of all steps, computed once."""
+        return self.jacobians()
+
+    @functools.cached_property
     def _scales(self) -> Array:
         """What a change of a_t becomes in memory, (A,): slabs of sigmoids hold a_t / 2."""
         scales = [0.5 if slab in self.cell.sigmoids else 1.0 for slab in self.cell.slabs]
@@ -323,3 +328,70 @@ class LocalSteps:
 def local_steps(layer: Recurrent, trace: Trace) -> dict[str, LocalSteps]:
     """Return the steps of every layer and direction, by name, the lowest layer first."""
     return {name: LocalSteps(layer, trace, name) for name in trace.runs}
+
+
+@dataclass(frozen=True)
+class Entering:
+    """What the loss says directly to the top layer and to the final states, in the engine's order.
+
+    Attributes
+    ----------
+    output : ndarray, (T, N, directions * H)
+        dL/doutput; 0 past the end of a sequence.
+    finals : dict of str to ndarray, (N, S)
+        By layer and direction, dL/d(final states).
+    """
+
+    output: Array
+    finals: dict[str, Array]
+
+
+def entering(layer: Recurrent, trace: Trace, doutput: Any, dh_n: Any = None) -> Entering:
+    """Check gradients of a loss as `layer.backward` does, and bring them into the engine's order.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        As `layer.backward` does.
+    """
+    where = f"{type(layer).__name__}.backward"
+    context = layer._context(where, trace)
+    plan = context.plan
+    output = layer._gradient_in(where, doutput, context)
+    if output is None:
+        output = np.zeros((plan.T, plan.N, layer.num_directions * layer._output_width), layer.dtype)
+    finals = layer._states_in(where, "dh_n", dh_n, context)
+    found: dict[str, Array] = {}
+    for direction in (direction for directions in layer._layers for direction in directions):
+        widths = [layer._width(state) for state in layer.cell.states]
+        parts = [
+            np.zeros((plan.N, width), layer.dtype) if final is None else final[direction.row]
+            for final, width in zip(finals, widths, strict=True)
+        ]
+        found[direction.name] = np.concatenate(parts, axis=1)
+    return Entering(np.where(plan.exists(), output, 0), found)
+
+
+def to_caller(
+    layer: Recurrent, trace: Trace, signal: Array, initial: Mapping[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    """Bring something of x's shape, and something of the initial states', from the engine's order into the caller's.
+
+    Parameters
+    ----------
+    signal : ndarray, (T, N, D)
+    initial : mapping of str to ndarray, (N, S)
+        By layer and direction, states side by side.
+
+    Returns
+    -------
+    signal : ndarray, like x
+    initial : dict of str to ndarray, like h_0
+        By state.
+    """
+    context = trace.context
+    widths = np.cumsum([layer._width(state) for state in layer.cell.states])[:-1]
+    split = [np.split(array, widths, axis=1) for array in initial.values()]
+    stacked = tuple(np.stack(arrays) for arrays in zip(*split, strict=True))
+    states = layer._states_to_caller(stacked, context)
+    return layer._to_caller(signal, context), dict(zip(layer.cell.states, states, strict=True))

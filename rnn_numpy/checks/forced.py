@@ -1,0 +1,533 @@
+r"""The exact gradient of a recurrent layer from its forward formulas alone, step by step at the recorded states.
+
+The gradient of a whole run can be had by the complex step of the whole run, entry by entry. That is slow, and where the
+run is chaotic it is wrong: two runs that round differently part as exp(lambda T). *State-forced*, neither happens. Each
+step is differentiated on its own, at the states that the run recorded, by the complex step of the driver's own forward
+step (`rnn_numpy.layers.local`): J_t = ds_t/ds_{t-1} and B_t = ds_t/da_t as explicit matrices. What is left is the chain
+rule,
+
+    (C1)  ds_t = (what the loss says to s_t) + J_{t+1}^T ds_{t+1}
+    (C2)  da_t = B_t^T ds_t
+    (C3)  dW   = sum_t da_t (what W acts on)^T,   dx_t = W_ih^T da_t
+
+with no formula for a derivative in it, and none of the code of the backward pass. A parameter that does not act through
+a_t (a peephole, a gain, a projection) is differentiated by itself: the complex step of each of its entries, all steps at
+once.
+
+The same chain tells the rounding that an honest backward pass may show (`Forced.tolerances`), and what the gradient
+would be if backward made a certain mistake (`Variation`): J_t without a path, B_t without a gate's derivative, steps
+left out of a sum. The diagnosis of a failed check compares with these.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.core.trace import Trace
+from rnn_numpy.layers.local import Jacobians, LocalSteps, entering, local_steps, to_caller
+from rnn_numpy.layers.recurrent import Recurrent
+
+Array = NDArray[Any]
+
+EPS = float(np.finfo(np.float64).eps)
+
+# Numbers kept of a parameter's derivatives at every step; above, they are computed anew when asked for.
+KEPT = 2**24
+
+
+def _same(steps: LocalSteps, array: Array) -> Array:
+    return array
+
+
+def _same_source(steps: LocalSteps, kind: str, array: Array) -> Array:
+    return array
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A change of the chain rule: what a mistake in a backward pass makes of it. The default changes nothing.
+
+    Each function gets the steps of one direction of one layer and an array, and returns another one.
+
+    Attributes
+    ----------
+    state, preactivation : callable
+        Of J, (T, N, S, S), and of B, (T, N, S, A).
+    loss, final : callable
+        Of what the loss says to the outputs of the direction, (T, N, S), and to its final states, (N, S).
+    source : callable
+        Of what a weight acts on: gets also "input" or "hidden", and (T, N, ·).
+    summed : callable
+        Of da as the sums over the steps see it, (T, N, A).
+    between : callable
+        Of what a layer hands down, (T, N, ·).
+    weight : callable
+        Of W_ih (A', D) as dx sees it; gets the steps too.
+    """
+
+    state: Callable[[LocalSteps, Array], Array] = _same
+    preactivation: Callable[[LocalSteps, Array], Array] = _same
+    loss: Callable[[LocalSteps, Array], Array] = _same
+    final: Callable[[LocalSteps, Array], Array] = _same
+    source: Callable[[LocalSteps, str, Array], Array] = _same_source
+    summed: Callable[[LocalSteps, Array], Array] = _same
+    between: Callable[[LocalSteps, Array], Array] = _same
+    weight: Callable[[LocalSteps, Array], Array] = _same
+
+
+EXACT = Variation()
+
+
+@dataclass
+class DirectionGradient:
+    """The gradients of one direction of one layer at every step, in the engine's order.
+
+    Attributes
+    ----------
+    entering : ndarray, (T, N, S)
+        What the loss, or the layer above, says to the states directly.
+    final : ndarray, (N, S)
+    dstates : ndarray, (T, N, S)
+        Total gradient at the states after each step.
+    da : ndarray, (T, N, A)
+    dinitial : ndarray, (N, S)
+    dx : ndarray, (T, N, D)
+    """
+
+    entering: Array
+    final: Array
+    dstates: Array
+    da: Array
+    dinitial: Array
+    dx: Array
+
+
+@dataclass
+class ForcedGradient:
+    """What `Forced.gradient` returns.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+        Gradients of all parameters, of "x", and of "h_0", "c_0", ..., in the caller's order and shapes.
+    runs : dict of str to DirectionGradient
+    """
+
+    tensors: dict[str, Array]
+    runs: dict[str, DirectionGradient]
+
+
+@dataclass
+class Tolerances:
+    """How far rounding may bring a right gradient from the reference.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+        Per entry, for the tensors of `ForcedGradient`.
+    da : dict of str to ndarray, (T, N, A)
+    absolute : dict of str to ndarray
+        Per entry, the sum of the absolute values of all contributions (t, k) of all sequences.
+    """
+
+    tensors: dict[str, Array]
+    da: dict[str, Array]
+    absolute: dict[str, Array]
+
+
+@dataclass
+class _Maps:
+    steps: LocalSteps
+    jacobians: Jacobians
+    additive: dict[str, bool] = field(default_factory=dict)
+    derivatives: dict[str, Array] = field(default_factory=dict)
+
+
+class Forced:
+    """The state-forced gradient of one pass.
+
+    Parameters
+    ----------
+    layer : Recurrent
+        float64.
+    trace : Trace
+        From `layer.forward`.
+    doutput, dh_n
+        As for `layer.backward`.
+    tell : callable, optional
+        Called with (done, total, label).
+
+    Examples
+    --------
+    >>> from rnn_numpy import LSTM
+    >>> lstm = LSTM(2, 3, rng=0)
+    >>> output, _, trace = lstm.forward(np.ones((5, 2, 2)))
+    >>> exact = Forced(lstm, trace, np.ones((5, 2, 3))).gradient()
+    >>> back = lstm.backward(trace, np.ones((5, 2, 3)))
+    >>> bool(np.allclose(exact.tensors["weight_hh_l0"], back.grads["weight_hh_l0"], rtol=1e-13, atol=0))
+    True
+    """
+
+    def __init__(
+        self,
+        layer: Recurrent,
+        trace: Trace,
+        doutput: Any,
+        dh_n: Any = None,
+        tell: Callable[[int, int, str], None] | None = None,
+    ) -> None:
+        self.layer = layer
+        self.trace = trace
+        self.entering = entering(layer, trace, doutput, dh_n)
+        self.maps: dict[str, _Maps] = {}
+        for name, steps in local_steps(layer, trace).items():
+            progress = None if tell is None else functools.partial(_progress, tell, name)
+            steps.maps = steps.jacobians(progress)
+            self.maps[name] = _Maps(steps, steps.maps)
+        for maps in self.maps.values():
+            self._find_additive(maps)
+
+    def of_loss(self, doutput: Any, dh_n: Any = None) -> Forced:
+        """Return the gradient of another loss on the same pass; the matrices are shared."""
+        other = copy.copy(self)
+        other.entering = entering(self.layer, self.trace, doutput, dh_n)
+        other.__dict__.pop("exact", None)
+        return other
+
+    @property
+    def deviation(self) -> float:
+        """How far the steps, computed again, are from the recorded states; see `Jacobians`."""
+        return max(maps.jacobians.deviation for maps in self.maps.values())
+
+    def _find_additive(self, maps: _Maps) -> None:
+        """Find out which parameters act through a_t alone, by a change of them in a random direction."""
+        steps, rng = maps.steps, np.random.default_rng(0)
+        for name, weight in steps.weights().items():
+            if name not in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                maps.additive[name] = False
+                continue
+            change = rng.normal(size=weight.shape)
+            nudge = np.zeros((steps.T, steps.N, steps.slabs))
+            for rows, columns, source in _products(steps, name):
+                nudge[..., columns] += source @ change[rows].T if weight.ndim == 2 else change[rows]
+            expected = _apply(maps.jacobians.preactivation, nudge)
+            found = steps.tangent(name, change)
+            scale = float(np.abs(found).max(initial=0.0))
+            maps.additive[name] = bool(np.abs(expected - found).max(initial=0.0) <= 1e-10 * scale)
+
+    # ------------------------------------------------------------------------------------------------ the gradient
+
+    def gradient(self, variation: Variation = EXACT) -> ForcedGradient:
+        """Return the gradient by C1 to C3, or what a variation of them makes of it."""
+        runs: dict[str, DirectionGradient] = {}
+        tensors: dict[str, Array] = {}
+        handed: Array = self.entering.output
+        for directions in reversed(self._stack()):
+            dx: Array | None = None
+            for maps in directions:
+                run = self._through_time(maps, handed, variation)
+                runs[maps.steps.direction.name] = run
+                dx = run.dx if dx is None else dx + run.dx
+            given = np.zeros(0) if dx is None else dx
+            factors = self.trace.context.factors
+            layer = directions[0].steps.direction.layer
+            handed = given if factors is None or layer == 0 else given * factors[layer - 1]
+            handed = variation.between(directions[0].steps, handed) if layer else handed
+        for name in self.maps:
+            for parameter, gradient in self._parameters(self.maps[name], runs[name], variation).items():
+                tensors[f"{parameter}_{name}"] = gradient
+        ordered = {name: tensors[name] for name in self.layer.params if name in tensors}
+        initial = {name: runs[name].dinitial for name in self.maps}
+        signal, states = to_caller(self.layer, self.trace, handed, initial)
+        ordered["x"] = signal
+        ordered |= {f"{state}_0": array for state, array in states.items()}
+        return ForcedGradient(ordered, {name: runs[name] for name in self.maps})
+
+    @functools.cached_property
+    def exact(self) -> ForcedGradient:
+        """The gradient itself."""
+        return self.gradient()
+
+    def _stack(self) -> list[list[_Maps]]:
+        """Return the directions of each layer, the lowest layer first."""
+        layers: dict[int, list[_Maps]] = {}
+        for maps in self.maps.values():
+            layers.setdefault(maps.steps.direction.layer, []).append(maps)
+        return [layers[layer] for layer in sorted(layers)]
+
+    def _through_time(self, maps: _Maps, handed: Array, variation: Variation) -> DirectionGradient:
+        """C1 and C2 for one direction of one layer, and its share of dx."""
+        steps, jacobians = maps.steps, maps.jacobians
+        J, B = variation.state(steps, jacobians.state), variation.preactivation(steps, jacobians.preactivation)
+        loss = np.zeros((steps.T, steps.N, steps.S))
+        loss[..., : steps.widths[0]] = np.where(steps.alive[..., None], handed[..., steps.direction.columns], 0)
+        loss = variation.loss(steps, loss)
+        final = variation.final(steps, self.entering.finals[steps.direction.name])
+        dstates, carry = np.zeros_like(loss), final.copy()
+        for t in reversed(steps.order()):
+            alive = steps.alive[t][:, None]
+            dstates[t] = np.where(alive, carry + loss[t], 0)
+            carry = np.where(alive, _pull(J[t], dstates[t]), carry)  # C1
+        da = _pull(B, dstates)  # C2
+        dx = self._to_input(steps, da, variation)
+        return DirectionGradient(loss, final, dstates, da, carry, dx)
+
+    def _to_input(self, steps: LocalSteps, da: Array, variation: Variation) -> Array:
+        """Return W_ih^T da, (T, N, D)."""
+        weight = variation.weight(steps, steps.weights()["weight_ih"])
+        dx = np.zeros((steps.T, steps.N, weight.shape[1]))
+        for rows, columns, _ in steps.products("input"):
+            dx += da[..., columns] @ weight[rows]
+        return dx
+
+    def _parameters(self, maps: _Maps, run: DirectionGradient, variation: Variation) -> dict[str, Array]:
+        """C3. A parameter that does not act through a_t, and has too many entries for a variation, is left out."""
+        steps = maps.steps
+        summed = variation.summed(steps, run.da)
+        found: dict[str, Array] = {}
+        for name, weight in steps.weights().items():
+            if maps.additive[name]:
+                gradient = np.zeros(weight.shape)
+                for rows, columns, source in _products(steps, name):
+                    da = summed[..., columns].reshape(-1, columns.stop - columns.start)
+                    if weight.ndim == 1:
+                        gradient[rows] += da.sum(axis=0)
+                    else:
+                        kind = "input" if name == "weight_ih" else "hidden"
+                        acted = variation.source(steps, kind, source).reshape(len(da), -1)
+                        gradient[rows] += da.T @ acted
+                found[name] = gradient
+            elif variation is EXACT or self._few(steps, weight):
+                found[name] = self._by_itself(maps, name, run.dstates)
+        return found
+
+    def _few(self, steps: LocalSteps, weight: Array) -> bool:
+        return weight.size * steps.T * steps.N * steps.S <= KEPT
+
+    def _by_itself(self, maps: _Maps, name: str, dstates: Array) -> Array:
+        """Differentiate by a parameter that does not act through a_t, entry by entry."""
+        steps = maps.steps
+        weight = steps.weights()[name]
+        if self._few(steps, weight):
+            if name not in maps.derivatives:
+                maps.derivatives[name] = np.stack([steps.tangent(name, unit) for unit in _units(weight)], axis=-1)
+            return np.einsum("tns,tnsp->p", dstates, maps.derivatives[name]).reshape(weight.shape)
+        values = [float(np.sum(dstates * steps.tangent(name, unit))) for unit in _units(weight)]
+        return np.array(values).reshape(weight.shape)
+
+    # ------------------------------------------------------------------------------------------------ rounding
+
+    def tolerances(self, factor: float = 8.0, draws: int = 3, seed: int = 0) -> Tolerances:
+        """Return what rounding may do to each entry of a right gradient, and the sums of absolute contributions.
+
+        Parameters
+        ----------
+        factor : float
+            Units of rounding allowed for each step that a contribution has come through.
+        draws : int
+            How often the formulas are run with what they read moved in its last digit.
+        seed : int
+
+        Notes
+        -----
+        No absolute tolerance is in it: scale the loss, and all of it scales. The bound of an entry is built from three
+        parts. Each contribution, from loss step t through step k, has an error relative to the largest entry of its
+        ds(t, k), which grows by some units for each step; contributions that cancel do not cancel in it. Formulas that
+        lose digits by themselves (1 - h^2 near h = 1) are asked how many: they are run with their inputs moved by one
+        unit of rounding. What the layer above hands down comes with its own bound.
+        """
+        rng = np.random.default_rng(seed)
+        signal_bound = np.zeros_like(self.entering.output)  # of what is handed down, and given exactly at the top
+        handed = self.entering.output
+        bounds: dict[str, Array] = {}
+        absolute: dict[str, Array] = {}
+        das: dict[str, Array] = {}
+        initial_bounds: dict[str, Array] = {}
+        initial_absolute: dict[str, Array] = {}
+        absolute_x = np.zeros_like(handed)
+        for directions in reversed(self._stack()):
+            below, below_absolute = None, None
+            for maps in directions:
+                steps, name = maps.steps, maps.steps.direction.name
+                run = self.exact.runs[name]
+                share = _relative(signal_bound[..., steps.direction.columns], handed[..., steps.direction.columns])
+                magnitude, error, sums = _magnitudes(maps, run, share, factor * EPS)
+                noise_da, noise_ds = self._noise(maps, run, draws, rng)
+                width = np.abs(maps.jacobians.preactivation).sum(axis=2)
+                # Digits that formulas lose at a step stay lost, relative to what goes on from there.
+                lost = _accumulated(steps, _ratio(noise_ds, magnitude))
+                tolerance = (error + lost * magnitude)[..., None] * width + noise_da
+                das[name] = tolerance
+                entry = _first_steps(steps), np.arange(steps.N)
+                initial_width = np.abs(maps.jacobians.state[entry]).sum(axis=1)
+                before = error[entry] + lost[entry] * magnitude[entry]
+                initial_bounds[name] = before[:, None] * initial_width
+                initial_absolute[name] = np.abs(run.dinitial)
+                for parameter, (bound, total) in self._parameter_bounds(maps, run, tolerance, sums, magnitude).items():
+                    bounds[f"{parameter}_{name}"], absolute[f"{parameter}_{name}"] = bound, total
+                weight = np.abs(steps.weights()["weight_ih"])
+                dx_bound = np.zeros((steps.T, steps.N, weight.shape[1]))
+                dx_absolute = np.zeros_like(dx_bound)
+                for rows, columns, _ in steps.products("input"):
+                    dx_bound += (tolerance[..., columns] + factor * EPS * np.abs(run.da[..., columns])) @ weight[rows]
+                    dx_absolute += sums[..., columns] @ weight[rows]
+                below = dx_bound if below is None else below + dx_bound
+                below_absolute = dx_absolute if below_absolute is None else below_absolute + dx_absolute
+            factors = self.trace.context.factors
+            layer = directions[0].steps.direction.layer
+            scale = np.ones(()) if factors is None or layer == 0 else factors[layer - 1]
+            signal_bound = np.asarray(below) * scale
+            absolute_x = np.asarray(below_absolute) * scale
+            handed = sum((self.exact.runs[maps.steps.direction.name].dx for maps in directions), np.zeros(())) * scale
+        signal, states = to_caller(self.layer, self.trace, signal_bound, {name: initial_bounds[name] for name in self.maps})
+        total, total_states = to_caller(
+            self.layer, self.trace, absolute_x, {name: initial_absolute[name] for name in self.maps}
+        )
+        bounds["x"], absolute["x"] = signal, total
+        bounds |= {f"{state}_0": array for state, array in states.items()}
+        absolute |= {f"{state}_0": array for state, array in total_states.items()}
+        return Tolerances(bounds, das, absolute)
+
+    def _noise(
+        self, maps: _Maps, run: DirectionGradient, draws: int, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
+        """Return how much da, (T, N, A), and the largest ds_{t-1}, (T, N), change when the formulas' inputs move in their last
+        digit. The change is believed up to a thousandth of the gradient: a wrong formula cannot excuse itself.
+        """
+        steps = maps.steps
+        t, n = np.nonzero(steps.alive)
+        noise_da, noise_ds = np.zeros_like(run.da), np.zeros((steps.T, steps.N))
+        dstates = run.dstates[t, n]
+        first = steps.pull(t, n, dstates)
+        das, dss = np.zeros_like(first.da), np.zeros(len(t))
+        for _ in range(draws):
+            moved = steps.pull(t, n, dstates, lambda array: array * (1 + EPS * rng.choice([-1.0, 1.0], array.shape)))
+            das = np.maximum(das, np.abs(moved.da - first.da))
+            dss = np.maximum(dss, np.abs(moved.dstates - first.dstates).max(axis=1, initial=0.0))
+        scale = np.abs(run.da[t, n]).max(axis=1, initial=0.0)
+        noise_da[t, n] = np.minimum(2 * das, 1e-3 * scale[:, None])
+        noise_ds[t, n] = np.minimum(2 * dss, 1e-3 * np.abs(_pull(maps.jacobians.state, run.dstates)[t, n]).max(axis=1, initial=0.0))
+        return noise_da, noise_ds
+
+    def _parameter_bounds(
+        self, maps: _Maps, run: DirectionGradient, tolerance: Array, sums: Array, magnitude: Array
+    ) -> dict[str, tuple[Array, Array]]:
+        """Return (bound, sum of absolute contributions) of each parameter."""
+        steps = maps.steps
+        found: dict[str, tuple[Array, Array]] = {}
+        for name, weight in steps.weights().items():
+            bound, total = np.zeros(weight.shape), np.zeros(weight.shape)
+            if maps.additive[name]:
+                for rows, columns, source in _products(steps, name):
+                    flat = tolerance[..., columns].reshape(-1, columns.stop - columns.start)
+                    flat_sums = sums[..., columns].reshape(flat.shape)
+                    acted = np.ones((len(flat), 1)) if weight.ndim == 1 else np.abs(source).reshape(len(flat), -1)
+                    part, part_total = flat.T @ acted, flat_sums.T @ acted
+                    bound[rows] += part.reshape(bound[rows].shape)
+                    total[rows] += part_total.reshape(bound[rows].shape)
+            else:
+                # Of such parameters there is no sum by steps: the derivative by each entry, against the largest ds.
+                scale = np.abs(self.exact.tensors[f"{name}_{steps.direction.name}"])
+                relative = float(_ratio(tolerance.max(), np.abs(run.da).max(initial=0.0)))
+                total = scale
+                bound = np.full(weight.shape, relative * float(scale.max(initial=0.0)))
+            found[name] = bound, total
+        return found
+
+
+def _progress(tell: Callable[[int, int, str], None], name: str, done: int, total: int) -> None:
+    tell(done, total, f"steps of {name}")
+
+
+def _products(steps: LocalSteps, name: str) -> Any:
+    return steps.products("input" if name in ("weight_ih", "bias_ih") else "hidden")
+
+
+def _units(weight: Array) -> Any:
+    for index in np.ndindex(weight.shape):
+        unit = np.zeros(weight.shape)
+        unit[index] = 1.0
+        yield unit
+
+
+def _apply(matrix: Array, vector: Array) -> Array:
+    """Return the product over the last axes, for each t and n."""
+    product: Array = np.matmul(matrix, vector[..., None])[..., 0]
+    return product
+
+
+def _pull(matrix: Array, vector: Array) -> Array:
+    """Return the product with the transposed matrix, for each n, or each t and n."""
+    product: Array = np.matmul(vector[..., None, :], matrix)[..., 0, :]
+    return product
+
+
+def _ratio(part: Any, whole: Any) -> Any:
+    """Return part / whole, 0 where both are 0."""
+    part, whole = np.asarray(part), np.asarray(whole)
+    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
+
+
+def _relative(bound: Array, values: Array) -> Array:
+    """Return, for each t and n, the largest bound as a share of the largest value."""
+    return np.asarray(_ratio(bound.max(axis=2, initial=0.0), np.abs(values).max(axis=2, initial=0.0)))
+
+
+def _accumulated(steps: LocalSteps, shares: Array) -> Array:
+    """Return for each step the sum of the shares of the steps after it, in the order of time of the direction."""
+    total, found = np.zeros(steps.N), np.zeros_like(shares)
+    for t in reversed(steps.order()):
+        total = total + shares[t]
+        found[t] = total
+    return found
+
+
+def _magnitudes(
+    maps: _Maps, run: DirectionGradient, share: Array, unit: float
+) -> tuple[Array, Array, Array]:
+    """Follow what each loss step says through time by itself.
+
+    Returns
+    -------
+    magnitude, error : ndarray, (T, N)
+        Sums over the loss steps of the largest entry of ds(t, k), and of it times the relative error that it has by
+        then: `share` where it entered, and `unit` for each step.
+    sums : ndarray, (T, N, A)
+        Sum over the loss steps of |da(t, k)|.
+    """
+    steps, jacobians = maps.steps, maps.jacobians
+    order = steps.order()
+    T, N, S = steps.T, steps.N, steps.S
+    stack = np.zeros((T + 1, N, S))
+    ages, shares = np.ones((T + 1, N)), np.zeros((T + 1, N))
+    stack[T] = run.final
+    used = [T]
+    magnitude, error, sums = np.zeros((T, N)), np.zeros((T, N)), np.zeros((T, N, steps.slabs))
+    for t in reversed(order):
+        alive = steps.alive[t]
+        stack[t] = run.entering[t]
+        shares[t] = share[t]
+        used.append(t)
+        current = stack[used]
+        size = np.abs(current).max(axis=2, initial=0.0)
+        relative = shares[used] + unit * ages[used]
+        magnitude[t] = np.where(alive, size.sum(axis=0), 0)
+        error[t] = np.where(alive, (relative * size).sum(axis=0), 0)
+        sums[t] = np.where(alive[:, None], np.abs(_pull(jacobians.preactivation[t], current)).sum(axis=0), 0)
+        stack[used] = np.where(alive[:, None], _pull(jacobians.state[t], current), current)
+        ages[used] += alive
+    return magnitude, error, sums
+
+
+def _first_steps(steps: LocalSteps) -> Array:
+    """Return for each sequence the step that reads its initial state, (N,)."""
+    alive = steps.alive[steps.order()]
+    return np.asarray(steps.order())[alive.argmax(axis=0)]
+

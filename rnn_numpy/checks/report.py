@@ -1,0 +1,275 @@
+"""What a gradient check found: a row for each tensor and gate, the diagnosis, and all that was measured on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.errors import GradientCheckError
+
+Array = NDArray[Any]
+
+OK, WRONG, UNDECIDED = "ok", "WRONG", "undecided"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found for one tensor, or for one gate's rows of it.
+
+    Attributes
+    ----------
+    name : str
+        A parameter, "x", "h_0", ..., or "da_l0", the gradients of the pre-activations at every step of a layer.
+    gate : str or None
+        Of weights and biases, the gate whose rows these are.
+    shape : tuple of int
+    error : float
+        Largest |analytic - reference|, relative to the largest |reference| of the block; of arrays over time, of the
+        block at that step. NaN where an entry is not finite, infinite where the reference is 0 throughout and the
+        gradient is not.
+    index : tuple of int
+        The entry that is worst, measured against what rounding allows it; an index into the whole tensor.
+    analytic, reference : float
+        The two values there.
+    kappa : float
+        Sum of the absolute values of all contributions (t, k) to that entry, over the absolute value of their sum: how
+        much of it cancels. NaN where it is not known.
+    allowed : float
+        The error that rounding allows that entry, relative as `error` is.
+    verdict : {"ok", "WRONG", "undecided"}
+    note : str
+        Why, where that is not plain.
+    """
+
+    name: str
+    gate: str | None
+    shape: tuple[int, ...]
+    error: float
+    index: tuple[int, ...]
+    analytic: float
+    reference: float
+    kappa: float
+    allowed: float
+    verdict: str
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name and gate: "weight_hh_l0.f"."""
+        return self.name if self.gate is None else f"{self.name}.{self.gate}"
+
+    @property
+    def digits(self) -> int:
+        """Right decimal digits of the block's largest entry, at most 16."""
+        if not self.error < 1:
+            return 0
+        return 16 if self.error == 0 else min(16, int(-math.log10(self.error)))
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The most likely mistake.
+
+    Attributes
+    ----------
+    kind : str
+        One of `KINDS` in `rnn_numpy.checks.diagnosis`.
+    why : str
+        What was seen, in a sentence.
+    when : str
+        Where it shows first: layer, direction, gate, step or block (t, k).
+    where : dict
+        The same for programs: "layer" (its name), "gate", "t", "k", "part", the last one of "immediate partial",
+        "recurrence", "sums", "entry of the loss".
+    explained : bool
+        Whether the gradient that this mistake would give agrees with the one found, in every tensor.
+    """
+
+    kind: str
+    why: str
+    when: str = ""
+    where: dict[str, Any] = field(default_factory=dict)
+    explained: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.why}" + (f"; {self.when}" if self.when else "")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The result of a further test of the whole gradient.
+
+    Attributes
+    ----------
+    name : str
+        "end to end", "Taylor", "adjoint", "RTRL", ...
+    text : str
+        The figure, for people.
+    ok : bool
+    value : float or list of float
+    """
+
+    name: str
+    text: str
+    ok: bool
+    value: Any
+
+
+@dataclass
+class GradcheckReport:
+    """What `gradcheck` returns.
+
+    Attributes
+    ----------
+    subject : str
+        What was checked, with its sizes.
+    method : str
+        Where the reference comes from.
+    rows : list of Row
+    trials : list of Trial
+    diagnosis : Diagnosis or None
+        None where all is right.
+    growth : float
+        How much a perturbation of the states grew, at most, over the recorded run; NaN where it was not measured.
+    notes : list of str
+        What a reader should know: kinks, what was not decided and why, a method that was changed.
+    kinks : list
+        Entries at which the loss has no derivative, each with both one-sided slopes.
+    seed : int
+        Of all random draws.
+    reproducible : bool
+        Whether two runs of the backward pass agreed bit for bit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnn_numpy import RNN
+    >>> from rnn_numpy.checks import gradcheck
+    >>> report = gradcheck(RNN(2, 3, rng=0), np.ones((5, 1, 2)))
+    >>> report.ok, [row.title for row in report.rows][:3]
+    (True, ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0'])
+    >>> report.raise_if_failed()
+    """
+
+    subject: str
+    method: str
+    rows: list[Row]
+    trials: list[Trial] = field(default_factory=list)
+    diagnosis: Diagnosis | None = None
+    growth: float = math.nan
+    notes: list[str] = field(default_factory=list)
+    kinks: list[Any] = field(default_factory=list)
+    seed: int = 0
+    reproducible: bool = True
+
+    @property
+    def ok(self) -> bool:
+        """Whether every tensor is right, every further test passed, and both runs agreed."""
+        rows_ok = all(row.verdict == OK for row in self.rows)
+        return rows_ok and self.reproducible and self.diagnosis is None and all(trial.ok for trial in self.trials)
+
+    @property
+    def error(self) -> float:
+        """The largest relative error of all rows; NaN if one is."""
+        return float(np.max([row.error for row in self.rows], initial=0.0))
+
+    def __getitem__(self, title: str) -> Row:
+        """Return a row by its title, "weight_hh_l0.f"."""
+        for row in self.rows:
+            if row.title == title:
+                return row
+        raise KeyError(f"{title!r}; rows are {', '.join(row.title for row in self.rows)}")
+
+    def raise_if_failed(self) -> None:
+        """Raise `GradientCheckError` with the report as its message, unless `ok`."""
+        if not self.ok:
+            raise GradientCheckError(f"the gradient check failed\n{self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as numbers, strings, lists and dicts that JSON can hold; no NaN: None in their place."""
+        return {
+            "subject": self.subject,
+            "method": self.method,
+            "ok": self.ok,
+            "seed": self.seed,
+            "reproducible": self.reproducible,
+            "error": _json(self.error),
+            "growth": _json(self.growth),
+            "rows": [
+                {name: _json(value) for name, value in vars(row).items()} | {"title": row.title, "digits": row.digits}
+                for row in self.rows
+            ],
+            "trials": [{name: _json(value) for name, value in vars(trial).items()} for trial in self.trials],
+            "diagnosis": None if self.diagnosis is None else {k: _json(v) for k, v in vars(self.diagnosis).items()},
+            "notes": list(self.notes),
+            "kinks": [{name: _json(value) for name, value in vars(kink).items()} for kink in self.kinks],
+        }
+
+    def __repr__(self) -> str:
+        how = "bitwise" if self.reproducible else "NOT: two runs differ"
+        lines = [f"gradcheck {self.subject}", f"method: {self.method}; reproducible: seed {self.seed}, {how}"]
+        lines += _table(self.rows)
+        if self.diagnosis is not None:
+            lines += _wrapped("  why : ", f"{self.diagnosis.kind}: {self.diagnosis.why}")
+            if self.diagnosis.when:
+                lines += _wrapped("  when: ", self.diagnosis.when)
+        if self.trials:
+            lines += _wrapped("", "   ".join(f"{trial.name} {trial.text} {'✓' if trial.ok else '✗'}" for trial in self.trials))
+        for note in self.notes:
+            lines += _wrapped("note: ", note)
+        lines.append("ok" if self.ok else "FAILED")
+        return "\n".join(lines)
+
+
+def _table(rows: list[Row]) -> list[str]:
+    titles = ["tensor", *(row.title for row in rows)]
+    shapes = ["shape", *(str(row.shape).replace(" ", "") for row in rows)]
+    places = ["worst at", *(str(list(row.index)).replace(" ", "") for row in rows)]
+    width, shape_width, place_width = (max(map(len, texts)) for texts in (titles, shapes, places))
+    lines = [
+        f"{titles[0]:<{width}} {shapes[0]:<{shape_width}} {'error':>7} {places[0]:<{place_width}} "
+        f"{'analytic':>11} {'reference':>11} {'κ':>7}  verdict"
+    ]
+    for row, title, shape, place in zip(rows, titles[1:], shapes[1:], places[1:], strict=True):
+        verdict = f"{row.verdict} ({row.digits} digits)" if row.verdict == OK else row.verdict
+        lines.append(
+            f"{title:<{width}} {shape:<{shape_width}} {row.error:>7.1e} {place:<{place_width}} {row.analytic:>11.4e} "
+            f"{row.reference:>11.4e} {_kappa(row.kappa):>7}  {verdict}{' ' + row.note if row.note else ''}"
+        )
+    return lines
+
+
+def _kappa(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.1f}" if value < 1e4 else f"{value:.0e}"
+
+
+def _wrapped(head: str, text: str, width: int = 100) -> list[str]:
+    lines, line = [], head
+    for word in text.split(" "):
+        if len(line) + len(word) > width and line.strip() and line != head:
+            lines.append(line.rstrip())
+            line = " " * len(head)
+        line += word + " "
+    return [*lines, line.rstrip()]
+
+
+def _json(value: Any) -> Any:
+    """Return a value as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _json(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_json(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, complex):
+        return [value.real, value.imag]
+    return value

@@ -1,0 +1,426 @@
+"""What can be checked, each brought into one form: a loss as a function of named arrays, and the gradient claimed for it.
+
+    a recurrent layer          sum(doutput * output) + sum(dh_n * h_n), or a loss of the user's on top
+    anything like a layer      the same, by its `forward` and `backward` alone
+    a model                    its `loss_and_grads`
+    two callables              loss(params), grads(params)
+
+A subject holds copies of all arrays, and hands out copies: nothing of the caller's is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.packing import PackedSequence
+from rnn_numpy.core.trace import Trace
+from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError, ShapeError
+from rnn_numpy.layers.recurrent import Recurrent
+
+Array = NDArray[Any]
+Point = dict[str, Array]
+
+
+class Subject:
+    """A loss of named arrays and the gradient claimed for it.
+
+    Attributes
+    ----------
+    title : str
+    point : dict of str to ndarray
+        Where it is checked: parameters, and inputs under "x", "h_0", ...
+    gates : dict of str to list of (str, slice)
+        Of tensors that consist of blocks of rows, the blocks.
+    notes : list of str
+    """
+
+    title: str
+    point: Point
+    gates: Mapping[str, list[tuple[str, slice]]]
+
+    def __init__(self) -> None:
+        self.gates = {}
+        self.notes: list[str] = []
+
+    def analytic(self) -> Point:
+        """Run forward and backward once; return the claimed gradient of each array of `point`."""
+        raise TypeError("Subject: a subclass says how")
+
+    def loss(self, point: Mapping[str, Array]) -> Any:
+        """Return the loss at another point, real or complex as its arrays are."""
+        raise TypeError("Subject: a subclass says how")
+
+    def at(self, point: Mapping[str, Array]) -> Point:
+        """Return the claimed gradient at another point."""
+        raise TypeError("Subject: a subclass says how")
+
+    def touched(self) -> list[str]:
+        """Return the names of arguments that the last run has modified."""
+        return []
+
+
+class LayerSubject(Subject):
+    """A layer with a loss on top.
+
+    Parameters
+    ----------
+    layer : Recurrent, or anything with params, astype, forward and backward like it
+    x, h_0, lengths
+        As for `layer.forward`.
+    doutput, dh_n : optional
+        As for `layer.backward`: the loss is sum(doutput * output) + sum(dh_n * h_n). Drawn where left out.
+    loss : callable, optional
+        Maps (output, h_n) to (loss, doutput) or (loss, doutput, dh_n).
+    masks : mapping
+        Arguments of forward for masks; where the layer has dropout and none are given, they are drawn once.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        layer: Any,
+        x: Any,
+        h_0: Any,
+        lengths: Any,
+        doutput: Any,
+        dh_n: Any,
+        loss: Callable[..., Any] | None,
+        masks: Mapping[str, Any],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        where = "gradcheck"
+        dtype = np.dtype(layer.params.dtype)
+        if dtype.kind == "c":
+            raise DTypeError(f"{where}: layer must be float64 or float32; got {dtype}. Check layer.astype(np.float64)")
+        if isinstance(x, PackedSequence):
+            if lengths is not None:
+                raise OptionError(f"{where}: a PackedSequence brings its own lengths; leave lengths out")
+            x, lengths = x.padded(batch_first=getattr(layer, "batch_first", False))
+        self.source = layer
+        self.layer = layer.astype(np.float64)  # parameters of its own: the caller's are never written
+        self.lengths = None if lengths is None else np.array(lengths)
+        self.recurrent = isinstance(layer, Recurrent)
+        self.given = None if h_0 is None else _copied(h_0, np.float64)
+        self.x = np.array(arguments.as_array(where, "x", x), np.float64)
+        self.on_top = loss
+        if loss is not None and (doutput is not None or dh_n is not None):
+            raise OptionError(f"{where}: loss makes doutput and dh_n; leave them out, or leave loss out")
+        self.masks = dict(masks) if masks else self._drawn(seed)
+        rng = np.random.default_rng(seed)
+        results = self._forward(self.layer, self.x, self.given)
+        output, finals = results[0], results[1:-1]
+        if isinstance(output, PackedSequence):
+            raise DTypeError(f"{where}: output of the layer must be an array; got a PackedSequence")
+        self.many = bool(finals)
+        self.doutput: Any
+        self.dfinal: Any = None
+        if loss is not None:
+            _, self.doutput, self.dfinal = self._top(output, finals[0] if finals else None)
+        else:
+            self.doutput = _like(where, "doutput", doutput, output, rng)
+            if finals:
+                self.dfinal = _like_all(where, "dh_n", dh_n, finals[0], rng)
+            elif dh_n is not None:
+                raise OptionError(f"{where}: dh_n is for layers that return a final state; this one does not")
+        self.point = {name: np.array(array, np.float64) for name, array in self.layer.params.items()}
+        self.point["x"] = self.x
+        self.names = tuple(self.layer.cell.states) if hasattr(self.layer, "cell") else ("h",)
+        self.initial = self._initial(finals)
+        for name, array in zip(self.names, self.initial, strict=False):
+            self.point[f"{name}_0"] = array
+        self.gates = self._gates()
+        self.title = self._title(dtype)
+        self._touched: list[str] = []
+        self.trace: Any = None
+
+    def _title(self, dtype: np.dtype[Any]) -> str:
+        shape = self.x.shape
+        sizes = f"T={shape[0]}"
+        if self.x.ndim == 3:
+            steps, batch = (shape[1], shape[0]) if getattr(self.layer, "batch_first", False) else shape[:2]
+            sizes = f"T={steps} N={batch}"
+        name = repr(self.source).replace(f", dtype={dtype}", "")
+        return f"{name} {sizes} {dtype}"
+
+    def _drawn(self, seed: int) -> dict[str, Any]:
+        """Draw the layer's masks once, from a generator of our own; without any, inference's passes are checked."""
+        rates = [getattr(self.layer, name, 0) for name in ("dropout", "recurrent_dropout")]
+        rates += list(getattr(self.layer, "zoneout", ()))
+        if not any(rates):
+            return {}
+        twin = copy.copy(self.layer)
+        twin.rng = np.random.default_rng(seed)
+        _, _, trace = twin.forward(self.x, self.given, self.lengths)
+        masks = {
+            "dropout_masks": trace.masks,
+            "recurrent_masks": trace.recurrent_masks,
+            "zoneout_masks": trace.zoneout_masks,
+        }
+        self.notes.append(f"masks of dropout and zoneout drawn once, from seed {seed}, and replayed in every run")
+        return {name: mask for name, mask in masks.items() if mask}
+
+    def _forward(self, layer: Any, x: Array, h_0: Any) -> tuple[Any, ...]:
+        arguments_ = [x] if h_0 is None and self.lengths is None else [x, h_0]
+        if self.lengths is not None:
+            arguments_.append(self.lengths)
+        results: tuple[Any, ...] = layer.forward(*arguments_, **self.masks)
+        return results
+
+    def _top(self, output: Array, final: Any) -> tuple[Any, Any, Any]:
+        result = self.on_top(output, final) if self.on_top is not None else ()
+        if not isinstance(result, tuple) or len(result) not in (2, 3):
+            raise GradientCheckError(
+                "gradcheck: loss must return (loss, doutput) or (loss, doutput, dh_n); "
+                f"got {type(result).__name__}{f' of {len(result)}' if isinstance(result, tuple) else ''}"
+            )
+        return result if len(result) == 3 else (*result, None)
+
+    def _initial(self, finals: tuple[Any, ...]) -> tuple[Array, ...]:
+        if self.given is not None:
+            return self.given if isinstance(self.given, tuple) else (self.given,)
+        if not finals:
+            return ()
+        states = finals[0] if isinstance(finals[0], tuple) else (finals[0],)
+        return tuple(np.zeros(state.shape) for state in states)
+
+    def _gates(self) -> dict[str, list[tuple[str, slice]]]:
+        cell = getattr(self.layer, "cell", None)
+        gates = getattr(cell, "gate_names", ())
+        found: dict[str, list[tuple[str, slice]]] = {}
+        if len(gates) < 2:
+            return found
+        for name, array in self.point.items():
+            if name.startswith(("weight_ih", "weight_hh", "bias_ih", "bias_hh")) and len(array) % len(gates) == 0:
+                rows = len(array) // len(gates)
+                found[name] = [(gate, slice(k * rows, (k + 1) * rows)) for k, gate in enumerate(gates)]
+        return found
+
+    def states(self, point: Mapping[str, Array]) -> Any:
+        """Return h_0 as forward wants it."""
+        if not self.initial or (self.given is None and not self.recurrent):
+            return self.given
+        states = tuple(point[f"{name}_0"] for name in self.names[: len(self.initial)])
+        return states if len(states) > 1 else states[0]
+
+    def forward(self, layer: Any = None, point: Mapping[str, Array] | None = None) -> tuple[Any, Any, Any]:
+        """Run forward; return output, final state and trace."""
+        point = self.point if point is None else point
+        results = self._forward(self.layer if layer is None else layer, point["x"], self.states(point))
+        return results[0], (results[1] if self.many else None), results[-1]
+
+    def run(
+        self, layer: Any = None, doutput: Any = None, dfinal: Any = None, point: Mapping[str, Array] | None = None
+    ) -> tuple[Point, Trace]:
+        """Run both passes; return the gradients by name, and the trace."""
+        _, _, trace = self.forward(layer, point)
+        return self.back(trace, layer, doutput, dfinal), trace
+
+    def back(self, trace: Any, layer: Any = None, doutput: Any = None, dfinal: Any = None) -> Point:
+        """Run backward on a trace, with the loss's own gradients where none are given."""
+        layer = self.layer if layer is None else layer
+        if doutput is None:
+            doutput, dfinal = self.doutput, self.dfinal
+        result = layer.backward(trace, doutput, dfinal) if self.many else layer.backward(trace, doutput)
+        found: Point = {name: np.array(grad) for name, grad in result.grads.items()}
+        found["x"] = np.array(result.dx)
+        for name in self.names[: len(self.initial)]:
+            found[f"{name}_0"] = np.array(getattr(result, f"d{name}_0"))
+        for name, array in self.point.items():
+            if name not in found:
+                raise GradientCheckError(f"gradcheck: backward returned no gradient of {name}; it must return one of each")
+            if found[name].shape != array.shape:
+                raise GradientCheckError(
+                    f"gradcheck: the gradient of {name} must have its shape, {array.shape}; got {found[name].shape}"
+                )
+        return found
+
+    def analytic(self) -> Point:
+        """Run both passes on arrays that are watched."""
+        watched = {"x": self.x, **{f"{n}_0": a for n, a in zip(self.names, self.initial, strict=False)}}
+        watched |= {"doutput": self.doutput} if isinstance(self.doutput, np.ndarray) else {}
+        finals = self.dfinal if isinstance(self.dfinal, tuple) else (self.dfinal,)
+        watched |= {f"dh_n[{k}]": final for k, final in enumerate(finals) if isinstance(final, np.ndarray)}
+        watched |= {f"params[{name!r}]": array for name, array in self.layer.params.items()}
+        before = {name: array.copy() for name, array in watched.items()}
+        found, self.trace = self.run()
+        self._touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
+        for name in self._touched:
+            watched[name][...] = before[name]
+        return found
+
+    def touched(self) -> list[str]:
+        return self._touched
+
+    def at(self, point: Mapping[str, Array]) -> Point:
+        with _holding(self.layer, point):
+            return self.run(point=point)[0]
+
+    def single(self) -> Point:
+        """Return the gradients of the float32 layer itself, on the data rounded to float32."""
+        layer, kind = self.source, np.float32
+        point = {name: array.astype(kind) for name, array in self.point.items()}
+        _, _, trace = self.forward(layer, point)
+        finals = self.dfinal
+        if isinstance(finals, tuple):
+            finals = tuple(final.astype(kind) for final in finals)
+        elif finals is not None:
+            finals = finals.astype(kind)
+        return self.back(trace, layer, self.doutput.astype(kind), finals)
+
+    def loss(self, point: Mapping[str, Array]) -> Any:
+        dtype = np.result_type(*point.values())
+        layer = self.layer if dtype == np.float64 else self._complex()
+        with _holding(layer, point):
+            output, final, _ = self.forward(layer, point)
+        if self.on_top is not None:
+            return self._top(output, final)[0]
+        total = np.sum(self.doutput * output)
+        finals = final if isinstance(final, tuple) else (final,)
+        dfinals = self.dfinal if isinstance(self.dfinal, tuple) else (self.dfinal,)
+        for state, dstate in zip(finals, dfinals, strict=True) if self.many else ():
+            total = total + np.sum(dstate * state)
+        return total
+
+    def _complex(self) -> Any:
+        if not hasattr(self, "_twin"):
+            self._twin = self.layer.astype(np.complex128)
+        return self._twin
+
+
+class ModelSubject(Subject):
+    """A model with params, astype and loss_and_grads(*inputs) -> (loss, grads, ...)."""
+
+    def __init__(self, model: Any, inputs: tuple[Any, ...]) -> None:
+        super().__init__()
+        dtype = np.dtype(model.params.dtype)
+        if dtype.kind == "c":
+            raise DTypeError(f"gradcheck: model must be float64 or float32; got {dtype}")
+        self.source = model
+        self.model = model.astype(np.float64)
+        self.inputs = tuple(_float64(value) for value in inputs)
+        self.point = {name: np.array(array, np.float64) for name, array in self.model.params.items()}
+        self.title = f"{model!r} {dtype}"
+        self._touched: list[str] = []
+        self._twin: Any = None
+
+    def analytic(self) -> Point:
+        watched = {f"argument {k}": a for k, a in enumerate(self.inputs) if isinstance(a, np.ndarray)}
+        watched |= {f"params[{name!r}]": array for name, array in self.model.params.items()}
+        before = {name: array.copy() for name, array in watched.items()}
+        result = self.model.loss_and_grads(*self.inputs)
+        self._touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
+        for name in self._touched:
+            watched[name][...] = before[name]
+        grads = result[1]
+        found = {name: np.array(grads[name]) for name in self.point}
+        for name, array in self.point.items():
+            if found[name].shape != array.shape:
+                raise GradientCheckError(
+                    f"gradcheck: the gradient of {name} must have its shape, {array.shape}; got {found[name].shape}"
+                )
+        return found
+
+    def touched(self) -> list[str]:
+        return self._touched
+
+    def loss(self, point: Mapping[str, Array]) -> Any:
+        model = self.model
+        inputs = self.inputs
+        if np.result_type(*point.values()).kind == "c":
+            if self._twin is None:
+                self._twin = self.model.astype(np.complex128)
+            model = self._twin
+            kinds = [isinstance(value, np.ndarray) and value.dtype == np.float64 for value in inputs]
+            inputs = tuple(v.astype(np.complex128) if k else v for v, k in zip(inputs, kinds, strict=True))
+        with _holding(model, point):
+            return model.loss_and_grads(*inputs)[0]
+
+    def at(self, point: Mapping[str, Array]) -> Point:
+        with _holding(self.model, point):
+            grads = self.model.loss_and_grads(*self.inputs)[1]
+            return {name: np.array(grads[name]) for name in self.point}
+
+
+class PairSubject(Subject):
+    """Two functions of a dict of arrays: a loss, and its gradients by the same names."""
+
+    def __init__(
+        self,
+        loss: Callable[[dict[str, Array]], Any],
+        grads: Callable[[dict[str, Array]], Mapping[str, Array]],
+        point: Point,
+        checked: Callable[..., Point],
+    ) -> None:
+        super().__init__()
+        self._loss = loss
+        self._grads = grads
+        self._checked = checked
+        self.point = point
+        name = getattr(grads, "__name__", type(grads).__name__)
+        size = sum(array.size for array in point.values())
+        self.title = f"{name}: {len(point)} arrays, {size} entries"
+
+    def analytic(self) -> Point:
+        return self._checked(self._grads, self.point, where="gradcheck")
+
+    def at(self, point: Mapping[str, Array]) -> Point:
+        return self._checked(self._grads, point, where="gradcheck")
+
+    def loss(self, point: Mapping[str, Array]) -> Any:
+        return self._loss(dict(point))
+
+
+@contextlib.contextmanager
+def _holding(layer: Any, point: Mapping[str, Array]) -> Iterator[None]:
+    """Give a layer or model the parameters of a point for a while."""
+    kept = {name: array.copy() for name, array in layer.params.items()}
+    try:
+        for name, array in layer.params.items():
+            array[...] = point[name]
+        yield
+    finally:
+        for name, array in layer.params.items():
+            array[...] = kept[name]
+
+
+def _float64(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return type(value)(_float64(part) for part in value)
+    array = np.array(value)
+    if array.dtype.kind == "f":
+        return array.astype(np.float64)
+    return array if array.dtype.kind in "biu" and array.ndim else value
+
+
+def _copied(value: Any, dtype: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(np.array(part, dtype) for part in value)
+    return np.array(value, dtype)
+
+
+def _like(where: str, name: str, given: Any, model: Array, rng: np.random.Generator) -> Array:
+    """Return a gradient of an output: the one that was given, or signed normal numbers."""
+    if given is None:
+        return rng.normal(size=model.shape)
+    array = np.array(arguments.as_array(where, name, given), np.float64)
+    if array.shape != model.shape:
+        raise ShapeError(f"{where}: {name} must have the shape of what it is the gradient of, {model.shape}; got {array.shape}")
+    return array
+
+
+def _like_all(where: str, name: str, given: Any, model: Any, rng: np.random.Generator) -> Any:
+    if not isinstance(model, tuple):
+        return _like(where, name, given, model, rng)
+    if given is not None and (not isinstance(given, tuple) or len(given) != len(model)):
+        raise DTypeError(f"{where}: {name} must be a tuple of {len(model)} arrays; got {type(given).__name__}")
+    parts = given or (None,) * len(model)
+    return tuple(_like(where, f"{name}[{k}]", part, m, rng) for k, (part, m) in enumerate(zip(parts, model, strict=True)))
+
