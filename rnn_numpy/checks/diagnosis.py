@@ -128,7 +128,10 @@ def diagnose_layer(
     if part == "sums":
         why = f"the gradients at every step are right, what is made of them is not: {names}"
         return _placed(Diagnosis("wrong sum", why, explained=False), place)
-    return _placed(Diagnosis("unknown", f"none of the known mistakes gives this gradient; wrong are {names}", explained=False), place)
+    return _placed(
+        Diagnosis("unknown", f"none of the known mistakes gives this gradient; wrong are {names}", explained=False),
+        place,
+    )
 
 
 def _placed(diagnosis: Diagnosis, place: Mapping[str, Any], suspect: Suspect | None = None) -> Diagnosis:
@@ -376,7 +379,10 @@ def _suspects(subject: LayerSubject, forced: Forced) -> Iterator[Suspect]:
                 "the reverse direction is taken for one that runs forward: its steps are chained in the wrong order",
                 Variation(state=_flipped_state, preactivation=_flipped_state),
             ),
-            ("both directions get the gradient of the same half of the outputs", Variation(loss=_other_half(forced, 0))),
+            (
+                "both directions get the gradient of the same half of the outputs",
+                Variation(loss=_other_half(forced, 0)),
+            ),
             (
                 "the two halves of the outputs' gradient are exchanged",
                 Variation(loss=_other_half(forced, None)),
@@ -638,9 +644,7 @@ def _other_half(forced: Forced, half: int | None) -> Callable[[LocalSteps, Array
 # ---------------------------------------------------------------------------------------------- comparing
 
 
-def _best(
-    forced: Forced, analytic: Point, suspects: Sequence[Suspect], tolerances: Tolerances
-) -> Suspect | None:
+def _best(forced: Forced, analytic: Point, suspects: Sequence[Suspect], tolerances: Tolerances) -> Suspect | None:
     """Return the first suspect that gives the gradient found, in every tensor: made in all layers and directions, or in one
     of them.
     """
@@ -777,11 +781,21 @@ def _first_wrong(subject: LayerSubject, forced: Forced, tolerances: Tolerances) 
         found = _wrong_step(subject, forced, trace, doutput, dfinal, names, kind, t)
         if found:
             return found
-    return {"text": "the gradients of the pre-activations are right at every step: what is made of them is wrong", "part": "sums"}
+    return {
+        "text": "the gradients of the pre-activations are right at every step: what is made of them is wrong",
+        "part": "sums",
+    }
 
 
 def _wrong_step(
-    subject: LayerSubject, forced: Forced, trace: Any, doutput: Array, dfinal: Any, names: Sequence[str], kind: str, t: int
+    subject: LayerSubject,
+    forced: Forced,
+    trace: Any,
+    doutput: Array,
+    dfinal: Any,
+    names: Sequence[str],
+    kind: str,
+    t: int,
 ) -> dict[str, Any]:
     """Return the first wrong place of one loss step, or an empty dict."""
     subject.back(trace, None, doutput, dfinal)
@@ -799,7 +813,11 @@ def _wrong_step(
                 gate = _gate_of(steps, difference)
                 own = kind == "output" and k == t or kind == "final" and k == steps.order()[-1]
                 top = steps.direction.layer == subject.layer.num_layers - 1
-                part = "immediate partial" if own or not top and not np.any(exact.runs[name].dstates[steps.order()[-1]]) else "recurrence"
+                part = (
+                    "immediate partial"
+                    if own or not top and not np.any(exact.runs[name].dstates[steps.order()[-1]])
+                    else "recurrence"
+                )
                 entered = scale == 0 or not np.any(found[k])
                 if own and entered:
                     part = "entry of the loss"
@@ -846,7 +864,9 @@ def diagnose_tensors(subject: Subject, analytic: Point, reference: Point, rows: 
 
 def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence[Row]) -> Diagnosis | None:
     """Find what the wrong tensors have in common with the right ones."""
-    wrong = sorted({row.name for row in rows if row.verdict == WRONG and row.name in analytic and row.name in reference})
+    wrong = sorted(
+        {row.name for row in rows if row.verdict == WRONG and row.name in analytic and row.name in reference}
+    )
     if not wrong:
         return None
     titles = ", ".join(wrong)
@@ -870,7 +890,9 @@ def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence
         return flushed
     for name in wrong:
         limit = float(np.abs(analytic[name]).max())
-        if limit < float(np.abs(reference[name]).max()) and close(analytic[name], np.clip(reference[name], -limit, limit)):
+        if limit < float(np.abs(reference[name]).max()) and close(
+            analytic[name], np.clip(reference[name], -limit, limit)
+        ):
             return Diagnosis("clipped", f"the entries of {name} are limited to ±{limit:.6g}: clipped before the check")
     gates = _permuted(subject, analytic, reference, wrong)
     if gates is not None:
@@ -906,12 +928,19 @@ def _by_factor(
     N = _batch(subject)
     if N > 1 and (abs(factor - N) < 1e-6 * N or abs(factor - 1 / N) < 1e-6):
         word = f"{N}, the number of sequences," if factor > 1 else f"1/{N}, with {N} the number of sequences,"
-        return Diagnosis("missing 1/N", f"{titles}: {word} times the right gradient: a mean taken for a sum, or a sum for a mean")
+        return Diagnosis(
+            "missing 1/N", f"{titles}: {word} times the right gradient: a mean taken for a sum, or a sum for a mean"
+        )
     parameters = [name for name in wrong if name not in ("x",) and not name.endswith("_0")]
     joint = float(np.sqrt(sum(float(np.sum(analytic[name] ** 2)) for name in parameters)))
-    for value, what in ((joint, "the norm of all of them together"), (_largest(analytic, parameters), "the largest entry")):
+    for value, what in (
+        (joint, "the norm of all of them together"),
+        (_largest(analytic, parameters), "the largest entry"),
+    ):
         if 0 < factor < 1 and value > 0 and abs(value - float(f"{value:.2g}")) <= 1e-7 * value:
-            why = f"{titles}: {factor:.6g} times the right gradient, and {what} is {value:.6g}: clipped before the check"
+            why = (
+                f"{titles}: {factor:.6g} times the right gradient, and {what} is {value:.6g}: clipped before the check"
+            )
             return Diagnosis("clipped", why)
     return Diagnosis("constant factor", f"{titles}: {factor:.9g} times the right gradient")
 
@@ -937,7 +966,9 @@ def _flushed(analytic: Point, reference: Point, wrong: Sequence[str]) -> Diagnos
         rest = np.abs(found - expected)[~zeroed]
         kept = np.abs(expected[~zeroed])
         if limit <= kept[kept > 0].min(initial=np.inf) * 1.0001 and np.all(rest <= 1e-6 * kept):
-            return Diagnosis("small gradients flushed", f"entries of {name} smaller than {limit:.1e} are 0, all others right")
+            return Diagnosis(
+                "small gradients flushed", f"entries of {name} smaller than {limit:.1e} are 0, all others right"
+            )
     return None
 
 
@@ -951,7 +982,9 @@ def _permuted(subject: Subject, analytic: Point, reference: Point, wrong: Sequen
             guess = np.concatenate([reference[name][gates[k][1]] for k in order])
             if close(analytic[name], guess):
                 moved = ", ".join(
-                    f"{gate} has the rows of {gates[k][0]}" for (gate, _), k in zip(gates, order, strict=True) if gates[k][0] != gate
+                    f"{gate} has the rows of {gates[k][0]}"
+                    for (gate, _), k in zip(gates, order, strict=True)
+                    if gates[k][0] != gate
                 )
                 return Diagnosis("gates swapped", f"in the gradient of {name}, {moved}")
     return None

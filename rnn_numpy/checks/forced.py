@@ -311,15 +311,17 @@ class Forced:
     def _few(self, steps: LocalSteps, weight: Array) -> bool:
         return weight.size * steps.T * steps.N * steps.S <= KEPT
 
-    def _by_itself(self, maps: _Maps, name: str, dstates: Array) -> Array:
-        """Differentiate by a parameter that does not act through a_t, entry by entry."""
+    def _by_itself(self, maps: _Maps, name: str, dstates: Array, absolute: bool = False) -> Array:
+        """Differentiate by a parameter that does not act through a_t, entry by entry; or sum the absolute values."""
         steps = maps.steps
         weight = steps.weights()[name]
         if self._few(steps, weight):
             if name not in maps.derivatives:
                 maps.derivatives[name] = np.stack([steps.tangent(name, unit) for unit in _units(weight)], axis=-1)
-            return np.einsum("tns,tnsp->p", dstates, maps.derivatives[name]).reshape(weight.shape)
-        values = [float(np.sum(dstates * steps.tangent(name, unit))) for unit in _units(weight)]
+            kept = maps.derivatives[name]
+            return np.einsum("tns,tnsp->p", dstates, np.abs(kept) if absolute else kept).reshape(weight.shape)
+        tangents = (steps.tangent(name, unit) for unit in _units(weight))
+        values = [float(np.sum(dstates * (np.abs(tangent) if absolute else tangent))) for tangent in tangents]
         return np.array(values).reshape(weight.shape)
 
     # ------------------------------------------------------------------------------------------------ rounding
@@ -358,19 +360,18 @@ class Forced:
                 steps, name = maps.steps, maps.steps.direction.name
                 run = self.exact.runs[name]
                 share = _relative(signal_bound[..., steps.direction.columns], handed[..., steps.direction.columns])
-                magnitude, error, sums = _magnitudes(maps, run, share, factor * EPS)
-                noise_da, noise_ds = self._noise(maps, run, draws, rng)
+                noise_da, noise_ds, noise = self._noise(maps, run, draws, rng)
+                error, sums = _errors(maps, run, share, noise_ds.max(axis=2, initial=0.0), factor * EPS)
                 width = np.abs(maps.jacobians.preactivation).sum(axis=2)
-                # Digits that formulas lose at a step stay lost, relative to what goes on from there.
-                lost = _accumulated(steps, _ratio(noise_ds, magnitude))
-                tolerance = (error + lost * magnitude)[..., None] * width + noise_da
+                tolerance = error[..., None] * width + noise_da
                 das[name] = tolerance
                 entry = _first_steps(steps), np.arange(steps.N)
                 initial_width = np.abs(maps.jacobians.state[entry]).sum(axis=1)
-                before = error[entry] + lost[entry] * magnitude[entry]
-                initial_bounds[name] = before[:, None] * initial_width
+                initial_bounds[name] = error[entry][:, None] * initial_width + noise_ds[entry]
                 initial_absolute[name] = np.abs(run.dinitial)
-                for parameter, (bound, total) in self._parameter_bounds(maps, run, tolerance, sums, magnitude).items():
+                for parameter, (bound, total) in self._parameter_bounds(
+                    maps, run, tolerance, sums, error, noise
+                ).items():
                     bounds[f"{parameter}_{name}"], absolute[f"{parameter}_{name}"] = bound, total
                 weight = np.abs(steps.weights()["weight_ih"])
                 dx_bound = np.zeros((steps.T, steps.N, weight.shape[1]))
@@ -386,7 +387,9 @@ class Forced:
             signal_bound = np.asarray(below) * scale
             absolute_x = np.asarray(below_absolute) * scale
             handed = sum((self.exact.runs[maps.steps.direction.name].dx for maps in directions), np.zeros(())) * scale
-        signal, states = to_caller(self.layer, self.trace, signal_bound, {name: initial_bounds[name] for name in self.maps})
+        signal, states = to_caller(
+            self.layer, self.trace, signal_bound, {name: initial_bounds[name] for name in self.maps}
+        )
         total, total_states = to_caller(
             self.layer, self.trace, absolute_x, {name: initial_absolute[name] for name in self.maps}
         )
@@ -397,27 +400,43 @@ class Forced:
 
     def _noise(
         self, maps: _Maps, run: DirectionGradient, draws: int, rng: np.random.Generator
-    ) -> tuple[Array, Array]:
-        """Return how much da, (T, N, A), and the largest ds_{t-1}, (T, N), change when the formulas' inputs move in their last
-        digit. The change is believed up to a thousandth of the gradient: a wrong formula cannot excuse itself.
+    ) -> tuple[Array, Array, dict[str, Array]]:
+        """Return how much da, (T, N, A), ds_{t-1}, (T, N, S), and the gradients of parameters change when what the formulas
+        read moves in its last digit.
+
+        The change is believed up to a thousandth of the gradient: a wrong formula cannot excuse itself.
         """
-        steps = maps.steps
+        steps, jacobians = maps.steps, maps.jacobians
+
+        def moved(array: Array, size: Array | float = 0.0) -> Array:
+            return array + EPS * rng.choice([-1.0, 1.0], array.shape) * (np.abs(array) + size)
+
         t, n = np.nonzero(steps.alive)
-        noise_da, noise_ds = np.zeros_like(run.da), np.zeros((steps.T, steps.N))
-        dstates = run.dstates[t, n]
-        first = steps.pull(t, n, dstates)
-        das, dss = np.zeros_like(first.da), np.zeros(len(t))
+        before, sums_of_a = steps.states("before")[t, n], _absolute_sums(steps)[t, n]
+        first = steps.pull(t, n, run.dstates[t, n])
+        da, ds = np.zeros_like(first.da), np.zeros_like(first.dstates)
+        sums = {name: np.zeros_like(array) for name, array in first.sums.items()}
         for _ in range(draws):
-            moved = steps.pull(t, n, dstates, lambda array: array * (1 + EPS * rng.choice([-1.0, 1.0], array.shape)))
-            das = np.maximum(das, np.abs(moved.da - first.da))
-            dss = np.maximum(dss, np.abs(moved.dstates - first.dstates).max(axis=1, initial=0.0))
-        scale = np.abs(run.da[t, n]).max(axis=1, initial=0.0)
-        noise_da[t, n] = np.minimum(2 * das, 1e-3 * scale[:, None])
-        noise_ds[t, n] = np.minimum(2 * dss, 1e-3 * np.abs(_pull(maps.jacobians.state, run.dstates)[t, n]).max(axis=1, initial=0.0))
-        return noise_da, noise_ds
+            again = steps.rerun(t, n, moved(before), moved(np.zeros_like(sums_of_a), sums_of_a))
+            for name, array in again.arrays.items():
+                if array.flags.writeable:
+                    # What is recorded has been rounded once more, a gate as a function of a sum: not by less where that is 0.
+                    array[...] = moved(array, 0.0 if name in steps.cell.states else np.abs(array).max(initial=0.0))
+            other = steps.pull(t, n, run.dstates[t, n], again)
+            da = np.maximum(da, np.abs(other.da - first.da))
+            ds = np.maximum(ds, np.abs(other.dstates - first.dstates))
+            for name, array in sums.items():
+                np.maximum(array, np.abs(other.sums[name] - first.sums[name]), out=array)
+        noise_da, noise_ds = np.zeros_like(run.da), np.zeros_like(run.dstates)
+        noise_da[t, n] = np.minimum(2 * da, _most(jacobians.preactivation, run.dstates)[t, n])
+        noise_ds[t, n] = np.minimum(2 * ds, _most(jacobians.state, run.dstates)[t, n])
+        for name, array in sums.items():
+            exact = self.exact.tensors[f"{name}_{steps.direction.name}"]
+            np.minimum(2 * array, 1e-3 * np.abs(exact).max(initial=0.0), out=array)
+        return noise_da, noise_ds, sums
 
     def _parameter_bounds(
-        self, maps: _Maps, run: DirectionGradient, tolerance: Array, sums: Array, magnitude: Array
+        self, maps: _Maps, run: DirectionGradient, tolerance: Array, sums: Array, error: Array, noise: dict[str, Array]
     ) -> dict[str, tuple[Array, Array]]:
         """Return (bound, sum of absolute contributions) of each parameter."""
         steps = maps.steps
@@ -433,11 +452,8 @@ class Forced:
                     bound[rows] += part.reshape(bound[rows].shape)
                     total[rows] += part_total.reshape(bound[rows].shape)
             else:
-                # Of such parameters there is no sum by steps: the derivative by each entry, against the largest ds.
-                scale = np.abs(self.exact.tensors[f"{name}_{steps.direction.name}"])
-                relative = float(_ratio(tolerance.max(), np.abs(run.da).max(initial=0.0)))
-                total = scale
-                bound = np.full(weight.shape, relative * float(scale.max(initial=0.0)))
+                bound = self._by_itself(maps, name, error[..., None] * np.ones(steps.S), absolute=True) + noise[name]
+                total = self._by_itself(maps, name, np.abs(run.dstates), absolute=True)
             found[name] = bound, total
         return found
 
@@ -480,54 +496,69 @@ def _relative(bound: Array, values: Array) -> Array:
     return np.asarray(_ratio(bound.max(axis=2, initial=0.0), np.abs(values).max(axis=2, initial=0.0)))
 
 
-def _accumulated(steps: LocalSteps, shares: Array) -> Array:
-    """Return for each step the sum of the shares of the steps after it, in the order of time of the direction."""
-    total, found = np.zeros(steps.N), np.zeros_like(shares)
-    for t in reversed(steps.order()):
-        total = total + shares[t]
-        found[t] = total
-    return found
+def _most(matrix: Array, dstates: Array) -> Array:
+    """Return what rounding may do at most to what a matrix makes of dstates, (T, N, 1): a thousandth of it, or some units of
+    rounding of what the largest entry that the matrix has at any step would make of it.
+
+    The second matters where a gate is shut: it is rounded as an open one is, so that its gradient may be 0.
+    """
+    made = np.abs(_pull(matrix, dstates)).max(axis=2, keepdims=True, initial=0.0)
+    largest = np.abs(dstates).max(axis=2, keepdims=True, initial=0.0) * np.abs(matrix).max(initial=0.0)
+    return np.maximum(1e-3 * made, 16 * EPS * largest)
 
 
-def _magnitudes(
-    maps: _Maps, run: DirectionGradient, share: Array, unit: float
-) -> tuple[Array, Array, Array]:
-    """Follow what each loss step says through time by itself.
+def _absolute_sums(steps: LocalSteps) -> Array:
+    """Return |W_ih| |x| + |W_hh| |h|, (T, N, A): what the rounding of a_t is relative to."""
+    sums = np.zeros((steps.T, steps.N, steps.slabs))
+    for kind in ("input", "hidden"):
+        weight = np.abs(steps.weights()[f"weight_{'ih' if kind == 'input' else 'hh'}"])
+        for rows, columns, source in steps.products(kind):
+            sums[..., columns] += np.abs(source) @ weight[rows].T
+    return sums
+
+
+def _errors(maps: _Maps, run: DirectionGradient, share: Array, noise: Array, unit: float) -> tuple[Array, Array]:
+    """Follow what each loss step says through time by itself, and what rounding makes of it.
+
+    Parameters
+    ----------
+    share : ndarray, (T, N)
+        The relative error that it has where it enters.
+    noise : ndarray, (T, N)
+        What the formulas' own rounding may add to ds_{t-1} at step t.
+    unit : float
+        The relative error that every step adds.
 
     Returns
     -------
-    magnitude, error : ndarray, (T, N)
-        Sums over the loss steps of the largest entry of ds(t, k), and of it times the relative error that it has by
-        then: `share` where it entered, and `unit` for each step.
+    error : ndarray, (T, N)
+        Bound of the error of ds_t: sum over the loss steps of the largest entry of ds(t, k) times its relative error.
     sums : ndarray, (T, N, A)
         Sum over the loss steps of |da(t, k)|.
     """
     steps, jacobians = maps.steps, maps.jacobians
-    order = steps.order()
-    T, N, S = steps.T, steps.N, steps.S
-    stack = np.zeros((T + 1, N, S))
-    ages, shares = np.ones((T + 1, N)), np.zeros((T + 1, N))
+    T, N = steps.T, steps.N
+    stack, relative = np.zeros((T + 1, N, steps.S)), np.zeros((T + 1, N))
     stack[T] = run.final
     used = [T]
-    magnitude, error, sums = np.zeros((T, N)), np.zeros((T, N)), np.zeros((T, N, steps.slabs))
-    for t in reversed(order):
+    error, sums = np.zeros((T, N)), np.zeros((T, N, steps.slabs))
+    for t in reversed(steps.order()):
         alive = steps.alive[t]
-        stack[t] = run.entering[t]
-        shares[t] = share[t]
+        stack[t], relative[t] = run.entering[t], share[t]
         used.append(t)
         current = stack[used]
+        relative[used] += unit * alive
         size = np.abs(current).max(axis=2, initial=0.0)
-        relative = shares[used] + unit * ages[used]
-        magnitude[t] = np.where(alive, size.sum(axis=0), 0)
-        error[t] = np.where(alive, (relative * size).sum(axis=0), 0)
+        error[t] = np.where(alive, (relative[used] * size).sum(axis=0), 0)
         sums[t] = np.where(alive[:, None], np.abs(_pull(jacobians.preactivation[t], current)).sum(axis=0), 0)
         stack[used] = np.where(alive[:, None], _pull(jacobians.state[t], current), current)
-        ages[used] += alive
-    return magnitude, error, sums
+        handed = np.abs(stack[used]).max(axis=2, initial=0.0).sum(axis=0)
+        # Digits that a step's formulas lose stay lost, relative to what goes on from there.
+        relative[used] += np.where(alive, _ratio(noise[t], handed), 0)
+    return error, sums
 
 
 def _first_steps(steps: LocalSteps) -> Array:
     """Return for each sequence the step that reads its initial state, (N,)."""
     alive = steps.alive[steps.order()]
     return np.asarray(steps.order())[alive.argmax(axis=0)]
-

@@ -163,7 +163,9 @@ def gradcheck(
     elif callable(target):
         _none(where, "a function", h_0=h_0, lengths=lengths, doutput=doutput, dh_n=dh_n, loss=loss, **masks)
         if not callable(grads):
-            raise OptionError(f"{where}: a function needs grads, the function whose gradients are checked; got {grads!r}")
+            raise OptionError(
+                f"{where}: a function needs grads, the function whose gradients are checked; got {grads!r}"
+            )
         checked = checked_params(x, where=where)
         subject = PairSubject(target, grads, checked.arrays, checked_gradients)
         subject.notes += checked.notes
@@ -239,7 +241,9 @@ class _Check:
         diagnosis = None
         if touched:
             kind = "parameters modified" if all(name.startswith("params") for name in touched) else "input modified"
-            diagnosis = Diagnosis(kind, f"the backward pass has changed {', '.join(touched)}, which it was handed to read")
+            diagnosis = Diagnosis(
+                kind, f"the backward pass has changed {', '.join(touched)}, which it was handed to read"
+            )
         elif not reproducible:
             diagnosis = self._differing(first, second)
         elif not finite or any(row.verdict == WRONG for row in rows):
@@ -290,7 +294,9 @@ class _Check:
         confirmed = self._confirm(exact)
         if forced.deviation > 1e-12 or not confirmed:
             # The forward pass is not the chain of its steps: a subclass that changes more than formulas.
-            self.notes.append("the layer's forward pass is not the chain of its cell's steps; compared end to end instead")
+            self.notes.append(
+                "the layer's forward pass is not the chain of its cell's steps; compared end to end instead"
+            )
             del self.forced
             self.trials.clear()
             return self._by_entries(analytic, "auto")
@@ -341,7 +347,11 @@ class _Check:
         for name, run in self.forced.exact.runs.items():
             layer_trace = trace.runs[name]
             found = layer_trace.latest.arrays.find("da")
-            if found is None or self.subject.layer.cell.input_gradient != "da" or layer_trace.latest.reached is not None:
+            if (
+                found is None
+                or self.subject.layer.cell.input_gradient != "da"
+                or layer_trace.latest.reached is not None
+            ):
                 continue
             scale = np.abs(run.da).max(axis=2, keepdims=True, initial=0.0) * np.ones_like(run.da)
             alive = self.forced.maps[name].steps.alive[..., None]
@@ -369,8 +379,8 @@ class _Check:
             expected, size = float(np.sum(gradient * draw)), float(np.sum(np.abs(gradient * draw)))
             error = abs(self._slope(name, draw) - expected)
             worst = max(worst, error / size if size else error)
-        allowed = 64 * EPS * subject.trace.context.plan.T * max(self.growth, 1.0)
-        confirmed = worst <= max(allowed, 1e-13)
+        # What is to be found here is a forward pass that is another function than its steps, not rounding.
+        confirmed = worst <= max(1e-10, 64 * drift * subject.trace.context.plan.T)
         self.trials.append(Trial("reference end to end", f"{worst:.0e}", confirmed, worst))
         return confirmed
 
@@ -405,7 +415,9 @@ class _Check:
         subject = self.subject
         output, final, _ = subject.forward()
         states = final if isinstance(final, tuple) else (final,)
-        point = {"output": np.array(output)} | {f"{n}_n": np.array(s) for n, s in zip(subject.names, states, strict=False)}
+        point = {"output": np.array(output)} | {
+            f"{n}_n": np.array(s) for n, s in zip(subject.names, states, strict=False)
+        }
 
         def loss(at: Mapping[str, Array]) -> Any:
             finals = tuple(at[f"{name}_n"] for name in subject.names[: len(states)])
@@ -525,7 +537,9 @@ class _Check:
         names = [name for name in first if first[name].tobytes() != second[name].tobytes()]
         pairs = [(first[name], second[name]) for name in names]
         if all(np.allclose(b, 2 * a, rtol=1e-12, atol=0) for a, b in pairs):
-            why = f"a second run gives twice the gradient of {', '.join(names)}: something adds to the first run's result"
+            why = (
+                f"a second run gives twice the gradient of {', '.join(names)}: something adds to the first run's result"
+            )
             return Diagnosis("accumulated over calls", why)
         return Diagnosis("not deterministic", f"two runs on the same arrays differ in {', '.join(names)}")
 

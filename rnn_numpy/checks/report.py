@@ -219,7 +219,9 @@ class GradcheckReport:
             if self.diagnosis.when:
                 lines += _wrapped("  when: ", self.diagnosis.when)
         if self.trials:
-            lines += _wrapped("", "   ".join(f"{trial.name} {trial.text} {'✓' if trial.ok else '✗'}" for trial in self.trials))
+            lines += _wrapped(
+                "", "   ".join(f"{trial.name} {trial.text} {'✓' if trial.ok else '✗'}" for trial in self.trials)
+            )
         for note in self.notes:
             lines += _wrapped("note: ", note)
         lines.append("ok" if self.ok else "FAILED")

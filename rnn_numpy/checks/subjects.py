@@ -235,7 +235,9 @@ class LayerSubject(Subject):
             found[f"{name}_0"] = np.array(getattr(result, f"d{name}_0"))
         for name, array in self.point.items():
             if name not in found:
-                raise GradientCheckError(f"gradcheck: backward returned no gradient of {name}; it must return one of each")
+                raise GradientCheckError(
+                    f"gradcheck: backward returned no gradient of {name}; it must return one of each"
+                )
             if found[name].shape != array.shape:
                 raise GradientCheckError(
                     f"gradcheck: the gradient of {name} must have its shape, {array.shape}; got {found[name].shape}"
@@ -412,7 +414,9 @@ def _like(where: str, name: str, given: Any, model: Array, rng: np.random.Genera
         return rng.normal(size=model.shape)
     array = np.array(arguments.as_array(where, name, given), np.float64)
     if array.shape != model.shape:
-        raise ShapeError(f"{where}: {name} must have the shape of what it is the gradient of, {model.shape}; got {array.shape}")
+        raise ShapeError(
+            f"{where}: {name} must have the shape of what it is the gradient of, {model.shape}; got {array.shape}"
+        )
     return array
 
 
@@ -422,5 +426,6 @@ def _like_all(where: str, name: str, given: Any, model: Any, rng: np.random.Gene
     if given is not None and (not isinstance(given, tuple) or len(given) != len(model)):
         raise DTypeError(f"{where}: {name} must be a tuple of {len(model)} arrays; got {type(given).__name__}")
     parts = given or (None,) * len(model)
-    return tuple(_like(where, f"{name}[{k}]", part, m, rng) for k, (part, m) in enumerate(zip(parts, model, strict=True)))
-
+    return tuple(
+        _like(where, f"{name}[{k}]", part, m, rng) for k, (part, m) in enumerate(zip(parts, model, strict=True))
+    )

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Arrays, LayerTrace, Trace
@@ -82,8 +82,7 @@ class Pulled:
     arrays : Arrays
         All arrays of the step, recorded ones and gradients, each with one row (1, M, ·) or two (states).
     sums : dict of str to ndarray
-        Gradients that the formulas themselves add up, summed over the columns: those of further parameters without a
-        product.
+        Gradients of the parameters, by their names without suffix, summed over the columns.
     """
 
     da: Array
@@ -150,7 +149,10 @@ class LocalSteps:
     @functools.cached_property
     def twin(self) -> Recurrent:
         """The layer in complex128, with the parameters of the trace."""
-        twin = self.layer.astype(np.complex128)
+        return self._recorded(np.complex128)
+
+    def _recorded(self, dtype: DTypeLike) -> Recurrent:
+        twin = self.layer.astype(dtype)
         for name, view in twin._weights(twin.params, self.direction).items():
             view[...] = self.run.weights[twin._symbol(name)]
         return twin
@@ -184,17 +186,24 @@ class LocalSteps:
         ndarray, (M, S)
             The states after it.
         """
+        run = self._again(self.twin, t, n, states, nudge)
+        return np.concatenate([run.arrays[state][1] for state in self.cell.states], axis=1)
+
+    def rerun(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> LayerTrace:
+        """Run single steps forward as `push` does, in the layer's own dtype; return what they record, for `pull`."""
+        return self._again(self._recorded(self.layer.dtype), t, n, states, nudge)
+
+    def _again(self, layer: Recurrent, t: Indices, n: Indices, states: Array, nudge: Array | None) -> LayerTrace:
         plan = Plan(1, len(t), None)
         timeline = Timeline(plan, False, self.cell.columns)
-        initial = [part.astype(np.complex128, copy=False) for part in self.split(states)]
+        initial = [part.astype(layer.dtype, copy=False) for part in self.split(states)]
         given = None if nudge is None else (nudge * self._scales)[None]
-        x = np.ascontiguousarray(self.x[t, n][None]).astype(np.complex128)
+        x = np.ascontiguousarray(self.x[t, n][None]).astype(layer.dtype)
         chosen = self.run.masks
         if chosen is not masks.NONE:
             recurrent = None if chosen.recurrent is None else chosen.recurrent[n]
             chosen = masks.Masks(recurrent, {state: kept[t, n][None] for state, kept in chosen.zoneout.items()})
-        run = self.twin._run_forward(self.direction, timeline, plan, x, initial, chosen, True, given)
-        return np.concatenate([run.arrays[state][1] for state in self.cell.states], axis=1)
+        return layer._run_forward(self.direction, timeline, plan, x, initial, chosen, True, given)
 
     @functools.cached_property
     def maps(self) -> Jacobians:
@@ -248,7 +257,7 @@ class LocalSteps:
 
     # ------------------------------------------------------------------------------------------------ backward
 
-    def pull(self, t: Indices, n: Indices, dstates: Array, moved: Callable[[Array], Array] | None = None) -> Pulled:
+    def pull(self, t: Indices, n: Indices, dstates: Array, run: LayerTrace | None = None) -> Pulled:
         """Run single steps backward: the cell's `step_backward`, with masks, on as many columns as wanted.
 
         Parameters
@@ -257,10 +266,10 @@ class LocalSteps:
             Which step of which sequence each column is; one step may stand in many columns.
         dstates : ndarray, (M, S)
             dL/ds_t, total.
-        moved : callable, optional
-            Applied to each recorded array before the formulas read it: how sensitive are they to its last digit?
+        run : LayerTrace, optional
+            What the columns' formulas read, from `rerun` with the same columns; the recorded arrays where left out.
         """
-        run, layer = self._gathered(t, n, moved), self.layer
+        run, layer = self._gathered(t, n) if run is None else run, self.layer
         plan = Plan(1, len(t), None)
         timeline = Timeline(plan, False, self.cell.columns)
         gradients = layer._new_gradients(run, timeline, plan, None, self.split(dstates))
@@ -269,10 +278,11 @@ class LocalSteps:
         sums = layer._weights(own, self.direction)
         for _ in layer._run_backward(run, timeline, plan, arrays, sums):
             pass
+        layer._through_products(run, arrays, timeline, plan, sums)
         before = np.concatenate([arrays["d" + state][0] for state in self.cell.states], axis=1)
         return Pulled(arrays["da"][0], before, arrays, sums)
 
-    def _gathered(self, t: Indices, n: Indices, moved: Callable[[Array], Array] | None) -> LayerTrace:
+    def _gathered(self, t: Indices, n: Indices) -> LayerTrace:
         """Return a trace of one step whose columns are single steps of the recorded one."""
         cell, source = self.cell, self.run.arrays
         run = LayerTrace(self.run.name, self.run.layer, False, cell.states, None)
@@ -284,7 +294,7 @@ class LocalSteps:
             rows = [array[t + self.timeline.prev, n], array[t + self.timeline.new, n]] if is_state else [array[t, n]]
             target = plan.new(len(rows), array.shape[2], array.dtype, cell.columns)
             for row, values in zip(target, rows, strict=True):
-                row[...] = values if moved is None else moved(values)
+                row[...] = values
             run.arrays[name] = target
         return run
 
