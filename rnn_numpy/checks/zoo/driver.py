@@ -390,7 +390,7 @@ SPECIMENS = (
         options=BIDIRECTIONAL,
     ),
     Specimen(
-        "doutput-overwritten-between-directions",
+        "doutput-overwritten",
         DoutputOverwrittenBetweenDirections,
         "two directions share doutput, and the first writes its dx there before the second reads it",
         "overwritten, not added",

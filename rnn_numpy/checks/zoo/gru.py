@@ -221,7 +221,7 @@ SPECIMENS = (
         "Keras, ONNX and torch differ in the form; both pass for a GRU (keras issue 8720, pytorch pull request 100646)",
     ),
     Specimen(
-        "reset-forgotten-on-the-way-back",
+        "reset-forgotten-on-way-back",
         ResetForgottenOnTheWayBack,
         "the gradient of r_t * h_{t-1} reaches h_{t-1} without the factor r_t",
         "hidden path missing",

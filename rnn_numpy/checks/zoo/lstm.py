@@ -334,7 +334,7 @@ SPECIMENS = (
         "buffer-holds-the-weights",
         BufferHoldsTheWeights,
         "gradients are added to a copy of the parameters instead of to zeros",
-        "buffer not zeroed",
+        "starts as the weights",
         Where(PARAMETERS, "sums over steps", steps="none"),
         "thinc 9.1.1, LSTM.v1: the buffers of the gradients are cut from params",
     ),

@@ -262,7 +262,7 @@ SPECIMENS = (
         PARTIAL,
     ),
     Specimen(
-        "tanh-derivative-of-the-step-before",
+        "tanh-slope-of-the-step-before",
         TanhDerivativeOfTheStepBefore,
         "tanh' of step t is taken at h_{t-1}",
         "wrong derivative",
@@ -271,7 +271,7 @@ SPECIMENS = (
         also=("off by one step",),
     ),
     Specimen(
-        "tanh-derivative-in-the-memory-of-h",
+        "tanh-slope-in-the-memory-of-h",
         TanhDerivativeInTheMemoryOfH,
         "h_t^2, on the way to 1 - h_t^2, is stored in h_t, and dW_hh then reads the squares",
         "input modified",

@@ -48,7 +48,7 @@ DIAGNOSES: Mapping[str, str] = MappingProxyType(
         "clipped": "the result is cut off at some size",
         "small gradients flushed": "numbers below some size are set to zero",
         "never accumulated": "a gradient is returned as zeros",
-        "buffer not zeroed": "a gradient begins with what stood in its memory",
+        "starts as the weights": "a gradient is added to a copy of the parameters, not to zeros",
         "overwritten, not added": "a sum keeps the latest of its terms alone",
         "accumulated over calls": "a call's gradient holds that of the calls before",
         "input modified": "backward writes to what it was handed, or to what a second backward reads",
