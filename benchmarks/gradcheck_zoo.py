@@ -434,8 +434,12 @@ def conclusion(verdicts: Sequence[Verdict]) -> str:
             lines.append(f"{rival:9}{', '.join(parts)}, {counts.get('?', 0)} without a verdict")
     mine = [one for one in verdicts if one.rival == "ours" and not one.name.startswith("right-")]
     if mine:
-        named = sum(one.kind in (specimen(one.name).diagnosis, *specimen(one.name).also) for one in mine)
-        lines.append(f"our diagnosis names the mistake of {named} of {len(mine)}")
+        pairs = [(one.kind, specimen(one.name)) for one in mine]
+        named = sum(kind in (animal.diagnosis, *animal.also) for kind, animal in pairs)
+        placed = sum(
+            kind not in (None, animal.diagnosis, *animal.also) and kind == animal.place for kind, animal in pairs
+        )
+        lines.append(f"our diagnosis names the mistake of {named} of {len(mine)}, and the place alone of {placed} more")
     return "\n".join(lines)
 
 

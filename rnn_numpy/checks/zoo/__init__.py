@@ -3,6 +3,6 @@ must find, and exercises for whoever learns to.
 """
 
 from rnn_numpy.checks.zoo.catalogue import ZOO, specimen
-from rnn_numpy.checks.zoo.specimen import DIAGNOSES, NEEDS, PARTS, STEPS, Exhibit, Specimen, Where
+from rnn_numpy.checks.zoo.specimen import DIAGNOSES, NEEDS, PARTS, PLACES, STEPS, Exhibit, Specimen, Where
 
-__all__ = ["DIAGNOSES", "NEEDS", "PARTS", "STEPS", "ZOO", "Exhibit", "Specimen", "Where", "specimen"]
+__all__ = ["DIAGNOSES", "NEEDS", "PARTS", "PLACES", "STEPS", "ZOO", "Exhibit", "Specimen", "Where", "specimen"]

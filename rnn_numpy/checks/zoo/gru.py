@@ -260,5 +260,6 @@ SPECIMENS = (
         "constant factor",
         Where(EVERYTHING, "loss's entry"),
         "the 2 of a squared error without its half",
+        also=("missing 1/N",),  # of two sequences
     ),
 )

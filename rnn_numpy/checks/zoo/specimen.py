@@ -71,6 +71,15 @@ PARTS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# What a checker may say that finds the place and not the mistake.
+PLACES: Mapping[str, str] = MappingProxyType(
+    {
+        "immediate partial": "wrong derivative",
+        "recurrence": "wrong recurrence",
+        "sums over steps": "wrong sum",
+    }
+)
+
 # At which steps dx is wrong.
 STEPS: Mapping[str, str] = MappingProxyType(
     {
@@ -267,6 +276,11 @@ class Specimen:
     def cell(self) -> str:
         """The family: "rnn", "lstm" or "gru"."""
         return self.parent.__name__.lower()
+
+    @property
+    def place(self) -> str | None:
+        """The entry of `PLACES` for the part that is wrong, None where there is none."""
+        return PLACES.get(self.where.part)
 
     def make(
         self,
