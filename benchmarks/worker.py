@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -51,6 +52,8 @@ class Worker:
         A key of `CONTENDERS`.
     threads : int
         For BLAS, OpenMP and XLA; set in the process's environment, before its libraries are loaded.
+    module : str
+        Whose `main` the process runs.
 
     Notes
     -----
@@ -58,12 +61,12 @@ class Worker:
     start side by side.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, module: str = "benchmarks.worker") -> None:
         self.name = name
         inherited = {name: value for name, value in os.environ.items() if name not in DROPPED}
         environment = {**inherited, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", name],
+            [sys.executable, "-m", module, name],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -210,13 +213,18 @@ def quiet() -> float:
     return time.perf_counter() - start
 
 
-def serve(name: str, requests: TextIO, answers: TextIO) -> None:
+def new_server(name: str) -> Server:
+    """Return the server of a contender of `CONTENDERS`."""
+    return Server(CONTENDERS[name]())
+
+
+def serve(name: str, requests: TextIO, answers: TextIO, make: Callable[[str], Server] = new_server) -> None:
     """Answer requests until there are no more. Exceptions go to the parent as one line."""
     server: Server | None = None
     for line in requests:
         arguments = json.loads(line)
         try:
-            server = server or Server(CONTENDERS[name]())
+            server = server or make(name)
             result = getattr(server, arguments.pop("request"))(**arguments)
             answer = {"result": result}
         except Exception as error:  # whatever a contender's library raises, the parent is to say it
@@ -245,13 +253,13 @@ def _resident(field: str, reset: bool = False) -> int | None:
     return None
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, make: Callable[[str], Server] = new_server) -> int:
     """Run one worker: `python -m benchmarks.worker NAME`."""
     (name,) = sys.argv[1:] if arguments is None else arguments
     # What a library prints, from Python or from C, must not end up between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    serve(name, sys.stdin, answers)
+    serve(name, sys.stdin, answers, make)
     return 0
 
 
