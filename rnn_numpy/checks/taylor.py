@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rnn_numpy.checks.functions import Array, DirectedLine, Function, Loss, checked_direction, inner, norm
+from rnn_numpy.checks.functions import EPS, Array, DirectedLine, Function, Loss, checked_direction, inner, norm
 from rnn_numpy.core import arguments
 from rnn_numpy.errors import GradientCheckError
 
@@ -28,7 +28,8 @@ from rnn_numpy.errors import GradientCheckError
 FIRST_STEP = 0.01
 STEPS = 10
 
-# Residuals below this share of |L| are rounding errors, and their rates mean nothing.
+# Residuals below this share of |L| are rounding errors, and their rates mean nothing; more, where L is a difference of
+# larger numbers.
 FLOOR = 1e-13
 
 # How far below its order a rate may stay. Of a right gradient the last rates are within a few hundredths; a term of
@@ -134,7 +135,7 @@ def taylor_test(
 
     Notes
     -----
-    21 evaluations of `loss` per direction, whatever the number of parameters. At a kink the rates are 1 for any
+    20 evaluations of `loss` per direction, whatever the number of parameters. At a kink the rates are 1 for any
     gradient. Gradients may be of any size, but where they change the loss by less than its rounding, "cannot tell" is
     the verdict, and a complex step the remedy.
 
@@ -155,6 +156,7 @@ def taylor_test(
     function = Function(where, loss, point)
     claimed = checked_direction(where, function.work, gradient, "gradient")
     middle = function.repeatable()
+    function.measure_noise(middle)
     rng = np.random.default_rng(seed)
     steps = FIRST_STEP / 2.0 ** np.arange(STEPS)
     kinds = [kind for kind in KINDS if kind != "second" or hessian_vector is not None]
@@ -179,7 +181,7 @@ def taylor_test(
             if hessian_vector is not None:
                 residuals["second"][k, i] = abs(first - step**2 / 2 * curvature)
     function.require_unchanged()
-    floor = FLOOR * largest
+    floor = FLOOR * max(largest, function.noise / EPS)
     rates = {kind: _rates(array, floor) for kind, array in residuals.items()}
     visible = any(abs(slope) * FIRST_STEP > floor for slope in derivatives)
     verdicts = {kind: _verdict(residuals[kind], rates[kind], floor, KINDS[kind], visible) for kind in kinds}
