@@ -8,7 +8,16 @@ from rnn_numpy.checks.compare import (
     discrepancy,
     tolerance,
 )
-from rnn_numpy.checks.complex_steps import complex_step
+from rnn_numpy.checks.complex_steps import (
+    COMPLEX_STEP,
+    CauchyRiemann,
+    Hessian,
+    cauchy_riemann,
+    complex_step,
+    directional_derivative,
+    hessian,
+    hessian_vector,
+)
 from rnn_numpy.checks.conformance import (
     CHECKS,
     Case,
@@ -18,22 +27,83 @@ from rnn_numpy.checks.conformance import (
     not_applicable,
     recurrent_cases,
 )
-from rnn_numpy.checks.differences import central_difference
+from rnn_numpy.checks.differences import (
+    Differences,
+    Slopes,
+    StepScan,
+    central_difference,
+    fourth_order_difference,
+    one_sided_slopes,
+    ridders,
+    step_scan,
+)
+from rnn_numpy.checks.functions import (
+    CheckedParams,
+    checked_gradients,
+    checked_params,
+)
+from rnn_numpy.checks.hazards import (
+    ANALYTIC_HAZARDS,
+    ANALYTIC_SAFE,
+    Hazard,
+    analytic_violations,
+)
+from rnn_numpy.checks.precision import (
+    high_precision,
+)
+from rnn_numpy.checks.reference import (
+    Kink,
+    Reference,
+    reference_gradients,
+)
+from rnn_numpy.checks.taylor import (
+    TaylorResult,
+    adjoint_test,
+    taylor_test,
+)
 
 __all__ = [
+    "ANALYTIC_HAZARDS",
+    "ANALYTIC_SAFE",
     "CHECKS",
+    "COMPLEX_STEP",
     "ORACLE_TOLERANCES",
     "TOLERANCES",
     "Case",
+    "CauchyRiemann",
+    "CheckedParams",
+    "Differences",
     "Discrepancy",
+    "Hazard",
+    "Hessian",
+    "Kink",
+    "Reference",
+    "Slopes",
+    "StepScan",
+    "TaylorResult",
+    "adjoint_test",
+    "analytic_violations",
     "assert_grad_close",
+    "cauchy_riemann",
     "central_difference",
+    "checked_gradients",
+    "checked_params",
     "complex_step",
     "conformance_checks",
     "conformance_failures",
     "conformance_id",
+    "directional_derivative",
     "discrepancy",
+    "fourth_order_difference",
+    "hessian",
+    "hessian_vector",
+    "high_precision",
     "not_applicable",
+    "one_sided_slopes",
     "recurrent_cases",
+    "reference_gradients",
+    "ridders",
+    "step_scan",
+    "taylor_test",
     "tolerance",
 ]

@@ -232,6 +232,7 @@ def ridders(
     width = positive_step(where, RIDDERS_STEP if step is None else step)
     function = Function(where, loss, point)
     middle = function.repeatable()
+    function.measure_noise(middle)
     chosen = chosen_names(where, function.work, names)
     values = {name: np.zeros(function.work[name].shape) for name in chosen}
     errors = {name: np.zeros(function.work[name].shape) for name in chosen}
@@ -281,6 +282,7 @@ def one_sided_slopes(
     width = positive_step(where, ONE_SIDED_STEP if step is None else step)
     function = Function(where, loss, point)
     middle = function.repeatable()
+    function.measure_noise(middle)
     line = Line(function, name, checked_entry(where, function.work, name, index))
     found = one_sided(line, middle, width)
     function.require_unchanged()
@@ -390,6 +392,7 @@ def step_scan(
     widths.sort(reverse=True)
     function = Function(where, loss, point)
     middle = function.repeatable()
+    function.measure_noise(middle)
     line = Line(function, name, checked_entry(where, function.work, name, index))
     uncertainty = 0.0
     if reference is None:
@@ -409,7 +412,7 @@ def central_estimate(line: Line | DirectedLine, middle: float, step: float) -> E
     """The central difference along a line, with its error: a third of what twice the step changes, and rounding."""
     near, far = (_pair(line, factor * step * line.scale) for factor in (1, 2))
     value, wide = _difference(*near), _difference(*far)
-    error = abs(wide - value) / 3 + _rounding(line, middle, step * line.scale)
+    error = abs(wide - value) / 3 + _rounding(line, step * line.scale)
     return Estimate(value, error, _kinked(line, middle, near, far))
 
 
@@ -418,7 +421,7 @@ def fourth_order_estimate(line: Line | DirectedLine, middle: float, step: float)
     near, far, farthest = (_pair(line, factor * step * line.scale) for factor in (1, 2, 4))
     value = (4 * _difference(*near) - _difference(*far)) / 3
     wide = (4 * _difference(*far) - _difference(*farthest)) / 3
-    error = abs(wide - value) / 15 + 2 * _rounding(line, middle, step * line.scale)
+    error = abs(wide - value) / 15 + 2 * _rounding(line, step * line.scale)
     return Estimate(value, error, _kinked(line, middle, near, far))
 
 
@@ -429,7 +432,7 @@ def ridders_estimate(line: Line | DirectedLine, middle: float, step: float) -> E
     or the next one begins further in.
     """
     near = _difference(*_pair(line, CENTRAL_STEP * line.scale))
-    doubt = 10 * _rounding(line, middle, CENTRAL_STEP * line.scale)
+    doubt = 10 * _rounding(line, CENTRAL_STEP * line.scale)
     best = Estimate(math.nan, math.inf, False)
     trouble: GradientCheckError | None = None
     for factor in RESTARTS:
@@ -446,13 +449,13 @@ def ridders_estimate(line: Line | DirectedLine, middle: float, step: float) -> E
             # Not finite so far out, as log near 0 is: further in it may be.
             trouble = out_of_range
             continue
-        error += _rounding(line, middle, width)
+        error += _rounding(line, width)
         gap = abs(value - near)
         if gap > 10 * error + doubt + 1e-6 * max(abs(value), abs(near)):
             error = max(error, gap)
         if error < best.error:
             best = Estimate(value, error, _kinked(line, middle, pairs[-1], pairs[0]))
-        if error <= max(1e-8 * abs(value), 1000 * EPS * abs(middle) / start):
+        if error <= max(1e-8 * abs(value), 1000 * line.function.noise / start):
             break
     if math.isinf(best.error) and trouble is not None:
         raise trouble
@@ -474,7 +477,7 @@ def one_sided(line: Line, middle: float, step: float) -> Slopes:
         tries: list[tuple[float, float]] = []
         for factor in RESTARTS:
             value, error, width = _extrapolated(quotient, step * factor * line.scale, 2.0, 1, 7)
-            tries.append((value, error + _rounding(line, middle, width)))
+            tries.append((value, error + _rounding(line, width)))
             if len(tries) > 1 and abs(tries[-2][0] - value) <= 10 * (tries[-2][1] + tries[-1][1]):
                 tries.pop()
                 break
@@ -516,9 +519,9 @@ def _difference(lower: Sample, upper: Sample) -> float:
     return (upper.value - lower.value) / (upper.step - lower.step)
 
 
-def _rounding(line: Line | DirectedLine, middle: float, width: float) -> float:
-    """What rounding may do to a difference quotient, where L, a sum of many terms, is right to a few units."""
-    return 4 * line.function.eps * abs(middle) / width
+def _rounding(line: Line | DirectedLine, width: float) -> float:
+    """What rounding may do to a difference quotient of this width."""
+    return 4 * line.function.noise / width
 
 
 def _kinked(line: Line | DirectedLine, middle: float, near: tuple[Sample, Sample], far: tuple[Sample, Sample]) -> bool:
@@ -527,7 +530,7 @@ def _kinked(line: Line | DirectedLine, middle: float, near: tuple[Sample, Sample
     for lower, upper in (near, far):
         gaps.append(abs((upper.value - middle) / upper.step - (middle - lower.value) / -lower.step))
         widths.append(upper.step)
-    noise = 8 * _rounding(line, middle, widths[0])
+    noise = 8 * _rounding(line, widths[0])
     return gaps[0] > noise and gaps[0] > gaps[1] * math.sqrt(widths[0] / widths[1])
 
 

@@ -193,6 +193,8 @@ class Function:
         The arrays whose views the loss gets. An oracle writes here, and puts back what was there.
     eps : float
         Of the dtype of the last real number that was returned: a loss computed in single precision has no more digits.
+    noise : float
+        What rounding may do to the loss, once `measure_noise` has run.
     """
 
     def __init__(
@@ -211,6 +213,7 @@ class Function:
         self.work = _copies(where, point, dtype)
         self.kept = {name: array.copy() for name, array in self.work.items()}
         self.eps = EPS
+        self.noise = 0.0
         self.moved = ""  # what messages add where the arrays are not those of the point
 
     def call(self) -> Any:
@@ -263,6 +266,27 @@ class Function:
                 f"{first!r} and {second!r}. Fix its random numbers, and let it keep no state"
             )
         return first
+
+    def measure_noise(self, middle: float) -> None:
+        """Find what rounding may do to the loss: by how much it changes with the last digits of its arrays.
+
+        At least eps |L|. Where large terms cancel, or the dynamics are chaotic, it is more, and nothing in L says so.
+        """
+        rng = np.random.default_rng(0)
+        self.noise = self.eps * abs(middle)
+        for _ in range(4):
+            for name, array in self.kept.items():
+                self.work[name][...] = array * (1 + 2 * EPS * rng.choice((-1.0, 1.0), array.shape))
+            self.moved = " at two units in the last place from the point"
+            self.noise = max(self.noise, abs(self.number() - middle))
+        for name, array in self.kept.items():
+            self.work[name][...] = array
+        self.moved = ""
+
+    def number(self) -> float:
+        """Return the loss as a real number; of a complex one, for complex arrays, the real part."""
+        complex_valued = any(array.dtype.kind == "c" for array in self.work.values())
+        return self.complex_value().real if complex_valued else self.real_value()
 
     def require_unchanged(self) -> None:
         """Raise if an array is not what it was: a view can be made writeable again."""
@@ -351,8 +375,7 @@ class DirectedLine:
     def __call__(self, step: float) -> Sample:
         """Return the loss at point + step * direction."""
         with moved_along(self.function, self.direction, step):
-            complex_valued = next(iter(self.function.work.values())).dtype.kind == "c"
-            return Sample(step, self.function.complex_value().real if complex_valued else self.function.real_value())
+            return Sample(step, self.function.number())
 
 
 @contextmanager
