@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.checks.forced import EXACT, Forced, ForcedGradient, Tolerances, Variation
+from rnn_numpy.checks.forced import EXACT, Forced, Tolerances, Variation
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
 from rnn_numpy.checks.subjects import LayerSubject, Point, Subject
 from rnn_numpy.layers.local import LocalSteps
@@ -61,7 +61,7 @@ KINDS = (
     "reverse direction not reversed",
     "sign",
     "small gradients flushed",
-    "starts as the weights",
+    "buffer not zeroed",
     "transposed",
     "unknown",
     "wrong derivative",
@@ -69,8 +69,10 @@ KINDS = (
     "wrong sum",
 )
 
-# Two gradients that agree to this, of their largest entry, are taken to be made by one mistake.
+# Two gradients that agree to this, of their largest entry, are taken to be made by one mistake; where the mistake itself
+# is smaller than that, to this many times what rounding allows.
 MATCH = 1e-7
+ROUNDING = 32
 
 
 @dataclass(frozen=True)
@@ -104,20 +106,34 @@ def diagnose_layer(
     """
     exact = forced.exact.tensors
     place = _first_wrong(subject, forced, tolerances)
-    for probe in (_padding, _mixed_batch):
-        found = probe(subject, analytic)
-        if found is not None:
-            return _placed(found, place)
     if any(not np.isfinite(array).all() for array in analytic.values()):
         return _not_finite(analytic, subject, place)
+    compare = Comparison(forced, tolerances, analytic)
+    for probe in (_padding, _mixed_batch, _not_linear):
+        found = probe(subject, compare, analytic)
+        if found is not None:
+            return _placed(found, place)
     suspects = list(_suspects(subject, forced))
-    match = _best(forced, analytic, suspects, tolerances)
+    match = _best(forced, analytic, suspects, compare)
     if match is not None:
         return _placed(Diagnosis(match.kind, match.why), place, match)
     found = relation(subject, analytic, exact, rows)
     if found is not None:
         return _placed(found, place)
     part = place.get("part")
+    if part == "recurrence" and place.get("silent"):
+        lag = place["t"] - place["k"]
+        why = f"nothing is handed on beyond {abs(lag)} steps: the recurrence is cut there"
+        return _placed(Diagnosis("recurrence dropped", why), place)
+    wrong_tensors = {row.name for row in rows if row.verdict == WRONG and row.name in subject.layer.params}
+    reverse = {name for name in subject.layer.params if name.endswith("_reverse")}
+    if wrong_tensors and wrong_tensors <= reverse and part != "sums":
+        why = "only the reverse direction is wrong: it is not gone through, or not given its loss, in its own order"
+        return _placed(Diagnosis("reverse direction not reversed", why, explained=False), place)
+    if part in (None, "sums"):
+        found = _rescaled(analytic, exact, sorted(wrong_tensors))
+        if found is not None:
+            return _placed(found, place)
     names = ", ".join(sorted({row.title for row in rows if row.verdict == WRONG}))
     if part == "immediate partial":
         why = "the derivative of one step is wrong, in a way that is none of the known mistakes"
@@ -181,6 +197,12 @@ def _suspects(subject: LayerSubject, forced: Forced) -> Iterator[Suspect]:
                 part="recurrence",
             )
             yield Suspect(
+                kind,
+                f"what flows back from a step to the one before it through {state} is missing, but for the initial state",
+                Variation(state=functools.partial(_but_first, functools.partial(_without_columns, span))),
+                part="recurrence",
+            )
+            yield Suspect(
                 "final-state gradient ignored",
                 f"the gradient of the final state {state} (d{state}_n) is ignored",
                 Variation(final=functools.partial(_zeroed, span)),
@@ -189,7 +211,7 @@ def _suspects(subject: LayerSubject, forced: Forced) -> Iterator[Suspect]:
     if len(spans) > 1:
         first, later = next(iter(spans.values())), slice(int(widths[1]), int(widths[-1]))
         yield Suspect(
-            "cell path missing",
+            "hidden path missing",
             f"d{cell.states[1]} does not get what comes through {cell.states[0]}: the loss reaches the cell by the later "
             "steps' cells alone",
             Variation(
@@ -201,15 +223,61 @@ def _suspects(subject: LayerSubject, forced: Forced) -> Iterator[Suspect]:
         yield Suspect(
             "cell path missing",
             f"d{cell.states[1]} of the step after is dropped where {cell.states[0]}'s own share comes in (= for +=)",
-            Variation(state=functools.partial(_without_columns, later), final=functools.partial(_zeroed, later)),
+            Variation(
+                state=functools.partial(_but_first, functools.partial(_without_columns, later)),
+                final=functools.partial(_zeroed, later),
+            ),
             part="recurrence",
         )
+        if "f" in cell.slabs:
+            yield Suspect(
+                "wrong derivative",
+                f"what flows back from {cell.states[1]} to {cell.states[1]} of the step before is not multiplied with f",
+                Variation(state=functools.partial(_ungated, later)),
+                gate="f",
+                part="recurrence",
+            )
     yield Suspect(
         "final-state gradient ignored",
         "the gradient is that of the outputs alone: dh_n is ignored",
         Variation(final=nothing),
         part="entry of the loss",
     )
+    yield Suspect(
+        "final-state gradient ignored",
+        "dh_n enters at the last step of the batch; a sequence that ends earlier does not get it",
+        Variation(final=_final_of_longest),
+        part="entry of the loss",
+    )
+    if len(spans) == 1 and len(cell.slabs) > 1:
+        yield Suspect(
+            "hidden path missing",
+            "what the state hands to the step before it directly, without a weight, is missing",
+            Variation(state=_through_weights),
+            part="recurrence",
+        )
+        yield Suspect(
+            "overwritten, not added",
+            "the gradient of the state before is set to what comes through W_hh: what the state hands on directly, and what "
+            "the loss says to that step, are lost",
+            Variation(state=_through_weights, loss=_last_alone),
+            part="recurrence",
+        )
+    if {"q", "r", "n"} <= set(cell.slabs):
+        yield Suspect(
+            "reset on the wrong side",
+            "the state gets r * W_hn^T da_n, as if the reset acted before the product, not W_hn^T (r * da_n)",
+            Variation(state=_reset_before),
+            gate="n",
+            part="recurrence",
+        )
+    if cell.hidden_inputs:
+        yield Suspect(
+            "hidden path missing",
+            "the state gets the gradient of r * h as if it were that of h: the reset gate is missing on the way back",
+            Variation(state=_reset_forgotten),
+            part="recurrence",
+        )
     yield Suspect(
         "only the last step's loss",
         "what the loss says to the outputs of all steps but the last is missing (overwritten, where it should be added to)",
@@ -334,6 +402,12 @@ def _suspects(subject: LayerSubject, forced: Forced) -> Iterator[Suspect]:
                 part="immediate partial",
             )
     yield Suspect(
+        "order of Jacobians",
+        "the Jacobians of the steps are multiplied in the order in which the steps ran, not from the last one back",
+        Variation(forward_order=True),
+        part="recurrence",
+    )
+    yield Suspect(
         "sign",
         "what a step hands to the one before it has the wrong sign",
         Variation(state=lambda _, J: -J),
@@ -344,16 +418,23 @@ def _suspects(subject: LayerSubject, forced: Forced) -> Iterator[Suspect]:
         yield Suspect(
             "lower layer cut off",
             "what the upper layer hands down does not arrive",
-            Variation(between=nothing),
-            part="entry of the loss",
+            Variation(handed=nothing),
+            part="between layers",
         )
+        for reverse in (False, True) if steps.layer.num_directions > 1 else ():
+            yield Suspect(
+                "lower layer cut off",
+                f"of what the upper layer hands down, the {'reverse' if reverse else 'forward'} direction's share is missing",
+                Variation(handed=functools.partial(_cut_direction, reverse)),
+                part="between layers",
+            )
         factors = forced.trace.context.factors
         if factors is not None:
             yield Suspect(
                 "dropout mask ignored",
                 "the gradient that goes down between two layers is not multiplied with the dropout mask",
-                Variation(between=functools.partial(_unmasked, forced)),
-                part="entry of the loss",
+                Variation(mask=lambda _, factors: np.ones_like(factors)),
+                part="between layers",
             )
     if any(maps.steps.run.masks.recurrent is not None for maps in forced.maps.values()):
         yield Suspect(
@@ -427,6 +508,55 @@ def _entries(steps: LocalSteps, which: int = 0) -> tuple[Array, Array]:
     alive = steps.alive[order]
     first = alive.argmax(axis=0) if which == 0 else len(order) - 1 - alive[::-1].argmax(axis=0)
     return order[first], np.arange(steps.N)
+
+
+def _but_first(change: Callable[[LocalSteps, Array], Array], steps: LocalSteps, J: Array) -> Array:
+    changed = change(steps, J)
+    entry = _entries(steps)
+    changed[entry] = J[entry]
+    return changed
+
+
+def _ungated(later: slice, steps: LocalSteps, J: Array) -> Array:
+    """Without the forget gate: all that goes from c_{t-1} to c_t, and on to h_t, is a multiple of f."""
+    f = steps.run.arrays["f"][:, :, None, :]
+    changed = J.copy()
+    changed[..., later] = np.divide(J[..., later], f, out=np.zeros_like(J[..., later]), where=f != 0)
+    return changed
+
+
+def _final_of_longest(steps: LocalSteps, final: Array) -> Array:
+    lengths = steps.alive.sum(axis=0)
+    return np.where((lengths == steps.T)[:, None], final, 0)
+
+
+def _through_weights(steps: LocalSteps, J: Array) -> Array:
+    through: Array = steps.maps.preactivation @ _hidden_matrix(steps)
+    return through
+
+
+def _rows_of(steps: LocalSteps, gate: str) -> tuple[slice, slice]:
+    """Return the columns of a slab, and its gate's rows of W_hh."""
+    H = steps.layer.hidden_size
+    slab = steps.cell.slabs.index(gate)
+    row = steps.cell.hidden_slabs.index(gate)
+    return slice(slab * H, (slab + 1) * H), slice(row * H, (row + 1) * H)
+
+
+def _reset_before(steps: LocalSteps, J: Array) -> Array:
+    q, rows = _rows_of(steps, "q")
+    weight, r, B = steps.weights()["weight_hh"][rows], steps.run.arrays["r"], steps.maps.preactivation
+    H = steps.layer.hidden_size
+    n = steps.cell.slabs.index("n")
+    right = B[..., q] @ weight
+    wrong = (B[..., n * H : (n + 1) * H] @ weight) * r[:, :, None, :]
+    return J + wrong - right
+
+
+def _reset_forgotten(steps: LocalSteps, J: Array) -> Array:
+    n, rows = _rows_of(steps, "n")
+    through = steps.maps.preactivation[..., n] @ steps.weights()["weight_hh"][rows]
+    return J + through * (1 - steps.run.arrays["r"])[:, :, None, :]
 
 
 def _without_columns(span: slice, _: LocalSteps, J: Array) -> Array:
@@ -520,15 +650,21 @@ def _hidden_matrix(steps: LocalSteps, turned: bool = False, mask: bool = True) -
     state = np.ones((steps.N, width))
     if mask and steps.run.masks.recurrent is not None:
         state = steps.run.masks.recurrent
+    before = steps.states("before")[..., :width]
     for rows, columns, source in steps.products("hidden"):
         if source.shape[-1] != width:
             continue
         H = steps.layer.hidden_size
+        gates = [gate for k, gate in enumerate(steps.cell.gate_names) if rows.start <= k * H < rows.stop]
+        share: Array | float = 1.0
+        if any(gate in steps.cell.hidden_inputs for gate in gates):
+            # What acts is the state times a gate: r * h of the original GRU.
+            share = np.divide(source, before, out=np.zeros_like(source), where=before != 0)[:, :, None, :]
         for start in range(rows.start, rows.stop, H):
             block = weight[start : start + H]
             block = block.T if turned and block.shape[0] == block.shape[1] else block
             at = columns.start + start - rows.start
-            matrix[:, :, at : at + H, :width] = block * state[:, None, :]
+            matrix[:, :, at : at + H, :width] = block * state[:, None, :] * share
     return matrix
 
 
@@ -598,13 +734,16 @@ def _other_derivative(
     ratio = np.divide(other, derivative, out=np.zeros_like(derivative), where=derivative != 0)
     changed = B.copy()
     changed[..., span] *= ratio[:, :, None, :]
+    if gate == "n":  # of a GRU: r, and q, act through n
+        for other_gate in ("q", "r"):
+            further = steps.cell.columns_of(other_gate, steps.layer.hidden_size)
+            if further is not None:
+                changed[..., further[1]] *= ratio[:, :, None, :]
     return changed
 
 
-def _unmasked(forced: Forced, steps: LocalSteps, handed: Array) -> Array:
-    factors = forced.trace.context.factors[steps.direction.layer - 1]
-    # Entries that the mask has zeroed are lost: the variation cannot bring them back, so it is made from dx itself.
-    return np.divide(handed, factors, out=np.zeros_like(handed), where=factors != 0)
+def _cut_direction(reverse: bool, steps: LocalSteps, dx: Array) -> Array:
+    return np.zeros_like(dx) if steps.direction.reverse == reverse else dx
 
 
 def _unmasked_source(steps: LocalSteps, kind: str, source: Array) -> Array:
@@ -644,7 +783,42 @@ def _other_half(forced: Forced, half: int | None) -> Callable[[LocalSteps, Array
 # ---------------------------------------------------------------------------------------------- comparing
 
 
-def _best(forced: Forced, analytic: Point, suspects: Sequence[Suspect], tolerances: Tolerances) -> Suspect | None:
+class Comparison:
+    """Compares whole gradients, as finely as the mistake in question needs.
+
+    Parameters
+    ----------
+    forced : Forced
+    tolerances : Tolerances
+    analytic : dict of str to ndarray
+        The wrong gradient. Where it is the right one but for less than `MATCH`, agreement means agreement to rounding.
+    """
+
+    def __init__(self, forced: Forced, tolerances: Tolerances, analytic: Point) -> None:
+        self.exact = forced.exact.tensors
+        self.analytic = analytic
+        self.tolerances = tolerances
+        self.fine = all(_matches(name, analytic[name], array) for name, array in self.exact.items())
+
+    def same(self, name: str, found: Array, expected: Array) -> bool:
+        """Whether two gradients of one tensor agree."""
+        if not self.fine:
+            return _matches(name, found, expected)
+        allowed = ROUNDING * self.tolerances.tensors[name]
+        return bool(np.isfinite(found).all() and np.all(np.abs(found - expected) <= allowed))
+
+    def is_exact(self, found: Mapping[str, Array]) -> bool:
+        """Whether a whole gradient is the right one."""
+        return all(self.same(name, array, self.exact[name]) for name, array in found.items())
+
+    def explains(self, predicted: Mapping[str, Array]) -> bool:
+        """Whether a whole gradient is the one that was found, and not the right one."""
+        if self.is_exact(predicted):
+            return False  # this mistake makes no difference here
+        return all(self.same(name, self.analytic[name], array) for name, array in predicted.items())
+
+
+def _best(forced: Forced, analytic: Point, suspects: Sequence[Suspect], compare: Comparison) -> Suspect | None:
     """Return the first suspect that gives the gradient found, in every tensor: made in all layers and directions, or in one
     of them.
     """
@@ -653,14 +827,11 @@ def _best(forced: Forced, analytic: Point, suspects: Sequence[Suspect], toleranc
         reverse = {name for name, maps in forced.maps.items() if maps.steps.direction.reverse}
         scopes += [reverse] if reverse else []
         scopes += [{name} for name in forced.maps]
-    exact = forced.exact
     for scope in scopes:
         for suspect in suspects:
             with np.errstate(all="ignore"):
                 found = forced.gradient(_within(suspect.variation, scope))
-            if _same(exact, found):
-                continue  # this mistake makes no difference here
-            if _agrees(analytic, found.tensors):
+            if compare.explains(found.tensors):
                 if scope == scopes[0]:
                     return suspect
                 return dataclasses.replace(suspect, why=f"{suspect.why} (in {', '.join(sorted(scope))})")
@@ -674,15 +845,16 @@ def _within(variation: Variation, scope: set[str]) -> Variation:
         inner, plain = getattr(variation, name), getattr(EXACT, name)
         return lambda steps, *rest: (inner if steps.direction.name in scope else plain)(steps, *rest)
 
-    return Variation(**{field.name: limited(field.name) for field in dataclasses.fields(Variation)})
+    names = [field.name for field in dataclasses.fields(Variation) if field.name != "forward_order"]
+    return Variation(**{name: limited(name) for name in names}, forward_order=variation.forward_order)
 
 
-def _same(exact: ForcedGradient, found: ForcedGradient) -> bool:
-    return all(close(array, exact.tensors[name]) for name, array in found.tensors.items())
-
-
-def _agrees(analytic: Point, predicted: Mapping[str, Array]) -> bool:
-    return all(close(analytic[name], array) for name, array in predicted.items() if name in analytic)
+def _matches(name: str, found: Array, expected: Array) -> bool:
+    """Whether two gradients agree; of x, step by step, each at its own size."""
+    if name != "x":
+        return close(found, expected)
+    scale = np.abs(expected).max(axis=-1, keepdims=True, initial=0.0)
+    return bool(np.all(np.abs(found - expected) <= MATCH * scale))
 
 
 def close(found: Array, expected: Array, tolerance: float = MATCH) -> bool:
@@ -696,7 +868,7 @@ def close(found: Array, expected: Array, tolerance: float = MATCH) -> bool:
 # ---------------------------------------------------------------------------------------------- probes
 
 
-def _padding(subject: LayerSubject, analytic: Point) -> Diagnosis | None:
+def _padding(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
     """Whether what stands past the end of a sequence reaches any gradient."""
     if subject.lengths is None:
         return None
@@ -718,7 +890,7 @@ def _padding(subject: LayerSubject, analytic: Point) -> Diagnosis | None:
     return None
 
 
-def _mixed_batch(subject: LayerSubject, analytic: Point) -> Diagnosis | None:
+def _mixed_batch(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
     """Whether the loss of one sequence reaches another's input."""
     if subject.x.ndim != 3:
         return None
@@ -735,6 +907,45 @@ def _mixed_batch(subject: LayerSubject, analytic: Point) -> Diagnosis | None:
     rest[axis] = slice(1, None)
     if np.any(found[tuple(rest)] != 0):
         return Diagnosis("batch mixed", "the loss of sequence 0 alone gives gradients at the inputs of other sequences")
+    return None
+
+
+def _not_linear(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
+    """Whether the gradient of no loss at all is something, or a loss scaled by a power of 2 has the right gradient: then
+    something cuts off sizes.
+    """
+
+    def scaled(factor: float) -> Point:
+        _, _, trace = subject.forward()
+        dfinal = _map(lambda array: array * factor, subject.dfinal)
+        return {
+            name: array / (factor or 1)
+            for name, array in subject.back(trace, None, subject.doutput * factor, dfinal).items()
+        }
+
+    nothing = scaled(0.0)
+    left = [name for name, array in nothing.items() if np.any(array != 0)]
+    if left:
+        if all(name in subject.point and close(nothing[name], subject.point[name]) for name in left):
+            return Diagnosis(
+                "starts as the weights", f"the gradient of {', '.join(left)} is the right one plus the parameter itself"
+            )
+        return Diagnosis(
+            "starts as the weights", f"a loss of 0 gives a gradient of {', '.join(left)}: it does not begin at 0"
+        )
+    for power, kind, why in (
+        (
+            200,
+            "small gradients flushed",
+            "is right for a loss 2^200 times as large: something sets small numbers to zero",
+        ),
+        (-200, "clipped", "is right for a loss 2^200 times as small: something cuts off large numbers"),
+    ):
+        with np.errstate(all="ignore"):
+            found = scaled(2.0**power)
+        if compare.is_exact(found):
+            wrong = ", ".join(name for name in analytic if not compare.same(name, analytic[name], compare.exact[name]))
+            return Diagnosis(kind, f"the gradient of {wrong or 'x'} {why}")
     return None
 
 
@@ -825,7 +1036,16 @@ def _wrong_step(
                     f"first wrong block (t, k) = ({t}, {k}) of {name}"
                     f"{f', gate {gate}' if gate else ''}: {_meaning(part)}"
                 )
-                return {"text": text, "layer": name, "gate": gate, "t": t, "k": k, "part": part}
+                silent = bool(scale > 0 and np.abs(found[k]).max() <= 1e-6 * scale)
+                return {
+                    "text": text,
+                    "layer": name,
+                    "gate": gate,
+                    "t": t,
+                    "k": k,
+                    "part": part,
+                    "silent": silent or None,
+                }
     return {}
 
 
@@ -856,6 +1076,8 @@ def diagnose_tensors(subject: Subject, analytic: Point, reference: Point, rows: 
     if any(not np.isfinite(array).all() for array in analytic.values()):
         return _not_finite(analytic, subject, {})
     found = relation(subject, analytic, reference, rows)
+    if found is None:
+        found = _rescaled(analytic, reference, sorted({row.name for row in rows if row.verdict == WRONG}))
     if found is not None:
         return found
     names = ", ".join(row.title for row in rows if row.verdict == WRONG)
@@ -867,8 +1089,9 @@ def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence
     wrong = sorted(
         {row.name for row in rows if row.verdict == WRONG and row.name in analytic and row.name in reference}
     )
+    wrong = [name for name in wrong if not _matches(name, analytic[name], reference[name])]
     if not wrong:
-        return None
+        return None  # by so little that no relation could be told from rounding
     titles = ", ".join(wrong)
     biases = all("bias" in name or name.split(".")[-1].startswith("b") for name in wrong)
     if all(not np.any(analytic[name]) for name in wrong):
@@ -879,7 +1102,7 @@ def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence
         if name in subject.point and name not in ("x",) and np.any(subject.point[name]):
             extra = analytic[name] - reference[name]
             if close(extra, subject.point[name]):
-                return Diagnosis("starts as the weights", f"the gradient of {name} is the right one plus {name} itself")
+                return Diagnosis("buffer not zeroed", f"the gradient of {name} is the right one plus {name} itself")
     factors = [_factor(analytic[name], reference[name]) for name in wrong]
     if all(factor is not None for factor in factors):
         values = [float(factor) for factor in factors if factor is not None]
@@ -901,9 +1124,19 @@ def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence
         turned = _block_transposed(subject, name, reference[name])
         if turned is not None and close(analytic[name], turned):
             return Diagnosis("transposed", f"the gradient of {name} is the transpose of the right one")
-    missing = _missing_rows(analytic, reference, wrong)
-    if missing is not None:
-        return missing
+    for name in wrong:
+        twin = name.replace("bias_hh", "bias_ih")
+        if twin != name and twin in reference and close(analytic[name], reference[twin]):
+            why = (
+                f"{name} has the gradient of {twin}: the two differ where the reset gate acts on the hidden side alone"
+            )
+            return Diagnosis("reset on the wrong side", why)
+    for name in wrong:
+        if name.endswith("_0") and analytic[name].ndim == 3 and analytic[name].shape[1] <= 6:
+            for order in itertools.permutations(range(analytic[name].shape[1])):
+                if order != tuple(sorted(order)) and close(analytic[name], reference[name][:, list(order)]):
+                    why = f"d{name} has the sequences in the order {list(order)}: sorted by length, and not sorted back"
+                    return Diagnosis("batch mixed", why)
     return None
 
 
@@ -1000,15 +1233,21 @@ def _block_transposed(subject: Subject, name: str, expected: Array) -> Array | N
     return np.concatenate([part.T for part in parts])
 
 
-def _missing_rows(analytic: Point, reference: Point, wrong: Sequence[str]) -> Diagnosis | None:
-    """Whether single entries are off and all others right."""
+def _rescaled(analytic: Point, reference: Point, wrong: Sequence[str]) -> Diagnosis | None:
+    """Whether entries are off by factors of their own, and nothing else is wrong."""
     for name in wrong:
-        distance = np.abs(analytic[name] - reference[name])
-        scale = float(np.abs(reference[name]).max(initial=0.0))
-        off = distance > MATCH * scale
-        if scale and 0 < off.sum() <= max(1, off.size // 8):
-            index = tuple(int(i) for i in np.argwhere(off)[0])
-            factor = analytic[name][index] / reference[name][index] if reference[name][index] else np.inf
-            why = f"{int(off.sum())} of {off.size} entries of {name} are wrong, all others right; the first at {list(index)}, {factor:.6g} times the right value"
-            return Diagnosis("wrong sum", why)
+        found, expected = analytic[name], reference[name]
+        scale = float(np.abs(expected).max(initial=0.0))
+        off = np.abs(found - expected) > 1e-10 * scale
+        if not scale or not off.any() or np.any(expected[off] == 0):
+            continue
+        factors = found[off] / expected[off]
+        index = tuple(int(i) for i in np.argwhere(off)[0])
+        few = int(off.sum()) <= max(1, off.size // 8)
+        if few or (factors.min() > 0.25 and factors.max() < 4):
+            why = (
+                f"{int(off.sum())} of {off.size} entries of {name} are off by factors between {factors.min():.6g} and "
+                f"{factors.max():.6g}, the first at {list(index)}"
+            )
+            return Diagnosis("entries rescaled", why)
     return None

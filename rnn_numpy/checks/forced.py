@@ -66,10 +66,12 @@ class Variation:
         Of what a weight acts on: gets also "input" or "hidden", and (T, N, ·).
     summed : callable
         Of da as the sums over the steps see it, (T, N, A).
-    between : callable
-        Of what a layer hands down, (T, N, ·).
-    weight : callable
-        Of W_ih (A', D) as dx sees it; gets the steps too.
+    handed : callable
+        Of what a direction hands down to the layer below, dx, (T, N, ·).
+    mask : callable
+        Of the dropout factors with which a layer's dx is multiplied, (T, N, ·).
+    forward_order : bool
+        Whether the product of Jacobians is taken in the order of the forward pass.
     """
 
     state: Callable[[LocalSteps, Array], Array] = _same
@@ -78,8 +80,9 @@ class Variation:
     final: Callable[[LocalSteps, Array], Array] = _same
     source: Callable[[LocalSteps, str, Array], Array] = _same_source
     summed: Callable[[LocalSteps, Array], Array] = _same
-    between: Callable[[LocalSteps, Array], Array] = _same
-    weight: Callable[[LocalSteps, Array], Array] = _same
+    handed: Callable[[LocalSteps, Array], Array] = _same
+    mask: Callable[[LocalSteps, Array], Array] = _same
+    forward_order: bool = False
 
 
 EXACT = Variation()
@@ -234,12 +237,13 @@ class Forced:
             for maps in directions:
                 run = self._through_time(maps, handed, variation)
                 runs[maps.steps.direction.name] = run
-                dx = run.dx if dx is None else dx + run.dx
-            given = np.zeros(0) if dx is None else dx
+                share = variation.handed(maps.steps, run.dx) if maps.steps.direction.layer else run.dx
+                dx = share if dx is None else dx + share
+            handed = np.zeros(0) if dx is None else dx
             factors = self.trace.context.factors
             layer = directions[0].steps.direction.layer
-            handed = given if factors is None or layer == 0 else given * factors[layer - 1]
-            handed = variation.between(directions[0].steps, handed) if layer else handed
+            if factors is not None and layer:
+                handed = handed * variation.mask(directions[0].steps, factors[layer - 1])
         for name in self.maps:
             for parameter, gradient in self._parameters(self.maps[name], runs[name], variation).items():
                 tensors[f"{parameter}_{name}"] = gradient
@@ -267,7 +271,7 @@ class Forced:
         steps, jacobians = maps.steps, maps.jacobians
         J, B = variation.state(steps, jacobians.state), variation.preactivation(steps, jacobians.preactivation)
         loss = np.zeros((steps.T, steps.N, steps.S))
-        loss[..., : steps.widths[0]] = np.where(steps.alive[..., None], handed[..., steps.direction.columns], 0)
+        loss[..., : steps.widths[0]] = np.where(steps.alive[..., None], handed[..., steps.output_columns], 0)
         loss = variation.loss(steps, loss)
         final = variation.final(steps, self.entering.finals[steps.direction.name])
         dstates, carry = np.zeros_like(loss), final.copy()
@@ -275,13 +279,15 @@ class Forced:
             alive = steps.alive[t][:, None]
             dstates[t] = np.where(alive, carry + loss[t], 0)
             carry = np.where(alive, _pull(J[t], dstates[t]), carry)  # C1
+        if variation.forward_order:
+            dstates, carry = _in_forward_order(steps, J, loss, final)
         da = _pull(B, dstates)  # C2
-        dx = self._to_input(steps, da, variation)
+        dx = self._to_input(steps, da)
         return DirectionGradient(loss, final, dstates, da, carry, dx)
 
-    def _to_input(self, steps: LocalSteps, da: Array, variation: Variation) -> Array:
+    def _to_input(self, steps: LocalSteps, da: Array) -> Array:
         """Return W_ih^T da, (T, N, D)."""
-        weight = variation.weight(steps, steps.weights()["weight_ih"])
+        weight = steps.weights()["weight_ih"]
         dx = np.zeros((steps.T, steps.N, weight.shape[1]))
         for rows, columns, _ in steps.products("input"):
             dx += da[..., columns] @ weight[rows]
@@ -359,7 +365,7 @@ class Forced:
             for maps in directions:
                 steps, name = maps.steps, maps.steps.direction.name
                 run = self.exact.runs[name]
-                share = _relative(signal_bound[..., steps.direction.columns], handed[..., steps.direction.columns])
+                share = _relative(signal_bound[..., steps.output_columns], handed[..., steps.output_columns])
                 noise_da, noise_ds, noise = self._noise(maps, run, draws, rng)
                 error, sums = _errors(maps, run, share, noise_ds.max(axis=2, initial=0.0), factor * EPS)
                 width = np.abs(maps.jacobians.preactivation).sum(axis=2)
@@ -515,6 +521,28 @@ def _absolute_sums(steps: LocalSteps) -> Array:
         for rows, columns, source in steps.products(kind):
             sums[..., columns] += np.abs(source) @ weight[rows].T
     return sums
+
+
+def _in_forward_order(steps: LocalSteps, J: Array, loss: Array, final: Array) -> tuple[Array, Array]:
+    """Return ds_k = sum_t J_t^T ... J_{k+1}^T (what the loss says to s_t), the product in the wrong order: for each step, and
+    for the initial state.
+    """
+    order = steps.order()
+    entering = loss.copy()
+    last = np.asarray(order)[len(order) - 1 - steps.alive[order][::-1].argmax(axis=0)], np.arange(steps.N)
+    entering[last] += final
+
+    def at(place: int) -> Array:
+        late = entering[order[max(place, 0) :]]
+        for count, j in enumerate(order[place + 1 :], start=0 if place < 0 else 1):
+            late[count:] = _pull(J[j], late[count:])
+        total: Array = late.sum(axis=0)
+        return total
+
+    dstates = np.zeros_like(loss)
+    for place, k in enumerate(order):
+        dstates[k] = np.where(steps.alive[k][:, None], at(place), 0)
+    return dstates, at(-1)
 
 
 def _errors(maps: _Maps, run: DirectionGradient, share: Array, noise: Array, unit: float) -> tuple[Array, Array]:

@@ -248,6 +248,8 @@ class _Check:
             diagnosis = self._differing(first, second)
         elif not finite or any(row.verdict == WRONG for row in rows):
             diagnosis = self._diagnosed(first, rows)
+        elif isinstance(subject, LayerSubject):
+            diagnosis = subject.broken_promise(first)
         if self.with_trials and finite:
             self._run_trials(first)
         return GradcheckReport(

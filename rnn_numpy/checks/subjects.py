@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.checks.report import Diagnosis
 from rnn_numpy.core import arguments
 from rnn_numpy.core.packing import PackedSequence
 from rnn_numpy.core.trace import Trace
@@ -251,12 +252,39 @@ class LayerSubject(Subject):
         finals = self.dfinal if isinstance(self.dfinal, tuple) else (self.dfinal,)
         watched |= {f"dh_n[{k}]": final for k, final in enumerate(finals) if isinstance(final, np.ndarray)}
         watched |= {f"params[{name!r}]": array for name, array in self.layer.params.items()}
+        _, _, self.trace = self.forward()
+        for name, run in getattr(self.trace, "runs", {}).items():
+            watched |= {f"trace[{name!r}].{key}": array for key, array in run.arrays.items()}
         before = {name: array.copy() for name, array in watched.items()}
-        found, self.trace = self.run()
+        found = self.back(self.trace)
         self._touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
         for name in self._touched:
             watched[name][...] = before[name]
         return found
+
+    def broken_promise(self, analytic: Point) -> Diagnosis | None:
+        """Return what the layer does wrong when backward is called again: on one trace, and with gradients handed in."""
+        _, _, trace = self.forward()
+        self.back(trace)
+        again = self.back(trace)
+        names = [name for name in analytic if again[name].tobytes() != analytic[name].tobytes()]
+        if names:
+            why = f"a second backward pass on one trace gives another gradient of {', '.join(names)}"
+            return Diagnosis("input modified", why)
+        if not self.recurrent:
+            return None
+        grads = self.layer.params.zeros_like()
+        grads.flat[:] = 1.0
+        finals = (self.doutput, self.dfinal) if self.many else (self.doutput,)
+        added = self.layer.backward(trace, *finals, grads=grads).grads
+        for name, array in added.items():
+            if not np.allclose(
+                array, 1.0 + analytic[name], rtol=1e-12, atol=1e-12 * float(np.abs(analytic[name]).max(initial=1.0))
+            ):
+                return Diagnosis(
+                    "overwritten, not added", f"grads that are handed in are not added to, but replaced: {name}"
+                )
+        return None
 
     def touched(self) -> list[str]:
         return self._touched

@@ -142,6 +142,12 @@ class LocalSteps:
         self.x: Array = self.run.arrays["x"]
 
     @property
+    def output_columns(self) -> slice:
+        """Where this direction's output stands in the layer's."""
+        start = self.widths[0] * int(self.direction.reverse)
+        return slice(start, start + self.widths[0])
+
+    @property
     def S(self) -> int:
         """Number of units of all states together."""
         return sum(self.widths)
