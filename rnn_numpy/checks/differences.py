@@ -465,7 +465,8 @@ def ridders_estimate(line: Line | DirectedLine, middle: float, step: float) -> E
 def one_sided(line: Line, middle: float, step: float) -> Slopes:
     """The slopes along a line, from below and from above, each extrapolated to step 0.
 
-    Of extrapolations that begin further and further in, the first is taken that the next one confirms.
+    Of extrapolations that begin further and further in, the first is taken that the next one confirms, with an error
+    that is no larger but for rounding, which grows inwards.
     """
     found: list[tuple[float, float]] = []
     for sign in (-1, 1):
@@ -478,7 +479,8 @@ def one_sided(line: Line, middle: float, step: float) -> Slopes:
         for factor in RESTARTS:
             value, error, width = _extrapolated(quotient, step * factor * line.scale, 2.0, 1, 7)
             tries.append((value, error + _rounding(line, width)))
-            if len(tries) > 1 and abs(tries[-2][0] - value) <= 10 * (tries[-2][1] + tries[-1][1]):
+            (before, doubt), (_, error) = tries[-2:] if len(tries) > 1 else (tries[-1], (0.0, -1.0))
+            if doubt <= 10 * error and abs(before - value) <= 10 * (doubt + error):
                 tries.pop()
                 break
         found.append(tries[-1])

@@ -49,13 +49,13 @@ def high_precision(
     point : mapping of str to float64 array
         Where to differentiate. Its numbers are taken as they are, to all digits.
     digits : int
-        Decimal ones, 20 to 1000.
+        Decimal ones, 20 to 1000. The loss is computed with twice as many, so that so many remain of the derivative.
     names : iterable of str, optional
         The arrays by which to differentiate; all where left out.
     method : {"complex step", "central difference"}
         The first has `digits` right digits for a derivative of any size, where the loss is analytic; it is compared
-        with a difference along one direction. The second needs no more than a real function; it computes in twice the
-        digits with a step of 10^(-digits/2), and sees derivatives down to about 10^-digits times the loss.
+        with a difference along one direction. The second needs no more than a real function; its step is
+        10^(-digits/2), and it sees derivatives down to about 10^-digits times the loss.
     where : str
         The function that messages name.
 
@@ -93,7 +93,8 @@ def high_precision(
     function = Function(where, loss, point)
     chosen = chosen_names(where, function.work, names)
     numbers = _context(where)
-    numbers.dps = digits + 10 if method == "complex step" else 2 * digits
+    # Twice the digits: mpmath has those of a complex number right together, and the imaginary part is far smaller.
+    numbers.dps = 2 * digits + 10
     exact = {name: _objects(array, numbers) for name, array in function.work.items()}
     function.work = exact
     if method == "complex step":
@@ -145,12 +146,17 @@ def _context(where: str) -> Any:
             setattr(kind, name, function)
     # NumPy orders complex numbers by their real, then by their imaginary parts; so maxima are what they are there.
     for name in ("lt", "le", "gt", "ge"):
-        setattr(numbers.mpc, f"__{name}__", _ordering(numbers, getattr(operator, name)))
+        for kind in (numbers.mpf, numbers.mpc):
+            setattr(kind, f"__{name}__", _ordering(numbers, getattr(operator, name), getattr(kind, f"__{name}__")))
     return numbers
 
 
-def _ordering(numbers: Any, compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+def _ordering(
+    numbers: Any, compare: Callable[[Any, Any], bool], real: Callable[[Any, Any], bool]
+) -> Callable[[Any, Any], bool]:
     def ordered(one: Any, other: Any) -> bool:
+        if isinstance(one, numbers.mpf) and not isinstance(other, numbers.mpc):
+            return real(one, other)
         pairs = [(numbers.re(number), numbers.im(number)) for number in map(numbers.convert, (one, other))]
         return compare(*pairs)
 
