@@ -378,7 +378,7 @@ def has_ours() -> bool:
 # ----------------------------------------------------------------------------------------------------------- the table
 
 MARKS = {"caught": "+", "missed": "-", "?": "?"}
-LEGEND = "+ caught   - missed   ? rejects the right layer as well   . not asked;   HIPS: the rule of HIPS/autograd"
+LEGEND = "+ caught   - missed   ? rejects the right layer as well   . not asked\nHIPS: the rule of HIPS/autograd"
 
 
 def rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
