@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import dataclasses
 import json
 import os
 import subprocess
@@ -377,7 +378,7 @@ def has_ours() -> bool:
 # ----------------------------------------------------------------------------------------------------------- the table
 
 MARKS = {"caught": "+", "missed": "-", "?": "?"}
-LEGEND = "+ caught   - missed   ? rejects the right layer as well   . not asked"
+LEGEND = "+ caught   - missed   ? rejects the right layer as well   . not asked\nHIPS: the rule of HIPS/autograd"
 
 
 def rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
@@ -398,7 +399,7 @@ def rows(verdicts: Sequence[Verdict]) -> list[list[str]]:
 
 def table(verdicts: Sequence[Verdict]) -> str:
     """Return the verdicts as text of at most 100 columns."""
-    titles = {"torch": 6, "fast": 5, "jax": 4, "autograd": 9, "plain": 6, "ours": 5}
+    titles = {"torch": 6, "fast": 5, "jax": 4, "HIPS": 5, "plain": 6, "ours": 5}
     head = f"{'specimen':31}{'cell':>5}" + "".join(f"{title:>{width}}" for title, width in titles.items())
     lines = [f"{head}  our diagnosis"]
     for name, cell, *marks, diagnosis in rows(verdicts):
@@ -462,7 +463,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.markdown:
         document = json.loads((options.json or RESULTS).read_text())
-        print(markdown([Verdict(**one) for one in document["verdicts"]]))
+        fields = [field.name for field in dataclasses.fields(Verdict)]
+        print(markdown([Verdict(**{name: one[name] for name in fields}) for one in document["verdicts"]]))
         return 0
     steps = options.steps or (SMOKE_T if options.smoke else T)
     names = options.specimens or (SMOKE if options.smoke else [one.name for one in ZOO])

@@ -16,8 +16,8 @@ before you are told, and may go on through the whole zoo:
 # %%
 # The zoo
 # -------
-# A specimen is a layer that is right forward and wrong backward, with all that is known of it: what is wrong, where, and
-# whose mistake it was. `exhibit` gives the layer, the right one with the same parameters, and data on which they
+# A specimen is a layer that is right forward and wrong backward, with all that is known of it: what is wrong, where,
+# and whose mistake it was. `exhibit` gives the layer, the right one with the same parameters, and data on which they
 # differ.
 
 import ast

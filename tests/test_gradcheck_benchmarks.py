@@ -1,4 +1,4 @@
-"""The benchmarks of gradient checkers ask them rightly and count rightly. Nothing here depends on how fast anything is."""
+"""The benchmarks of gradient checkers ask them rightly and count rightly. Nothing here depends on speed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_table_and_totals() -> None:
         *(verdict(one.name, rival, None) for one in gradcheck_zoo.CONTROLS for rival in RIVALS),
     ]
     lines = gradcheck_zoo.table(said).splitlines()
-    assert len(lines) == len(ZOO) + 3
+    assert len(lines) == len(ZOO) + 4
     assert max(map(len, lines)) <= 100
     assert lines[1].split()[:5] == [ZOO[0].name, ZOO[0].cell, "+", "-", "+"]
     assert gradcheck_zoo.totals(said)["fast"] == {"missed": len(ZOO)}
@@ -116,13 +116,13 @@ def test_the_zoo_program(tmp_path, capsys) -> None:  # type: ignore[no-untyped-d
     names = ["recurrence-transposed", "truncated-window"]
     assert (
         gradcheck_zoo.main(
-            ["--specimens", *names, "--libraries", "numpy", "torch", "jax", "--steps", "12", "--json", str(path)]
+            ["--specimens", *names, "--libraries", "numpy", "torch", "jax", "--steps", "11", "--json", str(path)]
         )
         == 0
     )
     printed = capsys.readouterr().out
-    assert "recurrence-transposed            rnn     +    +   +        +     +    ." in printed
-    assert "truncated-window                 rnn     -    -   -        -     -    ." in printed
+    assert "recurrence-transposed            rnn     +    +   +    +     +    ." in printed
+    assert "truncated-window                 rnn     -    -   -    -     -    ." in printed
     document = json.loads(path.read_text())
     assert {one["rival"] for one in document["verdicts"]} == {"torch", "fast", "jax", "autograd", "plain"}
     assert document["totals"]["plain"] == {"caught": 1, "missed": 1}
@@ -150,7 +150,8 @@ def test_a_process_that_fails_is_told() -> None:
 
 
 @pytest.mark.parametrize("cell", gradcheck_speed.CELLS)
-def test_torchs_gradient_is_ours(cell: str) -> None:
+def test_torchs_gradient_is_ours(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which a worker's process finds set
     case = Case(cell, (5, 1, 3, 4), "float64")
     mine = gradcheck_speed.OurCheck()
     mine.load(case)
@@ -174,7 +175,7 @@ def test_the_speed_program(tmp_path, capsys) -> None:  # type: ignore[no-untyped
 
 def test_ratios_are_round_by_round() -> None:
     case = Case("gru", (30, 1, 3, 16), "float64").to_json()
-    times = dict.fromkeys(gradcheck_speed.RIVALS, [4.0, 90.0, 6.0])
+    times = {name: [4.0, 90.0, 6.0] for name in gradcheck_speed.RIVALS}
     assert gradcheck_speed.ratios({"case": case, "seconds": times}) == {}
     point = {"case": case, "seconds": {OURS: [1.0, 30.0, 2.0], **times}}
     assert gradcheck_speed.ratios(point) == dict.fromkeys(gradcheck_speed.RIVALS, 3.0)
