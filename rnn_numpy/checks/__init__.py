@@ -17,6 +17,7 @@ from rnn_numpy.checks.conformance import (
     not_applicable,
     recurrent_cases,
 )
+from rnn_numpy.checks.forward_mode import ForwardGradients, adjoint_error, adjoint_errors, rtrl
 from rnn_numpy.checks.oracles import central_difference, complex_step
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
     "TOLERANCES",
     "Case",
     "Discrepancy",
+    "ForwardGradients",
+    "adjoint_error",
+    "adjoint_errors",
     "assert_grad_close",
     "central_difference",
     "complex_step",
@@ -34,5 +38,6 @@ __all__ = [
     "discrepancy",
     "not_applicable",
     "recurrent_cases",
+    "rtrl",
     "tolerance",
 ]

@@ -368,6 +368,11 @@ class Recorded:
         self.layers: list[list[Direction]] = layer._layers
         self.steps = local_steps(layer, trace)
 
+    @property
+    def width(self) -> int:
+        """Number of units of a layer's output, both directions together."""
+        return self.layer.num_directions * self.layer._output_width
+
     def factors(self, layer: int) -> Array | None:
         """Return what the outputs of a layer are multiplied with, (T, N, directions * H); None for nothing."""
         found = self.context.factors
