@@ -103,13 +103,13 @@ class TangentSteps:
         self._constants["scratch_t"] = self._oriented(self._new(1, layer.hidden_size)[0])
         self._varying: set[str] = {"scratch_t"}
         for symbol, name in cell.own_symbols.items():
-            given = vparams.get(symbol)
-            value = np.zeros_like(names[name]) if given is None else given
-            per_column = value.ndim > names[name].ndim
-            value = value if per_column or value.ndim > 1 else value[None]
-            self._constants["v" + symbol] = self._oriented(value)
-            if per_column:
+            change = vparams.get(symbol, np.zeros_like(names[name]))
+            if change.ndim > names[name].ndim:  # one for each column
                 self._varying.add("v" + symbol)
+                change = self._oriented(change)
+            elif change.ndim == 1 and cell.columns:
+                change = change[:, None]
+            self._constants["v" + symbol] = change
 
     def _oriented(self, array: Array) -> Array:
         """Return (M, K) as the formulas have it."""
