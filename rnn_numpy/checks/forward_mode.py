@@ -81,9 +81,9 @@ def rtrl(
     doutput, dh_n
         As for `layer.backward`.
     kept : mapping of str to sequence of array_like of bool, (K, H), optional
-        For each layer and direction ("l0", ...) and each state, which entries of the influence matrix are kept from one
-        step to the next, the others being set to 0: the gradient is then no longer exact. K changes in the order of
-        `rnn_numpy.layers.tangent.UnitChanges`. For one layer alone; `rnn_numpy.lab.snap1` is such a choice.
+        For each direction ("l0", "l0_reverse") and each state, which entries of the influence matrix are kept after
+        each step, the others being set to 0: the gradient is then no longer exact. K changes, in the order of
+        `rnn_numpy.layers.tangent.UnitChanges`. For one layer alone; `rnn_numpy.lab.snap1` makes such a choice.
 
     Returns
     -------
@@ -99,9 +99,9 @@ def rtrl(
 
     Notes
     -----
-    Cost: N P G H (H + some) per step in place of backward's N G H (D + H), P the number of parameters: for small layers
-    only. An influence matrix has N P S numbers, S units of state, and a step some six times as many; a layer with two
-    directions below another one keeps N P H of them for each of its steps.
+    Cost: 2 N P G H^2 multiplications and additions per step, P the number of parameters, where backward has
+    4 N G H (D + H): for small layers only. An influence matrix has N P S numbers, S units of state, and a step takes
+    memory for a few times as many; of a layer with two directions below another one N P H are kept for each step.
 
     Examples
     --------
@@ -288,8 +288,9 @@ def adjoint_error(
     Cost: for each pair a forward-mode and a backward pass. The trace keeps the gradients of the latest backward pass
     that it had.
 
-    A single wrong entry of a parameter's gradient of P entries is seen at about 1/sqrt(P) of its size, far above
-    rounding; `names` tells which tensor it is in.
+    v and u have something of all entries, so that a single wrong one shows; relative to |J v| |u| it weighs less, the
+    more entries there are. `names` narrows it down to one tensor. J v of a few numbers may happen to cancel: a large
+    value for one seed alone, of a layer with one or two units, proves nothing.
 
     Examples
     --------

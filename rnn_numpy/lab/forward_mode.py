@@ -76,7 +76,8 @@ def snap1(layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any =
 
     Notes
     -----
-    Cost: that of `rtrl`, of whose influence matrix it sets the rest to 0; it is there to be compared, not to be fast.
+    Cost: twice that of `rtrl`, of whose influence matrix it sets the rest to 0, having seen that no cell's step asks for
+    more; it is there to be compared, not to be fast.
 
     Examples
     --------
@@ -123,18 +124,19 @@ def _units(changes: UnitChanges) -> Array:
 
 
 def _check_local(where: str, layer: Recurrent, changes: UnitChanges, kept: list[Array]) -> None:
-    """Raise unless what the parameters do within a step stays in their units; seen at the last step."""
+    """Raise unless what the parameters do within a step stays in their units."""
     steps, tangents = changes.steps, changes.tangents()
-    t = steps.order()[-1]
-    arrays = tangents.begin(tangents.initial([None] * len(kept)))
-    changes.enter(t, tangents, arrays)
-    for found, own in zip(tangents.step(t, arrays), kept, strict=True):
-        if np.any(found.reshape(steps.N, *own.shape)[:, ~own]):
-            raise OptionError(
-                f"{where}: in this {type(layer).__name__} a row of weights acts on other units within a step, so that "
-                "there is no diagonal to keep; take an RNN, an LSTM without projection, a GRU with reset='after' or a "
-                "PeepholeLSTM"
-            )
+    nothing = tangents.initial([None] * len(kept))
+    for t in steps.order():
+        arrays = tangents.begin(nothing)
+        changes.enter(t, tangents, arrays)
+        for found, own in zip(tangents.step(t, arrays), kept, strict=True):
+            if np.any(found.reshape(steps.N, *own.shape)[:, ~own]):
+                raise OptionError(
+                    f"{where}: in this {type(layer).__name__} a row of weights acts on other units within a step, so "
+                    "that there is no diagonal to keep; take an RNN, an LSTM without projection, a GRU with "
+                    "reset='after' or a PeepholeLSTM"
+                )
 
 
 # ---------------------------------------------------------------------------------------------- UORO

@@ -63,7 +63,12 @@ class TangentSteps:
     vparams : mapping of str to ndarray, optional
         By symbol, "p_i" say, the changes of parameters by which the formulas themselves differentiate: of the
         parameter's shape, for all columns; of a vector also (M, H), one for each column. Zeros where left out. The
-        changes of other parameters enter through `entering`.
+        changes of other parameters, and of the input, are added to the slots of each step.
+
+    Attributes
+    ----------
+    columns : int
+        M.
 
     Raises
     ------
@@ -420,7 +425,7 @@ class Recorded:
             if name not in params.shapes:
                 raise OptionError(f"{self.where}: vparams must have names of {list(params)}; got {name!r}")
             array = arguments.array_of(self.where, f"vparams[{name!r}]", value, params.dtype)
-            symbols = "that of the parameter"
+            symbols = f"params[{name!r}].shape"
             changes[name] = arguments.shaped(self.where, f"vparams[{name!r}]", array, symbols, params.shapes[name])
         return changes
 
