@@ -37,11 +37,13 @@ from rnn_numpy.checks.differences import (
     ridders,
     step_scan,
 )
+from rnn_numpy.checks.forward_mode import ForwardGradients, adjoint_error, adjoint_errors, rtrl
 from rnn_numpy.checks.functions import (
     CheckedParams,
     checked_gradients,
     checked_params,
 )
+from rnn_numpy.checks.gradcheck import METHODS, assert_gradients, gradcheck
 from rnn_numpy.checks.hazards import (
     ANALYTIC_HAZARDS,
     ANALYTIC_SAFE,
@@ -56,6 +58,7 @@ from rnn_numpy.checks.reference import (
     Reference,
     reference_gradients,
 )
+from rnn_numpy.checks.report import Diagnosis, GradcheckReport, Row, Trial
 from rnn_numpy.checks.taylor import (
     TaylorResult,
     adjoint_test,
@@ -67,23 +70,32 @@ __all__ = [
     "ANALYTIC_SAFE",
     "CHECKS",
     "COMPLEX_STEP",
+    "METHODS",
     "ORACLE_TOLERANCES",
     "TOLERANCES",
     "Case",
     "CauchyRiemann",
     "CheckedParams",
+    "Diagnosis",
     "Differences",
     "Discrepancy",
+    "ForwardGradients",
+    "GradcheckReport",
     "Hazard",
     "Hessian",
     "Kink",
     "Reference",
+    "Row",
     "Slopes",
     "StepScan",
     "TaylorResult",
+    "Trial",
+    "adjoint_error",
+    "adjoint_errors",
     "adjoint_test",
     "analytic_violations",
     "assert_grad_close",
+    "assert_gradients",
     "cauchy_riemann",
     "central_difference",
     "checked_gradients",
@@ -95,6 +107,7 @@ __all__ = [
     "directional_derivative",
     "discrepancy",
     "fourth_order_difference",
+    "gradcheck",
     "hessian",
     "hessian_vector",
     "high_precision",
@@ -103,6 +116,7 @@ __all__ = [
     "recurrent_cases",
     "reference_gradients",
     "ridders",
+    "rtrl",
     "step_scan",
     "taylor_test",
     "tolerance",

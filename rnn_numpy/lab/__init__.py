@@ -4,6 +4,7 @@ Needs the lab extra for tables (rich) and figures (matplotlib); both are importe
 neither.
 """
 
+from rnn_numpy.lab.forward_mode import UoroResult, snap1, uoro
 from rnn_numpy.lab.gradient_flow import (
     GradflowOptions,
     GradflowResult,
@@ -25,6 +26,7 @@ __all__ = [
     "GradientFlow",
     "NetworkResult",
     "TrainingRecord",
+    "UoroResult",
     "forecast_gradient_flow",
     "gradflow_report",
     "gradient_flow",
@@ -34,4 +36,6 @@ __all__ = [
     "run_gradflow",
     "save_figure",
     "set_recurrent_weights",
+    "snap1",
+    "uoro",
 ]

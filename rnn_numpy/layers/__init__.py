@@ -8,6 +8,7 @@ from rnn_numpy.layers.losses import cross_entropy_loss, mse_loss
 from rnn_numpy.layers.lstm import LSTM
 from rnn_numpy.layers.recurrent import BackwardResult, BackwardSteps, Recurrent
 from rnn_numpy.layers.rnn import RNN
+from rnn_numpy.layers.tangent import TangentResult, jvp
 from rnn_numpy.layers.variants import LayerNormLSTM, PeepholeLSTM
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
     "ResetDifference",
     "StepBackwardResult",
     "StepCell",
+    "TangentResult",
     "cross_entropy_loss",
+    "jvp",
     "mse_loss",
     "reset_difference",
 ]

@@ -26,6 +26,22 @@ write neither. A further parameter that is a vector, (H,), comes as (H, 1), and 
 `dp += (...).sum(axis=1, keepdims=True)`. A layer of one's own has the arguments of `Recurrent` if it has no
 constructor; if it has one, it must take `dtype` and `rng`, and hand on the others.
 
+A cell may bring a third formula, `step_tangent`: the Jacobian-vector product of one step, the line-by-line differential
+of step_forward. vX is the change of X along one direction in which parameters, inputs and initial states change; it is
+linear in what changes, and reads the values that the step has recorded:
+
+    vh_t, vc_t, vh_prev, vc_prev, vh_in      the changes of the states, named as the states are
+    va_t, va_i_t, va_oif_t, ...              those of the pre-activations and of their blocks
+    vp_i, ...                                those of further parameters without a product, as these come: (H, 1)
+
+Where a parameter's gradient is a product, dW_hh = da h_in^T say, the driver adds the change of the parameter times what
+it acts on to the change of what stands in front: va_t comes in holding vW_ih x_t + W_ih vx_t + vb + vW_hh h_in, and the
+formula adds W_hh vh_in; with a product ("dh_t", "m_t") of a further parameter W_hr, vh_t comes in holding vW_hr m_t.
+All other outputs come in as zeros. An array of `gradient_records` that input_gradient, hidden_gradient or a product
+names, "du" say, has its change, vu_t, in the same way. va is the change of the true pre-activation, as da is its
+gradient: weights and biases come whole, whatever `sigmoids` says, and so a sigmoid's change is va_i_t * i_t *
+(1 - i_t), without a half.
+
 In a cell with `columns`, the default, these have shape (H, N): a column is a sequence, and a product is
 W_hh.dot(h_prev) as in a textbook. A gate is then one contiguous block for all sequences, which is what makes small
 steps fast. Without, they are (N, H). A trace shows (T, N, H) in either case.
@@ -106,6 +122,9 @@ class Cell:
     step_partials : callable, optional
         Writes into the gradient arrays all factors that do not depend on a gradient from the future. Works element by
         element: it gets many steps at once, with the time as a further axis in front.
+    step_tangent : callable, optional
+        Adds to the changes of pre-activations, writes those of the new states: what forward mode runs
+        (`rnn_numpy.layers.tangent`).
     slabs : tuple of str, optional
         The blocks of a and da in memory order; the gates where left out.
     input_slabs, hidden_slabs : tuple of str, optional
@@ -137,7 +156,7 @@ class Cell:
     ------
     OptionError
         Slabs of the input or of the recurrent product are not neighbours in memory; a formula's argument or an entry of
-        hidden_inputs names nothing.
+        hidden_inputs names nothing; with step_tangent, the name of a change is that of another array, too.
     """
 
     gate_names: tuple[str, ...]
@@ -145,6 +164,7 @@ class Cell:
     step_forward: Formula
     step_backward: Formula
     step_partials: Formula | None = None
+    step_tangent: Formula | None = None
     slabs: tuple[str, ...] = ()
     input_slabs: tuple[str, ...] = ()
     hidden_slabs: tuple[str, ...] = ()
@@ -186,13 +206,19 @@ class Cell:
                 if not self._knows(source):
                     raise OptionError(f"Cell: product of {title!r} must name arrays, as 'dh_t'; got {source!r}")
         for formula in self._formulas:
+            derivative = "v" if formula is self.step_tangent else "d"
             for name in inspect.signature(formula).parameters:
-                if not self._knows(name) or (name == "scratch_t" and formula is self.step_partials):
+                if not self._knows(name, derivative) or (name == "scratch_t" and formula is self.step_partials):
                     title = getattr(formula, "__name__", repr(formula))
                     raise OptionError(
                         f"Cell: {title} has an argument {name!r}, which names no array of this cell; the module "
                         "rnn_numpy.layers.cell lists what there is"
                     )
+        if self.step_tangent is not None:
+            others = {*self.records, *self.states, *self._runs}
+            taken = [name for name in self.tangent_widths if name in others]
+            if taken:
+                raise OptionError(f"Cell: with step_tangent, {taken[0]!r} is the change of {taken[0][1:]!r}; rename it")
 
     @property
     def gates(self) -> int:
@@ -215,10 +241,21 @@ class Cell:
         blocks = ("da",) if len(self.slabs) == 1 else tuple(f"da_{slab}" for slab in self._shown_slabs)
         return (*blocks, *self.gradient_records)
 
+    @functools.cached_property
+    def tangent_widths(self) -> dict[str, int | None]:
+        """Names of the arrays of changes, "va" say, and their widths in units of H; None for a state's own."""
+        products = [extra.product[0].rpartition("_")[0] for extra in self.parameters.values() if extra.product]
+        widths: dict[str, int | None] = {"v" + state: None for state in self.states}
+        widths["va"] = len(self.slabs)
+        for name in (self.input_gradient, self.hidden_gradient, *products):
+            if name in self.gradient_records:
+                widths["v" + name[1:]] = self.gradient_records[name]
+        return widths
+
     @_remembered
     def columns_of(self, name: str, hidden: int) -> tuple[str, slice] | None:
         """Return where one slab, or neighbouring ones, lie: the array and its columns; None if `name` is no such."""
-        array, letters = ("da", name[3:]) if name.startswith("da_") else ("a", name)
+        array, letters = (name[:2], name[3:]) if name.startswith(("da_", "va_")) else ("a", name)
         run = self._runs.get(letters)
         return None if run is None else (array, slice(run[0] * hidden, run[1] * hidden))
 
@@ -238,24 +275,31 @@ class Cell:
 
     @property
     def _formulas(self) -> list[Formula]:
-        partials = [] if self.step_partials is None else [self.step_partials]
-        return [self.step_forward, *partials, self.step_backward]
+        further = [formula for formula in (self.step_partials, self.step_tangent) if formula is not None]
+        return [self.step_forward, *further, self.step_backward]
 
-    def _knows(self, name: str) -> bool:
-        """Whether the driver can hand in an argument of this name."""
+    def _knows(self, name: str, derivative: str = "d") -> bool:
+        """Whether the driver can hand in an argument of this name, to a formula of gradients, "d", or changes, "v"."""
         symbols = {extra.symbol for extra in self.parameters.values()}
         if name in ("W_hh", "b", "half", "one", "scratch_t") or name in symbols:
             return True
-        if name[:1] == "d" and name[1:] in symbols:
-            return True
+        if name[:1] == derivative and name[1:] in symbols:
+            return derivative == "d" or name[1:] in self.own_symbols
         if name.startswith("W_h") and name[3:] in self._hidden_runs:
             return True
         stem, _, when = name.rpartition("_")
-        state = stem[1:] if stem[:1] == "d" and stem not in self.states else stem
+        state = stem[1:] if stem[:1] == derivative and stem not in self.states else stem
         if when in ("t", "prev", "in") and state in self.states:
             return when != "in" or state == self.states[0]
-        known = ("x", "a", "da", *self.records, *self.gradient_records)
-        return when == "t" and (stem in known or self.columns_of(stem, 1) is not None)
+        own = ("da", *self.gradient_records) if derivative == "d" else tuple(self.tangent_widths)
+        place = self.columns_of(stem, 1)
+        known = stem in ("x", "a", *self.records, *own) or (place is not None and place[0] in ("a", derivative + "a"))
+        return when == "t" and known
+
+    @functools.cached_property
+    def own_symbols(self) -> dict[str, str]:
+        """Symbol and name of each further parameter whose gradient step_backward sums itself: it has no product."""
+        return {extra.symbol: name for name, extra in self.parameters.items() if extra.product is None}
 
     @_remembered
     def span(self, kind: str, hidden: int) -> slice:

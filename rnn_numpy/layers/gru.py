@@ -1,4 +1,4 @@
-r"""The GRU in both of its forms: formulas, forward and backward, and the layer.
+r"""The GRU in both of its forms: formulas, forward, backward and in forward mode, and the layer.
 
 Forward
 -------
@@ -36,6 +36,19 @@ dX is dL/dX, of X's shape. For t = T-1 ... 0, beginning with dh_{T-1} = doutput_
 So in torch's form what the input side gets, da_ih = (da_r, da_z, da_n), and what the hidden side gets, da_hh = (da_r,
 da_z, da_q), differ in the last block: the two biases of the n gate are not one. In memory the blocks of torch's form
 are q, r, z, n: the hidden product fills the first three, the input's the last three.
+
+Forward mode
+------------
+vX is the change of X along one direction, as in `rnn_numpy.layers.rnn`; for t = 0 ... T-1, with (...) for what the
+driver adds, the changes of W_ih x_t, of the biases, and vW_hh times what it acts on:
+
+    (T1)  va_r = W_hr vh_{t-1} + (...)                       vr_t = va_r * r_t * (1 - r_t)      the differential of F1
+          va_z = W_hz vh_{t-1} + (...)                       vz_t = va_z * z_t * (1 - z_t)
+    (T2)  after:                                             before:                            of F2
+          va_q = W_hn vh_{t-1} + (...)                       vk_t = vr_t * h_{t-1} + r_t * vh_{t-1}
+          va_n = r_t * va_q + vr_t * q_t + (...)             va_n = W_hn vk_t + (...)
+    (T3)  vn_t = va_n * (1 - n_t^2)                                                             of F3
+    (T4)  vh_t = (1 - z_t) * vn_t + z_t * vh_{t-1} + vz_t * (h_{t-1} - n_t)                     of F4
 
 The two forms are two functions of the same weights; `reset_difference` tells by how much they differ on given data.
 
@@ -257,6 +270,70 @@ def before_step_backward(
     dh_in += W_hrz.T.dot(da_rz_t)  # B1
 
 
+def after_step_tangent(
+    va_qrz_t: Array,
+    va_q_t: Array,
+    va_r_t: Array,
+    va_z_t: Array,
+    va_n_t: Array,
+    vh_in: Array,
+    vh_prev: Array,
+    q_t: Array,
+    r_t: Array,
+    z_t: Array,
+    n_t: Array,
+    h_prev: Array,
+    W_hh: Array,
+    vh_t: Array,
+) -> None:
+    """T1 to T4, reset after the product. Adds to the blocks of va_t, writes vh_t.
+
+    Parameters
+    ----------
+    va_qrz_t, va_q_t, va_r_t, va_z_t, va_n_t : ndarray, (3H, N) and (H, N)
+        Come in holding what stands as (...) in T1 and T2; none is halved.
+    vh_in, vh_prev : ndarray, (H, N)
+        vh_{t-1}; for the products, with recurrent dropout, times its mask.
+    q_t, r_t, z_t, n_t, h_prev : ndarray, (H, N)
+        As recorded.
+    W_hh : ndarray, (3H, H)
+        Blocks n, r, z.
+    vh_t : ndarray, (H, N)
+    """
+    va_qrz_t += W_hh.dot(vh_in)  # T1, T2
+    vr = va_r_t * r_t * (1 - r_t)
+    vz = va_z_t * z_t * (1 - z_t)
+    va_n_t += r_t * va_q_t + vr * q_t
+    vn = va_n_t * (1 - n_t * n_t)  # T3
+    vh_t[...] = (1 - z_t) * vn + z_t * vh_prev + vz * (h_prev - n_t)  # T4
+
+
+def before_step_tangent(
+    va_rz_t: Array,
+    va_r_t: Array,
+    va_z_t: Array,
+    va_n_t: Array,
+    vh_in: Array,
+    vh_prev: Array,
+    r_t: Array,
+    z_t: Array,
+    n_t: Array,
+    h_in: Array,
+    h_prev: Array,
+    W_hrz: Array,
+    W_hn: Array,
+    vh_t: Array,
+) -> None:
+    """T1 to T4, reset before the product. Arguments as in `after_step_tangent`."""
+    va_rz_t += W_hrz.dot(vh_in)  # T1
+    vr = va_r_t * r_t * (1 - r_t)
+    vz = va_z_t * z_t * (1 - z_t)
+    vk = vr * h_in + r_t * vh_in  # T2
+    va_n_t += W_hn.dot(vk)
+    vn = va_n_t * (1 - n_t * n_t)  # T3
+    vh_t[...] = (1 - z_t) * vn + z_t * vh_prev + vz * (h_prev - n_t)  # T4
+
+
 # What a trace computes when asked for: gradients of the gates themselves, and blocks in the order of the parameters.
 
 
@@ -293,6 +370,7 @@ CELLS = {
         after_step_forward,
         after_step_backward,
         after_step_partials,
+        after_step_tangent,
         slabs=("q", "r", "z", "n"),
         input_slabs=("r", "z", "n"),
         hidden_slabs=("r", "z", "q"),
@@ -305,6 +383,7 @@ CELLS = {
         before_step_forward,
         before_step_backward,
         before_step_partials,
+        before_step_tangent,
         sigmoids=("r", "z"),
         hidden_inputs={"n": "k_t"},
         records={"k": 1},

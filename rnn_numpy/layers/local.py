@@ -35,6 +35,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Arrays, LayerTrace, Trace
+from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import masks
 from rnn_numpy.layers.base import Direction
 from rnn_numpy.layers.recurrent import Recurrent
@@ -312,6 +313,48 @@ class LocalSteps:
         """
         for rows, columns, source in self.cell.blocks(kind, self.layer.hidden_size):
             yield rows, columns, self.timeline.aligned(source, self.run.arrays)
+
+    def column_gradients(self, pulled: Pulled) -> dict[str, Array]:
+        """Return the gradients of this direction's parameters by the step of each column alone.
+
+        Parameters
+        ----------
+        pulled : Pulled
+            Of M columns.
+
+        Returns
+        -------
+        dict of str to ndarray, (M, ...)
+            By names without suffix, each of the parameter's shape with M in front.
+
+        Raises
+        ------
+        OptionError
+            A further parameter has no product: the formulas themselves sum its gradient, over all columns.
+        """
+        cell, arrays, hidden = self.cell, pulled.arrays, self.layer.hidden_size
+        if cell.own_symbols:
+            names = ", ".join(cell.own_symbols.values())
+            raise OptionError(f"LocalSteps.column_gradients: {names} must have a product to have a gradient per column")
+        timeline = Timeline(Plan(1, len(pulled.da), None), False, cell.columns)
+        found = {name: np.zeros((len(pulled.da), *array.shape), array.dtype) for name, array in self.weights().items()}
+
+        def of(name: str) -> Array:
+            row: Array = timeline.aligned(name, arrays)[0]
+            return row
+
+        for kind, gradient, weight, bias in (
+            ("input", cell.input_gradient, "weight_ih", "bias_ih"),
+            ("hidden", cell.hidden_gradient, "weight_hh", "bias_hh"),
+        ):
+            for rows, columns, source in cell.blocks(kind, hidden):
+                found[weight][:, rows] = of(gradient + "_t")[:, columns, None] * of(source)[:, None]
+                if bias in found:
+                    found[bias][:, rows] = pulled.da[:, columns]
+        for name, extra in cell.parameters.items():
+            if extra.product is not None:
+                found[name][...] = of(extra.product[0])[:, :, None] * of(extra.product[1])[:, None]
+        return found
 
     def weights(self) -> dict[str, Array]:
         """Return this direction's parameters as the trace has them, by their names without suffix."""

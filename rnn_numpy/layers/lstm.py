@@ -1,4 +1,4 @@
-r"""The LSTM: its formulas, forward and backward, and the layer.
+r"""The LSTM: its formulas, forward, backward and in forward mode, and the layer.
 
 Forward
 -------
@@ -40,6 +40,20 @@ what step t+1 handed back, dc_{t+1} * f_{t+1}.
 
 The state's Jacobian has four blocks: dc_t/dc_{t-1} = diag f, dh_t/dc_{t-1} = diag(o (1 - tanh^2 c) f), and those with
 respect to h_{t-1}, the same factors times rows of W_hh.
+
+Forward mode
+------------
+vX is the change of X along one direction, as in `rnn_numpy.layers.rnn`; for t = 0 ... T-1:
+
+    (T1)  va_t = W_ih vx_t + vW_ih x_t + vb_ih + vb_hh + vW_hh h_{t-1} + W_hh vh_{t-1}     the differential of F1
+    (T2)  vi_t = va_i * i_t * (1 - i_t)    vf_t, vo_t likewise                             of F2
+          vg_t = va_g * (1 - g_t^2)
+    (T3)  vc_t = f_t * vc_{t-1} + vf_t * c_{t-1} + i_t * vg_t + vi_t * g_t                 of F3
+    (T4)  vm_t = vo_t * tanh(c_t) + o_t * (1 - tanh(c_t)^2) * vc_t                         of F4
+    (T5)  vh_t = vm_t, or W_hr vm_t + vW_hr m_t                                            of F5
+
+va_t is the change of a_t itself: the halves that forward has in its memory are not those of the formulas, and weights
+come whole, as in the backward pass.
 
 In memory the blocks of a_t are o, i, f, g: the three of s side by side. A trace shows each gate, and a_t, da_t in the
 order of the parameters.
@@ -241,6 +255,91 @@ def projected_step_backward(
     lstm_step_backward(dm_t, f_t, dm_dc_t, W_hh, scratch_t, dc_t, da_t, da_o_t, da_i_t, da_f_t, da_g_t, dc_prev, dh_in)
 
 
+def lstm_step_tangent(
+    va_t: Array,
+    va_o_t: Array,
+    va_i_t: Array,
+    va_f_t: Array,
+    va_g_t: Array,
+    vh_in: Array,
+    vc_prev: Array,
+    o_t: Array,
+    i_t: Array,
+    f_t: Array,
+    g_t: Array,
+    c_prev: Array,
+    tanh_c_t: Array,
+    W_hh: Array,
+    vc_t: Array,
+    vh_t: Array,
+) -> None:
+    """T1 to T5 without projection. Adds to va_t, writes vc_t and vh_t.
+
+    Parameters
+    ----------
+    va_t : ndarray, (4H, N)
+        Comes in holding all of T1 but W_hh vh_{t-1}, goes out as the change of the pre-activations, none of it halved.
+    va_o_t, va_i_t, va_f_t, va_g_t : ndarray, (H, N)
+        Its blocks.
+    vh_in : ndarray, (H, N)
+        vh_{t-1}; with recurrent dropout, times its mask.
+    vc_prev : ndarray, (H, N)
+    o_t, i_t, f_t, g_t, c_prev, tanh_c_t : ndarray, (H, N)
+        As recorded.
+    W_hh : ndarray, (4H, H)
+    vc_t, vh_t : ndarray, (H, N)
+    """
+    va_t += W_hh.dot(vh_in)  # T1
+    vi = va_i_t * i_t * (1 - i_t)  # T2
+    vf = va_f_t * f_t * (1 - f_t)
+    vo = va_o_t * o_t * (1 - o_t)
+    vg = va_g_t * (1 - g_t * g_t)
+    vc_t[...] = f_t * vc_prev + vf * c_prev + i_t * vg + vi * g_t  # T3
+    vh_t[...] = vo * tanh_c_t + o_t * (1 - tanh_c_t * tanh_c_t) * vc_t  # T4
+
+
+def projected_step_tangent(
+    va_t: Array,
+    va_o_t: Array,
+    va_i_t: Array,
+    va_f_t: Array,
+    va_g_t: Array,
+    vh_in: Array,
+    vc_prev: Array,
+    o_t: Array,
+    i_t: Array,
+    f_t: Array,
+    g_t: Array,
+    c_prev: Array,
+    tanh_c_t: Array,
+    W_hh: Array,
+    W_hr: Array,
+    scratch_t: Array,
+    vc_t: Array,
+    vh_t: Array,
+) -> None:
+    """T1 to T5 with projection: vh_t, (P, N), comes in holding vW_hr m_t; scratch_t, (H, N), takes vm_t."""
+    lstm_step_tangent(
+        va_t,
+        va_o_t,
+        va_i_t,
+        va_f_t,
+        va_g_t,
+        vh_in,
+        vc_prev,
+        o_t,
+        i_t,
+        f_t,
+        g_t,
+        c_prev,
+        tanh_c_t,
+        W_hh,
+        vc_t,
+        scratch_t,
+    )
+    vh_t += W_hr.dot(scratch_t)  # T5
+
+
 # What a trace computes when asked for: gradients of the gates themselves, and blocks in the order of the parameters.
 
 
@@ -301,6 +400,7 @@ CELL = Cell(
     lstm_step_forward,
     lstm_step_backward,
     lstm_step_partials,
+    lstm_step_tangent,
     slabs=("o", "i", "f", "g"),
     input_slabs=("i", "f", "g", "o"),
     hidden_slabs=("i", "f", "g", "o"),
@@ -317,6 +417,7 @@ PROJECTED_CELL = Cell(
     projected_step_forward,
     projected_step_backward,
     lstm_step_partials,
+    projected_step_tangent,
     slabs=CELL.slabs,
     input_slabs=CELL.input_slabs,
     hidden_slabs=CELL.hidden_slabs,

@@ -13,7 +13,11 @@ cell's own result is s~_t:
     (S2)  ds~_t = (1 - k_t) * ds_t
     (S3)  ds_{t-1} += k_t * ds_t
 
-The cell's formulas know of neither: they read h_in, write s~, and get ds~.
+The cell's formulas know of neither: they read h_in, write s~, and get ds~. Both lines are linear in the states, so that
+a change of the states, vh and vs, goes through them as the states themselves do:
+
+    (T1)  vh_in = m * vh_{t-1}                                      the differential of R1
+    (T2)  vs_t  = vs~_t + k_t * (vs_{t-1} - vs~_t)                  the differential of R2
 
 References
 ----------
@@ -77,13 +81,16 @@ class Masks:
     recurrent: Array | None
     zoneout: Mapping[str, Array]
 
-    def forward(self, output: str, step: Part) -> list[Part]:
-        """Return the parts of a forward step around the cell's own, each with the names of its arguments."""
+    def forward(self, output: str, step: Part, change: str = "") -> list[Part]:
+        """Return the parts of a forward step around the cell's own, each with the names of its arguments; those of a
+        step of changes, T1 and T2, where `change` is "v".
+        """
+        v = change
         before: list[Part] = []
         if self.recurrent is not None:
-            before.append((drop_forward, (f"{output}_prev", "recurrent_mask_t", f"{output}_in")))
+            before.append((drop_forward, (f"{v}{output}_prev", "recurrent_mask_t", f"{v}{output}_in")))
         after: list[Part] = [
-            (zone_forward, (f"{state}_new_t", f"{state}_prev", f"{state}_kept_t", f"{state}_now"))
+            (zone_forward, (f"{v}{state}_new_t", f"{v}{state}_prev", f"{state}_kept_t", f"{v}{state}_now"))
             for state in self.zoneout
         ]
         return [*before, step, *after]

@@ -1,4 +1,4 @@
-r"""The Elman RNN: its formulas, forward and backward, and the layer.
+r"""The Elman RNN: its formulas, forward, backward and in forward mode, and the layer.
 
 Symbols. The lecture writes U, W, b for the weights of the input, of the state, and the bias; torch.nn and this package
 write W_ih, W_hh and two biases b_ih + b_hh in place of b, and T for the number of steps:
@@ -52,6 +52,18 @@ the loop sums all (t, k) in T steps, not T^2. Two slips of the lecture's slides 
   above. The factor after it, dh_k/dW, is the immediate derivative, with h_{k-1} held fixed;
 - its worked neuron prints the bias as -0,3, while its results 0.0399, 0.0917, 0.1464 are those of b = -0.1, cut after
   four digits.
+
+Forward mode
+------------
+Write vX for the change of X along one direction (vW_ih, vW_hh, vb, vx, vh_{-1}) of what the layer reads: the
+differential of each line, in the order of the lines, for t = 0 ... T-1.
+
+    (T1)  va_t = W_ih vx_t + vW_ih x_t + vb_ih + vb_hh + vW_hh h_{t-1} + W_hh vh_{t-1}      the differential of F1
+    (T2)  vh_t = va_t * phi'(a_t)                                                           the differential of F2
+
+All of T1 but its last term the driver adds up beforehand (`rnn_numpy.layers.tangent`). T1 and T2 together are vh_t =
+J_t vh_{t-1} + (what enters at t); B2 and B1 are the transposed maps, so that for every direction and every gradient
+sum_t <doutput_t, vh_t> = <dW_ih, vW_ih> + <dW_hh, vW_hh> + ...
 
 Where the largest singular value of every J_t stays below one number smaller than 1, P(t, k) shrinks at least
 geometrically with t - k: the gradient vanishes. It can explode only where singular values exceed 1 [3]_.
@@ -147,6 +159,30 @@ def rnn_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_in: Array) -> No
     """
     da_t *= dh_t  # B2
     dh_in += da_t.dot(W_hh)  # B1
+
+
+def tanh_step_tangent(va_t: Array, vh_in: Array, h_t: Array, W_hh: Array, vh_t: Array) -> None:
+    """T1, T2 with phi = tanh. Adds to va_t, writes vh_t.
+
+    Parameters
+    ----------
+    va_t : ndarray, (N, H)
+        Comes in holding the other terms of T1, goes out as the change of the pre-activation.
+    vh_in : ndarray, (N, H)
+        vh_{t-1}; with recurrent dropout, times its mask.
+    h_t : ndarray, (N, H)
+        As recorded.
+    W_hh : ndarray, (H, H)
+    vh_t : ndarray, (N, H)
+    """
+    va_t += vh_in.dot(W_hh.T)  # T1
+    vh_t[...] = va_t * (1 - h_t * h_t)  # T2
+
+
+def relu_step_tangent(va_t: Array, vh_in: Array, h_t: Array, W_hh: Array, vh_t: Array) -> None:
+    """T1, T2 with phi = relu, phi' = 0 where h_t <= 0, else 1. Arguments as in `tanh_step_tangent`."""
+    va_t += vh_in.dot(W_hh.T)  # T1
+    vh_t[...] = np.where(h_t.real <= 0, 0, va_t)  # T2
 
 
 def relu(a: Array, out: Array) -> None:
@@ -266,12 +302,12 @@ class RNN(Recurrent):
         return [*([] if self.nonlinearity == "tanh" else [f"nonlinearity={self.nonlinearity!r}"]), *super()._options()]
 
 
-def _cell(step_forward: Formula, step_partials: Formula) -> Cell:
+def _cell(forward: Formula, partials: Formula, tangent: Formula) -> Cell:
     # Rows, not columns: with one gate there is no slab to keep together, and rows save turning x and doutput around.
-    return Cell(("a",), ("h",), step_forward, rnn_step_backward, step_partials, columns=False, in_place=True)
+    return Cell(("a",), ("h",), forward, rnn_step_backward, partials, tangent, columns=False, in_place=True)
 
 
 CELLS = {
-    "tanh": _cell(tanh_step_forward, tanh_step_partials),
-    "relu": _cell(relu_step_forward, relu_step_partials),
+    "tanh": _cell(tanh_step_forward, tanh_step_partials, tanh_step_tangent),
+    "relu": _cell(relu_step_forward, relu_step_partials, relu_step_tangent),
 }

@@ -1,6 +1,6 @@
 r"""Two relatives of the LSTM, written as anybody may write a cell: with peepholes, and with layer normalisation.
 
-Each is a derivation, two formulas and a `Cell`; time, layers, directions, lengths and masks are the driver's. Gates,
+Each is a derivation, its formulas and a `Cell`; time, layers, directions, lengths and masks are the driver's. Gates,
 symbols and s(u) = 1 / (1 + exp(-u)) are those of `rnn_numpy.layers.lstm`, N is the normalisation defined below.
 
 Peepholes
@@ -28,6 +28,16 @@ Backward, for t = T-1 ... 0, beginning with dh_{T-1} = doutput_{T-1} + dh_n and 
           dh_{t-1} = doutput_{t-1} + W_hh^T da_t
     (BW)  dp_i = sum_t da_i * c_{t-1}    dp_f = sum_t da_f * c_{t-1}    dp_o = sum_t da_o * c_t
           and dx_t, dW_ih, dW_hh, db_ih, db_hh as for the LSTM
+
+Forward mode: vX is the change of X along one direction, and (...) what the driver adds, as for the LSTM.
+
+    (T1)  va_t  = W_hh vh_{t-1} + (...)                      the differential of F1
+          va_i += vp_i * c_{t-1} + p_i * vc_{t-1}            va_f likewise
+    (T2)  vi_t = va_i * i_t * (1 - i_t)    vf_t likewise     of F2
+          vg_t = va_g * (1 - g_t^2)
+    (T3)  vc_t = f_t * vc_{t-1} + vf_t * c_{t-1} + i_t * vg_t + vi_t * g_t                 of F3
+    (T4)  va_o += vp_o * c_t + p_o * vc_t                    vo_t = va_o * o_t * (1 - o_t)   of F4
+    (T5)  vh_t = vo_t * tanh(c_t) + o_t * (1 - tanh(c_t)^2) * vc_t                         of F5
 
 So dc_t/dc_{t-1} is no longer f_t alone: the peepholes of i and f add a term each, still unit by unit.
 
@@ -68,6 +78,17 @@ Backward, for t = T-1 ... 0:
     (BW)  dW_ih = sum_t du_t x_t^T       dW_hh = sum_t dv_t h_{t-1}^T       db_ih = db_hh = sum_t da_t
           dalpha_ih = sum_t da_t * N(u_t)                dalpha_hh = sum_t da_t * N(v_t)
           dalpha_c  = sum_t dk_t * N(c_t)                dbeta_c   = sum_t dk_t
+
+Forward mode: the Jacobian of N is symmetric, so that N'(u) vu has the form of N'(u)^T dy above; and (...) is what the
+driver adds, vW_ih x_t + W_ih vx_t to vu_t, vW_hh h_{t-1} to vv_t, and vb_ih + vb_hh to va_t.
+
+    (T1)  vu_t = (...)                    vv_t = W_hh vh_{t-1} + (...)                     the differential of F1
+    (T2)  va_t = valpha_ih * N(u_t) + alpha_ih * N'(u_t) vu_t                              of F2
+               + valpha_hh * N(v_t) + alpha_hh * N'(v_t) vv_t + (...)
+    (T3)  vi_t = va_i * i_t * (1 - i_t)   vf_t, vo_t likewise   vg_t = va_g * (1 - g_t^2)  of F3
+    (T4)  vc_t = f_t * vc_{t-1} + vf_t * c_{t-1} + i_t * vg_t + vi_t * g_t                 of F4
+    (T5)  vk_t = valpha_c * N(c_t) + alpha_c * N'(c_t) vc_t + vbeta_c                      of F5
+    (T6)  vh_t = vo_t * tanh(k_t) + o_t * (1 - tanh(k_t)^2) * vk_t                         of F6
 
 The original has a shift in each N of F2 as well; the two would add to the biases, which are there already.
 
@@ -211,6 +232,57 @@ def peephole_step_backward(
     dp_o += (da_o_t * c_t).sum(axis=1, keepdims=True)
 
 
+def peephole_step_tangent(
+    va_t: Array,
+    va_o_t: Array,
+    va_i_t: Array,
+    va_f_t: Array,
+    va_g_t: Array,
+    vh_in: Array,
+    vc_prev: Array,
+    o_t: Array,
+    i_t: Array,
+    f_t: Array,
+    g_t: Array,
+    c_prev: Array,
+    c_t: Array,
+    tanh_c_t: Array,
+    W_hh: Array,
+    p_i: Array,
+    p_f: Array,
+    p_o: Array,
+    vp_i: Array,
+    vp_f: Array,
+    vp_o: Array,
+    vc_t: Array,
+    vh_t: Array,
+) -> None:
+    """T1 to T5. Adds to va_t, writes vc_t and vh_t.
+
+    Parameters
+    ----------
+    va_t, va_o_t, va_i_t, va_f_t, va_g_t : ndarray, (4H, N) and (H, N)
+        Comes in holding what stands as (...) in T1, goes out as the change of the pre-activations, none of it halved.
+    vh_in, vc_prev : ndarray, (H, N)
+    o_t, i_t, f_t, g_t, c_prev, c_t, tanh_c_t : ndarray, (H, N)
+        As recorded.
+    W_hh : ndarray, (4H, H)
+    p_i, p_f, p_o : ndarray, (H, 1)
+    vp_i, vp_f, vp_o : ndarray, (H, 1) or (H, N)
+    vc_t, vh_t : ndarray, (H, N)
+    """
+    va_t += W_hh.dot(vh_in)  # T1
+    va_i_t += vp_i * c_prev + p_i * vc_prev
+    va_f_t += vp_f * c_prev + p_f * vc_prev
+    vi = va_i_t * i_t * (1 - i_t)  # T2
+    vf = va_f_t * f_t * (1 - f_t)
+    vg = va_g_t * (1 - g_t * g_t)
+    vc_t[...] = f_t * vc_prev + vf * c_prev + i_t * vg + vi * g_t  # T3
+    va_o_t += vp_o * c_t + p_o * vc_t  # T4
+    vo = va_o_t * o_t * (1 - o_t)
+    vh_t[...] = vo * tanh_c_t + o_t * (1 - tanh_c_t * tanh_c_t) * vc_t  # T5
+
+
 # ---------------------------------------------------------------------------------------------- layer normalisation
 
 
@@ -225,6 +297,13 @@ def normalized_backward(dy: Array, y: Array, s_u: Array) -> Array:
     """Return N'(u)^T dy, (K, N), with y = N(u)."""
     du: Array = (dy - dy.mean(axis=0) - y * (y * dy).mean(axis=0)) / s_u
     return du
+
+
+def normalized_tangent(vu: Array, y: Array, s_u: Array) -> Array:
+    """Return N'(u) vu, (K, N), with y = N(u): the change of the centred vector, less that of its length."""
+    vcentred = vu - vu.mean(axis=0)
+    vy: Array = (vcentred - y * (y * vcentred).mean(axis=0)) / s_u
+    return vy
 
 
 def sigmoid_in_place(a: Array, half: Array) -> None:
@@ -362,6 +441,67 @@ def layer_norm_step_backward(
     dh_in += W_hh.T.dot(dv_t)  # B1
 
 
+def layer_norm_step_tangent(
+    epsilon: float,
+    va_t: Array,
+    va_i_t: Array,
+    va_f_t: Array,
+    va_g_t: Array,
+    va_o_t: Array,
+    vu_t: Array,
+    vv_t: Array,
+    vh_in: Array,
+    vc_prev: Array,
+    i_t: Array,
+    f_t: Array,
+    g_t: Array,
+    o_t: Array,
+    c_prev: Array,
+    c_t: Array,
+    tanh_k_t: Array,
+    u_t: Array,
+    v_t: Array,
+    W_hh: Array,
+    alpha_ih: Array,
+    alpha_hh: Array,
+    alpha_c: Array,
+    valpha_ih: Array,
+    valpha_hh: Array,
+    valpha_c: Array,
+    vbeta_c: Array,
+    vc_t: Array,
+    vh_t: Array,
+) -> None:
+    """T1 to T6. Adds to vv_t and va_t, writes vc_t and vh_t.
+
+    Parameters
+    ----------
+    epsilon : float
+    va_t, va_i_t, va_f_t, va_g_t, va_o_t : ndarray, (4H, N) and (H, N)
+        Comes in holding vb_ih + vb_hh.
+    vu_t, vv_t : ndarray, (4H, N)
+        Come in holding vW_ih x_t + W_ih vx_t, and vW_hh h_{t-1}.
+    vh_in, vc_prev, i_t, f_t, g_t, o_t, c_prev, c_t, tanh_k_t : ndarray, (H, N)
+    u_t, v_t : ndarray, (4H, N)
+    W_hh : ndarray, (4H, H)
+    alpha_ih, alpha_hh, alpha_c : ndarray, (4H, 1) and (H, 1)
+    valpha_ih, valpha_hh, valpha_c, vbeta_c : ndarray, (4H, 1) and (H, 1), or with N columns
+    vc_t, vh_t : ndarray, (H, N)
+    """
+    vv_t += W_hh.dot(vh_in)  # T1
+    for vw_t, w_t, alpha, valpha in ((vu_t, u_t, alpha_ih, valpha_ih), (vv_t, v_t, alpha_hh, valpha_hh)):
+        y, s_w = normalized(w_t, epsilon)  # T2
+        va_t += valpha * y + alpha * normalized_tangent(vw_t, y, s_w)
+    vi = va_i_t * i_t * (1 - i_t)  # T3
+    vf = va_f_t * f_t * (1 - f_t)
+    vo = va_o_t * o_t * (1 - o_t)
+    vg = va_g_t * (1 - g_t * g_t)
+    vc_t[...] = f_t * vc_prev + vf * c_prev + i_t * vg + vi * g_t  # T4
+    y, s_c = normalized(c_t, epsilon)  # T5
+    vk = valpha_c * y + alpha_c * normalized_tangent(vc_t, y, s_c) + vbeta_c
+    vh_t[...] = vo * tanh_k_t + o_t * (1 - tanh_k_t * tanh_k_t) * vk  # T6
+
+
 class _Bound(functools.partial[Any]):
     """A formula with its first arguments fixed; equal to another one with the same formula and the same arguments."""
 
@@ -417,6 +557,7 @@ PEEPHOLE_CELL = Cell(
     peephole_step_forward,
     peephole_step_backward,
     lstm_step_partials,  # the factors of B3 and B5 are the LSTM's
+    peephole_step_tangent,
     slabs=("o", "i", "f", "g"),
     input_slabs=("i", "f", "g", "o"),
     hidden_slabs=("i", "f", "g", "o"),
@@ -441,6 +582,7 @@ def layer_norm_cell(epsilon: float) -> Cell:
         ("h", "c"),
         _Bound(layer_norm_step_forward, epsilon),
         _Bound(layer_norm_step_backward, epsilon),
+        step_tangent=_Bound(layer_norm_step_tangent, epsilon),
         records={"u": 4, "v": 4, "tanh_k": 1},
         gradient_records={"dk": 1, "du": 4, "dv": 4},
         input_gradient="du",
