@@ -4,6 +4,16 @@ Needs the lab extra for tables (rich) and figures (matplotlib); both are importe
 neither.
 """
 
+from rnn_numpy.lab.gates import (
+    GateReport,
+    GateSummary,
+    bias_memory,
+    effective_memory,
+    gate_report,
+    saturation,
+    sech2,
+    time_constant,
+)
 from rnn_numpy.lab.gradient_flow import (
     GradflowOptions,
     GradflowResult,
@@ -15,23 +25,53 @@ from rnn_numpy.lab.gradient_flow import (
     run_gradflow,
     set_recurrent_weights,
 )
+from rnn_numpy.lab.landscape import (
+    Bifurcation,
+    Cliff,
+    CliffGradient,
+    Descent,
+    bifurcation,
+    cliff,
+    cliff_gradient,
+    cliff_line,
+    descend,
+    fold_points,
+)
 from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
+    "Bifurcation",
+    "Cliff",
+    "CliffGradient",
+    "Descent",
+    "GateReport",
+    "GateSummary",
     "GradflowOptions",
     "GradflowResult",
     "GradientFlow",
     "NetworkResult",
     "TrainingRecord",
+    "bias_memory",
+    "bifurcation",
+    "cliff",
+    "cliff_gradient",
+    "cliff_line",
+    "descend",
+    "effective_memory",
+    "fold_points",
     "forecast_gradient_flow",
+    "gate_report",
     "gradflow_report",
     "gradient_flow",
     "gradient_flow_figure",
     "one_blas_thread",
     "plot_gradient_flow",
     "run_gradflow",
+    "saturation",
     "save_figure",
+    "sech2",
     "set_recurrent_weights",
+    "time_constant",
 ]
