@@ -37,6 +37,16 @@ from rnn_numpy.lab.landscape import (
     descend,
     fold_points,
 )
+from rnn_numpy.lab.meanfield import (
+    MeanField,
+    critical_input_variance,
+    expectations,
+    fuss_catalan_edge,
+    fuss_catalan_variance,
+    gaussian_product_exponents,
+    gaussian_product_spread,
+    meanfield,
+)
 from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
@@ -51,6 +61,7 @@ __all__ = [
     "GradflowOptions",
     "GradflowResult",
     "GradientFlow",
+    "MeanField",
     "NetworkResult",
     "TrainingRecord",
     "bias_memory",
@@ -58,14 +69,21 @@ __all__ = [
     "cliff",
     "cliff_gradient",
     "cliff_line",
+    "critical_input_variance",
     "descend",
     "effective_memory",
+    "expectations",
     "fold_points",
     "forecast_gradient_flow",
+    "fuss_catalan_edge",
+    "fuss_catalan_variance",
     "gate_report",
+    "gaussian_product_exponents",
+    "gaussian_product_spread",
     "gradflow_report",
     "gradient_flow",
     "gradient_flow_figure",
+    "meanfield",
     "one_blas_thread",
     "plot_gradient_flow",
     "run_gradflow",
