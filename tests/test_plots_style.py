@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from figures import assert_readable
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -170,3 +171,17 @@ def test_what_the_style_refuses():
         log_norm([1.0], 0.0)
     with pytest.raises(DTypeError, match=r"log_norm: decades must be a number; got str 'many'"):
         log_norm([1.0], "many")
+
+
+def test_texts_that_cannot_be_read_would_be_found():
+    figure = Figure(figsize=(5, 4))
+    ax = figure.subplots()
+    assert_readable(figure)
+    ax.text(0.5, 0.5, "one")
+    assert_readable(figure)
+    over = ax.text(0.52, 0.51, "other")
+    with pytest.raises(AssertionError, match="'one' overlaps 'other'"):
+        assert_readable(figure)
+    over.set_position((1.2, 0.5))
+    with pytest.raises(AssertionError, match="'other' leaves the figure"):
+        assert_readable(figure)

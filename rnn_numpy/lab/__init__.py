@@ -47,7 +47,15 @@ from rnn_numpy.lab.meanfield import (
     gaussian_product_spread,
     meanfield,
 )
-from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
+from rnn_numpy.lab.plots import (
+    gradient_flow_figure,
+    plot_bifurcation,
+    plot_cliff,
+    plot_gate_bands,
+    plot_gate_image,
+    plot_gradient_flow,
+    save_figure,
+)
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 
@@ -85,6 +93,10 @@ __all__ = [
     "gradient_flow_figure",
     "meanfield",
     "one_blas_thread",
+    "plot_bifurcation",
+    "plot_cliff",
+    "plot_gate_bands",
+    "plot_gate_image",
     "plot_gradient_flow",
     "run_gradflow",
     "saturation",

@@ -345,9 +345,7 @@ def gate_report(
       memory        1/(1 - f)   17.93    22.33    24.81    25.61
     """
     where = "gate_report"
-    layer = run.top if isinstance(run, Trace) else run
-    if not isinstance(layer, LayerTrace):
-        raise DTypeError(f"{where}: run must be a LayerTrace, as trace['l0'] is one; got {type(run).__name__}")
+    layer = layer_of(where, run)
     names = [name for name in SIGMOIDS if name in layer.names] if gates is None else list(gates)
     if not names:
         raise OptionError(f"{where}: the trace of {layer.name} has no gates; it has {', '.join(layer.names)}")
@@ -366,6 +364,31 @@ def gate_report(
         summaries.append(GateSummary(name, float(chosen.mean()), *saturation(chosen, low, high), kept))
     steps, sequences, units = values.shape
     return GateReport(layer.name, steps, sequences, units, tuple(summaries), float(low), float(high))
+
+
+def layer_of(where: str, run: LayerTrace | Trace) -> LayerTrace:
+    """Return what a figure or a report of one layer reads.
+
+    Parameters
+    ----------
+    where : str
+        The function to name in errors.
+    run : LayerTrace, or Trace
+
+    Returns
+    -------
+    LayerTrace
+        Of a Trace, its top layer's forward direction.
+
+    Raises
+    ------
+    DTypeError
+        `run` is neither.
+    """
+    layer = run.top if isinstance(run, Trace) else run
+    if not isinstance(layer, LayerTrace):
+        raise DTypeError(f"{where}: run must be a LayerTrace, as trace['l0'] is one; got {type(run).__name__}")
+    return layer
 
 
 def existing_steps(run: LayerTrace) -> NDArray[np.bool_]:

@@ -1,6 +1,8 @@
 """Figures of the lab. They need matplotlib, which is imported where it is used."""
 
+from rnn_numpy.lab.plots.gates import plot_gate_bands, plot_gate_image
 from rnn_numpy.lab.plots.gradient_flow import common_limits, gradient_flow_figure, plot_gradient_flow
+from rnn_numpy.lab.plots.landscape import plot_bifurcation, plot_cliff
 from rnn_numpy.lab.plots.style import (
     COLOURS,
     STYLES,
@@ -33,6 +35,10 @@ __all__ = [
     "label_ends",
     "log_norm",
     "new_figure",
+    "plot_bifurcation",
+    "plot_cliff",
+    "plot_gate_bands",
+    "plot_gate_image",
     "plot_gradient_flow",
     "save_figure",
     "signed_norm",
