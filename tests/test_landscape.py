@@ -39,16 +39,20 @@ def test_the_error_is_that_of_the_recurrence(grid):
 
 
 def test_the_gradient_is_that_of_the_complex_step_everywhere(grid):
-    h = 1e-20
+    h, step = 1e-20, 1e-9
     w, b = W[None, :] + 0j, B[:, None] + 0j
-    for found, error in (
-        (grid.dw, cliff_gradient(w + 1j * h, b).error),
-        (grid.db, cliff_gradient(w, b + 1j * h).error),
+    near = cliff(W, B + step)
+    for found, moved, error in (
+        (grid.dw, near.dw, cliff_gradient(w + 1j * h, b).error),
+        (grid.db, near.db, cliff_gradient(w, b + 1j * h).error),
     ):
         reference = error.imag / h
-        # Of each entry's own size: both read the same states, so even next to the cliff nothing drifts apart.
-        assert (np.abs(found - reference) <= 1e-13 * np.abs(reference)).all()
+        # Of each entry's own size. Complex and real exp may round differently, which acts as a change of b by eps does:
+        # next to the cliff, and in the valley, where s - target cancels, the gradient feels it more than elsewhere.
+        felt = 8 * EPS * np.abs(moved - found) / (step * np.abs(found))
+        assert (np.abs(found - reference) <= (1e-13 + felt) * np.abs(reference)).all()
         assert np.abs(reference).min() > 0
+        assert np.mean(felt < 1e-13) > 0.95  # the bound is 1e-13 nearly everywhere
 
 
 def test_the_gradient_is_that_of_the_engine():
@@ -145,7 +149,8 @@ def sum_of_sizes(w, b, steps, start, target):
     for _ in range(steps):
         x = w * sigmoid(x) + b
         slopes.append(sigmoid(x) * sigmoid(-x))
-    term, total = 2 * abs(sigmoid(x) - target), 0.0
+    # At least 0.01: of a smaller difference the rounding of s is more than 1e-14.
+    term, total = 2 * max(abs(sigmoid(x) - target), 0.01), 0.0
     for slope in reversed(slopes):
         term *= slope
         total += term
