@@ -109,6 +109,17 @@ def test_without_noise_a_small_gain_is_a_linear_net():
         np.testing.assert_allclose([state.q / step, state.lambda_1 / step**2], [1, 2 / 3], rtol=5 * step)
 
 
+@given(st.floats(1e-16, 1e-4))
+def test_the_theory_holds_next_to_the_onset_of_chaos(step):
+    """Where q, and lambda_1 the more, are within rounding of 0: the expansion, to what rounding leaves of it."""
+    g = 1 + step
+    step = g - 1  # as far as a float next to 1 can say
+    state, sigma2 = meanfield(g), critical_input_variance(g)
+    assert abs(state.q - step) <= 5 * step**2 + 16 * EPS
+    assert abs(state.lambda_1 - 2 / 3 * step**2) <= 5 * step**3 + 16 * EPS
+    assert 0 <= sigma2 and abs(sigma2 - 4 / 3 * step**3) <= 5 * step**4 + 16 * EPS * step
+
+
 @given(st.floats(1.05, 100))
 def test_at_the_critical_variance_the_exponent_is_zero(g):
     sigma2 = critical_input_variance(g)

@@ -177,7 +177,7 @@ def critical_input_variance(g: float) -> float:
     # E[sech^4] falls as q rises, and is below the integral of sech^4, 4/3, times the Gaussian's largest value.
     high = (g**2 * 4 / 3) ** 2 / (2 * math.pi)
     q = _root(lambda q: g**2 * expectations(q)[1] - 1, 0.0, high)
-    return q - g**2 * expectations(q)[0]
+    return max(q - g**2 * expectations(q)[0], 0.0)
 
 
 def expectations(q: float) -> tuple[float, float]:
@@ -229,8 +229,12 @@ def _grid(last: float) -> Floats:
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Find the zero of a falling function between bounds which rounding may have pushed beyond it."""
-    low, high = low * (1 - 1e-9), high * (1 + 1e-9)
+    """Find the zero of a falling function; a bound where rounding hides that it lies between."""
+    # Next to g = 1 the zero is so close to its bound that the function's sign there is rounding.
+    if function(low) <= 0:
+        return low
+    if function(high) >= 0:
+        return high
     optimize = optional_import("scipy.optimize", "mean-field theory")
     return float(optimize.brentq(function, low, high, xtol=EPS * low + 1e-300, rtol=4 * EPS, maxiter=1000))
 
