@@ -11,8 +11,8 @@ rule,
     (C3)  dW   = sum_t da_t (what W acts on)^T,   dx_t = W_ih^T da_t
 
 with no formula for a derivative in it, and none of the code of the backward pass. A parameter that does not act through
-a_t (a peephole, a gain, a projection) is differentiated by itself: the complex step of each of its entries, all steps at
-once.
+a_t (a peephole, a gain, a projection) is differentiated by itself: the complex step of each of its entries, all steps
+at once.
 
 The same chain tells the rounding that an honest backward pass may show (`Forced.tolerances`), and what the gradient
 would be if backward made a certain mistake (`Variation`): J_t without a path, B_t without a gate's derivative, steps
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -315,7 +315,7 @@ class Forced:
         return found
 
     def _few(self, steps: LocalSteps, weight: Array) -> bool:
-        return weight.size * steps.T * steps.N * steps.S <= KEPT
+        return bool(weight.size * steps.T * steps.N * steps.S <= KEPT)
 
     def _by_itself(self, maps: _Maps, name: str, dstates: Array, absolute: bool = False) -> Array:
         """Differentiate by a parameter that does not act through a_t, entry by entry; or sum the absolute values."""
@@ -325,7 +325,8 @@ class Forced:
             if name not in maps.derivatives:
                 maps.derivatives[name] = np.stack([steps.tangent(name, unit) for unit in _units(weight)], axis=-1)
             kept = maps.derivatives[name]
-            return np.einsum("tns,tnsp->p", dstates, np.abs(kept) if absolute else kept).reshape(weight.shape)
+            total: Array = np.einsum("tns,tnsp->p", dstates, np.abs(kept) if absolute else kept)
+            return total.reshape(weight.shape)
         tangents = (steps.tangent(name, unit) for unit in _units(weight))
         values = [float(np.sum(dstates * (np.abs(tangent) if absolute else tangent))) for tangent in tangents]
         return np.array(values).reshape(weight.shape)
@@ -407,7 +408,8 @@ class Forced:
     def _noise(
         self, maps: _Maps, run: DirectionGradient, draws: int, rng: np.random.Generator
     ) -> tuple[Array, Array, dict[str, Array]]:
-        """Return how much da, (T, N, A), ds_{t-1}, (T, N, S), and the gradients of parameters change when what the formulas
+        """Return how much da, (T, N, A), ds_{t-1}, (T, N, S), and the gradients of parameters change when what the
+        formulas
         read moves in its last digit.
 
         The change is believed up to a thousandth of the gradient: a wrong formula cannot excuse itself.
@@ -426,7 +428,8 @@ class Forced:
             again = steps.rerun(t, n, moved(before), moved(np.zeros_like(sums_of_a), sums_of_a))
             for name, array in again.arrays.items():
                 if array.flags.writeable:
-                    # What is recorded has been rounded once more, a gate as a function of a sum: not by less where that is 0.
+                    # What is recorded has been rounded once more, a gate as a function of a sum: not by less where
+                    # that is 0.
                     array[...] = moved(array, 0.0 if name in steps.cell.states else np.abs(array).max(initial=0.0))
             other = steps.pull(t, n, run.dstates[t, n], again)
             da = np.maximum(da, np.abs(other.da - first.da))
@@ -503,14 +506,16 @@ def _relative(bound: Array, values: Array) -> Array:
 
 
 def _most(matrix: Array, dstates: Array) -> Array:
-    """Return what rounding may do at most to what a matrix makes of dstates, (T, N, 1): a thousandth of it, or some units of
+    """Return what rounding may do at most to what a matrix makes of dstates, (T, N, 1): a thousandth of it, or some
+    units of
     rounding of what the largest entry that the matrix has at any step would make of it.
 
     The second matters where a gate is shut: it is rounded as an open one is, so that its gradient may be 0.
     """
     made = np.abs(_pull(matrix, dstates)).max(axis=2, keepdims=True, initial=0.0)
     largest = np.abs(dstates).max(axis=2, keepdims=True, initial=0.0) * np.abs(matrix).max(initial=0.0)
-    return np.maximum(1e-3 * made, 16 * EPS * largest)
+    most: Array = np.maximum(1e-3 * made, 16 * EPS * largest)
+    return most
 
 
 def _absolute_sums(steps: LocalSteps) -> Array:
@@ -524,7 +529,8 @@ def _absolute_sums(steps: LocalSteps) -> Array:
 
 
 def _in_forward_order(steps: LocalSteps, J: Array, loss: Array, final: Array) -> tuple[Array, Array]:
-    """Return ds_k = sum_t J_t^T ... J_{k+1}^T (what the loss says to s_t), the product in the wrong order: for each step, and
+    """Return ds_k = sum_t J_t^T ... J_{k+1}^T (what the loss says to s_t), the product in the wrong order: for each
+    step, and
     for the initial state.
     """
     order = steps.order()
@@ -589,4 +595,5 @@ def _errors(maps: _Maps, run: DirectionGradient, share: Array, noise: Array, uni
 def _first_steps(steps: LocalSteps) -> Array:
     """Return for each sequence the step that reads its initial state, (N,)."""
     alive = steps.alive[steps.order()]
-    return np.asarray(steps.order())[alive.argmax(axis=0)]
+    first: Array = np.asarray(steps.order())[alive.argmax(axis=0)]
+    return first

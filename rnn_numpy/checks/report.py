@@ -78,7 +78,7 @@ class Diagnosis:
     Attributes
     ----------
     kind : str
-        One of `KINDS` in `rnn_numpy.checks.diagnosis`.
+        A key of `rnn_numpy.checks.mistakes.DIAGNOSES`.
     why : str
         What was seen, in a sentence.
     when : str

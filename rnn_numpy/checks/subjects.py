@@ -1,4 +1,5 @@
-"""What can be checked, each brought into one form: a loss as a function of named arrays, and the gradient claimed for it.
+"""What can be checked, each brought into one form: a loss as a function of named arrays, and the gradient claimed for
+it.
 
     a recurrent layer          sum(doutput * output) + sum(dh_n * h_n), or a loss of the user's on top
     anything like a layer      the same, by its `forward` and `backward` alone
@@ -124,7 +125,7 @@ class LayerSubject(Subject):
         self.doutput: Any
         self.dfinal: Any = None
         if loss is not None:
-            _, self.doutput, self.dfinal = self._top(output, finals[0] if finals else None)
+            _, self.doutput, self.dfinal = self.top(output, finals[0] if finals else None)
         else:
             self.doutput = _like(where, "doutput", doutput, output, rng)
             if finals:
@@ -175,7 +176,8 @@ class LayerSubject(Subject):
         results: tuple[Any, ...] = layer.forward(*arguments_, **self.masks)
         return results
 
-    def _top(self, output: Array, final: Any) -> tuple[Any, Any, Any]:
+    def top(self, output: Array, final: Any) -> tuple[Any, Any, Any]:
+        """Return (loss, doutput, dh_n) of the loss on top."""
         result = self.on_top(output, final) if self.on_top is not None else ()
         if not isinstance(result, tuple) or len(result) not in (2, 3):
             raise GradientCheckError(
@@ -263,7 +265,9 @@ class LayerSubject(Subject):
         return found
 
     def broken_promise(self, analytic: Point) -> Diagnosis | None:
-        """Return what the layer does wrong when backward is called again: on one trace, and with gradients handed in."""
+        """Return what the layer does wrong when backward is called again: on one trace, and with gradients handed
+        in.
+        """
         _, _, trace = self.forward()
         self.back(trace)
         again = self.back(trace)
@@ -311,7 +315,7 @@ class LayerSubject(Subject):
         with _holding(layer, point):
             output, final, _ = self.forward(layer, point)
         if self.on_top is not None:
-            return self._top(output, final)[0]
+            return self.top(output, final)[0]
         total = np.sum(self.doutput * output)
         finals = final if isinstance(final, tuple) else (final,)
         dfinals = self.dfinal if isinstance(self.dfinal, tuple) else (self.dfinal,)

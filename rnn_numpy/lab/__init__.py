@@ -5,6 +5,16 @@ neither.
 """
 
 from rnn_numpy.lab.forward_mode import UoroResult, snap1, uoro
+from rnn_numpy.lab.gates import (
+    GateReport,
+    GateSummary,
+    bias_memory,
+    effective_memory,
+    gate_report,
+    saturation,
+    sech2,
+    time_constant,
+)
 from rnn_numpy.lab.gradient_flow import (
     GradflowOptions,
     GradflowResult,
@@ -16,26 +26,86 @@ from rnn_numpy.lab.gradient_flow import (
     run_gradflow,
     set_recurrent_weights,
 )
-from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
+from rnn_numpy.lab.landscape import (
+    Bifurcation,
+    Cliff,
+    CliffGradient,
+    Descent,
+    bifurcation,
+    cliff,
+    cliff_gradient,
+    cliff_line,
+    descend,
+    fold_points,
+)
+from rnn_numpy.lab.meanfield import (
+    MeanField,
+    critical_input_variance,
+    expectations,
+    fuss_catalan_edge,
+    fuss_catalan_variance,
+    gaussian_product_exponents,
+    gaussian_product_spread,
+    meanfield,
+)
+from rnn_numpy.lab.plots import (
+    gradient_flow_figure,
+    plot_bifurcation,
+    plot_cliff,
+    plot_gate_bands,
+    plot_gate_image,
+    plot_gradient_flow,
+    save_figure,
+)
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
+    "Bifurcation",
+    "Cliff",
+    "CliffGradient",
+    "Descent",
+    "GateReport",
+    "GateSummary",
     "GradflowOptions",
     "GradflowResult",
     "GradientFlow",
+    "MeanField",
     "NetworkResult",
     "TrainingRecord",
     "UoroResult",
+    "bias_memory",
+    "bifurcation",
+    "cliff",
+    "cliff_gradient",
+    "cliff_line",
+    "critical_input_variance",
+    "descend",
+    "effective_memory",
+    "expectations",
+    "fold_points",
     "forecast_gradient_flow",
+    "fuss_catalan_edge",
+    "fuss_catalan_variance",
+    "gate_report",
+    "gaussian_product_exponents",
+    "gaussian_product_spread",
     "gradflow_report",
     "gradient_flow",
     "gradient_flow_figure",
+    "meanfield",
     "one_blas_thread",
+    "plot_bifurcation",
+    "plot_cliff",
+    "plot_gate_bands",
+    "plot_gate_image",
     "plot_gradient_flow",
     "run_gradflow",
+    "saturation",
     "save_figure",
+    "sech2",
     "set_recurrent_weights",
     "snap1",
+    "time_constant",
     "uoro",
 ]

@@ -1,0 +1,262 @@
+"""The check of a recurrent layer, step by step at the recorded states; what `gradcheck` does with one by default."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.checks.diagnosis import diagnose_layer
+from rnn_numpy.checks.forced import Forced, Tolerances
+from rnn_numpy.checks.forward_mode import adjoint_error, rtrl
+from rnn_numpy.checks.functions import EPS
+from rnn_numpy.checks.loss_check import slope
+from rnn_numpy.checks.reference import reference_gradients
+from rnn_numpy.checks.report import Diagnosis, Row
+from rnn_numpy.checks.subjects import LayerSubject, Point
+from rnn_numpy.checks.verdicts import Findings, kappas, rows_of, step_scales
+from rnn_numpy.layers.recurrent import Recurrent
+
+Array = NDArray[Any]
+Tell = Callable[[int, int, str], None]
+
+# Beyond this many numbers, all matrices of all steps together, a layer is checked along directions only.
+MOST = 2**31
+
+# Beyond this many multiplications the influence matrix of real-time recurrent learning is not carried along.
+MOST_FOR_RTRL = 2**27
+
+# How far an end-to-end run may drift before it proves nothing any more.
+DRIFT = 1e-9
+
+
+class LayerCheck:
+    """One check.
+
+    Parameters
+    ----------
+    subject : LayerSubject
+    names : list of str
+        The tensors that are checked.
+    seed : int
+    tell : callable
+    """
+
+    def __init__(self, subject: LayerSubject, names: list[str], seed: int, tell: Tell) -> None:
+        self.subject = subject
+        self.names = names
+        self.seed = seed
+        self.tell = tell
+        self.notes: list[str] = []
+        self.layer: Recurrent = subject.layer
+        self.steps = subject.trace.context.plan.T
+        states = sum(self.layer._width(state) for state in self.layer.cell.states)
+        width = states + len(self.layer.cell.slabs) * self.layer.hidden_size
+        directions = self.layer.num_layers * self.layer.num_directions
+        self.size = self.steps * subject.trace.context.plan.N * width * width * directions
+        self.forced: Forced
+        self.tolerances: Tolerances
+
+    @property
+    def too_large(self) -> bool:
+        """Whether there are too many matrices to check each entry."""
+        return bool(self.size > MOST)
+
+    def compare(self, analytic: Point) -> Findings | None:
+        """Compare a gradient with the state-forced one; None where that cannot be had, for the reason in `notes`."""
+        subject, trace = self.subject, self.subject.trace
+        if self.too_large:
+            self.notes.append(
+                f"{self.size:.0e} numbers in the matrices of all steps are too many to check each entry: checked along "
+                "directions. A shorter run, or fewer units, is checked in full"
+            )
+            return None
+        self.forced = forced = Forced(self.layer, trace, subject.doutput, subject.dfinal, self.tell)
+        exact = forced.exact.tensors
+        method = "complex step of each forward step at the recorded states, chained"
+        findings = Findings(method, [], exact, growth=_growth(forced))
+        if not (forced.deviation <= 1e-12 and self._confirmed(exact, findings)):
+            self.notes.append(
+                "the layer's forward pass is not the chain of its cell's steps: compared end to end instead"
+            )
+            return None
+        self.tolerances = tolerances = forced.tolerances(seed=self.seed)
+        for name in self.names:
+            findings.rows += rows_of(
+                name,
+                subject.gates,
+                analytic[name],
+                exact[name],
+                tolerances.tensors[name],
+                kappa=kappas(exact[name], tolerances.absolute[name]),
+                scale=step_scales(exact[name]) if name == "x" else None,
+            )
+        findings.rows += self._rows_of_steps()
+        if np.dtype(subject.source.params.dtype) == np.float32:
+            findings.rows += self._single_rows(exact)
+            findings.notes.append("the float64 twin was checked first, then the float32 layer against it")
+        if subject.on_top is not None:
+            findings.rows += self._loss_rows()
+        findings.notes += self._kinks()
+        return findings
+
+    def diagnose(self, analytic: Point, findings: Findings) -> Diagnosis:
+        """Name the mistake behind rows that are wrong."""
+        return diagnose_layer(self.subject, self.forced, self.tolerances, analytic, findings.rows)
+
+    def try_forward_mode(self, analytic: Point, findings: Findings) -> None:
+        """Compare with hand-written tangents: the adjoint test, and real-time recurrent learning where that is
+        affordable.
+        """
+        subject, layer, trace = self.subject, self.layer, self.subject.trace
+        if layer.cell.step_tangent is None:
+            return
+        allowed = 64 * EPS * self.steps
+        error = adjoint_error(layer, trace, seed=self.seed, directions=2)
+        findings.tried("adjoint", f"{error:.0e}", error <= allowed, error)
+        plan = trace.context.plan
+        if layer.params.flat.size * self.steps * plan.N * layer.hidden_size * layer.cell.gates > MOST_FOR_RTRL:
+            return
+        forward = rtrl(layer, trace, subject.doutput, subject.dfinal)
+        worst, right = 0.0, True
+        for name, gradient in forward.grads.items():
+            scale = float(np.abs(gradient).max(initial=0.0))
+            distance = np.abs(analytic[name] - gradient)
+            worst = max(worst, float(distance.max(initial=0.0)) / scale if scale else 0.0)
+            right = right and bool(np.all(distance <= 4 * self.tolerances.tensors[name]))
+        findings.tried("RTRL", f"{worst:.0e}", right, worst)
+
+    # -------------------------------------------------------------------------------------------- parts
+
+    def _rows_of_steps(self) -> list[Row]:
+        """Return rows for the gradients of the pre-activations at every step, as the layer's trace has them: a
+        mistake may have
+        vanished from the sums.
+        """
+        rows = []
+        for name, run in self.forced.exact.runs.items():
+            latest = self.subject.trace.runs[name].latest
+            found = latest.arrays.find("da")
+            if found is None or latest.reached is not None or self.layer.cell.input_gradient != "da":
+                continue
+            found = np.where(self.forced.maps[name].steps.alive[..., None], found, 0)
+            title, allowed = f"da_{name}", self.tolerances.da[name]
+            rows += rows_of(title, {}, found, run.da, allowed, scale=step_scales(run.da))
+        return rows
+
+    def _confirmed(self, exact: Point, findings: Findings) -> bool:
+        """Confirm the reference by the complex step of the whole forward pass, each tensor along a random signed
+        direction.
+        """
+        drift = EPS * findings.growth
+        if drift > DRIFT:
+            rate = math.log(findings.growth) / self.steps
+            findings.notes.append(
+                f"perturbations grow {findings.growth:.0e}-fold within the run (about {rate:+.2f} per step): "
+                f"rounding moves any "
+                f"end-to-end reference by {drift:.0e} of it. The check is state-forced: step by step, at the "
+                f"recorded states, "
+                "where nothing drifts"
+            )
+            return True
+        if self.subject.on_top is not None:
+            return True  # a loss on top need not be analytic: it is checked by itself
+        rng, worst = np.random.default_rng([self.seed, 1]), 0.0
+        for name, gradient in exact.items():
+            draw = rng.normal(size=gradient.shape)
+            expected, size = float(np.sum(gradient * draw)), float(np.sum(np.abs(gradient * draw)))
+            error = abs(slope(self.subject, name, draw) - expected)
+            worst = max(worst, error / size if size else error)
+        # What is to be found here is a forward pass that is another function than its steps, not rounding.
+        confirmed = worst <= max(1e-10, 64 * drift * self.steps)
+        findings.tried("reference end to end", f"{worst:.0e}", confirmed, worst)
+        return bool(confirmed)
+
+    def _single_rows(self, exact: Point) -> list[Row]:
+        """Compare a float32 layer with its float64 twin, which has been checked.
+
+        Both passes of the single one round at every step. How much that matters is asked of the double one, with its
+        data moved by as much.
+        """
+        subject, eps = self.subject, float(np.finfo(np.float32).eps)
+        rng = np.random.default_rng([self.seed, 2])
+        moved = dict.fromkeys(exact, 0.0)
+        for _ in range(4):
+            point = {name: a * (1 + eps * rng.choice([-1.0, 1.0], a.shape)) for name, a in subject.point.items()}
+            for name, gradient in subject.at(point).items():
+                moved[name] = max(moved[name], float(np.abs(gradient - exact[name]).max(initial=0.0)))
+        single, rows = subject.single(), []
+        for name in self.names:
+            allowed = 4 * self.tolerances.tensors[name] * (eps / EPS) + 8 * moved[name]
+            rows += rows_of(name, subject.gates, single[name], exact[name], allowed, note="float32")
+        return rows
+
+    def _loss_rows(self) -> list[Row]:
+        """Check what the loss on top says of outputs and final states."""
+        subject = self.subject
+        output, final, _ = subject.forward()
+        states = final if isinstance(final, tuple) else (final,)
+        point = {"output": np.array(output)}
+        point |= {f"{name}_n": np.array(state) for name, state in zip(subject.names, states, strict=True)}
+
+        def loss(at: Mapping[str, Array]) -> Any:
+            finals = tuple(at[f"{name}_n"] for name in subject.names)
+            return subject.top(at["output"], finals if isinstance(final, tuple) else finals[0])[0]
+
+        reference = reference_gradients(loss, point, seed=self.seed, where="gradcheck: loss")
+        dfinals = subject.dfinal if isinstance(subject.dfinal, tuple) else (subject.dfinal,) * len(states)
+        claimed = dict(zip(point, (subject.doutput, *dfinals), strict=True))
+        rows = []
+        for name, gradient in claimed.items():
+            found = np.zeros(point[name].shape) if gradient is None else np.asarray(gradient)
+            expected = reference.gradients[name]
+            allowed = reference.errors[name] + 16 * EPS * np.abs(expected).max(initial=0.0)
+            rows += rows_of(f"loss: d{name}", {}, found, expected, allowed)
+        return rows
+
+    def _kinks(self) -> list[str]:
+        """Return a note on the pre-activations of a relu that are exactly at its kink."""
+        if getattr(self.layer, "nonlinearity", None) != "relu":
+            return []
+        places = []
+        for name, run in self.subject.trace.runs.items():
+            at_kink = (run.stored("a") == 0) & self.forced.maps[name].steps.alive[..., None]
+            places += [f"{name} t={t} n={n} unit {u}" for t, n, u in np.argwhere(at_kink)]
+        if not places:
+            return []
+        shown = "; ".join(places[:3]) + (" ..." if len(places) > 3 else "")
+        return [
+            f"{len(places)} pre-activations are exactly 0, the kink of relu, where the slopes are 0 from below "
+            f"and 1 from "
+            f"above: 0, between both, is taken, as torch does ({shown})"
+        ]
+
+
+def _growth(forced: Forced) -> float:
+    """Return how much a perturbation grows, at most, from any step to any later one; by the matrices of the steps.
+
+    One random vector for each sequence goes through the steps, and starts anew, at length 1, wherever it has become
+    shorter. What a layer makes of an error goes into the next one.
+    """
+    by_layer: dict[int, float] = {}
+    for maps in forced.maps.values():
+        steps, rng, worst = maps.steps, np.random.default_rng(0), 1.0
+        vector = _unit(rng, steps.N, steps.S)
+        for t in steps.order():
+            moved = np.matmul(maps.jacobians.state[t], vector[..., None])[..., 0]
+            shorter = np.linalg.norm(moved, axis=1, keepdims=True) < 1
+            moved = np.where(shorter, _unit(rng, steps.N, steps.S), moved)
+            vector = np.where(steps.alive[t][:, None], moved, vector)
+            worst = max(worst, float(np.linalg.norm(vector, axis=1).max(initial=0.0)))
+        number = steps.direction.layer
+        by_layer[number] = max(worst, by_layer.get(number, 1.0))
+    return math.prod(by_layer.values())
+
+
+def _unit(rng: np.random.Generator, count: int, size: int) -> Array:
+    vectors = rng.normal(size=(count, size))
+    unit: Array = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit

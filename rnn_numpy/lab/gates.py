@@ -1,0 +1,439 @@
+r"""Gates and saturation: how far the gates of a trained or untrained net are open, and how long it remembers.
+
+A gate is a sigmoid: near 0 it is shut, near 1 it is open, and at either end its slope s (1 - s) is small, so that it
+hardly learns. Of a *keeping* gate, f of an LSTM or z of a GRU, the value itself is what remains of the cell's content,
+and of its gradient, after a step (the path without weights). After n steps that is
+
+    f_1 f_2 ... f_n = exp(-n/tau),   tau = -1/ln f,   ln f the mean of ln f_t over the steps
+
+so a unit's *time constant* tau, in steps, follows from the geometric mean of its gate. Its *effective memory* is the
+sum of what remains after 0, 1, 2, ... steps, 1/(1 - f) = 1 + f + f^2 + ...: about tau + 1/2 where f is near 1.
+The chrono initialisation [1]_ rests on an identity: with a bias of ln u, sigmoid gives f = u/(1 + u), so the effective
+memory is 1 + u exactly, and a bias drawn as ln U(1, T_max - 1) spreads memories evenly from 2 to T_max.
+
+The slope of tanh
+-----------------
+1 - tanh(a)^2 is exactly 0 from |a| = 19 on in float64, from 10 on in float32, and wrong by 4 % at 18. As
+
+    sech(a)^2 = 4 e^{-2|a|} / (1 + e^{-2|a|})^2
+
+it keeps them all. What reaches the weights hardly differs, since such units contribute next to nothing: the backward
+pass has no use for it, a diagnosis that asks how small the slope is has.
+
+References
+----------
+.. [1] C. Tallec, Y. Ollivier, "Can recurrent neural networks warp time?", ICLR 2018, arXiv:1804.11188, section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.trace import LayerTrace, Trace
+from rnn_numpy.errors import DTypeError, OptionError
+
+Floats = NDArray[np.float64]
+
+# Sigmoid gates of the package's cells, and those that say what is kept.
+SIGMOIDS = ("i", "f", "o", "r", "z")
+KEEPING = ("f", "z")
+# A gate below the first is counted as shut, above the second as open.
+SHUT, OPEN = 0.1, 0.9
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Numbers
+
+
+def sech2(a: ArrayLike) -> NDArray[Any]:
+    """Return the slope of tanh, 1 - tanh(a)^2, to full relative accuracy however large a is.
+
+    Parameters
+    ----------
+    a : array_like
+        Real; float32 stays float32.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    DTypeError
+        a is not real: |a| has no complex extension that could be differentiated.
+
+    Examples
+    --------
+    >>> print(f"{sech2(18.0):.4e} {1 - np.tanh(18.0) ** 2:.4e}")
+    9.2781e-16 8.8818e-16
+    """
+    array = np.asarray(a)
+    if array.dtype.kind not in "iuf":
+        raise DTypeError(f"sech2: a must be made of real numbers; got dtype {array.dtype}")
+    small = np.exp(-2 * np.abs(array))
+    slopes: NDArray[Any] = 4 * small / (1 + small) ** 2
+    return slopes
+
+
+def time_constant(f: ArrayLike) -> Floats:
+    """Return -1/ln f: in how many steps a gate that stays at f leaves 1/e = 37 % of the content.
+
+    Parameters
+    ----------
+    f : array_like
+        From 0 (no step: 0) to 1 (for ever: infinity).
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    OptionError
+        An entry outside of [0, 1].
+
+    Examples
+    --------
+    >>> time_constant([0.0, 0.5, 0.99, 1.0]).round(3).tolist()
+    [0.0, 1.443, 99.499, inf]
+    """
+    with np.errstate(divide="ignore"):
+        constants: Floats = -1 / np.log(_shares("time_constant", f))
+    return np.abs(constants)  # -1/-inf and -1/0 have the wrong sign
+
+
+def effective_memory(f: ArrayLike) -> Floats:
+    """Return 1/(1 - f): the sum of what a gate that stays at f leaves after 0, 1, 2, ... steps.
+
+    Parameters
+    ----------
+    f : array_like
+        From 0 (1, the step itself) to 1 (infinity).
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    OptionError
+        An entry outside of [0, 1].
+
+    Examples
+    --------
+    >>> effective_memory([0.0, 0.5, 0.99, 1.0]).round(3).tolist()
+    [1.0, 2.0, 100.0, inf]
+    """
+    with np.errstate(divide="ignore"):
+        memory: Floats = 1 / (1 - _shares("effective_memory", f))
+    return memory
+
+
+def bias_memory(bias: ArrayLike) -> Floats:
+    """Return 1 + e^b, the effective memory of a keeping gate that sees its bias alone: 1/(1 - sigmoid(b)).
+
+    Parameters
+    ----------
+    bias : array_like
+        The sum of b_ih and b_hh.
+
+    Returns
+    -------
+    ndarray
+        In steps.
+
+    Notes
+    -----
+    No difference is taken: exact to the last digit also where sigmoid(b) rounds to 1. Infinite above b = 709.
+
+    Examples
+    --------
+    >>> bias_memory(np.log([1.0, 99.0])).round(9).tolist()
+    [2.0, 100.0]
+    """
+    with np.errstate(over="ignore"):
+        memory: Floats = 1 + np.exp(np.asarray(bias, np.float64))
+    return memory
+
+
+def saturation(gate: ArrayLike, low: float = SHUT, high: float = OPEN) -> tuple[float, float]:
+    """Return the shares of entries below `low` and above `high`.
+
+    Parameters
+    ----------
+    gate : array_like
+    low, high : float
+
+    Returns
+    -------
+    below, above : float
+        From 0 to 1; NaN of no entries.
+
+    Raises
+    ------
+    OptionError, DTypeError
+        low and high are not finite numbers, low at most high.
+
+    Examples
+    --------
+    >>> saturation([0.05, 0.5, 0.95, 0.99])
+    (0.25, 0.5)
+    """
+    where = "saturation"
+    low, high = arguments.real_number(where, "low", low), arguments.real_number(where, "high", high)
+    if low > high:
+        raise OptionError(f"{where}: low must be at most high = {high}; got {low}")
+    values = np.asarray(gate)
+    if values.size == 0:
+        return float("nan"), float("nan")
+    return float(np.mean(values < low)), float(np.mean(values > high))
+
+
+def _shares(where: str, f: ArrayLike) -> Floats:
+    array = np.asarray(f, np.float64)
+    wrong = ~((array >= 0) & (array <= 1))
+    if wrong.any():
+        raise OptionError(f"{where}: f must be in [0, 1]; got {np.atleast_1d(array)[np.atleast_1d(wrong)][0]}")
+    return array
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Report
+
+
+@dataclass(frozen=True)
+class GateSummary:
+    """One gate over all steps that sequences have, all sequences and all units.
+
+    Parameters
+    ----------
+    gate : str
+    mean : float
+    shut, open : float
+        Shares of entries below and above the report's thresholds.
+    kept : ndarray, (H,), or None
+        Of a keeping gate, each unit's geometric mean: its content after n steps is kept^n. None of another gate.
+    """
+
+    gate: str
+    mean: float
+    shut: float
+    open: float
+    kept: Floats | None = None
+
+    @property
+    def time_constants(self) -> Floats | None:
+        """(H,) of each unit of a keeping gate, in steps."""
+        return None if self.kept is None else time_constant(self.kept)
+
+    @property
+    def effective_memories(self) -> Floats | None:
+        """(H,) of each unit of a keeping gate, in steps."""
+        return None if self.kept is None else effective_memory(self.kept)
+
+
+@dataclass(frozen=True, repr=False)
+class GateReport:
+    """What the gates of one layer and direction did; printed as a table.
+
+    Parameters
+    ----------
+    name : str
+        "l0", ...: the layer and direction.
+    steps, sequences, units : int
+        T, N, H.
+    gates : tuple of GateSummary
+    shut_below, open_above : float
+        The thresholds.
+    """
+
+    name: str
+    steps: int
+    sequences: int
+    units: int
+    gates: tuple[GateSummary, ...]
+    shut_below: float
+    open_above: float
+
+    def __getitem__(self, gate: str) -> GateSummary:
+        for summary in self.gates:
+            if summary.gate == gate:
+                return summary
+        raise OptionError(f"GateReport: gate must be one of {', '.join(s.gate for s in self.gates)}; got {gate!r}")
+
+    def __repr__(self) -> str:
+        below, above = f"< {self.shut_below:g}", f"> {self.open_above:g}"
+        lines = [
+            f"Gates of {self.name}: T = {self.steps}, N = {self.sequences}, H = {self.units}",
+            f"  gate      mean {below:>9} {above:>9}",
+            *(f"  {s.gate:<6} {s.mean:7.3f} {100 * s.shut:7.1f} % {100 * s.open:7.1f} %" for s in self.gates),
+        ]
+        keeping = [summary for summary in self.gates if summary.kept is not None]
+        if keeping:
+            heads = " ".join(f"{head:>8}" for head in ("10 %", "median", "90 %", "longest"))
+            lines.append(f"{'Steps, over the units:':<26}{heads}")
+        for s in keeping:
+            for title, values in ((f"-1/ln {s.gate}", s.time_constants), (f"1/(1 - {s.gate})", s.effective_memories)):
+                what = "time constant" if title.startswith("-1") else "memory"
+                lines.append(f"  {what:<13} {title:<9} {_quantiles(values)}")
+        return "\n".join(lines)
+
+
+def _quantiles(values: Floats | None) -> str:
+    ordered = np.sort(np.zeros(0) if values is None else values)
+    # By rank, not between ranks: half of the way to infinity is no number.
+    ranks = [round(share * (len(ordered) - 1)) for share in (0.1, 0.5, 0.9, 1.0)]
+    return " ".join(f"{ordered[rank]:8.4g}" for rank in ranks)
+
+
+def gate_report(
+    run: LayerTrace | Trace,
+    low: float = SHUT,
+    high: float = OPEN,
+    gates: Sequence[str] | None = None,
+    keeping: Sequence[str] = KEEPING,
+) -> GateReport:
+    """Sum up what the gates of a layer did in a forward pass.
+
+    Parameters
+    ----------
+    run : LayerTrace, or Trace
+        `trace["l0"]`, say; of a Trace, its top layer's forward direction.
+    low, high : float
+        Below and above them a gate counts as shut and open.
+    gates : sequence of str, optional
+        Arrays of the trace with values in [0, 1]. Where left out, those of i, f, o, r, z that there are: the gates of
+        LSTM and GRU.
+    keeping : sequence of str
+        The gates whose value is the share of its content that a unit keeps.
+
+    Returns
+    -------
+    GateReport
+
+    Raises
+    ------
+    OptionError
+        There are no gates, as in a plain RNN, or none of such a name; a value outside of [0, 1], so that the array is
+        no gate; a batch of no sequences.
+    DTypeError
+        `run` is no trace.
+
+    Notes
+    -----
+    Steps beyond a sequence's length do not count. A unit whose gate was exactly 0 once has a geometric mean of 0: it
+    remembers nothing across that step.
+
+    Examples
+    --------
+    >>> from rnn_numpy import LSTM
+    >>> _, _, trace = LSTM(2, 16, forget_bias=3.0, rng=0).forward(np.random.default_rng(1).normal(size=(40, 4, 2)))
+    >>> gate_report(trace)
+    Gates of l0: T = 40, N = 4, H = 16
+      gate      mean     < 0.1     > 0.9
+      i        0.502     0.0 %     0.0 %
+      f        0.951     0.0 %    98.5 %
+      o        0.488     0.0 %     0.0 %
+    Steps, over the units:        10 %   median     90 %  longest
+      time constant -1/ln f     17.42    21.83    24.31    25.11
+      memory        1/(1 - f)   17.93    22.33    24.81    25.61
+    """
+    where = "gate_report"
+    layer = layer_of(where, run)
+    names = [name for name in SIGMOIDS if name in layer.names] if gates is None else list(gates)
+    if not names:
+        raise OptionError(f"{where}: the trace of {layer.name} has no gates; it has {', '.join(layer.names)}")
+    alive = existing_steps(layer)
+    summaries: list[GateSummary] = []
+    for name in names:
+        values = gate_values(where, layer, name)
+        chosen = values[alive]
+        if chosen.size == 0:
+            raise OptionError(f"{where}: the batch must have at least one sequence; got gates of shape {values.shape}")
+        kept = None
+        if name in keeping:
+            with np.errstate(divide="ignore"):
+                logs = np.log(chosen)
+            kept = np.exp(logs.mean(axis=0))
+        summaries.append(GateSummary(name, float(chosen.mean()), *saturation(chosen, low, high), kept))
+    steps, sequences, units = values.shape
+    return GateReport(layer.name, steps, sequences, units, tuple(summaries), float(low), float(high))
+
+
+def layer_of(where: str, run: LayerTrace | Trace) -> LayerTrace:
+    """Return what a figure or a report of one layer reads.
+
+    Parameters
+    ----------
+    where : str
+        The function to name in errors.
+    run : LayerTrace, or Trace
+
+    Returns
+    -------
+    LayerTrace
+        Of a Trace, its top layer's forward direction.
+
+    Raises
+    ------
+    DTypeError
+        `run` is neither.
+    """
+    layer = run.top if isinstance(run, Trace) else run
+    if not isinstance(layer, LayerTrace):
+        raise DTypeError(f"{where}: run must be a LayerTrace, as trace['l0'] is one; got {type(run).__name__}")
+    return layer
+
+
+def existing_steps(run: LayerTrace) -> NDArray[np.bool_]:
+    """Return which sequences have which steps, (T, N).
+
+    Parameters
+    ----------
+    run : LayerTrace
+
+    Returns
+    -------
+    ndarray of bool, (T, N)
+        In the caller's order of the sequences.
+    """
+    alive = np.ones(run.x.shape[:2], bool)
+    for t in range(len(run)):
+        exists = run.exists(t)
+        if exists is not None:
+            alive[t] = exists[:, 0]
+    return alive
+
+
+def gate_values(where: str, run: LayerTrace, gate: str) -> Floats:
+    """Return a gate of a trace as float64, (T, N, H), if it is one.
+
+    Parameters
+    ----------
+    where : str
+        The function to name in errors.
+    run : LayerTrace
+    gate : str
+
+    Returns
+    -------
+    ndarray, (T, N, H)
+
+    Raises
+    ------
+    OptionError
+        The trace has no such array, or it has values outside of [0, 1].
+    """
+    if gate not in run.names:
+        raise OptionError(f"{where}: gates must be arrays of the trace, {', '.join(run.names)}; got {gate!r}")
+    values = getattr(run, gate)
+    if np.iscomplexobj(values) or not ((values >= 0) & (values <= 1)).all():
+        raise OptionError(f"{where}: a gate has values in [0, 1]; {gate!r} of {run.name} has others")
+    floats: Floats = values.astype(np.float64)
+    return floats

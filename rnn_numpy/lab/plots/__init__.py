@@ -1,0 +1,47 @@
+"""Figures of the lab. They need matplotlib, which is imported where it is used."""
+
+from rnn_numpy.lab.plots.gates import plot_gate_bands, plot_gate_image
+from rnn_numpy.lab.plots.gradient_flow import common_limits, gradient_flow_figure, plot_gradient_flow
+from rnn_numpy.lab.plots.landscape import plot_bifurcation, plot_cliff
+from rnn_numpy.lab.plots.style import (
+    COLOURS,
+    STYLES,
+    axes_or_new,
+    check_figure_path,
+    colour_bar,
+    colour_scale,
+    draw_image,
+    frame,
+    label_ends,
+    log_norm,
+    new_figure,
+    save_figure,
+    signed_norm,
+    spread,
+    tick_decades,
+)
+
+__all__ = [
+    "COLOURS",
+    "STYLES",
+    "axes_or_new",
+    "check_figure_path",
+    "colour_bar",
+    "colour_scale",
+    "common_limits",
+    "draw_image",
+    "frame",
+    "gradient_flow_figure",
+    "label_ends",
+    "log_norm",
+    "new_figure",
+    "plot_bifurcation",
+    "plot_cliff",
+    "plot_gate_bands",
+    "plot_gate_image",
+    "plot_gradient_flow",
+    "save_figure",
+    "signed_norm",
+    "spread",
+    "tick_decades",
+]

@@ -1,0 +1,442 @@
+"""One look for all figures of the lab: colours, sizes, axes, colour bars, labels that do not overlap, files.
+
+A function of this folder that draws takes `ax`, a matplotlib Axes, draws into it and returns it; where `ax` is left out
+it makes a figure of its own, which is `ax.figure`. Nothing here touches pyplot or its global state.
+
+Lines have the colours of Okabe and Ito [1]_, which people with any of the common forms of colour blindness can tell
+apart; a second feature (line style, marker, a label at the end of the line) carries the same information. Sizes of one
+sign are shown in viridis, whose lightness rises all the way; what has a sign in red and blue about a white zero. Grey
+is what has no value.
+
+References
+----------
+.. [1] M. Okabe, K. Ito, "Color Universal Design" (2002, revised 2008).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.extras import optional_import
+from rnn_numpy.errors import OptionError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.colors import Colormap, Normalize
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+# Okabe and Ito without black and yellow, the most different ones first.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# From the faintest to the strongest, for gains in rising order.
+STYLES: tuple[tuple[Any, str], ...] = (
+    ((0, (1, 1.5)), "o"),
+    ((0, (4, 1.5)), "s"),
+    ("-", "^"),
+    ((0, (6, 1.5, 1, 1.5)), "D"),
+    ((0, (8, 2)), "v"),
+    ((0, (3, 1.5, 1, 1.5, 1, 1.5)), "P"),
+)
+# Points: labels at the ends of lines and of colour bars, a title, a line of data.
+FONT, TITLE, LINE = 9, 11, 1.8
+# Inches, and dots per inch.
+WIDTH, HEIGHT, DPI = 6.4, 4.2, 150
+FORMATS = (".png", ".pdf", ".svg")
+# What has no value.
+MISSING = "0.8"
+_SCALES = {"size": "viridis", "signed": "RdBu_r"}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figures and axes
+
+
+def new_figure(width: float = WIDTH, height: float = HEIGHT, layout: str | None = "constrained") -> Figure:
+    """Make a figure that pyplot does not know.
+
+    Parameters
+    ----------
+    width, height : float
+        Inches.
+    layout : str or None
+        matplotlib's; "constrained" makes room for labels and colour bars, None leaves places to the caller.
+
+    Returns
+    -------
+    matplotlib Figure
+        Save it with `save_figure`.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    figures = optional_import("matplotlib.figure", "a figure")
+    figure: Figure = figures.Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    return figure
+
+
+def axes_or_new(ax: Axes | None, width: float = WIDTH, height: float = HEIGHT) -> Axes:
+    """Return `ax`, or the axes of a new figure where it is None.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes or None
+    width, height : float
+        Inches, of the new figure.
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    if ax is not None:
+        return ax
+    axes: Axes = new_figure(width, height).subplots()
+    return axes
+
+
+def frame(ax: Axes, xlabel: str, ylabel: str, title: str = "", grid: bool = True) -> None:
+    """Name the axes, with units where there are any, and give them the look that all have.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    xlabel, ylabel, title : str
+        No title where it is empty.
+    grid : bool
+        Faint lines behind the data, and no line above and right of it; False for images, which fill their axes.
+    """
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    if title:
+        ax.set_title(title, fontsize=TITLE)
+    if grid:
+        ax.grid(True, color="0.9", linewidth=0.8)
+        ax.set_axisbelow(True)
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+
+
+def tick_decades(ax: Axes, low: float, high: float) -> None:
+    """Put ticks on a log y axis at 10^k with k a multiple of 1, 2, 5, 10, ... decades: at most about ten.
+
+    matplotlib's own ticks fail where it looks for one beyond the range of floats.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    low, high : float
+        The axis' limits.
+    """
+    ticker = optional_import("matplotlib.ticker", "a figure")
+    first, last = math.log10(low), math.log10(high)
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if (last - first) / step <= 10)
+    exponents = range(math.ceil(first / step) * step, math.floor(last) + 1, step)
+    ax.yaxis.set_major_locator(ticker.FixedLocator([10.0**exponent for exponent in exponents]))
+    ax.yaxis.set_major_formatter(ticker.FixedFormatter([f"$10^{{{exponent}}}$" for exponent in exponents]))
+    ax.yaxis.set_minor_locator(ticker.NullLocator())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images
+
+
+def log_norm(values: ArrayLike, decades: float = 12.0) -> Normalize:
+    """Return the log colour scale of some sizes.
+
+    Parameters
+    ----------
+    values : array_like
+        What is to be shown; only entries that are finite and above 0 count.
+    decades : float
+        At most so many below the largest: a single tiny entry shall not turn all others into one colour.
+
+    Returns
+    -------
+    matplotlib LogNorm
+        At least one decade wide; from 0.1 to 1 where there is nothing to show.
+
+    Raises
+    ------
+    OptionError, DTypeError
+        `decades` is not a number above 0.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    span = arguments.positive_number("log_norm", "decades", decades)
+    colors = optional_import("matplotlib.colors", "a figure")
+    numbers = np.asarray(values, np.float64)
+    shown = numbers[np.isfinite(numbers) & (numbers > 0)]
+    high = math.log10(float(shown.max())) if shown.size else 0.0
+    low = math.log10(float(shown.min())) if shown.size else 0.0
+    low = min(max(low, high - span), high - 1.0)
+    norm: Normalize = colors.LogNorm(10 ** max(low, -307.0), 10**high)
+    return norm
+
+
+def signed_norm(values: ArrayLike) -> Normalize:
+    """Return the colour scale of numbers that have a sign: 0 in the middle, as far up as down.
+
+    Parameters
+    ----------
+    values : array_like
+        What is to be shown; only finite entries count.
+
+    Returns
+    -------
+    matplotlib Normalize
+        From -1 to 1 where there is nothing but zeros to show.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    colors = optional_import("matplotlib.colors", "a figure")
+    numbers = np.abs(np.asarray(values, np.float64))
+    shown = numbers[np.isfinite(numbers)]
+    largest = (float(shown.max()) if shown.size else 0.0) or 1.0
+    norm: Normalize = colors.Normalize(-largest, largest)
+    return norm
+
+
+def colour_scale(kind: str) -> Colormap:
+    """Return the colours of an image; what has no value is grey.
+
+    Parameters
+    ----------
+    kind : {"size", "signed"}
+        Of numbers of one sign, or of numbers on both sides of 0.
+
+    Returns
+    -------
+    matplotlib Colormap
+
+    Raises
+    ------
+    OptionError
+        Another kind.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    if kind not in _SCALES:
+        raise OptionError(f"colour_scale: kind must be one of {', '.join(_SCALES)}; got {kind!r}")
+    matplotlib = optional_import("matplotlib", "a figure")
+    colours: Colormap = matplotlib.colormaps[_SCALES[kind]].with_extremes(bad=MISSING)
+    return colours
+
+
+def draw_image(
+    ax: Axes, x: ArrayLike, y: ArrayLike, values: ArrayLike, label: str, norm: Normalize, kind: str = "size"
+) -> Colorbar:
+    """Draw a matrix in colours, each entry a cell about its place, and a labelled colour bar beside it.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    x : array_like, (n,)
+        Places of the columns, evenly spaced, rising.
+    y : array_like, (m,)
+        Places of the rows, evenly spaced, rising; the first row is at the bottom.
+    values : array_like, (m, n)
+        NaN, and on a log scale what is not above 0, is grey.
+    label : str
+        What the colours mean, with the unit.
+    norm : matplotlib Normalize
+        As `log_norm` and `signed_norm` return.
+    kind : {"size", "signed"}
+        As for `colour_scale`.
+
+    Returns
+    -------
+    matplotlib Colorbar
+        With a pointed end where entries lie beyond the scale.
+
+    Raises
+    ------
+    OptionError
+        Another kind.
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    colors = optional_import("matplotlib.colors", "a figure")
+    numbers = np.asarray(values, np.float64)
+    edges = [edge for places in (x, y) for edge in _edges(np.asarray(places, np.float64))]
+    image = ax.imshow(
+        np.ma.masked_invalid(numbers),
+        extent=(edges[0], edges[1], edges[2], edges[3]),
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        norm=norm,
+        cmap=colour_scale(kind),
+    )
+    shown = numbers[np.isfinite(numbers)]
+    if isinstance(norm, colors.LogNorm):
+        shown = shown[shown > 0]
+    limits: Any = norm.vmin, norm.vmax
+    # A little slack: the limits of a log scale are powers of rounded logarithms.
+    below = bool((shown < limits[0] - 1e-9 * abs(limits[0])).any())
+    above = bool((shown > limits[1] + 1e-9 * abs(limits[1])).any())
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[below, above]
+    return colour_bar(ax, image, label, extend)
+
+
+def _edges(places: Floats) -> tuple[float, float]:
+    """The outer edges of the first and the last cell."""
+    half = float(places[-1] - places[0]) / (2 * (len(places) - 1)) if len(places) > 1 else 0.5
+    return float(places[0]) - half, float(places[-1]) + half
+
+
+def colour_bar(ax: Axes, drawn: Any, label: str, extend: str = "neither") -> Colorbar:
+    """Put a labelled colour bar right of the axes.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    drawn : matplotlib ScalarMappable
+        The image, or the points, whose colours it explains.
+    label : str
+    extend : {"neither", "min", "max", "both"}
+        Ends to point, since there are values beyond.
+
+    Returns
+    -------
+    matplotlib Colorbar
+    """
+    figure: Any = ax.get_figure()
+    bar: Colorbar = figure.colorbar(drawn, ax=ax, extend=extend, pad=0.02)
+    bar.set_label(label)
+    bar.ax.tick_params(labelsize=FONT)
+    return bar
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Labels
+
+
+def spread(positions: ArrayLike, gap: float, low: float, high: float) -> Floats:
+    """Move numbers as little as possible so that they lie at least `gap` apart, in the order that they had.
+
+    Parameters
+    ----------
+    positions : array_like, (n,)
+    gap : float
+        Smaller if n numbers do not fit otherwise.
+    low, high : float
+        Where the result must lie.
+
+    Returns
+    -------
+    ndarray, (n,)
+
+    Notes
+    -----
+    With the k-th smallest lowered by k gap, the condition says that the numbers do not fall: isotonic regression,
+    solved by pooling neighbours that violate it and then cut off at the bounds, which gives the least sum of squared
+    moves.
+
+    Examples
+    --------
+    >>> spread([0.0, 0.0, 1.0], 0.25, -1.0, 1.0).tolist()
+    [-0.125, 0.125, 1.0]
+    """
+    wanted = np.asarray(positions, np.float64)
+    n = len(wanted)
+    gap = min(gap, (high - low) / max(n - 1, 1))
+    order = np.argsort(wanted, kind="stable")
+    shift = gap * np.arange(n)
+    pools: list[tuple[float, int]] = []  # mean and size
+    for value in (wanted[order] - shift).tolist():
+        mean, size = value, 1
+        while pools and pools[-1][0] > mean:
+            below, count = pools.pop()
+            mean, size = (mean * size + below * count) / (size + count), size + count
+        pools.append((mean, size))
+    level = np.repeat([mean for mean, _ in pools], [size for _, size in pools])
+    result = np.empty(n)
+    result[order] = np.clip(level, low, high - shift[-1] if n else high) + shift
+    return result
+
+
+def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write each label to the right of the axes at the height of its line's end, apart from each other, with a thin
+    leader from the edge of the axes: inside of them it would look like data.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+        With its limits and its scale set: linear or log.
+    ends : sequence of (float, str, str)
+        Of each line: where it ends, in units of the y axis; the label; its colour.
+    """
+    scale = np.log10 if ax.get_yscale() == "log" else np.asarray
+    bottom, top = scale(ax.get_ylim())
+    # Fractions of the axes.
+    heights = (scale([end for end, _, _ in ends]) - bottom) / (top - bottom)
+    figure = ax.get_figure()
+    inches = ax.get_position().height * (figure.get_figheight() if figure is not None else 4.8)  # type: ignore[union-attr]
+    places = spread(np.clip(heights, 0, 1), 1.35 * FONT / 72 / inches, 0.0, 1.0)
+    for (_, label, colour), height, place in zip(ends, heights.tolist(), places.tolist(), strict=True):
+        ax.plot(
+            [1.0, 1.04],
+            [height, place],
+            transform=ax.transAxes,
+            color=colour,
+            linewidth=0.7,
+            alpha=0.7,
+            clip_on=False,
+            scalex=False,
+            scaley=False,
+        )
+        ax.text(1.05, place, label, transform=ax.transAxes, color=colour, fontsize=FONT, va="center", ha="left")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def save_figure(figure: Figure, file: Any, suffix: str) -> None:
+    """Write a figure so that the same figure gives the same bytes: without the time of writing.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    file : path or binary file
+    suffix : {".png", ".pdf", ".svg"}
+        Format.
+
+    Raises
+    ------
+    OptionError
+        Another format.
+    """
+    if suffix not in FORMATS:
+        raise OptionError(f"save_figure: suffix must be one of {', '.join(FORMATS)}; got {suffix!r}")
+    matplotlib = optional_import("matplotlib", "a figure")
+    metadata: dict[str, Any] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}[suffix]
+    # A figure that pyplot does not know has the Agg canvas, and savefig picks the one of the format.
+    with matplotlib.rc_context({"svg.hashsalt": "rnn_numpy"}):
+        figure.savefig(file, format=suffix[1:], metadata=metadata)
+
+
+def check_figure_path(path: str | Path) -> str:
+    """Return the suffix of a figure's path, in small letters, if we can write that format; raise OptionError if not."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        raise OptionError(f"{path}: the name of a figure must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    return suffix
