@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rnn_numpy.checks.forced import EXACT, Forced, Tolerances, Variation
 from rnn_numpy.checks.relations import close, matches, relation, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
-from rnn_numpy.checks.subjects import LayerSubject, Point, Subject
+from rnn_numpy.checks.subjects import LayerSubject, Point, Subject, mapped
 from rnn_numpy.checks.suspects import Suspect, suspects
 from rnn_numpy.layers.local import LocalSteps
 
@@ -218,7 +218,7 @@ def _mixed_batch(subject: LayerSubject, compare: Comparison, analytic: Point) ->
     at[axis] = 0
     alone[tuple(at)] = subject.doutput[tuple(at)]
     _, _, trace = subject.forward()
-    found = subject.back(trace, None, alone, _map(np.zeros_like, subject.dfinal))["x"]
+    found = subject.back(trace, None, alone, mapped(np.zeros_like, subject.dfinal))["x"]
     rest: list[Any] = [slice(None)] * 3
     rest[axis] = slice(1, None)
     if np.any(found[tuple(rest)] != 0):
@@ -234,7 +234,7 @@ def _not_linear(subject: LayerSubject, compare: Comparison, analytic: Point) -> 
 
     def scaled(factor: float) -> Point:
         _, _, trace = subject.forward()
-        dfinal = _map(lambda array: array * factor, subject.dfinal)
+        dfinal = mapped(lambda array: array * factor, subject.dfinal)
         return {
             name: array / (factor or 1)
             for name, array in subject.back(trace, None, subject.doutput * factor, dfinal).items()
@@ -266,12 +266,6 @@ def _not_linear(subject: LayerSubject, compare: Comparison, analytic: Point) -> 
     return None
 
 
-def _map(function: Callable[[Array], Array], value: Any) -> Any:
-    if value is None:
-        return None
-    return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
-
-
 def _not_finite(analytic: Point, subject: Subject, place: Mapping[str, Any]) -> Diagnosis:
     for name, array in analytic.items():
         bad = ~np.isfinite(array)
@@ -299,7 +293,7 @@ def _first_wrong(subject: LayerSubject, forced: Forced, tolerances: Tolerances) 
     axis = 1 if getattr(layer, "batch_first", False) and subject.x.ndim == 3 else 0
     _, _, trace = subject.forward()
     candidates = [T - 1, *range(T - 2, -1, -1)] if T <= 64 else sorted({T - 1, T - 2, T // 2, 1, 0}, reverse=True)
-    zero = _map(np.zeros_like, subject.dfinal)
+    zero = mapped(np.zeros_like, subject.dfinal)
     for kind, t in [*(("output", t) for t in candidates), ("final", T - 1)]:
         doutput, dfinal = np.zeros_like(subject.doutput), subject.dfinal
         if kind == "output":

@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.checks.diagnosis import diagnose_tensors
 from rnn_numpy.checks.functions import checked_gradients, checked_params
 from rnn_numpy.checks.layer_check import LayerCheck
-from rnn_numpy.checks.loss_check import along_directions, by_entries
+from rnn_numpy.checks.loss_check import along_directions, by_entries, single_rows
 from rnn_numpy.checks.report import WRONG, Diagnosis, GradcheckReport
 from rnn_numpy.checks.subjects import LayerSubject, ModelSubject, PairSubject, Point, Subject
 from rnn_numpy.checks.taylor import taylor_test
@@ -230,6 +230,11 @@ def _check(subject: Subject, names: list[str], method: str, trials: bool, seed: 
         findings = compare(subject, names, first, "auto" if method == "forced" else method, seed, tell)
         findings.notes[:0] = [] if layer is None else layer.notes
         layer = None
+    if subject.single and finite:
+        findings.rows += single_rows(subject, names, seed)
+        findings.notes.append(
+            "the float64 twin was checked first; the rows marked float32 compare the original with it"
+        )
     diagnosis: Diagnosis | None = None
     if touched:
         diagnosis = _modified(touched)

@@ -16,7 +16,7 @@ from rnn_numpy.checks.functions import EPS
 from rnn_numpy.checks.loss_check import slope
 from rnn_numpy.checks.reference import reference_gradients
 from rnn_numpy.checks.report import Diagnosis, Row
-from rnn_numpy.checks.subjects import LayerSubject, Point
+from rnn_numpy.checks.subjects import LayerSubject, Point, parts
 from rnn_numpy.checks.verdicts import Findings, kappas, rows_of, step_scales
 from rnn_numpy.layers.recurrent import Recurrent
 
@@ -95,9 +95,6 @@ class LayerCheck:
                 scale=step_scales(exact[name]) if name == "x" else None,
             )
         findings.rows += self._rows_of_steps()
-        if np.dtype(subject.source.params.dtype) == np.float32:
-            findings.rows += self._single_rows(exact)
-            findings.notes.append("the float64 twin was checked first, then the float32 layer against it")
         if subject.on_top is not None:
             findings.rows += self._loss_rows()
         findings.notes += self._kinks()
@@ -172,33 +169,14 @@ class LayerCheck:
             worst = max(worst, error / size if size else error)
         # What is to be found here is a forward pass that is another function than its steps, not rounding.
         confirmed = worst <= max(1e-10, 64 * drift * self.steps)
-        findings.tried("reference end to end", f"{worst:.0e}", confirmed, worst)
+        findings.tried("end to end", f"{worst:.0e}", confirmed, worst)
         return bool(confirmed)
-
-    def _single_rows(self, exact: Point) -> list[Row]:
-        """Compare a float32 layer with its float64 twin, which has been checked.
-
-        Both passes of the single one round at every step. How much that matters is asked of the double one, with its
-        data moved by as much.
-        """
-        subject, eps = self.subject, float(np.finfo(np.float32).eps)
-        rng = np.random.default_rng([self.seed, 2])
-        moved = dict.fromkeys(exact, 0.0)
-        for _ in range(4):
-            point = {name: a * (1 + eps * rng.choice([-1.0, 1.0], a.shape)) for name, a in subject.point.items()}
-            for name, gradient in subject.at(point).items():
-                moved[name] = max(moved[name], float(np.abs(gradient - exact[name]).max(initial=0.0)))
-        single, rows = subject.single(), []
-        for name in self.names:
-            allowed = 4 * self.tolerances.tensors[name] * (eps / EPS) + 8 * moved[name]
-            rows += rows_of(name, subject.gates, single[name], exact[name], allowed, note="float32")
-        return rows
 
     def _loss_rows(self) -> list[Row]:
         """Check what the loss on top says of outputs and final states."""
         subject = self.subject
         output, final, _ = subject.forward()
-        states = final if isinstance(final, tuple) else (final,)
+        states = parts(final)
         point = {"output": np.array(output)}
         point |= {f"{name}_n": np.array(state) for name, state in zip(subject.names, states, strict=True)}
 
@@ -207,7 +185,7 @@ class LayerCheck:
             return subject.top(at["output"], finals if isinstance(final, tuple) else finals[0])[0]
 
         reference = reference_gradients(loss, point, seed=self.seed, where="gradcheck: loss")
-        dfinals = subject.dfinal if isinstance(subject.dfinal, tuple) else (subject.dfinal,) * len(states)
+        dfinals = (None,) * len(states) if subject.dfinal is None else parts(subject.dfinal)
         claimed = dict(zip(point, (subject.doutput, *dfinals), strict=True))
         rows = []
         for name, gradient in claimed.items():

@@ -108,3 +108,25 @@ def slope(subject: Subject, name: str, direction: Array) -> float:
     shifted = {key: array.astype(np.complex128) for key, array in subject.point.items()}
     shifted[name] += 1j * COMPLEX_STEP * direction
     return float(complex(subject.loss(shifted)).imag / COMPLEX_STEP)
+
+
+def single_rows(subject: Subject, names: list[str], seed: int) -> list[Row]:
+    """Compare a float32 gradient with that of its float64 twin, which has been checked by itself.
+
+    Both passes of the single one round at every step. How much that matters is asked of the double one, with its data
+    moved by as much; where sums cancel, an entry is given that share of the largest.
+    """
+    eps = float(np.finfo(np.float32).eps)
+    rng = np.random.default_rng([seed, 2])
+    exact, single = subject.at(subject.point), subject.in_single()
+    moved = dict.fromkeys(exact, 0.0)
+    for _ in range(4):
+        point = {name: a * (1 + eps * rng.choice([-1.0, 1.0], a.shape)) for name, a in subject.point.items()}
+        for name, gradient in subject.at(point).items():
+            moved[name] = max(moved[name], float(np.abs(gradient - exact[name]).max(initial=0.0)))
+    rows = []
+    for name in names:
+        largest = float(np.abs(exact[name]).max(initial=0.0))
+        allowed = np.full(exact[name].shape, 8 * moved[name] + 32 * eps * largest)
+        rows += rows_of(name, subject.gates, single[name], exact[name], allowed, note="float32")
+    return rows

@@ -41,8 +41,11 @@ class Subject:
     gates : dict of str to list of (str, slice)
         Of tensors that consist of blocks of rows, the blocks.
     notes : list of str
+    single : bool
+        Whether the original is float32; what is checked first is its float64 twin.
     """
 
+    single = False
     title: str
     point: Point
     gates: Mapping[str, list[tuple[str, slice]]]
@@ -61,6 +64,10 @@ class Subject:
 
     def at(self, point: Mapping[str, Array]) -> Point:
         """Return the claimed gradient at another point."""
+        raise TypeError("Subject: a subclass says how")
+
+    def in_single(self) -> Point:
+        """Return the claimed gradient of the float32 original, on the data rounded to float32."""
         raise TypeError("Subject: a subclass says how")
 
     def touched(self) -> list[str]:
@@ -99,9 +106,7 @@ class LayerSubject(Subject):
     ) -> None:
         super().__init__()
         where = "gradcheck"
-        dtype = np.dtype(layer.params.dtype)
-        if dtype.kind == "c":
-            raise DTypeError(f"{where}: layer must be float64 or float32; got {dtype}. Check layer.astype(np.float64)")
+        self.single = _is_single(where, "layer", layer)
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise OptionError(f"{where}: a PackedSequence brings its own lengths; leave lengths out")
@@ -119,15 +124,13 @@ class LayerSubject(Subject):
         rng = np.random.default_rng(seed)
         results = self._forward(self.layer, self.x, self.given)
         output, finals = results[0], results[1:-1]
-        if isinstance(output, PackedSequence):
-            raise DTypeError(f"{where}: output of the layer must be an array; got a PackedSequence")
         self.many = bool(finals)
         self.doutput: Any
         self.dfinal: Any = None
         if loss is not None:
             _, self.doutput, self.dfinal = self.top(output, finals[0] if finals else None)
         else:
-            self.doutput = _like(where, "doutput", doutput, output, rng)
+            self.doutput = _like_all(where, "doutput", doutput, output, rng)
             if finals:
                 self.dfinal = _like_all(where, "dh_n", dh_n, finals[0], rng)
             elif dh_n is not None:
@@ -135,11 +138,13 @@ class LayerSubject(Subject):
         self.point = {name: np.array(array, np.float64) for name, array in self.layer.params.items()}
         self.point["x"] = self.x
         self.names = tuple(self.layer.cell.states) if hasattr(self.layer, "cell") else ("h",)
-        self.initial = self._initial(finals)
-        for name, array in zip(self.names, self.initial, strict=False):
-            self.point[f"{name}_0"] = array
+        # A layer has initial states and returns final ones; a cell, of one step, reads states and returns them.
+        is_cell = not finals and hasattr(self.layer, "cell")
+        self.initial = self._initial(finals[0] if finals else output if is_cell else None)
+        self.titles = [f"{name}_{'prev' if is_cell else '0'}" for name in self.names[: len(self.initial)]]
+        self.point |= dict(zip(self.titles, self.initial, strict=True))
         self.gates = self._gates()
-        self.title = self._title(dtype)
+        self.title = self._title(np.dtype(layer.params.dtype))
         self._touched: list[str] = []
         self.trace: Any = None
 
@@ -186,13 +191,10 @@ class LayerSubject(Subject):
             )
         return result if len(result) == 3 else (*result, None)
 
-    def _initial(self, finals: tuple[Any, ...]) -> tuple[Array, ...]:
+    def _initial(self, like: Any) -> tuple[Array, ...]:
         if self.given is not None:
-            return self.given if isinstance(self.given, tuple) else (self.given,)
-        if not finals:
-            return ()
-        states = finals[0] if isinstance(finals[0], tuple) else (finals[0],)
-        return tuple(np.zeros(state.shape) for state in states)
+            return parts(self.given)
+        return () if like is None else tuple(np.zeros(state.shape) for state in parts(like))
 
     def _gates(self) -> dict[str, list[tuple[str, slice]]]:
         cell = getattr(self.layer, "cell", None)
@@ -208,9 +210,9 @@ class LayerSubject(Subject):
 
     def states(self, point: Mapping[str, Array]) -> Any:
         """Return h_0 as forward wants it."""
-        if not self.initial or (self.given is None and not self.recurrent):
-            return self.given
-        states = tuple(point[f"{name}_0"] for name in self.names[: len(self.initial)])
+        if not self.initial:
+            return None
+        states = tuple(point[title] for title in self.titles)
         return states if len(states) > 1 else states[0]
 
     def forward(self, layer: Any = None, point: Mapping[str, Array] | None = None) -> tuple[Any, Any, Any]:
@@ -234,8 +236,8 @@ class LayerSubject(Subject):
         result = layer.backward(trace, doutput, dfinal) if self.many else layer.backward(trace, doutput)
         found: Point = {name: np.array(grad) for name, grad in result.grads.items()}
         found["x"] = np.array(result.dx)
-        for name in self.names[: len(self.initial)]:
-            found[f"{name}_0"] = np.array(getattr(result, f"d{name}_0"))
+        for title in self.titles:
+            found[title] = np.array(getattr(result, f"d{title}"))
         for name, array in self.point.items():
             if name not in found:
                 raise GradientCheckError(
@@ -249,10 +251,9 @@ class LayerSubject(Subject):
 
     def analytic(self) -> Point:
         """Run both passes on arrays that are watched."""
-        watched = {"x": self.x, **{f"{n}_0": a for n, a in zip(self.names, self.initial, strict=False)}}
-        watched |= {"doutput": self.doutput} if isinstance(self.doutput, np.ndarray) else {}
-        finals = self.dfinal if isinstance(self.dfinal, tuple) else (self.dfinal,)
-        watched |= {f"dh_n[{k}]": final for k, final in enumerate(finals) if isinstance(final, np.ndarray)}
+        watched = {"x": self.x, **dict(zip(self.titles, self.initial, strict=True))}
+        for name, value in (("doutput", self.doutput), ("dh_n", self.dfinal)):
+            watched |= {f"{name}[{k}]": part for k, part in enumerate(parts(value)) if isinstance(part, np.ndarray)}
         watched |= {f"params[{name!r}]": array for name, array in self.layer.params.items()}
         _, _, self.trace = self.forward()
         for name, run in getattr(self.trace, "runs", {}).items():
@@ -297,17 +298,11 @@ class LayerSubject(Subject):
         with _holding(self.layer, point):
             return self.run(point=point)[0]
 
-    def single(self) -> Point:
-        """Return the gradients of the float32 layer itself, on the data rounded to float32."""
-        layer, kind = self.source, np.float32
-        point = {name: array.astype(kind) for name, array in self.point.items()}
+    def in_single(self) -> Point:
+        layer = self.source
+        point = {name: _to_single(array) for name, array in self.point.items()}
         _, _, trace = self.forward(layer, point)
-        finals = self.dfinal
-        if isinstance(finals, tuple):
-            finals = tuple(final.astype(kind) for final in finals)
-        elif finals is not None:
-            finals = finals.astype(kind)
-        return self.back(trace, layer, self.doutput.astype(kind), finals)
+        return self.back(trace, layer, mapped(_to_single, self.doutput), mapped(_to_single, self.dfinal))
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         dtype = np.result_type(*point.values())
@@ -316,12 +311,9 @@ class LayerSubject(Subject):
             output, final, _ = self.forward(layer, point)
         if self.on_top is not None:
             return self.top(output, final)[0]
-        total = np.sum(self.doutput * output)
-        finals = final if isinstance(final, tuple) else (final,)
-        dfinals = self.dfinal if isinstance(self.dfinal, tuple) else (self.dfinal,)
-        for state, dstate in zip(finals, dfinals, strict=True) if self.many else ():
-            total = total + np.sum(dstate * state)
-        return total
+        terms = [*zip(parts(self.doutput), parts(output), strict=True)]
+        terms += zip(parts(self.dfinal), parts(final), strict=True) if self.many else ()
+        return sum((np.sum(gradient * array) for gradient, array in terms), dtype.type(0))
 
     def _complex(self) -> Any:
         if not hasattr(self, "_twin"):
@@ -334,14 +326,12 @@ class ModelSubject(Subject):
 
     def __init__(self, model: Any, inputs: tuple[Any, ...]) -> None:
         super().__init__()
-        dtype = np.dtype(model.params.dtype)
-        if dtype.kind == "c":
-            raise DTypeError(f"gradcheck: model must be float64 or float32; got {dtype}")
+        self.single = _is_single("gradcheck", "model", model)
         self.source = model
         self.model = model.astype(np.float64)
         self.inputs = tuple(_float64(value) for value in inputs)
         self.point = {name: np.array(array, np.float64) for name, array in self.model.params.items()}
-        self.title = f"{model!r} {dtype}"
+        self.title = f"{model!r} {np.dtype(model.params.dtype)}"
         self._touched: list[str] = []
         self._twin: Any = None
 
@@ -364,6 +354,12 @@ class ModelSubject(Subject):
 
     def touched(self) -> list[str]:
         return self._touched
+
+    def in_single(self) -> Point:
+        is_real = [isinstance(value, np.ndarray) and value.dtype == np.float64 for value in self.inputs]
+        inputs = [v.astype(np.float32) if real else v for v, real in zip(self.inputs, is_real, strict=True)]
+        grads = self.source.loss_and_grads(*inputs)[1]
+        return {name: np.array(grads[name]) for name in self.point}
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         model = self.model
@@ -410,6 +406,34 @@ class PairSubject(Subject):
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         return self._loss(dict(point))
+
+
+def parts(value: Any) -> tuple[Any, ...]:
+    """Return the arrays of a state or an output: one, or a tuple."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def mapped(function: Callable[[Array], Array], value: Any) -> Any:
+    """Apply a function to an array, to each of a tuple, or to nothing."""
+    if value is None:
+        return None
+    return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
+
+
+def _to_single(array: Array) -> Array:
+    return array.astype(np.float32)
+
+
+def _is_single(where: str, what: str, target: Any) -> bool:
+    missing = [name for name in ("params", "astype") if not hasattr(target, name)]
+    if missing:
+        needed = "params (names to arrays) and astype (a twin in complex128 makes the complex step possible)"
+        raise DTypeError(f"{where}: {what} must have {needed}; {type(target).__name__} lacks {' and '.join(missing)}")
+    dtypes = {np.dtype(array.dtype) for array in target.params.values()}
+    if not dtypes <= {np.dtype(np.float64), np.dtype(np.float32)}:
+        got = ", ".join(sorted(map(str, dtypes)))
+        raise DTypeError(f"{where}: {what} must be float64 or float32; got {got}. Check its twin .astype(np.float64)")
+    return np.dtype(np.float32) in dtypes
 
 
 @contextlib.contextmanager

@@ -8,24 +8,50 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
+
+from rnn_numpy.checks import GradcheckReport, gradcheck
 from rnn_numpy.cli.arguments import add_option, file_path, positive_int, whole_number
-
-CELLS = (
-    "rnn-tanh",
-    "rnn-relu",
-    "lstm",
-    "lstm-projected",
-    "gru",
-    "gru-before",
-    "peephole",
-    "layernorm",
-    "rnn-cell",
-    "lstm-cell",
-    "gru-cell",
-    "linear",
+from rnn_numpy.cli.files import check_outputs, write_json
+from rnn_numpy.cli.outcome import FAILED, BadInputError, Outcome
+from rnn_numpy.cli.progress import progress
+from rnn_numpy.cli.target import load_target, target_error
+from rnn_numpy.core.extras import optional_import
+from rnn_numpy.errors import RNNNumpyError
+from rnn_numpy.lab.gradcheck_report import checks_text, named, zoo_text
+from rnn_numpy.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LayerNormLSTM,
+    Linear,
+    LSTMCell,
+    PeepholeLSTM,
+    RNNCell,
 )
-METHODS = ("auto", "forced", "complex-step", "ridders", "fourth-order", "central-difference")
+
+LAYERS: Mapping[str, Callable[..., Any]] = {
+    "rnn-tanh": RNN,
+    "rnn-relu": functools.partial(RNN, nonlinearity="relu"),
+    "lstm": LSTM,
+    "lstm-projected": LSTM,
+    "gru": GRU,
+    "gru-before": functools.partial(GRU, reset="before"),
+    "peephole": PeepholeLSTM,
+    "layernorm": LayerNormLSTM,
+}
+SINGLE: Mapping[str, Callable[..., Any]] = {
+    "rnn-cell": RNNCell,
+    "lstm-cell": LSTMCell,
+    "gru-cell": GRUCell,
+    "linear": Linear,
+}
+CELLS = (*LAYERS, *SINGLE)
+METHODS = ("auto", "forced", "complex-step", "ridders", "fourth-order", "central-difference", "directional")
 DTYPES = ("float64", "float32")
 
 
@@ -92,4 +118,125 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--seed", "of all random draws", 0, "S", type=whole_number)
     add("--json", "write all numbers here", None, "FILE", type=file_path)
     parser.add_argument("--verbose", action="store_true", help="print the full report of each check")
+    parser.set_defaults(run=run)
     return parser
+
+
+def run(arguments: argparse.Namespace) -> Outcome:
+    """Check, write the numbers, and return the table; the exit code is 1 where a gradient is wrong.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        Of the parser that `add_parser` adds.
+
+    Raises
+    ------
+    BadInputError, RNNNumpyError
+        The line to print: what cannot be read, checked or written, or which package is missing.
+    """
+    optional_import("rich", "the table")
+    if arguments.json is not None:
+        check_outputs({"--json": arguments.json})
+    numbers: dict[str, Any]
+    with progress("gradcheck") as tell:
+        if arguments.zoo:
+            text, failed, numbers = _zoo(arguments, tell)
+        else:
+            reports = _target(arguments, tell) if arguments.target else _layers(arguments, tell)
+            text = checks_text(reports, arguments.verbose or arguments.target is not None)
+            failed = not all(report.ok for _, report in reports)
+            numbers = {"checks": [{"name": name, **report.to_dict()} for name, report in reports]}
+    if arguments.json is not None:
+        write_json(arguments.json, {"ok": not failed, **numbers})
+        text += f"Numbers: {arguments.json}\n"
+    return Outcome(text, FAILED if failed else 0)
+
+
+Tell = Callable[[int, int, str], None]
+
+
+def _layers(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, GradcheckReport]]:
+    """Check the layers that --cells names."""
+    T, N, D, H = arguments.length, arguments.batch, arguments.input, arguments.hidden
+    stacked = arguments.layers > 1 or arguments.bidirectional
+    names = list(dict.fromkeys(arguments.cells))
+    single = [name for name in names if name in SINGLE]
+    if arguments.cells is not CELLS and stacked and single:
+        raise BadInputError(f"--cells {' '.join(single)}: has a single step, and neither layers nor directions")
+    if "lstm-projected" in names and H < 2:
+        raise BadInputError("--hidden: a projected LSTM needs at least 2 units")
+    names = [name for name in names if not (stacked and name in SINGLE)]
+    reports = []
+    for number, name in enumerate(names):
+        rng = np.random.default_rng([arguments.seed, CELLS.index(name)])
+        options: dict[str, Any] = {"dtype": arguments.dtype, "rng": rng}
+        shape: tuple[int, ...] = (N, D)
+        if name in LAYERS:
+            options |= {"num_layers": arguments.layers, "bidirectional": arguments.bidirectional}
+            options |= {"proj_size": max(1, H // 2)} if name == "lstm-projected" else {}
+            shape = (T, N, D)
+        layer = {**LAYERS, **SINGLE}[name](D, H, **options)
+        x = rng.normal(size=shape)
+        # Unequal, unsorted lengths: padding, and the way back from each sequence's own end, are checked as well.
+        lengths = rng.permutation(np.linspace(1, T, N).round().astype(int)) if name in LAYERS and N > 1 else None
+        tell(number, len(names), f"gradcheck {name}")
+        method = arguments.method.replace("-", " ")
+        method = "auto" if method == "forced" and name in SINGLE else method
+        reports.append((name, gradcheck(layer, x, None, lengths, method=method, seed=arguments.seed)))
+    return reports
+
+
+def _target(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, GradcheckReport]]:
+    """Check the user's function."""
+    function = load_target(arguments.target)
+    try:
+        result = function()
+        if not isinstance(result, tuple) or len(result) != 3:
+            got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
+            raise BadInputError(f"{arguments.target}: must return a tuple (loss, grads, params); got {got}")
+        loss, grads, params = result
+        report = gradcheck(
+            loss, params, grads=grads, method=arguments.method.replace("-", " "), seed=arguments.seed, tell=tell
+        )
+    except (BadInputError, RNNNumpyError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise target_error(arguments.target, error) from error
+    return [(arguments.target.rpartition(":")[2], report)]
+
+
+def _zoo(arguments: argparse.Namespace, tell: Tell) -> tuple[str, bool, dict[str, Any]]:
+    """Check the zoo: it fails where a wrong backward pass is not caught."""
+    from rnn_numpy.checks.zoo import ZOO
+
+    found = []
+    for number, specimen in enumerate(ZOO):
+        tell(number, len(ZOO), specimen.name)
+        shown = specimen.exhibit(seed=arguments.seed)
+        report = gradcheck(
+            shown.layer,
+            shown.x,
+            shown.h_0,
+            shown.lengths,
+            doutput=shown.doutput,
+            dh_n=shown.dh_n,
+            seed=arguments.seed,
+            **shown.masks,
+        )
+        found.append((specimen, report))
+    numbers = {
+        "zoo": [
+            {
+                "name": specimen.name,
+                "mistake": specimen.mistake,
+                "origin": specimen.origin,
+                "expected": [specimen.diagnosis, *specimen.also],
+                "caught": not report.ok,
+                "named": named(specimen, report),
+                **report.to_dict(),
+            }
+            for specimen, report in found
+        ]
+    }
+    return zoo_text(found, arguments.verbose), any(report.ok for _, report in found), numbers

@@ -3,16 +3,12 @@ few plain sentences. At most 100 columns wide."""
 
 from __future__ import annotations
 
-import io
 import math
-import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from rnn_numpy.core.extras import optional_import
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradflowResult, GradientFlow, NetworkResult, gain_texts
+from rnn_numpy.lab.tables import count, listed, new_table, paragraph, plain, rendered, short
 
-WIDTH = 100
 LAGS = (0, 1, 10, 50, 100)
 GAIN_DIGITS = 4  # in the tables, unless more are needed to tell gains apart
 # The gate that says what share of its content a cell or a unit keeps at a step, and what to call it.
@@ -40,9 +36,9 @@ def gradflow_report(result: GradflowResult) -> str:
     series, task = result.task.series, result.task
     baseline = f" (loss of repeating the last value: {plain(result.baseline)})"
     parts = [
-        _paragraph(
+        paragraph(
             f"{series.name}: {series.description}{'. ' if series.description else ''}"
-            f"{_count(len(series), 'sample')} of {_count(len(series.channels), 'channel')}; "
+            f"{count(len(series), 'sample')} of {count(len(series.channels), 'channel')}; "
             f"the last {len(series) - task.split} are held out."
         ),
         _flow_table(f"Before training{baseline}", [(n, n.before, n.loss_before) for n in result.networks]),
@@ -53,7 +49,7 @@ def gradflow_report(result: GradflowResult) -> str:
         parts.append(_training_table(trained))
     if len({network.cell for network in result.networks}) > 1:
         parts.append(_reach_table(result.networks))
-    parts += [_paragraph(sentence) for sentence in _sentences(result)]
+    parts += [paragraph(sentence) for sentence in _sentences(result)]
     return "\n".join(parts)
 
 
@@ -66,37 +62,6 @@ def report_lags(length: int) -> list[int]:
     [0, 1, 10, 50, 60]
     """
     return [lag for lag in LAGS if lag < length] + [length]
-
-
-def short(value: float | None) -> str:
-    """Write a number of any size in at most seven characters.
-
-    Examples
-    --------
-    >>> short(0.000123), short(6.03e-33), short(4.4e-191), short(0.0), short(math.inf), short(None)
-    ('1.2e-4', '6.0e-33', '4e-191', '0', 'inf', '-')
-    """
-    if value is None or math.isnan(value):
-        return "-"
-    if value == 0 or math.isinf(value):
-        return f"{value:g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    if len(exponent) > 3:
-        mantissa, exponent = f"{value:.0e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def plain(value: float | None) -> str:
-    """Write a number with three digits where it has an everyday size, else as `short` does.
-
-    Examples
-    --------
-    >>> plain(0.25149), plain(0.008834), plain(1381.2), plain(9.999), plain(4.7e66)
-    ('0.251', '0.00883', '1381', '10.0', '4.7e66')
-    """
-    if value is None or not math.isfinite(value) or not 1e-3 <= abs(value) < 1e5:
-        return short(value)
-    return f"{value:.{max(0, 2 - int(f'{value:.2e}'.split('e')[1]))}f}"  # the exponent after rounding
 
 
 def _slope(flow: GradientFlow) -> str:
@@ -114,7 +79,7 @@ def _half_life(flow: GradientFlow) -> str:
 
 
 def _flow_table(title: str, rows: Iterable[tuple[NetworkResult, GradientFlow | None, float | None]]) -> str:
-    table, headed, rows = _table(), False, list(rows)
+    table, headed, rows = new_table(), False, list(rows)
     gains = gain_texts((network.gain for network, _, _ in rows), GAIN_DIGITS)
     for network, flow, loss in rows:
         if flow is None:
@@ -134,11 +99,11 @@ def _flow_table(title: str, rows: Iterable[tuple[NetworkResult, GradientFlow | N
         table.add_row(
             network.cell, gains[network.gain], *norms, _slope(flow), _half_life(flow), flow.verdict, plain(loss)
         )
-    return f"{title}\n{_rendered(table)}"
+    return f"{title}\n{rendered(table)}"
 
 
 def _training_table(networks: Sequence[NetworkResult]) -> str:
-    table = _table()
+    table = new_table()
     gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
     for heading in ("cell", "gain", "steps", "clipping\nengaged", "largest gradient\n(before clipping)"):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
@@ -160,12 +125,12 @@ def _training_table(networks: Sequence[NetworkResult]) -> str:
             f"{plain(network.loss_before)} to {plain(network.loss_after)}",
             verdict if verdict == after.verdict else f"{verdict} to {after.verdict}",
         )
-    return f"Training\n{_rendered(table)}"
+    return f"Training\n{rendered(table)}"
 
 
 def _reach_table(networks: Sequence[NetworkResult]) -> str:
     """One row per gain, one column per cell: what a reader wants to compare stands side by side."""
-    table = _table()
+    table = new_table()
     gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
     cells = list(dict.fromkeys(network.cell for network in networks))
     found = {(network.cell, network.gain): network for network in networks}
@@ -178,7 +143,7 @@ def _reach_table(networks: Sequence[NetworkResult]) -> str:
     title = "Reach: steps back until a hundredth of the gradient is left" + (
         ", before to after training" if trained else ""
     )
-    return f"{title}\n{_rendered(table)}"
+    return f"{title}\n{rendered(table)}"
 
 
 def _reach(network: NetworkResult | None) -> str:
@@ -190,35 +155,6 @@ def _reach(network: NetworkResult | None) -> str:
 
 def _steps(flow: GradientFlow) -> str:
     return f">{flow.length}" if flow.hundredth_at is None else str(flow.hundredth_at)
-
-
-def _table() -> Any:
-    tables, box = optional_import("rich.table", "the table"), optional_import("rich.box", "the table")
-    return tables.Table(
-        header_style="",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
-
-
-def _rendered(table: Any) -> str:
-    console = optional_import("rich.console", "the table")
-    text = io.StringIO()
-    # Neither the terminal nor the environment decides how it looks: a pipe gets the same text.
-    printer = console.Console(
-        file=text, width=WIDTH, color_system=None, force_terminal=False, _environ={}, legacy_windows=False
-    )
-    printer.print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
-
-
-def _paragraph(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_on_hyphens=False) + "\n"
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Sentences
 
 
 def _sentences(result: GradflowResult) -> list[str]:
@@ -253,10 +189,10 @@ def _sentences(result: GradflowResult) -> list[str]:
     if "lstm" in cells:
         norm = "of dL/d(h, c)" if set(cells) == {"lstm"} else "of dL/dh, and of dL/d(h, c) for lstm,"
     gated = [cell for cell in KEEPING if cell in cells]
-    gain = f"; for {_listed(gated)}, of each gate's block of it" if gated else ""
+    gain = f"; for {listed(gated)}, of each gate's block of it" if gated else ""
     sentences.append(
         f"Norm: {norm} in the {top}, L the squared error at a window's last step; geometric mean of "
-        f"{_count(flow.count, 'window')}. Gain: spectral radius of W_hh at the start{gain}. "
+        f"{count(flow.count, 'window')}. Gain: spectral radius of W_hh at the start{gain}. "
         f"Decay per step: slope of the norm's natural logarithm, ± standard error ({error}). "
         "Half-life in steps; ×2 marks a doubling time. Loss: mean squared error on the held-out samples, in units of "
         "each channel's variance in the training part."
@@ -281,7 +217,7 @@ def _verdicts(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkRe
     for kind, phrase in phrases.items():
         named = _by_cell(result, [(network, flow) for network, flow in flows if _kind(flow) == kind])
         if named:
-            clauses.append(phrase.format(_listed(named)))
+            clauses.append(phrase.format(listed(named)))
     text = "; ".join(clauses)
     return f"{when}, {'the gradient' + text[2:] if text.startswith('it ') else text}."
 
@@ -304,8 +240,8 @@ def _by_cell(
         groups.setdefault((network.cell, verb), []).append((label, steps))
     names: list[str] = []
     for (cell, verb), members in groups.items():
-        pace = f" ({verb} every {_listed([steps for _, steps in members])} steps)" if verb else ""
-        names.append(f"{cell} {_listed([label for label, _ in members])}{pace}")
+        pace = f" ({verb} every {listed([steps for _, steps in members])} steps)" if verb else ""
+        names.append(f"{cell} {listed([label for label, _ in members])}{pace}")
     return names
 
 
@@ -329,14 +265,14 @@ def _reaches(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkRes
     def told(extreme: int) -> str:
         if extreme == beyond:
             return f"more than a hundredth of it is left at lag {beyond - 1}"
-        return f"a hundredth of it is left after {_count(extreme, 'step')}"
+        return f"a hundredth of it is left after {count(extreme, 'step')}"
 
     if most == least:
         return [f"{when}, the gradient reaches equally far back in all networks: {told(most)}."]
     clauses = []
     for extreme, words in ((most, "furthest back"), (least, "least far")):
         chosen = [pair for pair, steps in zip(flows, reaches, strict=True) if steps == extreme]
-        clauses.append(f"{words} in {_listed(_by_cell(result, chosen, paces=False))}, where {told(extreme)}")
+        clauses.append(f"{words} in {listed(_by_cell(result, chosen, paces=False))}, where {told(extreme)}")
     return [f"{when}, the gradient reaches {clauses[0]}, and {clauses[1]}."]
 
 
@@ -353,7 +289,7 @@ def _gain_matters(result: GradflowResult) -> list[str]:
         return []
     ordered = sorted(changes, key=lambda cell: abs(changes[cell][1] - changes[cell][0]))
     texts = gain_texts(result.options.gains)
-    told = _listed([f"{first:.3f} to {last:.3f} in {cell}" for cell, (first, last) in changes.items()])
+    told = listed([f"{first:.3f} to {last:.3f} in {cell}" for cell, (first, last) in changes.items()])
     return [
         f"Before training, the gain matters most to {ordered[-1]} and least to {ordered[0]}: from gain "
         f"{texts[lowest]} to gain {texts[highest]} the decay per step changes from {told}."
@@ -409,10 +345,10 @@ def _ended(result: GradflowResult) -> list[str]:
         if zero:
             sentences.append(
                 f"Exactly 0, {when} training, since all units were off or saturated on the way or the number fell "
-                f"below 1e-308: {_listed(zero)}. Such a window counts up to that lag."
+                f"below 1e-308: {listed(zero)}. Such a window counts up to that lag."
             )
         if large:
-            sentences.append(f"Too large for a float, {when} training, the gradient or the states: {_listed(large)}.")
+            sentences.append(f"Too large for a float, {when} training, the gradient or the states: {listed(large)}.")
     return sentences
 
 
@@ -454,12 +390,4 @@ def _clipping(result: GradflowResult, trained: Sequence[NetworkResult]) -> str:
         return f"Clipping to a norm of {clip} engaged in {most:.0f} % of the training steps of each network."
     its = "its" if len(labels) == 1 else "their"
     steps = f"{most:.0f} % of {its} training steps"
-    return f"Clipping to a norm of {clip} engaged most often in {_listed(labels)}: in {steps}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+    return f"Clipping to a norm of {clip} engaged most often in {listed(labels)}: in {steps}."

@@ -2,7 +2,8 @@
 must find, and exercises for whoever learns to.
 """
 
+from rnn_numpy.checks.mistakes import DIAGNOSES, PLACES
 from rnn_numpy.checks.zoo.catalogue import ZOO, specimen
-from rnn_numpy.checks.zoo.specimen import DIAGNOSES, NEEDS, PARTS, PLACES, STEPS, Exhibit, Specimen, Where
+from rnn_numpy.checks.zoo.specimen import NEEDS, PARTS, STEPS, Exhibit, Specimen, Where
 
 __all__ = ["DIAGNOSES", "NEEDS", "PARTS", "PLACES", "STEPS", "ZOO", "Exhibit", "Specimen", "Where", "specimen"]

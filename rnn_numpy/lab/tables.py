@@ -1,0 +1,99 @@
+"""Tables and sentences for a terminal, at most 100 columns wide: the look that all reports share."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from rnn_numpy.core.extras import optional_import
+
+WIDTH = 100
+
+
+def short(value: float | None) -> str:
+    """Write a number of any size in at most seven characters.
+
+    Examples
+    --------
+    >>> short(0.000123), short(6.03e-33), short(4.4e-191), short(0.0), short(math.inf), short(None)
+    ('1.2e-4', '6.0e-33', '4e-191', '0', 'inf', '-')
+    """
+    if value is None or math.isnan(value):
+        return "-"
+    if value == 0 or math.isinf(value):
+        return f"{value:g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    if len(exponent) > 3:
+        mantissa, exponent = f"{value:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def plain(value: float | None) -> str:
+    """Write a number with three digits where it has an everyday size, else as `short` does.
+
+    Examples
+    --------
+    >>> plain(0.25149), plain(0.008834), plain(1381.2), plain(9.999), plain(4.7e66)
+    ('0.251', '0.00883', '1381', '10.0', '4.7e66')
+    """
+    if value is None or not math.isfinite(value) or not 1e-3 <= abs(value) < 1e5:
+        return short(value)
+    return f"{value:.{max(0, 2 - int(f'{value:.2e}'.split('e')[1]))}f}"  # the exponent after rounding
+
+
+def new_table() -> Any:
+    """Return an empty rich table in the look that all reports share.
+
+    Raises
+    ------
+    MissingExtraError
+        rich is not installed.
+    """
+    tables, box = optional_import("rich.table", "the table"), optional_import("rich.box", "the table")
+    return tables.Table(
+        header_style="",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
+
+
+def rendered(table: Any) -> str:
+    """Return a rich table as text, the same for a terminal and for a pipe."""
+    console = optional_import("rich.console", "the table")
+    text = io.StringIO()
+    # Neither the terminal nor the environment decides how it looks: a pipe gets the same text.
+    printer = console.Console(
+        file=text, width=WIDTH, color_system=None, force_terminal=False, _environ={}, legacy_windows=False
+    )
+    printer.print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def paragraph(text: str) -> str:
+    return textwrap.fill(text, WIDTH, break_on_hyphens=False) + "\n"
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    Examples
+    --------
+    >>> count(1, "step"), count(3, "step")
+    ('1 step', '3 steps')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write names as a sentence does.
+
+    Examples
+    --------
+    >>> listed(["i", "f", "o"])
+    'i, f and o'
+    """
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
