@@ -67,6 +67,12 @@ def test_labels(animal):
     assert type(animal.make_right()) is animal.parent
 
 
+def test_what_finds_the_place_alone():
+    places = {name: specimen(name).place for name in ("leak-missing", "bias-doubled", "reset-gate-derivative-missing")}
+    assert list(places.values()) == ["wrong recurrence", "wrong sum", "wrong derivative"]
+    assert specimen("clipped").place is None
+
+
 def test_errors():
     with pytest.raises(OptionError, match="specimen: name must be one of .*first-step-skipped.*; got 'unicorn'"):
         specimen("unicorn")
