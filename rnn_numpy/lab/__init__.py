@@ -16,7 +16,9 @@ from rnn_numpy.lab.gradient_flow import (
     set_recurrent_weights,
 )
 from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
+from rnn_numpy.lab.progress import progress_bar
 from rnn_numpy.lab.report import gradflow_report
+from rnn_numpy.lab.sweeps import SweepResult, sweep
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "GradflowResult",
     "GradientFlow",
     "NetworkResult",
+    "SweepResult",
     "TrainingRecord",
     "forecast_gradient_flow",
     "gradflow_report",
@@ -31,7 +34,9 @@ __all__ = [
     "gradient_flow_figure",
     "one_blas_thread",
     "plot_gradient_flow",
+    "progress_bar",
     "run_gradflow",
     "save_figure",
     "set_recurrent_weights",
+    "sweep",
 ]
