@@ -226,6 +226,7 @@ class ResultStore:
                 descriptor = os.open(target, flags, 0o666)
                 _DESCRIPTORS.add(descriptor)
                 stack.callback(_close, descriptor)
+                stack.callback(_unlock, descriptor)
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise OSError(0, "is not a regular file")
                 if not _lock(descriptor):
@@ -349,8 +350,8 @@ def _refuse_constant(name: str) -> Any:
 # ----------------------------------------------------------------------------------------------------------------------
 # The system
 
-# A lock lasts until the last copy of the descriptor is closed. A forked worker would have one, and, where its parent
-# is killed, outlive it: the store would be locked by nobody who writes it.
+# A lock lasts until it is lifted, or the last copy of the descriptor is closed. A forked worker would have a copy, and
+# might outlive a parent that is killed: the store would stay locked, and nobody be writing it.
 _DESCRIPTORS: set[int] = set()
 
 
@@ -375,6 +376,9 @@ if sys.platform == "win32":
             return False
         return True
 
+    def _unlock(descriptor: int) -> None:
+        pass  # Windows does so when the descriptor is closed
+
 else:
 
     def _lock(descriptor: int) -> bool:
@@ -383,6 +387,9 @@ else:
         except BlockingIOError:
             return False
         return True
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     os.register_at_fork(after_in_child=_close_all)
 
