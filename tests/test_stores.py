@@ -106,8 +106,8 @@ class Odd:
         (np.datetime64("2020-01-01"), "f: result must be made of .*; got datetime64"),
         (b"bytes", "f: result must be made of .*; got bytes"),
         ({"a": {1: 2}}, "f: result['a'] has the key 1; JSON has text as keys, write '1'"),
-        (np.zeros(10_001), "f: result is an array of 10001 entries, more than 10000; save it to a file of its own, with "
-                           "numpy.save, and return the file's name"),
+        (np.zeros(10_001), "f: result is an array of 10001 entries, more than 10000; save it to a file of its own, "
+                           "with numpy.save, and return the file's name"),
         (np.longdouble(1) / 3, "f: result = .* has more digits than a float64; convert it yourself"),
         ("\ud800", "f: result = '\\ud800' is not valid Unicode: it has half of a surrogate pair"),
         ({"\ud800": 1}, "f: a key of result = '\\ud800' is not valid Unicode: it has half of a surrogate pair"),

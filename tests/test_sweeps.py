@@ -199,16 +199,16 @@ def takes_one(x: int) -> int:
         (DTypeError, {"retry_failed": 1}, "sweep: retry_failed must be True or False; got int 1"),
         (DTypeError, {"grid": 3}, "sweep: grid must be a mapping of names to values, or an iterable of points, each a "
                                   "mapping of names to one value; got int"),
-        (DTypeError, {"grid": "x"}, "sweep: grid must be a mapping of names to values, or an iterable of points, each a "
-                                    "mapping of names to one value; got str"),
+        (DTypeError, {"grid": "x"}, "sweep: grid must be a mapping of names to values, or an iterable of points, each "
+                                    "a mapping of names to one value; got str"),
         (DTypeError, {"grid": [{"x": 1}, 2]}, "sweep: point 1 of grid must be a mapping of names to values; got 2"),
         (DTypeError, {"grid": {"x": "ab"}}, "sweep: grid['x'] must be a list of values; got 'ab'; write ['ab']"),
         (DTypeError, {"grid": {"x": 0.5}}, "sweep: grid['x'] must be a list of values; got 0.5; write [0.5]"),
         (DTypeError, {"grid": {1: [2]}}, "sweep: point 0 has the key 1; JSON has text as keys, write '1'"),
         (OptionError, {"grid": {"x": []}}, "sweep: grid has no points: 'x' has no values"),
         (OptionError, {"grid": []}, "sweep: grid has no points: it is an empty list"),
-        (OptionError, {"grid": {"y": [2]}}, "sweep: test_sweeps.takes_one(x: 'int') -> 'int' cannot be called with point "
-                                            "0, {'y': 2}: missing a required argument: 'x'"),
+        (OptionError, {"grid": {"y": [2]}}, "sweep: test_sweeps.takes_one(x: 'int') -> 'int' cannot be called with "
+                                            "point 0, {'y': 2}: missing a required argument: 'x'"),
         (OptionError, {"executor": "fast"}, 'sweep: executor must be None, a number of processes, "serial" or a '
                                             "concurrent.futures.Executor; got str 'fast'"),
         (OptionError, {"executor": 0}, "sweep: executor must be at least 1; got 0"),
@@ -246,12 +246,12 @@ def test_functions_without_a_name_of_their_own(tmp_path: Path) -> None:
     def wrapped(x: int) -> int:
         return closure(x)
 
-    class Callable_:
+    class CallableObject:
         def __call__(self, x: int) -> int:
             return x
 
     store = tmp_path / "results.jsonl"
-    for function in (closure, functools.partial(takes_one), Callable_(), Callable_().__call__, lambda x: x):
+    for function in (closure, functools.partial(takes_one), CallableObject(), CallableObject().__call__, lambda x: x):
         with pytest.raises(OptionError, match="no name that tells it from others"):
             sweep(function, {"x": [1]}, "serial", store)
         assert sweep(function, {"x": [1]}, "serial", None).computed == 1
@@ -263,8 +263,8 @@ def test_functions_without_a_name_of_their_own(tmp_path: Path) -> None:
     assert names == [
         f"test_sweeps.{qualified}.closure",
         "functools.partial",
-        f"test_sweeps.{qualified}.Callable_",
-        f"test_sweeps.{qualified}.Callable_.__call__",
+        f"test_sweeps.{qualified}.CallableObject",
+        f"test_sweeps.{qualified}.CallableObject.__call__",
         f"test_sweeps.{qualified}.<lambda>",
         "test_sweeps.takes_one",
         "builtins.dict",

@@ -17,7 +17,6 @@ import contextlib
 import dataclasses
 import inspect
 import itertools
-import multiprocessing
 import os
 import sys
 import textwrap
@@ -33,7 +32,7 @@ from rnn_numpy.core.arguments import flag, positive_int
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.lab.progress import progress_bar
 from rnn_numpy.lab.stores import Key, Outcome, ResultStore, canonical, from_json, to_json
-from rnn_numpy.lab.workers import GUARD, Here, compute_in_processes, compute_on
+from rnn_numpy.lab.workers import GUARD, Here, compute_in_processes, compute_on, in_a_starting_worker
 
 WIDTH = 100
 GAP = "  "
@@ -133,7 +132,7 @@ def sweep(
     >>> result.to_columns()["area"]
     array([ 3., nan,  6., nan])
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
+    if in_a_starting_worker():
         raise OptionError(f"sweep: called while a worker process imports the script that calls it; {GUARD}")
     if not callable(function):
         raise DTypeError(f"sweep: function must be callable; got {type(function).__name__} {function!r}")

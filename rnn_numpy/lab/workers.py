@@ -11,8 +11,6 @@ import concurrent.futures
 import contextlib
 import importlib.util
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
 import pickle
 import queue
@@ -23,12 +21,15 @@ import threading
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnn_numpy.errors import DataError, OptionError
 from rnn_numpy.lab.stores import Outcome, from_json, to_json
 from rnn_numpy.lab.threads import one_blas_thread
+
+# multiprocessing is imported where processes are started: whoever imports the lab for a plot need not have it.
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 Function = Callable[..., Any]
 Finish = Callable[[Any, Outcome], None]
@@ -200,6 +201,13 @@ def _killed_worker(error: BaseException) -> bool:
 # Processes of our own
 
 
+def in_a_starting_worker() -> bool:
+    """Return whether this process, a worker of somebody's, is importing the script that it was started from."""
+    processes = sys.modules.get("multiprocessing.process")
+    # The mark that multiprocessing itself looks at, before it refuses to start a process there.
+    return processes is not None and getattr(processes.current_process(), "_inheriting", False)
+
+
 class _Worker:
     """A process and the point that it computes.
 
@@ -207,6 +215,8 @@ class _Worker:
     """
 
     def __init__(self, pickled: bytes) -> None:
+        import multiprocessing
+
         context = multiprocessing.get_context("spawn")
         self.number: int | None = None
         self.ready = False
@@ -274,6 +284,8 @@ def compute_in_processes(
     Exception
         What `finish` raises; and KeyboardInterrupt. Points finished by then have been handed to `finish`.
     """
+    from multiprocessing.connection import wait
+
     try:
         pickled = pickle.dumps(function)
     except Exception as error:
@@ -287,7 +299,7 @@ def compute_in_processes(
             crew.append(_Worker(pickled))
         while any(worker.number is not None for worker in crew) or waiting:
             ends = {worker.connection: worker for worker in crew} | {worker.process.sentinel: worker for worker in crew}
-            heard = multiprocessing.connection.wait(list(ends), TICK)
+            heard = wait(list(ends), TICK)
             for worker in {id(ends[end]): ends[end] for end in heard}.values():  # type: ignore[index]
                 text = worker.receive()
                 number = worker.number
@@ -343,6 +355,8 @@ def _died(how: str) -> Outcome:
 
 def _serve(connection: Connection, pickled: bytes) -> None:
     """Be a worker: say that the function is there, or why not; then compute what comes."""
+    import multiprocessing
+
     # Ctrl-C reaches all processes of a terminal. It is the parent who decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -361,7 +375,9 @@ def _serve(connection: Connection, pickled: bytes) -> None:
 
 def _end_with(sentinel: int) -> None:
     """End this process when its parent is gone, in the middle of a point too: nobody would record it."""
-    multiprocessing.connection.wait([sentinel])
+    from multiprocessing.connection import wait
+
+    wait([sentinel])
     os._exit(1)
 
 
