@@ -343,8 +343,7 @@ def kills_itself(x: int, folder: str, times: int, at: list[int]) -> int:
     return x
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("at", [[2], [0, 1, 2, 3, 4, 5]], ids=str)
+@pytest.mark.parametrize(("workers", "at"), [(1, [2]), (3, [0, 1, 2])], ids=str)
 def test_a_point_whose_worker_is_killed_is_computed_again(tmp_path: Path, workers: int, at: list[int]) -> None:
     store = tmp_path / "results.jsonl"
     result = sweep(kills_itself, grid(tmp_path, 6, times=[2], at=[at]), workers, store)
@@ -512,6 +511,9 @@ def ends_the_sweep(x: int, folder: str) -> float:
         target = os.getppid() if multiprocessing.parent_process() else os.getpid()
         lock = open(Path(folder) / "alive", "w")
         fcntl.flock(lock, fcntl.LOCK_EX)
+        store = Path(folder) / "results.jsonl"
+        while store.read_bytes().count(b"\n") < 2:  # a thread may be ahead of the one that writes
+            time.sleep(0.01)
         os.kill(target, int((Path(folder) / "signal").read_text()))
         time.sleep(10 * LIMIT)
     return x / 2
@@ -845,11 +847,11 @@ def test_the_table() -> None:
     result = sweep(half, {"x": [0.1, 0.1 + 1e-9, 2, "a\nb"]}, "serial", None)
     assert repr(result).splitlines() == [
         "SweepResult: 4 points, 4 computed, 0 reused, 1 failed",
-        "x                    result     error",
-        "0.10000000000000001  0.05",
-        "0.10000000100000001  0.05",
-        "2                    1",
-        "a b                  -          TypeError: unsupported operand type(s) for /: 'str' and 'int'",
+        "x                    result  error",
+        "0.10000000000000001    0.05",
+        "0.10000000100000001    0.05",
+        "2                         1",
+        "a b                       -  TypeError: unsupported operand type(s) for /: 'str' and 'int'",
     ]
     assert result.table(2).splitlines()[-1] == "... and 2 more"
     with pytest.raises(OptionError, match="^SweepResult.table: rows must be at least 1; got 0$"):

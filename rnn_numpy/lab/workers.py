@@ -71,7 +71,7 @@ def compute_point(function: Function, point: str, run: str = "") -> str:
     '{"result": {"x": 1.0}}'
     """
     try:
-        with _BLAS.one_thread():
+        with _one_thread():
             result = function(**from_json(point))
         return f'{{"result": {to_json(result, "sweep", "result")}}}'
     except (Exception, SystemExit) as error:
@@ -92,34 +92,14 @@ def _described(error: BaseException) -> dict[str, str]:
     return {part: text.encode(errors="backslashreplace").decode() for part, text in parts.items()}
 
 
-class _SharedLimit:
-    """One thread for matrix products, for as long as any thread of this process computes a point.
-
-    The limit is the process's. Were each thread to set it and to put back what it found, the first one to finish would
-    lift it under the others, and the last one would leave it behind.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._limit = contextlib.ExitStack()
-
-    @contextlib.contextmanager
-    def one_thread(self) -> Iterator[None]:
-        with self._lock:
-            if self._users == 0 and importlib.util.find_spec("threadpoolctl") is not None:
-                self._limit.enter_context(one_blas_thread())
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    self._limit.close()
-
-
-_BLAS = _SharedLimit()
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let matrix products use one thread, if threadpoolctl is there to see to it."""
+    if importlib.util.find_spec("threadpoolctl") is None:
+        yield
+        return
+    with one_blas_thread():
+        yield
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -156,6 +136,16 @@ def compute_on(
         What the executor raises, and what `finish` does; and KeyboardInterrupt. Points finished by then have been
         handed to `finish`, points not begun are cancelled.
     """
+    # Of OpenBLAS the limit is the process's. Were each thread of a pool to set it and to put back what it found, the
+    # first one to finish would lift it under the others; so it is set once, here. Other libraries have one per thread,
+    # and a process of somebody's has its own: these are set at each point.
+    with _one_thread():
+        _compute_on(executor, function, points, finish)
+
+
+def _compute_on(
+    executor: concurrent.futures.Executor, function: Function, points: Mapping[int, str], finish: Finish
+) -> None:
     run = secrets.token_hex(8)
     done: queue.SimpleQueue[concurrent.futures.Future[str]] = queue.SimpleQueue()
     numbers: dict[concurrent.futures.Future[str], int] = {}
