@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -25,6 +26,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
+import distributed
 import numpy as np
 import pytest
 from hypothesis import given
@@ -672,13 +674,47 @@ def test_a_store_in_use_is_refused(tmp_path: Path) -> None:
     assert sweep(square, grid(tmp_path, 2), "serial", store).reused == 2
 
 
+class Loses(Trivial):
+    """An executor that computes, and then has an error of its own in place of the result, a few times."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.error, self.times = error, times
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = super().submit(fn, *args, **kwargs)
+        if '"x": 2' in args[1] and self.times:
+            self.times -= 1
+            future = Future()
+            future.set_exception(self.error)
+        return future
+
+
+def test_a_result_that_the_executor_has_lost_is_computed_again(tmp_path: Path) -> None:
+    store = tmp_path / "results.jsonl"
+    with pytest.raises(ValueError, match="lost"):
+        sweep(square, grid(tmp_path), Loses(ValueError("lost"), 4), store)
+    assert [record["point"]["x"] for record in records(store)] == [0, 1]
+    result = sweep(square, grid(tmp_path), Loses(ValueError("lost"), 3), store)
+    assert [row["result"]["square"] for row in result.rows] == [0, 1, 4, 9, 16]
+    assert Counter(record["point"]["x"] for record in records(store)) == Counter(range(5))
+    assert calls(tmp_path) == Counter({"0": 1, "1": 1, "2": 8, "3": 1, "4": 1})
+
+
 # ------------------------------------------------------------------------------------------------ Dask
+
+
+def test_a_point_that_dask_gives_up_has_failed(tmp_path: Path) -> None:
+    last_worker = types.SimpleNamespace(address="tcp://127.0.0.1:1")
+    error = distributed.KilledWorker("compute_point-1", last_worker, 3)
+    result = sweep(square, grid(tmp_path), Loses(error, 1), tmp_path / "results.jsonl")
+    assert (result.computed, result.failed) == (5, 1)
+    told = result.rows[2]["error"]
+    assert told["type"] == "KilledWorker"
+    assert told["message"].startswith("Attempted to run task 'compute_point-1' on 4 different workers, but all those ")
 
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    import distributed
-
     with (
         distributed.LocalCluster(
             n_workers=2,

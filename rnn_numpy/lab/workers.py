@@ -38,6 +38,8 @@ Finish = Callable[[Any, Outcome], None]
 DEATHS = 3
 # After so many workers in a row that died before they could compute anything, no other will live.
 FAILED_STARTS = 3
+# So often a point is handed once more to an executor of someone else's that has lost it.
+LOSSES = 3
 # Libraries of matrix products read these when they are loaded.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 GUARD = 'in a script, the call of sweep must stand under `if __name__ == "__main__":`'
@@ -149,28 +151,38 @@ def _compute_on(
     run = secrets.token_hex(8)
     done: queue.SimpleQueue[concurrent.futures.Future[str]] = queue.SimpleQueue()
     numbers: dict[concurrent.futures.Future[str], int] = {}
+    lost: Counter[int] = Counter()
+
+    def submit(number: int) -> None:
+        future = executor.submit(compute_point, function, points[number], run)
+        numbers[future] = number
+        future.add_done_callback(done.put)
 
     def take(future: concurrent.futures.Future[str]) -> None:
         error = future.exception()
         if error is None:
-            outcome = outcome_of(future.result())
+            finish(numbers.pop(future), outcome_of(future.result()))
         elif _killed_worker(error):
-            outcome = Outcome(error=_described(error))
+            finish(numbers.pop(future), Outcome(error=_described(error)))
+        elif _may_pass(error) and lost[numbers[future]] < LOSSES:
+            number = numbers.pop(future)
+            lost[number] += 1
+            submit(number)
         else:
             raise error
-        finish(numbers.pop(future), outcome)
 
     try:
-        for number, point in points.items():
-            future = executor.submit(compute_point, function, point, run)
-            numbers[future] = number
-            future.add_done_callback(done.put)
+        for number in points:
+            submit(number)
             # What is finished is kept before more is handed out: an executor may compute within submit.
             while not done.empty():
                 take(done.get())
         while numbers:
-            with contextlib.suppress(queue.Empty):
-                take(done.get(timeout=TICK))
+            try:
+                future = done.get(timeout=TICK)
+            except queue.Empty:
+                continue
+            take(future)
     except BaseException as error:
         for future in numbers:
             future.cancel()
@@ -179,6 +191,15 @@ def _compute_on(
                 if future.done() and not future.cancelled() and future.exception() is None:
                     take(future)
         raise
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether an error, which is the executor's as the function's are caught, may not be there the next time.
+
+    The executor of Dask loses a result, with a ValueError about unpacking, where a worker dies between the moment at
+    which it hands the result over and that at which the executor asks for the state of the task.
+    """
+    return isinstance(error, Exception) and not isinstance(error, concurrent.futures.BrokenExecutor)
 
 
 def _killed_worker(error: BaseException) -> bool:
