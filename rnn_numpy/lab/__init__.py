@@ -57,7 +57,9 @@ from rnn_numpy.lab.plots import (
     plot_gradient_flow,
     save_figure,
 )
+from rnn_numpy.lab.progress import progress_bar
 from rnn_numpy.lab.report import gradflow_report
+from rnn_numpy.lab.sweeps import SweepResult, sweep
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
@@ -72,6 +74,7 @@ __all__ = [
     "GradientFlow",
     "MeanField",
     "NetworkResult",
+    "SweepResult",
     "TrainingRecord",
     "UoroResult",
     "bias_memory",
@@ -100,12 +103,14 @@ __all__ = [
     "plot_gate_bands",
     "plot_gate_image",
     "plot_gradient_flow",
+    "progress_bar",
     "run_gradflow",
     "saturation",
     "save_figure",
     "sech2",
     "set_recurrent_weights",
     "snap1",
+    "sweep",
     "time_constant",
     "uoro",
 ]

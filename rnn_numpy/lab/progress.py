@@ -1,0 +1,70 @@
+"""A progress bar on stderr, for work that may or may not take long."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rnn_numpy.core.extras import optional_import
+from rnn_numpy.errors import MissingExtraError
+
+
+@contextlib.contextmanager
+def progress_bar(after: float = 2.0) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar once the work has lasted a while, and take it away at the end.
+
+    Parameters
+    ----------
+    after : float
+        Seconds until it appears.
+
+    Yields
+    ------
+    tell : callable
+        To be called with the number of steps done, their total, and what is being done.
+
+    Notes
+    -----
+    Nothing is shown where stderr is no terminal, or where rich, which draws the bar, is not installed.
+
+    Examples
+    --------
+    >>> with progress_bar() as tell:
+    ...     tell(1, 2, "half of it")
+    """
+    bar = _bar()
+    if bar is None:
+        yield lambda done, total, label: None
+        return
+    job = bar.add_task("", total=None)
+    # A timer, not a look at the clock in tell(): a first step of an hour shows its bar too.
+    timer = threading.Timer(after, bar.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield lambda done, total, label: bar.update(job, completed=done, total=total, description=label)
+    finally:
+        timer.cancel()
+        timer.join()  # it may be starting the bar just now
+        bar.stop()
+
+
+def _bar() -> Any:
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
+    try:
+        progress = optional_import("rich.progress", "the progress bar")
+        console = optional_import("rich.console", "the progress bar")
+    except MissingExtraError:
+        return None
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        console=console.Console(stderr=True),
+        transient=True,
+    )
