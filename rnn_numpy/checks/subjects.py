@@ -292,19 +292,23 @@ class LayerSubject(Subject):
         return None
 
     def touched(self) -> list[str]:
+        """Return the names of arguments that the last run has modified."""
         return self._touched
 
     def at(self, point: Mapping[str, Array]) -> Point:
+        """Return the claimed gradient at another point."""
         with _holding(self.layer, point):
             return self.run(point=point)[0]
 
     def in_single(self) -> Point:
+        """Return the claimed gradient of the float32 original, on the data rounded to float32."""
         layer = self.source
         point = {name: _to_single(array) for name, array in self.point.items()}
         _, _, trace = self.forward(layer, point)
         return self.back(trace, layer, mapped(_to_single, self.doutput), mapped(_to_single, self.dfinal))
 
     def loss(self, point: Mapping[str, Array]) -> Any:
+        """Return the loss at another point, real or complex as its arrays are."""
         dtype = np.result_type(*point.values())
         layer = self.layer if dtype == np.float64 else self._complex()
         with _holding(layer, point):
@@ -336,6 +340,7 @@ class ModelSubject(Subject):
         self._twin: Any = None
 
     def analytic(self) -> Point:
+        """Run forward and backward once; return the claimed gradient of each array of `point`."""
         watched = {f"argument {k}": a for k, a in enumerate(self.inputs) if isinstance(a, np.ndarray)}
         watched |= {f"params[{name!r}]": array for name, array in self.model.params.items()}
         before = {name: array.copy() for name, array in watched.items()}
@@ -353,15 +358,18 @@ class ModelSubject(Subject):
         return found
 
     def touched(self) -> list[str]:
+        """Return the names of arguments that the last run has modified."""
         return self._touched
 
     def in_single(self) -> Point:
+        """Return the claimed gradient of the float32 original, on the data rounded to float32."""
         is_real = [isinstance(value, np.ndarray) and value.dtype == np.float64 for value in self.inputs]
         inputs = [v.astype(np.float32) if real else v for v, real in zip(self.inputs, is_real, strict=True)]
         grads = self.source.loss_and_grads(*inputs)[1]
         return {name: np.array(grads[name]) for name in self.point}
 
     def loss(self, point: Mapping[str, Array]) -> Any:
+        """Return the loss at another point, real or complex as its arrays are."""
         model = self.model
         inputs = self.inputs
         if np.result_type(*point.values()).kind == "c":
@@ -374,6 +382,7 @@ class ModelSubject(Subject):
             return model.loss_and_grads(*inputs)[0]
 
     def at(self, point: Mapping[str, Array]) -> Point:
+        """Return the claimed gradient at another point."""
         with _holding(self.model, point):
             grads = self.model.loss_and_grads(*self.inputs)[1]
             return {name: np.array(grads[name]) for name in self.point}
@@ -399,12 +408,15 @@ class PairSubject(Subject):
         self.title = f"{name}: {len(point)} arrays, {size} entries"
 
     def analytic(self) -> Point:
+        """Run forward and backward once; return the claimed gradient of each array of `point`."""
         return self._checked(self._grads, self.point, where="gradcheck")
 
     def at(self, point: Mapping[str, Array]) -> Point:
+        """Return the claimed gradient at another point."""
         return self._checked(self._grads, point, where="gradcheck")
 
     def loss(self, point: Mapping[str, Array]) -> Any:
+        """Return the loss at another point, real or complex as its arrays are."""
         return self._loss(dict(point))
 
 

@@ -74,6 +74,7 @@ def rendered(table: Any) -> str:
 
 
 def paragraph(text: str) -> str:
+    """Return a text broken into lines."""
     return textwrap.fill(text, WIDTH, break_on_hyphens=False) + "\n"
 
 
