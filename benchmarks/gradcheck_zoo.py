@@ -522,7 +522,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "verdicts": [asdict(one) | {"word": one.word} for one in _shortened(verdicts)],
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n")
-    controls = [one for one in verdicts if one.name.startswith("right-") and one.word != "missed"]
+    controls = [one for one in _shortened(verdicts) if one.name.startswith("right-") and one.word != "missed"]
     for one in controls:
         print(f"error: {one.rival} rejects {one.name}, which is right: {one.right}", file=sys.stderr)
     return 1 if controls else 0
