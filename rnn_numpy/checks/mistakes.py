@@ -34,6 +34,7 @@ DIAGNOSES: Mapping[str, str] = MappingProxyType(
         "batch mixed": "one sequence's gradient depends on, or lands in, another's",
         "dropout mask ignored": "backward does not multiply with the mask of forward",
         "clipped": "the result is cut off at some size",
+        "lower precision": "a number is rounded to a narrower dtype on the way",
         "small gradients flushed": "numbers below some size are set to zero",
         "never accumulated": "a gradient is returned as zeros",
         "starts as the weights": "a gradient is added to a copy of the parameters, not to zeros",

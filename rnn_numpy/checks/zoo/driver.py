@@ -188,6 +188,26 @@ class DropoutMaskIgnored(LSTM):
             trace.context.factors = masks
 
 
+class DropoutMaskInHalfPrecision(LSTM):
+    """The mask is kept in float16 for backward: 1/(1-p) is rounded to three digits."""
+
+    def _bptt(
+        self,
+        trace: Trace,
+        doutput: Array | None,
+        dfinals: Sequence[Array | None],
+        grads: Parameters | None,
+        results: list[BackwardResult],
+    ) -> Loop:
+        masks = trace.context.factors
+        if masks is not None:
+            trace.context.factors = [mask.astype(np.float16).astype(self.dtype) for mask in masks]
+        try:
+            yield from super()._bptt(trace, doutput, dfinals, grads, results)
+        finally:
+            trace.context.factors = masks
+
+
 class DropoutMaskDrawnAgain(GRU):
     """Backward draws a mask of its own."""
 
@@ -436,6 +456,16 @@ SPECIMENS = (
         Where(EVERYTHING_OF_LSTM, "between layers"),
         options=DROPPED,
         needs=("dropout masks",),
+    ),
+    Specimen(
+        "dropout-mask-in-half-precision",
+        DropoutMaskInHalfPrecision,
+        "to save memory backward has the dropout mask in float16, in which 1/0.6 is 1.667",
+        "lower precision",
+        Where(EVERYTHING_OF_LSTM, "between layers"),
+        options=DROPPED,
+        needs=("dropout masks",),
+        also=("dropout mask ignored",),
     ),
     Specimen(
         "dropout-mask-drawn-again",

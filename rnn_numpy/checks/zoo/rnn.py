@@ -67,6 +67,15 @@ class BatchAveraged(WrongFormulas, RNN):
         dh_in += da_t.dot(W_hh).mean(axis=0)  # right: without the mean
 
 
+class RecurrenceInSinglePrecision(WrongFormulas, RNN):
+    """W_hh in float32, in a layer of float64."""
+
+    @staticmethod
+    def _instead_of_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_in: Array) -> None:
+        da_t *= dh_t
+        dh_in += da_t.dot(W_hh.real.astype(np.float32))  # right: W_hh
+
+
 class TinyGradientsFlushed(WrongFormulas, RNN):
     """Entries below 1e-12 become zero."""
 
@@ -89,6 +98,14 @@ class TanhDerivativeFromA(WrongFormulas, RNN):
     @staticmethod
     def _instead_of_step_partials(a_t: Array, da_t: Array) -> None:
         da_t[...] = 1 - a_t * a_t  # right: 1 - h_t * h_t
+
+
+class TanhDerivativeKeptFromZero(WrongFormulas, RNN):
+    """1e-7 is added, so that no unit is ever dead."""
+
+    @staticmethod
+    def _after_step_partials(da_t: Array) -> None:
+        da_t += 1e-7
 
 
 class TanhDerivativeOfTheStepBefore(WrongFormulas, RNN):
@@ -239,6 +256,13 @@ SPECIMENS = (
         needs=("N > 1",),
     ),
     Specimen(
+        "recurrence-in-single-precision",
+        RecurrenceInSinglePrecision,
+        "the gradient is handed back through weights of single precision",
+        "lower precision",
+        RECURRENCE,
+    ),
+    Specimen(
         "tiny-gradients-flushed",
         TinyGradientsFlushed,
         "a gradient below 1e-12 counts as none, however small all others are",
@@ -258,6 +282,13 @@ SPECIMENS = (
         "tanh-derivative-from-a",
         TanhDerivativeFromA,
         "tanh' is written as 1 - a^2, with the pre-activation, instead of 1 - h^2",
+        "wrong derivative",
+        PARTIAL,
+    ),
+    Specimen(
+        "tanh-slope-kept-from-zero",
+        TanhDerivativeKeptFromZero,
+        "a small number is added to tanh', so that saturated units go on learning: what they get is no gradient",
         "wrong derivative",
         PARTIAL,
     ),
