@@ -156,7 +156,7 @@ def test_without_mpmath_the_message_says_what_to_install(monkeypatch):
         high_precision(lambda p: np.sum(p["a"]), POINT)
     assert str(caught.value) == (
         "high_precision, which computes with many digits, needs mpmath, which is not installed; install it with: "
-        'pip install "rnn_numpy[precision]"'
+        'pip install "rnn_numpy[mpmath]"'
     )
 
 

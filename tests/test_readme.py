@@ -163,18 +163,33 @@ def test_it_says_which_programs_the_commands_below_the_set_up_are():
         assert "second set-up" in README[README.index(program) :][:400]
 
 
-def gradflow_commands():
+def shown_commands():
     lines = [line for _, text in blocks("bash") for line in text.splitlines() if line.startswith("rnn-numpy ")]
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
-@pytest.mark.parametrize("arguments", gradflow_commands(), ids=" ".join)
+# What makes a shown command short. The user's own file is taken at its word.
+SHORT = {"gradflow": ["--hidden", "4"], "gradcheck": ["--hidden", "3"]}
+MINE = """
+import numpy as np
+
+
+def case():
+    return lambda p: np.sum(p["w"] ** 2), lambda p: {"w": 2 * p["w"]}, {"w": np.arange(3.0)}
+"""
+
+
+@pytest.mark.parametrize("arguments", shown_commands(), ids=" ".join)
 def test_shown_options_are_accepted(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = [f"{(i * 7) % 11},{(i * 5) % 13}" for i in range(340)]
     Path("mine.csv").write_text("a,b\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    quick = [] if "--train-steps" in arguments else ["--train-steps", "1"]
-    assert cli.main([*arguments, *quick, "--hidden", "4"]) == 0, capsys.readouterr().err
+    Path("mine.py").write_text(MINE, encoding="utf-8")
+    quick = list(SHORT[arguments[0]])
+    if arguments[0] == "gradflow" and "--train-steps" not in arguments:
+        quick += ["--train-steps", "1"]
+    # Options first: what follows a list of cells would be one of them.
+    assert cli.main([arguments[0], *quick, *arguments[1:]]) == 0, capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ files and names

@@ -122,7 +122,7 @@ def high_precision(
 
 def _context(where: str) -> Any:
     """Return a context of mpmath whose numbers have the methods that NumPy's functions look up."""
-    mpmath = optional_import("mpmath", f"{where}, which computes with many digits,", "precision")
+    mpmath = optional_import("mpmath", f"{where}, which computes with many digits,", "mpmath")
     numbers = mpmath.MPContext()
 
     def method(function: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -221,5 +221,5 @@ def _require_analytic(function: Function, exact: dict[str, Array], names: list[s
 
 def _rounded(number: Any) -> float:
     """Return the nearest float64; 0 or infinity where it is out of range."""
-    libmp = optional_import("mpmath.libmp", "rounding a number of many digits", "precision")
+    libmp = optional_import("mpmath.libmp", "rounding a number of many digits", "mpmath")
     return float(libmp.to_float(number._mpf_, rnd=libmp.round_nearest))
