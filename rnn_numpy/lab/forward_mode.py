@@ -76,8 +76,8 @@ def snap1(layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any =
 
     Notes
     -----
-    Cost: twice that of `rtrl`, of whose influence matrix it sets the rest to 0, having seen that no cell's step asks
-    for more; it is there to be compared, not to be fast.
+    Cost: twice that of `rtrl`, of whose influence matrix it sets the rest to 0, once it has seen that no step needs
+    more: it is there to be compared, not to be fast.
 
     Examples
     --------

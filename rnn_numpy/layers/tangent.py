@@ -93,13 +93,14 @@ class TangentSteps:
         layer, cell, run = steps.layer, steps.cell, steps.run
         if cell.step_tangent is None:
             raise OptionError(
-                f"TangentSteps: forward mode needs a cell with step_tangent, its Jacobian-vector product; that of "
+                "TangentSteps: forward mode needs a cell with step_tangent, its Jacobian-vector product; that of "
                 f"{type(layer).__name__} has none (rnn_numpy.layers.cell says what it is to compute)"
             )
         self.steps, self.count, self.columns = steps, count, steps.N * count
         self._plan = Plan(1, self.columns, None)
         self._timeline = Timeline(self._plan, False, cell.columns)
         self._new = functools.partial(self._plan.new, dtype=layer.dtype, columns=cell.columns)
+        # T1 and T2 of the masks around the cell's formula: each function, and the names of its arguments.
         self._parts = run.masks.forward(cell.states[0], (cell.step_tangent, argument_names(cell.step_tangent)), "v")
         weights, names = run.weights, steps.weights()
         has_bias = "bias_ih" in names
@@ -204,8 +205,7 @@ class TangentSteps:
             return constant[:, :alive] if self.steps.cell.columns else constant[:alive]
         if name in self._recorded:
             array, first = self.steps.timeline.place(name, self.steps.run.arrays)
-            row = array[first + t, : alive // self.count]
-            row = self._oriented(row)
+            row = self._oriented(array[first + t, : alive // self.count])
             return row if self.count == 1 else np.repeat(row, self.count, axis=1 if self.steps.cell.columns else 0)
         return self._oriented(self.slot(name, arrays)[:alive])
 
