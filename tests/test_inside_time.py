@@ -169,3 +169,20 @@ def test_refusals():
     with pytest.raises(NonFiniteError, match="backward_clipped: what step t = 4 of l0 hands back is not finite"):
         backward_clipped(rnn, trace, doutput, None, grads, max_norm=1.0)
     assert not grads.flat.any()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_reverse_direction_is_the_forward_one_of_turned_sequences(name):
+    both = LAYERS[name](2, 3, bidirectional=True, rng=0)
+    trace, doutput, dh_n = run(both)
+    clipped = backward_clipped(both, trace, doutput, dh_n, max_norm=0.5)
+    assert clipped.steps("l0_reverse")
+    one = LAYERS[name](2, 3)
+    one.load_state_dict({key: both.params[f"{key}_reverse"] for key in one.params})
+    _, _, turned = one.forward(np.array(trace["l0"].x[::-1]))
+    d_n = tuple(d[1:] for d in dh_n) if isinstance(dh_n, tuple) else dh_n[1:]
+    single = backward_clipped(one, turned, doutput[::-1, :, 3:], d_n, max_norm=0.5)
+    np.testing.assert_allclose(clipped.factors["l0_reverse"], single.factors["l0"][::-1], rtol=1e-13)
+    for key, reference in single.result.grads.items():
+        ours = clipped.result.grads[f"{key}_reverse"]
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-14 * np.abs(reference).max())
