@@ -233,7 +233,7 @@ def test_a_baseline_does_not_depend_on_the_length():
 
 
 def test_mackey_glass_against_an_integrator_of_high_order():
-    """The delay equation, solved interval after interval as an ordinary one with the interval before as a known term."""
+    """Solved interval after interval as an ordinary equation, with the interval before as a known term."""
     start, past = 1.2, lambda t: 1.2
     value, samples = start, []
     for k in range(4):
@@ -251,7 +251,7 @@ def test_mackey_glass_against_an_integrator_of_high_order():
     errors = [
         float(np.abs(mackey_glass(68, np.array([start]), grid=grid)[:, 0] - samples).max()) for grid in (5, 10, 20, 40)
     ]
-    assert errors[1] < 1e-3
+    assert errors[1] < 2.6e-5  # exact where f is linear: swapped weights, of the same order, would give 3.5e-5
     for coarse, fine in itertools.pairwise(errors):
         assert coarse / fine == pytest.approx(4, rel=0.05)  # second order
 

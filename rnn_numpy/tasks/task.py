@@ -12,9 +12,6 @@ from rnn_numpy.core import arguments
 
 Array = NDArray[Any]
 
-LOSSES = ("mse", "cross_entropy")
-READS = ("last", "all")
-
 
 class Batch(NamedTuple):
     """Sequences and what is asked of them.
