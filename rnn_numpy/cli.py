@@ -1,6 +1,7 @@
 """The command `rnn-numpy`.
 
     rnn-numpy gradflow        measure how the gradient flows back through time, on a real series
+    rnn-numpy benchmark       train cells on tasks that need memory, and say which solve them
 
 Exit codes: 0 success; 2 bad input, with one line on stderr that says what is wrong; 130 interrupted; 141 the reader of
 our output went away.
@@ -178,6 +179,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", "of all random draws", defaults.seed, "S", type=_whole_number)
     add("--out", "figure to write: .png, .pdf or .svg", Path("gradflow.png"), "FILE", type=_file)
     add("--json", "write all numbers here", None, "FILE", type=_file)
+    from rnn_numpy import cli_benchmark  # here, since it takes its helpers from this module
+
+    cli_benchmark.add_parser(commands)
     return parser
 
 

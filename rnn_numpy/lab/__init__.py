@@ -4,6 +4,9 @@ Needs the lab extra for tables (rich) and figures (matplotlib); both are importe
 neither.
 """
 
+from rnn_numpy.lab.benchmark import BenchmarkOptions, BenchmarkResult, BenchmarkRun, run_benchmark, task_gradient_flow
+from rnn_numpy.lab.benchmark_plot import benchmark_figure
+from rnn_numpy.lab.benchmark_report import benchmark_report
 from rnn_numpy.lab.gradient_flow import (
     GradflowOptions,
     GradflowResult,
@@ -20,18 +23,25 @@ from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
+    "BenchmarkOptions",
+    "BenchmarkResult",
+    "BenchmarkRun",
     "GradflowOptions",
     "GradflowResult",
     "GradientFlow",
     "NetworkResult",
     "TrainingRecord",
+    "benchmark_figure",
+    "benchmark_report",
     "forecast_gradient_flow",
     "gradflow_report",
     "gradient_flow",
     "gradient_flow_figure",
     "one_blas_thread",
     "plot_gradient_flow",
+    "run_benchmark",
     "run_gradflow",
     "save_figure",
     "set_recurrent_weights",
+    "task_gradient_flow",
 ]
