@@ -41,10 +41,10 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "benchmark",
         help="train cells on tasks that need memory, and say which solve them",
-        description="Train a recurrent net of each cell on a task that nothing but memory solves, at each length, until "
-        "it is solved or the updates run out: which solve it, after how many updates, how far below the baseline "
-        "the error ends, how often clipping engaged, and the half-life of the gradient before and after. The defaults take "
-        "a minute or two; an LSTM at length 100 takes about a minute for each seed.",
+        description="Train a net of each cell on a task that nothing but memory solves, at each length, until "
+        "it is solved or the updates run out: which solve it, after how many updates, how far below the baseline they "
+        "end, how often clipping engaged, and the half-life of the gradient before and after. The defaults take a "
+        "minute or two on a core of their own; so does each seed of an LSTM at length 100.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)

@@ -98,7 +98,7 @@ class BenchmarkOptions:
     seeds: int = 1
     hidden: int = 64
     batch: int = 50
-    max_updates: int = 3000
+    max_updates: int = 4000
     lr: float = 2e-3
     clip: float = 1.0
     forget_bias: float = 1.0

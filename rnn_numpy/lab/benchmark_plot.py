@@ -51,7 +51,7 @@ def benchmark_figure(result: BenchmarkResult) -> Figure:
     width = 1.4 + 3.6 * max(len(lengths), 2)
     figure: Figure = figures.Figure(figsize=(width, 7.4), dpi=150)
     axes = figure.subplots(2, len(lengths), squeeze=False)
-    figure.subplots_adjust(left=0.85 / width, right=1 - 0.3 / width, top=0.82, bottom=0.1, hspace=0.32, wspace=0.28)
+    figure.subplots_adjust(left=0.85 / width, right=1 - 0.3 / width, top=0.85, bottom=0.1, hspace=0.32, wspace=0.28)
     for column, length in enumerate(lengths):
         plot_learning(axes[0, column], result, length)
         plot_flows(axes[1, column], result, length)
@@ -65,7 +65,7 @@ def benchmark_figure(result: BenchmarkResult) -> Figure:
     ]
     handles += [
         lines.Line2D([], [], color="0.3", linestyle="--", label="baseline"),
-        lines.Line2D([], [], color="0.3", linestyle=":", label="solved; gradient at start"),
+        lines.Line2D([], [], color="0.3", linestyle=":", label="solved below (above), at the start (below)"),
     ]
     figure.legend(
         handles=handles, loc="upper left", bbox_to_anchor=(0.6 / width, 0.94), ncols=len(handles), frameon=False,

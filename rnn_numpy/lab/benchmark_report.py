@@ -128,8 +128,8 @@ def _sentences(result: BenchmarkResult) -> list[str]:
     states = "; of lstm that of h and c together" if "lstm" in options.cells else ""
     sentences.append(
         f"{options.hidden} units, batches of {options.batch}, float32, Adam with a learning rate of {options.lr:g}, "
-        f"norm clipped to {options.clip:g}{forget}. Error: loss on {HELD_OUT} held-out sequences. Half-life: steps back in "
-        "time over which the gradient of the last step's error halves (×2: doubles), over "
+        f"norm clipped to {options.clip:g}{forget}. Error: loss on {HELD_OUT} held-out sequences. Half-life: steps "
+        "back in time over which the gradient of the last step's error halves (×2: doubles), over "
         f"{_count(MEASURED * options.seeds, 'sequence')}{states}. Seconds: processor time of a run."
     )
     return [sentence for sentence in sentences if sentence]
