@@ -186,3 +186,18 @@ def test_the_reverse_direction_is_the_forward_one_of_turned_sequences(name):
     for key, reference in single.result.grads.items():
         ours = clipped.result.grads[f"{key}_reverse"]
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-14 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-155, 1e155, 1e200])
+def test_gradients_whose_squares_leave_the_range_are_capped_alike(scale):
+    lstm = LSTM(2, 3, rng=0)
+    trace, doutput, _ = run(lstm)
+    doutput[:, 1] = 0  # one sequence without any gradient
+    plain = backward_clipped(lstm, trace, doutput, max_norm=0.5)
+    scaled = backward_clipped(lstm, trace, doutput * scale, max_norm=0.5 * scale)
+    assert 0 < plain.capped < plain.total
+    assert np.array_equal(plain.factors["l0"] < 1, scaled.factors["l0"] < 1)
+    np.testing.assert_allclose(scaled.norms["l0"] / scale, plain.norms["l0"], rtol=1e-13)
+    np.testing.assert_allclose(scaled.factors["l0"], plain.factors["l0"], rtol=1e-13)
+    reference = plain.result.dx
+    np.testing.assert_allclose(scaled.result.dx / scale, reference, rtol=0, atol=1e-14 * np.abs(reference).max())

@@ -105,8 +105,8 @@ def clip_grad_norm(
     max_norm : float
         Greater than 0, finite.
     trace : Trace or LayerTrace, optional
-        Whose backward pass has computed `grads`: the result then names the lag that adds most. It costs two products of
-        2 N^2 H numbers a step, about a tenth of a training step with N and H of 50.
+        Whose backward pass has computed `grads`: the result then names the lag that adds most. That takes up to a half
+        of the time of a training step; `lag_norms` says why.
     on_nonfinite : {"raise", "skip"}
         What to do with a gradient that has a NaN or an infinity. "skip" sets all gradients to 0 and says so in the
         result. An optimiser with momentum moves all the same, so leave its step out:
