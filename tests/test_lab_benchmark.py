@@ -13,6 +13,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+import rnn_numpy.lab.benchmark
 from rnn_numpy import LSTM, RNN
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.lab import (
@@ -73,6 +74,22 @@ def test_a_task_is_solved_and_the_run_ends_there() -> None:
     (run,) = run_benchmark(options).runs
     assert run.solved_at == run.updates == run.checked[-1] < 1000
     assert run.losses[-1] < 0.01 <= min(run.losses[:-1])
+
+
+@pytest.mark.parametrize(
+    ("losses", "checked", "solved_at"),
+    [
+        ([1.0, 0.019, 0.0101, 0.0099], [0, 50, 100, 150], 150),
+        ([1.0, 0.01, 0.5, 0.01, 0.01], [0, 50, 100, 150, 170], None),  # at the goal is not below it
+    ],
+)
+def test_solved_is_below_the_goal_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, losses: list[float], checked: list[int], solved_at: int | None
+) -> None:
+    told = iter(losses)
+    monkeypatch.setattr(rnn_numpy.lab.benchmark, "_loss", lambda *_: next(told))
+    (run,) = run_benchmark(BenchmarkOptions(lengths=(3,), cells=("gru",), hidden=2, batch=2, max_updates=170)).runs
+    assert (run.losses, run.checked, run.solved_at) == (losses, checked, solved_at)
 
 
 def test_progress_goes_from_the_start_to_the_end_in_order() -> None:
