@@ -347,6 +347,17 @@ def test_tiny_gradients_have_lags_too():
     assert clip_grad_norm(zeros, 1.0, trace=trace).lag is None
 
 
+def test_lags_far_below_the_longest_are_not_lost():
+    rnn = RNN(1, 1, rng=0)
+    rnn.params.flat[:] = 0.0, 1e-3, 1.0, 0.0  # a gradient that falls by a thousand and more at each step
+    _, _, trace = rnn.forward(np.zeros((70, 1, 1)))
+    rnn.backward(trace, None, np.ones((1, 1, 1)))
+    by_lag = lag_norms(trace)
+    falls = by_lag[1:-1] / by_lag[:-2]
+    np.testing.assert_allclose(falls, falls[20], rtol=1e-2)
+    assert 0 < by_lag[68] < 1e-200
+
+
 def test_lag_norms_refuse_what_has_none():
     rnn = RNN(1, 2, rng=0)
     output, _, trace = rnn.forward(np.ones((3, 1, 1)))

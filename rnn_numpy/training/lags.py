@@ -41,9 +41,9 @@ def lag_norms(trace: Trace | LayerTrace) -> NDArray[np.float64]:
     Notes
     -----
     The norm of the sum follows from products of rows, without the sum: its square is the sum over n and m of
-    (da_k[n] . da_k[m]) (h_{k-1}[n] . h_{k-1}[m]). With N below H that is cheaper than the matrix. It
-    takes 2 T N^2 (G + 1) H operations, G the number of gates, and copies of both arrays. Of a GRU, da_k is the
-    gradient of W_hh h_{k-1} + b_hh; where its candidate reads r * h_{k-1}, the product is with h_{k-1} all the same.
+    (da_k[n] . da_k[m]) (h_{k-1}[n] . h_{k-1}[m]). With N below H that is cheaper than the matrix. It takes
+    2 T N^2 (G + 1) H operations, G the number of gates, and copies of both arrays. Of a GRU, da_k is the gradient of
+    W_hh h_{k-1} + b_hh; where its candidate reads r * h_{k-1}, the product is with h_{k-1} all the same.
 
     Examples
     --------
@@ -62,19 +62,18 @@ def lag_norms(trace: Trace | LayerTrace) -> NDArray[np.float64]:
     da = run.da_hh if "da_hh" in run.names else run.da
     before = 1 if run.reverse else 0
     h_prev = getattr(run, run.states[0])[before : before + len(run)]
-    # Scaled, so that no square leaves the range of floats.
-    scales = []
-    for array in (da, h_prev):
-        largest = float(np.max(np.abs(array), initial=0.0))
-        scales.append(largest if largest > 0 else 1.0)
-    norms = np.sqrt(np.maximum(np.sum(_inner(da, scales[0]) * _inner(h_prev, scales[1]), axis=(1, 2)).real, 0.0))
+    scales, products = zip(*(_inner(array) for array in (da, h_prev)), strict=True)
+    norms = np.sqrt(np.maximum(np.sum(products[0] * products[1], axis=(1, 2)).real, 0)) * scales[0] * scales[1]
     alive = [t for t in range(len(run)) if run.exists(t) is None or bool(np.any(run.exists(t)))]
-    by_step: NDArray[np.float64] = norms.astype(np.float64)[: len(alive)] * scales[0] * scales[1]
+    by_step: NDArray[np.float64] = norms[: len(alive)]
     return by_step if run.reverse else by_step[::-1]
 
 
-def _inner(array: NDArray[Any], scale: float) -> NDArray[Any]:
-    """Return the products of all rows of each step with each other, (T, N, N), of entries divided by `scale`."""
-    rows = np.divide(array, array.dtype.type(scale), order="C")
-    products: NDArray[Any] = np.matmul(rows, rows.conj().swapaxes(1, 2))
-    return products
+def _inner(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Return the largest absolute value of each step, (T,), and the products of all rows of a step with each other,
+    (T, N, N), of entries divided by it, so that no square leaves the range of floats.
+    """
+    largest = np.max(np.abs(array), axis=(1, 2), initial=0.0)
+    scale = np.where(largest > 0, largest, 1)
+    rows = np.divide(array, scale[:, None, None].astype(array.dtype), order="C")
+    return scale.astype(np.float64), np.matmul(rows, rows.conj().swapaxes(1, 2))
