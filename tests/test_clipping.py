@@ -216,6 +216,18 @@ def test_complex_gradients_are_clipped_by_norm(seed):
         clip_grad_value(grads, 1.0)
 
 
+def test_a_complex_gradient_whose_absolute_value_is_too_large():
+    grads = Parameters({"w": (2,)}, np.complex128, np.array([1.5e308 + 1.5e308j, 0.0]))
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(NonFiniteError, match="the gradient has entries too large for complex"),
+    ):
+        clip_grad_norm(grads, 1.0)
+    with np.errstate(over="ignore"):
+        result = clip_grad_norm(grads, 1.0, on_nonfinite="skip")
+    assert result.skipped and result.dominant is None and not grads.flat.any()
+
+
 # What is refused -----------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -162,10 +162,8 @@ def backward_clipped(
         row = step.t + (1 if step.reverse else 0)
         states = _rows(trace.runs[name].latest, layer.cell.states, row, count)
         norms[name][step.t, :count], factors[name][step.t, :count] = _cap(states, limit, where, name, step.t)
-    if steps.result is None:
-        raise NonFiniteError(f"{where}: the pass ended without a result")
     return ClippedBackward(
-        steps.result,
+        cast(BackwardResult, steps.result),  # it is there once the steps have run out
         limit,
         {name: plan.unsorted(array, 1) for name, array in norms.items()},
         {name: plan.unsorted(array, 1) for name, array in factors.items()},
