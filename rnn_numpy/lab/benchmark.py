@@ -13,8 +13,9 @@ What is measured
   finite is left out and counted; ten of them in a row end the run.
 - *Half-life* of the gradient, at the start and at the end, by `rnn_numpy.lab.gradient_flow` in float64: the gradient of
   the last step's error (the whole error, of a task that reads the last step) with respect to the state, l steps back,
-  on 16 sequences. What no gradient reaches cannot be learned: a half-life of 2 steps leaves 2^-50, 1e-15, of it 100
-  steps back.
+  on 16 sequences. A half-life of 2 steps leaves 2^-50, 1e-15, of it 100 steps back, too little to learn from. A cell
+  with gates can begin there and still learn: what it learns at short lags opens the gates, and the half-life at the
+  end, much longer, is what says so.
 
 All cells of a length see the same sequences for the same seed, so that they differ in the cell alone.
 """
