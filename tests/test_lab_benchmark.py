@@ -30,7 +30,7 @@ from rnn_numpy.lab import (
 )
 from rnn_numpy.lab.benchmark import CELLS, CHECK_EVERY, GIVE_UP, TASKS, benchmark_layer
 from rnn_numpy.lab.benchmark_plot import plot_flows, plot_learning
-from rnn_numpy.lab.benchmark_report import half_life
+from rnn_numpy.lab.benchmark_report import half_lives
 from rnn_numpy.models import SequenceModel
 from rnn_numpy.tasks import Adding, CopyMemory, TemporalOrder
 from rnn_numpy.training import ClipLedger, ClipResult
@@ -259,10 +259,21 @@ def test_gradients_that_grow_or_end() -> None:
     assert "it doubles every 1.39 steps, and 22026 of it is left 20 steps back" in text
     assert "irnn at length 20, and its gradient: at the start it is steady, and 1.00 of it is left" in text
     assert "Clipping to a norm of 1 never engaged." in text
-    assert half_life(GradientFlow(np.full((5, 2), np.nan), 2.0)) == "diverged"
     norms = np.ones((9, 2))
     norms[4:] = 0
-    assert half_life(GradientFlow(norms, 2.0)) == "vanishing"
+    flows = {rate: made_up("gru", 20, 0, None, 1.0, rate=rate).before for rate in (-0.5, -0.25, 0.0, 0.5)}
+    flows |= {math.nan: GradientFlow(np.full((5, 2), np.nan), 2.0), -math.inf: GradientFlow(norms, 2.0)}
+    for rates, text in (
+        ([-0.5], "1.39"),
+        ([-0.25, -0.5], "1.39–2.77"),
+        ([0.5, 0.0], "×2 1.39, steady"),
+        ([0.0, 0.0], "steady"),
+        ([math.nan, -0.5, -math.inf], "diverged, 1.39, vanishing"),
+    ):
+        assert half_lives([flows[rate] for rate in rates]) == text
+    mixed = [made_up("gru", 20, 0, None, 1.0, rate=-0.5), made_up("gru", 20, 1, None, 1.0, rate=0.0)]
+    text = " ".join(report_of(*mixed, seeds=2)[1].split())
+    assert "at the start it halves every 1.39 steps or is steady, and 0.00674 of it is left 20 steps back" in text
     run = dataclasses.replace(made_up("gru", 20, 0, None, 1.0), after=GradientFlow(np.full((21, 2), np.inf), 2.0))
     _, report = report_of(run)
     assert "; it is not finite at the end." in " ".join(report.split())

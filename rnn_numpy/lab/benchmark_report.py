@@ -59,7 +59,6 @@ def _results_table(result: BenchmarkResult) -> str:
     for length in result.options.lengths:
         for cell in result.options.cells:
             runs = result.of(length, cell)
-            before, after = result.flows(length, cell)
             errors = [run.losses[-1] / result.baselines[length] for run in runs]
             rate = _clip_rate(runs)
             table.add_row(
@@ -69,18 +68,34 @@ def _results_table(result: BenchmarkResult) -> str:
                 _range(_solved(runs), str) or f">{result.options.max_updates}",
                 _range(errors, _two_digits),
                 "-" if rate is None else f"{100 * rate:.0f} %",
-                half_life(before),
-                half_life(after),
+                half_lives([run.before for run in runs]),
+                half_lives([run.after for run in runs]),
                 _seconds(statistics.fmean(run.cpu_seconds for run in runs)),
             )
     seeds = f", {result.options.seeds} seeds" if result.options.seeds > 1 else ""
     return f"After training{seeds}\n{_rendered(table)}"
 
 
-def half_life(flow: GradientFlow) -> str:
-    """Return the half-life of a gradient in steps, "×2" before a doubling time; the verdict where it has neither."""
-    steps = _half_life(flow)
-    return flow.verdict if steps == "-" else steps
+def half_lives(flows: Sequence[GradientFlow]) -> str:
+    """Return the half-lives of several gradients in steps, or their range; "×2" before doubling times; for those that
+    have neither, their verdict.
+    """
+    return ", ".join(
+        {"halves": "", "doubles": "×2 "}.get(kind, kind) + _range(paces, plain)
+        for kind, paces in _by_kind(flows).items()
+    )
+
+
+def _by_kind(flows: Sequence[GradientFlow]) -> dict[str, list[float]]:
+    """Return half-lives ("halves") and doubling times ("doubles"), and the verdicts of flows without either."""
+    kinds: dict[str, list[float]] = {}
+    for flow in flows:
+        steps = flow.half_life if _half_life(flow) != "-" else None
+        if steps is None:
+            kinds.setdefault(flow.verdict, [])
+        else:
+            kinds.setdefault("doubles" if flow.verdict == "exploding" else "halves", []).append(steps)
+    return kinds
 
 
 def _clip_rate(runs: Sequence[BenchmarkRun]) -> float | None:
@@ -129,8 +144,9 @@ def _sentences(result: BenchmarkResult) -> list[str]:
     sentences.append(
         f"{options.hidden} units, batches of {options.batch}, float32, Adam with a learning rate of {options.lr:g}, "
         f"norm clipped to {options.clip:g}{forget}. Error: loss on {HELD_OUT} held-out sequences. Half-life: steps "
-        "back in time over which the gradient of the last step's error halves (×2: doubles), over "
-        f"{_count(MEASURED * options.seeds, 'sequence')}{states}. Seconds: processor time of a run."
+        "back in time over which the gradient of the last step's error halves (×2: doubles), on "
+        f"{MEASURED} sequences for each seed{states}; what is left of it is a geometric mean over all. Seconds: "
+        "processor time of a run."
     )
     return [sentence for sentence in sentences if sentence]
 
@@ -159,19 +175,17 @@ def _why(result: BenchmarkResult, length: int, cell: str) -> str:
     if _solved(runs):
         return ""
     clauses: list[str] = []
-    for when, flow in zip(("at the start", "at the end"), result.flows(length, cell), strict=True):
-        if flow.verdict == "diverged":
+    parts = ("at the start", [run.before for run in runs]), ("at the end", [run.after for run in runs])
+    for (when, flows), pooled in zip(parts, result.flows(length, cell), strict=True):
+        if pooled.verdict == "diverged":
             clauses.append(f"it is not finite {when}")
             continue
-        left = plain(float(flow.typical[-1] / flow.typical[0])) if flow.typical[0] > 0 else "nothing"
-        pace = half_life(flow)
-        if pace[:1].isdigit():
-            pace = f"it halves every {pace} steps"
-        elif pace.startswith("×2"):
-            pace = f"it doubles every {pace[3:]} steps"
-        else:
-            pace = f"it is {pace}"
-        clauses.append(f"{when} {pace}, and {left} of it is left {flow.length} steps back")
+        paces = [
+            f"{kind} every {_range(paces, plain).replace('–', ' to ')} steps" if paces else f"is {kind}"
+            for kind, paces in _by_kind(flows).items()
+        ]
+        left = plain(float(pooled.typical[-1] / pooled.typical[0])) if pooled.typical[0] > 0 else "nothing"
+        clauses.append(f"{when} it {' or '.join(paces)}, and {left} of it is left {pooled.length} steps back")
     return f"{cell} at length {length}, and its gradient: {'; '.join(clauses)}."
 
 
