@@ -6,12 +6,12 @@ has come back by at least one step is shortened before step k reads it, for each
 
     (C1)  ds_k[n] <- ds_k[n] * min(1, max_norm / ||ds_k[n]||_2)          k = T-2 ... 0, and the initial state
 
-so that no product of Jacobians can explode: the norm starts at most at max_norm and grows by one Jacobian at a time.
+so that no product of Jacobians can explode: a norm grows by one Jacobian at most before it is cut back to max_norm.
 The gradient that enters at a sequence's last step has not travelled yet and is left as it is, and so is what is handed
 from a layer to the one below.
 
-*What comes out is not the gradient of the loss any more*, once any step was capped, nor that of any other function: no
-gradient check can hold for it, and none should be run on it. With a limit that is never reached it is the gradient, bit
+*What comes out is not the gradient of the loss any more*, once any step was capped, nor in general that of any other
+function: no gradient check can hold for it, and none should be run on it. With a limit that is never reached it is the gradient, bit
 for bit. Norm clipping of the finished gradient (`clip_grad_norm`) keeps its direction; this one weighs lags anew, and
 the more, the longer they are.
 
