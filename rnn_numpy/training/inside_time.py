@@ -11,9 +11,9 @@ The gradient that enters at a sequence's last step has not travelled yet and is 
 from a layer to the one below.
 
 *What comes out is not the gradient of the loss any more*, once any step was capped, nor in general that of any other
-function: no gradient check can hold for it, and none should be run on it. With a limit that is never reached it is the gradient, bit
-for bit. Norm clipping of the finished gradient (`clip_grad_norm`) keeps its direction; this one weighs lags anew, and
-the more, the longer they are.
+function: no gradient check can hold for it, and none should be run on it. With a limit that is never reached it is the
+gradient, bit for bit. Norm clipping of the finished gradient (`clip_grad_norm`) keeps its direction; this one weighs
+lags anew, and the more, the longer they are.
 
 All of it happens between the steps of `backward_steps`: the halted pass's arrays are what its next step reads.
 """
