@@ -2,6 +2,7 @@
 
     rnn-numpy gradflow        measure how the gradient flows back through time, on a real series
     rnn-numpy gradcheck       compare gradients, ours or yours, with independent references
+    rnn-numpy benchmark       train cells on tasks that need memory, and say which solve them
 
 Exit codes: 0 success; 1 a check failed, and the report on stdout says where; 2 bad input, with one line on stderr that
 says what is wrong; 130 interrupted; 141 the reader of our output went away.
@@ -17,13 +18,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import rnn_numpy
-from rnn_numpy.cli import gradcheck, gradflow
+from rnn_numpy.cli import benchmark, gradcheck, gradflow
 from rnn_numpy.cli.outcome import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, BadInputError, Outcome
 from rnn_numpy.errors import RNNNumpyError
 
 # A sub-command is a file with two functions: `add_parser(commands)`, whose arguments name as `run` the other one, which
 # takes the parsed arguments and returns an `Outcome`.
-COMMANDS = (gradflow, gradcheck)
+COMMANDS = (gradflow, gradcheck, benchmark)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,6 +4,8 @@ Needs the lab extra for tables (rich) and figures (matplotlib); both are importe
 neither.
 """
 
+from rnn_numpy.lab.benchmark import BenchmarkOptions, BenchmarkResult, BenchmarkRun, run_benchmark, task_gradient_flow
+from rnn_numpy.lab.benchmark_report import benchmark_report
 from rnn_numpy.lab.forward_mode import UoroResult, snap1, uoro
 from rnn_numpy.lab.gates import (
     GateReport,
@@ -49,6 +51,7 @@ from rnn_numpy.lab.meanfield import (
     meanfield,
 )
 from rnn_numpy.lab.plots import (
+    benchmark_figure,
     gradient_flow_figure,
     plot_bifurcation,
     plot_cliff,
@@ -63,6 +66,9 @@ from rnn_numpy.lab.sweeps import SweepResult, sweep
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
+    "BenchmarkOptions",
+    "BenchmarkResult",
+    "BenchmarkRun",
     "Bifurcation",
     "Cliff",
     "CliffGradient",
@@ -77,6 +83,8 @@ __all__ = [
     "SweepResult",
     "TrainingRecord",
     "UoroResult",
+    "benchmark_figure",
+    "benchmark_report",
     "bias_memory",
     "bifurcation",
     "cliff",
@@ -104,6 +112,7 @@ __all__ = [
     "plot_gate_image",
     "plot_gradient_flow",
     "progress_bar",
+    "run_benchmark",
     "run_gradflow",
     "saturation",
     "save_figure",
@@ -111,6 +120,7 @@ __all__ = [
     "set_recurrent_weights",
     "snap1",
     "sweep",
+    "task_gradient_flow",
     "time_constant",
     "uoro",
 ]

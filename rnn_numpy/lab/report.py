@@ -71,7 +71,10 @@ def _slope(flow: GradientFlow) -> str:
     return f"{flow.slope:.3f}" + ("" if error is None else f" ±{error:.3f}")
 
 
-def _half_life(flow: GradientFlow) -> str:
+def half_life_text(flow: GradientFlow) -> str:
+    """Return the half-life of a gradient for a table; "×2" before it where the gradient doubles, "-" where neither is
+    sure.
+    """
     error = flow.standard_error or 0.0
     if flow.slope is None or flow.half_life is None or abs(flow.slope) <= 2 * error:
         return "-"  # steady, or (of a gradient that ends at zero) no different from a slope of 0
@@ -97,7 +100,7 @@ def _flow_table(title: str, rows: Iterable[tuple[NetworkResult, GradientFlow | N
             headed = True
         norms = [short(float(flow.typical[lag])) for lag in lags]
         table.add_row(
-            network.cell, gains[network.gain], *norms, _slope(flow), _half_life(flow), flow.verdict, plain(loss)
+            network.cell, gains[network.gain], *norms, _slope(flow), half_life_text(flow), flow.verdict, plain(loss)
         )
     return f"{title}\n{rendered(table)}"
 
@@ -247,7 +250,7 @@ def _by_cell(
 
 def _pace(flow: GradientFlow) -> tuple[str, str]:
     """What the norm does, and in how many steps; two empty strings where it has no half-life."""
-    half_life = _half_life(flow)
+    half_life = half_life_text(flow)
     if half_life == "-":
         return "", ""
     return ("doubles", half_life[3:]) if half_life.startswith("×2") else ("halves", half_life)

@@ -4,31 +4,25 @@
     (F2)  prediction_t = c + V h_t
     (F3)  L = mean (prediction_t - target_t)^2
 
-and the backward passes of the three, in reverse order.
+and the backward passes of the three, in reverse order, all of `rnn_numpy.models.sequence`.
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.core.trace import Trace
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers.gru import GRU
-from rnn_numpy.layers.linear import Linear
-from rnn_numpy.layers.losses import mse_loss
 from rnn_numpy.layers.lstm import LSTM
 from rnn_numpy.layers.recurrent import Recurrent
 from rnn_numpy.layers.rnn import RNN
-
-Array = NDArray[Any]
+from rnn_numpy.models.sequence import SequenceModel
 
 CELLS: dict[str, Callable[..., Recurrent]] = {
     "rnn-tanh": functools.partial(RNN, nonlinearity="tanh"),
@@ -38,8 +32,8 @@ CELLS: dict[str, Callable[..., Recurrent]] = {
 }
 
 
-class Forecaster:
-    """A recurrent layer and a linear readout.
+class Forecaster(SequenceModel):
+    """A recurrent layer and a linear readout of every step, made by the cell's name.
 
     Parameters
     ----------
@@ -98,65 +92,5 @@ class Forecaster:
             if cell != "lstm":
                 raise OptionError(f"Forecaster: forget_bias is for cell = 'lstm' alone; got cell = {cell!r}")
             options["forget_bias"] = forget_bias
-        self.rnn = CELLS[cell](input_size, hidden_size, num_layers, dtype=dtype, rng=rng, **options)
-        outputs = self.rnn.input_size if output_size is None else output_size
-        self.readout = Linear(self.rnn.hidden_size, outputs, dtype=dtype, rng=rng)
-        self._join()
-
-    def _join(self) -> None:
-        self.params = Parameters.join({"rnn": self.rnn.params, "readout": self.readout.params})
-
-    def __call__(self, x: ArrayLike, h_0: ArrayLike | None = None) -> tuple[Array, Any]:
-        """Return predictions (T, N, outputs) for inputs (T, N, D), and the final state; of an LSTM that is (h, c)."""
-        output, h_n = self.rnn(x, h_0)
-        return self.readout(output), h_n
-
-    def loss_and_grads(
-        self, x: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None
-    ) -> tuple[Any, Parameters, Trace]:
-        """Run forward and backward.
-
-        Parameters
-        ----------
-        x : ndarray, (T, N, D)
-        target : ndarray, (T, N, outputs)
-            What the prediction at each step should be.
-        mask : bool ndarray, (T, N), optional
-            True where a step counts.
-
-        Returns
-        -------
-        loss : scalar
-            Mean squared error over all entries that count.
-        grads : Parameters
-            Of the names of `params`, one vector.
-        trace : Trace
-            The recurrent layer's, with the gradients at every step.
-        """
-        grads = self.params.zeros_like()
-        output, _, trace = self.rnn.forward(x)  # F1
-        prediction, readout_trace = self.readout.forward(output)  # F2
-        loss, dprediction = mse_loss(prediction, target, mask)  # F3
-        doutput = self.readout.backward(readout_trace, dprediction, grads.part("readout")).dx
-        self.rnn.backward(trace, doutput, grads=grads.part("rnn"))
-        return loss, grads, trace
-
-    def astype(self, dtype: DTypeLike) -> Self:
-        """Return a twin of this model with its parameters converted to `dtype`."""
-        twin = object.__new__(type(self))
-        twin.rnn, twin.readout = self.rnn.astype(dtype), self.readout.astype(dtype)
-        twin._join()
-        return twin
-
-    def __copy__(self) -> Self:
-        # A shallow copy would share layers, whose parameters can be views of one joint vector only.
-        return copy.deepcopy(self)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copies and pickles bring the vectors apart. The layers join the copy of the joint vector, which is also the
-        # one that an optimiser copied along with the model holds.
-        self.__dict__.update(state)
-        self.params.adopt({"rnn": self.rnn.params, "readout": self.readout.params})
-
-    def __repr__(self) -> str:
-        return f"Forecaster({self.rnn!r}, {self.readout!r})"
+        rnn = CELLS[cell](input_size, hidden_size, num_layers, dtype=dtype, rng=rng, **options)
+        super().__init__(rnn, rnn.input_size if output_size is None else output_size, reads="all", rng=rng)

@@ -24,13 +24,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import DataError, OptionError
+from rnn_numpy.tasks.task import Batch, SequenceTask, sizes
 
 Floats = NDArray[np.float64]
 
@@ -431,7 +432,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class ForecastTask:
+class ForecastTask(SequenceTask):
     """Forecast the next sample of a standardised series; see the module for the protocol. Build it with
     `ForecastTask.of`.
 
@@ -577,6 +578,44 @@ class ForecastTask:
         ends = np.array([n - k * T for k in range(len(starts))])
         mask = (positions >= self.split) & (positions < ends)
         return replace(cut, mask=mask)
+
+    loss: ClassVar[str] = "mse"
+    reads: ClassVar[str] = "all"
+
+    @property
+    def steps(self) -> int:
+        """T, of a window."""
+        return self.length
+
+    @property
+    def inputs(self) -> int:
+        """D."""
+        return self.channels
+
+    @property
+    def outputs(self) -> int:
+        """D: all channels are forecast."""
+        return self.channels
+
+    @property
+    def baseline(self) -> float:
+        """Mean squared error of repeating the last value, on the held-out samples."""
+        return self.repeat_last_loss(self.held_out_windows())
+
+    @property
+    def goal(self) -> float:
+        """The baseline."""
+        return self.baseline
+
+    def draw(self, batch: int, rng: np.random.Generator) -> Batch:
+        """Draw windows of the training part, as `random_windows`, in the form of all tasks."""
+        windows = self.random_windows(*sizes("ForecastTask.draw", batch, rng))
+        return Batch(windows.x, windows.target, windows.mask)
+
+    def held_out(self, batch: int, rng: np.random.Generator) -> Batch:
+        """Return the windows of `held_out_windows`, all of them, whatever the arguments."""
+        windows = self.held_out_windows()
+        return Batch(windows.x, windows.target, windows.mask)
 
     def repeat_last_loss(self, windows: Windows) -> float:
         """Mean squared error, over the positions that count, of repeating the last value."""

@@ -1,6 +1,29 @@
-"""Training: clipping of gradients and optimisers, both acting on the flat vector."""
+"""Training: clipping of gradients, what it did, and optimisers, all acting on the flat vector."""
 
-from rnn_numpy.training.clipping import ClipResult, clip_grad_norm, clip_grad_value
-from rnn_numpy.training.optimizers import SGD
+from rnn_numpy.training.clipping import (
+    ClipResult,
+    clip_grad_adaptive,
+    clip_grad_norm,
+    clip_grad_norm_per_layer,
+    clip_grad_value,
+    layer_of,
+)
+from rnn_numpy.training.inside_time import ClippedBackward, backward_clipped
+from rnn_numpy.training.lags import lag_norms
+from rnn_numpy.training.ledger import ClipLedger
+from rnn_numpy.training.optimizers import SGD, Adam
 
-__all__ = ["SGD", "ClipResult", "clip_grad_norm", "clip_grad_value"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "ClipLedger",
+    "ClipResult",
+    "ClippedBackward",
+    "backward_clipped",
+    "clip_grad_adaptive",
+    "clip_grad_norm",
+    "clip_grad_norm_per_layer",
+    "clip_grad_value",
+    "lag_norms",
+    "layer_of",
+]

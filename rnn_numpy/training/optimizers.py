@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.errors import DTypeError
+from rnn_numpy.errors import DTypeError, OptionError
 
 
 class SGD:
@@ -65,3 +69,123 @@ class SGD:
         self._velocity.flat *= self.momentum
         self._velocity.flat += grads.flat
         self.params.flat -= self.lr * self._velocity.flat
+
+
+class Adam:
+    """Adam, as torch.optim.Adam defines it, with its defaults.
+
+        m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2
+        theta <- theta - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+
+    with t = 1, 2, ... the number of the step, and with weight_decay theta added to g first.
+
+    Parameters
+    ----------
+    params : Parameters
+        Changed in place by `step`; real.
+    lr : float
+        Learning rate, greater than 0.
+    betas : (float, float)
+        beta1, beta2, each in [0, 1).
+    eps : float
+        At least 0. With 0, a gradient that was 0 all along would divide 0 by 0: such an entry becomes NaN, as in torch.
+    weight_decay : float
+        At least 0.
+
+    Attributes
+    ----------
+    steps : int
+        t, steps taken.
+    first, second : Parameters
+        m and v, under the names of the parameters.
+
+    Raises
+    ------
+    OptionError, DTypeError
+        A number is out of its range, or the parameters are complex.
+
+    References
+    ----------
+    .. [1] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR (2015), algorithm 1. The order of its
+       two divisions is torch's here: eps is added after v is corrected.
+
+    Examples
+    --------
+    The first step is lr times the sign of the gradient, but for eps:
+
+    >>> import numpy as np
+    >>> params = Parameters({"w": (2,)}, np.float64)
+    >>> optimizer = Adam(params, lr=0.1)
+    >>> optimizer.step(Parameters({"w": (2,)}, np.float64, np.array([4.0, -0.01])))
+    >>> params["w"].round(6)
+    array([-0.1,  0.1])
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not isinstance(params, Parameters):
+            raise DTypeError(f"Adam: params must be Parameters, such as layer.params; got {type(params).__name__}")
+        if np.iscomplexobj(params.flat):
+            raise DTypeError("Adam: params must be real; g^2 is no measure of the size of a complex gradient")
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise DTypeError(f"Adam: betas must be two numbers, (beta1, beta2); got {betas!r}")
+        self.params = params
+        self.lr = arguments.positive_number("Adam", "lr", lr)
+        beta1, beta2 = (arguments.probability("Adam", f"betas[{i}]", beta) for i, beta in enumerate(betas))
+        if max(beta1, beta2) == 1:
+            raise OptionError(f"Adam: betas must be below 1: with 1 no gradient would ever enter; got {betas}")
+        self.betas = (beta1, beta2)
+        self.eps = arguments.real_number("Adam", "eps", eps)
+        self.weight_decay = arguments.real_number("Adam", "weight_decay", weight_decay)
+        for name in ("eps", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise OptionError(f"Adam: {name} must be at least 0; got {getattr(self, name)}")
+        self.steps = 0
+        self.first = params.zeros_like()
+        self.second = params.zeros_like()
+        # For what a step computes on the way: two vectors, so that it allocates none.
+        self._work = params.zeros_like().flat
+        self._decayed = params.zeros_like().flat if self.weight_decay else None
+
+    def step(self, grads: Parameters) -> None:
+        """Take one step against `grads`, which are not modified.
+
+        Parameters
+        ----------
+        grads : Parameters
+            Of the names, shapes and dtype of the parameters.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            They are not.
+        """
+        if not isinstance(grads, Parameters):
+            raise DTypeError(f"Adam.step: grads must be Parameters, as backward returns; got {type(grads).__name__}")
+        arguments.gradients("Adam.step", grads, self.params)
+        beta1, beta2 = self.betas
+        theta, g, m, v, work = self.params.flat, grads.flat, self.first.flat, self.second.flat, self._work
+        self.steps += 1
+        if self._decayed is not None:
+            np.multiply(theta, self.weight_decay, out=self._decayed)
+            self._decayed += g
+            g = self._decayed
+        np.multiply(g, 1 - beta1, out=work)  # m <- beta1 m + (1 - beta1) g
+        m *= beta1
+        m += work
+        np.multiply(g, g, out=work)  # v <- beta2 v + (1 - beta2) g^2
+        work *= 1 - beta2
+        v *= beta2
+        v += work
+        np.sqrt(v, out=work)  # theta <- theta - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
+        work /= math.sqrt(1 - beta2**self.steps)
+        work += self.eps
+        np.divide(m, work, out=work)
+        work *= self.lr / (1 - beta1**self.steps)
+        theta -= work

@@ -1,5 +1,6 @@
 """Figures of the lab. They need matplotlib, which is imported where it is used."""
 
+from rnn_numpy.lab.plots.benchmark import benchmark_figure, plot_flows, plot_learning
 from rnn_numpy.lab.plots.gates import plot_gate_bands, plot_gate_image
 from rnn_numpy.lab.plots.gradient_flow import common_limits, gradient_flow_figure, plot_gradient_flow
 from rnn_numpy.lab.plots.landscape import plot_bifurcation, plot_cliff
@@ -25,6 +26,7 @@ __all__ = [
     "COLOURS",
     "STYLES",
     "axes_or_new",
+    "benchmark_figure",
     "check_figure_path",
     "colour_bar",
     "colour_scale",
@@ -37,9 +39,11 @@ __all__ = [
     "new_figure",
     "plot_bifurcation",
     "plot_cliff",
+    "plot_flows",
     "plot_gate_bands",
     "plot_gate_image",
     "plot_gradient_flow",
+    "plot_learning",
     "save_figure",
     "signed_norm",
     "spread",

@@ -1,0 +1,202 @@
+r"""A recurrent layer and a linear readout, trained on sequences: one answer after the last step, or one at each.
+
+    (F1)  s_1 ... s_T = RNN(x_1 ... x_T), or LSTM, GRU or another recurrent layer
+    (F2)  prediction_t = c + V h_t            for every t, or for the last one alone
+    (F3)  L = loss(prediction, target)        mean squared error, or softmax cross-entropy
+
+and the backward passes of the three, in reverse order. What is read "last" is each sequence's final state of the top
+layer, of both directions where there are two: the state after its own last step, whatever the length of the others.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.trace import Trace
+from rnn_numpy.errors import DTypeError, OptionError
+from rnn_numpy.layers.linear import Linear
+from rnn_numpy.layers.losses import cross_entropy_loss, mse_loss
+from rnn_numpy.layers.recurrent import Recurrent
+
+Array = NDArray[Any]
+
+READS = ("last", "all")
+LOSSES = {"mse": mse_loss, "cross_entropy": cross_entropy_loss}
+
+
+class SequenceModel:
+    """A recurrent layer and a linear readout.
+
+    Parameters
+    ----------
+    rnn : Recurrent
+        RNN, LSTM, GRU, or a layer of one's own, with any options. Taken over, not copied: its parameters become part of
+        `params`.
+    outputs : int
+        K: the width of a prediction, or the number of classes.
+    reads : {"last", "all"}
+        What is predicted from: the final state, or the output at every step.
+    loss : {"mse", "cross_entropy"}
+    rng : numpy.random.Generator, int or None
+        Draws the readout's parameters.
+
+    Attributes
+    ----------
+    rnn : Recurrent
+    readout : Linear
+    params : Parameters
+        Of both, in one vector: "rnn.weight_ih_l0", ..., "readout.weight", "readout.bias".
+
+    Raises
+    ------
+    OptionError, DTypeError
+        `rnn` is no recurrent layer, or an option has an impossible value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnn_numpy import LSTM
+    >>> model = SequenceModel(LSTM(1, 4, rng=0), 2, loss="cross_entropy", rng=0)
+    >>> x = np.ones((10, 3, 1))
+    >>> loss, grads, trace = model.loss_and_grads(x, np.array([0, 1, 0]))
+    >>> model(x)[0].shape, grads["readout.weight"].shape
+    ((3, 2), (2, 4))
+    """
+
+    def __init__(
+        self,
+        rnn: Recurrent,
+        outputs: int,
+        *,
+        reads: str = "last",
+        loss: str = "mse",
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        where = type(self).__name__
+        if not isinstance(rnn, Recurrent):
+            raise DTypeError(f"{where}: rnn must be a recurrent layer: RNN, LSTM or GRU; got {type(rnn).__name__}")
+        for name, value, options in (("reads", reads, READS), ("loss", loss, tuple(LOSSES))):
+            if value not in options:
+                raise OptionError(f"{where}: {name} must be one of {', '.join(map(repr, options))}; got {value!r}")
+        self.rnn, self.reads, self.loss = rnn, reads, loss
+        width = rnn.num_directions * (getattr(rnn, "proj_size", 0) or rnn.hidden_size)
+        self.readout = Linear(width, outputs, dtype=rnn.dtype, rng=arguments.generator(where, rng))
+        self._join()
+
+    def _join(self) -> None:
+        self.params = Parameters.join({"rnn": self.rnn.params, "readout": self.readout.params})
+
+    def __call__(
+        self, x: ArrayLike, h_0: ArrayLike | None = None, lengths: ArrayLike | None = None
+    ) -> tuple[Array, Any]:
+        """Return predictions, without a trace and without dropout, and the final state, of an LSTM (h, c).
+
+        Parameters
+        ----------
+        x, h_0, lengths
+            As of the recurrent layer.
+
+        Returns
+        -------
+        prediction : ndarray, (T, N, K), axes as those of x; or (N, K) of a model that reads the last step
+        h_n : as the layer returns it
+        """
+        output, h_n = self.rnn(x, h_0, lengths)
+        return self.readout(output if self.reads == "all" else self._last(h_n)), h_n
+
+    def loss_of(
+        self, x: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None, lengths: ArrayLike | None = None
+    ) -> Any:
+        """Return the loss alone; arguments and errors as of `loss_and_grads`. There is no dropout."""
+        prediction, _ = self(x, None, lengths)
+        return LOSSES[self.loss](prediction, target, self._mask(mask, prediction, lengths))[0]
+
+    def loss_and_grads(
+        self, x: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None, lengths: ArrayLike | None = None
+    ) -> tuple[Any, Parameters, Trace]:
+        """Run forward and backward.
+
+        Parameters
+        ----------
+        x : ndarray, (T, N, D), or (N, T, D) where the layer is batch_first
+        target : ndarray
+            What a prediction should be, of its shape: (T, N, K), or (N, K) of a model that reads the last step. Classes
+            are int, without the last axis.
+        mask : bool ndarray, (T, N) or (N,), optional
+            True where a prediction counts.
+        lengths : int array_like, (N,), optional
+            Steps of each sequence. Where there is no mask, steps past the end do not count.
+
+        Returns
+        -------
+        loss : scalar
+            Mean over all that counts.
+        grads : Parameters
+            Of the names of `params`, one vector.
+        trace : Trace
+            The recurrent layer's, with the gradients at every step.
+
+        Raises
+        ------
+        ShapeError, DTypeError, OptionError
+            What is handed in does not fit; the message is the layer's or the loss's.
+        """
+        grads = self.params.zeros_like()
+        output, h_n, trace = self.rnn.forward(x, lengths=lengths)  # F1
+        read = output if self.reads == "all" else self._last(h_n)
+        prediction, readout_trace = self.readout.forward(read)  # F2
+        loss, dprediction = LOSSES[self.loss](prediction, target, self._mask(mask, prediction, lengths))  # F3
+        dread = self.readout.backward(readout_trace, dprediction, grads.part("readout")).dx
+        if self.reads == "all":
+            self.rnn.backward(trace, dread, grads=grads.part("rnn"))
+        else:
+            self.rnn.backward(trace, None, self._dlast(dread, h_n), grads.part("rnn"))
+        return loss, grads, trace
+
+    def _last(self, h_n: Any) -> Array:
+        """Return the final states of the top layer, its directions side by side, (N, directions * H)."""
+        states = h_n[0] if isinstance(h_n, tuple) else h_n
+        return np.concatenate(list(states[-self.rnn.num_directions :]), axis=-1)
+
+    def _dlast(self, dlast: Array, h_n: Any) -> Any:
+        """Undo `_last`: the gradient of all final states, 0 but for those that were read."""
+        several = isinstance(h_n, tuple)
+        dstates = [np.zeros_like(state) for state in (h_n if several else (h_n,))]
+        directions = self.rnn.num_directions
+        dstates[0][-directions:] = np.split(dlast, directions, axis=-1)
+        return tuple(dstates) if several else dstates[0]
+
+    def _mask(self, mask: ArrayLike | None, prediction: Array, lengths: ArrayLike | None) -> ArrayLike | None:
+        """Return the mask of the loss; of padded sequences without one, the steps that there are."""
+        if mask is not None or lengths is None or self.reads == "last":
+            return mask
+        axis = 1 if self.rnn.batch_first else 0
+        exists = np.arange(prediction.shape[axis])[:, None] < np.asarray(lengths)
+        return exists.T if self.rnn.batch_first else exists
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """Return a twin of this model with its parameters converted to `dtype`."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin.rnn, twin.readout = self.rnn.astype(dtype), self.readout.astype(dtype)
+        twin._join()
+        return twin
+
+    def __copy__(self) -> Self:
+        # A shallow copy would share layers, whose parameters can be views of one joint vector only.
+        return copy.deepcopy(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies and pickles bring the vectors apart. The layers join the copy of the joint vector, which is also the
+        # one that an optimiser copied along with the model holds.
+        self.__dict__.update(state)
+        self.params.adopt({"rnn": self.rnn.params, "readout": self.readout.params})
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.rnn!r}, {self.readout!r})"
