@@ -4,6 +4,7 @@ Needs the lab extra for tables (rich) and figures (matplotlib); both are importe
 neither.
 """
 
+from rnn_numpy.lab.decomposition import Decomposition, PathSplit, Truncation, decompose
 from rnn_numpy.lab.gradient_flow import (
     GradflowOptions,
     GradflowResult,
@@ -20,11 +21,15 @@ from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
+    "Decomposition",
     "GradflowOptions",
     "GradflowResult",
     "GradientFlow",
     "NetworkResult",
+    "PathSplit",
     "TrainingRecord",
+    "Truncation",
+    "decompose",
     "forecast_gradient_flow",
     "gradflow_report",
     "gradient_flow",

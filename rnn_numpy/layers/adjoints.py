@@ -114,9 +114,8 @@ class StackedStep:
         """Return a gradient that the step has computed, by the name of a formula's argument ("da_t"), (n, Q, ·)."""
         array, offset = self.timeline.place(name, self.arrays)
         n, Q = self.count
-        if self.columns:
-            return array[offset].T.reshape(array.shape[2], n, Q).transpose(1, 2, 0)
-        return array[offset].reshape(n, Q, array.shape[2])
+        row: Array = array[offset]
+        return row.T.reshape(-1, n, Q).transpose(1, 2, 0) if self.columns else row.reshape(n, Q, -1)
 
 
 class Adjoints:
@@ -194,26 +193,36 @@ class Adjoints:
 
     def new(self, k: int, Q: int) -> StackedStep:
         """Return step k with room for Q gradients of each sequence that has it; all zero."""
-        steps, cell, n = self.steps, self.steps.cell, self.counts[k]
+        n = self.counts[k]
         arrays = Arrays({}, self.gradients.part)
         after: list[Array] = []
         before: list[Array] = []
-        for name, array in self.gradients.items():
-            is_state = name[1:] in cell.states
-            arrays[name], rows = self._room(2 if is_state else 1, array.shape[2], n, Q)
-            if is_state or name == f"d{cell.states[0]}_in":
+        inner: Array | None = None
+        for name, width, kind in self._kinds:
+            arrays[name], rows = self._room(2 if kind == "state" else 1, width, n, Q)
+            if kind == "state":
                 rows[...] = 0
-            elif self.filled and not name.endswith("_new"):
-                rows[0] = array[k, :n, None]
-            if is_state:
                 before.append(rows[0])
                 after.append(rows[1])
-        inner = None
-        if self.apart:
-            arrays[f"d{cell.states[0]}_in"], rows = self._room(1, steps.widths[0], n, Q)
-            rows[...] = 0
-            inner = rows[0]
-        return StackedStep(k, after, before, inner, after, arrays, (n, Q), cell.columns, self.one)
+            elif kind == "inner":
+                rows[...] = 0
+                inner = rows[0]
+            elif kind == "partials":
+                rows[0] = self.gradients[name][k, :n, None]
+        return StackedStep(k, after, before, inner, after, arrays, (n, Q), self.steps.cell.columns, self.one)
+
+    @functools.cached_property
+    def _kinds(self) -> list[tuple[str, int, str]]:
+        """Name, width and use of each gradient array of a step."""
+        cell, found = self.steps.cell, list[tuple[str, int, str]]()
+        into = f"d{cell.states[0]}_in"
+        for name, array in self.gradients.items():
+            written = name == into or name.endswith("_new") or not self.filled
+            kind = "state" if name[1:] in cell.states else "inner" if name == into else "" if written else "partials"
+            found.append((name, array.shape[2], kind))
+        if self.apart and into not in self.gradients:
+            found.append((into, self.steps.widths[0], "inner"))
+        return found
 
     def _room(self, rows: int, width: int, n: int, Q: int) -> tuple[Array, Array]:
         """Return new memory twice: as formulas' arrays, (rows, n * Q, width), and as a stack, (rows, n, Q, width)."""
@@ -242,11 +251,14 @@ class Adjoints:
         place = self._recorded(name)
         if place is None:
             array, offset = self.one.place(name, step.arrays)
-            return array[offset].T if self.steps.cell.columns else array[offset]
+            own: Array = array[offset]
+            return own.T if self.steps.cell.columns else own
         (array, offset), (n, Q) = place, step.count
         row = array[step.k + offset, :n]
         # One sequence needs no copy: its row is spread by a stride of 0.
         if self.steps.cell.columns:
+            if n == 1:
+                return np.broadcast_to(row.T, (row.shape[1], Q))
             return np.broadcast_to(row.T[:, :, None], (row.shape[1], n, Q)).reshape(row.shape[1], n * Q)
         return np.broadcast_to(row[:, None], (n, Q, row.shape[1])).reshape(n * Q, row.shape[1])
 
@@ -340,7 +352,9 @@ class Adjoints:
         cell = self.steps.cell
         if len(cell.states) > 1:
             kept = step.before
-            return [[array if i == j else np.zeros_like(array) for j, array in enumerate(kept)] for i in range(len(kept))]
+            return [
+                [array if i == j else np.zeros_like(array) for j, array in enumerate(kept)] for i in range(len(kept))
+            ]
         gradient = step.gradient(cell.hidden_gradient + "_t")
         through = {gate: gradient[:, :, columns] @ weight for gate, weight, columns in self.split}
         found = [through[gate] for gate in cell.gate_names if gate in through]
