@@ -562,23 +562,22 @@ def test_what_is_refused():
         ),
         (
             OptionError,
-            "Decomposition.block: k must be at most t; got t = 2, k = 3: no loss looks at later steps",
+            "Decomposition.block: k must be in [0, 2] (at most t: no loss looks at later steps); got 3",
             lambda: table.block("bias_ih_l0", 2, 3),
         ),
         (
             OptionError,
-            "Decomposition.block: k must be at least t, the direction being reverse; got t = 3, k = 2: no loss looks "
-            "at later steps",
+            "Decomposition.block: k must be in [3, 6] (at least t, the direction being reverse); got 2",
             lambda: reverse.block("bias_ih_l0_reverse", 3, 2),
         ),
         (
             OptionError,
-            "Decomposition.block: t must be in [0, T) = [0, 7); got 7",
+            "Decomposition.block: t must be in [0, 6] (T - 1 the last); got 7",
             lambda: table.block("bias_ih_l0", 7, 3),
         ),
         (
             OptionError,
-            "Decomposition.block: k must be in [0, T) = [0, 7); got -1",
+            "Decomposition.block: k must be in [0, 6] (at most t: no loss looks at later steps); got -1",
             lambda: table.block("bias_ih_l0", 6, -1),
         ),
         (
@@ -588,7 +587,7 @@ def test_what_is_refused():
         ),
         (
             OptionError,
-            "Decomposition.lag_block: lag must be in [0, T) = [0, 7); got 7",
+            "Decomposition.lag_block: lag must be in [0, 6] (T - 1 the longest); got 7",
             lambda: table.lag_block("bias_ih_l0", 7),
         ),
         (OptionError, "Decomposition.truncated: K must be at least 1; got 0", lambda: table.truncated(0)),

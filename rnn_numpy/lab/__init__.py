@@ -16,17 +16,21 @@ from rnn_numpy.lab.gradient_flow import (
     run_gradflow,
     set_recurrent_weights,
 )
+from rnn_numpy.lab.jacobians import Bounds, StateJacobian, StateJacobians, jacobian, state_jacobians
 from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
+    "Bounds",
     "Decomposition",
     "GradflowOptions",
     "GradflowResult",
     "GradientFlow",
     "NetworkResult",
     "PathSplit",
+    "StateJacobian",
+    "StateJacobians",
     "TrainingRecord",
     "Truncation",
     "decompose",
@@ -34,9 +38,11 @@ __all__ = [
     "gradflow_report",
     "gradient_flow",
     "gradient_flow_figure",
+    "jacobian",
     "one_blas_thread",
     "plot_gradient_flow",
     "run_gradflow",
     "save_figure",
     "set_recurrent_weights",
+    "state_jacobians",
 ]

@@ -83,7 +83,6 @@ References
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -95,9 +94,9 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Trace
-from rnn_numpy.errors import DTypeError, OptionError
+from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU, Recurrent
-from rnn_numpy.layers.adjoints import Adjoints, StackedStep, entering
+from rnn_numpy.layers.adjoints import Adjoints, StackedStep, entering, step_number, steps_of
 from rnn_numpy.layers.local import LocalSteps
 
 Array = NDArray[Any]
@@ -695,15 +694,6 @@ class Decomposition:
             raise OptionError(f"{where}: {has}; got {name!r}")
         return table, short, gate
 
-    def _step(self, where: str, letter: str, value: Any) -> int:
-        try:
-            step = operator.index(value)
-        except TypeError:
-            raise DTypeError(f"{where}: {letter} must be an integer; got {type(value).__name__} {value!r}") from None
-        if not 0 <= step < self.T:
-            raise OptionError(f"{where}: {letter} must be in [0, T) = [0, {self.T}); got {step}")
-        return step
-
     def total(self, name: str) -> Array:
         """Return the sum of all blocks: the parameter's gradient, of its shape (of one gate, of its rows)."""
         table, short, gate = self._place("Decomposition.total", name)
@@ -724,11 +714,11 @@ class Decomposition:
         """
         where = "Decomposition.block"
         table, short, gate = self._place(where, name)
-        t, k = self._step(where, "t", t), self._step(where, "k", k)
-        reverse = table.steps.direction.reverse
-        if (t > k) if reverse else (k > t):
-            order = "at least t, the direction being reverse" if reverse else "at most t"
-            raise OptionError(f"{where}: k must be {order}; got t = {t}, k = {k}: no loss looks at later steps")
+        t = step_number(where, "t", t, 0, self.T - 1, "T - 1 the last")
+        if table.steps.direction.reverse:
+            k = step_number(where, "k", k, t, self.T - 1, "at least t, the direction being reverse")
+        else:
+            k = step_number(where, "k", k, 0, t, "at most t: no loss looks at later steps")
         return _rows(table, short, gate, table.block(short, t, k))
 
     def norms(self, name: str) -> Floats:
@@ -777,7 +767,7 @@ class Decomposition:
         """Return the sum of all blocks with |t - k| = lag, of the parameter's shape."""
         where = "Decomposition.lag_block"
         table, short, gate = self._place(where, name)
-        lag, steps = self._step(where, "lag", lag), np.arange(self.T)
+        lag, steps = step_number(where, "lag", lag, 0, self.T - 1, "T - 1 the longest"), np.arange(self.T)
         mask = np.abs(steps[:, None] - steps) == lag
         return _rows(table, short, gate, table.truncated(mask, short, {}))
 
@@ -878,13 +868,6 @@ def decompose(
     Truncation(K=5, scheme='window'): bias 0.00235, cosine 0.999997
     """
     where = "decompose"
-    if not isinstance(layer, Recurrent):
-        raise DTypeError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}")
-    if layer.dtype.kind == "c":
-        raise DTypeError(f"{where}: layer must be real; got dtype {layer.dtype}")
+    steps = steps_of(where, layer, trace, name)
     direct, back = entering(layer, trace, doutput, dh_n, where)
-    if name is not None and name not in direct:
-        raise OptionError(f"{where}: name must be one of {', '.join(map(repr, direct))}; got {name!r}")
-    chosen = list(direct) if name is None else [name]
-    tables = {title: _Direction(LocalSteps(layer, trace, title), direct[title]) for title in chosen}
-    return Decomposition(tables, back.grads)
+    return Decomposition({title: _Direction(own, direct[title]) for title, own in steps.items()}, back.grads)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Arrays, Trace
+from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.layers import masks
 from rnn_numpy.layers.local import LocalSteps
 from rnn_numpy.layers.recurrent import BackwardResult, Recurrent, _as_column
@@ -36,6 +38,44 @@ from rnn_numpy.layers.timeline import Plan, Timeline, argument_names
 Array = NDArray[Any]
 
 LEAK = "leak"
+
+
+def steps_of(where: str, layer: Recurrent, trace: Trace, name: str | None) -> dict[str, LocalSteps]:
+    """Return the steps of every layer and direction, or of the one that is named, by name; `where` is named in errors.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        The trace is another layer's; the layer is complex, or none.
+    OptionError
+        There is no such layer and direction.
+    """
+    if not isinstance(layer, Recurrent):
+        raise DTypeError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}")
+    if layer.dtype.kind == "c":
+        raise DTypeError(f"{where}: layer must be real; got dtype {layer.dtype}")
+    layer._context(where, trace)
+    if name is not None and name not in trace.runs:
+        raise OptionError(f"{where}: name must be one of {', '.join(map(repr, trace.runs))}; got {name!r}")
+    return {title: LocalSteps(layer, trace, title) for title in trace.runs if name is None or title == name}
+
+
+def step_number(where: str, letter: str, value: Any, low: int, high: int, which: str = "") -> int:
+    """Return `value` as an int from `low` to `high`; `which` says in an error what else there is to know.
+
+    Raises
+    ------
+    DTypeError, OptionError
+        It is no integer; it is out of range.
+    """
+    try:
+        step = operator.index(value)
+    except TypeError:
+        raise DTypeError(f"{where}: {letter} must be an integer; got {type(value).__name__} {value!r}") from None
+    if not low <= step <= high:
+        hint = f" ({which})" if which else ""
+        raise OptionError(f"{where}: {letter} must be in [{low}, {high}]{hint}; got {step}")
+    return step
 
 
 def entering(
