@@ -18,6 +18,7 @@ from rnn_numpy.lab.gradient_flow import (
 )
 from rnn_numpy.lab.jacobians import Bounds, StateJacobian, StateJacobians, jacobian, state_jacobians
 from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
+from rnn_numpy.lab.plots_decomposition import plot_lag_profile, plot_norms, plot_shares, plot_singular_values
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 
@@ -41,6 +42,10 @@ __all__ = [
     "jacobian",
     "one_blas_thread",
     "plot_gradient_flow",
+    "plot_lag_profile",
+    "plot_norms",
+    "plot_shares",
+    "plot_singular_values",
     "run_gradflow",
     "save_figure",
     "set_recurrent_weights",

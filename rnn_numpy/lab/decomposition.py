@@ -694,6 +694,12 @@ class Decomposition:
             raise OptionError(f"{where}: {has}; got {name!r}")
         return table, short, gate
 
+    def exists(self, name: str) -> NDArray[np.bool_]:
+        """Return which blocks of a parameter there are, (T, T): k <= t, in a reverse direction k >= t."""
+        table = self._place("Decomposition.exists", name)[0]
+        whole = np.ones((self.T, self.T), bool)
+        return np.triu(whole) if table.steps.direction.reverse else np.tril(whole)
+
     def total(self, name: str) -> Array:
         """Return the sum of all blocks: the parameter's gradient, of its shape (of one gate, of its rows)."""
         table, short, gate = self._place("Decomposition.total", name)
