@@ -77,8 +77,8 @@ for name in table.names:
 # %%
 # What it costs
 # -------------
-# The bias is |G_K - G| / |G|, over all parameters. The same K is not the same reach: in a chunk, the mean loss goes back
-# half as far as in a window.
+# The bias is |G_K - G| / |G|, over all parameters. The same K is not the same reach: in a chunk, the mean loss goes
+# back half as far as in a window.
 
 networks = {
     "RNN": RNN(4, H, rng=0),

@@ -116,10 +116,12 @@ def entering(
             rows = slice(timeline.new, timeline.new + plan.T)
             stacked = np.concatenate([direct["d" + state][rows] for state in cell.states], axis=2)
             found[direction.name] = np.where(plan.exists(), stacked, 0)
+            if direction.layer == 0:
+                continue  # nobody asks what it hands down
             arrays = Arrays({**run.arrays, **run.latest.arrays}, run.latest.arrays.part)
             dx = layer._through_products(run, arrays, timeline, plan, layer._weights(scratch, direction))
             below = dx if below is None else below + dx
-        if below is not None and directions[0].layer > 0:
+        if below is not None:
             signal = below if context.factors is None else below * context.factors[directions[0].layer - 1]
     return {name: found[name] for name in trace.runs}, back
 
@@ -343,14 +345,15 @@ class Adjoints:
         Cost: T (T + 1) / 2 columns through the backward step, for each sequence; memory for one step's at a time.
         """
         parts = self.steps.split(direct)
-        chosen: list[int] = []
+        chosen, Q = np.empty(len(self.order), np.intp), 0
         last: StackedStep | None = None
         for k in self.order:
             enters = losses is None or k in losses
             if enters:
-                chosen.append(k)
-            if chosen:
-                step = self.new(k, len(chosen))
+                chosen[Q] = k
+                Q += 1
+            if Q:
+                step = self.new(k, Q)
                 n = self.counts[k]
                 for index, after in enumerate(step.after):
                     if last is not None:
@@ -359,7 +362,7 @@ class Adjoints:
                     if enters:
                         after[:, -1] = parts[index][k, :n]
                 self.run(step)
-                yield step, np.array(chosen)
+                yield step, chosen[:Q]
                 last = step
             if k == until:
                 return
