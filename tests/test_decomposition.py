@@ -498,6 +498,30 @@ def test_all_forms_of_input():
     np.testing.assert_array_equal(alone.share("weight_ih_l0"), batch.share("weight_ih_l0"))
 
 
+@pytest.mark.parametrize(("kind", "options"), [(RNN, {}), (LSTM, EVERYTHING), (GRU, {"reset": "before"})], ids=str)
+def test_a_batch_of_none(kind, options):
+    layer = kind(D, H, **options)
+    output, _, trace = layer.forward(np.zeros((T, 0, D)))
+    table = decompose(layer, trace, output)
+    for name in table.names:
+        for found in (table.total(name), table.norms(name), table.lag_profile(name), table.truncated(2).gradient(name)):
+            assert not found.any()
+        assert not table.by_path().gradient("mixed", name).any()
+        assert np.isnan(table.share(name)).all() and np.isnan(table.kappa(name)).all()
+
+
+def test_sequences_that_all_end_before_the_last_step():
+    layer, trace, doutput, _ = recorded(LSTM, {"bidirectional": True}, lengths=(4, 5, 2))
+    table = decompose(layer, trace, doutput)
+    x, shorter = trace.x[:5], doutput[:5]
+    expected = decompose(layer, layer.forward(x, lengths=(4, 5, 2))[2], shorter)
+    for name in table.names:
+        for found, short in ((table.norms(name), expected.norms(name)), (table.share(name), expected.share(name))):
+            close(found[:5, :5], short)
+            assert not found[5:].any() and not found[:, 5:].any()
+        close(table.lag_profile(name)[:5], expected.lag_profile(name))
+
+
 def test_single_precision():
     layer, trace, doutput, dh_n = recorded(LSTM, {})
     single = layer.astype(np.float32)

@@ -289,17 +289,17 @@ class _Direction:
         """Yield |R da|, (slabs, Q), of each of several terms with the same gradient, (n, K, Q)."""
         n, K, Q = block.shape
         slabs = self.slabs(terms[0])
-        factors = [self.triangle(term)[k, :, :n] for term in terms]
-        factor = np.concatenate(factors)
+        triangles = [self.triangle(term)[k, :, :n] for term in terms]
+        factor = np.concatenate(triangles)
         if block.strides[1] > block.strides[2]:
             norms = _norm((factor @ block.reshape(n, K * Q)).reshape(-1, K // slabs, Q), 1).reshape(-1, slabs, Q)
         else:  # as it lies in memory: a copy would cost more than the product
             mixed = factor @ block.swapaxes(1, 2).reshape(n, Q * K)
             norms = _norm(mixed.reshape(-1, Q, slabs, K // slabs), 3).swapaxes(1, 2)
         start = 0
-        for factor in factors:
-            yield _norm(norms[start : start + len(factor)], 0)
-            start += len(factor)
+        for triangle in triangles:
+            yield _norm(norms[start : start + len(triangle)], 0)
+            start += len(triangle)
 
     def sums(self, terms: Sequence[_Term], mask: NDArray[np.bool_] | None = None) -> dict[_Term, Array]:
         """Return da summed over the loss steps that a mask (T, T) keeps, (T, n, K) by term."""
@@ -372,7 +372,7 @@ class _Direction:
     def lags(self, name: str) -> Floats:
         """Return the norm of the sum of all blocks at a lag, (pieces, T)."""
         terms = self.terms(name)
-        entries = sum(self.room(term).size for term in terms)
+        entries = sum(self.T * max(1, self.N) * self.width(term) for term in terms)
         window = max(1, min(self.T, BUDGET // max(1, entries)))
         found = np.zeros((len(self.pieces[name]), self.T))
         for first in range(0, self.T, window):
@@ -436,8 +436,11 @@ def _norm(array: Array, axis: int | None = None) -> Floats:
 
 
 class _Routes:
-    """The routes of one direction, sorted into classes: two passes' worth of columns for each way, and one for each of
-    the others."""
+    """The routes of one direction, sorted into classes.
+
+    A pass carries, for each loss step, one gradient for every class and one for every cut: for p ways 2 p + 1 of them,
+    and so costs as many times what a pass over the table does.
+    """
 
     def __init__(self, table: _Direction) -> None:
         self.table = table
@@ -762,7 +765,8 @@ class Decomposition:
 
         Notes
         -----
-        One pass; keeps the adjoints of many lags at once, and goes over them again where they are too many to keep.
+        Cost: a pass, and for each lag a product as large as that of a gradient. The adjoints of all lags are kept;
+        where they are too many, the pass is repeated, some lags at a time.
         """
         table, short, gate = self._place("Decomposition.lag_profile", name)
         found = table.lags(short)

@@ -155,9 +155,9 @@ class StackedStep:
     def gradient(self, name: str) -> Array:
         """Return a gradient that the step has computed, by the name of a formula's argument ("da_t"), (n, Q, ·)."""
         array, offset = self.timeline.place(name, self.arrays)
-        n, Q = self.count
+        (n, Q), width = self.count, array.shape[2]
         row: Array = array[offset]
-        return row.T.reshape(-1, n, Q).transpose(1, 2, 0) if self.columns else row.reshape(n, Q, -1)
+        return row.T.reshape(width, n, Q).transpose(1, 2, 0) if self.columns else row.reshape(n, Q, width)
 
 
 class Adjoints:
