@@ -6,6 +6,7 @@ neither.
 
 from rnn_numpy.lab.benchmark import BenchmarkOptions, BenchmarkResult, BenchmarkRun, run_benchmark, task_gradient_flow
 from rnn_numpy.lab.benchmark_report import benchmark_report
+from rnn_numpy.lab.decomposition import Decomposition, PathSplit, Truncation, decompose
 from rnn_numpy.lab.forward_mode import UoroResult, snap1, uoro
 from rnn_numpy.lab.gates import (
     GateReport,
@@ -28,6 +29,7 @@ from rnn_numpy.lab.gradient_flow import (
     run_gradflow,
     set_recurrent_weights,
 )
+from rnn_numpy.lab.jacobians import Bounds, StateJacobian, StateJacobians, jacobian, state_jacobians
 from rnn_numpy.lab.landscape import (
     Bifurcation,
     Cliff,
@@ -60,6 +62,7 @@ from rnn_numpy.lab.plots import (
     plot_gradient_flow,
     save_figure,
 )
+from rnn_numpy.lab.plots_decomposition import plot_lag_profile, plot_norms, plot_shares, plot_singular_values
 from rnn_numpy.lab.progress import progress_bar
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.sweeps import SweepResult, sweep
@@ -70,8 +73,10 @@ __all__ = [
     "BenchmarkResult",
     "BenchmarkRun",
     "Bifurcation",
+    "Bounds",
     "Cliff",
     "CliffGradient",
+    "Decomposition",
     "Descent",
     "GateReport",
     "GateSummary",
@@ -80,8 +85,12 @@ __all__ = [
     "GradientFlow",
     "MeanField",
     "NetworkResult",
+    "PathSplit",
+    "StateJacobian",
+    "StateJacobians",
     "SweepResult",
     "TrainingRecord",
+    "Truncation",
     "UoroResult",
     "benchmark_figure",
     "benchmark_report",
@@ -91,6 +100,7 @@ __all__ = [
     "cliff_gradient",
     "cliff_line",
     "critical_input_variance",
+    "decompose",
     "descend",
     "effective_memory",
     "expectations",
@@ -104,6 +114,7 @@ __all__ = [
     "gradflow_report",
     "gradient_flow",
     "gradient_flow_figure",
+    "jacobian",
     "meanfield",
     "one_blas_thread",
     "plot_bifurcation",
@@ -111,6 +122,10 @@ __all__ = [
     "plot_gate_bands",
     "plot_gate_image",
     "plot_gradient_flow",
+    "plot_lag_profile",
+    "plot_norms",
+    "plot_shares",
+    "plot_singular_values",
     "progress_bar",
     "run_benchmark",
     "run_gradflow",
@@ -119,6 +134,7 @@ __all__ = [
     "sech2",
     "set_recurrent_weights",
     "snap1",
+    "state_jacobians",
     "sweep",
     "task_gradient_flow",
     "time_constant",
