@@ -15,20 +15,25 @@ from rnn_numpy.lab.gradient_flow import (
     run_gradflow,
     set_recurrent_weights,
 )
+from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum, covariant_vectors, lyapunov
 from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
+    "CovariantVectors",
     "GradflowOptions",
     "GradflowResult",
     "GradientFlow",
+    "LyapunovSpectrum",
     "NetworkResult",
     "TrainingRecord",
+    "covariant_vectors",
     "forecast_gradient_flow",
     "gradflow_report",
     "gradient_flow",
     "gradient_flow_figure",
+    "lyapunov",
     "one_blas_thread",
     "plot_gradient_flow",
     "run_gradflow",
