@@ -26,8 +26,8 @@ What is left out at first, the transient, gives the states time to reach where t
 little. The series of each sequence is cut into up to 20 batches, and the error is that of the mean of independent batch
 means [3]_. Beside it there is a bias that falls as 1/T, from the directions' first turn.
 
-*Rounding.* V is known to about eps |V|, |V| being the length of its longest column, and R_kk is what remains of column k
-without its parts along the columns before it: with a relative error of eps |V| / R_kk, or somewhat less. The mean of
+*Rounding.* V is known to about eps |V|, |V| being the length of its longest column, and R_kk is what remains of column
+k without its parts along the columns before it: with a relative error of eps |V| / R_kk, or somewhat less. The mean of
 this, per step, is the `rounding` of exponent k. It grows with the interval, and where the slopes of a saturated tanh
 are tiny it is large in a single step. Above 1e-3 there is a warning.
 
