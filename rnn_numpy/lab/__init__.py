@@ -17,23 +17,30 @@ from rnn_numpy.lab.gradient_flow import (
 )
 from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum, covariant_vectors, lyapunov
 from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
+from rnn_numpy.lab.regularisers import Flossing, Omega, floss, floss_value, gram_schmidt, omega
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
 
 __all__ = [
     "CovariantVectors",
+    "Flossing",
     "GradflowOptions",
     "GradflowResult",
     "GradientFlow",
     "LyapunovSpectrum",
     "NetworkResult",
+    "Omega",
     "TrainingRecord",
     "covariant_vectors",
+    "floss",
+    "floss_value",
     "forecast_gradient_flow",
     "gradflow_report",
     "gradient_flow",
     "gradient_flow_figure",
+    "gram_schmidt",
     "lyapunov",
+    "omega",
     "one_blas_thread",
     "plot_gradient_flow",
     "run_gradflow",

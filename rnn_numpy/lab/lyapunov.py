@@ -299,10 +299,10 @@ def lyapunov(
     True
     """
     where = "lyapunov"
-    run = _prepared(where, layer, x, h_0, name)
+    run = prepared(where, layer, x, h_0, name)
     T, S = run.T, run.S
-    k = _count(where, "n_exponents", n_exponents, S)
-    transient = T // 10 if transient is None else _steps(where, "transient", transient)
+    k = counted(where, "n_exponents", n_exponents, S)
+    transient = T // 10 if transient is None else step_count(where, "transient", transient)
     if transient >= T:
         raise OptionError(f"{where}: transient must be smaller than T = {T}, the steps of x; got {transient}")
     interval = arguments.positive_int(where, "interval", interval)
@@ -478,11 +478,11 @@ def covariant_vectors(
            [ 0.      , -0.242536]])
     """
     where = "covariant_vectors"
-    run = _prepared(where, layer, x, h_0, name)
+    run = prepared(where, layer, x, h_0, name)
     T, N, S = run.T, run.N, run.S
-    k = _count(where, "n_vectors", n_vectors, S)
-    transient = T // 4 if transient is None else _steps(where, "transient", transient)
-    settling = T // 4 if settling is None else _steps(where, "settling", settling)
+    k = counted(where, "n_vectors", n_vectors, S)
+    transient = T // 4 if transient is None else step_count(where, "transient", transient)
+    settling = T // 4 if settling is None else step_count(where, "settling", settling)
     W = T - transient - settling
     if W < 1:
         raise OptionError(
@@ -555,7 +555,7 @@ def positive_qr(V: Floats) -> tuple[Floats, Floats]:
 
 
 @dataclass(frozen=True)
-class _Walk:
+class Walk:
     """A layer on its way along inputs, in pieces of steps."""
 
     where: str
@@ -604,7 +604,7 @@ class _Walk:
         if kind == "columns":
             states = steps.states("before")
             for t in range(steps.T):
-                yield functools.partial(_pushed, steps, t, states[t])
+                yield functools.partial(pushed, steps, t, states[t])
         else:
             size = max(1, CHUNK // (self.N * S * max(S, steps.slabs)))
             for low in range(0, steps.T, size):
@@ -635,7 +635,7 @@ class _Walk:
                     since = 0
 
 
-def _pushed(steps: LocalSteps, t: int, states: Floats, V: Floats) -> Floats:
+def pushed(steps: LocalSteps, t: int, states: Floats, V: Floats) -> Floats:
     """Return J_t V by the complex step of the cell's forward formulas, a column for each sequence and direction."""
     N, S, k = V.shape
     n = np.repeat(np.arange(N), k)
@@ -644,7 +644,7 @@ def _pushed(steps: LocalSteps, t: int, states: Floats, V: Floats) -> Floats:
     return moved.reshape(N, k, S).swapaxes(1, 2)
 
 
-def _prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | None) -> _Walk:
+def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | None) -> Walk:
     """Check what all functions here have in common; the layer becomes a twin in float64, time first."""
     if not isinstance(layer, Recurrent):
         raise DTypeError(f"{where}: layer must be a recurrent layer, RNN, LSTM, GRU; got {type(layer).__name__}")
@@ -681,10 +681,10 @@ def _prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | 
         parts = [part[:, None] if unbatched and part.ndim == 2 else part for part in parts]
         h_0 = tuple(parts) if isinstance(h_0, tuple) else parts[0]
     S = sum(layer._width(state) for state in layer.cell.states)
-    return _Walk(where, twin, array, h_0, name, S)
+    return Walk(where, twin, array, h_0, name, S)
 
 
-def _count(where: str, name: str, value: int | None, S: int) -> int:
+def counted(where: str, name: str, value: int | None, S: int) -> int:
     if value is None:
         return S
     k = arguments.positive_int(where, name, value)
@@ -693,7 +693,7 @@ def _count(where: str, name: str, value: int | None, S: int) -> int:
     return k
 
 
-def _steps(where: str, name: str, value: int) -> int:
+def step_count(where: str, name: str, value: int) -> int:
     """Return a number of steps, 0 allowed."""
     return 0 if type(value) is int and value == 0 else arguments.positive_int(where, name, value)
 
