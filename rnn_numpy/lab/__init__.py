@@ -4,6 +4,7 @@ Needs the lab extra for tables (rich) and figures (matplotlib); both are importe
 neither.
 """
 
+from rnn_numpy.lab.diagnosis import GradientDiagnosis, LayerDiagnosis, diagnose
 from rnn_numpy.lab.gradient_flow import (
     GradflowOptions,
     GradflowResult,
@@ -26,12 +27,15 @@ __all__ = [
     "Flossing",
     "GradflowOptions",
     "GradflowResult",
+    "GradientDiagnosis",
     "GradientFlow",
+    "LayerDiagnosis",
     "LyapunovSpectrum",
     "NetworkResult",
     "Omega",
     "TrainingRecord",
     "covariant_vectors",
+    "diagnose",
     "floss",
     "floss_value",
     "forecast_gradient_flow",
