@@ -18,6 +18,7 @@ from rnn_numpy.lab.gradient_flow import (
 )
 from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum, covariant_vectors, lyapunov
 from rnn_numpy.lab.plots import gradient_flow_figure, plot_gradient_flow, save_figure
+from rnn_numpy.lab.plots_spectra import plot_angles, plot_singular_values, plot_spectrum
 from rnn_numpy.lab.regularisers import Flossing, Omega, floss, floss_value, gram_schmidt, omega
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.threads import one_blas_thread
@@ -46,7 +47,10 @@ __all__ = [
     "lyapunov",
     "omega",
     "one_blas_thread",
+    "plot_angles",
     "plot_gradient_flow",
+    "plot_singular_values",
+    "plot_spectrum",
     "run_gradflow",
     "save_figure",
     "set_recurrent_weights",
