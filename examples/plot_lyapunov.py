@@ -144,10 +144,10 @@ for update in range(101):
 # %%
 # The figure
 # ----------
-# Left: the spectrum at each gain, down to -3, and the theory's lambda_1. Only at g = 0.9 all are below 0. More gain means
-# more growth in some directions, and more decay in most: tanh is saturated. Middle: singular values along their lines,
-# until rounding takes over. Right: how often which angle. Two single vectors are mostly far apart; but of the growing
-# directions some combination is always within a few degrees of a combination of the others.
+# Left: the spectrum at each gain, down to -3, and the theory's lambda_1. Only at g = 0.9 all are below 0. More gain
+# means more growth in some directions, and more decay in most: tanh is saturated. Middle: singular values along their
+# lines, until rounding takes over. Right: how often which angle. Two single vectors are mostly far apart; but of the
+# growing directions some combination is always within a few degrees of a combination of the others.
 
 import matplotlib
 
