@@ -7,6 +7,7 @@ neither.
 from rnn_numpy.lab.benchmark import BenchmarkOptions, BenchmarkResult, BenchmarkRun, run_benchmark, task_gradient_flow
 from rnn_numpy.lab.benchmark_report import benchmark_report
 from rnn_numpy.lab.decomposition import Decomposition, PathSplit, Truncation, decompose
+from rnn_numpy.lab.diagnosis import GradientDiagnosis, LayerDiagnosis, diagnose
 from rnn_numpy.lab.forward_mode import UoroResult, snap1, uoro
 from rnn_numpy.lab.gates import (
     GateReport,
@@ -42,6 +43,7 @@ from rnn_numpy.lab.landscape import (
     descend,
     fold_points,
 )
+from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum, covariant_vectors, lyapunov
 from rnn_numpy.lab.meanfield import (
     MeanField,
     critical_input_variance,
@@ -63,7 +65,9 @@ from rnn_numpy.lab.plots import (
     save_figure,
 )
 from rnn_numpy.lab.plots_decomposition import plot_lag_profile, plot_norms, plot_shares, plot_singular_values
+from rnn_numpy.lab.plots_spectra import plot_angles, plot_singular_values, plot_spectrum
 from rnn_numpy.lab.progress import progress_bar
+from rnn_numpy.lab.regularisers import Flossing, Omega, floss, floss_value, gram_schmidt, omega
 from rnn_numpy.lab.report import gradflow_report
 from rnn_numpy.lab.sweeps import SweepResult, sweep
 from rnn_numpy.lab.threads import one_blas_thread
@@ -76,15 +80,21 @@ __all__ = [
     "Bounds",
     "Cliff",
     "CliffGradient",
+    "CovariantVectors",
     "Decomposition",
     "Descent",
+    "Flossing",
     "GateReport",
     "GateSummary",
     "GradflowOptions",
     "GradflowResult",
+    "GradientDiagnosis",
     "GradientFlow",
+    "LayerDiagnosis",
+    "LyapunovSpectrum",
     "MeanField",
     "NetworkResult",
+    "Omega",
     "PathSplit",
     "StateJacobian",
     "StateJacobians",
@@ -99,11 +109,15 @@ __all__ = [
     "cliff",
     "cliff_gradient",
     "cliff_line",
+    "covariant_vectors",
     "critical_input_variance",
     "decompose",
     "descend",
+    "diagnose",
     "effective_memory",
     "expectations",
+    "floss",
+    "floss_value",
     "fold_points",
     "forecast_gradient_flow",
     "fuss_catalan_edge",
@@ -114,9 +128,13 @@ __all__ = [
     "gradflow_report",
     "gradient_flow",
     "gradient_flow_figure",
+    "gram_schmidt",
     "jacobian",
+    "lyapunov",
     "meanfield",
+    "omega",
     "one_blas_thread",
+    "plot_angles",
     "plot_bifurcation",
     "plot_cliff",
     "plot_gate_bands",
@@ -126,6 +144,7 @@ __all__ = [
     "plot_norms",
     "plot_shares",
     "plot_singular_values",
+    "plot_spectrum",
     "progress_bar",
     "run_benchmark",
     "run_gradflow",

@@ -1,0 +1,702 @@
+r"""Lyapunov exponents and covariant vectors: how fast states, and with them gradients, drift apart.
+
+What is measured
+----------------
+Along a trajectory the states follow s_t = F(s_{t-1}, a_t), and a small difference v in s_{t-1} becomes J_t v with
+
+    J_t = ds_t / ds_{t-1}   (S, S),        s = h, of an LSTM the pair (h, c), so S = 2H
+
+After t steps it is J_t ... J_1 v. Almost every v grows like exp(lambda_1 t); a volume spanned by k of them grows like
+exp((lambda_1 + ... + lambda_k) t) [1]_. A gradient goes back through the same product, transposed, so lambda_1 is also
+what a gradient gains per step on a long way back: below 0 it vanishes, above 0 it explodes.
+
+Multiplying the matrices out does not work: all columns turn towards the first direction, and the others are lost in
+rounding. So the columns are made orthonormal again, every `interval` steps [2]_:
+
+    (Q1)  V     = J_t ... J_{t-m+1} Q_{t-m}                     m = interval
+    (Q2)  Q_t R_t = V                                           QR decomposition, the diagonal of R_t positive
+    (Q3)  lambda_i = mean of ln (R_t)_ii, divided by m
+
+The order matters. J_t^T in forward order is no product of a trajectory at all: (J_2 J_1)^T = J_1^T J_2^T. The
+exponents of J_1^T ... J_T^T, backward, are the same, which is why the slope of a gradient's norm is lambda_1.
+
+What is left out at first, the transient, gives the states time to reach where they stay, and Q to turn.
+
+*Standard errors.* Neighbouring growth rates along a trajectory are correlated, so the spread of single ones says
+little. The series of each sequence is cut into up to 20 batches, and the error is that of the mean of independent batch
+means [3]_. Beside it there is a bias that falls as 1/T, from the directions' first turn.
+
+*Rounding.* V is known to about eps |V|, |V| being the length of its longest column, and R_kk is what remains of column
+k without its parts along the columns before it: with a relative error of eps |V| / R_kk, or somewhat less. The mean of
+this, per step, is the `rounding` of exponent k. It grows with the interval, and where the slopes of a saturated tanh
+are tiny it is large in a single step. Above 1e-3 there is a warning.
+
+*Two numbers of the spectrum.* With lambda_1 + ... + lambda_j >= 0 and the sum of j+1 negative, the Kaplan-Yorke
+dimension is j + (lambda_1 + ... + lambda_j) / |lambda_{j+1}|: the number of dimensions of a ball that keeps its volume
+[4]_. The entropy rate is the sum of the positive exponents, by Pesin's formula the information in nats per step that a
+chaotic net makes of its unknown initial state [5]_.
+
+*Stacks of layers.* A layer reads the one below and is not read by it, so the Jacobian of all states together is block
+triangular, and its spectrum consists of the spectra of its blocks: those of each layer by itself, with the outputs of
+the layers below as its input. `name` says which one.
+
+Covariant vectors
+-----------------
+Q's columns are orthogonal by force; only the first is a direction of its own. The covariant vectors v^i, of unit
+length, are all: J_t v^i_{t-1} is a multiple of v^i_t, forward and backward they grow at lambda_i. For a fixed matrix
+they are its eigenvectors. With v_t = Q_t C_t, C_t upper triangular with columns of length 1 [6]_:
+
+    (C1)  R_t C_{t-1} = C_t D_t          D_t diagonal, since J_t Q_{t-1} = Q_t R_t
+    (C2)  C_{t-1} = R_t^{-1} C_t D_t     backward in time, where any C turns into the right one
+
+so that the growth of v^i from t-1 to t is (D_t)_ii. The angle between two of them is small where directions of
+growth and of decay nearly touch.
+
+Where J_t comes from
+--------------------
+No formula of a cell stands here. Rows of J_t are unit vectors pushed through the cell's own `step_backward`, many steps
+at once; a few columns of a large J_t are had cheaper as J_t V, from the complex step of `step_forward`. Measured on one
+core, milliseconds for each step:
+
+    RNN   S = 64:   J_t 0.15; J_t V 0.22 with 1 column, 0.46 with 64      LSTM  S = 128: 2.2;  0.4 with 4, 7 with 128
+    RNN   S = 256:  4.4;      1.6 with 1, 5.0 with 64, 17 with 256        LSTM  S = 512: 43;   6 with 1, 37 with 128
+
+Hence "auto": columns from S = 128 on, where there are at most S / 4, else matrices.
+
+References
+----------
+.. [1] V. I. Oseledets, "A multiplicative ergodic theorem", Trans. Moscow Math. Soc. 19 (1968).
+.. [2] G. Benettin, L. Galgani, A. Giorgilli, J.-M. Strelcyn, "Lyapunov characteristic exponents for smooth dynamical
+   systems and for Hamiltonian systems", Meccanica 15 (1980).
+.. [3] B. Schmeiser, "Batch size effects in the analysis of simulation output", Operations Research 30 (1982).
+.. [4] J. L. Kaplan, J. A. Yorke, "Chaotic behavior of multidimensional difference equations" (1979).
+.. [5] R. Engelken, F. Wolf, L. F. Abbott, "Lyapunov spectra of chaotic recurrent neural networks", arXiv:2006.02427
+   (2020): both numbers for recurrent networks.
+.. [6] F. Ginelli et al., "Characterizing dynamics with covariant Lyapunov vectors", Phys. Rev. Lett. 99 (2007).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.trace import Trace
+from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.layers import Recurrent
+from rnn_numpy.layers.local import STEP, LocalSteps
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Product = Callable[[Floats], Floats]
+
+PRODUCTS = ("auto", "matrix", "columns")
+BATCHES = 20  # of one sequence, for standard errors
+# Above this much per step, an exponent is called rounding.
+ROUNDING = 1e-3
+CHUNK = 2**20  # entries of one array, at most, that are in memory at once
+_EPS = float(np.finfo(np.float64).eps)
+
+
+# ----------------------------------------------------------------------------------------------------------- spectrum
+
+
+@dataclass(frozen=True)
+class LyapunovSpectrum:
+    """Exponents per step, and how well they are known. The module docstring defines every number.
+
+    Attributes
+    ----------
+    name : str
+        The layer: "l0", "l1", ...
+    size : int
+        S, the number of units of all states.
+    steps, transient, interval : int
+        Steps that count; steps before them that do not; steps between two QR decompositions.
+    batch_means : ndarray, (B, N, k)
+        Mean exponents of each batch of steps, sequence by sequence.
+    spans : ndarray of int, (B,)
+        Steps in each batch.
+    rounding : ndarray, (k,)
+        About how much of each exponent rounding may have changed.
+
+    Examples
+    --------
+    >>> spectrum = LyapunovSpectrum("l0", 3, 100, 10, 1, np.array([[[0.5, 0.1, -0.8]]]), np.array([100]), np.zeros(3))
+    >>> round(spectrum.kaplan_yorke, 12), round(spectrum.entropy_rate, 12)  # 2 + 0.6 / 0.8, 0.5 + 0.1
+    (2.75, 0.6)
+    """
+
+    name: str
+    size: int
+    steps: int
+    transient: int
+    interval: int
+    batch_means: Floats
+    spans: NDArray[np.intp]
+    rounding: Floats
+
+    @functools.cached_property
+    def per_sequence(self) -> Floats:
+        """(N, k) exponents of each sequence."""
+        result: Floats = np.einsum("b,bnk->nk", self.spans / self.spans.sum(), self.batch_means)
+        return result
+
+    @functools.cached_property
+    def exponents(self) -> Floats:
+        """(k,) lambda_1, lambda_2, ..., per step; means over the sequences, in the order of Q's columns. -inf where
+        rank is lost: a direction that some step sends to exactly 0."""
+        result: Floats = self.per_sequence.mean(axis=0)
+        return result
+
+    @functools.cached_property
+    def standard_errors(self) -> Floats:
+        """(k,) of the exponents, from the spread of the batch means; NaN where there is one batch alone, or -inf."""
+        means = self.batch_means.reshape(-1, self.batch_means.shape[2])
+        errors = np.full(means.shape[1], np.nan)
+        usable = np.isfinite(means).all(axis=0)
+        if len(means) > 1:
+            errors[usable] = means[:, usable].std(axis=0, ddof=1) / math.sqrt(len(means))
+        return errors
+
+    @property
+    def count(self) -> int:
+        """k, the number of exponents."""
+        return len(self.exponents)
+
+    @property
+    def kaplan_yorke(self) -> float | None:
+        """The Kaplan-Yorke dimension; None where more exponents are needed to tell."""
+        exponents = np.sort(self.exponents)[::-1]
+        sums = np.cumsum(exponents)
+        below = np.flatnonzero(sums < 0)
+        if not below.size:
+            return float(self.size) if self.count == self.size else None
+        j = int(below[0])
+        return j + (float(sums[j - 1] / -exponents[j]) if j else 0.0)
+
+    @property
+    def entropy_rate(self) -> float | None:
+        """Sum of the positive exponents, in nats per step; None where those that were not computed may be positive."""
+        if self.count < self.size and self.exponents.min() > 0:
+            return None
+        return float(self.exponents[self.exponents > 0].sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as plain Python ones; what is not finite as None."""
+        return {
+            "layer": self.name,
+            "state_size": self.size,
+            "steps": self.steps,
+            "transient": self.transient,
+            "interval": self.interval,
+            "sequences": len(self.per_sequence),
+            "exponents": _plain(self.exponents),
+            "standard_errors": _plain(self.standard_errors),
+            "rounding": _plain(self.rounding),
+            "kaplan_yorke_dimension": self.kaplan_yorke,
+            "entropy_rate": self.entropy_rate,
+        }
+
+    def __repr__(self) -> str:
+        N, shown = len(self.per_sequence), min(self.count, 5)
+        pairs = zip(self.exponents[:shown].tolist(), self.standard_errors[:shown].tolist(), strict=True)
+        texts = [f"{value:.4g}" + ("" if math.isnan(error) else f" ± {error:.1g}") for value, error in pairs]
+        dimension = "more exponents needed" if self.kaplan_yorke is None else f"{self.kaplan_yorke:.4g}"
+        entropy = "more exponents needed" if self.entropy_rate is None else f"{self.entropy_rate:.4g} nats per step"
+        return "\n".join(
+            [
+                f"LyapunovSpectrum of {self.name}: {self.count} of {self.size} exponents per step, {self.steps} steps "
+                f"of {N} sequence{'s' if N > 1 else ''}",
+                f"  {', '.join(texts)}{', ...' if shown < self.count else ''}",
+                f"  Kaplan-Yorke dimension {dimension}, entropy rate {entropy}",
+            ]
+        )
+
+
+def lyapunov(
+    layer: Recurrent,
+    x: ArrayLike,
+    n_exponents: int | None = None,
+    *,
+    h_0: Any = None,
+    name: str | None = None,
+    transient: int | None = None,
+    interval: int = 1,
+    products: str = "auto",
+    rng: np.random.Generator | int | None = 0,
+) -> LyapunovSpectrum:
+    """Measure the Lyapunov exponents of a layer along the trajectories on which inputs lead it.
+
+    Parameters
+    ----------
+    layer : Recurrent
+        RNN, LSTM, GRU, or one of your own; one direction. Not modified; one in float32 is run in float64.
+    x : ndarray, (T, N, D), or (N, T, D) where batch_first, or (T, D) for one sequence
+        Inputs. For none, `np.broadcast_to(0.0, (T, N, D))` takes no memory: it is read in pieces.
+    n_exponents : int, optional
+        k, the first ones; all S of them where left out.
+    h_0 : ndarray or tuple of ndarray, optional
+        As in `layer.forward`.
+    name : str, optional
+        "l0", "l1", ...: which layer of a stack; the top one where left out.
+    transient : int, optional
+        Steps at the beginning that do not count; a tenth of T where left out.
+    interval : int
+        Steps between two QR decompositions.
+    products : {"auto", "matrix", "columns"}
+        How J_t V is computed: from J_t out of `step_backward`, or out of the complex step of `step_forward`. Equal but
+        for rounding; the module says which is faster when.
+    rng : numpy.random.Generator, int or None
+        Draws the first directions.
+
+    Returns
+    -------
+    LyapunovSpectrum
+
+    Raises
+    ------
+    OptionError, DTypeError, ShapeError
+        An argument does not fit; the layer is bidirectional: its reverse direction has no next step to go to.
+    NonFiniteError
+        States or directions leave the range of floats.
+
+    Warns
+    -----
+    UserWarning
+        Rounding may have changed an exponent by more than 0.001 per step.
+
+    Notes
+    -----
+    Cost of each step and sequence: S columns of a backward step (or k of a complex forward step), a product (S, S) with
+    (S, k), and a QR decomposition of (S, k) each `interval` steps. Memory does not grow with T: the layer runs in
+    pieces, each from the last states of the one before.
+
+    Examples
+    --------
+    An orthogonal matrix, states near 0: lengths are kept, all exponents are 0.
+
+    >>> from rnn_numpy import RNN
+    >>> from rnn_numpy.core.initializers import initialize
+    >>> rnn = RNN(1, 4, bias=False, rng=0)
+    >>> initialize(rnn, weight_hh="orthogonal", rng=1)
+    >>> spectrum = lyapunov(rnn, np.zeros((50, 1, 1)))
+    >>> bool(np.abs(spectrum.exponents).max() < 1e-15)
+    True
+
+    A larger one, scaled by 3, away from 0, is chaotic:
+
+    >>> rnn = RNN(1, 30, bias=False, rng=0)
+    >>> initialize(rnn, weight_hh="orthogonal", gain=3.0, rng=1)
+    >>> bool(lyapunov(rnn, np.zeros((400, 1, 1)), h_0=np.full((1, 1, 30), 0.5)).exponents[0] > 0.1)
+    True
+    """
+    where = "lyapunov"
+    run = prepared(where, layer, x, h_0, name)
+    T, S = run.T, run.S
+    k = counted(where, "n_exponents", n_exponents, S)
+    transient = T // 10 if transient is None else step_count(where, "transient", transient)
+    if transient >= T:
+        raise OptionError(f"{where}: transient must be smaller than T = {T}, the steps of x; got {transient}")
+    interval = arguments.positive_int(where, "interval", interval)
+    if products not in PRODUCTS:
+        raise OptionError(f"{where}: products must be one of {', '.join(map(repr, PRODUCTS))}; got {products!r}")
+    intervals = -(-(T - transient) // interval)
+    count = max(1, min(BATCHES, math.isqrt(intervals)))
+    sums, spans, rounding = np.zeros((count, run.N, k)), np.zeros(count, np.intp), np.zeros(k)
+    done = 0
+    for t, m, _, R in run.decompositions(k, transient, interval, products, arguments.generator(where, rng)):
+        if t <= transient:
+            continue
+        diagonal = np.diagonal(R, axis1=1, axis2=2)
+        batch = done * count // intervals
+        lengths = np.linalg.norm(R, axis=1)
+        # A column that is 0 is so exactly; one whose own part is 0 has lost it to rounding.
+        own = np.where(lengths == 0, np.inf, np.maximum(diagonal, _EPS * lengths))
+        with np.errstate(divide="ignore"):
+            sums[batch] += np.log(diagonal)
+        rounding += np.minimum(_EPS * lengths.max(axis=1, keepdims=True) / own, 1).mean(axis=0)
+        spans[batch] += m
+        done += 1
+    rounding /= T - transient
+    spectrum = LyapunovSpectrum(
+        run.name, S, T - transient, transient, interval, sums / spans[:, None, None], spans, rounding
+    )
+    lost = rounding > ROUNDING
+    if lost.any():
+        first = int(lost.argmax())
+        advice = f"set interval below {interval}, or" if interval > 1 else "single steps do that:"
+        warnings.warn(
+            f"{where}: exponent {first + 1} may be off by {rounding[first]:.0e} per step from rounding, since "
+            f"directions shrink too far between two QR decompositions; {advice} ask for n_exponents = {max(1, first)}",
+            UserWarning,
+            stacklevel=2,
+        )
+    return spectrum
+
+
+# -------------------------------------------------------------------------------------------------- covariant vectors
+
+
+@dataclass(frozen=True)
+class CovariantVectors:
+    """Covariant Lyapunov vectors along trajectories.
+
+    Attributes
+    ----------
+    name : str
+        The layer.
+    first : int
+        Row 0 of `vectors` belongs to the states after this many steps.
+    vectors : ndarray, (W+1, N, S, k)
+        Column i is v^i, of unit length.
+    growth : ndarray, (W, N, k)
+        ln |J v^i| from each row of `vectors` to the next.
+    """
+
+    name: str
+    first: int
+    vectors: Floats
+    growth: Floats
+
+    @property
+    def exponents(self) -> Floats:
+        """(k,) mean growth per step: the Lyapunov exponents of these steps."""
+        result: Floats = self.growth.mean(axis=(0, 1))
+        return result
+
+    def angle(self, i: int, j: int) -> Floats:
+        """Return the angle between the lines of v^i and v^j, (W+1, N), from 0 to pi/2.
+
+        Parameters
+        ----------
+        i, j : int
+            From 0 on.
+
+        Notes
+        -----
+        From the lengths of u - v and u + v, right to the last digits near 0 as well, where the cosine is not.
+        """
+        u, v = (self.vectors[..., self._checked("angle", name, index)] for name, index in (("i", i), ("j", j)))
+        lengths = np.sort([np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)], axis=0)
+        angle: Floats = 2 * np.arctan2(lengths[0], lengths[1])
+        return angle
+
+    def smallest_angle(self, m: int) -> Floats:
+        """Return the smallest angle between the span of v^1 ... v^m and that of the others, (W+1, N).
+
+        Parameters
+        ----------
+        m : int
+            1 <= m < k; say the number of positive exponents.
+        """
+        k = self.vectors.shape[3]
+        m = arguments.positive_int("smallest_angle", "m", m)
+        if m >= k:
+            raise OptionError(f"smallest_angle: m must be smaller than the number of vectors, k = {k}; got {m}")
+        leading, rest = np.linalg.qr(self.vectors[..., :m])[0], np.linalg.qr(self.vectors[..., m:])[0]
+        cosines = leading.swapaxes(-1, -2) @ rest
+        # The sine of the smallest angle needs the part of `rest` that is orthogonal to all of `leading`.
+        sine = np.linalg.svd(rest - leading @ cosines, compute_uv=False)[..., -1]
+        cosine = np.linalg.svd(cosines, compute_uv=False)[..., 0]
+        angle: Floats = np.arctan2(sine, cosine)
+        return angle
+
+    def _checked(self, where: str, name: str, index: int) -> int:
+        k = self.vectors.shape[3]
+        if isinstance(index, bool) or not isinstance(index, int | np.integer):
+            raise DTypeError(f"{where}: {name} must be an int; got {type(index).__name__}")
+        if not 0 <= index < k:
+            raise OptionError(f"{where}: {name} must be from 0 to k - 1 = {k - 1}; got {index}")
+        return int(index)
+
+    def __repr__(self) -> str:
+        W, (N, S, k) = len(self.growth), self.vectors.shape[1:]
+        return f"CovariantVectors of {self.name}: {k} of {S}, {N} sequence{'s' if N > 1 else ''}, {W} steps"
+
+
+def covariant_vectors(
+    layer: Recurrent,
+    x: ArrayLike,
+    n_vectors: int | None = None,
+    *,
+    h_0: Any = None,
+    name: str | None = None,
+    transient: int | None = None,
+    settling: int | None = None,
+    rng: np.random.Generator | int | None = 0,
+) -> CovariantVectors:
+    """Compute the covariant Lyapunov vectors of a layer along trajectories.
+
+    Parameters
+    ----------
+    layer, x, h_0, name
+        As in `lyapunov`.
+    n_vectors : int, optional
+        k, the first ones; all S where left out.
+    transient : int, optional
+        Steps at the beginning, for Q to turn; a quarter of T where left out.
+    settling : int, optional
+        Steps at the end, for C to turn on the way back; a quarter of T where left out.
+    rng : numpy.random.Generator, int or None
+        Draws the first directions, and the last C.
+
+    Returns
+    -------
+    CovariantVectors
+        Of the W = T - transient - settling steps between.
+
+    Raises
+    ------
+    OptionError, DTypeError, ShapeError
+        An argument does not fit.
+    NonFiniteError
+        A step sends a direction to exactly 0, so that there is no way back; or numbers leave the range of floats.
+
+    Notes
+    -----
+    Memory: (W N S k + (W + settling) N k^2) numbers; Q is not kept where C still settles. A QR decomposition at every
+    step.
+
+    Examples
+    --------
+    Near 0, a tanh net is its matrix, and the vectors are its eigenvectors:
+
+    >>> from rnn_numpy import RNN
+    >>> rnn = RNN(1, 2, bias=False, rng=0)
+    >>> rnn.params["weight_hh_l0"] = [[0.5, 1.0], [0.0, 0.25]]
+    >>> vectors = covariant_vectors(rnn, np.zeros((200, 1, 1)))
+    >>> vectors.vectors[0, 0].round(6) * np.sign(vectors.vectors[0, 0, 0])  # (1, 0) and (4, -1) / sqrt(17)
+    array([[ 1.      ,  0.970143],
+           [ 0.      , -0.242536]])
+    """
+    where = "covariant_vectors"
+    run = prepared(where, layer, x, h_0, name)
+    T, N, S = run.T, run.N, run.S
+    k = counted(where, "n_vectors", n_vectors, S)
+    transient = T // 4 if transient is None else step_count(where, "transient", transient)
+    settling = T // 4 if settling is None else step_count(where, "settling", settling)
+    W = T - transient - settling
+    if W < 1:
+        raise OptionError(
+            f"{where}: transient + settling must be smaller than T = {T}, the steps of x; got {transient} + {settling}"
+        )
+    generator = arguments.generator(where, rng)
+    vectors, triangles = np.empty((W + 1, N, S, k)), np.empty((T - transient, N, k, k))
+    for t, _, Q, R in run.decompositions(k, transient, 1, "auto", generator):
+        if 0 <= t - transient <= W:
+            vectors[t - transient] = Q
+        if t > transient:
+            if not np.diagonal(R, axis1=1, axis2=2).all():
+                lost = int(np.argwhere(np.diagonal(R, axis1=1, axis2=2) == 0)[:, 1].min())
+                raise NonFiniteError(
+                    f"{where}: step {t} sends direction {lost + 1} to exactly 0, and nothing leads back; "
+                    f"ask for n_vectors = {lost}, or none if that is 0"
+                )
+            triangles[t - transient - 1] = R
+    C = np.triu(generator.standard_normal((N, k, k)))
+    C /= np.linalg.norm(C, axis=1, keepdims=True)
+    growth = np.empty((W, N, k))
+    for row in reversed(range(T - transient)):
+        if row == W - 1:
+            vectors[W] = vectors[W] @ C
+        C = np.linalg.solve(triangles[row], C)  # C2; D is the inverse of the lengths
+        lengths = np.linalg.norm(C, axis=1)
+        C /= lengths[:, None]
+        if row < W:
+            growth[row] = -np.log(lengths)
+            vectors[row] = vectors[row] @ C
+    return CovariantVectors(run.name, transient, vectors, growth)
+
+
+# ---------------------------------------------------------------------------------------------------------- the walk
+
+
+def state_jacobians(steps: LocalSteps, low: int, high: int) -> Array:
+    """Return J_t of steps low <= t < high, (high - low, N, S, S), out of the cell's `step_backward`.
+
+    Parameters
+    ----------
+    steps : LocalSteps
+        Of a layer in any dtype; all sequences have all steps.
+    low, high : int
+
+    Notes
+    -----
+    Row i of J_t is e_i^T J_t, what arrives when the unit vector e_i is sent back: S columns for each step and sequence.
+    """
+    N, S, count = steps.N, steps.S, high - low
+    t = np.repeat(np.arange(low, high), N * S)
+    n = np.tile(np.repeat(np.arange(N), S), count)
+    units = np.tile(np.eye(S, dtype=steps.layer.dtype), (count * N, 1))
+    return steps.pull(t, n, units).dstates.reshape(count, N, S, S)
+
+
+def positive_qr(V: Floats) -> tuple[Floats, Floats]:
+    """Return Q, R of V, (..., S, k), with a diagonal of R that is not negative: the decomposition is then unique.
+
+    Examples
+    --------
+    >>> Q, R = positive_qr(np.array([[-2.0, 1.0], [0.0, -3.0]]))
+    >>> R + 0.0
+    array([[ 2., -1.],
+           [ 0.,  3.]])
+    """
+    Q, R = np.linalg.qr(V)
+    signs = np.where(np.diagonal(R, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
+    return Q * signs[..., None, :], R * signs[..., :, None]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A layer on its way along inputs, in pieces of steps."""
+
+    where: str
+    layer: Recurrent
+    x: Array
+    h_0: Any
+    name: str
+    S: int
+
+    @property
+    def T(self) -> int:
+        return len(self.x)
+
+    @property
+    def N(self) -> int:
+        return int(self.x.shape[1])
+
+    def pieces(self) -> Iterator[tuple[int, LocalSteps]]:
+        """Yield (first step, the steps) of one piece after the other; each begins with the states that the one before
+        ended with."""
+        width = max(1, self.N * len(self.layer.cell.slabs) * self.layer.hidden_size * self.layer.num_layers)
+        size = max(1, min(1024, CHUNK // width))
+        states = self.h_0
+        for start in range(0, self.T, size):
+            piece = self.x[start : start + size].astype(np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):  # looked at just below
+                _, states, trace = self.layer.forward(piece, states, training=False)
+            self._finite(trace, start)
+            yield start, LocalSteps(self.layer, trace, self.name)
+
+    def _finite(self, trace: Trace, start: int) -> None:
+        run = trace.runs[self.name]
+        for state in self.layer.cell.states:
+            rows = np.isfinite(run.arrays[state]).all(axis=(1, 2))
+            if not rows.all():
+                raise NonFiniteError(
+                    f"{self.where}: {state} of {self.name} is not finite after {start + int(rows.argmin())} steps: the "
+                    "trajectory leaves the range of floats, or x does"
+                )
+
+    def products(self, steps: LocalSteps, k: int, kind: str) -> Iterator[Product]:
+        """Yield V -> J_t V, for (N, S, k), of one step after the other."""
+        S = self.S
+        if kind == "auto":
+            kind = "columns" if S >= 128 and 4 * k <= S else "matrix"
+        if kind == "columns":
+            states = steps.states("before")
+            for t in range(steps.T):
+                yield functools.partial(pushed, steps, t, states[t])
+        else:
+            size = max(1, CHUNK // (self.N * S * max(S, steps.slabs)))
+            for low in range(0, steps.T, size):
+                for J in state_jacobians(steps, low, min(low + size, steps.T)):
+                    yield functools.partial(np.matmul, J)
+
+    def decompositions(
+        self, k: int, transient: int, interval: int, kind: str, generator: np.random.Generator
+    ) -> Iterator[tuple[int, int, Floats, Floats]]:
+        """Yield (steps done, steps since the last decomposition, Q, R); Q1 and Q2. First (0, 0, Q_0, I)."""
+        # Column after column, so that the first ones are the same whatever k is.
+        V, R = positive_qr(generator.standard_normal((k, self.N, self.S)).transpose(1, 2, 0))
+        yield 0, 0, V, np.broadcast_to(np.eye(k), R.shape)
+        since = 0
+        for start, steps in self.pieces():
+            for done, product in enumerate(self.products(steps, k, kind), start + 1):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    V = product(V)
+                since += 1
+                if done in (transient, self.T) or (done - transient) % interval == 0:
+                    if not np.isfinite(V).all():
+                        raise NonFiniteError(
+                            f"{self.where}: directions leave the range of floats before step {done}; "
+                            f"set interval below {interval}"
+                        )
+                    V, R = positive_qr(V)
+                    yield done, since, V, R
+                    since = 0
+
+
+def pushed(steps: LocalSteps, t: int, states: Floats, V: Floats) -> Floats:
+    """Return J_t V by the complex step of the cell's forward formulas, a column for each sequence and direction."""
+    N, S, k = V.shape
+    n = np.repeat(np.arange(N), k)
+    columns = states[n] + 1j * STEP * V.swapaxes(1, 2).reshape(N * k, S)
+    moved: Floats = steps.push(np.full(N * k, t), n, columns).imag / STEP
+    return moved.reshape(N, k, S).swapaxes(1, 2)
+
+
+def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | None) -> Walk:
+    """Check what all functions here have in common; the layer becomes a twin in float64, time first."""
+    if not isinstance(layer, Recurrent):
+        raise DTypeError(f"{where}: layer must be a recurrent layer, RNN, LSTM, GRU; got {type(layer).__name__}")
+    if layer.bidirectional:
+        raise OptionError(
+            f"{where}: layer must have one direction; got a bidirectional {type(layer).__name__}. Measure the reverse "
+            "one as a layer of its own, on reversed sequences"
+        )
+    if layer.dtype.kind == "c":
+        raise DTypeError(f"{where}: layer must have real parameters; got dtype {layer.dtype}")
+    names = [f"l{number}" for number in range(layer.num_layers)]
+    name = names[-1] if name is None else name
+    if name not in names:
+        raise OptionError(f"{where}: name must be one of {', '.join(map(repr, names))}; got {name!r}")
+    array = arguments.as_array(where, "x", x)
+    if array.dtype.kind not in "biuf":
+        raise DTypeError(f"{where}: x must hold real numbers; got dtype {array.dtype}")
+    D, symbols = layer.input_size, "(N, T, D)" if layer.batch_first else "(T, N, D)"
+    if array.ndim not in (2, 3) or array.shape[-1] != D:
+        raise ShapeError(
+            f"{where}: x must be {symbols}, or (T, D) for one sequence, with D = input_size = {D}; got {array.shape}"
+        )
+    unbatched = array.ndim == 2
+    array = array[:, None] if unbatched else array.swapaxes(0, 1) if layer.batch_first else array
+    if 0 in array.shape[:2]:
+        raise ShapeError(
+            f"{where}: x must have at least one step and one sequence; got T = {len(array)}, N = {array.shape[1]}"
+        )
+    twin = layer.astype(np.float64)
+    twin.batch_first = False
+    if h_0 is not None:
+        # Their shapes are checked by the layer itself.
+        parts = [np.asarray(part, np.float64) for part in (h_0 if isinstance(h_0, tuple) else (h_0,))]
+        parts = [part[:, None] if unbatched and part.ndim == 2 else part for part in parts]
+        h_0 = tuple(parts) if isinstance(h_0, tuple) else parts[0]
+    S = sum(layer._width(state) for state in layer.cell.states)
+    return Walk(where, twin, array, h_0, name, S)
+
+
+def counted(where: str, name: str, value: int | None, S: int) -> int:
+    if value is None:
+        return S
+    k = arguments.positive_int(where, name, value)
+    if k > S:
+        raise OptionError(f"{where}: {name} must be at most S = {S}, the number of units of all states; got {k}")
+    return k
+
+
+def step_count(where: str, name: str, value: int) -> int:
+    """Return a number of steps, 0 allowed."""
+    return 0 if type(value) is int and value == 0 else arguments.positive_int(where, name, value)
+
+
+def _plain(values: Floats) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
