@@ -17,7 +17,7 @@ from rnn_numpy.lab import (
     plot_lag_profile,
     plot_norms,
     plot_shares,
-    plot_singular_values,
+    plot_singular_histogram,
     state_jacobians,
 )
 
@@ -140,7 +140,7 @@ def test_singular_values_are_counted_step_by_step(gain):
     layer.params["weight_hh_l0"][...] *= gain
     steps = state_jacobians(*recorded(layer)[:2])
     ax = Figure().subplots()
-    assert plot_singular_values(ax, steps, 1, bins=15) is ax
+    assert plot_singular_histogram(ax, steps, 1, bins=15) is ax
     counts = ax.collections[0].get_array().filled(0)
     assert counts.shape == (15, T) and (counts.sum(axis=0) == 6).all()
     # The highest bin of each column that holds any is that of the largest singular value.
@@ -158,7 +158,7 @@ def test_singular_values_of_sequences_that_end_early():
     layer.params["bias_ih_l0"][...] = -9.0  # all units are off: singular values of 0
     trace = layer.forward(np.zeros((T, 2, 2)), lengths=[T, 3])[2]
     ax = Figure().subplots()
-    plot_singular_values(ax, state_jacobians(layer, trace), 1)
+    plot_singular_histogram(ax, state_jacobians(layer, trace), 1)
     assert ax.collections[0].get_array().filled(0).sum() == 0
     drawn(ax.figure)
 
@@ -182,7 +182,7 @@ axes = figure.subplots(4)
 plot_norms(axes[0], table, "weight_hh_l0")
 plot_shares(axes[1], table, "weight_hh_l0")
 plot_lag_profile(axes[2], {"W": table.lag_profile("weight_hh_l0")})
-plot_singular_values(axes[3], state_jacobians(rnn, trace))
+plot_singular_histogram(axes[3], state_jacobians(rnn, trace))
 save_figure(figure, "/dev/null", ".svg")
 print(json.dumps(["matplotlib.pyplot" in sys.modules, settings() == before]))
 """
@@ -209,13 +209,13 @@ def test_what_the_plots_refuse():
         ),
         (
             DTypeError,
-            "plot_singular_values: bins must be an integer; got float 1.5",
-            lambda: plot_singular_values(ax, steps, bins=1.5),
+            "plot_singular_histogram: bins must be an integer; got float 1.5",
+            lambda: plot_singular_histogram(ax, steps, bins=1.5),
         ),
         (
             OptionError,
-            "plot_singular_values: n must be in [0, N) = [0, 2); got 2",
-            lambda: plot_singular_values(ax, steps, 2),
+            "plot_singular_histogram: n must be in [0, N) = [0, 2); got 2",
+            lambda: plot_singular_histogram(ax, steps, 2),
         ),
         (OptionError, "plot_lag_profile: profiles must be at least one; got none", lambda: plot_lag_profile(ax, {})),
         (

@@ -57,15 +57,22 @@ from rnn_numpy.lab.meanfield import (
 from rnn_numpy.lab.plots import (
     benchmark_figure,
     gradient_flow_figure,
+    plot_angles,
     plot_bifurcation,
     plot_cliff,
+    plot_flows,
     plot_gate_bands,
     plot_gate_image,
     plot_gradient_flow,
+    plot_lag_profile,
+    plot_learning,
+    plot_norms,
+    plot_shares,
+    plot_singular_histogram,
+    plot_singular_values,
+    plot_spectrum,
     save_figure,
 )
-from rnn_numpy.lab.plots_decomposition import plot_lag_profile, plot_norms, plot_shares, plot_singular_values
-from rnn_numpy.lab.plots_spectra import plot_angles, plot_singular_values, plot_spectrum
 from rnn_numpy.lab.progress import progress_bar
 from rnn_numpy.lab.regularisers import Flossing, Omega, floss, floss_value, gram_schmidt, omega
 from rnn_numpy.lab.report import gradflow_report
@@ -137,12 +144,15 @@ __all__ = [
     "plot_angles",
     "plot_bifurcation",
     "plot_cliff",
+    "plot_flows",
     "plot_gate_bands",
     "plot_gate_image",
     "plot_gradient_flow",
     "plot_lag_profile",
+    "plot_learning",
     "plot_norms",
     "plot_shares",
+    "plot_singular_histogram",
     "plot_singular_values",
     "plot_spectrum",
     "progress_bar",

@@ -1,9 +1,11 @@
 """Figures of the lab. They need matplotlib, which is imported where it is used."""
 
 from rnn_numpy.lab.plots.benchmark import benchmark_figure, plot_flows, plot_learning
+from rnn_numpy.lab.plots.decomposition import plot_lag_profile, plot_norms, plot_shares, plot_singular_histogram
 from rnn_numpy.lab.plots.gates import plot_gate_bands, plot_gate_image
 from rnn_numpy.lab.plots.gradient_flow import common_limits, gradient_flow_figure, plot_gradient_flow
 from rnn_numpy.lab.plots.landscape import plot_bifurcation, plot_cliff
+from rnn_numpy.lab.plots.spectra import plot_angles, plot_singular_values, plot_spectrum
 from rnn_numpy.lab.plots.style import (
     COLOURS,
     STYLES,
@@ -37,13 +39,20 @@ __all__ = [
     "label_ends",
     "log_norm",
     "new_figure",
+    "plot_angles",
     "plot_bifurcation",
     "plot_cliff",
     "plot_flows",
     "plot_gate_bands",
     "plot_gate_image",
     "plot_gradient_flow",
+    "plot_lag_profile",
     "plot_learning",
+    "plot_norms",
+    "plot_shares",
+    "plot_singular_histogram",
+    "plot_singular_values",
+    "plot_spectrum",
     "save_figure",
     "signed_norm",
     "spread",

@@ -16,7 +16,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum
-from rnn_numpy.lab.plots import COLOURS
+from rnn_numpy.lab.plots.style import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

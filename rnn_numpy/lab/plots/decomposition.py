@@ -19,7 +19,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.lab.decomposition import Decomposition
 from rnn_numpy.lab.jacobians import StateJacobians
-from rnn_numpy.lab.plots import COLOURS, STYLES
+from rnn_numpy.lab.plots.style import COLOURS, STYLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -166,7 +166,7 @@ def plot_lag_profile(ax: Axes, profiles: Mapping[str, ArrayLike]) -> Axes:
     return ax
 
 
-def plot_singular_values(ax: Axes, steps: StateJacobians, n: int = 0, *, bins: int = 40) -> Axes:
+def plot_singular_histogram(ax: Axes, steps: StateJacobians, n: int = 0, *, bins: int = 40) -> Axes:
     """Draw the singular values of each step's Jacobian as a histogram per step: a column for each t.
 
     Where they lie around 1 in all columns, gradients keep their size; a column's highest one bounds what the step can
@@ -192,9 +192,9 @@ def plot_singular_values(ax: Axes, steps: StateJacobians, n: int = 0, *, bins: i
     OptionError
         There is no such sequence; bins is not positive.
     """
-    bins = arguments.positive_int("plot_singular_values", "bins", bins)
+    bins = arguments.positive_int("plot_singular_histogram", "bins", bins)
     if not 0 <= n < steps.N:
-        raise OptionError(f"plot_singular_values: n must be in [0, N) = [0, {steps.N}); got {n}")
+        raise OptionError(f"plot_singular_histogram: n must be in [0, N) = [0, {steps.N}); got {n}")
     values = steps.singular_values()[:, n]
     logs = np.full(values.shape, np.nan)
     np.log10(values, out=logs, where=values > 0)
