@@ -36,7 +36,8 @@ from rnn_numpy.core.trace import LayerTrace, Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
 from rnn_numpy.lab.lyapunov import lyapunov
-from rnn_numpy.lab.tables import WIDTH, report_lags, short
+from rnn_numpy.lab.report import report_lags
+from rnn_numpy.lab.tables import WIDTH, short
 from rnn_numpy.layers import RNN, Recurrent, mse_loss
 from rnn_numpy.models import Forecaster
 
