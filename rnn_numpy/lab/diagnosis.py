@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.extras import optional_import
 from rnn_numpy.core.trace import LayerTrace, Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
@@ -250,15 +249,12 @@ class GradientDiagnosis:
         MissingExtraError
             matplotlib is not installed.
         """
-        from rnn_numpy.lab.plots import COLOURS, common_limits
+        from rnn_numpy.lab.plots import COLOURS, FONT, LINE, common_limits, frame, new_figure, set_log
 
-        figures = optional_import("matplotlib.figure", "a figure")
         kept = [(layer.name, found) for layer in self.layers if (found := layer.keeping) is not None]
-        figure: Figure = figures.Figure(figsize=(11 if kept else 6.4, 4.2), dpi=150, layout="constrained")
+        figure = new_figure(11 if kept else 6.4)
         axes = figure.subplots(1, 2 if kept else 1, squeeze=False)[0]
-        low, high = common_limits([layer.flow for layer in self.layers])
-        axes[0].set_yscale("log")
-        axes[0].set_ylim(low, high)
+        set_log(axes[0], *common_limits([layer.flow for layer in self.layers]))
         styles = ("-", "--", ":", "-.")
         for number, layer in enumerate(self.layers):
             shown = np.where(layer.flow.typical > 0, layer.flow.typical, np.nan)
@@ -266,14 +262,12 @@ class GradientDiagnosis:
                 np.where(np.isfinite(shown), shown, np.nan),
                 color=COLOURS[number % len(COLOURS)],
                 linestyle=styles[number % len(styles)],
-                linewidth=1.8,
+                linewidth=LINE,
                 label=f"{layer.name}: {layer.flow.verdict}",
             )
         axes[0].set_xlim(0, self.length)
-        axes[0].set_xlabel("lag: steps back in time from the loss")
-        axes[0].set_ylabel("norm of the state's gradient")
-        axes[0].set_title("The gradient on its way back", fontsize=11)
-        axes[0].legend(frameon=False)
+        title = "The gradient on its way back"
+        frame(axes[0], "lag: steps back in time from the loss", "norm of the state's gradient", title)
         if kept:
             for number, (name, (gate, numbers)) in enumerate(kept):
                 constants = np.sort(numbers.time_constants)  # type: ignore[arg-type]
@@ -289,14 +283,10 @@ class GradientDiagnosis:
                 )
             axes[1].axhline(self.length, color="0.5", linewidth=1, linestyle="--", label=f"T = {self.length}")
             axes[1].set_yscale("log")
-            axes[1].set_xlabel("unit, the most forgetful first")
-            axes[1].set_ylabel("time constant, steps")
-            axes[1].set_title("How long the units keep what they hold", fontsize=11)
-            axes[1].legend(frameon=False)
+            title = "How long the units keep what they hold"
+            frame(axes[1], "unit, the most forgetful first", "time constant, steps", title)
         for ax in axes:
-            ax.grid(True, color="0.9", linewidth=0.8)
-            ax.set_axisbelow(True)
-            ax.spines[["top", "right"]].set_visible(False)
+            ax.legend(frameon=False, fontsize=FONT)
         return figure
 
 

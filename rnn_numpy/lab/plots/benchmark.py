@@ -16,7 +16,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.lab.benchmark import CELLS, BenchmarkResult
 from rnn_numpy.lab.benchmark_report import WORDS
 from rnn_numpy.lab.gradient_flow import GradientFlow
-from rnn_numpy.lab.plots.style import COLOURS, axes_or_new, frame, new_figure
+from rnn_numpy.lab.plots.style import COLOURS, axes_or_new, frame, new_figure, set_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +111,7 @@ def plot_learning(result: BenchmarkResult, length: int, ax: Axes | None = None) 
     if goal < 1:
         ax.axhline(goal, color="0.3", linestyle=":", linewidth=1)
     low, high = ax.get_ylim()
-    ax.set_ylim(max(low, 1e-6), min(max(high, 2.0), 1e3))
+    set_log(ax, max(low, 1e-6), min(max(high, 2.0), 1e3))
     ax.set_xlim(left=0)
     frame(ax, "updates", "held-out loss / baseline", f"length {length}")
     return ax
@@ -142,7 +142,7 @@ def plot_flows(result: BenchmarkResult, length: int, ax: Axes | None = None) -> 
                 markevery=max(1, flow.length // 6),
             )
     low, high = ax.get_ylim()
-    ax.set_ylim(max(low, LOWEST), min(max(high, 10.0), 1 / LOWEST))
+    set_log(ax, max(low, LOWEST), min(max(high, 10.0), 1 / LOWEST))
     ax.set_xlim(0, max(result.flows(length, cell)[0].length for cell in result.options.cells))
     frame(ax, "lag: steps back in time from the loss", "share of the state's gradient")
     return ax

@@ -201,7 +201,7 @@ def plot_singular_histogram(steps: StateJacobians, ax: Axes | None = None, *, n:
         vmin=0,
         vmax=max(1, counts.max()),
     )
-    ax.axhline(1, color="white", linewidth=1.2, linestyle=(0, (4, 2)))
+    ax.axhline(1, color=COLOURS[1], linewidth=1.4, linestyle=(0, (4, 2)))
     bar = colour_bar(ax, image, "singular values in the bin")
     bar.locator = optional_import("matplotlib.ticker", "a figure").MaxNLocator(integer=True)
     bar.update_ticks()
