@@ -169,7 +169,11 @@ def shown_commands():
 
 
 # What makes a shown command short. The user's own file is taken at its word.
-SHORT = {"gradflow": ["--hidden", "4"], "gradcheck": ["--hidden", "3"]}
+SHORT = {
+    "gradflow": ["--hidden", "4"],
+    "gradcheck": ["--hidden", "3"],
+    "benchmark": ["--hidden", "4", "--batch", "2", "--max-updates", "1"],
+}
 MINE = """
 import numpy as np
 
