@@ -1,6 +1,6 @@
 """Published figures on the dynamics of recurrent nets, beside ours: what was printed, what this package finds.
 
-    python -m benchmarks.published_figures                     # all; about two minutes
+    python -m benchmarks.published_figures                     # all; about a minute
     python -m benchmarks.published_figures --only demo cliff   # some
     python -m benchmarks.published_figures --json out.json
 
@@ -188,7 +188,7 @@ def clark_spectrum(N: int = 400, steps: int = 600) -> list[Row]:
     ]
 
 
-def mean_field(N: int = 800, steps: int = 400, seeds: int = 2) -> list[Row]:
+def mean_field(N: int = 1000, steps: int = 400, seeds: int = 4) -> list[Row]:
     """lambda_1(g, sigma^2) of large tanh networks: theory (Molgedey, Schuchhardt, Schuster 1992), simulation."""
     theory: Callable[..., Any] | None = _part("meanfield", "meanfield")
     rows = []
