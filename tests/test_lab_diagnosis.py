@@ -144,6 +144,13 @@ def test_a_chaotic_net_is_called_so():
     assert page.verdict == "exploding"
 
 
+def test_a_net_that_only_fills_up_is_not_called_chaotic():
+    """An open forget gate: differences grow a little, far below a factor of 10, while the cell still fills."""
+    page = diagnose(LSTM(3, 16, forget_bias=5.0, rng=0), np.random.default_rng(0).normal(size=(100, 8, 3)))
+    assert page.top.growth > 5 * page.top.growth_error > 0
+    assert not page.top.chaotic and "chaotic" not in said(page) and page.verdict == "steady"
+
+
 def test_a_net_that_diverges():
     rnn = RNN(2, 4, nonlinearity="relu", rng=0)
     rnn.params["weight_hh_l0"] = 1e200 * np.ones((4, 4))
@@ -200,6 +207,8 @@ def test_thresholds_are_those_of_the_table():
     gate = page.top.gates["f"]
     assert (gate.shut, gate.open) == (float(np.mean(f < SHUT)), float(np.mean(f > OPEN)))
     assert 0 < gate.shut < 1 and 0 < gate.open < 1
+    # What is left after T steps is the product of the gates: their geometric mean counts, not the arithmetic one.
+    np.testing.assert_allclose(np.exp(-1 / gate.time_constants), np.prod(f ** (1 / f[..., 0].size), axis=(0, 1)))
 
 
 # ------------------------------------------------------------------------------------------------------------- output

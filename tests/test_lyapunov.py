@@ -101,9 +101,8 @@ def test_the_sum_is_the_mean_of_the_logarithms_of_the_determinants(kind, options
     J = jacobians(net, x)[7:]
     expected = np.linalg.slogdet(J)[1].mean(axis=0)
     assert spectrum.size == spectrum.count == J.shape[-1]
-    # The determinant of a projected LSTM (S = 6) is a product of tiny numbers; errors are relative to the condition.
-    allowed = 1e-12 if interval == 1 and "proj_size" not in options else 1e-9
-    np.testing.assert_allclose(spectrum.per_sequence.sum(axis=1), expected, rtol=allowed)
+    # I8. Between decompositions the columns turn towards each other, which costs digits.
+    np.testing.assert_allclose(spectrum.per_sequence.sum(axis=1), expected, rtol=1e-13 if interval == 1 else 1e-10)
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS, ids=str)
@@ -407,8 +406,9 @@ def test_nothing_is_modified():
         ),
         ({"n_exponents": 0}, OptionError, "n_exponents must be at least 1; got 0"),
         ({"transient": 60}, OptionError, "transient must be smaller than T = 60, the steps of x; got 60"),
-        ({"transient": -1}, OptionError, "transient must be at least 1; got -1"),
-        ({"transient": False}, DTypeError, "transient must be an integer; got the bool False"),
+        ({"transient": -1}, OptionError, "transient must be at least 0; got -1"),
+        ({"transient": False}, DTypeError, "transient must be an integer; got bool False"),
+        ({"transient": 1.5}, DTypeError, "transient must be an integer; got float 1.5"),
         ({"interval": 0}, OptionError, "interval must be at least 1; got 0"),
         ({"products": "fast"}, OptionError, "products must be one of 'auto', 'matrix', 'columns'; got 'fast'"),
         ({"rng": -1}, DTypeError, "rng must be"),
@@ -443,8 +443,8 @@ def test_covariance(kind, options):
     moved = jacobians(net, x)[50:140] @ found.vectors[:-1]
     lengths = np.linalg.norm(moved, axis=2)
     # I10. (From the cosine, the residual could not fall below 1e-8.)
-    assert np.abs(moved / lengths[:, :, None] - found.vectors[1:]).max() < 1e-11
-    np.testing.assert_allclose(found.growth, np.log(lengths), rtol=0, atol=1e-11)
+    assert np.abs(moved / lengths[:, :, None] - found.vectors[1:]).max() < 1e-13
+    np.testing.assert_allclose(found.growth, np.log(lengths), rtol=0, atol=1e-13)
 
 
 def test_covariance_of_a_chaotic_net():

@@ -266,7 +266,7 @@ def test_full_gradient_of_omega(kind, options, form):
     if options.get("nonlinearity") == "relu":
         arrays, claimed = [twin.params["weight_hh_l0"]], [found.grads["weight_hh_l0"]]
     arrays, claimed = [*arrays, dz, *as_tuple(dz_n)], [*claimed, found.ddoutput, *as_tuple(found.ddh_n)]
-    assert_gradient(value, arrays, claimed, 1e-10)
+    assert_gradient(value, arrays, claimed, 1e-12)
 
 
 def test_with_a_loss_whose_gradient_moves():

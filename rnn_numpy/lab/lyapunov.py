@@ -556,7 +556,22 @@ def positive_qr(V: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Walk:
-    """A layer on its way along inputs, in pieces of steps."""
+    """A layer on its way along inputs, in pieces of steps: what `prepared` makes of a caller's arguments.
+
+    Attributes
+    ----------
+    where : str
+        The function that was called, for messages.
+    layer : Recurrent
+        A twin in float64, time first.
+    x : ndarray, (T, N, D)
+    h_0 : ndarray, tuple of ndarray or None
+        As in `layer.forward`.
+    name : str
+        The layer of the stack that is measured.
+    S : int
+        The number of units of all its states.
+    """
 
     where: str
     layer: Recurrent
@@ -567,10 +582,12 @@ class Walk:
 
     @property
     def T(self) -> int:
+        """The number of steps."""
         return len(self.x)
 
     @property
     def N(self) -> int:
+        """The number of sequences."""
         return int(self.x.shape[1])
 
     def pieces(self) -> Iterator[tuple[int, LocalSteps]]:
@@ -685,6 +702,7 @@ def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | N
 
 
 def counted(where: str, name: str, value: int | None, S: int) -> int:
+    """Return a number of directions: all S where it is left out."""
     if value is None:
         return S
     k = arguments.positive_int(where, name, value)
@@ -695,7 +713,11 @@ def counted(where: str, name: str, value: int | None, S: int) -> int:
 
 def step_count(where: str, name: str, value: int) -> int:
     """Return a number of steps, 0 allowed."""
-    return 0 if type(value) is int and value == 0 else arguments.positive_int(where, name, value)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise DTypeError(f"{where}: {name} must be an integer; got {type(value).__name__} {value!r}")
+    if value < 0:
+        raise OptionError(f"{where}: {name} must be at least 0; got {value}")
+    return int(value)
 
 
 def _plain(values: Floats) -> list[float | None]:

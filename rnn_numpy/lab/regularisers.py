@@ -552,8 +552,6 @@ def omega(
     slope = slope / squares / number
     dq = slope[..., None] * q
     value, ratios = float(terms.sum()) / number, np.where(counts, r, np.nan)
-    if trace.context.plan.sort is not None:
-        ratios = trace.context.plan.unsorted(ratios, 1)
     if gradient == "immediate":
         grads = layer.params.zeros_like()
         for block, columns, _ in steps.products("hidden"):  # O5
