@@ -228,7 +228,8 @@ class Forced:
                 nudge[..., columns] += source @ change[rows].T if weight.ndim == 2 else change[rows]
             matrix = maps.jacobians.preactivation
             # Layer normalisation of tiny sums is nearly nothing: only rounding may be between the two.
-            allowed = 64 * EPS * _apply(np.abs(matrix), np.abs(nudge)) + QUANTUM
+            size = _apply(np.abs(matrix), np.abs(nudge)).max(axis=2, keepdims=True, initial=0.0)
+            allowed = 512 * EPS * size + QUANTUM
             difference = _apply(matrix, nudge) - steps.tangent(name, change)
             maps.additive[name] = bool(np.all(np.abs(difference) <= allowed))
 
@@ -340,7 +341,7 @@ class Forced:
 
     # ------------------------------------------------------------------------------------------------ rounding
 
-    def tolerances(self, factor: float = 8.0, draws: int = 3, seed: int = 0) -> Tolerances:
+    def tolerances(self, factor: float = 8.0, draws: int = 6, seed: int = 0) -> Tolerances:
         """Return what rounding may do to each entry of a right gradient, and the sums of absolute contributions.
 
         Parameters
@@ -348,7 +349,7 @@ class Forced:
         factor : float
             Units of rounding allowed for each step that a contribution has come through.
         draws : int
-            How often the formulas are run with what they read moved in its last digit.
+            How often the formulas are run with what they read moved in its last digits.
         seed : int
 
         Notes
@@ -357,7 +358,7 @@ class Forced:
         to underflow. The error of ds_t is followed through time: every step adds some units of rounding of each term
         that it sums, with random signs, and hands on what was there; what cancels leaves its error behind. Formulas
         that lose digits by themselves (1 - h^2 near h = 1) are asked how many: they are run with their inputs moved by
-        one unit of rounding. What the layer above hands down comes with its own bound.
+        up to two units of rounding. What the layer above hands down comes with its own bound.
         """
         rng = np.random.default_rng(seed)
         signal_bound = np.zeros_like(self.entering.output)  # of what is handed down, and given exactly at the top
@@ -408,7 +409,8 @@ class Forced:
         bounds["x"], absolute["x"] = signal, total
         bounds |= {f"{state}_0": array for state, array in states.items()}
         absolute |= {f"{state}_0": array for state, array in total_states.items()}
-        return Tolerances(bounds, das, absolute)
+        underflow = QUANTUM * das[name].shape[0] * das[name].shape[1]
+        return Tolerances({name: bound + underflow for name, bound in bounds.items()}, das, absolute)
 
     def _noise(
         self, maps: _Maps, run: DirectionGradient, draws: int, rng: np.random.Generator
@@ -422,7 +424,8 @@ class Forced:
         steps, jacobians = maps.steps, maps.jacobians
 
         def moved(array: Array, size: Array | float = 0.0) -> Array:
-            return array + EPS * rng.choice([-1.0, 1.0], array.shape) * (np.abs(array) + size)
+            # Not signs alone: of two numbers near 1, moved alike, the difference would not change.
+            return array + EPS * rng.uniform(-2, 2, array.shape) * (np.abs(array) + size)
 
         t, n = np.nonzero(steps.alive)
         before, sums_of_a = steps.states("before")[t, n], _absolute_sums(steps)[t, n]
@@ -596,15 +599,14 @@ def _absolute_contributions(maps: _Maps, run: DirectionGradient) -> Array:
     (T, N, A).
     """
     steps, jacobians = maps.steps, maps.jacobians
-    stack, sums = np.zeros((steps.T + 1, steps.N, steps.S)), np.zeros((steps.T, steps.N, steps.slabs))
-    stack[steps.T] = run.final
-    used = [steps.T]
+    sums = np.zeros((steps.T, steps.N, steps.slabs))
+    stack = run.final[:, None].copy()  # (N, loss steps so far, S)
     for t in reversed(steps.order()):
-        alive = steps.alive[t][:, None]
-        stack[t] = run.entering[t]
-        used.append(t)
-        sums[t] = np.where(alive, np.abs(_pull(jacobians.preactivation[t], stack[used])).sum(axis=0), 0)
-        stack[used] = np.where(alive, _pull(jacobians.state[t], stack[used]), stack[used])
+        alive = steps.alive[t][:, None, None]
+        stack = np.concatenate([stack, run.entering[t][:, None]], axis=1)
+        through: Array = np.abs(stack @ jacobians.preactivation[t])
+        sums[t] = np.where(alive[:, 0], through.sum(axis=1), 0)
+        stack = np.where(alive, stack @ jacobians.state[t], stack)
     return sums
 
 

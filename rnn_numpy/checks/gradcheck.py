@@ -231,7 +231,7 @@ def _check(subject: Subject, names: list[str], method: str, trials: bool, seed: 
         findings.notes[:0] = [] if layer is None else layer.notes
         layer = None
     if subject.single and finite:
-        findings.rows += single_rows(subject, names, seed)
+        findings.rows += single_rows(subject, names, seed, {} if layer is None else layer.tolerances.tensors)
         findings.notes.append(
             "the float64 twin was checked first; the rows marked float32 compare the original with it"
         )

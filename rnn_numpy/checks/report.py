@@ -135,7 +135,8 @@ class GradcheckReport:
     diagnosis : Diagnosis or None
         None where all is right.
     growth : float
-        How much a perturbation of the states grew, at most, over the recorded run; NaN where it was not measured.
+        How much a random perturbation of the states grew, at most, over the recorded run; NaN where it was not
+        measured.
     notes : list of str
         What a reader should know: kinks, what was not decided and why, a method that was changed.
     kinks : list
