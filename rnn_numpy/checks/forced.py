@@ -315,7 +315,7 @@ class Forced:
                         gradient[rows] += da.sum(axis=0)
                     else:
                         kind = "input" if name == "weight_ih" else "hidden"
-                        acted = variation.source(steps, kind, source).reshape(len(da), -1)
+                        acted = variation.source(steps, kind, source).reshape(len(da), weight.shape[1])
                         gradient[rows] += da.T @ acted
                 found[name] = gradient
             elif variation is EXACT or self._few(steps, weight):
@@ -465,7 +465,11 @@ class Forced:
                 for rows, columns, source in _products(steps, name):
                     flat = tolerance[..., columns].reshape(-1, columns.stop - columns.start)
                     flat_sums = sums[..., columns].reshape(flat.shape)
-                    acted = np.ones((len(flat), 1)) if weight.ndim == 1 else np.abs(source).reshape(len(flat), -1)
+                    acted = (
+                        np.ones((len(flat), 1))
+                        if weight.ndim == 1
+                        else np.abs(source).reshape(len(flat), weight.shape[1])
+                    )
                     part, part_total = flat.T @ acted, flat_sums.T @ acted
                     bound[rows] += part.reshape(bound[rows].shape)
                     total[rows] += part_total.reshape(bound[rows].shape)
@@ -557,7 +561,9 @@ def _in_forward_order(steps: LocalSteps, J: Array, loss: Array, final: Array) ->
     return dstates, at(-1)
 
 
-def _errors(maps: _Maps, run: DirectionGradient, signal: Array, noise: Array, unit: float, rng: Any) -> Array:
+def _errors(
+    maps: _Maps, run: DirectionGradient, signal: Array, noise: Array, unit: float, rng: np.random.Generator
+) -> Array:
     """Follow what rounding makes of ds_t through time.
 
     Parameters
@@ -584,7 +590,9 @@ def _errors(maps: _Maps, run: DirectionGradient, signal: Array, noise: Array, un
     for t in reversed(steps.order()):
         alive, size = steps.alive[t][:, None], np.abs(run.dstates[t])
         error[..., :width] += np.where(alive, signed(signal[t]), 0)
-        found[t] = np.where(alive[:, 0], np.abs(error).max(axis=(0, 2)) + unit * size.max(axis=1, initial=0.0), 0)
+        found[t] = np.where(
+            alive[:, 0], np.abs(error).max(axis=(0, 2), initial=0.0) + unit * size.max(axis=1, initial=0.0), 0
+        )
         terms = _pull(np.abs(jacobians.state[t]), size)
         through = _pull(np.abs(jacobians.preactivation[t]), size)
         for rows, columns, _ in steps.products("hidden"):

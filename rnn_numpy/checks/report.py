@@ -213,7 +213,8 @@ class GradcheckReport:
 
     def __repr__(self) -> str:
         how = "bitwise" if self.reproducible else "NOT: two runs differ"
-        lines = [f"gradcheck {self.subject}", f"method: {self.method}; reproducible: seed {self.seed}, {how}"]
+        lines = _wrapped("gradcheck ", self.subject)
+        lines += _wrapped("method: ", f"{self.method}; reproducible: seed {self.seed}, {how}")
         lines += _table(self.rows)
         if self.diagnosis is not None:
             lines += _wrapped("  why : ", f"{self.diagnosis.kind}: {self.diagnosis.why}")
