@@ -585,7 +585,8 @@ def _errors(
     error, found = np.zeros((PROBES, steps.N, steps.S)), np.zeros((steps.T, steps.N))
 
     def signed(bound: Array) -> Array:
-        return bound * rng.choice([-1.0, 1.0], (PROBES, *bound.shape))
+        drawn: Array = bound * rng.choice([-1.0, 1.0], (PROBES, *bound.shape))
+        return drawn
 
     for t in reversed(steps.order()):
         alive, size = steps.alive[t][:, None], np.abs(run.dstates[t])
