@@ -1,4 +1,4 @@
-"""The zoo through the gradient check: every specimen caught, nearly all with the right diagnosis, at the right place."""
+"""The zoo through the gradient check: every specimen caught, nearly all named rightly, at the right place."""
 
 import functools
 
@@ -7,7 +7,10 @@ import pytest
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.checks import gradcheck
+from rnn_numpy.checks.diagnosis import Comparison
+from rnn_numpy.checks.forced import Forced
 from rnn_numpy.checks.mistakes import DIAGNOSES
+from rnn_numpy.checks.suspects import suspects
 from rnn_numpy.checks.zoo import ZOO, specimen
 from rnn_numpy.checks.zoo.common import WrongFormulas, WrongSums
 
@@ -35,7 +38,9 @@ def test_every_specimen_is_caught(animal):
     assert report.diagnosis.kind in DIAGNOSES
     wrong = {row.name for row in report.rows if row.verdict != "ok" and not row.name.startswith("da")}
     if wrong:
-        assert wrong <= set(animal.where.tensors)
+        # Of gradients flushed at 1e-12, the zoo's own measure does not see what is left out of the sums.
+        further = {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"} if "flushed" in animal.name else set()
+        assert wrong == set(animal.where.tensors) | further
 
 
 @every_specimen
@@ -75,8 +80,7 @@ def test_an_immediate_partial_is_found_at_k_equal_to_t(animal):
 def test_a_recurrence_is_found_before_t(animal):
     where = report_of(animal.name).diagnosis.where
     if animal.diagnosis == "overwritten, not added" and animal.parent is RNN:
-        return_of_the_loss = where["t"] == where["k"] < 29  # what the loss says to an earlier step is erased
-        assert return_of_the_loss
+        assert where["t"] == where["k"] < 29  # what the loss says to an earlier step is erased
         return
     assert where["part"] == "recurrence"
     assert where["layer"] == "l0"
@@ -164,17 +168,6 @@ def turned(self, run, arrays, sums):
     sums["weight_hh"][...] = sums["weight_hh"].T.copy()
 
 
-def of_gate(gate, factor):
-    def scale(run, arrays, sums):
-        arrays[f"da_{gate}"][...] *= factor
-
-    return scale
-
-
-def scaled_gate(dh_t, da_o_t):
-    da_o_t *= -1
-
-
 def shifted(d, by):
     moved = np.zeros_like(d)
     moved[max(by, 0) : len(d) + min(by, 0)] = d[max(-by, 0) : len(d) - max(by, 0)]
@@ -189,13 +182,40 @@ def halves(d, h):
     return np.concatenate([d[..., 3:], d[..., :3]], axis=2), h
 
 
+def factor_of(c):
+    """Return an RNN of which every step hands c times what it should to the one before."""
+
+    def step_backward(dh_t, W_hh, da_t, dh_in):
+        da_t *= dh_t
+        dh_in += c * da_t.dot(W_hh)
+
+    return type("Scaled", (WrongFormulas, RNN), {"_instead_of_step_backward": staticmethod(step_backward)})(2, 3, rng=0)
+
+
+def summed(name, da, source):
+    """Return an RNN whose gradient of W_ih or W_hh is the sum over all steps of da(arrays) times source(run)."""
+
+    def spoil(self, run, arrays, sums):
+        if run.name == "l0":
+            sums[name][...] = np.einsum("tna,tnd->ad", da(arrays["da"]), source(run.arrays))
+
+    return of_sums(RNN, spoil)
+
+
+def whole(array):
+    return array
+
+
+def but_first(array):
+    return array * (np.arange(len(array)) > 0)[:, None, None]
+
+
 PLANTED = {
     "sign of a gate": (lambda: planted(LSTM, lambda g_t, da_g_t: np.negative(da_g_t, out=da_g_t), "step_partials"),
                        "sign"),
     "a gate's path": (lambda: planted(LSTM, lambda da_i_t: da_i_t.fill(0), "step_partials"), "gate path missing"),
     "a gate's other derivative": (lambda: planted(GRU, lambda z_t, h_prev, n_t, da_z_t: np.multiply(
         h_prev - n_t, 1 - z_t * z_t, out=da_z_t), "step_partials"), "wrong derivative"),
-    "half of the state's gradient": (lambda: planted(RNN, lambda dh_in: np.multiply(dh_in, 1, out=dh_in)), None),
     "loss one step late": (lambda: with_backward(RNN, lambda d, h: (shifted(d, 1), h)), "off by one step"),
     "loss one step early": (lambda: with_backward(GRU, lambda d, h: (shifted(d, -1), h)), "off by one step"),
     "outputs ignored": (lambda: with_backward(LSTM, lambda d, h: (0 * d, h)), "only the last step's loss"),
@@ -207,15 +227,81 @@ PLANTED = {
     "h_n ignored": (lambda: with_backward(LSTM, lambda d, h: (d, (0 * h[0], h[1]))), "final-state gradient ignored"),
     "final states ignored": (lambda: with_backward(LSTM, lambda d, h: (d, None)), "final-state gradient ignored"),
     "halves exchanged": (lambda: with_backward(GRU, halves, bidirectional=True), "reverse direction not reversed"),
+    "x of the step before": (lambda: summed("weight_ih", whole, lambda run: shifted(run["x"], 1)), "off by one step"),
+    "x of the step after": (lambda: summed("weight_ih", whole, lambda run: shifted(run["x"], -1)), "off by one step"),
+    "h of two steps before": (lambda: summed("weight_hh", whole, lambda run: shifted(run["h"][:-1], 1)),
+                              "off by one step"),
+    "dW_hh without the first step": (lambda: summed("weight_hh", but_first, lambda run: run["h"][:-1]),
+                                     "first step skipped"),
+    "half of the recurrence": (lambda: factor_of(0.5), "constant factor"),
+    "a third of the recurrence, of three sequences": (lambda: factor_of(1 / 3), "constant factor"),
     "dW_hh transposed": (lambda: of_sums(RNN, turned), "transposed"),
     "dW_hh of one entry": (lambda: of_sums(RNN, lambda self, run, arrays, sums: np.multiply.at(
         sums["weight_hh"], (0, 1), 3)), "entries rescaled"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [name for name, (_, kind) in PLANTED.items() if kind])
+@pytest.mark.parametrize("name", PLANTED)
 def test_planted_mistakes_are_named(name):
     make, kind = PLANTED[name]
-    report = gradcheck(make(), data(7, 3, 2))
+    layer = make()
+    rows = layer.num_layers * layer.num_directions
+    states = tuple(data(rows, 3, 3, seed=k) for k in range(len(layer.cell.states)))
+    report = gradcheck(layer, data(7, 3, 2), states if len(states) > 1 else states[0])
     assert not report.ok
     assert report.diagnosis.kind == kind, report.diagnosis
+
+
+EVERYTHING = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "recurrent_dropout": 0.3}
+# The derivative of relu is 0 or 1; a gate's derivative left out is v where that of a product with v was taken.
+ALIKE = {"gate derivative missing", "wrong derivative", "sign", "gate path missing"}
+SUSPECTED = [
+    (RNN, {}),
+    (RNN, {"nonlinearity": "relu"}),
+    (LSTM, {}),
+    (LSTM, {"proj_size": 2}),
+    (GRU, {}),
+    (GRU, {"reset": "before"}),
+    (RNN, EVERYTHING),
+    (LSTM, EVERYTHING),
+    (GRU, {"num_layers": 2, **EVERYTHING}),
+]
+
+
+@functools.cache
+def suspected(number):
+    """Return (kind, why, kind found or None where the suspect makes no difference) for each suspect of a layer."""
+    kind, options = SUSPECTED[number]
+    layer = kind(3, 4, rng=1, **options)
+    rows = layer.num_layers * layer.num_directions
+    widths = [layer._width(state) for state in layer.cell.states]
+    states = tuple(data(rows, 3, width, seed=k) for k, width in enumerate(widths))
+    output, h_n, trace = layer.forward(data(6, 3, 3), states if len(states) > 1 else states[0], [4, 6, 3])
+    finals = tuple(data(*state.shape, seed=9) for state in (h_n if isinstance(h_n, tuple) else (h_n,)))
+    forced = Forced(layer, trace, data(*output.shape, seed=8), finals if len(finals) > 1 else finals[0])
+    tolerances, known, found = forced.tolerances(), list(suspects(forced)), []
+    with np.errstate(all="ignore"):
+        gradients = [forced.gradient(suspect.variation).tensors for suspect in known]
+    for suspect, gradient in zip(known, gradients, strict=True):
+        compare = Comparison(forced, tolerances, {**forced.exact.tensors, **gradient})
+        if compare.is_exact(gradient):
+            found.append((suspect, None))
+            continue
+        first = next(other for other, guess in zip(known, gradients, strict=True) if compare.explains(guess))
+        found.append((suspect, first))
+    return found
+
+
+@pytest.mark.parametrize("number", range(len(SUSPECTED)), ids=lambda number: str(SUSPECTED[number]))
+def test_every_suspect_is_told_from_the_others(number):
+    for suspect, first in suspected(number):
+        # Of two that give one gradient the simpler is named; they are of one family.
+        assert first is None or first.kind == suspect.kind or {first.kind, suspect.kind} <= ALIKE, (suspect, first)
+
+
+def test_no_suspect_is_without_effect():
+    seen = {suspect.why: False for number in range(len(SUSPECTED)) for suspect, _ in suspected(number)}
+    for number in range(len(SUSPECTED)):
+        for suspect, first in suspected(number):
+            seen[suspect.why] |= first is not None
+    assert [why for why, effective in seen.items() if not effective] == []

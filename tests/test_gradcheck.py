@@ -91,7 +91,7 @@ def test_most_entries_off_by_1e_12_are_found_each(kind):
     forced = Forced(layer, trace, data(*output.shape, seed=1))
     tolerances, exact = forced.tolerances().tensors, forced.exact.tensors
     shares = np.concatenate([(tolerances[name] / np.abs(exact[name])).ravel() for name in layer.params])
-    assert np.mean(shares < 1e-12) > 0.9
+    assert np.mean(shares < 1e-12) > 0.85
     assert np.median(shares) < 3e-13
 
 

@@ -394,8 +394,9 @@ def _gate_of(steps: LocalSteps, difference: Array) -> str | None:
     if len(cell.slabs) == 1:
         return None
     parts = {slab: difference[..., k * H : (k + 1) * H].max(initial=0.0) for k, slab in enumerate(cell.slabs)}
-    largest = max(parts.values())
-    wrong = [slab for slab, value in parts.items() if value > 1e-6 * largest or not np.isfinite(value)]
+    wrong = [slab for slab, value in parts.items() if not np.isfinite(value)]
+    if not wrong:
+        wrong = [slab for slab, value in parts.items() if value > 1e-6 * max(parts.values())]
     return wrong[0] if len(wrong) == 1 else None
 
 
