@@ -38,7 +38,7 @@ from rnn_numpy.checks.layer_check import LayerCheck
 from rnn_numpy.checks.loss_check import along_directions, by_entries, single_rows
 from rnn_numpy.checks.report import WRONG, Diagnosis, GradcheckReport
 from rnn_numpy.checks.subjects import LayerSubject, ModelSubject, PairSubject, Point, Subject
-from rnn_numpy.checks.taylor import taylor_test
+from rnn_numpy.checks.taylor import TaylorResult, taylor_test
 from rnn_numpy.checks.verdicts import Findings
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 
@@ -231,7 +231,7 @@ def _check(subject: Subject, names: list[str], method: str, trials: bool, seed: 
         findings.notes[:0] = [] if layer is None else layer.notes
         layer = None
     if subject.single and finite:
-        findings.rows += single_rows(subject, names, seed)
+        findings.rows += single_rows(subject, names, seed, {} if layer is None else layer.tolerances.tensors)
         findings.notes.append(
             "the float64 twin was checked first; the rows marked float32 compare the original with it"
         )
@@ -285,11 +285,23 @@ def _try_taylor(subject: Subject, names: list[str], analytic: Point, findings: F
     """Taylor's test of the whole gradient: its remainders fall as e^2, and in the odd version as e^3."""
     if findings.growth > 1e3 or findings.kinks or not any(array.any() for array in analytic.values()):
         return  # where e is amplified a thousandfold, or there is a corner, no remainder falls as a power of e
-    gradient = {name: analytic[name] for name in names}
     fixed = {name: array for name, array in subject.point.items() if name not in names}
     point = {name: subject.point[name] for name in names}
+
+    def tested(gradients: Point) -> TaylorResult:
+        gradient = {name: gradients[name] for name in names}
+        return taylor_test(lambda at: subject.loss({**fixed, **at}), point, gradient, directions=2, seed=seed)
+
     try:
-        result = taylor_test(lambda at: subject.loss({**fixed, **at}), point, gradient, directions=2, seed=seed)
+        result = tested(analytic)
+        wrong = "wrong" in result.verdicts.values()
+        # A loss on top is none of the reference's business: what it says of the outputs is taken as it says it.
+        known = not (isinstance(subject, LayerSubject) and subject.on_top is not None)
+        known = known and all(np.isfinite(findings.reference[name]).all() for name in names)
+        if wrong and known and "wrong" in tested(findings.reference).verdicts.values():
+            # Inputs of 1e8, or gates next to saturation: the loss bends within the smallest of the steps.
+            findings.notes.append("no Taylor test: the loss bends within the smallest of its steps")
+            return
     except GradientCheckError as error:
         findings.notes.append(f"no Taylor test: {error}")
         return
@@ -297,5 +309,4 @@ def _try_taylor(subject: Subject, names: list[str], analytic: Point, findings: F
         kind: float(np.nanmin(rates)) for kind in result.rates if np.isfinite(rates := result.last_rates(kind)).any()
     }
     if rates:
-        wrong = any(verdict == "wrong" for verdict in result.verdicts.values())
         findings.tried("Taylor", " ".join(f"{rate:.2f}" for rate in rates.values()), not wrong, list(rates.values()))

@@ -5,7 +5,7 @@ here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -110,13 +110,14 @@ def slope(subject: Subject, name: str, direction: Array) -> float:
     return float(complex(subject.loss(shifted)).imag / COMPLEX_STEP)
 
 
-def single_rows(subject: Subject, names: list[str], seed: int) -> list[Row]:
+def single_rows(subject: Subject, names: list[str], seed: int, rounding: Mapping[str, Array]) -> list[Row]:
     """Compare a float32 gradient with that of its float64 twin, which has been checked by itself.
 
     Both passes of the single one round at every step. How much that matters is asked of the double one, with its data
-    moved by as much; where sums cancel, an entry is given that share of the largest.
+    moved by as much; where sums cancel, an entry is given that share of the largest. `rounding` is what is known of it
+    besides, in double precision, by name.
     """
-    eps = float(np.finfo(np.float32).eps)
+    eps, tiny = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
     rng = np.random.default_rng([seed, 2])
     exact, single = subject.at(subject.point), subject.in_single()
     moved = dict.fromkeys(exact, 0.0)
@@ -127,6 +128,8 @@ def single_rows(subject: Subject, names: list[str], seed: int) -> list[Row]:
     rows = []
     for name in names:
         largest = float(np.abs(exact[name]).max(initial=0.0))
-        allowed = np.full(exact[name].shape, 8 * moved[name] + 32 * eps * largest)
+        allowed = np.full(exact[name].shape, 8 * moved[name] + 32 * eps * largest + tiny)
+        if name in rounding:
+            allowed += eps / EPS * rounding[name]
         rows += rows_of(name, subject.gates, single[name], exact[name], allowed, note="float32")
     return rows

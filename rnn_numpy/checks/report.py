@@ -135,7 +135,8 @@ class GradcheckReport:
     diagnosis : Diagnosis or None
         None where all is right.
     growth : float
-        How much a perturbation of the states grew, at most, over the recorded run; NaN where it was not measured.
+        How much a random perturbation of the states grew, at most, over the recorded run; NaN where it was not
+        measured.
     notes : list of str
         What a reader should know: kinks, what was not decided and why, a method that was changed.
     kinks : list
@@ -212,7 +213,8 @@ class GradcheckReport:
 
     def __repr__(self) -> str:
         how = "bitwise" if self.reproducible else "NOT: two runs differ"
-        lines = [f"gradcheck {self.subject}", f"method: {self.method}; reproducible: seed {self.seed}, {how}"]
+        lines = _wrapped("gradcheck ", self.subject)
+        lines += _wrapped("method: ", f"{self.method}; reproducible: seed {self.seed}, {how}")
         lines += _table(self.rows)
         if self.diagnosis is not None:
             lines += _wrapped("  why : ", f"{self.diagnosis.kind}: {self.diagnosis.why}")

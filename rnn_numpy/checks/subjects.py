@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -318,6 +319,20 @@ class LayerSubject(Subject):
         terms = [*zip(parts(self.doutput), parts(output), strict=True)]
         terms += zip(parts(self.dfinal), parts(final), strict=True) if self.many else ()
         return sum((np.sum(gradient * array) for gradient, array in terms), dtype.type(0))
+
+    def normalised(self) -> tuple[LayerSubject, float]:
+        """Return this subject with gradients of outputs and final states of the size of 1, and the power of 2 by which
+        its loss is larger.
+        """
+        arrays = (*parts(self.doutput), *parts(self.dfinal))
+        largest = max(float(np.abs(array).max(initial=0.0)) for array in arrays if array is not None)
+        # 2^1024 is no number.
+        power = -math.frexp(largest)[1] if largest else 0
+        factor = math.ldexp(1.0, min(power, 1000))
+        other = copy.copy(self)
+        other.doutput = mapped(lambda array: array * factor, self.doutput)
+        other.dfinal = mapped(lambda array: array * factor, self.dfinal)
+        return other, factor
 
     def _complex(self) -> Any:
         if not hasattr(self, "_twin"):

@@ -30,7 +30,7 @@ class Findings:
     notes : list of str
     kinks : list
     growth : float
-        How much a perturbation of the states grows, at most; NaN where it was not measured.
+        How much a random perturbation of the states grows, at most; NaN where it was not measured.
     """
 
     method: str
