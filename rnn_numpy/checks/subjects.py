@@ -157,8 +157,8 @@ class LayerSubject(Subject):
 
     def _title(self, dtype: np.dtype[Any]) -> str:
         shape = self.x.shape
-        sizes = f"T={shape[0]}"
-        if self.x.ndim == 3:
+        sizes = f"T={shape[0]}" if self.recurrent else f"x {shape}"
+        if self.x.ndim == 3 and self.recurrent:
             steps, batch = (shape[1], shape[0]) if getattr(self.layer, "batch_first", False) else shape[:2]
             sizes = f"T={steps} N={batch}"
         name = repr(self.source).replace(f", dtype={dtype}", "")
