@@ -34,6 +34,7 @@ from rnn_numpy.checks.differences import (
 from rnn_numpy.checks.functions import (
     EPS,
     Array,
+    DirectedLine,
     Function,
     Index,
     Line,
@@ -238,12 +239,8 @@ def complex_step_is_possible(
             function.measure_noise(value)
             rng = np.random.default_rng(seed)
             directions = [random_direction(arrays, names, rng) for _ in range(3)]
-            try:
-                test = compared(function, value, directions, COMPLEX_STEP)
-            except GradientCheckError:
-                # Out of the domain of the loss, as left of 0 the logarithm is: steps relative to each entry.
-                nearer = [{name: a * _reach(arrays[name]) for name, a in way.items()} for way in directions]
-                test = compared(function, value, nearer, COMPLEX_STEP)
+            ways = [_in_domain(Function(where, loss, arrays), direction) for direction in directions]
+            test = compared(function, value, ways, COMPLEX_STEP)
             function.require_unchanged()
     except GradientCheckError as error:
         return False, f"no complex step: {str(error).removeprefix(f'{where}: ')}"
@@ -273,10 +270,18 @@ def too_small(derivative: float) -> str:
     return f"the derivative is {derivative:.0e}; times the step, it leaves the range of numbers"
 
 
-def _reach(array: Array) -> Array:
-    """Return the size of each entry, at most 1; of a zero 1."""
-    sizes: Array = np.where(array == 0, 1.0, np.minimum(np.abs(array), 1.0))
-    return sizes
+def _in_domain(function: Function, direction: dict[str, Array]) -> dict[str, Array]:
+    """Return a direction along which differences stay where a real loss is defined, as a logarithm is right of 0."""
+    line = DirectedLine(function, direction)
+    try:
+        line(-RIDDERS_STEP), line(RIDDERS_STEP)
+    except GradientCheckError:
+        # Relative to each entry, where that is less than 1.
+        sizes = {
+            name: np.where(array == 0, 1.0, np.minimum(np.abs(array), 1.0)) for name, array in function.kept.items()
+        }
+        return {name: array * sizes[name] for name, array in direction.items()}
+    return direction
 
 
 def _by_complex_step(

@@ -464,9 +464,9 @@ class PairSubject(Subject):
         self._grads = grads
         self._checked = checked
         self.point = point
-        name = getattr(grads, "__name__", type(grads).__name__)
+        name = getattr(grads, "__name__", type(grads).__name__).replace("<lambda>", "a function")
         size = sum(array.size for array in point.values())
-        self.title = f"{name}: {len(point)} arrays, {size} entries"
+        self.title = f"{name} of {len(point)} array{'s' if len(point) > 1 else ''}, {size} entries"
 
     def analytic(self) -> Point:
         """Run forward and backward once; return the claimed gradient of each array of `point`."""

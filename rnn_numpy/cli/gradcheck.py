@@ -141,19 +141,23 @@ def run(arguments: argparse.Namespace) -> Outcome:
     optional_import("rich", "the table")
     if arguments.json is not None:
         check_outputs({"--json": arguments.json})
-    numbers: dict[str, Any]
-    with progress("gradcheck") as tell:
-        if arguments.zoo:
-            text, failed, numbers = _zoo(arguments, tell)
-        else:
-            reports = _target(arguments, tell) if arguments.target else _layers(arguments, tell)
-            text = checks_text(reports, arguments.verbose or arguments.target is not None)
-            failed = not all(report.ok for _, report in reports)
-            numbers = {"checks": [{"name": name, **report.to_dict()} for name, report in reports]}
+    try:
+        with progress("gradcheck") as tell:
+            text, failed, numbers = _zoo(arguments, tell) if arguments.zoo else _checks(arguments, tell)
+    except RNNNumpyError as error:
+        raise BadInputError(str(error).removeprefix("gradcheck: ")) from error  # that is the command's name as well
     if arguments.json is not None:
         write_json(arguments.json, {"ok": not failed, **numbers})
         text += f"Numbers: {arguments.json}\n"
     return Outcome(text, FAILED if failed else 0)
+
+
+def _checks(arguments: argparse.Namespace, tell: Tell) -> tuple[str, bool, dict[str, Any]]:
+    """Check layers, or the user's function; return the text, whether one failed, and the numbers."""
+    reports = _target(arguments, tell) if arguments.target else _layers(arguments, tell)
+    text = checks_text(reports, arguments.verbose or arguments.target is not None)
+    numbers = {"checks": [{"name": name, **report.to_dict()} for name, report in reports]}
+    return text, not all(report.ok for _, report in reports), numbers
 
 
 def _layers(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, GradcheckReport]]:
