@@ -59,7 +59,7 @@ def by_entries(subject: Subject, names: list[str], analytic: Point, method: str,
         if doubt > TOO_NOISY * largest and (largest or np.any(analytic[name])):
             open_names.append(name)
             excused = errors + own + 16 * moved
-            if doubt > HOPELESS * largest:
+            if doubt > HOPELESS * (largest or float(np.abs(analytic[name]).max())):
                 excused = np.where(errors + moved > 0, np.inf, excused)
             found = [
                 undecided(row) if excuse.verdict == OK else row
