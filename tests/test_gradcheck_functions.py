@@ -357,11 +357,11 @@ def test_numbers_at_the_end_of_the_range() -> None:
 
 
 def test_progress_is_told() -> None:
+    told: list[tuple[int, int, str]] = []
     for method in METHODS:
-        told: list[tuple[int, int, str]] = []
+        told.clear()
         gradcheck(loss, POINT, grads=grads, method=method, tell=lambda *args: told.append(args))
-        total = told[-1][1]
-        assert told[-1][0] == total and [done for done, _, _ in told] == sorted(done for done, _, _ in told)
+        assert told[-1][0] == told[-1][1] and [done for done, _, _ in told] == sorted(done for done, _, _ in told)
 
 
 def test_an_assertion_returns_the_report_or_raises() -> None:
@@ -374,3 +374,18 @@ def test_two_runs_give_the_same_report() -> None:
     for method in METHODS:
         one, two = (gradcheck(loss, POINT, grads=grads, method=method, seed=5).to_dict() for _ in range(2))
         assert one == two
+
+
+@pytest.mark.parametrize("seed", [6, 21, 28, 107, 326])
+def test_digits_that_a_formula_has_lost_are_not_called_wrong(seed: int) -> None:
+    # 1 - tanh^2 where tanh is close to 1: it hardly moves with its point, and yet few of its digits are right.
+    rng = np.random.default_rng(seed)
+    A = 3 * rng.normal(size=(3, 4))
+    point = {"x": rng.normal(size=4)}
+    for factor, verdict in ((1.0, "ok"), (1.0001, "WRONG")):
+        report = gradcheck(
+            lambda p: np.sum(np.tanh(A @ p["x"])),
+            point,
+            grads=lambda p, c=factor: {"x": c * (1 - np.tanh(A @ p["x"]) ** 2) @ A},
+        )
+        assert verdicts(report) == {"x": verdict}

@@ -247,9 +247,7 @@ def complex_step_is_possible(
     except Exception as error:
         # Whatever a function that was written for real numbers does with complex ones.
         blame = advice(analytic_violations(loss, arrays, names=names))
-        raised = ": ".join(filter(None, [type(error).__name__, str(error)]))
-        told = f"loss does not take complex arrays, it raises {raised}"
-        return False, f"no complex step: {told}{f'; {blame}' if blame else ''}"
+        return False, f"no complex step: {takes_no_complex(error)}{f'; {blame}' if blame else ''}"
     if test.kinked:
         return False, "no complex step: loss has a kink at the point, of which it would see one side"
     largest = max(map(abs, test.by_difference), default=0.0)
@@ -263,6 +261,12 @@ def complex_step_is_possible(
         told = "that loss is analytic could not be confirmed: rounding or chaos hides its derivative from differences"
         return True, f"{told}{f'; {blame}' if blame else ''}"
     return True, ""
+
+
+def takes_no_complex(error: Exception) -> str:
+    """Return what to say of a loss that raises this where its arrays are complex."""
+    raised = ": ".join(filter(None, [type(error).__name__, str(error)]))
+    return f"loss does not take complex arrays, it raises {raised}"
 
 
 def too_small(derivative: float) -> str:
