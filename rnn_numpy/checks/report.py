@@ -245,6 +245,8 @@ def _table(rows: list[Row]) -> list[str]:
     if all(math.isnan(row.kappa) for row in rows):
         del columns[-2]
     widths = [max(map(len, column)) for column in columns]
+    if sum(widths) + 2 * len(widths) > WIDTH:  # shapes of many axes: the index says as much
+        del columns[0], widths[0]
     numbers = ("error", "analytic", "reference", "κ")
     aligned = [
         [f"{text:>{width}}" if column[0] in numbers else f"{text:<{width}}" for text in column]
