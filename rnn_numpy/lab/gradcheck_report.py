@@ -105,7 +105,8 @@ def zoo_text(found: Sequence[tuple[Specimen, GradcheckReport]], verbose: bool) -
         ),
     ]
     if verbose:
-        parts += [f"{specimen.name}: {specimen.mistake} ({specimen.origin})\n{report}\n" for specimen, report in found]
+        for specimen, report in found:
+            parts.append(paragraph(f"{specimen.name}: {specimen.mistake} ({specimen.origin})") + f"{report}\n")
     total = len(found)
     parts.append(
         paragraph(
