@@ -376,7 +376,7 @@ def test_two_runs_give_the_same_report() -> None:
         assert one == two
 
 
-@pytest.mark.parametrize("seed", [6, 21, 28, 107, 326])
+@pytest.mark.parametrize("seed", range(40))
 def test_digits_that_a_formula_has_lost_are_not_called_wrong(seed: int) -> None:
     # 1 - tanh^2 where tanh is close to 1: it hardly moves with its point, and yet few of its digits are right.
     rng = np.random.default_rng(seed)

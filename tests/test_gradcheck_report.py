@@ -91,6 +91,16 @@ def test_no_line_is_longer_than_100_columns(tensors: list[tuple[str, list[int]]]
     assert max(map(len, repr(found).splitlines())) <= 100
 
 
+def test_a_title_that_is_too_long_has_a_line_of_its_own() -> None:
+    lines = repr(report(row("w"), row("n" * 70), row("m" * 170))).splitlines()
+    assert lines[2:4] == [
+        "tensor  shape    error  worst at    analytic   reference  verdict",
+        "w       (3,)   1.0e-15  [1]       1.0000e+00  1.0000e+00  ok (15 digits)",
+    ]
+    assert lines[4] == "n" * 70 and lines[5] == " " * 8 + lines[3][8:]
+    assert len(lines[6]) == 100 and lines[7] == lines[5]
+
+
 def test_long_names_keep_their_ends() -> None:
     assert shortened("weight") == "weight" and shortened("a" * 100) == "a" * 100
     cut = shortened("encoder." + "x" * 200 + ".bias")

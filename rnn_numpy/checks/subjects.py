@@ -301,8 +301,7 @@ class LayerSubject(Subject):
     def analytic(self) -> Point:
         """Run both passes on arrays that are watched."""
         watched = {"x": self.x, **dict(zip(self.titles, self.initial, strict=True))}
-        doutput, dfinal = mapped(np.copy, self.doutput), mapped(np.copy, self.dfinal)
-        for name, value in (("doutput", doutput), ("dh_n", dfinal)):
+        for name, value in (("doutput", self.doutput), ("dh_n", self.dfinal)):
             numbered = {f"{name}[{k}]": part for k, part in enumerate(value)} if isinstance(value, tuple) else None
             watched |= numbered or ({} if value is None else {name: value})
         watched |= {f"params[{name!r}]": array for name, array in self.layer.params.items()}
@@ -310,7 +309,7 @@ class LayerSubject(Subject):
         for name, run in getattr(self.trace, "runs", {}).items():
             watched |= {f"trace[{name!r}].{key}": array for key, array in run.arrays.items()}
         before = {name: array.copy() for name, array in watched.items()}
-        found = self.back(self.trace, None, doutput, dfinal)
+        found = self.back(self.trace, None, self.doutput, self.dfinal)
         self._touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
         for name in self._touched:
             watched[name][...] = before[name]
