@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.checks.functions import norm
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
 from rnn_numpy.checks.subjects import LayerSubject, Point, Subject
 
@@ -57,7 +58,10 @@ def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence
         if name in subject.point and name not in ("x",) and np.any(subject.point[name]):
             extra = analytic[name] - reference[name]
             if close(extra, subject.point[name]):
-                return Diagnosis("buffer not zeroed", f"the gradient of {name} is the right one plus {name} itself")
+                why = f"the gradient of {name} is the right one plus {name} itself"
+                return Diagnosis("starts as the weights", why)
+    if not any(np.any(reference[name]) for name in wrong):
+        return Diagnosis("wrong derivative", f"the loss does not change with {titles}: the gradient must be exactly 0")
     factors = [_factor(analytic[name], reference[name]) for name in wrong]
     if all(factor is not None for factor in factors):
         values = [float(factor) for factor in factors if factor is not None]
@@ -120,7 +124,7 @@ def _by_factor(
             "missing 1/N", f"{titles}: {word} times the right gradient: a mean taken for a sum, or a sum for a mean"
         )
     parameters = [name for name in wrong if name not in ("x",) and not name.endswith("_0")]
-    joint = float(np.sqrt(sum(float(np.sum(analytic[name] ** 2)) for name in parameters)))
+    joint = norm({name: analytic[name] for name in parameters})
     for value, what in (
         (joint, "the norm of all of them together"),
         (_largest(analytic, parameters), "the largest entry"),
