@@ -262,9 +262,10 @@ class _Direction:
             # Row k, the loss steps in the order in which they come.
             found = {term: np.zeros((self.slabs(term), self.T, self.T)) for term in terms}
             groups = [(alike, self.slabs(alike[0]), self.is_single(alike[0])) for alike in same.values()]
-            for k, losses, stacks in self.sweep(terms):
+            for step, losses in self.adjoints.carry(self.direct):
+                k = step.k
                 for alike, slabs, single in groups:
-                    block = stacks[alike[0]]
+                    block = self.stack(step, alike[0])
                     if single:  # |da v^T| = |da| |v|
                         found[alike[0]][:, k, : len(losses)] = _norm(block.reshape(slabs, -1, len(losses)), 1)
                     else:
@@ -475,6 +476,7 @@ class _Routes:
             for i, after in enumerate(step.after):
                 for g, group in enumerate(groups):
                     after[: len(group[i]), g * old : (g + 1) * old] = group[i][:n]
+                    after[len(group[i]) :] = 0  # sequences that end here
                 after[:, -1] = parts[i][k, :n]
             adjoints.run(step)
             stacks = self.table.stacks(step, terms)

@@ -134,7 +134,7 @@ class StackedStep:
     ----------
     k : int
     after, before : list of ndarray, (n, Q, ·)
-        One array for each state: dL/ds_k, to be written, zeros at first; and dL/ds_{k-1}, once the step has run. What
+        One array for each state: dL/ds_k, to be written; and dL/ds_{k-1}, once the step has run, zeros at first. What
         the formulas add to a further state, dc_t += ..., stands in `after` then, as it does in a trace.
     entered : list of ndarray, (n, Q, ·)
         dL/ds_k as it was before the step ran.
@@ -234,7 +234,7 @@ class Adjoints:
         return int(self.one.place(name, self.gradients)[0].shape[2])
 
     def new(self, k: int, Q: int) -> StackedStep:
-        """Return step k with room for Q gradients of each sequence that has it; all zero."""
+        """Return step k with room for Q gradients of each sequence that has it; `after` is to be filled."""
         n = self.counts[k]
         arrays = Arrays({}, self.gradients.part)
         after: list[Array] = []
@@ -243,7 +243,7 @@ class Adjoints:
         for name, width, kind in self._kinds:
             arrays[name], rows = self._room(2 if kind == "state" else 1, width, n, Q)
             if kind == "state":
-                rows[...] = 0
+                rows[0] = 0
                 before.append(rows[0])
                 after.append(rows[1])
             elif kind == "inner":
@@ -358,7 +358,8 @@ class Adjoints:
                 for index, after in enumerate(step.after):
                     if last is not None:
                         old = last.before[index]
-                        after[: old.shape[0], : old.shape[1]] = old[:n]
+                        after[: len(old), : old.shape[1]] = old[:n]
+                        after[len(old) :] = 0  # sequences that end here
                     if enters:
                         after[:, -1] = parts[index][k, :n]
                 self.run(step)
