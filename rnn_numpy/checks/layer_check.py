@@ -16,7 +16,7 @@ from rnn_numpy.checks.forward_mode import adjoint_error, rtrl
 from rnn_numpy.checks.functions import EPS
 from rnn_numpy.checks.loss_check import slope
 from rnn_numpy.checks.reference import reference_gradients
-from rnn_numpy.checks.report import WRONG, Diagnosis, Row
+from rnn_numpy.checks.report import Diagnosis, Row
 from rnn_numpy.checks.subjects import LayerSubject, Point, parts
 from rnn_numpy.checks.verdicts import Findings, kappas, rows_of, step_scales
 from rnn_numpy.layers.recurrent import Recurrent
@@ -106,10 +106,6 @@ class LayerCheck:
 
     def diagnose(self, analytic: Point, findings: Findings) -> Diagnosis:
         """Name the mistake behind rows that are wrong."""
-        wrong = [row.title for row in findings.rows if row.verdict == WRONG]
-        if wrong and all(title.startswith("loss: ") for title in wrong):
-            why = f"the layer's backward pass is right; what the loss on top says is not: {', '.join(wrong)}"
-            return Diagnosis("wrong derivative", why, explained=False)
         return diagnose_layer(self.subject, self.forced, self.tolerances, analytic, findings.rows)
 
     def try_forward_mode(self, analytic: Point, findings: Findings) -> None:
