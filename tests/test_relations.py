@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rnn_numpy.checks.mistakes import DIAGNOSES
-from rnn_numpy.checks.relations import close, matches, relation, rescaled
+from rnn_numpy.checks.relations import close, matches, narrowed, relation, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
 from rnn_numpy.checks.subjects import Subject
 
@@ -116,3 +116,22 @@ def test_agreement_is_relative() -> None:
     assert not close(np.array([np.nan]), np.ones(1))
     steps = np.array([[[1e-30]], [[1.0]]])
     assert close(steps * [[[2.0]], [[1.0]]], steps) and not matches("x", steps * [[[2.0]], [[1.0]]], steps)
+
+
+def test_single_precision_somewhere_is_told_from_other_small_errors():
+    rng = np.random.default_rng(0)
+    reference = {"w": rng.normal(size=(4, 5)), "b": 1e-6 * rng.normal(size=7)}
+    rounded = {name: array.astype(np.float32).astype(float) for name, array in reference.items()}
+    found = narrowed(rounded, reference)
+    assert found is not None and found.kind == "lower precision"
+    assert narrowed(reference, reference) is None
+    # All too large, or larger than single precision rounds.
+    assert narrowed({name: array + 1e-8 * np.abs(array).max() for name, array in reference.items()}, reference) is None
+    coarse = {name: array.astype(np.float16).astype(float) for name, array in reference.items()}
+    assert narrowed(coarse, reference) is None
+
+
+def test_a_factor_next_to_one_is_no_factor():
+    reference = {"w": np.array([1.0, 2.0, -3.0])}
+    assert related({"w": reference["w"] * (1 + 5e-7)}, reference) is None
+    assert str(related({"w": reference["w"] * (1 + 2e-6)}, reference)).startswith("constant factor: w: 1.000002 times")

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.checks.forced import EXACT, Forced, Tolerances, Variation
-from rnn_numpy.checks.relations import close, matches, relation, rescaled
+from rnn_numpy.checks.relations import close, matches, narrowed, relation, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
 from rnn_numpy.checks.subjects import LayerSubject, Point, Subject, mapped
 from rnn_numpy.checks.suspects import Suspect, suspects
@@ -82,6 +82,9 @@ def diagnose_layer(
     if wrong_tensors and wrong_tensors <= reverse and part != "sums":
         why = "only the reverse direction is wrong: it is not gone through, or not given its loss, in its own order"
         return _placed(Diagnosis("reverse direction not reversed", why, explained=False), place)
+    found = narrowed(analytic, exact)
+    if found is not None:
+        return _placed(found, place)
     if part in (None, "sums"):
         found = rescaled(analytic, exact, sorted(wrong_tensors))
         if found is not None:
@@ -275,8 +278,7 @@ def _not_finite(analytic: Point, subject: Subject, place: Mapping[str, Any]) -> 
         if bad.any():
             index = tuple(int(i) for i in np.argwhere(bad)[0])
             count = int(bad.sum())
-            why = f"{count} of {array.size} entries of {name} are NaN or infinite, the first at {list(index)}: "
-            f"{array[index]}"
+            why = f"{count} of {array.size} entries of {name} are NaN or infinite, the first at {list(index)}: {array[index]}"
             return _placed(Diagnosis("not finite", why), place)
     return Diagnosis("not finite", "an entry is NaN or infinite")
 

@@ -106,7 +106,9 @@ def _factor(found: Array, expected: Array) -> float | None:
         return None
     index = int(np.argmax(np.abs(expected)))
     factor = float(found.flat[index] / expected.flat[index])
-    return factor if np.abs(found - factor * expected).max() <= MATCH * abs(factor) * scale else None
+    # What is as far from 1 as entries may be from each other is no factor.
+    told = abs(factor - 1) > 10 * MATCH and np.abs(found - factor * expected).max() <= MATCH * abs(factor) * scale
+    return factor if told else None
 
 
 def _by_factor(
@@ -209,4 +211,22 @@ def rescaled(analytic: Point, reference: Point, wrong: Sequence[str]) -> Diagnos
                 f"{factors.max():.6g}, the first at {list(index)}"
             )
             return Diagnosis("entries rescaled", why)
+    return None
+
+
+def narrowed(analytic: Point, reference: Point) -> Diagnosis | None:
+    """Whether all errors have the size of single precision's rounding, and fall on both sides."""
+    largest, signs = 0.0, set[float]()
+    for name, expected in reference.items():
+        difference = analytic[name] - expected
+        scale = float(np.abs(expected).max(initial=0.0))
+        if scale > 0 and difference.size:
+            largest = max(largest, float(np.abs(difference).max()) / scale)
+            signs |= set(np.sign(difference[np.abs(difference) > 1e-10 * scale]).tolist())
+    if 1e-9 < largest < 1e-6 and signs >= {-1.0, 1.0}:
+        why = (
+            f"no entry is off by more than {largest:.0e} of its tensor's largest, on both sides: it is rounded to single "
+            "precision somewhere"
+        )
+        return Diagnosis("lower precision", why, explained=False)
     return None
