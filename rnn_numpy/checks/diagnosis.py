@@ -155,8 +155,7 @@ class Comparison:
 
 def _best(forced: Forced, known: Sequence[Suspect], compare: Comparison) -> Suspect | None:
     """Return the first suspect that gives the gradient found, in every tensor: made in all layers and directions, or
-    in one
-    of them.
+    in one of them.
     """
     scopes: list[set[str]] = [set(forced.maps)]
     if len(forced.maps) > 1:
@@ -232,8 +231,7 @@ def _mixed_batch(subject: LayerSubject, compare: Comparison, analytic: Point) ->
 
 def _not_linear(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
     """Whether the gradient of no loss at all is something, or a loss scaled by a power of 2 has the right gradient:
-    then
-    something cuts off sizes.
+    then something cuts off sizes.
     """
 
     def scaled(factor: float) -> Point:
@@ -278,15 +276,18 @@ def _not_finite(analytic: Point, subject: Subject, place: Mapping[str, Any]) -> 
         if bad.any():
             index = tuple(int(i) for i in np.argwhere(bad)[0])
             count = int(bad.sum())
-            why = f"{count} of {array.size} entries of {name} are NaN or infinite, the first at {list(index)}: {array[index]}"
+            why = (
+                f"{count} of {array.size} entries of {name} are NaN or infinite, the first at {list(index)}: "
+                f"{array[index]}"
+            )
             return _placed(Diagnosis("not finite", why), place)
     return Diagnosis("not finite", "an entry is NaN or infinite")
 
 
 def _first_wrong(subject: LayerSubject, forced: Forced, tolerances: Tolerances, rows: Sequence[Row]) -> dict[str, Any]:
     """Find the first wrong place: run backward on the loss of single steps, and compare the gradients of
-    pre-activations
-    from that step back.
+    pre-activations from that step
+    back.
 
     Returns a dict with "text", "layer", "gate", "t", "k", "part"; empty where the layer's trace has no such gradients.
     """

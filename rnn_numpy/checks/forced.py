@@ -416,8 +416,7 @@ class Forced:
         self, maps: _Maps, run: DirectionGradient, draws: int, rng: np.random.Generator
     ) -> tuple[Array, Array, dict[str, Array]]:
         """Return how much da, (T, N, A), ds_{t-1}, (T, N, S), and the gradients of parameters change when what the
-        formulas
-        read moves in its last digit.
+        formulas read moves in its last digit.
 
         The change is believed up to a thousandth of the gradient: a wrong formula cannot excuse itself.
         """
@@ -540,8 +539,7 @@ def _absolute_sums(steps: LocalSteps) -> Array:
 
 def _in_forward_order(steps: LocalSteps, J: Array, loss: Array, final: Array) -> tuple[Array, Array]:
     """Return ds_k = sum_t J_t^T ... J_{k+1}^T (what the loss says to s_t), the product in the wrong order: for each
-    step, and
-    for the initial state.
+    step, and for the initial state.
     """
     order = steps.order()
     entering = loss.copy()

@@ -10,9 +10,8 @@ alone, so that chaos does not drown the verdict. What is done with a recurrent l
 
 1. The reference is *state-forced* (`rnn_numpy.checks.forced`): each step's forward formula is differentiated at the
    recorded states by the complex step, and chained. Every entry of every parameter, input and initial state is
-   compared,
-   and the gradients of the pre-activations at every step as well, where a mistake that has vanished from the sums still
-   shows.
+   compared, and the gradients of the pre-activations at every step as well, where a mistake that has vanished from the
+   sums still shows.
 2. What rounding may do to each entry is computed, not assumed: from all contributions (t, k) to it, so that an entry in
    which they cancel is given just the error that they bring, and a small entry that does not cancel is given none.
 3. The growth of perturbations over the run is measured. Where rounding stays small enough for it, the reference itself

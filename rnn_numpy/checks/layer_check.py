@@ -137,8 +137,7 @@ class LayerCheck:
 
     def _rows_of_steps(self) -> list[Row]:
         """Return rows for the gradients of the pre-activations at every step, as the layer's trace has them: a
-        mistake may have
-        vanished from the sums.
+        mistake may have vanished from the sums.
         """
         rows = []
         for name, run in self.forced.exact.runs.items():

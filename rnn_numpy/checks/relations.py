@@ -225,8 +225,8 @@ def narrowed(analytic: Point, reference: Point) -> Diagnosis | None:
             signs |= set(np.sign(difference[np.abs(difference) > 1e-10 * scale]).tolist())
     if 1e-9 < largest < 1e-6 and signs >= {-1.0, 1.0}:
         why = (
-            f"no entry is off by more than {largest:.0e} of its tensor's largest, on both sides: it is rounded to single "
-            "precision somewhere"
+            f"no entry is off by more than {largest:.0e} of its tensor's largest, on both sides: it is rounded to "
+            "single precision somewhere"
         )
         return Diagnosis("lower precision", why, explained=False)
     return None

@@ -130,8 +130,7 @@ def undecided(row: Row) -> Row:
 
 def step_scales(gradient: Array) -> Array:
     """Return, for each entry of an array over time, the largest entry of its step and sequence: early steps, where a
-    gradient
-    has vanished, are not judged by late ones.
+    gradient has vanished, are not judged by late ones.
     """
     scales: Array = np.abs(gradient).max(axis=-1, keepdims=True, initial=0.0) * np.ones_like(gradient)
     return scales
