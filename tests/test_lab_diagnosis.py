@@ -9,7 +9,7 @@ import pytest
 from rnn_numpy import GRU, LSTM, RNN, Forecaster
 from rnn_numpy.core.initializers import initialize, set_forget_bias
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
-from rnn_numpy.lab import diagnose, gradient_flow
+from rnn_numpy.lab import diagnose, gate_report, gradient_flow
 from rnn_numpy.lab.diagnosis import OPEN, SHUT
 
 
@@ -129,11 +129,44 @@ def test_shut_gates_are_named():
     assert "It is shut, below 0.1, in 100% of all values, where it hardly learns." in page.why[0]
 
 
+def test_gates_are_those_of_the_report():
+    lstm, x = LSTM(2, 6, num_layers=2, rng=0), small(scale=1.0)
+    page = diagnose(lstm, x)
+    for layer in page.layers:
+        report = gate_report(lstm.forward(x)[2][layer.name])
+        assert list(layer.gates) == ["i", "f", "o"]
+        for name, summary in layer.gates.items():
+            assert (summary.mean, summary.shut, summary.open) == (
+                report[name].mean,
+                report[name].shut,
+                report[name].open,
+            )
+        assert layer.keeping[1].time_constants.tolist() == report["f"].time_constants.tolist()
+
+
+def test_gates_without_end():
+    """A gate that is 1 in floats keeps for ever: no number, and no point on a log axis."""
+    lstm = LSTM(2, 6, forget_bias=50.0, rng=0)
+    page = diagnose(lstm, small(scale=1.0))
+    assert np.isinf(page.top.gates["f"].median_time_constant)
+    assert "a long memory, without end in the median" in page.why[0]
+    assert page.to_dict()["layers"][0]["gates"]["f"]["median_time_constant"] is None
+    assert np.isnan(page.figure().axes[1].lines[0].get_ydata()).all()
+
+
+def test_gates_of_a_net_that_is_not_finite():
+    lstm = LSTM(2, 6, rng=0)
+    lstm.params["weight_hh_l0"][0, 0] = np.nan
+    page = diagnose(lstm, small(scale=1.0))
+    assert page.verdict == "diverged" and page.top.gates == {}
+    repr(page)
+
+
 def test_a_gru_keeps_by_z():
     page = diagnose(GRU(2, 6, rng=0), small(scale=1.0))
     assert set(page.top.gates) == {"r", "z"} and page.top.keeping[0] == "z"
     assert page.advice[0].startswith("Open gate z") and "set_forget_bias" not in page.advice[0]
-    assert page.top.gates["r"].memory is None
+    assert page.top.gates["r"].median_time_constant is None
 
 
 def test_a_chaotic_net_is_called_so():

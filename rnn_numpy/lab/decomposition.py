@@ -96,7 +96,7 @@ from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Trace
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU, Recurrent
-from rnn_numpy.layers.adjoints import Adjoints, StackedStep, entering, step_number, steps_of
+from rnn_numpy.layers.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
 from rnn_numpy.layers.local import LocalSteps
 
 Array = NDArray[Any]
@@ -881,5 +881,5 @@ def decompose(
     """
     where = "decompose"
     steps = steps_of(where, layer, trace, name)
-    direct, back = entering(layer, trace, doutput, dh_n, where)
+    direct, back = direct_gradients(layer, trace, doutput, dh_n, where)
     return Decomposition({title: _Direction(own, direct[title]) for title, own in steps.items()}, back.grads)

@@ -101,7 +101,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
-from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pushed, step_count
+from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pusher, step_count
 from rnn_numpy.layers import Recurrent
 from rnn_numpy.layers.local import STEP, LocalSteps, entering, to_caller
 
@@ -499,7 +499,7 @@ def omega(
 
     Notes
     -----
-    Cost: a backward pass step by step; "full" about five more, in complex numbers.
+    Cost: a backward pass step by step; "full" about five more, some of them in complex numbers.
 
     Examples
     --------
@@ -557,13 +557,11 @@ def omega(
         for block, columns, _ in steps.products("hidden"):  # O5
             grads["weight_hh_l0"][block] = np.einsum("tna,tnh->ah", da[..., columns], dq[..., :width])
         return Omega(value, ratios, gradient, grads)
-    before = steps.states("before")
+    before, push = steps.states("before"), pusher(steps, 1)
     v, dd = np.empty((T, N, S)), -(slope * r**2)[..., None] * d
     for t in range(T):
         v[t] = dq[t] + (dd[t - 1] if t else 0)  # O6
-        length = np.linalg.norm(v[t], axis=1)[:, None]
-        unit = v[t] / np.where(length > 0, length, 1)
-        dd[t] += length * pushed(steps, t, before[t], unit[..., None])[..., 0]  # O7
+        dd[t] += push(t, v[t, ..., None])[..., 0]  # O7
     own = layer.astype(np.float64)
     own.batch_first = False
     for name, weight in steps.weights().items():

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import operator
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Arrays, Trace
 from rnn_numpy.errors import DTypeError, OptionError
@@ -68,17 +68,14 @@ def step_number(where: str, letter: str, value: Any, low: int, high: int, which:
     DTypeError, OptionError
         It is no integer; it is out of range.
     """
-    try:
-        step = operator.index(value)
-    except TypeError:
-        raise DTypeError(f"{where}: {letter} must be an integer; got {type(value).__name__} {value!r}") from None
+    step = arguments.integer(where, letter, value)
     if not low <= step <= high:
         hint = f" ({which})" if which else ""
         raise OptionError(f"{where}: {letter} must be in [{low}, {high}]{hint}; got {step}")
     return step
 
 
-def entering(
+def direct_gradients(
     layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any, where: str
 ) -> tuple[dict[str, Array], BackwardResult]:
     """Return the gradient that enters at each step of each layer and direction, and at no other; and BPTT's result.
@@ -92,7 +89,7 @@ def entering(
 
     Returns
     -------
-    entering : dict of str to ndarray, (T, N, S)
+    direct : dict of str to ndarray, (T, N, S)
         By name, "l0" and so on: dL/ds_t directly, engine's order. Into the last layer comes doutput; into a lower one
         what the layer above hands down at the same step; and the final state's gradient at each sequence's last step.
     result : BackwardResult
@@ -328,7 +325,7 @@ class Adjoints:
         Parameters
         ----------
         direct : ndarray, (T, N, S)
-            As from `entering`.
+            As from `direct_gradients`.
         losses : collection of int, optional
             The loss steps t to carry; all where left out.
         until : int, optional
