@@ -117,8 +117,10 @@ def sweep(
     A point whose function raises is recorded with its error, and the others go on. A worker of ours that dies is
     replaced, and its point computed again; at the third time the point is recorded as failed. With an executor of
     someone else's it is the executor that copes, as Dask does, or breaks, as a ProcessPoolExecutor does, and then its
-    error ends the sweep. Ctrl-C raises KeyboardInterrupt as ever, when all points finished by then are in the store;
-    our workers are stopped, and points that run in a foreign executor run on and are not recorded.
+    error ends the sweep. A cluster that has lost its last worker may wait for another one for ever, as Dask's does
+    where a worker is killed while it starts: with a timeout the sweep ends. Ctrl-C raises KeyboardInterrupt as ever,
+    when all points finished by then are in the store; our workers are stopped, and points that run in a foreign
+    executor run on and are not recorded.
 
     While a point is computed, matrix products use one thread of their process: the points are what runs in parallel.
     Where OPENBLAS_NUM_THREADS or OMP_NUM_THREADS is set, that stands instead. In processes that we do not start this

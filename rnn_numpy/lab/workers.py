@@ -426,7 +426,9 @@ def compute_in_processes(
                 if waiting:
                     following = waiting.popleft()
                     worker.give(following, points[following])
-            for worker in [] if timeout is None else _overdue(crew, timeout):
+            if timeout is None:
+                continue
+            for worker in _overdue(crew, timeout):
                 crew.remove(worker)
                 worker.stop()
                 text = worker.receive()  # it may have been about to finish
