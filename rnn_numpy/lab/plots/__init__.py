@@ -1,6 +1,7 @@
 """Figures of the lab. They need matplotlib, which is imported where it is used."""
 
 from rnn_numpy.lab.plots.benchmark import benchmark_figure, plot_flows, plot_learning
+from rnn_numpy.lab.plots.clipping import plot_clip_ledger
 from rnn_numpy.lab.plots.decomposition import plot_lag_profile, plot_norms, plot_shares, plot_singular_histogram
 from rnn_numpy.lab.plots.gates import plot_gate_bands, plot_gate_image
 from rnn_numpy.lab.plots.gradient_flow import common_limits, gradient_flow_figure, plot_gradient_flow
@@ -42,6 +43,7 @@ __all__ = [
     "plot_angles",
     "plot_bifurcation",
     "plot_cliff",
+    "plot_clip_ledger",
     "plot_flows",
     "plot_gate_bands",
     "plot_gate_image",
