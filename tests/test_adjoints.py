@@ -117,3 +117,5 @@ def test_step_numbers():
         step_number("f", "t", 4, 0, 3, "three")
     with pytest.raises(DTypeError, match=r"^f: t must be an integer; got float 1.0$"):
         step_number("f", "t", 1.0, 0, 3)
+    with pytest.raises(DTypeError, match=r"^f: t must be an integer; got the bool True$"):
+        step_number("f", "t", True, 0, 3)

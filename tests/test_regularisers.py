@@ -342,6 +342,19 @@ def test_published_code_of_omega():
     assert "10 of 14 steps" in repr(found)
 
 
+@pytest.mark.parametrize("gradient", ["immediate", "full"])
+@pytest.mark.parametrize("scale", [2.0**600, 2.0**-600])
+def test_omega_has_no_scale(scale, gradient):
+    """Ratios do not depend on how large the loss is, also where the squares of its gradient are no floats."""
+    layer = RNN(2, 4, rng=0)
+    trace = layer.forward(np.random.default_rng(1).normal(size=(9, 2, 2)))[2]
+    doutput = np.random.default_rng(2).normal(size=(9, 2, 4))
+    one = omega(layer, trace, doutput, gradient=gradient, bound=0.0)
+    other = omega(layer, trace, scale * doutput, gradient=gradient, bound=0.0)
+    assert other.value == pytest.approx(one.value, rel=1e-14)
+    np.testing.assert_allclose(other.grads.flat, one.grads.flat, rtol=0, atol=1e-14 * np.abs(one.grads.flat).max())
+
+
 def test_nothing_counts():
     layer, x = made(RNN, {})
     trace = layer.forward(x)[2]

@@ -737,7 +737,9 @@ class Decomposition:
 
         Notes
         -----
-        The first call computes those of all parameters of the layer and direction, in one pass.
+        The first call computes those of all parameters of the layer and direction, in one pass. At T = 100, H = 64 that
+        costs as much as 15 to 18 backward passes for one sequence, of an RNN, LSTM or GRU; for eight as much as 26 to
+        39, of which the matrix products alone are 16 in an RNN.
         """
         table, short, gate = self._place("Decomposition.norms", name)
         found = table.norms(short)

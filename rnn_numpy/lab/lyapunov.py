@@ -664,8 +664,8 @@ def pusher(steps: LocalSteps, k: int) -> Callable[[int, Floats], Floats]:
         states, n = steps.states("before"), np.repeat(np.arange(N), k)
 
         def moved(t: int, rows: Floats) -> Array:
-            # Columns of length 1: the complex step of a long one would be no small step.
-            lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+            # Columns with entries up to 1: the complex step of a long one would be no small step.
+            lengths = np.abs(rows).max(axis=1, keepdims=True)
             unit = rows / np.where(lengths > 0, lengths, 1)
             pushed = steps.push(np.full(N * k, t), n, states[t, n] + 1j * STEP * unit)
             return np.asarray(pushed.imag / STEP * lengths)
