@@ -155,9 +155,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
-plot_spectrum(spectra, left, expected).set_title("Lyapunov spectra of tanh networks")
+plot_spectrum(spectra, left, theory=expected).set_title("Lyapunov spectra of tanh networks")
 left.set_ylim(-3, 0.5)
-plot_singular_values(values, middle, spectra["g = 3"].exponents[[0, 5, 20, 40]])
+plot_singular_values(values, middle, exponents=spectra["g = 3"].exponents[[0, 5, 20, 40]])
 middle.set_title("Jacobian products, g = 3: number 1, 6, 21, 41")
 plot_angles(vectors, [(0, 1), (0, 19)], right, split=10).set_title("Angles of covariant vectors, g = 3")
 

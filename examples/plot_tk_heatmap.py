@@ -111,8 +111,8 @@ for kind, table in tables.items():
 # ----------
 # Left, sizes. Rows are losses, columns are the steps they reach; the diagonal is a loss and its own step. Go from the
 # diagonal to the left: in the upper map a power of ten is lost every few steps, in the lower one hardly one in sixty.
-# (The two scales differ.) Middle, signed shares of the same terms, which add up to 1. Orange ones make the gradient,
-# purple ones take away from it; a map of sizes cannot tell these apart. The upper gradient is made on the diagonal, of
+# (The two scales differ.) Middle, signed shares of the same terms, which add up to 1. Red ones make the gradient,
+# blue ones take away from it; a map of sizes cannot tell these apart. The upper gradient is made on the diagonal, of
 # losses that look one step back; the lower one of whole rows. Right, what all terms of one lag give together. Grey, in
 # column k = 0: exactly 0.
 
@@ -125,9 +125,10 @@ figure = plt.figure(figsize=(15, 8.4), layout="constrained")
 grid = figure.add_gridspec(2, 3)
 for row, (kind, table) in enumerate(tables.items()):
     for column, draw in enumerate((plot_norms, plot_shares)):
-        ax = draw(figure.add_subplot(grid[row, column]), table, name)
+        ax = draw(table, name, figure.add_subplot(grid[row, column]))
         ax.set_title(f"{kind}: {'size' if draw is plot_norms else 'signed share'} of each term G(t, k)")
-ax = plot_lag_profile(figure.add_subplot(grid[:, 2]), {kind: table.lag_profile(name) for kind, table in tables.items()})
+profiles = {kind: table.lag_profile(name) for kind, table in tables.items()}
+ax = plot_lag_profile(profiles, figure.add_subplot(grid[:, 2]))
 ax.set_title("all terms of one lag together")
 figure.suptitle("The double sum of dL/dW_hh, term by term, in two networks that read an EEG")
 figure.savefig("plot_tk_heatmap.png", dpi=110)

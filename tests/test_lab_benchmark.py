@@ -311,10 +311,10 @@ def test_what_a_log_axis_cannot_show_is_left_out() -> None:
         losses = [1.0, math.inf, math.nan]
         result, _ = report_of(dataclasses.replace(run, before=flow, after=flow, losses=losses))
         ax = Figure().subplots()
-        assert plot_flows(ax, result, 20) is ax
+        assert plot_flows(result, 20, ax) is ax
         drawn = np.isfinite(ax.lines[0].get_ydata()).sum()
         assert drawn == (7 if flow.typical[0] == 1 else 0)
-        assert plot_learning(ax, result, 20) is ax
+        assert plot_learning(result, 20, ax) is ax
         assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["runs"][0]["losses"] == [1.0, None, None]
         save_figure(benchmark_figure(result), io.BytesIO(), ".png")
 

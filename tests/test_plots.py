@@ -57,7 +57,7 @@ def drawn_texts(figure: Figure) -> list[Any]:
 def test_one_line_per_network_on_a_log_axis() -> None:
     flows = [decay(-0.1), decay(0.0), decay(0.1)]
     ax = Figure().subplots()
-    assert plot_gradient_flow(ax, flows, ["rnn-tanh"] * 3, [0.5, 1.0, 1.5]) is ax
+    assert plot_gradient_flow(flows, ["rnn-tanh"] * 3, [0.5, 1.0, 1.5], ax) is ax
     assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
     assert ax.get_xlabel() == "lag: steps back in time from the loss"
     assert ax.get_ylabel() == "norm of the state's gradient"
@@ -74,7 +74,7 @@ def test_colour_tells_the_cell_and_style_the_gain() -> None:
     cells, gains = ("rnn-tanh", "rnn-relu"), [1.5, 0.5]
     pairs = list(itertools.product(cells, gains))
     ax = Figure().subplots()
-    plot_gradient_flow(ax, [decay(-0.1)] * 4, [cell for cell, _ in pairs], [gain for _, gain in pairs])
+    plot_gradient_flow([decay(-0.1)] * 4, [cell for cell, _ in pairs], [gain for _, gain in pairs], ax)
     curves = [line for line in ax.lines if len(line.get_xdata()) == LENGTH + 1]
     assert [curve.get_color() for curve in curves] == [COLOURS[0]] * 2 + [COLOURS[1]] * 2
     assert [curve.get_marker() for curve in curves] == ["s", "o", "s", "o"]  # the smaller gain has the first style
@@ -86,13 +86,13 @@ def test_a_cell_has_its_colour_whatever_it_is_drawn_with() -> None:
     found = {}
     for cells in (CELLS, CELLS[::-1], ("gru",), ("lstm",)):
         ax = Figure().subplots()
-        plot_gradient_flow(ax, [decay(-0.1)] * len(cells), cells, [1.0] * len(cells))
+        plot_gradient_flow([decay(-0.1)] * len(cells), cells, [1.0] * len(cells), ax)
         curves = [line for line in ax.lines if len(line.get_xdata()) == LENGTH + 1]
         for cell, curve in zip(cells, curves, strict=True):
             assert found.setdefault(cell, curve.get_color()) == curve.get_color()
     assert len(set(found.values())) == 4 and set(found.values()) <= set(COLOURS)
     ax = Figure().subplots()
-    plot_gradient_flow(ax, [decay(-0.1)], ["of my own"], [1.0])  # any name will do
+    plot_gradient_flow([decay(-0.1)], ["of my own"], [1.0], ax)  # any name will do
     assert ax.lines[0].get_color() not in found.values()
 
 
@@ -125,7 +125,7 @@ def test_labels_neither_overlap_nor_leave_the_figure(gains: list[float], cells: 
 def test_leaders_of_labels_stay_outside_of_the_axes() -> None:
     norms = np.array([1.0, 0.1, 0.01, 0.0, 0.0])[:, None]
     ax = Figure().subplots()
-    plot_gradient_flow(ax, [GradientFlow(norms, 1.0), decay(0.0, 4)], ["rnn-relu"] * 2, [1.0, 1.00000001])
+    plot_gradient_flow([GradientFlow(norms, 1.0), decay(0.0, 4)], ["rnn-relu"] * 2, [1.0, 1.00000001], ax)
     leaders = [line for line in ax.lines if line.get_transform() is ax.transAxes]
     assert [list(line.get_xdata()) for line in leaders] == [[1.0, 1.04]] * 2
     assert [text.get_text() for text in ax.texts] == ["gain 1 → 0", "gain 1.00000001"]
@@ -169,7 +169,7 @@ def test_notes_name_what_is_there() -> None:
 def test_a_gradient_that_is_zero_ends_its_line_in_a_cross() -> None:
     norms = np.array([1.0, 0.1, 0.01, 0.0, 0.0])[:, None]
     ax = Figure().subplots()
-    plot_gradient_flow(ax, [GradientFlow(norms, 1.0), decay(0.0, 4)], ["rnn-relu"] * 2, [0.5, 1.0])
+    plot_gradient_flow([GradientFlow(norms, 1.0), decay(0.0, 4)], ["rnn-relu"] * 2, [0.5, 1.0], ax)
     curve, cross = ax.lines[:2]
     np.testing.assert_allclose(curve.get_ydata(), norms[:3, 0], rtol=1e-14)
     assert (cross.get_marker(), list(cross.get_xdata())) == ("X", [2])
@@ -180,7 +180,7 @@ def test_a_gradient_that_is_zero_ends_its_line_in_a_cross() -> None:
 def test_nothing_but_zeros_or_infinities_still_makes_a_figure() -> None:
     dead, burst = GradientFlow(np.zeros((5, 1)), 1.0), GradientFlow(np.full((5, 1), np.inf), 1.0)
     ax = Figure().subplots()
-    plot_gradient_flow(ax, [dead, burst], ["rnn-relu"] * 2, [0.5, 1.0])
+    plot_gradient_flow([dead, burst], ["rnn-relu"] * 2, [0.5, 1.0], ax)
     assert [text.get_text() for text in ax.texts] == ["gain 0.5 → 0", "gain 1 → ∞"]
     FigureCanvasAgg(ax.get_figure()).draw()
 
@@ -188,7 +188,7 @@ def test_nothing_but_zeros_or_infinities_still_makes_a_figure() -> None:
 def test_the_whole_float_range_can_be_drawn() -> None:
     norms = np.array([1e-307, 1.0, 1e308])[:, None]
     figure = Figure()
-    plot_gradient_flow(figure.subplots(), [GradientFlow(norms, 1.0)], ["rnn-relu"], [0.5])
+    plot_gradient_flow([GradientFlow(norms, 1.0)], ["rnn-relu"], [0.5], figure.subplots())
     file = io.BytesIO()
     save_figure(figure, file, ".png")
     assert file.getvalue()
@@ -237,7 +237,7 @@ def test_what_the_plots_refuse() -> None:
         with pytest.raises(
             OptionError, match="plot_gradient_flow: flows, cells and gains must be as many, at least one"
         ):
-            plot_gradient_flow(ax, flows, cells, [])
+            plot_gradient_flow(flows, cells, [], ax)
     with pytest.raises(OptionError, match=r"save_figure: suffix must be one of \.png, \.pdf, \.svg; got '\.gif'"):
         save_figure(Figure(), io.BytesIO(), ".gif")
 

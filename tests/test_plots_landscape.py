@@ -24,7 +24,7 @@ def grid():
 @pytest.mark.parametrize("show", ["error", "gradient"])
 def test_a_map_shows_the_grid_on_a_log_scale(grid, show):
     ax = Figure(layout="constrained").subplots()
-    assert plot_cliff(grid, ax, show) is ax
+    assert plot_cliff(grid, ax, show=show) is ax
     image = ax.images[0]
     assert isinstance(image.norm, LogNorm)
     np.testing.assert_array_equal(image.get_array(), grid.error if show == "error" else grid.gradient_norm)

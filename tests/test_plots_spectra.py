@@ -36,7 +36,7 @@ def rendered(ax):
 def test_spectrum():
     ax = Figure().subplots()
     found = spectrum()
-    assert plot_spectrum({"one": found, "two": found}, ax, {"level": 0.3, "curve": [0.3, -0.1, -0.6]}) is ax
+    assert plot_spectrum({"one": found, "two": found}, ax, theory={"level": 0.3, "curve": [0.3, -0.1, -0.6]}) is ax
     points, _, (bars,) = ax.containers[0]
     np.testing.assert_allclose(points.get_xdata(), [1 / 3, 2 / 3, 1])
     np.testing.assert_allclose(points.get_ydata(), [0.3, -0.1, -0.6])

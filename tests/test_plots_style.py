@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import math
 import subprocess
 import sys
 
@@ -16,7 +18,7 @@ from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.lab import GradientFlow
+from rnn_numpy.lab import GradientFlow, plots
 from rnn_numpy.lab.plots import (
     COLOURS,
     axes_or_new,
@@ -25,9 +27,11 @@ from rnn_numpy.lab.plots import (
     draw_image,
     frame,
     label_ends,
+    log_limits,
     log_norm,
     new_figure,
     plot_gradient_flow,
+    set_log,
     signed_norm,
     tick_decades,
 )
@@ -56,10 +60,21 @@ print("matplotlib.pyplot" in sys.modules)
     assert done.stdout == "False\n"
 
 
-def test_an_old_figure_takes_none_for_its_axes():
+def test_a_figure_of_its_own_has_its_labels():
     flow = GradientFlow(0.9 ** np.arange(11.0)[:, None], 1.0)
-    ax = plot_gradient_flow(None, [flow], ["lstm"], [1.0])
+    ax = plot_gradient_flow([flow], ["lstm"], [1.0])
     assert [text.get_text() for text in ax.texts] == ["gain 1"] and ax.figure is not None
+
+
+@pytest.mark.parametrize("name", [name for name in plots.__all__ if name.startswith("plot_")])
+def test_what_is_drawn_comes_first_then_the_axes_then_options_by_name(name):
+    signature = inspect.signature(getattr(plots, name))
+    by_place = [p for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert len(by_place) > 1 and by_place[0].default is inspect.Parameter.empty
+    assert by_place[-1].name == "ax" and by_place[-1].default is None
+    others = [p for p in signature.parameters.values() if p not in by_place]
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in others)
+    assert signature.return_annotation == "Axes"
 
 
 def test_frame_names_the_axes():
@@ -159,9 +174,33 @@ def test_decades_of_any_range_get_at_most_eleven_ticks():
         ax = Figure().subplots()
         ax.set_yscale("log")
         ax.set_ylim(low, high)
-        tick_decades(ax, low, high)
+        tick_decades(ax.yaxis, low, high)
         assert 3 <= len(ax.get_yticks()) <= 11
         assert low <= min(ax.get_yticks()) and max(ax.get_yticks()) <= high
+
+
+def test_a_narrow_log_axis_has_plain_numbers():
+    for low, high, wanted in ((0.7, 6.0, ["1", "2", "5"]), (1.1, 30.0, ["2", "5", "10", "20"]), (0.02, 0.11, None)):
+        ax = Figure().subplots()
+        set_log(ax, low, high)
+        ticks = [label.get_text() for label in ax.get_yticklabels()]
+        assert ticks == (wanted or ["0.02", "0.05", "0.1"])
+        np.testing.assert_allclose(ax.get_yticks(), [float(tick) for tick in ticks], rtol=1e-15)
+        assert ax.get_ylim() == (low, high) and ax.get_yscale() == "log"
+
+
+@given(st.lists(st.floats(0, 1e308), max_size=8))
+def test_limits_of_a_log_axis_hold_all_sizes(values):
+    low, high = log_limits([*values, math.inf, math.nan])
+    assert 0 < low and high < math.inf and math.log10(high) - math.log10(low) > 1.99
+    assert all(low <= value <= high for value in values if 1e-305 <= value <= 1e305)
+
+
+def test_cells_that_are_not_there_are_left_out_of_image_and_bar():
+    ax = Figure().subplots()
+    values, there = np.array([[-5.0, 0.5]]), [[False, True]]
+    assert draw_image(ax, [0, 1], [0], values, "share", signed_norm([1.0]), "signed", there).extend == "neither"
+    np.testing.assert_array_equal(ax.images[0].get_alpha(), [[0, 1]])
 
 
 def test_what_the_style_refuses():

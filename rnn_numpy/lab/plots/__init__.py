@@ -9,6 +9,7 @@ from rnn_numpy.lab.plots.landscape import plot_bifurcation, plot_cliff
 from rnn_numpy.lab.plots.spectra import plot_angles, plot_singular_values, plot_spectrum
 from rnn_numpy.lab.plots.style import (
     COLOURS,
+    MARKERS,
     STYLES,
     axes_or_new,
     check_figure_path,
@@ -17,9 +18,12 @@ from rnn_numpy.lab.plots.style import (
     draw_image,
     frame,
     label_ends,
+    line_look,
+    log_limits,
     log_norm,
     new_figure,
     save_figure,
+    set_log,
     signed_norm,
     spread,
     tick_decades,
@@ -27,6 +31,7 @@ from rnn_numpy.lab.plots.style import (
 
 __all__ = [
     "COLOURS",
+    "MARKERS",
     "STYLES",
     "axes_or_new",
     "benchmark_figure",
@@ -38,6 +43,8 @@ __all__ = [
     "frame",
     "gradient_flow_figure",
     "label_ends",
+    "line_look",
+    "log_limits",
     "log_norm",
     "new_figure",
     "plot_angles",
@@ -56,6 +63,7 @@ __all__ = [
     "plot_singular_values",
     "plot_spectrum",
     "save_figure",
+    "set_log",
     "signed_norm",
     "spread",
     "tick_decades",

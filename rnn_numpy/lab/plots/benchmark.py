@@ -16,7 +16,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.lab.benchmark import CELLS, BenchmarkResult
 from rnn_numpy.lab.benchmark_report import WORDS
 from rnn_numpy.lab.gradient_flow import GradientFlow
-from rnn_numpy.lab.plots.style import COLOURS, axes_or_new
+from rnn_numpy.lab.plots.style import COLOURS, axes_or_new, frame, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,16 +45,15 @@ def benchmark_figure(result: BenchmarkResult) -> Figure:
     MissingExtraError
         matplotlib is not installed.
     """
-    figures = optional_import("matplotlib.figure", "a figure")
     lines = optional_import("matplotlib.lines", "a figure")
     lengths, cells = result.options.lengths, result.options.cells
     width = 1.4 + 3.6 * max(len(lengths), 2)
-    figure: Figure = figures.Figure(figsize=(width, 7.4), dpi=150)
+    figure = new_figure(width, 7.4, layout=None)
     axes = figure.subplots(2, len(lengths), squeeze=False)
     figure.subplots_adjust(left=0.85 / width, right=1 - 0.3 / width, top=0.85, bottom=0.1, hspace=0.32, wspace=0.28)
     for column, length in enumerate(lengths):
-        plot_learning(axes[0, column], result, length)
-        plot_flows(axes[1, column], result, length)
+        plot_learning(result, length, axes[0, column])
+        plot_flows(result, length, axes[1, column])
         if column:
             axes[0, column].set_ylabel("")
             axes[1, column].set_ylabel("")
@@ -74,15 +73,16 @@ def benchmark_figure(result: BenchmarkResult) -> Figure:
     return figure
 
 
-def plot_learning(ax: Axes | None, result: BenchmarkResult, length: int) -> Axes:
+def plot_learning(result: BenchmarkResult, length: int, ax: Axes | None = None) -> Axes:
     """Draw the held-out loss over the baseline against the updates, on a log scale; a star where a run has solved it.
 
     Parameters
     ----------
-    ax : matplotlib Axes, or None for those of a new figure
     result : BenchmarkResult
     length : int
         One of those that were run.
+    ax : matplotlib Axes, optional
+        Of a figure of its own where left out.
 
     Returns
     -------
@@ -113,14 +113,11 @@ def plot_learning(ax: Axes | None, result: BenchmarkResult, length: int) -> Axes
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, 1e-6), min(max(high, 2.0), 1e3))
     ax.set_xlim(left=0)
-    ax.set_title(f"length {length}", fontsize=11)
-    ax.set_xlabel("updates")
-    ax.set_ylabel("held-out loss / baseline")
-    _tidied(ax)
+    frame(ax, "updates", "held-out loss / baseline", f"length {length}")
     return ax
 
 
-def plot_flows(ax: Axes | None, result: BenchmarkResult, length: int) -> Axes:
+def plot_flows(result: BenchmarkResult, length: int, ax: Axes | None = None) -> Axes:
     """Draw the norm of the gradient by lag, over that at lag 0, at the start (dotted) and at the end (solid).
 
     Arguments as of `plot_learning`.
@@ -147,9 +144,7 @@ def plot_flows(ax: Axes | None, result: BenchmarkResult, length: int) -> Axes:
     low, high = ax.get_ylim()
     ax.set_ylim(max(low, LOWEST), min(max(high, 10.0), 1 / LOWEST))
     ax.set_xlim(0, max(result.flows(length, cell)[0].length for cell in result.options.cells))
-    ax.set_xlabel("lag: steps back in time from the loss")
-    ax.set_ylabel("share of the state's gradient")
-    _tidied(ax)
+    frame(ax, "lag: steps back in time from the loss", "share of the state's gradient")
     return ax
 
 
@@ -163,10 +158,3 @@ def _shares(flow: GradientFlow) -> NDArray[np.float64]:
         shares: NDArray[np.float64] = np.where(shown, typical / typical[0], np.nan)
     shares[~np.isfinite(shares)] = np.nan
     return shares
-
-
-def _tidied(ax: Axes) -> None:
-    ax.grid(True, color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)

@@ -22,7 +22,7 @@ OUTER, INNER = (0.05, 0.95), (0.25, 0.75)
 BANDS = ("#CFE3F0", "#85B9DA")
 
 
-def plot_gate_image(run: LayerTrace | Trace, gate: str, sequence: int = 0, ax: Axes | None = None) -> Axes:
+def plot_gate_image(run: LayerTrace | Trace, gate: str, ax: Axes | None = None, *, sequence: int = 0) -> Axes:
     """Draw a gate of one sequence: time to the right, a row for each unit, dark where it is shut.
 
     Parameters
@@ -31,10 +31,10 @@ def plot_gate_image(run: LayerTrace | Trace, gate: str, sequence: int = 0, ax: A
         `trace["l0"]`, say; of a Trace, its top layer's forward direction.
     gate : str
         "f", say.
-    sequence : int
-        Its place in the batch.
     ax : matplotlib Axes, optional
         Of a figure of its own where left out.
+    sequence : int
+        Its place in the batch.
 
     Returns
     -------

@@ -18,14 +18,14 @@ from rnn_numpy.errors import OptionError
 from rnn_numpy.lab.gradient_flow import GradflowResult, GradientFlow, gain_texts
 from rnn_numpy.lab.plots.style import (
     COLOURS,
-    LINE,
-    STYLES,
     TITLE,
     axes_or_new,
     frame,
     label_ends,
+    line_look,
+    log_limits,
     new_figure,
-    tick_decades,
+    set_log,
 )
 from rnn_numpy.models.forecaster import CELLS
 
@@ -37,10 +37,11 @@ Floats = NDArray[np.float64]
 
 
 def plot_gradient_flow(
-    ax: Axes | None,
     flows: Sequence[GradientFlow],
     cells: Sequence[str],
     gains: Sequence[float],
+    ax: Axes | None = None,
+    *,
     norm_limits: tuple[float, float] | None = None,
 ) -> Axes:
     """Draw the typical norm of the gradient against the lag, one line per network, log scale.
@@ -51,12 +52,12 @@ def plot_gradient_flow(
 
     Parameters
     ----------
-    ax : matplotlib Axes or None
-        With room for labels to its right. Of a figure of its own where it is None.
     flows : sequence of GradientFlow
         Any lengths.
     cells, gains : sequence of str, sequence of float
         Of each flow: the colour, and the line style and marker.
+    ax : matplotlib Axes, optional
+        With room for labels to its right. Of a figure of its own where left out.
     norm_limits : (float, float), optional
         Limits of the norm axis; `common_limits(flows)` where left out.
 
@@ -80,28 +81,18 @@ def plot_gradient_flow(
     texts = gain_texts(gains)
     longest = max(flow.length for flow in flows)
     low, high = norm_limits or common_limits(flows)
-    # Limits first: left to itself, matplotlib would widen those of the data, at times beyond the range of floats.
-    ax.set_yscale("log")
-    ax.set_ylim(low, high)
-    tick_decades(ax, low, high)
+    set_log(ax, low, high)
     ax.set_xlim(0, longest)
     ends: list[tuple[float, str, str]] = []
     for flow, cell, gain in zip(flows, cells, gains, strict=True):
         colour = COLOURS[kinds.index(cell) % len(COLOURS)]
-        style, marker = STYLES[levels.index(gain) % len(STYLES)]
         typical = flow.typical
         drawn = _drawn(typical)
         ax.plot(
             np.arange(drawn),
             typical[:drawn],
             color=colour,
-            linestyle=style,
-            linewidth=LINE,
-            marker=marker,
-            markersize=5,
-            # Markers of different lines stand at different lags, so that they stay readable where lines lie upon each
-            # other.
-            markevery=(len(ends) * 2 % 17, max(1, longest // 8)),
+            **line_look(levels.index(gain), len(ends), longest),
         )
         label = f"{cell if several else 'gain'} {texts[gain]}"
         if drawn <= flow.length:
@@ -124,17 +115,10 @@ def common_limits(flows: Sequence[GradientFlow]) -> tuple[float, float]:
     Returns
     -------
     low, high : float
-        Half a decade or 3 % of the range wider than the data; at least two decades. (0.1, 10) where there is nothing to
-        show.
+        As of `log_limits`.
     """
     shown = [flow.typical[: _drawn(flow.typical)] for flow in flows]
-    logs = np.log10(np.concatenate([typical[typical > 0] for typical in shown]))
-    if logs.size == 0:
-        return 0.1, 10.0
-    low, high = float(logs.min()), float(logs.max())
-    margin = max(0.5, 0.03 * (high - low), (2 - (high - low)) / 2)
-    # Inside of the range of floats, which matplotlib's ticks need a little room in as well.
-    return 10 ** max(low - margin, -305.0), 10 ** min(high + margin, 305.0)
+    return log_limits(np.concatenate(shown))
 
 
 def _drawn(typical: Floats) -> int:
@@ -201,7 +185,9 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
         for ax, cell in zip(panels, cells, strict=True):
             chosen = [(network.gain, flow) for network, flow in pairs if network.cell == cell]
             names = [cell] * len(chosen)
-            plot_gradient_flow(ax, [flow for _, flow in chosen], names, [gain for gain, _ in chosen], limits)
+            plot_gradient_flow(
+                [flow for _, flow in chosen], names, [gain for gain, _ in chosen], ax, norm_limits=limits
+            )
             ax.set_title(f"{cell}, {when}", fontsize=TITLE)
             if ax is not panels[0]:
                 ax.set_ylabel("")

@@ -10,7 +10,7 @@ import numpy as np
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import OptionError
 from rnn_numpy.lab.landscape import Bifurcation, Cliff, Descent, cliff_line, fold_points
-from rnn_numpy.lab.plots.style import COLOURS, FONT, LINE, axes_or_new, draw_image, frame, log_norm
+from rnn_numpy.lab.plots.style import COLOURS, FONT, LINE, MARKERS, axes_or_new, draw_image, frame, log_norm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,12 +21,12 @@ SHOWN = {
 }
 # Of an error, and of a gradient, how many decades to show.
 DECADES = {"error": 5.0, "gradient": 8.0}
-MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def plot_cliff(
     grid: Cliff,
     ax: Axes | None = None,
+    *,
     show: str = "error",
     descents: Mapping[str, Descent] | None = None,
     guides: bool = True,

@@ -7,27 +7,26 @@ matplotlib, which is imported where it is used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum
-from rnn_numpy.lab.plots.style import COLOURS
+from rnn_numpy.lab.plots.style import COLOURS, FONT, MARKERS, axes_or_new, colour_scale, frame
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKERS = "os^Dv*"
 LINES = ("-", "--", "-.", ":")
 
 
 def plot_spectrum(
     spectra: LyapunovSpectrum | Mapping[str, LyapunovSpectrum],
     ax: Axes | None = None,
+    *,
     theory: Mapping[str, ArrayLike] | None = None,
 ) -> Axes:
     """Draw Lyapunov exponents against i/S, each with two standard errors, a marker for each spectrum.
@@ -59,7 +58,7 @@ def plot_spectrum(
     several = {spectra.name: spectra} if isinstance(spectra, LyapunovSpectrum) else dict(spectra)
     if not several:
         raise OptionError("plot_spectrum: spectra must have at least one entry; got none")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     ax.axhline(0, color="0.5", linewidth=0.8)
     for number, (label, spectrum) in enumerate(several.items()):
         places = (np.arange(spectrum.count) + 1) / spectrum.size
@@ -89,7 +88,7 @@ def plot_spectrum(
     return _named(ax, "i / S, of all directions of the state", "Lyapunov exponent, per step")
 
 
-def plot_singular_values(values: ArrayLike, ax: Axes | None = None, exponents: ArrayLike | None = None) -> Axes:
+def plot_singular_values(values: ArrayLike, ax: Axes | None = None, *, exponents: ArrayLike | None = None) -> Axes:
     """Draw the singular values of a Jacobian product, J_t ... J_1, as t grows, log scale.
 
     Parameters
@@ -118,15 +117,15 @@ def plot_singular_values(values: ArrayLike, ax: Axes | None = None, exponents: A
         raise ShapeError(f"{where}: values must have shape (T, k), T and k at least 1; got {array.shape}")
     if not (array >= 0).all():
         raise OptionError(f"{where}: values must be at least 0, as singular values are")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     steps = np.arange(1, len(array) + 1)
-    maps = optional_import("matplotlib", "a figure").colormaps["viridis"]
+    colours = colour_scale("size")
     k = array.shape[1]
     ax.set_yscale("log")
     for i in range(k):
         shown = np.where(array[:, i] > 0, array[:, i], np.nan)
         label = {0: "largest", k - 1: "smallest"}.get(i) if k > 1 else "singular value"
-        ax.plot(steps, shown, color=maps(0.9 * i / max(1, k - 1)), linewidth=1.2, label=label)
+        ax.plot(steps, shown, color=colours(0.9 * i / max(1, k - 1)), linewidth=1.2, label=label)
     for number, exponent in enumerate([] if exponents is None else np.ravel(exponents).tolist()):
         label = r"$e^{\lambda_i t}$" if number == 0 else None
         ax.plot(steps, np.exp(exponent * steps), color="black", linestyle="--", linewidth=0.9, label=label)
@@ -138,6 +137,7 @@ def plot_angles(
     vectors: CovariantVectors,
     pairs: Sequence[tuple[int, int]] = ((0, 1),),
     ax: Axes | None = None,
+    *,
     split: int | None = None,
     bins: int = 45,
 ) -> Axes:
@@ -173,7 +173,7 @@ def plot_angles(
         drawn[f"first {split} and all others"] = vectors.smallest_angle(split)
     if not drawn:
         raise OptionError(f"{where}: nothing to draw; give pairs or split")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     edges = np.linspace(0, 90, bins + 1)
     for number, (label, angles) in enumerate(drawn.items()):
         shares, _ = np.histogram(np.degrees(angles), edges)
@@ -191,20 +191,7 @@ def plot_angles(
     return _named(ax, "angle, degrees", "share of the steps, per degree")
 
 
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    figures = optional_import("matplotlib.figure", "a figure")
-    figure: Any = figures.Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
-    axes: Axes = figure.subplots()
-    return axes
-
-
 def _named(ax: Axes, xlabel: str, ylabel: str) -> Axes:
-    ax.set_xlabel(xlabel)
-    ax.set_ylabel(ylabel)
-    ax.grid(True, color="0.9", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=9)
+    frame(ax, xlabel, ylabel)
+    ax.legend(frameon=False, fontsize=FONT)
     return ax

@@ -1,7 +1,9 @@
 """One look for all figures of the lab: colours, sizes, axes, colour bars, labels that do not overlap, files.
 
-A function of this folder that draws takes `ax`, a matplotlib Axes, draws into it and returns it; where `ax` is left out
-it makes a figure of its own, which is `ax.figure`. Nothing here touches pyplot or its global state.
+A function of this folder that draws is called plot_*. It takes what it draws, then `ax`, a matplotlib Axes, then
+options by name alone; it draws into `ax` and returns it. Where `ax` is left out it makes a figure of its own, which is
+`ax.figure`. What needs several axes is called *_figure and returns the figure. Nothing here touches pyplot or its
+global state.
 
 Lines have the colours of Okabe and Ito [1]_, which people with any of the common forms of colour blindness can tell
 apart; a second feature (line style, marker, a label at the end of the line) carries the same information. Sizes of one
@@ -29,6 +31,7 @@ from rnn_numpy.errors import OptionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
@@ -46,6 +49,7 @@ STYLES: tuple[tuple[Any, str], ...] = (
     ((0, (8, 2)), "v"),
     ((0, (3, 1.5, 1, 1.5, 1, 1.5)), "P"),
 )
+MARKERS = tuple(marker for _, marker in STYLES)
 # Points: labels at the ends of lines and of colour bars, a title, a line of data.
 FONT, TITLE, LINE = 9, 11, 1.8
 # Inches, and dots per inch.
@@ -131,24 +135,109 @@ def frame(ax: Axes, xlabel: str, ylabel: str, title: str = "", grid: bool = True
             ax.spines[side].set_visible(False)
 
 
-def tick_decades(ax: Axes, low: float, high: float) -> None:
-    """Put ticks on a log y axis at 10^k with k a multiple of 1, 2, 5, 10, ... decades: at most about ten.
+def log_limits(values: ArrayLike) -> tuple[float, float]:
+    """Return limits of a log axis that show all of some sizes.
 
-    matplotlib's own ticks fail where it looks for one beyond the range of floats.
+    Parameters
+    ----------
+    values : array_like
+        Only entries that are finite and above 0 count.
+
+    Returns
+    -------
+    low, high : float
+        Half a decade or 3 % of the range wider than the data; at least two decades, from 1e-305 to 1e305 at most.
+        (0.1, 10) where there is nothing to show.
+
+    Examples
+    --------
+    >>> low, high = log_limits([1e-3, 0.0, 10.0])
+    >>> round(low, 6), round(high, 3)
+    (0.000316, 31.623)
+    """
+    numbers = np.asarray(values, np.float64)
+    logs = np.log10(numbers[np.isfinite(numbers) & (numbers > 0)])
+    if logs.size == 0:
+        return 0.1, 10.0
+    low, high = float(logs.min()), float(logs.max())
+    margin = max(0.5, 0.03 * (high - low), (2 - (high - low)) / 2)
+    # Inside of the range of floats, which matplotlib's ticks need a little room in as well.
+    first = min(max(low - margin, -305.0), 303.0)
+    return 10**first, 10 ** min(max(high + margin, first + 2), 305.0)
+
+
+def set_log(ax: Axes, low: float, high: float) -> None:
+    """Make the y axis a log one, with its limits and ticks.
+
+    Limits come before data: left to itself, matplotlib would widen those of the data, at times beyond the range of
+    floats.
 
     Parameters
     ----------
     ax : matplotlib Axes
     low, high : float
-        The axis' limits.
+        The limits, above 0: as `log_limits` returns them.
+    """
+    ax.set_yscale("log")
+    ax.set_ylim(low, high)
+    tick_decades(ax.yaxis, low, high)
+
+
+def tick_decades(axis: Axis, low: float, high: float) -> None:
+    """Put ticks on a log axis at 10^k with k a multiple of 1, 2, 5, 10, ... decades: at most about ten.
+
+    matplotlib's own ticks fail where it looks for one beyond the range of floats. Where there are less than two such
+    places, ticks stand at 1, 2 and 5 times a power of ten, as plain numbers.
+
+    Parameters
+    ----------
+    axis : matplotlib Axis
+        `ax.yaxis`, say, or the long axis of a colour bar.
+    low, high : float
+        The axis' limits, above 0.
     """
     ticker = optional_import("matplotlib.ticker", "a figure")
     first, last = math.log10(low), math.log10(high)
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100) if (last - first) / step <= 10)
     exponents = range(math.ceil(first / step) * step, math.floor(last) + 1, step)
-    ax.yaxis.set_major_locator(ticker.FixedLocator([10.0**exponent for exponent in exponents]))
-    ax.yaxis.set_major_formatter(ticker.FixedFormatter([f"$10^{{{exponent}}}$" for exponent in exponents]))
-    ax.yaxis.set_minor_locator(ticker.NullLocator())
+    places, labels = [10.0**exponent for exponent in exponents], [f"$10^{{{exponent}}}$" for exponent in exponents]
+    if len(places) < 2:
+        levels = [
+            digit * 10.0**exponent for exponent in range(math.floor(first), math.ceil(last)) for digit in (1, 2, 5)
+        ]
+        places = [level for level in [*levels, 10.0 ** math.ceil(last)] if low <= level <= high]
+        labels = [f"{level:.3g}" for level in places]
+    axis.set_major_locator(ticker.FixedLocator(places))
+    axis.set_major_formatter(ticker.FixedFormatter(labels))
+    axis.set_minor_locator(ticker.NullLocator())
+
+
+def line_look(level: int, place: int, length: int) -> dict[str, Any]:
+    """Return style, width and markers of a line, as arguments of `ax.plot`.
+
+    Parameters
+    ----------
+    level : int
+        Which of `STYLES`.
+    place : int
+        The line's number in its axes. Markers of different lines stand at different points, so that they stay readable
+        where lines lie upon each other.
+    length : int
+        Points of the longest line: about eight of them are marked.
+
+    Returns
+    -------
+    dict
+    """
+    style, marker = STYLES[level % len(STYLES)]
+    every = max(1, length // 8)
+    return {
+        "linestyle": style,
+        "linewidth": LINE,
+        "marker": marker,
+        "markersize": 5,
+        "markevery": (place * 2 % 17, every),
+    }
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -181,10 +270,11 @@ def log_norm(values: ArrayLike, decades: float = 12.0) -> Normalize:
     colors = optional_import("matplotlib.colors", "a figure")
     numbers = np.asarray(values, np.float64)
     shown = numbers[np.isfinite(numbers) & (numbers > 0)]
-    high = math.log10(float(shown.max())) if shown.size else 0.0
+    largest = max(float(shown.max(initial=0.0)), 1e-306) if shown.size else 1.0
+    high = math.log10(largest)
     low = math.log10(float(shown.min())) if shown.size else 0.0
     low = min(max(low, high - span), high - 1.0)
-    norm: Normalize = colors.LogNorm(10 ** max(low, -307.0), 10**high)
+    norm: Normalize = colors.LogNorm(10 ** max(low, -307.0), largest)
     return norm
 
 
@@ -241,7 +331,14 @@ def colour_scale(kind: str) -> Colormap:
 
 
 def draw_image(
-    ax: Axes, x: ArrayLike, y: ArrayLike, values: ArrayLike, label: str, norm: Normalize, kind: str = "size"
+    ax: Axes,
+    x: ArrayLike,
+    y: ArrayLike,
+    values: ArrayLike,
+    label: str,
+    norm: Normalize,
+    kind: str = "size",
+    there: ArrayLike | None = None,
 ) -> Colorbar:
     """Draw a matrix in colours, each entry a cell about its place, and a labelled colour bar beside it.
 
@@ -260,6 +357,8 @@ def draw_image(
         As `log_norm` and `signed_norm` return.
     kind : {"size", "signed"}
         As for `colour_scale`.
+    there : bool array_like, (m, n), optional
+        Which cells there are; the others stay empty.
 
     Returns
     -------
@@ -284,8 +383,9 @@ def draw_image(
         interpolation="nearest",
         norm=norm,
         cmap=colour_scale(kind),
+        alpha=None if there is None else np.asarray(there, np.float64),
     )
-    shown = numbers[np.isfinite(numbers)]
+    shown = numbers[np.isfinite(numbers) & (True if there is None else np.asarray(there, bool))]
     if isinstance(norm, colors.LogNorm):
         shown = shown[shown > 0]
     limits: Any = norm.vmin, norm.vmax
@@ -321,6 +421,8 @@ def colour_bar(ax: Axes, drawn: Any, label: str, extend: str = "neither") -> Col
     figure: Any = ax.get_figure()
     bar: Colorbar = figure.colorbar(drawn, ax=ax, extend=extend, pad=0.02)
     bar.set_label(label)
+    if isinstance(drawn.norm, optional_import("matplotlib.colors", "a figure").LogNorm):
+        tick_decades(bar.ax.yaxis, drawn.norm.vmin, drawn.norm.vmax)
     bar.ax.tick_params(labelsize=FONT)
     return bar
 
