@@ -41,8 +41,8 @@ class Row:
         The two values there.
     kappa : float
         Sum of the absolute values of all contributions (t, k) to that entry, over the absolute value of their sum: how
-        much of it cancels. Of x and of initial states, what cancels in the products that make them counts in place of the
-        loss steps. NaN where it is not known.
+        much of it cancels. Of x and of initial states, what cancels in the products that make them counts in place of
+        the loss steps. NaN where it is not known.
     allowed : float
         The error that rounding allows that entry, relative as `error` is.
     verdict : {"ok", "WRONG", "undecided"}
