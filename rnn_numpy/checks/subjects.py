@@ -183,12 +183,15 @@ class LayerSubject(Subject):
         return {name: mask for name, mask in masks.items() if mask}
 
     def _forward(self, layer: Any, x: Array, h_0: Any) -> tuple[Any, ...]:
+        results: tuple[Any, ...] = layer.forward(*self._arguments(x, h_0).values(), **self.masks)
+        return results
+
+    def _arguments(self, x: Array, h_0: Any) -> dict[str, Any]:
+        """Return what forward gets by its place: no more than is there."""
         given = {"x": x, "h_0": h_0, "lengths": self.lengths}
         while len(given) > 1 and next(reversed(given.values())) is None:
             given.popitem()
-        _require_callable("gradcheck", layer.forward, f"{type(layer).__name__}.forward", given, self.masks)
-        results: tuple[Any, ...] = layer.forward(*given.values(), **self.masks)
-        return results
+        return given
 
     def _first_run(self) -> tuple[Any, tuple[Any, ...]]:
         """Run forward for the first time; return output and final states, after a look at what it returns."""
@@ -197,6 +200,7 @@ class LayerSubject(Subject):
         watched |= {f"h_0[{k}]": array for k, array in enumerate(parts(self.given)) if array is not None}
         watched |= {f"params[{key!r}]": array for key, array in self.layer.params.items()}
         before = {key: array.copy() for key, array in watched.items()}
+        _require_callable(where, self.layer.forward, name, self._arguments(self.x, self.given), self.masks)
         results = self._forward(self.layer, self.x, self.given)
         changed = [key for key, array in watched.items() if array.tobytes() != before[key].tobytes()]
         if changed:
