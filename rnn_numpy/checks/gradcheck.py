@@ -319,7 +319,7 @@ def _try_taylor(subject: Subject, names: list[str], analytic: Point, findings: F
 
     def tested(gradients: Point) -> TaylorResult:
         gradient = {name: gradients[name] for name in names}
-        return taylor_test(lambda at: subject.loss({**fixed, **at}), point, gradient, directions=2, seed=seed)
+        return taylor_test(lambda at: subject.loss({**fixed, **at}), point, gradient, directions=1, seed=seed)
 
     try:
         with np.errstate(over="raise"):
