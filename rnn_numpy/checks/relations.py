@@ -223,7 +223,7 @@ def narrowed(analytic: Point, reference: Point) -> Diagnosis | None:
         if scale > 0 and difference.size:
             largest = max(largest, float(np.abs(difference).max()) / scale)
             signs |= set(np.sign(difference[np.abs(difference) > 1e-10 * scale]).tolist())
-    if 1e-9 < largest < 1e-6 and signs >= {-1.0, 1.0}:
+    if 1e-9 < largest < float(np.finfo(np.float32).eps) and signs >= {-1.0, 1.0}:
         why = (
             f"no entry is off by more than {largest:.0e} of its tensor's largest, on both sides: it is rounded to "
             "single precision somewhere"
