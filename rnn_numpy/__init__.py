@@ -39,8 +39,18 @@ from rnn_numpy.layers import (
     mse_loss,
     reset_difference,
 )
-from rnn_numpy.models import Forecaster
-from rnn_numpy.training import SGD, ClipResult, clip_grad_norm, clip_grad_value
+from rnn_numpy.models import Forecaster, SequenceModel
+from rnn_numpy.training import (
+    SGD,
+    Adam,
+    ClipLedger,
+    ClipResult,
+    backward_clipped,
+    clip_grad_adaptive,
+    clip_grad_norm,
+    clip_grad_norm_per_layer,
+    clip_grad_value,
+)
 
 __version__ = "0.2.0"
 
@@ -49,7 +59,9 @@ __all__ = [
     "LSTM",
     "RNN",
     "SGD",
+    "Adam",
     "Cell",
+    "ClipLedger",
     "ClipResult",
     "Extra",
     "Forecaster",
@@ -63,10 +75,14 @@ __all__ = [
     "PeepholeLSTM",
     "RNNCell",
     "Recurrent",
+    "SequenceModel",
     "Step",
     "Trace",
+    "backward_clipped",
     "chrono",
+    "clip_grad_adaptive",
     "clip_grad_norm",
+    "clip_grad_norm_per_layer",
     "clip_grad_value",
     "cross_entropy_loss",
     "initialize",

@@ -53,6 +53,10 @@ class DataError(RNNNumpyError, ValueError):
     """A data file or series cannot be used; the message names file, row and column."""
 
 
+class StalledError(RNNNumpyError, TimeoutError):
+    """Work that others were to do has not come back in the time allowed."""
+
+
 class ConversionError(RNNNumpyError, ValueError):
     """Weights cannot be carried to or from another library without loss, or compute something else there."""
 

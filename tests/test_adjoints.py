@@ -5,7 +5,7 @@ import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.layers.adjoints import Adjoints, entering, step_number, steps_of
+from rnn_numpy.layers.adjoints import Adjoints, direct_gradients, step_number, steps_of
 
 EPS = np.finfo(float).eps
 T, N, H = 6, 3, 4
@@ -34,7 +34,7 @@ def recorded(kind, options):
 @pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
 def test_a_stack_is_many_single_steps(kind, options, losses):
     layer, trace, doutput = recorded(kind, options)
-    direct, _ = entering(layer, trace, doutput, None, "test")
+    direct, _ = direct_gradients(layer, trace, doutput, None, "test")
     for name, steps in steps_of("test", layer, trace, None).items():
         current: dict[int, np.ndarray] = {}
         visited = []
@@ -63,7 +63,7 @@ def test_a_stack_is_many_single_steps(kind, options, losses):
 @pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
 def test_the_ways_back_add_up(kind, options):
     layer, trace, doutput = recorded(kind, options)
-    direct, _ = entering(layer, trace, doutput, None, "test")
+    direct, _ = direct_gradients(layer, trace, doutput, None, "test")
     for name, steps in steps_of("test", layer, trace, None).items():
         apart, together = Adjoints(steps, apart=True), Adjoints(steps)
         for k in together.order:
@@ -84,7 +84,7 @@ def test_the_ways_back_add_up(kind, options):
 def test_what_enters_at_all_steps_is_what_backward_gets(kind, options):
     """Carried backward together, it is the gradient of the initial states of every layer."""
     layer, trace, doutput = recorded(kind, options)
-    direct, back = entering(layer, trace, doutput, None, "test")
+    direct, back = direct_gradients(layer, trace, doutput, None, "test")
     np.testing.assert_array_equal(back.dx, layer.backward(trace, doutput).dx)
     unsort = trace.context.plan.unsort
     for row, (name, steps) in enumerate(steps_of("test", layer, trace, None).items()):
@@ -106,7 +106,7 @@ def test_what_enters_at_all_steps_is_what_backward_gets(kind, options):
 
 def test_until():
     layer, trace, doutput = recorded(RNN, {})
-    direct, _ = entering(layer, trace, doutput, None, "test")
+    direct, _ = direct_gradients(layer, trace, doutput, None, "test")
     adjoints = Adjoints(steps_of("test", layer, trace, "l0")["l0"])
     assert [step.k for step, _ in adjoints.carry(direct["l0"], [4], 2)] == [4, 3, 2]
 
@@ -117,3 +117,5 @@ def test_step_numbers():
         step_number("f", "t", 4, 0, 3, "three")
     with pytest.raises(DTypeError, match=r"^f: t must be an integer; got float 1.0$"):
         step_number("f", "t", 1.0, 0, 3)
+    with pytest.raises(DTypeError, match=r"^f: t must be an integer; got the bool True$"):
+        step_number("f", "t", True, 0, 3)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rnn_numpy.cli import benchmark as cli_benchmark
-from rnn_numpy.cli import main
+from rnn_numpy.cli import main, measurement
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--lengths", "5", "--hidden", "4", "--batch", "3", "--max-updates", "60"]
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_up_leaves_the_old_result(
         raise OSError(28, "No space left on device")
 
     (here / "benchmark.png").write_text("old")
-    monkeypatch.setattr(cli_benchmark, "save_figure", fill_up)
+    monkeypatch.setattr(measurement, "save_figure", fill_up)
     assert failure(capsys) == "benchmark.png: cannot be written: No space left on device"
     assert [path.name for path in here.iterdir()] == ["benchmark.png"]
     assert (here / "benchmark.png").read_text() == "old"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnn_numpy.cli import gradflow, main
+from rnn_numpy.cli import gradflow, main, measurement
 from rnn_numpy.cli.main import _parser
 
 SMALL = ["--length", "20", "--hidden", "6", "--batch", "4", "--train-steps", "3"]
@@ -317,7 +317,7 @@ def test_a_disk_that_fills_up_leaves_the_old_result(
         raise OSError(28, "No space left on device")
 
     (here / "gradflow.png").write_text("old")
-    monkeypatch.setattr(gradflow, "save_figure", fill_up)
+    monkeypatch.setattr(measurement, "save_figure", fill_up)
     assert failure(capsys) == "gradflow.png: cannot be written: No space left on device"
     assert [path.name for path in here.iterdir()] == ["gradflow.png"]
     assert (here / "gradflow.png").read_text() == "old"
@@ -337,6 +337,6 @@ def test_interrupted_in_the_middle_of_writing(
     def interrupt(figure: object, file: object, suffix: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gradflow, "save_figure", interrupt)
+    monkeypatch.setattr(measurement, "save_figure", interrupt)
     assert failure(capsys, code=130) == "interrupted"
     assert list(here.iterdir()) == []

@@ -194,6 +194,51 @@ def test_entries_at_the_ends_of_the_range():
     np.testing.assert_allclose(grads.flat, 0.5, rtol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("limit", [5e-324, 1e-310, 1e-300])
+def test_a_limit_below_the_smallest_float_reports_what_is_left(dtype, limit):
+    """Entries are rounded there, to 0 or to few digits: the norm after is what was measured, not the limit."""
+    grads = some(3, dtype)
+    result = clip_grad_norm(grads, limit)
+    left = grads.flat.astype(np.longdouble)  # whose squares do not underflow
+    assert result.norm_after == pytest.approx(float(np.sqrt(np.sum(left * left))), rel=1e-6, abs=0)
+    assert result.engaged and (result.cosine == 0) == (not grads.flat.any())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@given(SEEDS, st.integers(-300, 300), st.integers(-300, 300))
+def test_adaptive_limits_may_leave_the_range_of_the_gradient(dtype, seed, exponent, least):
+    """A cap is a product: computed in the gradient's own precision it would be infinite, or 0 for a row of zeros."""
+    rng = np.random.default_rng(seed)
+    sizes = 10.0 ** rng.integers(-30, 30, size=(2, 3, 1))
+    weights, before = (sizes * rng.normal(size=(2, 3, 4))).astype(dtype)
+    weights[0] = 0
+    shapes = {"w": (3, 4)}
+    params, grads = (Parameters(shapes, dtype, array.flatten()) for array in (weights, before))
+    clip_grad_adaptive(grads, params, 10.0**exponent, 10.0**least)
+    weights, wide = weights.astype(np.longdouble), before.astype(np.longdouble)
+    caps = np.longdouble(10.0**exponent) * np.maximum(np.linalg.norm(weights, axis=1), np.longdouble(10.0**least))
+    factors = np.minimum(1, caps / np.linalg.norm(wide, axis=1))
+    info = np.finfo(dtype)
+    error = np.abs(grads["w"] - wide * factors[:, None])
+    assert (error <= 4 * info.eps * np.abs(wide * factors[:, None]) + info.smallest_subnormal).all()
+
+
+def test_weights_whose_norm_is_too_large_for_a_float_limit_nothing():
+    params = Parameters({"w": (1, 2)}, np.float64, np.full(2, 1.7e308))
+    grads = Parameters({"w": (1, 2)}, np.float64, np.ones(2))
+    assert not clip_grad_adaptive(grads, params, 0.01).engaged
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0,)])
+@pytest.mark.parametrize("clip", CLIPS)
+def test_empty_parameters_are_no_obstacle(clip, shape):
+    grads = Parameters({"empty": shape, "b": (2,)}, np.float64, np.array([3.0, 4.0]))
+    result = clip(grads, 0.1)
+    assert result.engaged and (result.norm, result.dominant) == (5.0, "b")
+    assert not clip(Parameters({"empty": shape}, np.float64), 0.1).engaged
+
+
 def test_float32_stays_float32():
     for clip in CLIPS:
         grads = some(4, np.float32)

@@ -9,7 +9,7 @@ import pytest
 from rnn_numpy import GRU, LSTM, RNN, Forecaster
 from rnn_numpy.core.initializers import initialize, set_forget_bias
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
-from rnn_numpy.lab import diagnose, gradient_flow
+from rnn_numpy.lab import diagnose, gate_report, gradient_flow
 from rnn_numpy.lab.diagnosis import OPEN, SHUT
 
 
@@ -129,11 +129,44 @@ def test_shut_gates_are_named():
     assert "It is shut, below 0.1, in 100% of all values, where it hardly learns." in page.why[0]
 
 
+def test_gates_are_those_of_the_report():
+    lstm, x = LSTM(2, 6, num_layers=2, rng=0), small(scale=1.0)
+    page = diagnose(lstm, x)
+    for layer in page.layers:
+        report = gate_report(lstm.forward(x)[2][layer.name])
+        assert list(layer.gates) == ["i", "f", "o"]
+        for name, summary in layer.gates.items():
+            assert (summary.mean, summary.shut, summary.open) == (
+                report[name].mean,
+                report[name].shut,
+                report[name].open,
+            )
+        assert layer.keeping[1].time_constants.tolist() == report["f"].time_constants.tolist()
+
+
+def test_gates_without_end():
+    """A gate that is 1 in floats keeps for ever: no number, and no point on a log axis."""
+    lstm = LSTM(2, 6, forget_bias=50.0, rng=0)
+    page = diagnose(lstm, small(scale=1.0))
+    assert np.isinf(page.top.gates["f"].median_time_constant)
+    assert "a long memory, without end in the median" in page.why[0]
+    assert page.to_dict()["layers"][0]["gates"]["f"]["median_time_constant"] is None
+    assert np.isnan(page.figure().axes[1].lines[0].get_ydata()).all()
+
+
+def test_gates_of_a_net_that_is_not_finite():
+    lstm = LSTM(2, 6, rng=0)
+    lstm.params["weight_hh_l0"][0, 0] = np.nan
+    page = diagnose(lstm, small(scale=1.0))
+    assert page.verdict == "diverged" and page.top.gates == {}
+    repr(page)
+
+
 def test_a_gru_keeps_by_z():
     page = diagnose(GRU(2, 6, rng=0), small(scale=1.0))
     assert set(page.top.gates) == {"r", "z"} and page.top.keeping[0] == "z"
     assert page.advice[0].startswith("Open gate z") and "set_forget_bias" not in page.advice[0]
-    assert page.top.gates["r"].memory is None
+    assert page.top.gates["r"].median_time_constant is None
 
 
 def test_a_chaotic_net_is_called_so():
@@ -142,6 +175,13 @@ def test_a_chaotic_net_is_called_so():
     page = diagnose(rnn, small(scale=0.1))
     assert page.top.chaotic and "l0 is chaotic" in said(page)
     assert page.verdict == "exploding"
+
+
+def test_a_net_that_only_fills_up_is_not_called_chaotic():
+    """An open forget gate: differences grow a little, far below a factor of 10, while the cell still fills."""
+    page = diagnose(LSTM(3, 16, forget_bias=5.0, rng=0), np.random.default_rng(0).normal(size=(100, 8, 3)))
+    assert page.top.growth > 5 * page.top.growth_error > 0
+    assert not page.top.chaotic and "chaotic" not in said(page) and page.verdict == "steady"
 
 
 def test_a_net_that_diverges():
@@ -200,6 +240,8 @@ def test_thresholds_are_those_of_the_table():
     gate = page.top.gates["f"]
     assert (gate.shut, gate.open) == (float(np.mean(f < SHUT)), float(np.mean(f > OPEN)))
     assert 0 < gate.shut < 1 and 0 < gate.open < 1
+    # What is left after T steps is the product of the gates: their geometric mean counts, not the arithmetic one.
+    np.testing.assert_allclose(np.exp(-1 / gate.time_constants), np.prod(f ** (1 / f[..., 0].size), axis=(0, 1)))
 
 
 # ------------------------------------------------------------------------------------------------------------- output

@@ -52,6 +52,31 @@ def test_adam_is_torchs_over_200_steps(options):
     assert ours.steps == 200 == int(state["step"])
 
 
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_adam_is_torchs_in_float32(options):
+    """One step from the same state; over many steps two roundings drift apart."""
+    params = some(0, np.float32)
+    twin = torch.nn.Parameter(torch.tensor(params.flat))
+    ours, theirs = Adam(params, **options), torch.optim.Adam([twin], **options)
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        grads = some(2, np.float32)
+        grads.flat[:] = rng.normal(size=8) * 10.0 ** rng.uniform(-5, 2, size=8)
+        twin.grad = torch.tensor(grads.flat)
+        before = params.flat.copy()
+        ours.step(grads)
+        theirs.step()
+        # Of the step, a difference: its error is that of the numbers it is a difference of, and of some roundings.
+        step, reference = params.flat - before, twin.detach().numpy() - before
+        eps = np.finfo(np.float32).eps
+        assert (np.abs(step - reference) <= 8 * eps * np.abs(reference) + 2 * eps * np.abs(before)).all()
+        with torch.no_grad():  # both go on from one state
+            state = theirs.state[twin]
+            twin.copy_(torch.tensor(params.flat))
+            state["exp_avg"].copy_(torch.tensor(ours.first.flat))
+            state["exp_avg_sq"].copy_(torch.tensor(ours.second.flat))
+
+
 def test_the_defaults_are_torchs():
     ours, theirs = Adam(some(0)), torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]).defaults
     for name in ("lr", "betas", "eps", "weight_decay"):

@@ -169,7 +169,11 @@ def shown_commands():
 
 
 # What makes a shown command short. The user's own file is taken at its word.
-SHORT = {"gradflow": ["--hidden", "4"], "gradcheck": ["--hidden", "3"]}
+SHORT = {
+    "gradflow": ["--hidden", "4"],
+    "gradcheck": ["--hidden", "3"],
+    "benchmark": ["--hidden", "4", "--batch", "2", "--max-updates", "1"],
+}
 MINE = """
 import numpy as np
 
@@ -212,3 +216,13 @@ def test_named_files_exist():
     assert [str(path) for path in sorted(paths) if not path.exists()] == []
     examples = {path.name for path in (ROOT / "examples").glob("*.py")}
     assert examples == {path.name for path in paths if path.parent.name == "examples"}
+
+
+def test_what_is_said_of_other_checkers_is_what_was_measured():
+    totals = json.loads((ROOT / "benchmarks" / "results" / "gradcheck_zoo.json").read_text(encoding="utf-8"))["totals"]
+    said = README[README.index("Of the zoo's ") :][:400]
+    numbers = [int(number) for number in re.findall(r"\b(\d\d)\b", said)]
+    caught = [totals[name].get("caught", 0) for name in ("ours", "torch", "jax", "autograd", "plain")]
+    assert numbers[:2] == [sum(totals["ours"].values()), caught[0]]
+    assert numbers[2:6] == caught[1:]
+    assert totals["fast"] == totals["torch"]

@@ -266,7 +266,7 @@ def test_full_gradient_of_omega(kind, options, form):
     if options.get("nonlinearity") == "relu":
         arrays, claimed = [twin.params["weight_hh_l0"]], [found.grads["weight_hh_l0"]]
     arrays, claimed = [*arrays, dz, *as_tuple(dz_n)], [*claimed, found.ddoutput, *as_tuple(found.ddh_n)]
-    assert_gradient(value, arrays, claimed, 1e-10)
+    assert_gradient(value, arrays, claimed, 1e-12)
 
 
 def test_with_a_loss_whose_gradient_moves():
@@ -340,6 +340,19 @@ def test_published_code_of_omega():
     assert found.value == pytest.approx(expected, rel=1e-13)
     assert np.isnan(found.ratios).sum() == 4
     assert "10 of 14 steps" in repr(found)
+
+
+@pytest.mark.parametrize("gradient", ["immediate", "full"])
+@pytest.mark.parametrize("scale", [2.0**600, 2.0**-600])
+def test_omega_has_no_scale(scale, gradient):
+    """Ratios do not depend on how large the loss is, also where the squares of its gradient are no floats."""
+    layer = RNN(2, 4, rng=0)
+    trace = layer.forward(np.random.default_rng(1).normal(size=(9, 2, 2)))[2]
+    doutput = np.random.default_rng(2).normal(size=(9, 2, 4))
+    one = omega(layer, trace, doutput, gradient=gradient, bound=0.0)
+    other = omega(layer, trace, scale * doutput, gradient=gradient, bound=0.0)
+    assert other.value == pytest.approx(one.value, rel=1e-14)
+    np.testing.assert_allclose(other.grads.flat, one.grads.flat, rtol=0, atol=1e-14 * np.abs(one.grads.flat).max())
 
 
 def test_nothing_counts():

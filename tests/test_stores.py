@@ -15,10 +15,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from swept import no_hang
 
 from rnn_numpy.errors import DataError, DTypeError
 from rnn_numpy.lab import stores
 from rnn_numpy.lab.stores import Key, Outcome, ResultStore, canonical, from_json, to_json
+
+
+@pytest.fixture(autouse=True)
+def limit() -> Iterator[None]:
+    with no_hang():
+        yield
+
 
 # Names that look like what stands for a float that is not finite must stay names.
 NAMES = st.one_of(st.text(max_size=8), st.sampled_from(["$float", "$$float", "$", "$$", "a"]))

@@ -1,7 +1,4 @@
-"""Sweeps: every point once, on any executor, whoever is killed on the way; and what is told about it.
-
-Points that kill, wait or fail do so by files in a folder that is part of the point: a file is made by one process only.
-"""
+"""Sweeps: every point once, on any executor, whoever is killed on the way; and what is told about it."""
 
 from __future__ import annotations
 
@@ -29,47 +26,43 @@ from typing import Any
 import distributed
 import numpy as np
 import pytest
+import swept
 from hypothesis import given
 from hypothesis import strategies as st
+from swept import (
+    LIMIT,
+    Trivial,
+    begin,
+    blas_threads,
+    calls,
+    ends,
+    executors,
+    fails,
+    grid,
+    interrupts,
+    is_slow,
+    kills_itself,
+    no_hang,
+    sees,
+    square,
+    two_threads,
+    waits_for_the_other,
+)
 from test_stores import VALUES, same
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
+from tornado import gen
 
-from rnn_numpy.errors import DataError, DTypeError, OptionError
+from rnn_numpy.errors import DataError, DTypeError, OptionError, StalledError
 from rnn_numpy.lab import SweepResult, sweep, workers
 from rnn_numpy.lab.workers import GUARD
 
 ROOT = Path(__file__).parents[1]
-# Far more than anything here takes, on any machine: what is still there then hangs.
-LIMIT = 120
 
 
-def first_time(folder: str, name: str) -> bool:
-    """Whether nobody, in whatever process, has asked this before."""
-    try:
-        os.close(os.open(Path(folder) / name, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    return True
-
-
-def begin(folder: str, x: float) -> None:
-    """Leave a trace of having been called."""
-    with open(Path(folder) / "calls", "a") as file:
-        file.write(f"{x:g}\n")
-
-
-def calls(folder: Path) -> Counter[str]:
-    path = folder / "calls"
-    return Counter(path.read_text().split()) if path.exists() else Counter()
-
-
-def square(x: float, folder: str) -> dict[str, Any]:
-    begin(folder, x)
-    return {"square": x * x, "types": [type(x).__name__]}
-
-
-def grid(folder: Path, n: int = 5, **more: Any) -> dict[str, Any]:
-    return {"x": range(n), "folder": [str(folder)], **more}
+@pytest.fixture(autouse=True)
+def limit() -> Iterator[None]:
+    with no_hang():
+        yield
 
 
 def records(path: Path) -> list[dict[str, Any]]:
@@ -78,18 +71,6 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def spawned() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
-
-
-class Trivial(concurrent.futures.Executor):
-    """What somebody might write for debugging."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:
-            future.set_exception(error)
-        return future
 
 
 # ------------------------------------------------------------------------------------------------ grid and rows
@@ -276,17 +257,6 @@ def test_functions_without_a_name_of_their_own(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ failures
 
 
-def fails(x: int, folder: str) -> Any:
-    begin(folder, x)
-    if x == 1 and first_time(folder, "failed"):
-        raise ValueError("x is one\nand that is bad")
-    if x == 2:
-        sys.exit("enough")
-    if x == 3:
-        return {"a": [object()]}
-    return x
-
-
 @pytest.mark.parametrize("executor", ["serial", 2], ids=str)
 def test_a_failure_is_recorded_and_can_be_tried_again(tmp_path: Path, executor: Any) -> None:
     store = tmp_path / "results.jsonl"
@@ -297,7 +267,7 @@ def test_a_failure_is_recorded_and_can_be_tried_again(tmp_path: Path, executor: 
     assert (value["type"], value["message"]) == ("ValueError", "x is one\nand that is bad")
     lines = value["traceback"].splitlines()
     assert lines[0] == "Traceback (most recent call last):"
-    assert lines[1].startswith(f'  File "{__file__}", line ') and lines[1].endswith(", in fails")
+    assert lines[1].startswith(f'  File "{swept.__file__}", line ') and lines[1].endswith(", in fails")
     assert lines[-2:] == ["ValueError: x is one", "and that is bad"]
     assert (exits["type"], exits["message"]) == ("SystemExit", "enough")
     assert unwritable["type"] == "DTypeError"
@@ -338,13 +308,6 @@ def test_errors_that_cannot_be_printed(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ workers that die
 
 
-def kills_itself(x: int, folder: str, times: int, at: list[int]) -> int:
-    begin(folder, x)
-    if x in at and any(first_time(folder, f"killed-{x}-{number}") for number in range(times)):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return x
-
-
 @pytest.mark.parametrize(("workers", "at"), [(1, [2]), (3, [0, 1, 2])], ids=str)
 def test_a_point_whose_worker_is_killed_is_computed_again(tmp_path: Path, workers: int, at: list[int]) -> None:
     store = tmp_path / "results.jsonl"
@@ -368,10 +331,6 @@ def test_a_point_that_kills_three_workers_has_failed(tmp_path: Path) -> None:
     }  # fmt: skip
     assert calls(tmp_path) == Counter({str(x): 3 if x in (1, 5) else 1 for x in range(6)})
     assert sweep(kills_itself, points, 2, store, retry_failed=True).failed == 0
-
-
-def ends(x: int) -> None:
-    os._exit(7)
 
 
 def test_how_a_worker_ended_is_told() -> None:
@@ -485,13 +444,13 @@ if __name__ == "__main__":
 SCRIPT = """
 import os
 import sys
-import test_sweeps
+import swept
 from rnn_numpy.lab import sweep
 
 if __name__ == "__main__":
     folder, executor = sys.argv[1:]
     try:
-        result = sweep(test_sweeps.ends_the_sweep, test_sweeps.grid(folder), test_sweeps.executors[executor]())
+        result = sweep(swept.ends_the_sweep, swept.grid(folder), swept.executors[executor]())
         print(result.computed, result.reused, [row["result"] for row in result.rows])
     except KeyboardInterrupt:
         print("interrupted")
@@ -499,32 +458,6 @@ if __name__ == "__main__":
     if executor == "threads":
         os._exit(0)  # a thread cannot be stopped, and Python would wait for it
 """
-
-executors: dict[str, Callable[[], Any]] = {
-    "one process": lambda: 1,
-    "serial": lambda: "serial",
-    "trivial": Trivial,
-    "threads": lambda: ThreadPoolExecutor(1),
-}
-
-
-def ends_the_sweep(x: int, folder: str) -> float:
-    """At the point 2, for the first time, do to the process that sweeps what the file "signal" says, and wait."""
-    begin(folder, x)
-    if x == 2 and first_time(folder, "ended"):
-        target = os.getppid() if multiprocessing.parent_process() else os.getpid()
-        lock = open(Path(folder) / "alive", "w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        store = Path(folder) / "results.jsonl"
-        while store.read_bytes().count(b"\n") < 2:  # a thread may be ahead of the one that writes
-            time.sleep(0.01)
-        number = int((Path(folder) / "signal").read_text())
-        if number == signal.SIGINT:
-            os.killpg(os.getpgid(target), number)  # as a terminal does: to all of them
-        else:
-            os.kill(target, number)
-        time.sleep(10 * LIMIT)
-    return x / 2
 
 
 def wait_until_unlocked(path: Path) -> None:
@@ -557,7 +490,7 @@ def test_a_sweep_that_was_ended_goes_on_where_it_stopped(tmp_path: Path, executo
     wait_until_unlocked(tmp_path / "alive")
     store = tmp_path / "results.jsonl"
     lines = [
-        '{"function": "test_sweeps.ends_the_sweep", "version": null, '
+        '{"function": "swept.ends_the_sweep", "version": null, '
         f'"point": {{"x": {x}, "folder": {json.dumps(str(tmp_path))}}}, "result": {x / 2}}}\n'
         for x in range(5)
     ]
@@ -568,12 +501,6 @@ def test_a_sweep_that_was_ended_goes_on_where_it_stopped(tmp_path: Path, executo
     assert continued.stdout == "3 2 [0.0, 0.5, 1.0, 1.5, 2.0]\n", continued.stderr
     assert store.read_text() == "".join(lines)
     assert calls(tmp_path) == Counter("012234")
-
-
-def interrupts(x: int, folder: str) -> int:
-    if x == 2:
-        raise KeyboardInterrupt
-    return x
 
 
 @pytest.mark.parametrize("executor", ["serial", Trivial(), "pool"], ids=["serial", "trivial", "processes"])
@@ -616,15 +543,6 @@ def test_results_that_wait_at_an_interrupt_are_kept(tmp_path: Path) -> None:
             for x in range(3, 10):
                 (tmp_path / f"go-{x}").touch()
     assert calls(tmp_path) == Counter("0123")  # the others were cancelled
-
-
-def waits_for_the_other(x: int, folder: str) -> int:
-    begun, go = Path(folder) / "begun", Path(folder) / "go"
-    if x == 1:
-        begun.touch()
-    while not (begun if x == 0 else go).exists():
-        time.sleep(0.01)
-    return x
 
 
 def test_what_a_process_has_finished_at_an_interrupt_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -700,7 +618,112 @@ def test_a_result_that_the_executor_has_lost_is_computed_again(tmp_path: Path) -
     assert calls(tmp_path) == Counter({"0": 1, "1": 1, "2": 8, "3": 1, "4": 1})
 
 
+# ------------------------------------------------------------------------------------------------ what never ends
+
+
+def test_a_point_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    store = tmp_path / "results.jsonl"
+    result = sweep(is_slow, grid(tmp_path), 2, store, timeout=0.5)
+    assert [row["result"] for row in result.rows] == [0, None, 2, None, 4]
+    assert result.rows[1]["error"] == result.rows[3]["error"] == {
+        "type": "TimeoutError",
+        "message": "this point was not finished after 0.5 s, the timeout; its worker process was stopped",
+        "traceback": "",
+    }  # fmt: skip
+    assert calls(tmp_path) == Counter(map(str, range(5)))
+    assert sweep(is_slow, grid(tmp_path), 2, store, timeout=0.5).reused == 5
+
+
+class Forgets(Trivial):
+    """An executor whose futures of some points stay pending for ever."""
+
+    def __init__(self, *forgotten: int) -> None:
+        self.forgotten = list(forgotten)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        x = json.loads(args[1])["x"]
+        if x in self.forgotten:
+            self.forgotten.remove(x)
+            return Future()
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_a_sweep_gives_up_on_an_executor_that_is_silent(tmp_path: Path) -> None:
+    store = tmp_path / "results.jsonl"
+    with pytest.raises(StalledError) as caught:
+        sweep(square, grid(tmp_path), Forgets(1, 3), store, timeout=0.2)
+    assert str(caught.value) == (
+        "sweep: no point has finished for 0.2 s, the timeout, and 2 of 5 are left; is Forgets alive? What is finished "
+        "is kept: look at the workers, call sweep again, or allow a longer timeout"
+    )
+    assert [record["point"]["x"] for record in records(store)] == [0, 2, 4]
+    assert sweep(square, grid(tmp_path), Forgets(), store, timeout=0.2).computed == 2
+
+
+def test_a_timeout_needs_somebody_who_can_wait() -> None:
+    with pytest.raises(
+        OptionError, match='^sweep: timeout needs other processes or threads .*; got executor="serial"$'
+    ):
+        sweep(echo, {"x": [1]}, "serial", None, timeout=1)
+    for wrong in (0, -1, math.nan, math.inf):
+        with pytest.raises(OptionError, match="^sweep: timeout must be "):
+            sweep(echo, {"x": [1]}, 1, None, timeout=wrong)
+
+
 # ------------------------------------------------------------------------------------------------ Dask
+
+
+class SilentDask(Forgets):
+    """As Dask's executor where it never tells of some tasks, of which its client knows how they have ended."""
+
+    def __init__(self, *forgotten: int, status: str, error: Exception | None) -> None:
+        super().__init__(*forgotten)
+        self.keys: list[str] = []
+        self.state = types.SimpleNamespace(status=status, exception=error)
+        self._client = types.SimpleNamespace(futures={})
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.keys.append(key := kwargs.pop("key"))
+        future = super().submit(fn, *args, **kwargs)
+        if not future.done() and self.state.status != "gone":
+            self._client.futures[key] = self.state
+        return future
+
+
+SilentDask.__module__ = "distributed.cfexecutor"
+
+
+@pytest.mark.parametrize("status", ["finished", "error", "cancelled", "gone"])
+def test_a_task_of_which_the_executor_of_dask_never_tells_is_computed_again(
+    tmp_path: Path, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "TICK", 0.002)
+    error = RuntimeError("lost") if status == "error" else None
+    executor = SilentDask(1, 1, 1, 3, status=status, error=error)
+    result = sweep(square, grid(tmp_path), executor, tmp_path / "results.jsonl")
+    assert [row["result"]["square"] for row in result.rows] == [0, 1, 4, 9, 16]
+    assert calls(tmp_path) == Counter(map(str, range(5)))
+    assert len(executor.keys) == len(set(executor.keys)) == 9
+    executor = SilentDask(1, 1, 1, 1, status=status, error=error)
+    told = "lost" if status == "error" else "the executor has not told of task"
+    with pytest.raises(RuntimeError, match=told):
+        sweep(square, grid(tmp_path), executor, None)
+
+
+def test_a_task_that_dask_is_still_at_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "TICK", 0.002)
+    executor = SilentDask(1, status="pending", error=None)
+    with pytest.raises(StalledError):
+        sweep(square, grid(tmp_path), executor, None, timeout=1.0)
+    assert len(executor.keys) == 5
+
+
+def test_a_point_that_dask_gives_up_unheard_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "TICK", 0.002)
+    killed = distributed.KilledWorker("a task", types.SimpleNamespace(address="tcp://127.0.0.1:1"), 3)
+    executor = SilentDask(2, status="error", error=killed)
+    result = sweep(square, grid(tmp_path), executor, tmp_path / "results.jsonl")
+    assert [row["error"] and row["error"]["type"] for row in result.rows] == [None, None, "KilledWorker", None, None]
 
 
 def test_a_point_that_dask_gives_up_has_failed(tmp_path: Path) -> None:
@@ -721,7 +744,7 @@ def cluster() -> Iterator[Any]:
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # None would be 8787, which may be taken
             worker_dashboard_address=None,
         ) as cluster,
         distributed.Client(cluster) as client,
@@ -741,19 +764,26 @@ def test_dask_and_a_worker_that_is_killed(tmp_path: Path, cluster: Any) -> None:
     assert sweep(kills_itself, points, cluster.get_executor(), store).reused == 12
 
 
+def test_dask_where_the_executor_never_tells(tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cascade = distributed.cfexecutor._cascade_future
+    died = []
+
+    @gen.coroutine
+    def dies_first(future: Any, cf_future: Any) -> Any:
+        if not died:
+            died.append(future.key)
+            return
+        yield cascade(future, cf_future)
+
+    monkeypatch.setattr(distributed.cfexecutor, "_cascade_future", dies_first)
+    monkeypatch.setattr(workers, "TICK", 0.05)
+    monkeypatch.setitem(workers.TICKS_TO_TELL, "finished", 3)
+    result = sweep(square, grid(tmp_path), cluster.get_executor(), tmp_path / "results.jsonl")
+    assert [row["result"]["square"] for row in result.rows] == [0, 1, 4, 9, 16]
+    assert len(died) == 1 and sum(calls(tmp_path).values()) == 6
+
+
 # ------------------------------------------------------------------------------------------------ threads
-
-
-def blas_threads() -> list[int]:
-    return sorted({library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
-
-
-def sees(x: int) -> dict[str, Any]:
-    return {"threads": blas_threads(), "environment": [os.environ.get(name) for name in workers.THREAD_VARIABLES]}
-
-
-def two_threads() -> None:
-    threadpool_limits(2, user_api="blas")
 
 
 @pytest.fixture
@@ -819,7 +849,7 @@ def test_tell_hears_of_every_point_that_is_left(tmp_path: Path) -> None:
     heard: list[tuple[int, int, str]] = []
     for n in (2, 5, 5):
         sweep(square, grid(tmp_path, n), "serial", store, tell=lambda *args: heard.append(args))
-    name = "test_sweeps.square"
+    name = "swept.square"
     assert heard == [*((done, 2, name) for done in range(3)), *((done, 3, name) for done in range(4))]
 
 
@@ -900,6 +930,8 @@ def test_the_table() -> None:
         "2                         1",
         "a b                       -  TypeError: unsupported operand type(s) for /: 'str' and 'int'",
     ]
+    nothing = sweep(echo, {}, "serial", None)
+    assert nothing.table() == "nothing to show: neither a point nor a result has a name in it"
     assert result.table(2).splitlines()[-1] == "... and 2 more"
     with pytest.raises(OptionError, match="^SweepResult.table: rows must be at least 1; got 0$"):
         result.table(0)
@@ -914,9 +946,10 @@ def test_a_table_fits(points: list[dict[str, Any]], data: st.DataObject) -> None
         error = {"type": "E", "message": data.draw(st.text(max_size=150)), "traceback": ""} if failed else None
         result = None if failed else data.draw(VALUES)
         rows.append({"point": point, "result": result, "error": error, "reused": False})
-    lines = repr(SweepResult(rows)).splitlines()
+    lines = repr(SweepResult(rows)).split("\n")  # the last row may be blank
     assert max(map(len, lines)) <= 100
-    assert len(lines) >= 2 + len(points)
+    named = any(row["point"] or row["error"] or row["result"] != {} for row in rows)
+    assert len(lines) >= 2 + (len(points) if named else 0)
     assert {len(array) for array in SweepResult(rows).to_columns().values()} <= {len(points)}
 
 

@@ -38,7 +38,9 @@ def test_there_are_many_and_none_twice():
 
 def test_every_family_and_every_word_is_used():
     assert {animal.cell for animal in ZOO} == {"rnn", "lstm", "gru"}
-    assert {animal.diagnosis for animal in ZOO} == set(DIAGNOSES)
+    # These a checker says where it knows no more.
+    vague = {"unknown", "wrong recurrence", "wrong sum"}
+    assert {animal.diagnosis for animal in ZOO} == set(DIAGNOSES) - vague
     assert {animal.where.part for animal in ZOO} == set(PARTS)
     assert {animal.where.steps for animal in ZOO} == set(STEPS)
     assert {need for animal in ZOO for need in animal.needs} == set(NEEDS)

@@ -495,8 +495,21 @@ def dropped_parts_are_errors(function: Function, point: Mapping[str, ArrayLike],
 
 
 def _require_analytic(function: Function, point: Mapping[str, ArrayLike], names: list[str], h: float) -> None:
+    test = contradiction(function, names, h)
+    if test is not None and test.analytic is False:
+        found = tuple(analytic_violations(function.loss, point, names=names))
+        told = replace(test, violations=found)
+        raise GradientCheckError(
+            f"{function.where}: {function.argument} must be analytic for a complex step; {told.explanation()}"
+        )
+
+
+def contradiction(function: Function, names: list[str], h: float) -> CauchyRiemann | None:
+    """Return the comparison along the first of two directions on which a quick difference contradicts the complex step,
+    and something is the matter: None where there is none.
+    """
     if not any(function.work[name].size for name in names):
-        return
+        return None
     middle = require_real(function)
     function.measure_noise(middle)
     rng = np.random.default_rng(0)
@@ -507,12 +520,9 @@ def _require_analytic(function: Function, point: Mapping[str, ArrayLike], names:
         if abs(by_step - quick.value) <= 10 * quick.error + 1e-7 * abs(by_step):
             continue
         test = compared(function, middle, [direction], h)
-        if test.analytic is False:
-            found = tuple(analytic_violations(function.loss, point, names=names))
-            told = replace(test, violations=found)
-            raise GradientCheckError(
-                f"{function.where}: {function.argument} must be analytic for a complex step; {told.explanation()}"
-            )
+        if test.analytic is False or test.kinked:
+            return test
+    return None
 
 
 def compared(function: Function, middle: float, directions: list[dict[str, Array]], h: float) -> CauchyRiemann:

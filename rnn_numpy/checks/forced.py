@@ -41,6 +41,12 @@ EPS = float(np.finfo(np.float64).eps)
 # Numbers kept of a parameter's derivatives at every step; above, they are computed anew when asked for.
 KEPT = 2**24
 
+# How far apart a right backward pass and the chain of matrices may be by underflow alone, at each step.
+QUANTUM = 16 * float(np.finfo(np.float64).smallest_subnormal)
+
+# Draws of signs with which errors are followed through time.
+PROBES = 8
+
 
 def _same(steps: LocalSteps, array: Array) -> Array:
     return array
@@ -220,10 +226,12 @@ class Forced:
             nudge = np.zeros((steps.T, steps.N, steps.slabs))
             for rows, columns, source in _products(steps, name):
                 nudge[..., columns] += source @ change[rows].T if weight.ndim == 2 else change[rows]
-            expected = _apply(maps.jacobians.preactivation, nudge)
-            found = steps.tangent(name, change)
-            scale = float(np.abs(found).max(initial=0.0))
-            maps.additive[name] = bool(np.abs(expected - found).max(initial=0.0) <= 1e-10 * scale)
+            matrix = maps.jacobians.preactivation
+            # Layer normalisation of tiny sums is nearly nothing: only rounding may be between the two.
+            size = _apply(np.abs(matrix), np.abs(nudge)).max(axis=2, keepdims=True, initial=0.0)
+            allowed = 512 * EPS * size + QUANTUM
+            difference = _apply(matrix, nudge) - steps.tangent(name, change)
+            maps.additive[name] = bool(np.all(np.abs(difference) <= allowed))
 
     # ------------------------------------------------------------------------------------------------ the gradient
 
@@ -307,7 +315,7 @@ class Forced:
                         gradient[rows] += da.sum(axis=0)
                     else:
                         kind = "input" if name == "weight_ih" else "hidden"
-                        acted = variation.source(steps, kind, source).reshape(len(da), -1)
+                        acted = variation.source(steps, kind, source).reshape(len(da), weight.shape[1])
                         gradient[rows] += da.T @ acted
                 found[name] = gradient
             elif variation is EXACT or self._few(steps, weight):
@@ -333,7 +341,7 @@ class Forced:
 
     # ------------------------------------------------------------------------------------------------ rounding
 
-    def tolerances(self, factor: float = 8.0, draws: int = 3, seed: int = 0) -> Tolerances:
+    def tolerances(self, factor: float = 8.0, draws: int = 6, seed: int = 0) -> Tolerances:
         """Return what rounding may do to each entry of a right gradient, and the sums of absolute contributions.
 
         Parameters
@@ -341,36 +349,35 @@ class Forced:
         factor : float
             Units of rounding allowed for each step that a contribution has come through.
         draws : int
-            How often the formulas are run with what they read moved in its last digit.
+            How often the formulas are run with what they read moved in its last digits.
         seed : int
 
         Notes
         -----
-        No absolute tolerance is in it: scale the loss, and all of it scales. The bound of an entry is built from three
-        parts. Each contribution, from loss step t through step k, has an error relative to the largest entry of its
-        ds(t, k), which grows by some units for each step; contributions that cancel do not cancel in it. Formulas that
-        lose digits by themselves (1 - h^2 near h = 1) are asked how many: they are run with their inputs moved by one
-        unit of rounding. What the layer above hands down comes with its own bound.
+        No absolute tolerance is in it: scale the loss, and all of it scales, down to where numbers lose their digits
+        to underflow. The error of ds_t is followed through time: every step adds some units of rounding of each term
+        that it sums, with random signs, and hands on what was there; what cancels leaves its error behind. Formulas
+        that lose digits by themselves (1 - h^2 near h = 1) are asked how many: they are run with their inputs moved by
+        up to two units of rounding. What the layer above hands down comes with its own bound.
         """
         rng = np.random.default_rng(seed)
         signal_bound = np.zeros_like(self.entering.output)  # of what is handed down, and given exactly at the top
-        handed = self.entering.output
         bounds: dict[str, Array] = {}
         absolute: dict[str, Array] = {}
         das: dict[str, Array] = {}
         initial_bounds: dict[str, Array] = {}
         initial_absolute: dict[str, Array] = {}
-        absolute_x = np.zeros_like(handed)
+        absolute_x = signal_bound
         for directions in reversed(self._stack()):
             below, below_absolute = None, None
             for maps in directions:
                 steps, name = maps.steps, maps.steps.direction.name
                 run = self.exact.runs[name]
-                share = _relative(signal_bound[..., steps.output_columns], handed[..., steps.output_columns])
                 noise_da, noise_ds, noise = self._noise(maps, run, draws, rng)
-                error, sums = _errors(maps, run, share, noise_ds.max(axis=2, initial=0.0), factor * EPS)
+                error = _errors(maps, run, signal_bound[..., steps.output_columns], noise_ds, factor * EPS, rng)
+                sums = _absolute_contributions(maps, run)
                 width = np.abs(maps.jacobians.preactivation).sum(axis=2)
-                tolerance = error[..., None] * width + noise_da
+                tolerance = error[..., None] * width + noise_da + QUANTUM
                 das[name] = tolerance
                 entry = _first_steps(steps), np.arange(steps.N)
                 initial_width = np.abs(maps.jacobians.state[entry]).sum(axis=1)
@@ -393,7 +400,6 @@ class Forced:
             scale = np.ones(()) if factors is None or layer == 0 else factors[layer - 1]
             signal_bound = np.asarray(below) * scale
             absolute_x = np.asarray(below_absolute) * scale
-            handed = sum((self.exact.runs[maps.steps.direction.name].dx for maps in directions), np.zeros(())) * scale
         signal, states = to_caller(
             self.layer, self.trace, signal_bound, {name: initial_bounds[name] for name in self.maps}
         )
@@ -403,21 +409,22 @@ class Forced:
         bounds["x"], absolute["x"] = signal, total
         bounds |= {f"{state}_0": array for state, array in states.items()}
         absolute |= {f"{state}_0": array for state, array in total_states.items()}
-        return Tolerances(bounds, das, absolute)
+        underflow = QUANTUM * das[name].shape[0] * das[name].shape[1]
+        return Tolerances({name: bound + underflow for name, bound in bounds.items()}, das, absolute)
 
     def _noise(
         self, maps: _Maps, run: DirectionGradient, draws: int, rng: np.random.Generator
     ) -> tuple[Array, Array, dict[str, Array]]:
         """Return how much da, (T, N, A), ds_{t-1}, (T, N, S), and the gradients of parameters change when what the
-        formulas
-        read moves in its last digit.
+        formulas read moves in its last digit.
 
         The change is believed up to a thousandth of the gradient: a wrong formula cannot excuse itself.
         """
         steps, jacobians = maps.steps, maps.jacobians
 
         def moved(array: Array, size: Array | float = 0.0) -> Array:
-            return array + EPS * rng.choice([-1.0, 1.0], array.shape) * (np.abs(array) + size)
+            # Not signs alone: of two numbers near 1, moved alike, the difference would not change.
+            return array + EPS * rng.uniform(-2, 2, array.shape) * (np.abs(array) + size)
 
         t, n = np.nonzero(steps.alive)
         before, sums_of_a = steps.states("before")[t, n], _absolute_sums(steps)[t, n]
@@ -437,11 +444,12 @@ class Forced:
             for name, array in sums.items():
                 np.maximum(array, np.abs(other.sums[name] - first.sums[name]), out=array)
         noise_da, noise_ds = np.zeros_like(run.da), np.zeros_like(run.dstates)
-        noise_da[t, n] = np.minimum(2 * da, _most(jacobians.preactivation, run.dstates)[t, n])
-        noise_ds[t, n] = np.minimum(2 * ds, _most(jacobians.state, run.dstates)[t, n])
+        noise_da[t, n] = np.minimum(2 * da, _most(steps, jacobians.preactivation, run.dstates)[t, n])
+        noise_ds[t, n] = np.minimum(2 * ds, _most(steps, jacobians.state, run.dstates)[t, n])
+        open_gates = 16 * EPS * _openness(steps, jacobians.state) * float(np.abs(run.dstates).sum())
         for name, array in sums.items():
             exact = self.exact.tensors[f"{name}_{steps.direction.name}"]
-            np.minimum(2 * array, 1e-3 * np.abs(exact).max(initial=0.0), out=array)
+            np.minimum(2 * array, max(1e-3 * float(np.abs(exact).max(initial=0.0)), open_gates), out=array)
         return noise_da, noise_ds, sums
 
     def _parameter_bounds(
@@ -456,7 +464,11 @@ class Forced:
                 for rows, columns, source in _products(steps, name):
                     flat = tolerance[..., columns].reshape(-1, columns.stop - columns.start)
                     flat_sums = sums[..., columns].reshape(flat.shape)
-                    acted = np.ones((len(flat), 1)) if weight.ndim == 1 else np.abs(source).reshape(len(flat), -1)
+                    acted = (
+                        np.ones((len(flat), 1))
+                        if weight.ndim == 1
+                        else np.abs(source).reshape(len(flat), weight.shape[1])
+                    )
                     part, part_total = flat.T @ acted, flat_sums.T @ acted
                     bound[rows] += part.reshape(bound[rows].shape)
                     total[rows] += part_total.reshape(bound[rows].shape)
@@ -494,28 +506,25 @@ def _pull(matrix: Array, vector: Array) -> Array:
     return product
 
 
-def _ratio(part: Any, whole: Any) -> Any:
-    """Return part / whole, 0 where both are 0."""
-    part, whole = np.asarray(part), np.asarray(whole)
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
-
-
-def _relative(bound: Array, values: Array) -> Array:
-    """Return, for each t and n, the largest bound as a share of the largest value."""
-    return np.asarray(_ratio(bound.max(axis=2, initial=0.0), np.abs(values).max(axis=2, initial=0.0)))
-
-
-def _most(matrix: Array, dstates: Array) -> Array:
+def _most(steps: LocalSteps, matrix: Array, dstates: Array) -> Array:
     """Return what rounding may do at most to what a matrix makes of dstates, (T, N, 1): a thousandth of it, or some
-    units of
-    rounding of what the largest entry that the matrix has at any step would make of it.
+    units of rounding of what an open gate would make of it.
 
     The second matters where a gate is shut: it is rounded as an open one is, so that its gradient may be 0.
     """
     made = np.abs(_pull(matrix, dstates)).max(axis=2, keepdims=True, initial=0.0)
-    largest = np.abs(dstates).max(axis=2, keepdims=True, initial=0.0) * np.abs(matrix).max(initial=0.0)
-    most: Array = np.maximum(1e-3 * made, 16 * EPS * largest)
+    largest = np.abs(dstates).max(axis=2, keepdims=True, initial=0.0)
+    most: Array = np.maximum(1e-3 * made, 16 * EPS * _openness(steps, matrix) * largest)
     return most
+
+
+def _openness(steps: LocalSteps, matrix: Array) -> float:
+    """Return the largest entry that a matrix has at any step, or would have with open gates: a state at most, and
+    through a weight.
+    """
+    state = max(1.0, float(np.abs(steps.states("before")).max(initial=0.0)))
+    weight = max(1.0, float(np.abs(steps.weights()["weight_hh"]).max(initial=0.0)))
+    return max(state * weight, float(np.abs(matrix).max(initial=0.0)))
 
 
 def _absolute_sums(steps: LocalSteps) -> Array:
@@ -530,8 +539,7 @@ def _absolute_sums(steps: LocalSteps) -> Array:
 
 def _in_forward_order(steps: LocalSteps, J: Array, loss: Array, final: Array) -> tuple[Array, Array]:
     """Return ds_k = sum_t J_t^T ... J_{k+1}^T (what the loss says to s_t), the product in the wrong order: for each
-    step, and
-    for the initial state.
+    step, and for the initial state.
     """
     order = steps.order()
     entering = loss.copy()
@@ -551,45 +559,62 @@ def _in_forward_order(steps: LocalSteps, J: Array, loss: Array, final: Array) ->
     return dstates, at(-1)
 
 
-def _errors(maps: _Maps, run: DirectionGradient, share: Array, noise: Array, unit: float) -> tuple[Array, Array]:
-    """Follow what each loss step says through time by itself, and what rounding makes of it.
+def _errors(
+    maps: _Maps, run: DirectionGradient, signal: Array, noise: Array, unit: float, rng: np.random.Generator
+) -> Array:
+    """Follow what rounding makes of ds_t through time.
 
     Parameters
     ----------
-    share : ndarray, (T, N)
-        The relative error that it has where it enters.
-    noise : ndarray, (T, N)
+    signal : ndarray, (T, N, ·)
+        The error of what the layer above hands down.
+    noise : ndarray, (T, N, S)
         What the formulas' own rounding may add to ds_{t-1} at step t.
     unit : float
-        The relative error that every step adds.
+        The relative error that every step adds to each term of its sums.
 
     Returns
     -------
-    error : ndarray, (T, N)
-        Bound of the error of ds_t: sum over the loss steps of the largest entry of ds(t, k) times its relative error.
-    sums : ndarray, (T, N, A)
-        Sum over the loss steps of |da(t, k)|.
+    ndarray, (T, N)
+        The largest error of an entry of ds_t, of some draws of signs.
     """
     steps, jacobians = maps.steps, maps.jacobians
-    T, N = steps.T, steps.N
-    stack, relative = np.zeros((T + 1, N, steps.S)), np.zeros((T + 1, N))
-    stack[T] = run.final
-    used = [T]
-    error, sums = np.zeros((T, N)), np.zeros((T, N, steps.slabs))
+    weight, width = np.abs(steps.weights()["weight_hh"]), steps.widths[0]
+    error, found = np.zeros((PROBES, steps.N, steps.S)), np.zeros((steps.T, steps.N))
+
+    def signed(bound: Array) -> Array:
+        drawn: Array = bound * rng.choice([-1.0, 1.0], (PROBES, *bound.shape))
+        return drawn
+
     for t in reversed(steps.order()):
-        alive = steps.alive[t]
-        stack[t], relative[t] = run.entering[t], share[t]
-        used.append(t)
-        current = stack[used]
-        relative[used] += unit * alive
-        size = np.abs(current).max(axis=2, initial=0.0)
-        error[t] = np.where(alive, (relative[used] * size).sum(axis=0), 0)
-        sums[t] = np.where(alive[:, None], np.abs(_pull(jacobians.preactivation[t], current)).sum(axis=0), 0)
-        stack[used] = np.where(alive[:, None], _pull(jacobians.state[t], current), current)
-        handed = np.abs(stack[used]).max(axis=2, initial=0.0).sum(axis=0)
-        # Digits that a step's formulas lose stay lost, relative to what goes on from there.
-        relative[used] += np.where(alive, _ratio(noise[t], handed), 0)
-    return error, sums
+        alive, size = steps.alive[t][:, None], np.abs(run.dstates[t])
+        error[..., :width] += np.where(alive, signed(signal[t]), 0)
+        found[t] = np.where(
+            alive[:, 0], np.abs(error).max(axis=(0, 2), initial=0.0) + unit * size.max(axis=1, initial=0.0), 0
+        )
+        terms = _pull(np.abs(jacobians.state[t]), size)
+        through = _pull(np.abs(jacobians.preactivation[t]), size)
+        for rows, columns, _ in steps.products("hidden"):
+            terms[:, :width] += through[:, columns] @ weight[rows]
+        handed = np.matmul(error.swapaxes(0, 1), jacobians.state[t]).swapaxes(0, 1)
+        error = np.where(alive, handed + signed(unit * terms + noise[t] + QUANTUM), error)
+    return found
+
+
+def _absolute_contributions(maps: _Maps, run: DirectionGradient) -> Array:
+    """Follow what each loss step says through time by itself; return the sum over the loss steps of |da(t, k)|,
+    (T, N, A).
+    """
+    steps, jacobians = maps.steps, maps.jacobians
+    sums = np.zeros((steps.T, steps.N, steps.slabs))
+    stack = run.final[:, None].copy()  # (N, loss steps so far, S)
+    for t in reversed(steps.order()):
+        alive = steps.alive[t][:, None, None]
+        stack = np.concatenate([stack, run.entering[t][:, None]], axis=1)
+        through: Array = np.abs(stack @ jacobians.preactivation[t])
+        sums[t] = np.where(alive[:, 0], through.sum(axis=1), 0)
+        stack = np.where(alive, stack @ jacobians.state[t], stack)
+    return sums
 
 
 def _first_steps(steps: LocalSteps) -> Array:

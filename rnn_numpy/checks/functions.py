@@ -7,13 +7,13 @@ arguments has its own message.
 
 from __future__ import annotations
 
+import contextlib
 import numbers
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError, ShapeError
 
@@ -109,7 +109,7 @@ with .astype(np.float64), or let the function close over it if it is an index
         if value.dtype == np.float32:
             notes.append(f"{name} is float32: differentiated at its values in float64")
         arrays[name] = np.array(value, np.float64, order="C")
-        _require_finite(where, f"params[{name!r}]", arrays[name])
+        require_finite(where, f"params[{name!r}]", arrays[name])
     return CheckedParams(arrays, tuple(notes))
 
 
@@ -217,16 +217,27 @@ class Function:
         self.moved = ""  # what messages add where the arrays are not those of the point
 
     def call(self) -> Any:
-        """Call the loss on read-only views, in a dict of its own, and return whatever it returns."""
+        """Call the loss on read-only views, in a dict of its own, and return whatever it returns.
+
+        What it raises at the point is the user's own affair. At a point that an oracle chose it may be out of its
+        domain, as a logarithm is left of 0; there its warnings are not for the user to see.
+        """
+        quiet = np.errstate(all="ignore") if self.moved else contextlib.nullcontext()
         try:
-            return self.loss(read_only(self.work))
-        except ValueError as error:
+            with quiet:
+                return self.loss(read_only(self.work))
+        except (ValueError, ArithmeticError) as error:
             if "read-only" in str(error):
                 raise GradientCheckError(
                     f"{self.where}: {self.argument} must not modify its arrays, which are read-only ({error}); copy an "
                     "array before changing it"
                 ) from error
-            raise
+            if not self.moved:
+                raise
+            raise GradientCheckError(
+                f"{self.where}: {self.argument} must return a finite number; it raises {type(error).__name__}"
+                f"{self.moved}: {error}"
+            ) from error
 
     def real_value(self) -> float:
         """Return the loss as a finite real number."""
@@ -378,7 +389,7 @@ class DirectedLine:
             return Sample(step, self.function.number())
 
 
-@contextmanager
+@contextlib.contextmanager
 def moved_along(function: Function, direction: Mapping[str, Array], step: complex) -> Iterator[None]:
     """Put the arrays of a function at point + step * direction for the time of a `with`; the step may be imaginary."""
     for name, array in direction.items():
@@ -434,7 +445,7 @@ def checked_direction(
         if array.shape != arrays[name].shape:
             raise ShapeError(f"{where}: {what}[{name!r}] must have shape {arrays[name].shape}; got {array.shape}")
         found[name] = array.astype(np.float64)
-        _require_finite(where, f"{what}[{name!r}]", found[name])
+        require_finite(where, f"{what}[{name!r}]", found[name])
     return found
 
 
@@ -475,6 +486,64 @@ def first_index(flags: Array) -> Index:
     return tuple(int(i) for i in np.argwhere(flags)[0])
 
 
+def gradient_copies(
+    where: str,
+    source: str,
+    result: Any,
+    params: Mapping[str, Array],
+    dtypes: Sequence[DTypeLike] = (np.float64, np.float32),
+) -> dict[str, Array]:
+    """Return copies of the gradients in a mapping: one for each parameter and no other, in its shape, real.
+
+    Parameters
+    ----------
+    where, source : str
+        The function that messages name, and what has returned the gradients.
+    result : object
+        That should be a mapping of names to arrays.
+    params : mapping of str to ndarray
+    dtypes : sequence
+        What a gradient may be of.
+    """
+    if not isinstance(result, Mapping):
+        raise DTypeError(f"{where}: {source} must return a dict of arrays by name; got {type(result).__name__}")
+    missing = [name for name in params if name not in result]
+    if missing:
+        raise GradientCheckError(f"{where}: {source} must return a gradient for each parameter; {missing} are missing")
+    unknown = [name for name in result if name not in params]
+    if unknown:
+        raise GradientCheckError(
+            f"{where}: {source} must return a gradient for each parameter and nothing else; {unknown} are no "
+            f"parameters, which are {list(params)}"
+        )
+    return {
+        name: gradient_copy(where, source, name, result[name], array.shape, dtypes) for name, array in params.items()
+    }
+
+
+def gradient_copy(
+    where: str, source: str, name: str, value: Any, shape: tuple[int, ...], dtypes: Sequence[DTypeLike]
+) -> Array:
+    """Return a copy of one gradient: an array of the shape and of one of the dtypes."""
+    if not isinstance(value, (np.ndarray, np.generic)):
+        raise DTypeError(f"{where}: {source} must return an array for {name!r}; got {type(value).__name__}")
+    if value.dtype not in dtypes:
+        advice = {
+            "c": ": a real loss has a real gradient; take the real part, if the imaginary part is 0",
+            "i": ": a gradient of integers is cut off; compute it in floating point",
+            "u": ": a gradient of integers is cut off; compute it in floating point",
+            "f": ": somewhere digits are lost",
+            "O": ": the array holds Python objects; give it a dtype of floating point",
+        }.get(value.dtype.kind, "")
+        allowed = " or ".join(str(np.dtype(dtype)) for dtype in dtypes)
+        raise DTypeError(f"{where}: {source} must return a {allowed} array for {name!r}; got {value.dtype}{advice}")
+    if value.shape != shape:
+        raise ShapeError(
+            f"{where}: the gradient of {name!r} must have the shape of the parameter, {shape}; got {value.shape}"
+        )
+    return np.array(value)
+
+
 def _copies(where: str, point: Mapping[str, ArrayLike], dtype: type) -> dict[str, Array]:
     if not isinstance(point, Mapping):
         raise DTypeError(f"{where}: point must be a dict of arrays by name; got {type(point).__name__}")
@@ -490,43 +559,14 @@ def _copies(where: str, point: Mapping[str, ArrayLike], dtype: type) -> dict[str
 def _gradient_copies(where: str, function: Function) -> dict[str, Array]:
     result = function.call()
     function.require_unchanged()
-    if not isinstance(result, Mapping):
-        raise DTypeError(f"{where}: grads must return a dict of arrays by name; got {type(result).__name__}")
-    missing = [name for name in function.work if name not in result]
-    if missing:
-        raise GradientCheckError(f"{where}: grads must return a gradient for each parameter; {missing} are missing")
-    unknown = [name for name in result if name not in function.work]
-    if unknown:
-        raise GradientCheckError(
-            f"{where}: grads must return a gradient for each parameter and nothing else; {unknown} are no parameters, "
-            f"which are {list(function.work)}"
-        )
-    copies: dict[str, Array] = {}
-    for name, array in function.work.items():
-        value = result[name]
-        if not isinstance(value, (np.ndarray, np.generic)):
-            raise DTypeError(f"{where}: grads must return an array for {name!r}; got {type(value).__name__}")
-        if value.dtype not in (np.float64, np.float32):
-            advice = {
-                "c": ": a real loss has a real gradient; take the real part, if the imaginary part is 0",
-                "i": ": a gradient of integers is cut off; compute it in floating point",
-                "u": ": a gradient of integers is cut off; compute it in floating point",
-                "O": ": the array holds Python objects; give it a dtype of floating point",
-            }.get(value.dtype.kind, "")
-            raise DTypeError(
-                f"{where}: grads must return a float64 or float32 array for {name!r}; got {value.dtype}{advice}"
-            )
-        if value.shape != array.shape:
-            raise ShapeError(
-                f"{where}: the gradient of {name!r} must have the shape of the parameter, {array.shape}; "
-                f"got {value.shape}"
-            )
-        copies[name] = np.array(value)
-        _require_finite(where, f"the gradient of {name!r}", copies[name])
+    copies = gradient_copies(where, "grads", result, function.work)
+    for name, array in copies.items():
+        require_finite(where, f"the gradient of {name!r}", array)
     return copies
 
 
-def _require_finite(where: str, what: str, array: Array) -> None:
+def require_finite(where: str, what: str, array: Array) -> None:
+    """Raise where an entry is NaN or infinite, and say which."""
     bad = ~np.isfinite(array)
     if bad.any():
         index = first_index(bad)

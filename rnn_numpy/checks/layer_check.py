@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.checks.complex_steps import COMPLEX_STEP
 from rnn_numpy.checks.diagnosis import diagnose_layer
 from rnn_numpy.checks.forced import Forced, Tolerances
 from rnn_numpy.checks.forward_mode import adjoint_error, rtrl
@@ -31,6 +32,9 @@ MOST_FOR_RTRL = 2**27
 
 # How far an end-to-end run may drift before it proves nothing any more.
 DRIFT = 1e-9
+
+# Slopes of a loss of the size of 1 below this have lost digits: in the imaginary parts they are next to underflow.
+UNDERFLOW = float(np.finfo(np.float64).tiny) / COMPLEX_STEP
 
 
 class LayerCheck:
@@ -78,12 +82,12 @@ class LayerCheck:
         exact = forced.exact.tensors
         method = "complex step of each forward step at the recorded states, chained"
         findings = Findings(method, [], exact, growth=_growth(forced))
+        self.tolerances = tolerances = forced.tolerances(seed=self.seed)
         if not (forced.deviation <= 1e-12 and self._confirmed(exact, findings)):
             self.notes.append(
                 "the layer's forward pass is not the chain of its cell's steps: compared end to end instead"
             )
             return None
-        self.tolerances = tolerances = forced.tolerances(seed=self.seed)
         for name in self.names:
             findings.rows += rows_of(
                 name,
@@ -113,6 +117,9 @@ class LayerCheck:
             return
         allowed = 64 * EPS * self.steps
         error = adjoint_error(layer, trace, seed=self.seed, directions=2)
+        for more in (1, 2) if error > allowed else ():
+            # J v of one or two numbers may happen to cancel: what is wrong is so for every seed.
+            error = min(error, adjoint_error(layer, trace, seed=self.seed + more, directions=2))
         findings.tried("adjoint", f"{error:.0e}", error <= allowed, error)
         plan = trace.context.plan
         if layer.params.flat.size * self.steps * plan.N * layer.hidden_size * layer.cell.gates > MOST_FOR_RTRL:
@@ -130,8 +137,7 @@ class LayerCheck:
 
     def _rows_of_steps(self) -> list[Row]:
         """Return rows for the gradients of the pre-activations at every step, as the layer's trace has them: a
-        mistake may have
-        vanished from the sums.
+        mistake may have vanished from the sums.
         """
         rows = []
         for name, run in self.forced.exact.runs.items():
@@ -161,12 +167,21 @@ class LayerCheck:
             return True
         if self.subject.on_top is not None:
             return True  # a loss on top need not be analytic: it is checked by itself
-        rng, worst = np.random.default_rng([self.seed, 1]), 0.0
+        # The loss is linear in doutput: brought to the size of 1, what the imaginary parts hold does not underflow.
+        unit, factor = self.subject.normalised()
+        rng = np.random.default_rng([self.seed, 1])
+        errors, sizes = [], []
         for name, gradient in exact.items():
             draw = rng.normal(size=gradient.shape)
-            expected, size = float(np.sum(gradient * draw)), float(np.sum(np.abs(gradient * draw)))
-            error = abs(slope(self.subject, name, draw) - expected)
-            worst = max(worst, error / size if size else error)
+            expected = factor * float(np.sum(gradient * draw))
+            # What cancels in the sums over the steps has left its rounding in them.
+            sizes.append(factor * float(np.sum(self.tolerances.absolute[name] * np.abs(draw))))
+            known = factor * float(np.sum(self.tolerances.tensors[name] * np.abs(draw)))
+            errors.append(max(0.0, abs(slope(unit, name, draw) - expected) - known - UNDERFLOW))
+        # Behind shut gates, states are rounded at the size of open ones: what is smaller by that much is not told.
+        least = 64 * EPS * max(sizes)
+        pairs = zip(errors, sizes, strict=True)
+        worst = max([0.0, *(error / size if size else math.inf for error, size in pairs if error > least)])
         # What is to be found here is a forward pass that is another function than its steps, not rounding.
         confirmed = worst <= max(1e-10, 64 * drift * self.steps)
         findings.tried("end to end", f"{worst:.0e}", confirmed, worst)
@@ -214,7 +229,8 @@ class LayerCheck:
 
 
 def _growth(forced: Forced) -> float:
-    """Return how much a perturbation grows, at most, from any step to any later one; by the matrices of the steps.
+    """Return how much a random perturbation grows, at most, from any step to any later one; by the matrices of the
+    steps. The worst perturbation may grow a few times as much.
 
     One random vector for each sequence goes through the steps, and starts anew, at length 1, wherever it has become
     shorter. What a layer makes of an error goes into the next one.

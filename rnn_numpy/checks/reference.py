@@ -34,6 +34,7 @@ from rnn_numpy.checks.differences import (
 from rnn_numpy.checks.functions import (
     EPS,
     Array,
+    DirectedLine,
     Function,
     Index,
     Line,
@@ -54,6 +55,9 @@ DIFFERENCES: dict[str, tuple[Callable[[Line, float, float], Estimate], float]] =
     "fourth order": (fourth_order_estimate, FOURTH_ORDER_STEP),
     "central difference": (central_estimate, CENTRAL_STEP),
 }
+# A derivative below this, times the complex step, has fewer digits than a number should.
+TINY = float(np.finfo(np.float64).tiny) / COMPLEX_STEP
+
 METHODS = ("auto", "complex step", *DIFFERENCES)
 
 
@@ -197,7 +201,7 @@ imaginary part, which carries the derivative: it uses absolute (write np.where(a
     if function.eps > EPS:
         told.append(f"loss returns a number with eps {function.eps:.1g}: in float64 differences would have more digits")
     if method in ("auto", "complex step"):
-        possible, reason = _complex_step_is_possible(where, loss, arrays, chosen, middle, seed)
+        possible, reason = complex_step_is_possible(where, loss, arrays, chosen, middle, seed)
         if not possible and method == "complex step":
             raise GradientCheckError(f"{where}: {reason}. Use method='ridders'")
         method = "complex step" if possible else "ridders"
@@ -213,12 +217,13 @@ imaginary part, which carries the derivative: it uses absolute (write np.where(a
     function.require_unchanged()
     for name in chosen:
         if gradients[name].size and not gradients[name].any() and not any(kink.name == name for kink in kinks):
-            sure = "exactly 0" if method == "complex step" else "0, as far as differences can tell"
+            bound = float(np.max(errors[name]))
+            sure = "exactly 0" if method == "complex step" else f"0 up to {bound:.0e}, as far as differences can tell"
             told.append(f"loss does not change with {name}: its gradient is {sure}")
     return Reference(gradients, errors, method, step, tuple(told), tuple(kinks))
 
 
-def _complex_step_is_possible(
+def complex_step_is_possible(
     where: str, loss: Loss, arrays: dict[str, Array], names: list[str], middle: float, seed: int
 ) -> tuple[bool, str]:
     """Return whether a complex step will do, and a sentence where there is something to say."""
@@ -234,17 +239,20 @@ def _complex_step_is_possible(
             function.measure_noise(value)
             rng = np.random.default_rng(seed)
             directions = [random_direction(arrays, names, rng) for _ in range(3)]
-            test = compared(function, value, directions, COMPLEX_STEP)
+            ways = [_in_domain(Function(where, loss, arrays), direction) for direction in directions]
+            test = compared(function, value, ways, COMPLEX_STEP)
             function.require_unchanged()
     except GradientCheckError as error:
         return False, f"no complex step: {str(error).removeprefix(f'{where}: ')}"
     except Exception as error:
         # Whatever a function that was written for real numbers does with complex ones.
         blame = advice(analytic_violations(loss, arrays, names=names))
-        told = f"loss does not take complex arrays, it raises {type(error).__name__}: {error}"
-        return False, f"no complex step: {told}{f'; {blame}' if blame else ''}"
+        return False, f"no complex step: {takes_no_complex(error)}{f'; {blame}' if blame else ''}"
     if test.kinked:
         return False, "no complex step: loss has a kink at the point, of which it would see one side"
+    largest = max(map(abs, test.by_difference), default=0.0)
+    if 0 < largest < TINY:
+        return False, f"no complex step: {too_small(largest)}"
     if test.analytic is False:
         test = replace(test, violations=tuple(analytic_violations(loss, arrays, names=names)))
         return False, f"no complex step: loss is not analytic; {test.explanation()}"
@@ -253,6 +261,31 @@ def _complex_step_is_possible(
         told = "that loss is analytic could not be confirmed: rounding or chaos hides its derivative from differences"
         return True, f"{told}{f'; {blame}' if blame else ''}"
     return True, ""
+
+
+def takes_no_complex(error: Exception) -> str:
+    """Return what to say of a loss that raises this where its arrays are complex."""
+    raised = ": ".join(filter(None, [type(error).__name__, str(error)]))
+    return f"loss does not take complex arrays, it raises {raised}"
+
+
+def too_small(derivative: float) -> str:
+    """Return what to say of a derivative below `TINY`."""
+    return f"the derivative is {derivative:.0e}; times the step, it leaves the range of numbers"
+
+
+def _in_domain(function: Function, direction: dict[str, Array]) -> dict[str, Array]:
+    """Return a direction along which differences stay where a real loss is defined, as a logarithm is right of 0."""
+    line = DirectedLine(function, direction)
+    try:
+        line(-RIDDERS_STEP), line(RIDDERS_STEP)
+    except GradientCheckError:
+        # Relative to each entry, where that is less than 1.
+        sizes = {
+            name: np.where(array == 0, 1.0, np.minimum(np.abs(array), 1.0)) for name, array in function.kept.items()
+        }
+        return {name: array * sizes[name] for name, array in direction.items()}
+    return direction
 
 
 def _by_complex_step(
@@ -267,7 +300,8 @@ def _by_complex_step(
         function.require_unchanged()
         for name in names:
             largest = float(np.max(np.abs(gradients[name]), initial=0.0))
-            errors[name][...] = 8 * EPS * largest + 2 * _sensitivity(function, name, seed)
+            lost = float(np.finfo(np.float64).smallest_subnormal) / COMPLEX_STEP
+            errors[name][...] = 8 * EPS * largest + 2 * _sensitivity(function, name, seed) + (lost if largest else 0.0)
     return gradients, errors
 
 
@@ -300,7 +334,13 @@ def _by_differences(
     kinks: list[Kink] = []
     for name, index in entries_of(function.work, names):
         line = Line(function, name, index)
-        value, error, kinked = estimate(line, middle, step)
+        try:
+            value, error, kinked = estimate(line, middle, step)
+        except GradientCheckError:
+            if not 0 < abs(line.value) < line.scale:
+                raise
+            line.scale = abs(line.value)  # near the edge of the domain, where a step of the size of 1 leads out of it
+            value, error, kinked = estimate(line, middle, step)
         if kinked:
             slopes = one_sided(line, middle, ONE_SIDED_STEP)
             value, error = (slopes.left + slopes.right) / 2, abs(slopes.right - slopes.left) / 2

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.checks.functions import norm
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
 from rnn_numpy.checks.subjects import LayerSubject, Point, Subject
 
@@ -57,7 +58,10 @@ def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence
         if name in subject.point and name not in ("x",) and np.any(subject.point[name]):
             extra = analytic[name] - reference[name]
             if close(extra, subject.point[name]):
-                return Diagnosis("buffer not zeroed", f"the gradient of {name} is the right one plus {name} itself")
+                why = f"the gradient of {name} is the right one plus {name} itself"
+                return Diagnosis("starts as the weights", why)
+    if not any(np.any(reference[name]) for name in wrong):
+        return Diagnosis("wrong derivative", f"the loss does not change with {titles}: the gradient must be exactly 0")
     factors = [_factor(analytic[name], reference[name]) for name in wrong]
     if all(factor is not None for factor in factors):
         values = [float(factor) for factor in factors if factor is not None]
@@ -102,7 +106,9 @@ def _factor(found: Array, expected: Array) -> float | None:
         return None
     index = int(np.argmax(np.abs(expected)))
     factor = float(found.flat[index] / expected.flat[index])
-    return factor if np.abs(found - factor * expected).max() <= MATCH * abs(factor) * scale else None
+    # What is as far from 1 as entries may be from each other is no factor.
+    told = abs(factor - 1) > 10 * MATCH and np.abs(found - factor * expected).max() <= MATCH * abs(factor) * scale
+    return factor if told else None
 
 
 def _by_factor(
@@ -120,7 +126,7 @@ def _by_factor(
             "missing 1/N", f"{titles}: {word} times the right gradient: a mean taken for a sum, or a sum for a mean"
         )
     parameters = [name for name in wrong if name not in ("x",) and not name.endswith("_0")]
-    joint = float(np.sqrt(sum(float(np.sum(analytic[name] ** 2)) for name in parameters)))
+    joint = norm({name: analytic[name] for name in parameters})
     for value, what in (
         (joint, "the norm of all of them together"),
         (_largest(analytic, parameters), "the largest entry"),
@@ -205,4 +211,22 @@ def rescaled(analytic: Point, reference: Point, wrong: Sequence[str]) -> Diagnos
                 f"{factors.max():.6g}, the first at {list(index)}"
             )
             return Diagnosis("entries rescaled", why)
+    return None
+
+
+def narrowed(analytic: Point, reference: Point) -> Diagnosis | None:
+    """Whether all errors have the size of single precision's rounding, and fall on both sides."""
+    largest, signs = 0.0, set[float]()
+    for name, expected in reference.items():
+        difference = analytic[name] - expected
+        scale = float(np.abs(expected).max(initial=0.0))
+        if scale > 0 and difference.size:
+            largest = max(largest, float(np.abs(difference).max()) / scale)
+            signs |= set(np.sign(difference[np.abs(difference) > 1e-10 * scale]).tolist())
+    if 1e-9 < largest < float(np.finfo(np.float32).eps) and signs >= {-1.0, 1.0}:
+        why = (
+            f"no entry is off by more than {largest:.0e} of its tensor's largest, on both sides: it is rounded to "
+            "single precision somewhere"
+        )
+        return Diagnosis("lower precision", why, explained=False)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from rnn_numpy.errors import GradientCheckError
 
 Array = NDArray[Any]
+
+WIDTH = 100
 
 OK, WRONG, UNDECIDED = "ok", "WRONG", "undecided"
 
@@ -38,7 +41,8 @@ class Row:
         The two values there.
     kappa : float
         Sum of the absolute values of all contributions (t, k) to that entry, over the absolute value of their sum: how
-        much of it cancels. NaN where it is not known.
+        much of it cancels. Of x and of initial states, what cancels in the products that make them counts in place of
+        the loss steps. NaN where it is not known.
     allowed : float
         The error that rounding allows that entry, relative as `error` is.
     verdict : {"ok", "WRONG", "undecided"}
@@ -135,7 +139,8 @@ class GradcheckReport:
     diagnosis : Diagnosis or None
         None where all is right.
     growth : float
-        How much a perturbation of the states grew, at most, over the recorded run; NaN where it was not measured.
+        How much a random perturbation of the states grew, at most, over the recorded run; NaN where it was not
+        measured.
     notes : list of str
         What a reader should know: kinks, what was not decided and why, a method that was changed.
     kinks : list
@@ -212,16 +217,16 @@ class GradcheckReport:
 
     def __repr__(self) -> str:
         how = "bitwise" if self.reproducible else "NOT: two runs differ"
-        lines = [f"gradcheck {self.subject}", f"method: {self.method}; reproducible: seed {self.seed}, {how}"]
+        lines = _wrapped("gradcheck ", self.subject)
+        lines += _wrapped("method: ", f"{self.method}; reproducible: seed {self.seed}, {how}")
         lines += _table(self.rows)
         if self.diagnosis is not None:
             lines += _wrapped("  why : ", f"{self.diagnosis.kind}: {self.diagnosis.why}")
             if self.diagnosis.when:
                 lines += _wrapped("  when: ", self.diagnosis.when)
         if self.trials:
-            lines += _wrapped(
-                "", "   ".join(f"{trial.name} {trial.text} {'✓' if trial.ok else '✗'}" for trial in self.trials)
-            )
+            tried = (f"{trial.name} {trial.text} {'✓' if trial.ok else '✗'}" for trial in self.trials)
+            lines += _wrapped("", "   ".join(tried))
         for note in self.notes:
             lines += _wrapped("note: ", note)
         lines.append("ok" if self.ok else "FAILED")
@@ -229,21 +234,57 @@ class GradcheckReport:
 
 
 def _table(rows: list[Row]) -> list[str]:
-    titles = ["tensor", *(row.title for row in rows)]
-    shapes = ["shape", *(str(row.shape).replace(" ", "") for row in rows)]
-    places = ["worst at", *(str(list(row.index)).replace(" ", "") for row in rows)]
-    width, shape_width, place_width = (max(map(len, texts)) for texts in (titles, shapes, places))
-    lines = [
-        f"{titles[0]:<{width}} {shapes[0]:<{shape_width}} {'error':>7} {places[0]:<{place_width}} "
-        f"{'analytic':>11} {'reference':>11} {'κ':>7}  verdict"
+    """Return the rows in columns. An empty one is left out; a title too long for the line has a line of its own."""
+    columns = [
+        ["shape", *(str(row.shape).replace(" ", "") for row in rows)],
+        ["error", *(f"{row.error:.1e}" for row in rows)],
+        ["worst at", *(str(list(row.index)).replace(" ", "") for row in rows)],
+        ["analytic", *(f"{row.analytic:.4e}" for row in rows)],
+        ["reference", *(f"{row.reference:.4e}" for row in rows)],
+        ["κ", *(_kappa(row.kappa) for row in rows)],
+        ["verdict", *(_verdict(row) for row in rows)],
     ]
-    for row, title, shape, place in zip(rows, titles[1:], shapes[1:], places[1:], strict=True):
-        verdict = f"{row.verdict} ({row.digits} digits)" if row.verdict == OK else row.verdict
-        lines.append(
-            f"{title:<{width}} {shape:<{shape_width}} {row.error:>7.1e} {place:<{place_width}} {row.analytic:>11.4e} "
-            f"{row.reference:>11.4e} {_kappa(row.kappa):>7}  {verdict}{' ' + row.note if row.note else ''}"
-        )
+    if all(math.isnan(row.kappa) for row in rows):
+        del columns[-2]
+    widths = [max(map(len, column)) for column in columns]
+    if sum(widths) + 2 * len(widths) > WIDTH:  # shapes of many axes: the index says as much
+        del columns[0], widths[0]
+    numbers = ("error", "analytic", "reference", "κ")
+    aligned = [
+        [f"{text:>{width}}" if column[0] in numbers else f"{text:<{width}}" for text in column]
+        for column, width in zip(columns, widths, strict=True)
+    ]
+    texts = ["  ".join(line) for line in zip(*aligned, strict=True)]
+    titles = ["tensor", *(row.title for row in rows)]
+    room = WIDTH - 2 - max(map(len, texts))
+    width = max((len(title) for title in titles if len(title) <= room), default=0)
+    lines = []
+    for title, text in zip(titles, texts, strict=True):
+        if len(title) > room:
+            lines.append(shortened(title))
+            title = ""
+        lines.append(f"{title:<{width}}  {text}".rstrip())
     return lines
+
+
+def _verdict(row: Row) -> str:
+    parts = [row.verdict, f"({row.digits} digits)" if row.verdict == OK else "", row.note]
+    return " ".join(filter(None, parts))
+
+
+def shortened(text: str, width: int = 0) -> str:
+    """Return a text of at most so many letters, `WIDTH` where left out, the middle of a longer one left out.
+
+    Examples
+    --------
+    >>> shortened("encoder.layers.weight_hh", 15)
+    'encoder...ht_hh'
+    """
+    width = width or WIDTH
+    if len(text) <= width:
+        return text
+    kept = width - 3
+    return f"{text[: kept - kept // 2 + 1]}...{text[len(text) - kept // 2 + 1 :]}"
 
 
 def _kappa(value: float) -> str:
@@ -252,14 +293,9 @@ def _kappa(value: float) -> str:
     return f"{value:.1f}" if value < 1e4 else f"{value:.0e}"
 
 
-def _wrapped(head: str, text: str, width: int = 100) -> list[str]:
-    lines, line = [], head
-    for word in text.split(" "):
-        if len(line) + len(word) > width and line.strip() and line != head:
-            lines.append(line.rstrip())
-            line = " " * len(head)
-        line += word + " "
-    return [*lines, line.rstrip()]
+def _wrapped(head: str, text: str) -> list[str]:
+    indent = " " * len(head)
+    return textwrap.wrap(f"{head}{text}", WIDTH, subsequent_indent=indent, break_on_hyphens=False) or [head.rstrip()]
 
 
 def _json(value: Any) -> Any:

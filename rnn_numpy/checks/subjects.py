@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from rnn_numpy.checks.functions import gradient_copies, gradient_copy, require_finite
 from rnn_numpy.checks.report import Diagnosis
 from rnn_numpy.core import arguments
 from rnn_numpy.core.packing import PackedSequence
@@ -106,29 +109,34 @@ class LayerSubject(Subject):
     ) -> None:
         super().__init__()
         where = "gradcheck"
-        self.single = _is_single(where, "layer", layer)
+        dtype = _dtype_of(where, "layer", layer)
+        self.single = dtype == np.float32
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise OptionError(f"{where}: a PackedSequence brings its own lengths; leave lengths out")
             x, lengths = x.padded(batch_first=getattr(layer, "batch_first", False))
         self.source = layer
-        self.layer = layer.astype(np.float64)  # parameters of its own: the caller's are never written
+        self.layer = _twin(where, layer, np.float64)
         self.lengths = None if lengths is None else np.array(lengths)
         self.recurrent = isinstance(layer, Recurrent)
-        self.given = None if h_0 is None else _copied(h_0, np.float64)
-        self.x = np.array(arguments.as_array(where, "x", x), np.float64)
+        self.x = _real(where, "x", x, finite=lengths is None)
+        self.given = None if h_0 is None else _each(where, "h_0", h_0)
         self.on_top = loss
         if loss is not None and (doutput is not None or dh_n is not None):
             raise OptionError(f"{where}: loss makes doutput and dh_n; leave them out, or leave loss out")
         self.masks = dict(masks) if masks else self._drawn(seed)
         rng = np.random.default_rng(seed)
-        results = self._forward(self.layer, self.x, self.given)
-        output, finals = results[0], results[1:-1]
+        output, finals = self._first_run()
         self.many = bool(finals)
         self.doutput: Any
         self.dfinal: Any = None
         if loss is not None:
-            _, self.doutput, self.dfinal = self.top(output, finals[0] if finals else None)
+            final = finals[0] if finals else None
+            _, doutput, dfinal = self.top(output, final)
+            self.doutput = _like_all(f"{where}: loss", "doutput", doutput, output, rng)
+            if dfinal is not None and not finals:
+                raise OptionError(f"{where}: loss must return (loss, doutput): this layer returns no final state")
+            self.dfinal = None if dfinal is None else _like_all(f"{where}: loss", "dh_n", dfinal, final, rng)
         else:
             self.doutput = _like_all(where, "doutput", doutput, output, rng)
             if finals:
@@ -144,14 +152,14 @@ class LayerSubject(Subject):
         self.titles = [f"{name}_{'prev' if is_cell else '0'}" for name in self.names[: len(self.initial)]]
         self.point |= dict(zip(self.titles, self.initial, strict=True))
         self.gates = self._gates()
-        self.title = self._title(np.dtype(layer.params.dtype))
+        self.title = self._title(dtype)
         self._touched: list[str] = []
         self.trace: Any = None
 
     def _title(self, dtype: np.dtype[Any]) -> str:
         shape = self.x.shape
-        sizes = f"T={shape[0]}"
-        if self.x.ndim == 3:
+        sizes = f"T={shape[0]}" if self.recurrent else f"x {shape}"
+        if self.x.ndim == 3 and self.recurrent:
             steps, batch = (shape[1], shape[0]) if getattr(self.layer, "batch_first", False) else shape[:2]
             sizes = f"T={steps} N={batch}"
         name = repr(self.source).replace(f", dtype={dtype}", "")
@@ -175,15 +183,58 @@ class LayerSubject(Subject):
         return {name: mask for name, mask in masks.items() if mask}
 
     def _forward(self, layer: Any, x: Array, h_0: Any) -> tuple[Any, ...]:
-        arguments_ = [x] if h_0 is None and self.lengths is None else [x, h_0]
-        if self.lengths is not None:
-            arguments_.append(self.lengths)
-        results: tuple[Any, ...] = layer.forward(*arguments_, **self.masks)
+        results: tuple[Any, ...] = layer.forward(*self._arguments(x, h_0).values(), **self.masks)
         return results
+
+    def _arguments(self, x: Array, h_0: Any) -> dict[str, Any]:
+        """Return what forward gets by its place: no more than is there."""
+        given = {"x": x, "h_0": h_0, "lengths": self.lengths}
+        while len(given) > 1 and next(reversed(given.values())) is None:
+            given.popitem()
+        return given
+
+    def _first_run(self) -> tuple[Any, tuple[Any, ...]]:
+        """Run forward for the first time; return output and final states, after a look at what it returns."""
+        where, name = "gradcheck", f"{type(self.layer).__name__}.forward"
+        watched = {"x": self.x}
+        watched |= {f"h_0[{k}]": array for k, array in enumerate(parts(self.given)) if array is not None}
+        watched |= {f"params[{key!r}]": array for key, array in self.layer.params.items()}
+        before = {key: array.copy() for key, array in watched.items()}
+        _require_callable(where, self.layer.forward, name, self._arguments(self.x, self.given), self.masks)
+        results = self._forward(self.layer, self.x, self.given)
+        changed = [key for key, array in watched.items() if array.tobytes() != before[key].tobytes()]
+        if changed:
+            raise GradientCheckError(f"{where}: {name} must not modify what it is given; it has changed {changed}")
+        if not isinstance(results, tuple) or len(results) not in (2, 3):
+            got = f"a tuple of {len(results)}" if isinstance(results, tuple) else type(results).__name__
+            raise GradientCheckError(
+                f"{where}: {name} must return (output, trace) or (output, final state, trace); got {got}"
+            )
+        output, finals = results[0], results[1:-1]
+        for what, value in (("output", output), *(("final state", final) for final in finals)):
+            for part in parts(value):
+                if not isinstance(part, (np.ndarray, np.generic)):
+                    raise DTypeError(f"{where}: the {what} of {name} must be an array; got {type(part).__name__}")
+                if part.dtype != np.float64:
+                    raise DTypeError(
+                        f"{where}: the {what} of {name} must be float64, as parameters and input are; got {part.dtype}"
+                    )
+        return output, finals
 
     def top(self, output: Array, final: Any) -> tuple[Any, Any, Any]:
         """Return (loss, doutput, dh_n) of the loss on top."""
-        result = self.on_top(output, final) if self.on_top is not None else ()
+        if self.on_top is None:
+            raise TypeError("LayerSubject: there is no loss on top")
+        states = mapped(_read_only, final)
+        try:
+            result = self.on_top(mapped(_read_only, output), states)
+        except ValueError as error:
+            if "read-only" not in str(error):
+                raise
+            raise GradientCheckError(
+                f"gradcheck: loss must not modify output and h_n, which are read-only ({error}); copy an array before "
+                "changing it"
+            ) from error
         if not isinstance(result, tuple) or len(result) not in (2, 3):
             raise GradientCheckError(
                 "gradcheck: loss must return (loss, doutput) or (loss, doutput, dh_n); "
@@ -232,34 +283,38 @@ class LayerSubject(Subject):
         """Run backward on a trace, with the loss's own gradients where none are given."""
         layer = self.layer if layer is None else layer
         if doutput is None:
-            doutput, dfinal = self.doutput, self.dfinal
-        result = layer.backward(trace, doutput, dfinal) if self.many else layer.backward(trace, doutput)
-        found: Point = {name: np.array(grad) for name, grad in result.grads.items()}
-        found["x"] = np.array(result.dx)
-        for title in self.titles:
-            found[title] = np.array(getattr(result, f"d{title}"))
-        for name, array in self.point.items():
-            if name not in found:
-                raise GradientCheckError(
-                    f"gradcheck: backward returned no gradient of {name}; it must return one of each"
-                )
-            if found[name].shape != array.shape:
-                raise GradientCheckError(
-                    f"gradcheck: the gradient of {name} must have its shape, {array.shape}; got {found[name].shape}"
-                )
+            doutput, dfinal = mapped(np.copy, self.doutput), mapped(np.copy, self.dfinal)
+        where, source = "gradcheck", f"{type(layer).__name__}.backward"
+        given = {"trace": trace, "doutput": doutput} | ({"dh_n": dfinal} if self.many else {})
+        _require_callable(where, layer.backward, source, given)
+        result = layer.backward(*given.values())
+        dtypes = (_dtype_of(where, "layer", layer),)
+        inputs = ("x", *self.titles)
+        missing = [name for name in ("grads", *(f"d{title}" for title in inputs)) if not hasattr(result, name)]
+        if missing:
+            raise GradientCheckError(
+                f"{where}: {source} must return an object with grads, {', '.join(f'd{title}' for title in inputs)}; "
+                f"the {type(result).__name__} that it returns has no {' and no '.join(missing)}"
+            )
+        params = {name: array for name, array in self.point.items() if name not in inputs}
+        found = gradient_copies(where, source, result.grads, params, dtypes)
+        for title in inputs:
+            gradient = getattr(result, f"d{title}")
+            found[title] = gradient_copy(where, source, title, gradient, self.point[title].shape, dtypes)
         return found
 
     def analytic(self) -> Point:
         """Run both passes on arrays that are watched."""
         watched = {"x": self.x, **dict(zip(self.titles, self.initial, strict=True))}
         for name, value in (("doutput", self.doutput), ("dh_n", self.dfinal)):
-            watched |= {f"{name}[{k}]": part for k, part in enumerate(parts(value)) if isinstance(part, np.ndarray)}
+            numbered = {f"{name}[{k}]": part for k, part in enumerate(value)} if isinstance(value, tuple) else None
+            watched |= numbered or ({} if value is None else {name: value})
         watched |= {f"params[{name!r}]": array for name, array in self.layer.params.items()}
         _, _, self.trace = self.forward()
         for name, run in getattr(self.trace, "runs", {}).items():
             watched |= {f"trace[{name!r}].{key}": array for key, array in run.arrays.items()}
         before = {name: array.copy() for name, array in watched.items()}
-        found = self.back(self.trace)
+        found = self.back(self.trace, None, self.doutput, self.dfinal)
         self._touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
         for name in self._touched:
             watched[name][...] = before[name]
@@ -319,9 +374,23 @@ class LayerSubject(Subject):
         terms += zip(parts(self.dfinal), parts(final), strict=True) if self.many else ()
         return sum((np.sum(gradient * array) for gradient, array in terms), dtype.type(0))
 
+    def normalised(self) -> tuple[LayerSubject, float]:
+        """Return this subject with gradients of outputs and final states of the size of 1, and the power of 2 by which
+        its loss is larger.
+        """
+        arrays = (*parts(self.doutput), *parts(self.dfinal))
+        largest = max(float(np.abs(array).max(initial=0.0)) for array in arrays if array is not None)
+        # 2^1024 is no number.
+        power = -math.frexp(largest)[1] if largest else 0
+        factor = math.ldexp(1.0, min(power, 1000))
+        other = copy.copy(self)
+        other.doutput = mapped(lambda array: array * factor, self.doutput)
+        other.dfinal = mapped(lambda array: array * factor, self.dfinal)
+        return other, factor
+
     def _complex(self) -> Any:
         if not hasattr(self, "_twin"):
-            self._twin = self.layer.astype(np.complex128)
+            self._twin = _twin("gradcheck", self.layer, np.complex128)
         return self._twin
 
 
@@ -330,32 +399,44 @@ class ModelSubject(Subject):
 
     def __init__(self, model: Any, inputs: tuple[Any, ...]) -> None:
         super().__init__()
-        self.single = _is_single("gradcheck", "model", model)
+        dtype = _dtype_of("gradcheck", "model", model)
+        self.single = dtype == np.float32
         self.source = model
-        self.model = model.astype(np.float64)
+        self.model = _twin("gradcheck", model, np.float64)
+        self.name = f"{type(model).__name__}.loss_and_grads"
         self.inputs = tuple(_float64(value) for value in inputs)
         self.point = {name: np.array(array, np.float64) for name, array in self.model.params.items()}
-        self.title = f"{model!r} {np.dtype(model.params.dtype)}"
+        self.title = f"{model!r} {dtype}"
+        _require_callable(
+            "gradcheck", model.loss_and_grads, self.name, {f"argument {k}": a for k, a in enumerate(inputs)}
+        )
         self._touched: list[str] = []
         self._twin: Any = None
 
     def analytic(self) -> Point:
         """Run forward and backward once; return the claimed gradient of each array of `point`."""
-        watched = {f"argument {k}": a for k, a in enumerate(self.inputs) if isinstance(a, np.ndarray)}
+        inputs = copy.deepcopy(self.inputs)
+        watched = {f"argument {k}": a for k, a in enumerate(inputs) if isinstance(a, np.ndarray)}
         watched |= {f"params[{name!r}]": array for name, array in self.model.params.items()}
         before = {name: array.copy() for name, array in watched.items()}
-        result = self.model.loss_and_grads(*self.inputs)
-        self._touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
-        for name in self._touched:
-            watched[name][...] = before[name]
-        grads = result[1]
-        found = {name: np.array(grads[name]) for name in self.point}
-        for name, array in self.point.items():
-            if found[name].shape != array.shape:
-                raise GradientCheckError(
-                    f"gradcheck: the gradient of {name} must have its shape, {array.shape}; got {found[name].shape}"
-                )
+        with _holding(self.model, self.point):
+            found = self._gradients(self.model, inputs, np.float64)
+            self._touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
         return found
+
+    def _run(self, model: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
+        """Return loss and gradients, after a look at what came back."""
+        result = model.loss_and_grads(*inputs)
+        if not isinstance(result, (tuple, list)) or len(result) < 2:
+            got = f"a {type(result).__name__} of {len(result)}" if isinstance(result, (tuple, list)) else None
+            raise GradientCheckError(
+                f"gradcheck: {self.name} must return (loss, grads), and what else it likes after them; "
+                f"got {got or type(result).__name__}"
+            )
+        return result[0], result[1]
+
+    def _gradients(self, model: Any, inputs: tuple[Any, ...], dtype: DTypeLike) -> Point:
+        return gradient_copies("gradcheck", self.name, self._run(model, inputs)[1], self.point, (dtype,))
 
     def touched(self) -> list[str]:
         """Return the names of arguments that the last run has modified."""
@@ -365,8 +446,7 @@ class ModelSubject(Subject):
         """Return the claimed gradient of the float32 original, on the data rounded to float32."""
         is_real = [isinstance(value, np.ndarray) and value.dtype == np.float64 for value in self.inputs]
         inputs = [v.astype(np.float32) if real else v for v, real in zip(self.inputs, is_real, strict=True)]
-        grads = self.source.loss_and_grads(*inputs)[1]
-        return {name: np.array(grads[name]) for name in self.point}
+        return self._gradients(self.source, tuple(inputs), np.float32)
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         """Return the loss at another point, real or complex as its arrays are."""
@@ -374,18 +454,17 @@ class ModelSubject(Subject):
         inputs = self.inputs
         if np.result_type(*point.values()).kind == "c":
             if self._twin is None:
-                self._twin = self.model.astype(np.complex128)
+                self._twin = _twin("gradcheck", self.model, np.complex128)
             model = self._twin
             kinds = [isinstance(value, np.ndarray) and value.dtype == np.float64 for value in inputs]
             inputs = tuple(v.astype(np.complex128) if k else v for v, k in zip(inputs, kinds, strict=True))
         with _holding(model, point):
-            return model.loss_and_grads(*inputs)[0]
+            return self._run(model, copy.deepcopy(inputs))[0]
 
     def at(self, point: Mapping[str, Array]) -> Point:
         """Return the claimed gradient at another point."""
         with _holding(self.model, point):
-            grads = self.model.loss_and_grads(*self.inputs)[1]
-            return {name: np.array(grads[name]) for name in self.point}
+            return self._gradients(self.model, copy.deepcopy(self.inputs), np.float64)
 
 
 class PairSubject(Subject):
@@ -403,9 +482,9 @@ class PairSubject(Subject):
         self._grads = grads
         self._checked = checked
         self.point = point
-        name = getattr(grads, "__name__", type(grads).__name__)
+        name = getattr(grads, "__name__", type(grads).__name__).replace("<lambda>", "a function")
         size = sum(array.size for array in point.values())
-        self.title = f"{name}: {len(point)} arrays, {size} entries"
+        self.title = f"{name} of {len(point)} array{'s' if len(point) > 1 else ''}, {size} entries"
 
     def analytic(self) -> Point:
         """Run forward and backward once; return the claimed gradient of each array of `point`."""
@@ -436,16 +515,66 @@ def _to_single(array: Array) -> Array:
     return array.astype(np.float32)
 
 
-def _is_single(where: str, what: str, target: Any) -> bool:
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _dtype_of(where: str, what: str, target: Any) -> np.dtype[Any]:
+    """Return the dtype of a target's parameters, float32 or float64, after a look at what the target is."""
     missing = [name for name in ("params", "astype") if not hasattr(target, name)]
     if missing:
         needed = "params (names to arrays) and astype (a twin in complex128 makes the complex step possible)"
         raise DTypeError(f"{where}: {what} must have {needed}; {type(target).__name__} lacks {' and '.join(missing)}")
-    dtypes = {np.dtype(array.dtype) for array in target.params.values()}
-    if not dtypes <= {np.dtype(np.float64), np.dtype(np.float32)}:
-        got = ", ".join(sorted(map(str, dtypes)))
+    if not isinstance(target.params, Mapping):
+        raise DTypeError(f"{where}: params must be a dict of arrays by name; got {type(target.params).__name__}")
+    for name, array in target.params.items():
+        if not isinstance(array, np.ndarray):
+            raise DTypeError(f"{where}: params[{name!r}] must be an array; got {type(array).__name__}")
+    dtypes: set[np.dtype[Any]] = {array.dtype for array in target.params.values()} or {np.dtype(np.float64)}
+    if len(dtypes) > 1 or not dtypes <= {np.dtype(np.float64), np.dtype(np.float32)}:
+        got = " and ".join(sorted(map(str, dtypes)))
         raise DTypeError(f"{where}: {what} must be float64 or float32; got {got}. Check its twin .astype(np.float64)")
-    return np.dtype(np.float32) in dtypes
+    return next(iter(dtypes))
+
+
+def _twin(where: str, target: Any, dtype: DTypeLike) -> Any:
+    """Return target.astype(dtype): with parameters of its own, so that the caller's are never written."""
+    twin, name = target.astype(dtype), f"{type(target).__name__}.astype"
+    params = getattr(twin, "params", None)
+    if not isinstance(params, Mapping) or list(params) != list(target.params):
+        raise DTypeError(
+            f"{where}: {name} must return a twin, with params of the same names; got {type(twin).__name__}"
+        )
+    for key, array in target.params.items():
+        if params[key].dtype != dtype:
+            raise DTypeError(
+                f"{where}: {name}({np.dtype(dtype)}) must return a twin of that dtype; its params[{key!r}] "
+                f"is {params[key].dtype}"
+            )
+        if np.shares_memory(params[key], array):
+            raise DTypeError(
+                f"{where}: {name} must return a twin with arrays of its own, which are changed here; its "
+                f"params[{key!r}] is that of the original: copy it"
+            )
+    return twin
+
+
+def _require_callable(
+    where: str, function: Any, name: str, given: Mapping[str, Any], named: Mapping[str, Any] | None = None
+) -> None:
+    """Raise where a function does not take these arguments, the first ones by their place, the others by their name."""
+    named = named or {}
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # one that does not tell what it takes
+    try:
+        signature.bind(*given.values(), **named)
+    except TypeError as error:
+        told = ", ".join([*given, *named]) or "no argument"
+        raise OptionError(f"{where}: {name} cannot be called with {told}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -470,17 +599,28 @@ def _float64(value: Any) -> Any:
     return array if array.dtype.kind in "biu" and array.ndim else value
 
 
-def _copied(value: Any, dtype: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(np.array(part, dtype) for part in value)
-    return np.array(value, dtype)
+def _real(where: str, name: str, value: Any, finite: bool = True) -> Array:
+    """Return a float64 copy of an array of real numbers."""
+    array = arguments.as_array(where, name, value)
+    if array.dtype.kind not in "fiu":
+        raise DTypeError(f"{where}: {name} must be an array of real numbers; got {array.dtype}")
+    copied = np.array(array, np.float64)
+    if finite:  # what stands past the end of a sequence may be anything
+        require_finite(where, name, copied)
+    return copied
+
+
+def _each(where: str, name: str, value: Any) -> Any:
+    if not isinstance(value, tuple):
+        return _real(where, name, value)
+    return tuple(_real(where, f"{name}[{k}]", part) for k, part in enumerate(value))
 
 
 def _like(where: str, name: str, given: Any, model: Array, rng: np.random.Generator) -> Array:
     """Return a gradient of an output: the one that was given, or signed normal numbers."""
     if given is None:
         return rng.normal(size=model.shape)
-    array = np.array(arguments.as_array(where, name, given), np.float64)
+    array = _real(where, name, given)
     if array.shape != model.shape:
         raise ShapeError(
             f"{where}: {name} must have the shape of what it is the gradient of, {model.shape}; got {array.shape}"

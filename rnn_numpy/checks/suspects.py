@@ -236,14 +236,16 @@ def suspects(forced: Forced) -> Iterator[Suspect]:
         span = columns[1] if columns is not None else slice(0, H)
         name = gate if len(cell.slabs) > 1 else None
         text = f"gate {gate}" if name else "the activation"
+        curved = gate in cell.input_slabs  # the GRU's q is a sum that has no activation
         derivative = functools.partial(_without_derivative, gate)
-        yield Suspect(
-            "gate derivative missing",
-            f"the derivative of {text} is missing: da is taken to be the gradient of its value",
-            Variation(preactivation=derivative, state=functools.partial(_through, derivative)),
-            gate=name,
-            part="immediate partial",
-        )
+        if curved:
+            yield Suspect(
+                "gate derivative missing",
+                f"the derivative of {text} is missing: da is taken to be the gradient of its value",
+                Variation(preactivation=derivative, state=functools.partial(_through, derivative)),
+                gate=name,
+                part="immediate partial",
+            )
         silent = functools.partial(_gate_scaled, span, 0.0)
         if name is not None:
             yield Suspect(
@@ -268,7 +270,11 @@ def suspects(forced: Forced) -> Iterator[Suspect]:
             gate=name,
             part="immediate partial",
         )
-        for label, function in OTHER_DERIVATIVES.items():
+        relu = getattr(steps.layer, "nonlinearity", "tanh") == "relu"
+        own = SIGMOID if gate in cell.sigmoids else "" if relu else TANH
+        for label, function in OTHER_DERIVATIVES.items() if curved else ():
+            if label == own:
+                continue
             other = functools.partial(_other_derivative, gate, function)
             yield Suspect(
                 "wrong derivative",
@@ -357,10 +363,12 @@ def suspects(forced: Forced) -> Iterator[Suspect]:
             )
 
 
+SIGMOID, TANH = "s (1 - s), a sigmoid's", "1 - v^2, a tanh's"
+
 OTHER_DERIVATIVES: dict[str, Callable[[Array, Array], Array]] = {
     "1 - a^2, of the pre-activation": lambda value, a: 1 - a * a,
-    "s (1 - s), a sigmoid's": lambda value, a: value * (1 - value),
-    "1 - v^2, a tanh's": lambda value, a: 1 - value * value,
+    SIGMOID: lambda value, a: value * (1 - value),
+    TANH: lambda value, a: 1 - value * value,
     "1 - v": lambda value, a: 1 - value,
     "v": lambda value, a: value,
     "v^2": lambda value, a: value * value,

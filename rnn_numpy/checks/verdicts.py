@@ -30,7 +30,7 @@ class Findings:
     notes : list of str
     kinks : list
     growth : float
-        How much a perturbation of the states grows, at most; NaN where it was not measured.
+        How much a random perturbation of the states grows, at most; NaN where it was not measured.
     """
 
     method: str
@@ -72,13 +72,13 @@ def rows_of(
         What the error of each entry is told relative to; the block's largest reference where left out.
     note : str
     """
-    blocks: list[tuple[str | None, slice]] = list(gates.get(name, [])) or [(None, slice(None))]
+    blocks: list[tuple[str | None, Any]] = list(gates.get(name, [])) or [(None, ...)]
     rows = []
     for gate, part in blocks:
         scales = None if scale is None else scale[part]
         block = analytic[part]
         index, error, bound, verdict = judged(block, reference[part], allowed[part], scales)
-        at = (index[0] + (part.start or 0), *index[1:]) if index else index
+        at = index if gate is None or not index else (index[0] + part.start, *index[1:])
         value, truth = (float(analytic[at]), float(reference[at])) if block.size else (0.0, 0.0)
         cancels = math.nan if kappa is None or not block.size else float(kappa[at])
         rows.append(Row(name, gate, block.shape, error, at, value, truth, cancels, bound, verdict, note))
@@ -110,10 +110,10 @@ def judged(
     bad = ~np.isfinite(analytic)
     if bad.any():
         return _position(bad), math.nan, 0.0, WRONG
-    distance = np.abs(analytic - reference)
     if scale is None:
         scale = np.full(reference.shape, float(np.abs(reference).max()))
     with np.errstate(over="ignore"):
+        distance = np.minimum(np.abs(analytic - reference), np.finfo(np.float64).max)
         relative = np.divide(distance, scale, out=np.where(distance > 0, np.inf, 0.0), where=scale > 0)
         bounds = np.divide(allowed, scale, out=np.zeros(reference.shape), where=scale > 0)
         excess = np.divide(distance, allowed, out=np.where(distance > 0, np.inf, 0.0), where=allowed > 0)
@@ -123,15 +123,14 @@ def judged(
     return index, float(relative.max()), float(bounds[index]), OK if excess.max() <= 1 else WRONG
 
 
-def undecided(row: Row, why: str) -> Row:
-    """Return a row that passed as one that was not decided."""
-    return dataclasses.replace(row, verdict=UNDECIDED, note=why) if row.verdict == OK else row
+def undecided(row: Row) -> Row:
+    """Return a row as one that was not decided."""
+    return dataclasses.replace(row, verdict=UNDECIDED)
 
 
 def step_scales(gradient: Array) -> Array:
     """Return, for each entry of an array over time, the largest entry of its step and sequence: early steps, where a
-    gradient
-    has vanished, are not judged by late ones.
+    gradient has vanished, are not judged by late ones.
     """
     scales: Array = np.abs(gradient).max(axis=-1, keepdims=True, initial=0.0) * np.ones_like(gradient)
     return scales

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
-from pathlib import Path
 
-from rnn_numpy.cli.arguments import add_option, file_path, finite_number, positive_int, positive_number
-from rnn_numpy.cli.files import atomic, check_outputs, write_json
-from rnn_numpy.cli.outcome import BadInputError, Outcome
-from rnn_numpy.cli.progress import progress
-from rnn_numpy.core.extras import optional_import
+from rnn_numpy.cli.arguments import add_option, finite_number, positive_int, positive_number
+from rnn_numpy.cli.measurement import add_outputs, check_before, check_distinct, working, written
+from rnn_numpy.cli.outcome import Outcome
 from rnn_numpy.lab.benchmark import CELLS, TASKS, BenchmarkOptions, run_benchmark
 from rnn_numpy.lab.benchmark_report import benchmark_report
-from rnn_numpy.lab.plots import benchmark_figure, check_figure_path, save_figure
-from rnn_numpy.lab.threads import one_blas_thread
+from rnn_numpy.lab.plots import benchmark_figure
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -63,8 +58,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--lr", "learning rate of Adam", defaults.lr, "RATE", type=positive_number)
     add("--clip", "clip the norm of all gradients together to this", defaults.clip, "NORM", type=positive_number)
     add("--forget-bias", "bias of the forget gates of lstm at the start", defaults.forget_bias, "B", type=finite_number)
-    add("--out", "figure to write: .png, .pdf or .svg", Path("benchmark.png"), "FILE", type=file_path)
-    add("--json", "write all numbers here", None, "FILE", type=file_path)
+    add_outputs(add, "benchmark.png")
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
@@ -80,14 +74,9 @@ def run(arguments: argparse.Namespace) -> Outcome:
     BadInputError, RNNNumpyError
         The line to print: what cannot be combined, computed or written, or which package is missing.
     """
-    for module, purpose in (("rich", "the table"), ("matplotlib", "the figure")):
-        optional_import(module, purpose)
-    json_path: Path | None = arguments.json
-    suffix = check_figure_path(arguments.out)
-    check_outputs({"--out": arguments.out} if json_path is None else {"--out": arguments.out, "--json": json_path})
-    for name, values in (("--cells", arguments.cells), ("--lengths", arguments.lengths)):
-        if len(set(values)) < len(values):
-            raise BadInputError(f"{name}: {' '.join(map(str, values))} names one network twice")
+    check_before(arguments)
+    check_distinct("--cells", arguments.cells)
+    check_distinct("--lengths", arguments.lengths)
     options = BenchmarkOptions(
         task=arguments.task,
         lengths=tuple(arguments.lengths),
@@ -100,17 +89,9 @@ def run(arguments: argparse.Namespace) -> Outcome:
         clip=arguments.clip,
         forget_bias=arguments.forget_bias,
     )
-    # Large products are the ones that gain from more threads.
-    threads = one_blas_thread() if options.hidden <= 256 else contextlib.nullcontext()
-    with progress("benchmark") as tell, threads:
+    with working("benchmark", options.hidden) as tell:
         result = run_benchmark(options, tell)
         tell(1, 1, "drawing")
         figure = benchmark_figure(result)
         report = benchmark_report(result)
-    with atomic(arguments.out) as file:
-        save_figure(figure, file, suffix)
-    written = [f"Figure: {arguments.out}"]
-    if json_path is not None:
-        write_json(json_path, result.to_dict())
-        written.append(f"Numbers: {json_path}")
-    return Outcome(f"{report}\n" + "\n".join(written) + "\n")
+    return written(arguments, report, figure, result.to_dict())

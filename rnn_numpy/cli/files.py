@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rnn_numpy.cli.outcome import BadInputError
+from rnn_numpy.core.files import replacing
 
 
 def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[Path] = ()) -> None:
@@ -62,43 +63,18 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[Path] = ()) -> N
 def atomic(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that takes its place under its name only once it is complete: a reader never sees half of it.
 
-    A link stays a link, and what it leads to is replaced. Where anything goes wrong, what was there stays.
+    As `core.files.replacing` does it; where anything goes wrong, what was there stays.
 
     Raises
     ------
     BadInputError
         The file cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic(Path(folder, "answer.txt")) as file:
-    ...         count = file.write(b"42")
-    ...         before = os.path.exists(file.name), Path(folder, "answer.txt").exists()
-    ...     before, Path(folder, "answer.txt").read_text(), len(os.listdir(folder))
-    ((True, False), '42', 1)
     """
-    import tempfile
-
-    target = path.resolve()
-    temporary: str | None = None
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".rnn-numpy-", delete=False) as file:
-            temporary = file.name
+        with replacing(path) as file:
             yield file
-        # Temporary files are private; a result has the permissions of any new file.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-        temporary = None
     except OSError as error:
         raise BadInputError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
 
 def write_json(path: Path, numbers: Any) -> None:

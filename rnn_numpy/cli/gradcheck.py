@@ -17,7 +17,7 @@ from rnn_numpy.checks import GradcheckReport, gradcheck
 from rnn_numpy.cli.arguments import add_option, file_path, positive_int, whole_number
 from rnn_numpy.cli.files import check_outputs, write_json
 from rnn_numpy.cli.outcome import FAILED, BadInputError, Outcome
-from rnn_numpy.cli.progress import progress
+from rnn_numpy.cli.progress import Tell, progress
 from rnn_numpy.cli.target import load_target, target_error
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import RNNNumpyError
@@ -53,6 +53,9 @@ SINGLE: Mapping[str, Callable[..., Any]] = {
 CELLS = (*LAYERS, *SINGLE)
 METHODS = ("auto", "forced", "complex-step", "ridders", "fourth-order", "central-difference", "directional")
 DTYPES = ("float64", "float32")
+
+# Of how many parts the bar thinks a single check to be made.
+PARTS = 1000
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
@@ -138,22 +141,23 @@ def run(arguments: argparse.Namespace) -> Outcome:
     optional_import("rich", "the table")
     if arguments.json is not None:
         check_outputs({"--json": arguments.json})
-    numbers: dict[str, Any]
-    with progress("gradcheck") as tell:
-        if arguments.zoo:
-            text, failed, numbers = _zoo(arguments, tell)
-        else:
-            reports = _target(arguments, tell) if arguments.target else _layers(arguments, tell)
-            text = checks_text(reports, arguments.verbose or arguments.target is not None)
-            failed = not all(report.ok for _, report in reports)
-            numbers = {"checks": [{"name": name, **report.to_dict()} for name, report in reports]}
+    try:
+        with progress("gradcheck") as tell:
+            text, failed, numbers = _zoo(arguments, tell) if arguments.zoo else _checks(arguments, tell)
+    except RNNNumpyError as error:
+        raise BadInputError(str(error).removeprefix("gradcheck: ")) from error  # that is the command's name as well
     if arguments.json is not None:
         write_json(arguments.json, {"ok": not failed, **numbers})
         text += f"Numbers: {arguments.json}\n"
     return Outcome(text, FAILED if failed else 0)
 
 
-Tell = Callable[[int, int, str], None]
+def _checks(arguments: argparse.Namespace, tell: Tell) -> tuple[str, bool, dict[str, Any]]:
+    """Check layers, or the user's function; return the text, whether one failed, and the numbers."""
+    reports = _target(arguments, tell) if arguments.target else _layers(arguments, tell)
+    text = checks_text(reports, arguments.verbose or arguments.target is not None)
+    numbers = {"checks": [{"name": name, **report.to_dict()} for name, report in reports]}
+    return text, not all(report.ok for _, report in reports), numbers
 
 
 def _layers(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, GradcheckReport]]:
@@ -180,11 +184,19 @@ def _layers(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, Gradch
         x = rng.normal(size=shape)
         # Unequal, unsorted lengths: padding, and the way back from each sequence's own end, are checked as well.
         lengths = rng.permutation(np.linspace(1, T, N).round().astype(int)) if name in LAYERS and N > 1 else None
-        tell(number, len(names), f"gradcheck {name}")
         method = arguments.method.replace("-", " ")
         method = "auto" if method == "forced" and name in SINGLE else method
-        reports.append((name, gradcheck(layer, x, None, lengths, method=method, seed=arguments.seed)))
+        part = _part(tell, number, len(names), name)
+        reports.append((name, gradcheck(layer, x, None, lengths, method=method, seed=arguments.seed, tell=part)))
     return reports
+
+
+def _part(tell: Tell, number: int, count: int, name: str) -> Tell:
+    """Return what a check tells of its own progress to, one of several: the bar runs once over all of them."""
+    tell(number * PARTS, count * PARTS, name)
+    return lambda done, total, label: tell(
+        number * PARTS + PARTS * done // max(1, total), count * PARTS, f"{name}: {label}"
+    )
 
 
 def _target(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, GradcheckReport]]:
@@ -212,7 +224,7 @@ def _zoo(arguments: argparse.Namespace, tell: Tell) -> tuple[str, bool, dict[str
 
     found = []
     for number, specimen in enumerate(ZOO):
-        tell(number, len(ZOO), specimen.name)
+        part = _part(tell, number, len(ZOO), specimen.name)
         shown = specimen.exhibit(seed=arguments.seed)
         report = gradcheck(
             shown.layer,
@@ -222,6 +234,7 @@ def _zoo(arguments: argparse.Namespace, tell: Tell) -> tuple[str, bool, dict[str
             doutput=shown.doutput,
             dh_n=shown.dh_n,
             seed=arguments.seed,
+            tell=part,
             **shown.masks,
         )
         found.append((specimen, report))

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 from pathlib import Path
 
 from rnn_numpy.cli.arguments import (
     add_option,
-    file_path,
     finite_number,
     positive_int,
     positive_number,
     whole_number,
 )
-from rnn_numpy.cli.files import atomic, check_outputs, write_json
+from rnn_numpy.cli.measurement import add_outputs, check_before, check_distinct, working, written
 from rnn_numpy.cli.outcome import BadInputError, Outcome
-from rnn_numpy.cli.progress import progress
-from rnn_numpy.core.extras import optional_import
 from rnn_numpy.lab.gradient_flow import INITS, GradflowOptions, run_gradflow
-from rnn_numpy.lab.plots import check_figure_path, gradient_flow_figure, save_figure
+from rnn_numpy.lab.plots import gradient_flow_figure
 from rnn_numpy.lab.report import gradflow_report
-from rnn_numpy.lab.threads import one_blas_thread
 from rnn_numpy.models.forecaster import CELLS
 from rnn_numpy.tasks import BUNDLED, ForecastTask, load_series
 
@@ -91,8 +86,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--lr", "learning rate of gradient descent with momentum 0.9", defaults.lr, "RATE", type=positive_number)
     add("--clip", "clip the norm of all gradients together to this", defaults.clip, "NORM", type=positive_number)
     add("--seed", "of all random draws", defaults.seed, "S", type=whole_number)
-    add("--out", "figure to write: .png, .pdf or .svg", Path("gradflow.png"), "FILE", type=file_path)
-    add("--json", "write all numbers here", None, "FILE", type=file_path)
+    add_outputs(add, "gradflow.png")
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
@@ -108,15 +102,9 @@ def run(arguments: argparse.Namespace) -> Outcome:
     BadInputError, RNNNumpyError
         The line to print: what cannot be read, combined, computed or written, or which package is missing.
     """
-    for module, purpose in (("rich", "the table"), ("matplotlib", "the figure")):
-        optional_import(module, purpose)
-    json_path: Path | None = arguments.json
-    suffix = check_figure_path(arguments.out)
-    outputs = {"--out": arguments.out} if json_path is None else {"--out": arguments.out, "--json": json_path}
-    check_outputs(outputs, [] if arguments.data in BUNDLED else [Path(arguments.data)])
-    for name, values in (("--cells", arguments.cells), ("--gain", arguments.gain)):
-        if len(set(values)) < len(values):
-            raise BadInputError(f"{name}: {' '.join(map(str, values))} names one network twice")
+    check_before(arguments, [] if arguments.data in BUNDLED else [Path(arguments.data)])
+    check_distinct("--cells", arguments.cells)
+    check_distinct("--gain", arguments.gain)
     if arguments.forget_bias is not None and "lstm" not in arguments.cells:
         raise BadInputError(f"--forget-bias: is for lstm, which is not among --cells {' '.join(arguments.cells)}")
     options = GradflowOptions(
@@ -137,17 +125,9 @@ def run(arguments: argparse.Namespace) -> Outcome:
         load_series(arguments.data, None if arguments.columns in ("all", ["all"]) else arguments.columns),
         options.length,
     )
-    # Large products are the ones that gain from more threads.
-    threads = one_blas_thread() if options.hidden <= 256 else contextlib.nullcontext()
-    with progress("gradflow") as tell, threads:
+    with working("gradflow", options.hidden) as tell:
         result = run_gradflow(task, options, tell)
         tell(1, 1, "drawing")
         figure = gradient_flow_figure(result)
         report = gradflow_report(result)
-    with atomic(arguments.out) as file:
-        save_figure(figure, file, suffix)
-    written = [f"Figure: {arguments.out}"]
-    if json_path is not None:
-        write_json(json_path, result.to_dict())
-        written.append(f"Numbers: {json_path}")
-    return Outcome(f"{report}\n" + "\n".join(written) + "\n")
+    return written(arguments, report, figure, result.to_dict())

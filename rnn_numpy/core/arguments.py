@@ -21,14 +21,19 @@ Array = NDArray[Any]
 LAYER_DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.complex128))
 
 
-def positive_int(where: str, name: str, value: Any) -> int:
-    """Return `value` as an int of at least 1; booleans and floats are refused."""
+def integer(where: str, name: str, value: Any) -> int:
+    """Return `value` as an int; booleans and floats are refused."""
     if isinstance(value, (bool, np.bool_)):
         raise DTypeError(f"{where}: {name} must be an integer; got the bool {value}")
     try:
-        number = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise DTypeError(f"{where}: {name} must be an integer; got {type(value).__name__} {value!r}") from None
+
+
+def positive_int(where: str, name: str, value: Any) -> int:
+    """Return `value` as an int of at least 1; booleans and floats are refused."""
+    number = integer(where, name, value)
     if number < 1:
         raise OptionError(f"{where}: {name} must be at least 1; got {number}")
     return number

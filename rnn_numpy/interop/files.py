@@ -3,19 +3,14 @@
 Nothing is ever pickled, neither on the way out nor on the way in: a pickle may run code when it is read, and weights
 are numbers. What comes back from a file is a dict for `load_state_dict`.
 
-A file appears at once and whole. It is written under another name in the same folder, forced to the disk, and then
-takes its name in one move: whoever reads meanwhile, or after a crash, finds the old file or the new one, and no half of
-either.
+A file appears at once and whole, by `core.files.replacing`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import math
 import os
-import secrets
-import stat
 import struct
 import zipfile
 import zlib
@@ -28,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
+from rnn_numpy.core.files import replacing
 from rnn_numpy.errors import DataError, DTypeError, StateDictError
 
 Array = NDArray[Any]
@@ -251,54 +247,12 @@ def write_whole(where: str, target: Path, write: Any) -> None:
     DataError
         The system refuses. Whatever is raised, by `write` too, the file that was there is untouched.
     """
-    temporary: Path | None = None
     try:
-        # A link is followed, as open() would: it is the file behind it that is replaced.
-        target = Path(os.path.realpath(target))
-        mode = _mode_to_keep(target)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-        # Created as open() creates files, so that the umask decides who may read a new one.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        with open(descriptor, "wb") as file:
+        with replacing(target) as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(temporary, mode)
-        os.replace(temporary, target)
-        temporary = None
-        _sync_folder(target.parent)
     except (OSError, ValueError) as error:
         # ValueError: a path that holds a NUL.
         raise DataError(f"{where}: {target}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-
-
-def _mode_to_keep(target: Path) -> int | None:
-    """Return the permissions of a file that is to be replaced, None where there is none yet."""
-    try:
-        status = os.stat(target)
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(0, "there is something there which is not a file")
-    if not os.access(target, os.W_OK):
-        # Replacing it needs no such permission, but whoever took it away meant the file to stay.
-        raise OSError(0, "the file there is write-protected")
-    return stat.S_IMODE(status.st_mode)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the new name to the disk, where the system can: the content is there already."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def with_suffix(where: str, path: Any, suffix: str) -> Path:

@@ -116,11 +116,15 @@ class BenchmarkOptions:
                 raise OptionError(f"{where}: {name} must be at least one, all different; got {list(values)}")
         for length in self.lengths:
             TASKS[self.task](length)
+        # NumPy's numbers become Python's, which JSON can hold.
+        numbers: dict[str, Any] = {"lengths": tuple(int(length) for length in self.lengths)}
         for name in ("seeds", "hidden", "batch", "max_updates"):
-            arguments.positive_int(where, name, getattr(self, name))
+            numbers[name] = arguments.positive_int(where, name, getattr(self, name))
         for name in ("lr", "clip"):
-            arguments.positive_number(where, name, getattr(self, name))
-        arguments.real_number(where, "forget_bias", self.forget_bias)
+            numbers[name] = arguments.positive_number(where, name, getattr(self, name))
+        numbers["forget_bias"] = arguments.real_number(where, "forget_bias", self.forget_bias)
+        for name, number in numbers.items():
+            object.__setattr__(self, name, number)
 
 
 @dataclass(frozen=True)

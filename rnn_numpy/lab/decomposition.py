@@ -96,7 +96,7 @@ from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Trace
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU, Recurrent
-from rnn_numpy.layers.adjoints import Adjoints, StackedStep, entering, step_number, steps_of
+from rnn_numpy.layers.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
 from rnn_numpy.layers.local import LocalSteps
 
 Array = NDArray[Any]
@@ -262,9 +262,10 @@ class _Direction:
             # Row k, the loss steps in the order in which they come.
             found = {term: np.zeros((self.slabs(term), self.T, self.T)) for term in terms}
             groups = [(alike, self.slabs(alike[0]), self.is_single(alike[0])) for alike in same.values()]
-            for k, losses, stacks in self.sweep(terms):
+            for step, losses in self.adjoints.carry(self.direct):
+                k = step.k
                 for alike, slabs, single in groups:
-                    block = stacks[alike[0]]
+                    block = self.stack(step, alike[0])
                     if single:  # |da v^T| = |da| |v|
                         found[alike[0]][:, k, : len(losses)] = _norm(block.reshape(slabs, -1, len(losses)), 1)
                     else:
@@ -475,6 +476,7 @@ class _Routes:
             for i, after in enumerate(step.after):
                 for g, group in enumerate(groups):
                     after[: len(group[i]), g * old : (g + 1) * old] = group[i][:n]
+                    after[len(group[i]) :] = 0  # sequences that end here
                 after[:, -1] = parts[i][k, :n]
             adjoints.run(step)
             stacks = self.table.stacks(step, terms)
@@ -735,7 +737,9 @@ class Decomposition:
 
         Notes
         -----
-        The first call computes those of all parameters of the layer and direction, in one pass.
+        The first call computes those of all parameters of the layer and direction, in one pass. At T = 100, H = 64 that
+        costs as much as 15 to 18 backward passes for one sequence, of an RNN, LSTM or GRU; for eight as much as 26 to
+        39, of which the matrix products alone are 16 in an RNN.
         """
         table, short, gate = self._place("Decomposition.norms", name)
         found = table.norms(short)
@@ -879,5 +883,5 @@ def decompose(
     """
     where = "decompose"
     steps = steps_of(where, layer, trace, name)
-    direct, back = entering(layer, trace, doutput, dh_n, where)
+    direct, back = direct_gradients(layer, trace, doutput, dh_n, where)
     return Decomposition({title: _Direction(own, direct[title]) for title, own in steps.items()}, back.grads)

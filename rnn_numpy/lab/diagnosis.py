@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.trace import LayerTrace, Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.lab.gates import OPEN, SHUT, GateSummary, gate_report
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
 from rnn_numpy.lab.lyapunov import lyapunov
 from rnn_numpy.lab.report import report_lags
@@ -46,34 +47,9 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 
-SHUT, OPEN = 0.1, 0.9
-KEEPING = ("f", "z")
 SATURATED = 0.99  # of |h|: a slope below 0.02
 # From this share on, saturated states, shut gates, dead units are named. Of relu states half is off in a healthy net.
 MANY, OFF = 0.3, 0.8
-
-
-@dataclass(frozen=True)
-class GateNumbers:
-    """What one gate of a layer did.
-
-    Attributes
-    ----------
-    mean, shut, open : float
-        Mean; shares of all values below 0.1 and above 0.9.
-    time_constants : ndarray, (H,), or None
-        Of a keeping gate, -1/<ln f> of each unit, in steps; infinite where it was 1 throughout.
-    """
-
-    mean: float
-    shut: float
-    open: float
-    time_constants: Floats | None = None
-
-    @property
-    def memory(self) -> float | None:
-        """The median of the units' time constants."""
-        return None if self.time_constants is None else float(np.median(self.time_constants))
 
 
 @dataclass(frozen=True)
@@ -87,7 +63,8 @@ class LayerDiagnosis:
         The last step's gradient by lag.
     growth, growth_error : float or None
         lambda_1 and its standard error; None where states are not finite, or one batch gives no error.
-    gates : mapping of str to GateNumbers
+    gates : mapping of str to GateSummary
+        None where states are not finite.
     saturated : float or None
         Share of tanh units' states beyond 0.99, of a plain RNN.
     off, dead : float or None
@@ -100,7 +77,7 @@ class LayerDiagnosis:
     flow: GradientFlow
     growth: float | None
     growth_error: float | None
-    gates: Mapping[str, GateNumbers]
+    gates: Mapping[str, GateSummary]
     saturated: float | None
     off: float | None
     dead: float | None
@@ -119,7 +96,7 @@ class LayerDiagnosis:
         return self.growth is not None and self.growth > least
 
     @property
-    def keeping(self) -> tuple[str, GateNumbers] | None:
+    def keeping(self) -> tuple[str, GateSummary] | None:
         """The gate that says what is kept, and its numbers."""
         return next(((name, gate) for name, gate in self.gates.items() if gate.time_constants is not None), None)
 
@@ -130,7 +107,7 @@ class LayerDiagnosis:
                 "mean": gate.mean,
                 "share_shut": gate.shut,
                 "share_open": gate.open,
-                "median_time_constant": _finite(gate.memory),
+                "median_time_constant": _finite(gate.median_time_constant),
             }
             for name, gate in self.gates.items()
         }
@@ -249,44 +226,50 @@ class GradientDiagnosis:
         MissingExtraError
             matplotlib is not installed.
         """
-        from rnn_numpy.lab.plots import COLOURS, FONT, LINE, common_limits, frame, new_figure, set_log
+        from rnn_numpy.lab.plots import common_limits, frame, new_figure, set_log, style
 
         kept = [(layer.name, found) for layer in self.layers if (found := layer.keeping) is not None]
-        figure = new_figure(11 if kept else 6.4)
+        figure = new_figure((2 if kept else 1) * style.WIDTH, style.HEIGHT)
         axes = figure.subplots(1, 2 if kept else 1, squeeze=False)[0]
         set_log(axes[0], *common_limits([layer.flow for layer in self.layers]))
-        styles = ("-", "--", ":", "-.")
+        axes[0].set_xlim(0, self.length)
         for number, layer in enumerate(self.layers):
-            shown = np.where(layer.flow.typical > 0, layer.flow.typical, np.nan)
+            shown = (layer.flow.typical > 0) & np.isfinite(layer.flow.typical)
             axes[0].plot(
-                np.where(np.isfinite(shown), shown, np.nan),
-                color=COLOURS[number % len(COLOURS)],
-                linestyle=styles[number % len(styles)],
-                linewidth=LINE,
+                np.where(shown, layer.flow.typical, np.nan),
+                color=style.COLOURS[number % len(style.COLOURS)],
+                linestyle=style.STYLES[number % len(style.STYLES)][0],
+                linewidth=style.LINE,
                 label=f"{layer.name}: {layer.flow.verdict}",
             )
-        axes[0].set_xlim(0, self.length)
-        title = "The gradient on its way back"
-        frame(axes[0], "lag: steps back in time from the loss", "norm of the state's gradient", title)
+        frame(
+            axes[0],
+            "lag: steps back in time from the loss",
+            "norm of the state's gradient",
+            "The gradient on its way back",
+        )
+        axes[0].legend(frameon=False)
         if kept:
-            for number, (name, (gate, numbers)) in enumerate(kept):
-                constants = np.sort(numbers.time_constants)  # type: ignore[arg-type]
-                constants = np.where(np.isfinite(constants), constants, np.nan)
+            axes[1].set_yscale("log")
+            for number, (name, (gate, summary)) in enumerate(kept):
+                constants = np.sort(np.zeros(0) if summary.time_constants is None else summary.time_constants)
                 axes[1].plot(
                     np.arange(1, len(constants) + 1),
-                    constants,
-                    color=COLOURS[number % len(COLOURS)],
+                    np.where((constants > 0) & np.isfinite(constants), constants, np.nan),
+                    color=style.COLOURS[number % len(style.COLOURS)],
                     linestyle="none",
-                    marker="os^D"[number % 4],
+                    marker=style.STYLES[number % len(style.STYLES)][1],
                     markersize=4,
                     label=f"{name}: gate {gate}",
                 )
             axes[1].axhline(self.length, color="0.5", linewidth=1, linestyle="--", label=f"T = {self.length}")
-            axes[1].set_yscale("log")
-            title = "How long the units keep what they hold"
-            frame(axes[1], "unit, the most forgetful first", "time constant, steps", title)
-        for ax in axes:
-            ax.legend(frameon=False, fontsize=FONT)
+            frame(
+                axes[1],
+                "unit, the most forgetful first",
+                "time constant, steps",
+                "How long the units keep what they hold",
+            )
+            axes[1].legend(frameon=False)
         return figure
 
 
@@ -426,11 +409,10 @@ def _growth(
 def _layer_diagnosis(
     layer: Recurrent, run: LayerTrace, flow: GradientFlow, growth: float | None, error: float | None
 ) -> LayerDiagnosis:
-    gates = {
-        name: _gate_numbers(np.asarray(getattr(run, name), np.float64), name in KEEPING)
-        for name in layer.cell.gate_names
-        if name in layer.cell.sigmoids
-    }
+    names = [name for name in layer.cell.gate_names if name in layer.cell.sigmoids]
+    finite = all(np.isfinite(getattr(run, name)).all() for name in names)
+    report = gate_report(run, gates=names) if names and finite else None
+    gates = {} if report is None else {summary.gate: summary for summary in report.gates}
     saturated = off = dead = radius = None
     if isinstance(layer, RNN):
         h = run.h[1:]
@@ -441,15 +423,6 @@ def _layer_diagnosis(
         weight = run.weights["W_hh"]
         radius = float(np.abs(np.linalg.eigvals(weight)).max()) if np.isfinite(weight).all() else None
     return LayerDiagnosis(run.name, flow, growth, error, gates, saturated, off, dead, radius)
-
-
-def _gate_numbers(gate: Floats, keeping: bool) -> GateNumbers:
-    constants = None
-    if keeping:
-        with np.errstate(divide="ignore"):
-            # A gate that is 1 throughout keeps for ever; one that is 0 once keeps nothing.
-            constants = np.abs(-1 / np.log(gate).mean(axis=(0, 1)))
-    return GateNumbers(float(gate.mean()), float(np.mean(gate < SHUT)), float(np.mean(gate > OPEN)), constants)
 
 
 # -------------------------------------------------------------------------------------------------------------- words
@@ -491,7 +464,7 @@ def _findings(page: GradientDiagnosis) -> tuple[list[str], list[str], list[str]]
     if kept is not None:
         why.append(_kept(kept[0], kept[1], T))
     if verdict == "vanishing":
-        if kept is not None and (kept[1].memory or 0.0) < T / 2:
+        if kept is not None and (kept[1].median_time_constant or 0.0) < T / 2:
             bias = math.log(T - 1)
             advice.append(
                 f"Open gate {kept[0]} with its bias: b = {bias:.1f} gives a memory of 1 + e^b = {T} steps"
@@ -542,8 +515,8 @@ def _happening(flow: GradientFlow, T: int) -> str:
     return sentence + "."
 
 
-def _kept(name: str, gate: GateNumbers, T: int) -> str:
-    memory = gate.memory or 0.0
+def _kept(name: str, gate: GateSummary, T: int) -> str:
+    memory = gate.median_time_constant or 0.0
     if memory >= T:
         length = f"a long memory, {_steps(memory)} in the median: as long as the {T} steps of the sequences, or longer"
     else:
@@ -576,11 +549,11 @@ def _row(layer: LayerDiagnosis) -> str:
     return f"{layer.name:6} {flow.verdict:11}  {pace:16} {half:>10}  {reach:>11}  {growth:16}  {memory}"
 
 
-def _gate_row(layer: str, name: str, gate: GateNumbers) -> str:
+def _gate_row(layer: str, name: str, gate: GateSummary) -> str:
     row = f"{layer} {name:8} {gate.mean:6.3f}   {gate.shut:9.1%}   {gate.open:9.1%}"
     if gate.time_constants is not None:
         low, high = gate.time_constants.min(), gate.time_constants.max()
-        row += f"   {float(np.median(gate.time_constants)):.3g}, {low:.3g} to {high:.3g}"
+        row += f"   {gate.median_time_constant:.3g}, {low:.3g} to {high:.3g}"
     return row
 
 

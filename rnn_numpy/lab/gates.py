@@ -104,8 +104,8 @@ def time_constant(f: ArrayLike) -> Floats:
     [0.0, 1.443, 99.499, inf]
     """
     with np.errstate(divide="ignore"):
-        constants: Floats = -1 / np.log(_shares("time_constant", f))
-    return np.abs(constants)  # -1/-inf and -1/0 have the wrong sign
+        logs: Floats = np.log(_shares("time_constant", f))
+    return _inverse(logs)
 
 
 def effective_memory(f: ArrayLike) -> Floats:
@@ -130,9 +130,7 @@ def effective_memory(f: ArrayLike) -> Floats:
     >>> effective_memory([0.0, 0.5, 0.99, 1.0]).round(3).tolist()
     [1.0, 2.0, 100.0, inf]
     """
-    with np.errstate(divide="ignore"):
-        memory: Floats = 1 / (1 - _shares("effective_memory", f))
-    return memory
+    return _inverse(1 - _shares("effective_memory", f))
 
 
 def bias_memory(bias: ArrayLike) -> Floats:
@@ -195,6 +193,13 @@ def saturation(gate: ArrayLike, low: float = SHUT, high: float = OPEN) -> tuple[
     return float(np.mean(values < low)), float(np.mean(values > high))
 
 
+def _inverse(values: Floats) -> Floats:
+    """Return 1/|values|; infinite of 0."""
+    with np.errstate(divide="ignore"):
+        inverse: Floats = 1 / np.abs(values)
+    return inverse
+
+
 def _shares(where: str, f: ArrayLike) -> Floats:
     array = np.asarray(f, np.float64)
     wrong = ~((array >= 0) & (array <= 1))
@@ -217,25 +222,36 @@ class GateSummary:
     mean : float
     shut, open : float
         Shares of entries below and above the report's thresholds.
-    kept : ndarray, (H,), or None
-        Of a keeping gate, each unit's geometric mean: its content after n steps is kept^n. None of another gate.
+    mean_log : ndarray, (H,), or None
+        Of a keeping gate, the mean of each unit's ln f_t. None of another gate.
     """
 
     gate: str
     mean: float
     shut: float
     open: float
-    kept: Floats | None = None
+    mean_log: Floats | None = None
+
+    @property
+    def kept(self) -> Floats | None:
+        """(H,) of a keeping gate, each unit's geometric mean: its content after n steps is kept^n."""
+        return None if self.mean_log is None else np.exp(self.mean_log)
 
     @property
     def time_constants(self) -> Floats | None:
-        """(H,) of each unit of a keeping gate, in steps."""
-        return None if self.kept is None else time_constant(self.kept)
+        """(H,) of each unit of a keeping gate, in steps: -1/<ln f>."""
+        return None if self.mean_log is None else _inverse(self.mean_log)
 
     @property
     def effective_memories(self) -> Floats | None:
-        """(H,) of each unit of a keeping gate, in steps."""
-        return None if self.kept is None else effective_memory(self.kept)
+        """(H,) of each unit of a keeping gate, in steps: 1/(1 - kept), without taking that difference."""
+        return None if self.mean_log is None else _inverse(np.expm1(self.mean_log))
+
+    @property
+    def median_time_constant(self) -> float | None:
+        """The median of the units' time constants."""
+        constants = self.time_constants
+        return None if constants is None else float(np.median(constants))
 
 
 @dataclass(frozen=True, repr=False)
@@ -356,12 +372,11 @@ def gate_report(
         chosen = values[alive]
         if chosen.size == 0:
             raise OptionError(f"{where}: the batch must have at least one sequence; got gates of shape {values.shape}")
-        kept = None
+        mean_log = None
         if name in keeping:
             with np.errstate(divide="ignore"):
-                logs = np.log(chosen)
-            kept = np.exp(logs.mean(axis=0))
-        summaries.append(GateSummary(name, float(chosen.mean()), *saturation(chosen, low, high), kept))
+                mean_log = np.log(chosen).mean(axis=0)
+        summaries.append(GateSummary(name, float(chosen.mean()), *saturation(chosen, low, high), mean_log))
     steps, sequences, units = values.shape
     return GateReport(layer.name, steps, sequences, units, tuple(summaries), float(low), float(high))
 

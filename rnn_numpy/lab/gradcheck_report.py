@@ -5,7 +5,7 @@ zoo.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rnn_numpy.checks.report import OK, GradcheckReport
@@ -41,9 +41,24 @@ def checks_table(reports: Sequence[tuple[str, GradcheckReport]]) -> str:
     return rendered(table)
 
 
+# What the columns of further tests hold.
+LEGEND = {
+    "end to end": "end to end: the reference against the complex step of the whole forward pass",
+    "Taylor": "Taylor: how fast the remainders fall, 2 and 3 where the gradient is right",
+    "adjoint": "adjoint: backward against the hand-written forward mode",
+    "RTRL": "RTRL: the gradient against real-time recurrent learning",
+}
+
+
+def _legend(trials: Iterable[str]) -> str:
+    """Return what the columns mean."""
+    told = ["digits: that are right, of the largest entry of the worst tensor"]
+    return paragraph("; ".join([*told, *(text for name, text in LEGEND.items() if name in trials)]) + ".")
+
+
 def checks_text(reports: Sequence[tuple[str, GradcheckReport]], verbose: bool) -> str:
     """Return what the command prints: the table, the full report of what failed, or of all, and a sentence."""
-    parts = [checks_table(reports)]
+    parts = [checks_table(reports), _legend({trial.name for _, report in reports for trial in report.trials})]
     shown = [report for _, report in reports if verbose or not report.ok]
     parts += [f"{report}\n" for report in shown]
     failed = [name for name, report in reports if not report.ok]
@@ -52,11 +67,12 @@ def checks_text(reports: Sequence[tuple[str, GradcheckReport]], verbose: bool) -
         parts.append(paragraph(f"FAILED: {', '.join(failed)}."))
     else:
         worst = max(report.error for _, report in reports)
+        directed = any("directions" in report.method for _, report in reports)
+        how = "in all, checked along random directions" if directed else "compared one by one"
         parts.append(
             paragraph(
-                f"All right: {count(len(reports), 'backward pass').replace('passs', 'passes')}, {entries} entries "
-                f"compared "
-                f"one by one, the worst off by {short(worst)} of its tensor's largest."
+                f"All right: {count(len(reports), 'check')}, {entries} entries {how}, the worst off by "
+                f"{short(worst)} of the largest of its tensor."
             )
         )
     return "\n".join(parts)
@@ -80,14 +96,22 @@ def zoo_text(found: Sequence[tuple[Specimen, GradcheckReport]], verbose: bool) -
         mark = "" if named(specimen, report) else f" (is: {specimen.diagnosis})"
         table.add_row(specimen.name, "-" if report.ok else "caught", _where(report), kind + mark)
     caught, right = sum(not report.ok for _, report in found), sum(named(*pair) for pair in found)
-    parts = [rendered(table)]
+    parts = [
+        rendered(table),
+        paragraph(
+            "where: the layer, its gate, and the block (t, k): going back from a loss at step t alone, k is the first "
+            "step at which the gradient is wrong. Without a block, the tensors that are wrong; - where every number is "
+            "right, and something else is not."
+        ),
+    ]
     if verbose:
-        parts += [f"{specimen.name}: {specimen.mistake} ({specimen.origin})\n{report}\n" for specimen, report in found]
+        for specimen, report in found:
+            parts.append(paragraph(f"{specimen.name}: {specimen.mistake} ({specimen.origin})") + f"{report}\n")
     total = len(found)
     parts.append(
         paragraph(
             f"{caught} of {total} wrong backward passes were caught, {right} with the right diagnosis "
-            f"({100 * right / total:.0f} %)."
+            f"({100 * right / total:.0f} %)." + ("" if verbose else " --verbose shows each mistake and its report.")
         )
     )
     return "\n".join(parts)
@@ -103,6 +127,6 @@ def _where(report: GradcheckReport) -> str:
     where: dict[str, Any] = {} if report.diagnosis is None else report.diagnosis.where
     if "t" not in where:
         wrong = [row.title for row in report.rows if row.verdict != OK]
-        return "" if not wrong else wrong[0] + (f" + {len(wrong) - 1}" if len(wrong) > 1 else "")
+        return "-" if not wrong else wrong[0] + (f" + {len(wrong) - 1}" if len(wrong) > 1 else "")
     gate = f".{where['gate']}" if where.get("gate") else ""
     return f"{where['layer']}{gate} ({where['t']}, {where['k']})"

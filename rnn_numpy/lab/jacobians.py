@@ -188,7 +188,7 @@ class StateJacobians:
         self.widths = tuple(steps.widths)
         self.reverse = steps.direction.reverse
         self._alive: NDArray[np.bool_] = steps.plan.unsorted(steps.alive, 1)
-        self.array = _of_steps(steps, np.arange(self.T))
+        self.array: Array = steps.plan.unsorted(rows_of_steps(steps, np.arange(self.T)), 1)
 
     def __len__(self) -> int:
         return self.T
@@ -332,7 +332,8 @@ def jacobian(layer: Recurrent, trace: Trace, t: int, *, name: str | None = None)
     steps = _steps("jacobian", layer, trace, name)
     t = step_number("jacobian", "t", t, 0, steps.T - 1)
     k = t + 1 if steps.direction.reverse else t - 1
-    return StateJacobian(t, k, _of_steps(steps, np.array([t]))[0], steps.cell.states, tuple(steps.widths))
+    array: Array = steps.plan.unsorted(rows_of_steps(steps, np.array([t])), 1)[0]
+    return StateJacobian(t, k, array, steps.cell.states, tuple(steps.widths))
 
 
 def state_jacobians(layer: Recurrent, trace: Trace, *, name: str | None = None) -> StateJacobians:
@@ -364,8 +365,20 @@ def _steps(where: str, layer: Recurrent, trace: Trace, name: str | None) -> Loca
     return every[trace.top.name if name is None else name]
 
 
-def _of_steps(steps: LocalSteps, chosen: Indices) -> Array:
-    """Return J_t of some steps, (len, N, S, S), in the caller's order."""
+def rows_of_steps(steps: LocalSteps, chosen: Indices) -> Array:
+    """Return J_t of some steps, (len, N, S, S), in the engine's order of the sequences; NaN where there is no step.
+
+    Parameters
+    ----------
+    steps : LocalSteps
+        Of a layer in any dtype.
+    chosen : ndarray of int
+        The steps t.
+
+    Notes
+    -----
+    Row i of J_t is e_i^T J_t, what arrives when the unit vector e_i is sent back: S columns for each step and sequence.
+    """
     S = steps.S
     found = np.full((len(chosen), steps.N, S, S), np.nan, steps.layer.dtype)
     place, n = np.nonzero(steps.alive[chosen])
@@ -375,8 +388,7 @@ def _of_steps(steps: LocalSteps, chosen: Indices) -> Array:
         units = np.tile(np.eye(S, dtype=steps.layer.dtype), (len(i), 1))
         pulled = steps.pull(np.repeat(chosen[i], S), np.repeat(row, S), units)
         found[i, row] = pulled.dstates.reshape(len(i), S, S)
-    unsorted: Array = steps.plan.unsorted(found, 1)
-    return unsorted
+    return found
 
 
 def _singular_values(array: Array) -> Floats:

@@ -54,14 +54,18 @@ growth and of decay nearly touch.
 
 Where J_t comes from
 --------------------
-No formula of a cell stands here. Rows of J_t are unit vectors pushed through the cell's own `step_backward`, many steps
-at once; a few columns of a large J_t are had cheaper as J_t V, from the complex step of `step_forward`. Measured on one
-core, milliseconds for each step:
+No formula of a cell stands here. Rows of J_t are unit vectors sent through the cell's own `step_backward`, many steps
+at once. Columns, J_t V without J_t, are V sent through its `step_tangent`; or, where a cell has none, they are the
+complex step of its `step_forward`. Measured on one core, milliseconds for each step of one sequence:
 
-    RNN   S = 64:   J_t 0.15; J_t V 0.22 with 1 column, 0.46 with 64      LSTM  S = 128: 2.2;  0.4 with 4, 7 with 128
-    RNN   S = 256:  4.4;      1.6 with 1, 5.0 with 64, 17 with 256        LSTM  S = 512: 43;   6 with 1, 37 with 128
+    RNN   S = 16:  J_t 0.011;  J_t V 0.043 with 1 column, 0.049 with 16
+    RNN   S = 64:  J_t 0.20;   J_t V 0.05 with 1, 0.10 with 64;        complex 0.23, 0.53
+    RNN   S = 256: J_t 3.2;    J_t V 0.07 with 1, 0.37 with 64;        complex 0.50, 1.9
+    LSTM  S = 128: J_t 1.0;    J_t V 0.12 with 1, 0.40 with 128;       complex 0.33, 2.7
+    LSTM  S = 512: J_t 32;     J_t V 0.18 with 1, 2.4 with 128;        complex 2.2, 15
 
-Hence "auto": columns from S = 128 on, where there are at most S / 4, else matrices.
+Hence "auto": columns from N S^2 = 4096 on, else matrices; of a cell without `step_tangent` columns from S = 128 on,
+where there are at most S / 4.
 
 References
 ----------
@@ -90,8 +94,10 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.lab.jacobians import rows_of_steps
 from rnn_numpy.layers import Recurrent
 from rnn_numpy.layers.local import STEP, LocalSteps
+from rnn_numpy.layers.tangent import TangentSteps
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -102,6 +108,7 @@ BATCHES = 20  # of one sequence, for standard errors
 # Above this much per step, an exponent is called rounding.
 ROUNDING = 1e-3
 CHUNK = 2**20  # entries of one array, at most, that are in memory at once
+MANY = 4096  # entries of a step's Jacobians from which on `step_tangent` is cheaper
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -252,8 +259,8 @@ def lyapunov(
     interval : int
         Steps between two QR decompositions.
     products : {"auto", "matrix", "columns"}
-        How J_t V is computed: from J_t out of `step_backward`, or out of the complex step of `step_forward`. Equal but
-        for rounding; the module says which is faster when.
+        How J_t V is computed: from J_t out of `step_backward`, or out of `step_tangent`. Equal but for rounding; the
+        module says which is faster when.
     rng : numpy.random.Generator, int or None
         Draws the first directions.
 
@@ -275,7 +282,7 @@ def lyapunov(
 
     Notes
     -----
-    Cost of each step and sequence: S columns of a backward step (or k of a complex forward step), a product (S, S) with
+    Cost of each step and sequence: S columns of a backward step (or k of a tangent step), a product (S, S) with
     (S, k), and a QR decomposition of (S, k) each `interval` steps. Memory does not grow with T: the layer runs in
     pieces, each from the last states of the one before.
 
@@ -411,11 +418,10 @@ class CovariantVectors:
 
     def _checked(self, where: str, name: str, index: int) -> int:
         k = self.vectors.shape[3]
-        if isinstance(index, bool) or not isinstance(index, int | np.integer):
-            raise DTypeError(f"{where}: {name} must be an int; got {type(index).__name__}")
+        index = arguments.integer(where, name, index)
         if not 0 <= index < k:
             raise OptionError(f"{where}: {name} must be from 0 to k - 1 = {k - 1}; got {index}")
-        return int(index)
+        return index
 
     def __repr__(self) -> str:
         W, (N, S, k) = len(self.growth), self.vectors.shape[1:]
@@ -519,26 +525,6 @@ def covariant_vectors(
 # ---------------------------------------------------------------------------------------------------------- the walk
 
 
-def state_jacobians(steps: LocalSteps, low: int, high: int) -> Array:
-    """Return J_t of steps low <= t < high, (high - low, N, S, S), out of the cell's `step_backward`.
-
-    Parameters
-    ----------
-    steps : LocalSteps
-        Of a layer in any dtype; all sequences have all steps.
-    low, high : int
-
-    Notes
-    -----
-    Row i of J_t is e_i^T J_t, what arrives when the unit vector e_i is sent back: S columns for each step and sequence.
-    """
-    N, S, count = steps.N, steps.S, high - low
-    t = np.repeat(np.arange(low, high), N * S)
-    n = np.tile(np.repeat(np.arange(N), S), count)
-    units = np.tile(np.eye(S, dtype=steps.layer.dtype), (count * N, 1))
-    return steps.pull(t, n, units).dstates.reshape(count, N, S, S)
-
-
 def positive_qr(V: Floats) -> tuple[Floats, Floats]:
     """Return Q, R of V, (..., S, k), with a diagonal of R that is not negative: the decomposition is then unique.
 
@@ -556,7 +542,22 @@ def positive_qr(V: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Walk:
-    """A layer on its way along inputs, in pieces of steps."""
+    """A layer on its way along inputs, in pieces of steps: what `prepared` makes of a caller's arguments.
+
+    Attributes
+    ----------
+    where : str
+        The function that was called, for messages.
+    layer : Recurrent
+        A twin in float64, time first.
+    x : ndarray, (T, N, D)
+    h_0 : ndarray, tuple of ndarray or None
+        As in `layer.forward`.
+    name : str
+        The layer of the stack that is measured.
+    S : int
+        The number of units of all its states.
+    """
 
     where: str
     layer: Recurrent
@@ -567,10 +568,12 @@ class Walk:
 
     @property
     def T(self) -> int:
+        """The number of steps."""
         return len(self.x)
 
     @property
     def N(self) -> int:
+        """The number of sequences."""
         return int(self.x.shape[1])
 
     def pieces(self) -> Iterator[tuple[int, LocalSteps]]:
@@ -600,15 +603,17 @@ class Walk:
         """Yield V -> J_t V, for (N, S, k), of one step after the other."""
         S = self.S
         if kind == "auto":
-            kind = "columns" if S >= 128 and 4 * k <= S else "matrix"
+            tangent = steps.cell.step_tangent is not None
+            cheaper = self.N * S**2 >= MANY if tangent else S >= 128 and 4 * k <= S
+            kind = "columns" if cheaper else "matrix"
         if kind == "columns":
-            states = steps.states("before")
+            push = pusher(steps, k)
             for t in range(steps.T):
-                yield functools.partial(pushed, steps, t, states[t])
+                yield functools.partial(push, t)
         else:
             size = max(1, CHUNK // (self.N * S * max(S, steps.slabs)))
             for low in range(0, steps.T, size):
-                for J in state_jacobians(steps, low, min(low + size, steps.T)):
+                for J in rows_of_steps(steps, np.arange(low, min(low + size, steps.T))):
                     yield functools.partial(np.matmul, J)
 
     def decompositions(
@@ -635,13 +640,40 @@ class Walk:
                     since = 0
 
 
-def pushed(steps: LocalSteps, t: int, states: Floats, V: Floats) -> Floats:
-    """Return J_t V by the complex step of the cell's forward formulas, a column for each sequence and direction."""
-    N, S, k = V.shape
-    n = np.repeat(np.arange(N), k)
-    columns = states[n] + 1j * STEP * V.swapaxes(1, 2).reshape(N * k, S)
-    moved: Floats = steps.push(np.full(N * k, t), n, columns).imag / STEP
-    return moved.reshape(N, k, S).swapaxes(1, 2)
+def pusher(steps: LocalSteps, k: int) -> Callable[[int, Floats], Floats]:
+    """Return what makes J_t V of t and V, (N, S, k): a column for each sequence and direction.
+
+    Parameters
+    ----------
+    steps : LocalSteps
+        Of a layer in float64; all sequences have all steps.
+    k : int
+
+    Notes
+    -----
+    By the cell's `step_tangent`; of a cell that has none, by the complex step of `step_forward`.
+    """
+    N, S, cell = steps.N, steps.S, steps.cell
+    if cell.step_tangent is not None:
+        tangents = TangentSteps(steps, k)
+
+        def moved(t: int, rows: Floats) -> Array:
+            return np.concatenate(tangents.step(t, tangents.begin(steps.split(rows))), axis=1)
+
+    else:
+        states, n = steps.states("before"), np.repeat(np.arange(N), k)
+
+        def moved(t: int, rows: Floats) -> Array:
+            # Columns with entries up to 1: the complex step of a long one would be no small step.
+            lengths = np.abs(rows).max(axis=1, keepdims=True)
+            unit = rows / np.where(lengths > 0, lengths, 1)
+            pushed = steps.push(np.full(N * k, t), n, states[t, n] + 1j * STEP * unit)
+            return np.asarray(pushed.imag / STEP * lengths)
+
+    def push(t: int, V: Floats) -> Floats:
+        return moved(t, V.swapaxes(1, 2).reshape(N * k, S)).reshape(N, k, S).swapaxes(1, 2)
+
+    return push
 
 
 def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | None) -> Walk:
@@ -685,6 +717,7 @@ def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | N
 
 
 def counted(where: str, name: str, value: int | None, S: int) -> int:
+    """Return a number of directions: all S where it is left out."""
     if value is None:
         return S
     k = arguments.positive_int(where, name, value)
@@ -695,7 +728,10 @@ def counted(where: str, name: str, value: int | None, S: int) -> int:
 
 def step_count(where: str, name: str, value: int) -> int:
     """Return a number of steps, 0 allowed."""
-    return 0 if type(value) is int and value == 0 else arguments.positive_int(where, name, value)
+    count = arguments.integer(where, name, value)
+    if count < 0:
+        raise OptionError(f"{where}: {name} must be at least 0; got {count}")
+    return count
 
 
 def _plain(values: Floats) -> list[float | None]:

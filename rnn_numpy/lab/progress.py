@@ -13,13 +13,15 @@ from rnn_numpy.errors import MissingExtraError
 
 
 @contextlib.contextmanager
-def progress_bar(after: float = 2.0) -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(after: float = 2.0, label: str = "") -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar once the work has lasted a while, and take it away at the end.
 
     Parameters
     ----------
     after : float
-        Seconds until it appears.
+        Seconds until it appears; 0: at once.
+    label : str
+        What stands in front of the bar until the work tells more.
 
     Yields
     ------
@@ -39,7 +41,7 @@ def progress_bar(after: float = 2.0) -> Iterator[Callable[[int, int, str], None]
     if bar is None:
         yield lambda done, total, label: None
         return
-    job = bar.add_task("", total=None)
+    job = bar.add_task(label, total=None)
     # A timer, not a look at the clock in tell(): a first step of an hour shows its bar too.
     timer = threading.Timer(after, bar.start)
     timer.daemon = True
@@ -63,6 +65,7 @@ def _bar() -> Any:
     return progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
+        progress.TaskProgressColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeRemainingColumn(),
         console=console.Console(stderr=True),

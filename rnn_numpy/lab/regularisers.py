@@ -101,7 +101,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
-from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pushed, step_count
+from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pusher, step_count
 from rnn_numpy.layers import Recurrent
 from rnn_numpy.layers.local import STEP, LocalSteps, entering, to_caller
 
@@ -155,7 +155,7 @@ def _unpacked(layer: Recurrent, packed: Array) -> Any:
 
 def second_order(layer: Recurrent, x: Floats, states: Floats, u: Floats, v: Floats) -> BackOneStep:
     """Return g(u, v) of S1, for M columns: the gradient of the sum of u^T J v."""
-    lengths = np.linalg.norm(v, axis=1, keepdims=True)
+    lengths = np.abs(v).max(axis=1, keepdims=True)  # no squares, which leave the range of floats
     unit = v / np.where(lengths > 0, lengths, 1)
     twin = layer.astype(np.complex128)
     back = back_one_step(twin, x.astype(np.complex128), states + 1j * STEP * unit, (lengths * u).astype(np.complex128))
@@ -499,7 +499,7 @@ def omega(
 
     Notes
     -----
-    Cost: a backward pass step by step; "full" about five more, in complex numbers.
+    Cost: a backward pass step by step; "full" about five more, some of them in complex numbers.
 
     Examples
     --------
@@ -535,8 +535,12 @@ def omega(
         pulled = steps.pull(np.full(N, t), rows, d[t])
         q[t], da[t] = pulled.dstates, pulled.da  # O1
         passed = pulled.dstates
-    squares, kept = (d * d).sum(axis=2), (q * q).sum(axis=2)
-    counts = (squares >= bound) & (squares > 0)
+    # In units of the largest entry of d_t: squares of gradients that explode or vanish leave the range of floats.
+    peak = np.abs(d).max(axis=2)
+    unit = np.where(peak > 0, peak, 1.0)
+    scaled_d, scaled_q = d / unit[..., None], q / unit[..., None]
+    squares, kept = (scaled_d**2).sum(axis=2), (scaled_q**2).sum(axis=2)
+    counts = (np.sqrt(squares) * peak >= math.sqrt(bound)) & (peak > 0)
     number = max(1, int(counts.sum()))
     squares = np.where(counts, squares, 1.0)
     r = np.sqrt(kept / squares)
@@ -549,23 +553,19 @@ def omega(
         terms = (share**2 - 1) ** 2
         slope = 4 * (share**2 - 1)
     # The same for both: by q it is slope q / |d|^2, by d it is -slope r^2 d / |d|^2.
-    slope = slope / squares / number
-    dq = slope[..., None] * q
+    slope = slope / squares / unit / number
+    dq = slope[..., None] * scaled_q
     value, ratios = float(terms.sum()) / number, np.where(counts, r, np.nan)
-    if trace.context.plan.sort is not None:
-        ratios = trace.context.plan.unsorted(ratios, 1)
     if gradient == "immediate":
         grads = layer.params.zeros_like()
         for block, columns, _ in steps.products("hidden"):  # O5
             grads["weight_hh_l0"][block] = np.einsum("tna,tnh->ah", da[..., columns], dq[..., :width])
         return Omega(value, ratios, gradient, grads)
-    before = steps.states("before")
-    v, dd = np.empty((T, N, S)), -(slope * r**2)[..., None] * d
+    before, push = steps.states("before"), pusher(steps, 1)
+    v, dd = np.empty((T, N, S)), -(slope * r**2)[..., None] * scaled_d
     for t in range(T):
         v[t] = dq[t] + (dd[t - 1] if t else 0)  # O6
-        length = np.linalg.norm(v[t], axis=1)[:, None]
-        unit = v[t] / np.where(length > 0, length, 1)
-        dd[t] += length * pushed(steps, t, before[t], unit[..., None])[..., 0]  # O7
+        dd[t] += push(t, v[t, ..., None])[..., 0]  # O7
     own = layer.astype(np.float64)
     own.batch_first = False
     for name, weight in steps.weights().items():

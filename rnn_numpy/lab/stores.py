@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from rnn_numpy.core.files import sync_folder
 from rnn_numpy.errors import DataError, DTypeError
 
 if sys.platform == "win32":
@@ -392,13 +393,3 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_UN)
 
     os.register_at_fork(after_in_child=_close_all)
-
-
-def sync_folder(folder: Path) -> None:
-    """Force a new name in a folder to the disk, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

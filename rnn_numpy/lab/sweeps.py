@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.core.arguments import flag, positive_int
+from rnn_numpy.core.arguments import flag, positive_int, positive_number
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.lab.progress import progress_bar
 from rnn_numpy.lab.stores import Key, Outcome, ResultStore, canonical, from_json, to_json
@@ -48,6 +48,7 @@ def sweep(
     *,
     version: str | None = None,
     retry_failed: bool = False,
+    timeout: float | None = None,
     tell: Callable[[int, int, str], None] | None = None,
 ) -> SweepResult:
     """Compute a function at every point of a grid; keep each result at once, and compute none twice.
@@ -72,6 +73,10 @@ def sweep(
         Of the function. Results of another version are not reused, nor touched: change it when the function changes.
     retry_failed : bool
         Compute points again whose record in the store is an error.
+    timeout : float, optional
+        Seconds. With processes of our own, a point that takes longer is stopped, and recorded as failed. Nobody can
+        stop a point in an executor of someone else's: there the sweep gives up when no point at all has finished for so
+        long. Not for "serial".
     tell : callable, optional
         Called as tell(done, total, label), in points that are to be computed. Left out, a bar appears on stderr after
         two seconds if that is a terminal; not for "serial", where it would be in a debugger's way.
@@ -86,10 +91,12 @@ def sweep(
     DTypeError
         A point is not made of what JSON can hold, function is not callable, grid is not a grid.
     OptionError
-        The grid has no points, or one of them twice; function does not take a point's names; executor is none; the
-        worker processes cannot be started, or cannot import the function.
+        The grid has no points, or one of them twice; function does not take a point's names; executor is none, or
+        "serial" with a timeout; the worker processes cannot be started, or cannot import the function.
     DataError
         The store is not one, cannot be written, or another sweep is writing it.
+    StalledError
+        The executor has finished no point for `timeout` seconds.
 
     Notes
     -----
@@ -110,8 +117,10 @@ def sweep(
     A point whose function raises is recorded with its error, and the others go on. A worker of ours that dies is
     replaced, and its point computed again; at the third time the point is recorded as failed. With an executor of
     someone else's it is the executor that copes, as Dask does, or breaks, as a ProcessPoolExecutor does, and then its
-    error ends the sweep. Ctrl-C raises KeyboardInterrupt as ever, when all points finished by then are in the store;
-    our workers are stopped, and points that run in a foreign executor run on and are not recorded.
+    error ends the sweep. A cluster that has lost its last worker may wait for another one for ever, as Dask's does
+    where a worker is killed while it starts: with a timeout the sweep ends. Ctrl-C raises KeyboardInterrupt as ever,
+    when all points finished by then are in the store; our workers are stopped, and points that run in a foreign
+    executor run on and are not recorded.
 
     While a point is computed, matrix products use one thread of their process: the points are what runs in parallel.
     Where OPENBLAS_NUM_THREADS or OMP_NUM_THREADS is set, that stands instead. In processes that we do not start this
@@ -139,7 +148,7 @@ def sweep(
     if version is not None and not isinstance(version, str):
         raise DTypeError(f"sweep: version must be a str or None; got {type(version).__name__} {version!r}")
     retry_failed = flag("sweep", "retry_failed", retry_failed)
-    compute = _computing(executor)
+    compute = _computing(executor, None if timeout is None else positive_number("sweep", "timeout", timeout))
     name = _name_of(function)
     if store is not None and version is None and not _is_known_by_name(function):
         raise OptionError(
@@ -188,15 +197,19 @@ def _row(point: str, outcome: Outcome, reused: bool) -> dict[str, Any]:
 
 
 def _computing(
-    executor: Any,
+    executor: Any, timeout: float | None
 ) -> Callable[[Callable[..., Any], str, Mapping[int, str], Callable[[int, Outcome], None]], None]:
     """Return what computes points on `executor`."""
     if executor is None or (isinstance(executor, int) and not isinstance(executor, bool)):
         workers = _cores() if executor is None else positive_int("sweep", "executor", executor)
-        return lambda function, name, points, finish: compute_in_processes(workers, function, name, points, finish)
+        return lambda function, name, points, finish: compute_in_processes(
+            workers, function, name, points, finish, timeout
+        )
     chosen = Here() if executor == "serial" else executor
+    if timeout is not None and isinstance(chosen, Here):
+        raise OptionError('sweep: timeout needs other processes or threads than this one; got executor="serial"')
     if isinstance(chosen, concurrent.futures.Executor):
-        return lambda function, name, points, finish: compute_on(chosen, function, points, finish)
+        return lambda function, name, points, finish: compute_on(chosen, function, points, finish, timeout)
     hint = "; pass its get_executor()" if hasattr(executor, "get_executor") else ""
     raise OptionError(
         'sweep: executor must be None, a number of processes, "serial" or a concurrent.futures.Executor; got '
@@ -364,6 +377,8 @@ class SweepResult:
         arguments = {name for row in self.rows for name in row["point"]}
         columns = {name: _cells(values[:shown], name in arguments) for name, values in self._columns().items()}
         errors = columns.pop(self._error_name(), None) if self.failed else None
+        if not columns and not errors:
+            return "nothing to show: neither a point nor a result has a name in it"
         room = WIDTH - (len(GAP) + LEAST_ERROR if errors else 0)
         lines = [""] * (1 + min(shown, len(self.rows)))
         hidden: list[str] = []

@@ -18,12 +18,13 @@ import secrets
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from rnn_numpy.errors import DataError, OptionError
+from rnn_numpy.errors import DataError, OptionError, StalledError
 from rnn_numpy.lab.stores import Outcome, from_json, to_json
 from rnn_numpy.lab.threads import one_blas_thread
 
@@ -48,6 +49,9 @@ ELSEWHERE = 'define it in a file, at module level; or use executor="serial" or a
 PATIENCE = 10.0
 # Python lets Ctrl-C through a wait without an end on some systems only.
 TICK = 1.0
+# So many quiet ticks after Dask knows how a point has ended, its executor should have told. A result has to be fetched
+# first, which can take a while; an error need not.
+TICKS_TO_TELL = {"finished": 60, "error": 5, "cancelled": 5}
 
 
 def compute_point(function: Function, point: str, run: str = "") -> str:
@@ -119,7 +123,11 @@ class Here(concurrent.futures.Executor):
 
 
 def compute_on(
-    executor: concurrent.futures.Executor, function: Function, points: Mapping[int, str], finish: Finish
+    executor: concurrent.futures.Executor,
+    function: Function,
+    points: Mapping[int, str],
+    finish: Finish,
+    timeout: float | None = None,
 ) -> None:
     """Compute points on an executor, which stays open.
 
@@ -131,9 +139,13 @@ def compute_on(
         Number -> JSON of a point.
     finish : callable
         Called here with the number of a point and its Outcome, as soon as that is known.
+    timeout : float, optional
+        Seconds without any point finished after which to give up.
 
     Raises
     ------
+    StalledError
+        No point has finished for so long.
     Exception
         What the executor raises, and what `finish` does; and KeyboardInterrupt. Points finished by then have been
         handed to `finish`, points not begun are cancelled.
@@ -142,27 +154,39 @@ def compute_on(
     # first one to finish would lift it under the others; so it is set once, here. Other libraries have one per thread,
     # and a process of somebody's has its own: these are set at each point.
     with _one_thread():
-        _compute_on(executor, function, points, finish)
+        _compute_on(executor, function, points, finish, timeout)
 
 
 def _compute_on(
-    executor: concurrent.futures.Executor, function: Function, points: Mapping[int, str], finish: Finish
+    executor: concurrent.futures.Executor,
+    function: Function,
+    points: Mapping[int, str],
+    finish: Finish,
+    timeout: float | None,
 ) -> None:
     run = secrets.token_hex(8)
     done: queue.SimpleQueue[concurrent.futures.Future[str]] = queue.SimpleQueue()
     numbers: dict[concurrent.futures.Future[str], int] = {}
     lost: Counter[int] = Counter()
+    dask = _DaskTasks(executor, run) if _is_dask(executor) else None
 
     def submit(number: int) -> None:
-        future = executor.submit(compute_point, function, points[number], run)
+        more = {} if dask is None else {"key": dask.key(number, lost[number])}
+        future = executor.submit(compute_point, function, points[number], run, **more)
         numbers[future] = number
         future.add_done_callback(done.put)
 
     def take(future: concurrent.futures.Future[str]) -> None:
+        if future not in numbers:  # it was settled without having told, and tells now
+            return
         error = future.exception()
         if error is None:
             finish(numbers.pop(future), outcome_of(future.result()))
-        elif _killed_worker(error):
+        else:
+            settle(future, error)
+
+    def settle(future: concurrent.futures.Future[str], error: BaseException) -> None:
+        if _killed_worker(error):
             finish(numbers.pop(future), Outcome(error=_described(error)))
         elif _may_pass(error) and lost[numbers[future]] < LOSSES:
             number = numbers.pop(future)
@@ -177,12 +201,22 @@ def _compute_on(
             # What is finished is kept before more is handed out: an executor may compute within submit.
             while not done.empty():
                 take(done.get())
+        heard = time.monotonic()
         while numbers:
-            try:
-                future = done.get(timeout=TICK)
-            except queue.Empty:
+            with contextlib.suppress(queue.Empty):
+                future = done.get(timeout=TICK if timeout is None else min(TICK, timeout))
+                take(future)
+                heard = time.monotonic()
                 continue
-            take(future)
+            if dask is not None:
+                for future, error in dask.silent(numbers, lost):
+                    settle(future, error)
+            if timeout is not None and time.monotonic() - heard >= timeout:
+                raise StalledError(
+                    f"sweep: no point has finished for {timeout:g} s, the timeout, and {len(numbers)} of {len(points)} "
+                    f"are left; is {type(executor).__name__} alive? What is finished is kept: look at the workers, "
+                    "call sweep again, or allow a longer timeout"
+                )
     except BaseException as error:
         for future in numbers:
             future.cancel()
@@ -208,6 +242,49 @@ def _killed_worker(error: BaseException) -> bool:
     return distributed is not None and isinstance(error, distributed.KilledWorker)
 
 
+def _is_dask(executor: concurrent.futures.Executor) -> bool:
+    kind = type(executor)
+    return kind.__module__.partition(".")[0] == "distributed" and hasattr(executor, "_client")
+
+
+class _DaskTasks:
+    """Dask's own account of the points, for those of which its executor never tells.
+
+    A coroutine of the executor waits for each task, and sets the future that `submit` has returned. It dies of an
+    exception, and the future stays pending for ever, where a worker dies before the result has been fetched from it and
+    the task then fails for good, as one does that had to wait at a worker behind a point that kills workers; or where
+    a task is cancelled by somebody else. The client knows better.
+    """
+
+    def __init__(self, executor: Any, run: str) -> None:
+        self._states = executor._client.futures  # the executor has no public way to its client
+        self._run = run
+        self._ticks: Counter[str] = Counter()
+
+    def key(self, number: int, attempt: int) -> str:
+        """Return the name of a task."""
+        return f"sweep-{self._run}-{number}-{attempt}"
+
+    def silent(
+        self, numbers: Mapping[concurrent.futures.Future[str], int], lost: Mapping[int, int]
+    ) -> list[tuple[concurrent.futures.Future[str], BaseException]]:
+        """Return the futures whose tasks have ended some ticks ago, and what to take for their errors."""
+        found = []
+        for future, number in numbers.items():
+            key = self.key(number, lost[number])
+            state = self._states.get(key)
+            status = "cancelled" if state is None else state.status
+            if future.done() or status not in TICKS_TO_TELL:
+                continue
+            self._ticks[key] += 1
+            if self._ticks[key] >= TICKS_TO_TELL[status]:
+                error = None if state is None else state.exception
+                found.append(
+                    (future, error or RuntimeError(f"sweep: the executor has not told of task {key}: {status}"))
+                )
+        return found
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Processes of our own
 
@@ -230,6 +307,7 @@ class _Worker:
 
         context = multiprocessing.get_context("spawn")
         self.number: int | None = None
+        self.given = 0.0
         self.ready = False
         self.connection, theirs = context.Pipe()
         # Not daemonic, so that a function may start processes itself; who ends ours is `stop`, and else `_end_with`.
@@ -241,7 +319,7 @@ class _Worker:
             theirs.close()  # only the worker holds that end now: its death is the end of the pipe
 
     def give(self, number: int, point: str) -> None:
-        self.number = number
+        self.number, self.given = number, time.monotonic()
         with contextlib.suppress(OSError):  # it is dead, which the loop will notice
             self.connection.send(point)
 
@@ -273,7 +351,12 @@ class _Worker:
 
 
 def compute_in_processes(
-    workers: int, function: Function, name: str, points: Mapping[int, str], finish: Finish
+    workers: int,
+    function: Function,
+    name: str,
+    points: Mapping[int, str],
+    finish: Finish,
+    timeout: float | None = None,
 ) -> None:
     """Compute points in worker processes, which end with this call.
 
@@ -287,6 +370,8 @@ def compute_in_processes(
         Number -> JSON of a point.
     finish : callable
         Called here with the number of a point and its Outcome, as soon as that is known.
+    timeout : float, optional
+        Seconds after which a point is stopped, with its worker, and has failed.
 
     Raises
     ------
@@ -310,7 +395,7 @@ def compute_in_processes(
             crew.append(_Worker(pickled))
         while any(worker.number is not None for worker in crew) or waiting:
             ends = {worker.connection: worker for worker in crew} | {worker.process.sentinel: worker for worker in crew}
-            heard = wait(list(ends), TICK)
+            heard = wait(list(ends), TICK if timeout is None else min(TICK, timeout))
             for worker in {id(ends[end]): ends[end] for end in heard}.values():  # type: ignore[index]
                 text = worker.receive()
                 number = worker.number
@@ -341,6 +426,16 @@ def compute_in_processes(
                 if waiting:
                     following = waiting.popleft()
                     worker.give(following, points[following])
+            if timeout is None:
+                continue
+            for worker in _overdue(crew, timeout):
+                crew.remove(worker)
+                worker.stop()
+                text = worker.receive()  # it may have been about to finish
+                finish(cast(int, worker.number), _overran(timeout) if text is None else outcome_of(text))
+                worker.connection.close()
+                if waiting:
+                    crew.append(_Worker(pickled))
     except BaseException as error:
         for worker in crew:
             worker.stop()
@@ -354,6 +449,16 @@ def compute_in_processes(
         for worker in crew:
             worker.stop(PATIENCE)
             worker.connection.close()
+
+
+def _overdue(crew: list[_Worker], timeout: float) -> list[_Worker]:
+    now = time.monotonic()
+    return [worker for worker in crew if worker.number is not None and now - worker.given >= timeout]
+
+
+def _overran(timeout: float) -> Outcome:
+    message = f"this point was not finished after {timeout:g} s, the timeout; its worker process was stopped"
+    return Outcome(error={"type": "TimeoutError", "message": message, "traceback": ""})
 
 
 def _died(how: str) -> Outcome:

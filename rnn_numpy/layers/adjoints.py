@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import operator
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.trace import Arrays, Trace
 from rnn_numpy.errors import DTypeError, OptionError
@@ -68,17 +68,14 @@ def step_number(where: str, letter: str, value: Any, low: int, high: int, which:
     DTypeError, OptionError
         It is no integer; it is out of range.
     """
-    try:
-        step = operator.index(value)
-    except TypeError:
-        raise DTypeError(f"{where}: {letter} must be an integer; got {type(value).__name__} {value!r}") from None
+    step = arguments.integer(where, letter, value)
     if not low <= step <= high:
         hint = f" ({which})" if which else ""
         raise OptionError(f"{where}: {letter} must be in [{low}, {high}]{hint}; got {step}")
     return step
 
 
-def entering(
+def direct_gradients(
     layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any, where: str
 ) -> tuple[dict[str, Array], BackwardResult]:
     """Return the gradient that enters at each step of each layer and direction, and at no other; and BPTT's result.
@@ -92,7 +89,7 @@ def entering(
 
     Returns
     -------
-    entering : dict of str to ndarray, (T, N, S)
+    direct : dict of str to ndarray, (T, N, S)
         By name, "l0" and so on: dL/ds_t directly, engine's order. Into the last layer comes doutput; into a lower one
         what the layer above hands down at the same step; and the final state's gradient at each sequence's last step.
     result : BackwardResult
@@ -134,7 +131,7 @@ class StackedStep:
     ----------
     k : int
     after, before : list of ndarray, (n, Q, ·)
-        One array for each state: dL/ds_k, to be written, zeros at first; and dL/ds_{k-1}, once the step has run. What
+        One array for each state: dL/ds_k, to be written; and dL/ds_{k-1}, once the step has run, zeros at first. What
         the formulas add to a further state, dc_t += ..., stands in `after` then, as it does in a trace.
     entered : list of ndarray, (n, Q, ·)
         dL/ds_k as it was before the step ran.
@@ -234,7 +231,7 @@ class Adjoints:
         return int(self.one.place(name, self.gradients)[0].shape[2])
 
     def new(self, k: int, Q: int) -> StackedStep:
-        """Return step k with room for Q gradients of each sequence that has it; all zero."""
+        """Return step k with room for Q gradients of each sequence that has it; `after` is to be filled."""
         n = self.counts[k]
         arrays = Arrays({}, self.gradients.part)
         after: list[Array] = []
@@ -243,7 +240,7 @@ class Adjoints:
         for name, width, kind in self._kinds:
             arrays[name], rows = self._room(2 if kind == "state" else 1, width, n, Q)
             if kind == "state":
-                rows[...] = 0
+                rows[0] = 0
                 before.append(rows[0])
                 after.append(rows[1])
             elif kind == "inner":
@@ -328,7 +325,7 @@ class Adjoints:
         Parameters
         ----------
         direct : ndarray, (T, N, S)
-            As from `entering`.
+            As from `direct_gradients`.
         losses : collection of int, optional
             The loss steps t to carry; all where left out.
         until : int, optional
@@ -358,7 +355,8 @@ class Adjoints:
                 for index, after in enumerate(step.after):
                     if last is not None:
                         old = last.before[index]
-                        after[: old.shape[0], : old.shape[1]] = old[:n]
+                        after[: len(old), : old.shape[1]] = old[:n]
+                        after[len(old) :] = 0  # sequences that end here
                     if enters:
                         after[:, -1] = parts[index][k, :n]
                 self.run(step)

@@ -62,7 +62,8 @@ class Jacobians:
         B_t, by what comes in as a_t, slabs as they lie in memory.
     deviation : float
         Largest difference of a state computed again from the recorded ones and the recorded state itself, relative to
-        the largest state: some units of rounding, or the trace is not that of this layer.
+        the largest state, or to 1, the size at which gates are rounded: some units of rounding, or the trace is not
+        that of this layer.
     """
 
     state: Array
@@ -243,7 +244,7 @@ class LocalSteps:
         J, B = np.zeros((self.T, self.N, S, S)), np.zeros((self.T, self.N, S, A))
         before, after = self.states("before"), self.states("after")
         steps, rows = np.nonzero(self.alive)
-        largest = max(float(np.abs(after[steps, rows]).max(initial=0.0)), np.finfo(float).tiny)
+        largest = max(1.0, float(np.abs(after[steps, rows]).max(initial=0.0)))
         deviation = 0.0
         size = max(1, CHUNK // ((S + A) * max(A, S)))
         for start in range(0, len(steps), size):

@@ -229,7 +229,7 @@ class TemporalOrder(SequenceTask):
 
     def __post_init__(self) -> None:
         _at_least("TemporalOrder", self.length, 10)
-        if isinstance(self.symbols, bool) or self.symbols not in PLACES:
+        if arguments.positive_int("TemporalOrder", "symbols", self.symbols) not in PLACES:
             raise OptionError(f"TemporalOrder: symbols must be 2 or 3; got {self.symbols!r}")
 
     @property

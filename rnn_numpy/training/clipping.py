@@ -142,7 +142,10 @@ def clip_grad_norm(
     found = _untouched(where, grads, trace, on_nonfinite)
     if found.skipped or found.norm <= limit:
         return found
+    before = grads.flat.copy() if limit < _least_exact(grads.flat) else None
     _shorten([grads.flat], found.norm, limit)
+    if before is not None:  # entries may have been rounded to 0
+        return _compared(found, before, grads, found.total)
     return replace(found, factor=limit / found.norm, engaged=True, norm_after=limit, touched=found.total)
 
 
@@ -340,7 +343,11 @@ def clip_grad_adaptive(
         weights, rows = _rows(params[name]), _rows(grads[name])
         largest, lengths = _scaled_lengths(rows)
         weight_largest, weight_lengths = _scaled_lengths(weights)
-        cap = factor * np.maximum(weight_largest * weight_lengths, least)
+        # In double precision: the two factors, and their product, may leave the range of the gradient's own. Where even
+        # this one is too small, nothing needs clipping.
+        wide = np.result_type(weight_largest.dtype, np.float64)
+        with np.errstate(over="ignore"):
+            cap = factor * np.maximum(weight_largest.astype(wide) * weight_lengths, least)
         # Where the norm itself, largest * lengths, may be too large for a float.
         over = largest > cap / lengths
         rows[over] /= largest[over, None]
@@ -442,9 +449,15 @@ def _shorten(arrays: Iterable[Array], norm: float, limit: float) -> None:
         array *= limit / rest
 
 
+def _least_exact(array: Array) -> float:
+    """Return a norm below which entries may lose digits that count: they come near the smallest float."""
+    info = np.finfo(array.dtype)
+    return float(info.tiny / info.eps) * math.sqrt(array.size)
+
+
 def _rows(array: Array) -> Array:
     """Return a matrix (rows, entries) that views `array`; a vector is one row."""
-    return array.reshape(1, -1) if array.ndim < 2 else array.reshape(len(array), -1)
+    return array.reshape(1, array.size) if array.ndim < 2 else array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def _scaled_lengths(rows: Array) -> tuple[Array, Array]:

@@ -104,6 +104,11 @@ class Adam:
     OptionError, DTypeError
         A number is out of its range, or the parameters are complex.
 
+    Notes
+    -----
+    A gradient beyond the root of the largest float, 1.8e19 in float32, makes v infinite, and its parameter then stays
+    where it is for good, as in torch. Clip before the step.
+
     References
     ----------
     .. [1] D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR (2015), algorithm 1. The order of its

@@ -47,6 +47,14 @@ class CandidateDerivativeMissing(WrongFormulas, GRU):
         da_n_t[...] = 1 - z_t  # right: (1 - z_t) * (1 - n_t^2)
 
 
+class ResetGateForgotten(WrongFormulas, GRU):
+    """da_r = 0: the candidate's gradient goes to W_hn alone."""
+
+    @staticmethod
+    def _after_step_partials(da_r_t: Array) -> None:
+        da_r_t[...] = 0
+
+
 class UpdateGateNegated(WrongFormulas, GRU):
     """da_z of h_t = z_t * n_t + (1 - z_t) * h_{t-1}, the other convention."""
 
@@ -189,6 +197,13 @@ SPECIMENS = (
         "the gradient passes the tanh of the candidate as if it were the identity",
         "gate derivative missing",
         Where(EVERYTHING, "immediate partial"),
+    ),
+    Specimen(
+        "reset-gate-forgotten",
+        ResetGateForgotten,
+        "nothing flows back through the reset gate, as if it were a constant",
+        "gate path missing",
+        _partial("r"),
     ),
     Specimen(
         "update-gate-negated",

@@ -9,8 +9,6 @@ from rnn_numpy.lab.plots.landscape import plot_bifurcation, plot_cliff
 from rnn_numpy.lab.plots.spectra import plot_angles, plot_singular_values, plot_spectrum
 from rnn_numpy.lab.plots.style import (
     COLOURS,
-    FONT,
-    LINE,
     MARKERS,
     STYLES,
     axes_or_new,
@@ -33,8 +31,6 @@ from rnn_numpy.lab.plots.style import (
 
 __all__ = [
     "COLOURS",
-    "FONT",
-    "LINE",
     "MARKERS",
     "STYLES",
     "axes_or_new",
