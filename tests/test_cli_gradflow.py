@@ -149,8 +149,9 @@ def test_a_diverging_network_is_a_row(here: Path, capsys: pytest.CaptureFixture[
     strict((here / "n.json").read_text())
 
 
-def test_existing_results_are_replaced_and_keep_ordinary_permissions(here: Path) -> None:
+def test_existing_results_are_replaced_and_keep_their_permissions(here: Path) -> None:
     (here / "gradflow.png").write_text("old")
+    (here / "gradflow.png").chmod(0o640)
     (here / "real.json").write_text("old")
     (here / "link.json").symlink_to("real.json")
     mask = os.umask(0o027)

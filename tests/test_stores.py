@@ -343,6 +343,9 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(
             reopened(path)
 
 
+# Another test of this process may have started JAX's threads, and JAX warns of every fork; the child here does nothing
+# with them.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_process_forked_meanwhile_keeps_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     reader, writer = os.pipe()

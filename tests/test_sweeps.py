@@ -114,6 +114,9 @@ def test_points_and_results_come_back_from_a_store(
     assert store.read_bytes() == content
 
 
+# Another test of this process may have started JAX's threads, and JAX warns of every fork; the child here does nothing
+# with them.
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "executor", [None, 1, 3, "serial", Trivial, lambda: ThreadPoolExecutor(2), spawned, lambda: ProcessPoolExecutor(2)],
     ids=["default", "one", "three", "serial", "trivial", "threads", "spawned", "processes"],
