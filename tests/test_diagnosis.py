@@ -61,7 +61,8 @@ def test_nine_in_ten_diagnoses_are_right(seed):
     assert len(wrong) <= len(ZOO) // 10, wrong
     # One that is placed, at the reverse direction's entry of the loss, and not named; two of narrow numbers, which look
     # like a wrong derivative, or like a factor.
-    assert set(wrong) <= {"doutput-overwritten", "dropout-mask-in-half-precision", "recurrence-in-single-precision"}
+    narrow = {"dropout-mask-in-half-precision"} | ({"recurrence-in-single-precision"} if seed else set())
+    assert set(wrong) <= {"doutput-overwritten"} | narrow
 
 
 PARTIAL = [animal for animal in ZOO if animal.where.part == "immediate partial"]
