@@ -377,7 +377,7 @@ def test_a_module_that_kills_workers_or_cannot_be_imported(tmp_path: Path) -> No
     script = tmp_path / "script.py"
     script.write_text(
         """import importlib, sys
-from rnn_numpy.lab import sweep
+from rnn_numpy.experiments import sweep
 if __name__ == "__main__":
     try:
         sweep(importlib.import_module(sys.argv[1]).run, {"x": [1, 2, 3]}, 2, None)
@@ -404,7 +404,7 @@ def test_what_cannot_be_sent_to_workers() -> None:
 def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "from rnn_numpy.lab import sweep\ndef run(x):\n    return x\nprint(sweep(run, {'x': [1, 2]}, 1).rows)\n"
+        "from rnn_numpy.experiments import sweep\ndef run(x):\n    return x\nprint(sweep(run, {'x': [1, 2]}, 1).rows)\n"
     )
     done = run_script(script)
     assert done.returncode == 1
@@ -416,7 +416,7 @@ def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
 def test_a_script_has_one_name_run_or_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "some_script.py"
     script.write_text(
-        """from rnn_numpy.lab import sweep
+        """from rnn_numpy.experiments import sweep
 def run(x):
     return x
 def main():
@@ -449,7 +449,7 @@ SCRIPT = """
 import os
 import sys
 import swept
-from rnn_numpy.lab import sweep
+from rnn_numpy.experiments import sweep
 
 if __name__ == "__main__":
     folder, executor = sys.argv[1:]

@@ -702,7 +702,8 @@ import sys
 import numpy as np
 import rnn_numpy
 assert "rnn_numpy.lab" not in sys.modules
-from rnn_numpy.lab import gradient_flow, gradflow_report, gradient_flow_figure
+from rnn_numpy.lab import gradient_flow
+from rnn_numpy.report import gradflow_report, gradient_flow_figure
 gradient_flow(rnn_numpy.RNN(1, 2), np.ones((3, 1, 1)), np.ones((1, 2)))
 print([name for name in ("matplotlib", "rich", "scipy") if name in sys.modules])
 """

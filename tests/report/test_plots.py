@@ -217,7 +217,9 @@ def test_pyplot_is_not_touched() -> None:
     code = """
 import json, sys
 import numpy as np
+from rnn_numpy.experiments import *
 from rnn_numpy.lab import *
+from rnn_numpy.report import *
 from rnn_numpy.tasks import ForecastTask, Series
 import matplotlib
 def settings():  # asking for the backend would choose one, with pyplot

@@ -178,6 +178,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rnn_numpy import RNN
 from rnn_numpy.lab import *
+from rnn_numpy.report import *
 import matplotlib
 def settings():  # asking for the backend would choose one, with pyplot
     return {name: matplotlib.rcParams[name] for name in matplotlib.rcParams if name != "backend"}
