@@ -41,7 +41,7 @@ from rnn_numpy.layers import (
     PeepholeLSTM,
     RNNCell,
 )
-from rnn_numpy.report.gradcheck import checks_text, named, zoo_text
+from rnn_numpy.report.gradcheck_page import checks_text, named, zoo_text
 
 LAYERS: Mapping[str, Callable[..., Any]] = {
     "rnn-tanh": RNN,

@@ -10,7 +10,7 @@ from typing import Any
 
 from rnn_numpy.experiments.task_benchmark import HELD_OUT, MEASURED, BenchmarkResult, BenchmarkRun
 from rnn_numpy.lab.gradient_flow import GradientFlow
-from rnn_numpy.report.gradflow import half_life_text
+from rnn_numpy.report.gradflow_page import half_life_text
 from rnn_numpy.report.tables import count, listed, new_table, paragraph, plain, rendered, short
 
 # What the task is, and what its baseline does.
