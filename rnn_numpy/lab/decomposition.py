@@ -824,12 +824,7 @@ class Decomposition:
 
 
 def decompose(
-    layer: Recurrent,
-    trace: Trace,
-    doutput: ArrayLike | None,
-    dh_n: Any = None,
-    *,
-    name: str | None = None,
+    layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any = None, *, name: str | None = None
 ) -> Decomposition:
     """Take a gradient apart: the contribution G(t, k) of the loss at each step t through each step k <= t.
 

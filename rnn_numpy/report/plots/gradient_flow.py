@@ -89,12 +89,7 @@ def plot_gradient_flow(
         colour = COLOURS[kinds.index(cell) % len(COLOURS)]
         typical = flow.typical
         drawn = _drawn(typical)
-        ax.plot(
-            np.arange(drawn),
-            typical[:drawn],
-            color=colour,
-            **line_look(levels.index(gain), len(ends), longest),
-        )
+        ax.plot(np.arange(drawn), typical[:drawn], color=colour, **line_look(levels.index(gain), len(ends), longest))
         label = f"{cell if several else 'gain'} {texts[gain]}"
         if drawn <= flow.length:
             label += " → 0" if typical[drawn] == 0 else " → ∞"
