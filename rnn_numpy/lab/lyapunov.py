@@ -155,15 +155,13 @@ class LyapunovSpectrum:
     @functools.cached_property
     def per_sequence(self) -> Floats:
         """(N, k) exponents of each sequence."""
-        result: Floats = np.einsum("b,bnk->nk", self.spans / self.spans.sum(), self.batch_means)
-        return result
+        return np.asarray(np.einsum("b,bnk->nk", self.spans / self.spans.sum(), self.batch_means))
 
     @functools.cached_property
     def exponents(self) -> Floats:
         """(k,) lambda_1, lambda_2, ..., per step; means over the sequences, in the order of Q's columns. -inf where
         rank is lost: a direction that some step sends to exactly 0."""
-        result: Floats = self.per_sequence.mean(axis=0)
-        return result
+        return np.asarray(self.per_sequence.mean(axis=0))
 
     @functools.cached_property
     def standard_errors(self) -> Floats:
@@ -378,8 +376,7 @@ class CovariantVectors:
     @property
     def exponents(self) -> Floats:
         """(k,) mean growth per step: the Lyapunov exponents of these steps."""
-        result: Floats = self.growth.mean(axis=(0, 1))
-        return result
+        return np.asarray(self.growth.mean(axis=(0, 1)))
 
     def angle(self, i: int, j: int) -> Floats:
         """Return the angle between the lines of v^i and v^j, (W+1, N), from 0 to pi/2.

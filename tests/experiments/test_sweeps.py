@@ -190,14 +190,14 @@ def takes_one(x: int) -> int:
         (DTypeError, {"grid": {1: [2]}}, "sweep: point 0 has the key 1; JSON has text as keys, write '1'"),
         (OptionError, {"grid": {"x": []}}, "sweep: grid has no points: 'x' has no values"),
         (OptionError, {"grid": []}, "sweep: grid has no points: it is an empty list"),
-        (OptionError, {"grid": {"y": [2]}}, "sweep: test_sweeps.takes_one(x: 'int') -> 'int' cannot be called with "
+        (OptionError, {"grid": {"y": [2]}}, f"sweep: {__name__}.takes_one(x: 'int') -> 'int' cannot be called with "
                                             "point 0, {'y': 2}: missing a required argument: 'x'"),
         (OptionError, {"executor": "fast"}, 'sweep: executor must be None, a number of processes, "serial" or a '
                                             "concurrent.futures.Executor; got str 'fast'"),
         (OptionError, {"executor": 0}, "sweep: executor must be at least 1; got 0"),
         (OptionError, {"executor": True}, 'sweep: executor must be None, a number of processes, "serial" or a '
                                           "concurrent.futures.Executor; got bool True"),
-        (OptionError, {"function": lambda x: x}, "sweep: function test_sweeps.<lambda> has no name that tells it from "
+        (OptionError, {"function": lambda x: x}, f"sweep: function {__name__}.<lambda> has no name that tells it from "
                        "others like it, so the store could not tell their results apart; define it at module level, or "
                        "give a version, or store=None"),
     ],
@@ -244,12 +244,12 @@ def test_functions_without_a_name_of_their_own(tmp_path: Path) -> None:
     names = [record["function"] for record in records(store)]
     qualified = test_functions_without_a_name_of_their_own.__name__ + ".<locals>"
     assert names == [
-        f"test_sweeps.{qualified}.closure",
+        f"{__name__}.{qualified}.closure",
         "functools.partial",
-        f"test_sweeps.{qualified}.CallableObject",
-        f"test_sweeps.{qualified}.CallableObject.__call__",
-        f"test_sweeps.{qualified}.<lambda>",
-        "test_sweeps.takes_one",
+        f"{__name__}.{qualified}.CallableObject",
+        f"{__name__}.{qualified}.CallableObject.__call__",
+        f"{__name__}.{qualified}.<lambda>",
+        f"{__name__}.takes_one",
         "builtins.dict",
     ]
 
@@ -392,7 +392,7 @@ if __name__ == "__main__":
 
 def test_what_cannot_be_sent_to_workers() -> None:
     with pytest.raises(
-        OptionError, match="^sweep: function test_sweeps.*<lambda> cannot be sent to worker processes: "
+        OptionError, match=f"^sweep: function {__name__}.*<lambda> cannot be sent to worker processes: "
     ):
         sweep(lambda x: x, {"x": [1]}, 1, None)
 
