@@ -195,16 +195,16 @@ def takes_one(x: int) -> int:
         (DTypeError, {"grid": {1: [2]}}, "sweep: point 0 has the key 1; JSON has text as keys, write '1'"),
         (OptionError, {"grid": {"x": []}}, "sweep: grid has no points: 'x' has no values"),
         (OptionError, {"grid": []}, "sweep: grid has no points: it is an empty list"),
-        (OptionError, {"grid": {"y": [2]}}, "sweep: tests.experiments.test_sweeps.takes_one(x: 'int') -> 'int' cannot be "
-                                            "called with point 0, {'y': 2}: missing a required argument: 'x'"),
+        (OptionError, {"grid": {"y": [2]}}, "sweep: tests.experiments.test_sweeps.takes_one(x: 'int') -> 'int' cannot "
+                                            "be called with point 0, {'y': 2}: missing a required argument: 'x'"),
         (OptionError, {"executor": "fast"}, 'sweep: executor must be None, a number of processes, "serial" or a '
                                             "concurrent.futures.Executor; got str 'fast'"),
         (OptionError, {"executor": 0}, "sweep: executor must be at least 1; got 0"),
         (OptionError, {"executor": True}, 'sweep: executor must be None, a number of processes, "serial" or a '
                                           "concurrent.futures.Executor; got bool True"),
-        (OptionError, {"function": lambda x: x}, "sweep: function tests.experiments.test_sweeps.<lambda> has no name that "
-                       "tells it from others like it, so the store could not tell their results apart; define it at "
-                       "module level, or give a version, or store=None"),
+        (OptionError, {"function": lambda x: x}, "sweep: function tests.experiments.test_sweeps.<lambda> has no name "
+                       "that tells it from others like it, so the store could not tell their results apart; define it "
+                       "at module level, or give a version, or store=None"),
     ],
 )  # fmt: skip
 def test_messages(tmp_path: Path, error: type[Exception], arguments: dict[str, Any], message: str) -> None:
