@@ -15,6 +15,7 @@ from rnn_numpy.layers.initializers import (
     xavier_normal,
     xavier_uniform,
 )
+from rnn_numpy.layers.kinds import KINDS
 from rnn_numpy.layers.layer_norm import (
     LayerNormLSTM,
 )
@@ -44,6 +45,7 @@ from rnn_numpy.layers.rnn import (
 
 __all__ = [
     "GRU",
+    "KINDS",
     "LSTM",
     "RNN",
     "GRUCell",
