@@ -222,7 +222,7 @@ class PackedSequence(_Fields):
         return self.with_data(self.data.astype(target))
 
     def same_layout(self, other: PackedSequence) -> bool:
-        """Whether `other` holds sequences of the same lengths in the same order, row for row, with any trailing axes."""
+        """Whether `other` holds sequences of the same lengths in the same order, row for row; other axes may differ."""
         if not np.array_equal(self.batch_sizes, other.batch_sizes):
             return False
         identity = np.arange(self.batch_size)

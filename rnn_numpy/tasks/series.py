@@ -89,9 +89,7 @@ class Series:
         """
         picked = _pick_columns(self.name, self.channels, columns)
         return replace(
-            self,
-            values=np.ascontiguousarray(self.values[:, picked]),
-            channels=tuple(self.channels[j] for j in picked),
+            self, values=np.ascontiguousarray(self.values[:, picked]), channels=tuple(self.channels[j] for j in picked)
         )
 
 
