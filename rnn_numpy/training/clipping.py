@@ -170,8 +170,8 @@ def clip_grad_value(
 
     Notes
     -----
-    The smaller the limit, the more entries stand in a corner of the box: the cosine to the unclipped gradient then falls
-    to ||g||_1 / (sqrt(P) ||g||_2), for P entries, its value for the sign of g.
+    The smaller the limit, the more entries stand in a corner of the box: the cosine to the unclipped gradient then
+    falls to ||g||_1 / (sqrt(P) ||g||_2), for P entries, its value for the sign of g.
 
     Examples
     --------
@@ -615,8 +615,8 @@ def lag_norms(trace: Trace | LayerTrace) -> NDArray[np.float64]:
     Notes
     -----
     The norm of the sum follows from products of rows, without the sum: its square is the sum over n and m of
-    (da_k[n] . da_k[m]) (h_{k-1}[n] . h_{k-1}[m]): 2 T N^2 (G + 1) H operations, G the number of gates, which with N below H
-    is cheaper than the matrix. Of a GRU, da_k is the gradient of W_hh h_{k-1} + b_hh; where its candidate reads
+    (da_k[n] . da_k[m]) (h_{k-1}[n] . h_{k-1}[m]): 2 T N^2 (G + 1) H operations, G the number of gates, which with N
+    below H is cheaper than the matrix. Of a GRU, da_k is the gradient of W_hh h_{k-1} + b_hh; where its candidate reads
     r * h_{k-1}, the product is with h_{k-1} all the same.
 
     Examples
