@@ -6,11 +6,11 @@ The sources are parsed, not run, so that an import inside of a function counts a
 import ast
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import ended
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rnn_numpy"
@@ -153,13 +153,12 @@ loaded = sorted(set(sys.modules) - before)
 import json
 print(json.dumps(loaded))
 """
-    done = subprocess.run(
+    done = ended(
         [sys.executable, "-W", "error", "-c", code],
         cwd=ROOT,
-        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        limit=120,
         check=True,
     )
     return {module.split(".")[0] for module in json.loads(done.stdout)}

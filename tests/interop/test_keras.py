@@ -1,7 +1,6 @@
 """Weights from and to Keras: same outputs as Keras itself, round trips bit for bit, refusals with their reason."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import pytest
 # Read when keras is imported. torch is among the requirements of the tests anyway.
 os.environ.setdefault("KERAS_BACKEND", "torch")
 import keras
+from processes import ended
 
 import rnn_numpy.interop.keras as keras_layers
 from rnn_numpy.checks import assert_grad_close
@@ -228,7 +228,7 @@ print("carried")
 """
     environment = {**os.environ, "KERAS_BACKEND": "numpy", "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = ended(command, env=environment, capture_output=True, text=True, limit=120)
     assert done.stdout == "carried\n", done.stderr
 
 
