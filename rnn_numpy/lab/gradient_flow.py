@@ -92,7 +92,7 @@ from rnn_numpy.errors import OptionError
 from rnn_numpy.layers.initializers import identity, orthogonal
 from rnn_numpy.models import Forecaster, SequenceModel
 from rnn_numpy.models.sequence import LOSSES
-from rnn_numpy.tasks.series import Windows
+from rnn_numpy.tasks import Batch
 
 Floats = NDArray[np.float64]
 
@@ -362,13 +362,13 @@ def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: Array
     return model.readout.backward(trace, dprediction).dx
 
 
-def forecast_gradient_flow(model: Forecaster, windows: Windows, independent: float | None = None) -> GradientFlow:
+def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float | None = None) -> GradientFlow:
     """Measure the gradient flow of a forecaster's squared error at the last step of each window.
 
     Parameters
     ----------
     model : Forecaster
-    windows : Windows
+    windows : Batch
     independent : float, optional
         As in `gradient_flow`.
 

@@ -29,6 +29,7 @@ import pytest
 import swept
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import ended
 from swept import (
     LIMIT,
     Trivial,
@@ -354,14 +355,13 @@ def test_a_foreign_pool_that_breaks_ends_the_sweep(tmp_path: Path) -> None:
 
 
 def run_script(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return ended(
         [sys.executable, "-W", "error", str(path), *arguments],
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"},
         cwd=path.parent,
-        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        limit=LIMIT,
         start_new_session=True,  # a signal to the script and its workers must not reach the tests
     )
 
@@ -427,13 +427,13 @@ if __name__ == "__main__":
     importing.write_text("import some_script\nif __name__ == '__main__':\n    some_script.main()\n")
     assert run_script(importing).stdout == "0 2\n"
     assert {record["function"] for record in records(tmp_path / "results.jsonl")} == {"some_script.run"}
-    named = subprocess.run(
+    named = ended(
         [sys.executable, "-m", "some_script"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        limit=LIMIT,
         check=True,
     )
     assert named.stdout == "0 2\n"
@@ -480,13 +480,13 @@ def test_a_sweep_that_was_ended_goes_on_where_it_stopped(tmp_path: Path, executo
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     (tmp_path / "signal").write_text(str(int(number)))
-    ended = run_script(script, str(tmp_path), executor)
-    assert (ended.returncode, ended.stdout) == {
+    broken_off = run_script(script, str(tmp_path), executor)
+    assert (broken_off.returncode, broken_off.stdout) == {
         signal.SIGKILL: (-signal.SIGKILL, ""),
         signal.SIGINT: (0, "interrupted\n"),
     }[number]
     if executor == "one process":
-        assert ended.stderr == ""  # no worker complains of an interrupt that was meant for the sweep
+        assert broken_off.stderr == ""  # no worker complains of an interrupt that was meant for the sweep
     wait_until_unlocked(tmp_path / "alive")
     store = tmp_path / "results.jsonl"
     lines = [
