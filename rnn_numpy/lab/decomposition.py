@@ -17,7 +17,7 @@ sequences: blocks are sums over the batch, as gradients are. The table of one se
 other; the table of the batch is the sum of these, block by block.
 
 Nothing here differentiates. All P(t, k)^T delta_t with t >= k go back side by side, as columns of the cell's own
-backward step (`rnn_numpy.layers.adjoints`); a parameter that is no factor of a product, a peephole say, has its blocks
+backward step (`rnn_numpy.engine.adjoints`); a parameter that is no factor of a product, a peephole say, has its blocks
 by the complex step of the cell's forward step. One pass costs some ten times what backward costs, and keeps numbers,
 not blocks, (T, T) of them for each gate.
 
@@ -92,12 +92,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.numbers import row_norms
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.core.trace import Trace
+from rnn_numpy.engine import Recurrent
+from rnn_numpy.engine.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
+from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import OptionError
-from rnn_numpy.layers import GRU, Recurrent
-from rnn_numpy.layers.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
-from rnn_numpy.layers.local import LocalSteps
+from rnn_numpy.layers import GRU
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -426,10 +428,7 @@ def _norm(array: Array, axis: int | None = None) -> Floats:
     squares = np.einsum("...k,...k->...", turned, turned, dtype=np.float64)
     if squares.size == 0 or (squares.min() > 1e-270 and squares.max() < 1e270):
         return np.asarray(np.sqrt(squares))
-    peak = np.abs(array).max(axis=axis, keepdims=True, initial=0.0).astype(np.float64)
-    scale = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
-    result: Floats = np.sqrt(np.square(array / scale).sum(axis=axis)) * scale.squeeze(axis)
-    return result
+    return row_norms(array, axis)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
