@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import summary, tell, versions
+from benchmarks import summary, tables, versions
 from benchmarks.cases import CELLS, DTYPES, GRID, MODES, Case, Size
 from benchmarks.contenders import OURS
 from benchmarks.measure import Measurement, UnequalResultsError, expected, machine, measure, rate, source_digest
@@ -40,7 +40,6 @@ from benchmarks.worker import (
     interpreter_options,
     variables,
 )
-from benchmarks.worker import main as worker_main
 
 MODULE = "benchmarks.house"
 PARTS = ("calls", "small", "import", "grid")
@@ -287,12 +286,12 @@ def timed(
     total = processes * sum(costs)
     print(
         f"{title}: {len(cases)} points, {rounds} rounds in each of {processes} pairs of processes, about "
-        f"{tell.duration(total + processes)} on a quiet machine",
+        f"{tables.duration(total + processes)} on a quiet machine",
         flush=True,
     )
     found: list[list[Measurement]] = [[] for _ in cases]
     done = 0.0
-    with tell.progress(total) as report:
+    with tables.progress(total) as report:
         for _ in range(processes):
             with versions.start(trees, MODULE) as workers:
                 for case, cost, points in zip(cases, costs, found, strict=True):
@@ -359,7 +358,7 @@ def small_table(points: Sequence[Measurement]) -> str:
 
 def grid_table(points: Sequence[Measurement]) -> str:
     """Return the tables of the grid, one for each cell and mode."""
-    tables = []
+    found = []
     for cell, mode in dict.fromkeys((point.case.cell, point.case.mode) for point in points):
         own = [point for point in points if (point.case.cell, point.case.mode) == (cell, mode)]
         dtypes = [dtype for dtype in DTYPES if any(point.case.dtype == dtype for point in own)]
@@ -371,11 +370,11 @@ def grid_table(points: Sequence[Measurement]) -> str:
         for size in dict.fromkeys(point.case.size for point in own):
             line = f"{', '.join(map(str, size)):20}"
             for dtype in dtypes:
-                found = [point for point in own if (point.case.size, point.case.dtype) == (size, dtype)]
-                line += _cells(found[0]) if found else " " * 34
+                here = [point for point in own if (point.case.size, point.case.dtype) == (size, dtype)]
+                line += _cells(here[0]) if here else " " * 34
             lines.append(line)
-        tables.append("\n".join(line.rstrip() for line in lines))
-    return "\n\n".join(tables)
+        found.append("\n".join(line.rstrip() for line in lines))
+    return "\n\n".join(found)
 
 
 def _cells(point: Measurement) -> str:
@@ -532,5 +531,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # With a side's name alone this is that side's process.
     if versions.is_worker(sys.argv):
-        sys.exit(worker_main(make=new_server))
+        sys.exit(versions.serve(new_server))
     sys.exit(main())

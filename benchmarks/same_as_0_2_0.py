@@ -28,14 +28,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import tell, versions
+from benchmarks import tables, versions
 from benchmarks.configurations import KINDS, Configuration, derivatives, draw, results
 from benchmarks.contenders import OURS
 from benchmarks.measure import machine, source_digest
 from benchmarks.train_step import positive
 from benchmarks.versions import OLD
 from benchmarks.worker import Server, Worker, WorkerError
-from benchmarks.worker import main as worker_main
 
 Array = NDArray[Any]
 Facts = list[list[Any]]  # of each array: name, dtype, shape, digest
@@ -430,7 +429,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with (
             versions.sources(options.old, options.itself) as trees,
             versions.start(trees, "benchmarks.same_as_0_2_0") as workers,
-            tell.progress(len(configurations)) as report,
+            tables.progress(len(configurations)) as report,
         ):
             environments = {name: worker.environment for name, worker in workers.items()}
             for done, configuration in enumerate(configurations.values()):
@@ -471,5 +470,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     # With a side's name alone this is that side's process.
     if versions.is_worker(sys.argv):
-        sys.exit(worker_main(make=new_server))
+        sys.exit(versions.serve(new_server))
     sys.exit(main())

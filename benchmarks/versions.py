@@ -10,14 +10,19 @@ import argparse
 import contextlib
 import io
 import subprocess
+import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from benchmarks.contenders import OURS, Contender, Layer
-from benchmarks.worker import ROOT, Worker, WorkerError
+from benchmarks.worker import ROOT, Server, Worker, WorkerError
+from benchmarks.worker import main as worker_main
 
 OLD = "0.2.0"
 COMMIT = "90c78f51cd6e562c65eb515b3543700537f0f0b1"
@@ -110,6 +115,31 @@ def start(trees: Mapping[str, Path], module: str, threads: int = 1) -> Iterator[
             if found != trees[name]:
                 raise WorkerError(f"worker {name} should have {PACKAGE} from {trees[name]}; got that of {found}")
         yield workers
+
+
+class OwnModules(MetaPathFinder):
+    """Finds the modules of a package in its own folder, or says that there are none.
+
+    Where the package is installed for editing, the installation offers the modules of another version for those that a
+    version does not have.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return where a module is; None for those of other packages."""
+        if not fullname.startswith(f"{PACKAGE}."):
+            return None
+        found = PathFinder.find_spec(fullname, path, target)
+        if found is None:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+        return found
+
+
+def serve(make: Callable[[str], Server]) -> int:
+    """Be the process of one side; return its exit code."""
+    sys.meta_path.insert(0, OwnModules())
+    return worker_main(make=make)
 
 
 class Version(Layer):
