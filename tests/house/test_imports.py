@@ -268,9 +268,7 @@ assert rnn_numpy.gradcheck is rnn_numpy.checks.gradcheck
 assert rnn_numpy.decompose is rnn_numpy.lab.decompose
 assert not {"matplotlib", "rich", "scipy"} & set(sys.modules)
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    done = ended([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
