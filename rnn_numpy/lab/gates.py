@@ -313,14 +313,12 @@ def gate_report(
     summaries: list[GateSummary] = []
     for name in names:
         values = gate_values(where, layer, name)
-        chosen = values[alive]
-        if chosen.size == 0:
+        there = values[alive]
+        if there.size == 0:
             raise OptionError(f"{where}: the batch must have at least one sequence; got gates of shape {values.shape}")
-        mean_log = None
-        if name in keeping:
-            with np.errstate(divide="ignore"):
-                mean_log = np.log(chosen).mean(axis=0)
-        summaries.append(GateSummary(name, float(chosen.mean()), *saturation(chosen, low, high), mean_log))
+        with np.errstate(divide="ignore"):
+            mean_log = np.log(there).mean(axis=0) if name in keeping else None
+        summaries.append(GateSummary(name, float(there.mean()), *saturation(there, low, high), mean_log))
     steps, sequences, units = values.shape
     return GateReport(layer.name, steps, sequences, units, tuple(summaries), float(low), float(high))
 
@@ -350,5 +348,4 @@ def gate_values(where: str, run: LayerTrace, gate: str) -> Floats:
     values = getattr(run, gate)
     if np.iscomplexobj(values) or not ((values >= 0) & (values <= 1)).all():
         raise OptionError(f"{where}: a gate has values in [0, 1]; {gate!r} of {run.name} has others")
-    floats: Floats = values.astype(np.float64)
-    return floats
+    return np.array(values, np.float64)

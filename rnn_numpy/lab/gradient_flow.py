@@ -184,8 +184,7 @@ class GradientFlow:
     def _log_typical(self) -> Floats:
         """(T+1,) mean over the windows of log norm, of those that take part; 0 where none does."""
         logs = np.where(self._alive, np.log(np.where(self._alive, self.norms, 1.0)), 0.0)
-        means: Floats = logs.sum(axis=1) / np.maximum(self._alive.sum(axis=1), 1)
-        return means
+        return np.asarray(logs.sum(axis=1) / np.maximum(self._alive.sum(axis=1), 1))
 
     @cached_property
     def typical(self) -> Floats:
@@ -421,8 +420,7 @@ def set_recurrent_weights(layer: Recurrent, gain: float, init: str, rng: np.rand
     """
     where = "set_recurrent_weights"
     gain = arguments.positive_number(where, "gain", gain)
-    if init not in INITS:
-        raise OptionError(f"{where}: init must be one of {', '.join(map(repr, INITS))}; got {init!r}")
+    arguments.one_of(where, "init", init, INITS)
     rng = arguments.generator(where, rng)
     H = layer.hidden_size
     if getattr(layer, "proj_size", 0):

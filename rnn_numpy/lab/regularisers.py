@@ -104,7 +104,7 @@ from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.local import STEP, LocalSteps, entering, to_caller
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
-from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pusher, step_count
+from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pusher, transient_steps
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -279,8 +279,7 @@ def floss(
     grads.flat[...] = first.grads.flat + second.grads.flat
     dx = first.dx.reshape(T, N, -1) + second.dx.reshape(T, N, k, -1).sum(axis=2)
     dh_0 = _unpacked(twin, passed)
-    unbatched = np.ndim(x) == 2
-    if unbatched:
+    if np.ndim(x) == 2:
         dx, dh_0 = dx[:, 0], mapped(lambda part: part[:, 0], dh_0)
     elif layer.batch_first:
         dx = dx.swapaxes(0, 1)
@@ -336,9 +335,7 @@ def _flossed(
     T, N = x.shape[:2]
     S = layer.num_layers * sum(layer._width(state) for state in layer.cell.states)
     k = counted(where, "n_exponents", n_exponents, S)
-    transient = step_count(where, "transient", transient)
-    if transient >= T:
-        raise OptionError(f"{where}: transient must be smaller than T = {T}, the steps of x; got {transient}")
+    transient = transient_steps(where, transient, T)
     with np.errstate(over="ignore", invalid="ignore"):
         trace = layer.forward(x, h_0, training=False)[2]
     runs = list(trace.runs.values())
@@ -491,9 +488,7 @@ def omega(
     """
     where = "omega"
     _check_omega(where, layer, trace, form, gradient)
-    bound = arguments.real_number(where, "bound", bound)
-    if bound < 0:
-        raise OptionError(f"{where}: bound must be at least 0; got {bound}")
+    bound = arguments.not_negative(where, "bound", bound)
     steps = LocalSteps(layer, trace, "l0")
     cell, T, N, S = layer.cell, steps.T, steps.N, steps.S
     loss = entering(layer, trace, doutput, dh_n)
@@ -566,10 +561,8 @@ def _check_omega(where: str, layer: Recurrent, trace: Trace, form: str, gradient
         raise OptionError(f"{where}: layer must be a single one, with one direction; got {layer!r}")
     if layer.dtype != np.float64:
         raise DTypeError(f"{where}: layer must be in float64; got {layer.dtype}. Convert it with .astype(np.float64)")
-    if form not in FORMS:
-        raise OptionError(f"{where}: form must be one of {', '.join(map(repr, FORMS))}; got {form!r}")
-    if gradient not in GRADIENTS:
-        raise OptionError(f"{where}: gradient must be one of {', '.join(map(repr, GRADIENTS))}; got {gradient!r}")
+    arguments.one_of(where, "form", form, FORMS)
+    arguments.one_of(where, "gradient", gradient, GRADIENTS)
     cell = layer.cell
     if gradient == "immediate" and (cell.hidden_inputs or cell.parameters or cell.hidden_gradient != "da"):
         raise OptionError(

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core.arguments import flag, positive_int, positive_number
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.experiments.progress import progress_bar
+from rnn_numpy.experiments.progress import Progress, progress_bar
 from rnn_numpy.experiments.sweep.stores import Key, Outcome, ResultStore, canonical, from_json, to_json
 from rnn_numpy.experiments.sweep.workers import (
     GUARD,
@@ -55,7 +55,7 @@ def sweep(
     version: str | None = None,
     retry_failed: bool = False,
     timeout: float | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> SweepResult:
     """Compute a function at every point of a grid; keep each result at once, and compute none twice.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from rnn_numpy.report.plots.style import (
     frame,
     line_look,
     log_limits,
+    positive,
     set_log,
     tick_decades,
 )
@@ -51,8 +52,6 @@ def plot_clip_ledger(ledger: ClipLedger, ax: Axes | None = None, *, limit: float
     ------
     DTypeError, OptionError
         It is no ledger; it is empty; `limit` is not a finite number above 0.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_clip_ledger"
     if not isinstance(ledger, ClipLedger):
@@ -66,7 +65,7 @@ def plot_clip_ledger(ledger: ClipLedger, ax: Axes | None = None, *, limit: float
     engaged = np.array([result.engaged for result in ledger.results]) & ~skipped
     before, after = np.array([(result.norm, result.norm_after) for result in ledger.results]).T
     huge = np.isinf(before) & ~skipped
-    shown = [np.where(np.isfinite(norms) & (norms > 0) & ~skipped, norms, np.nan) for norms in (before, after)]
+    shown = [np.where(skipped, np.nan, positive(norms)) for norms in (before, after)]
     ax = axes_or_new(ax)
     low, high = log_limits([*shown[0], *shown[1], limit or np.nan])
     set_log(ax, low, high)
@@ -81,19 +80,11 @@ def plot_clip_ledger(ledger: ClipLedger, ax: Axes | None = None, *, limit: float
     ax.plot(updates, shown[1], color=colours["after"], linewidth=LINE, marker=marker, markersize=4, label="norm after")
     if limit is not None:
         ax.axhline(limit, color="0.25", linestyle=(0, (4, 2)), linewidth=1.0, label=f"limit {limit:.3g}")
-    for chosen, shape, label in ((skipped, "x", "skipped: not finite"), (huge, "^", "too large for a float")):
-        if chosen.any():
-            edge = np.full(int(chosen.sum()), 0.97)
-            ax.plot(
-                updates[chosen],
-                edge,
-                transform=ax.get_xaxis_transform(),
-                color="black",
-                linestyle="none",
-                marker=shape,
-                markersize=6,
-                label=label,
-            )
+    look: dict[str, Any] = {"color": "black", "linestyle": "none", "markersize": 6}
+    for these, marker, label in ((skipped, "x", "skipped: not finite"), (huge, "^", "too large for a float")):
+        if these.any():
+            edge = np.full(int(these.sum()), 0.97)
+            ax.plot(updates[these], edge, transform=ax.get_xaxis_transform(), marker=marker, label=label, **look)
     ax.set_xlim(0.5, len(updates) + 0.5)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     frame(ax, "update", "norm of the gradient", _said(ledger))
@@ -120,8 +111,6 @@ def plot_clip_directions(results: Mapping[str, Sequence[ClipResult]], ax: Axes |
     ------
     DTypeError, OptionError
         There are no rules; a rule has no result that was not skipped; something else than results.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_clip_directions"
     if not results:
@@ -163,9 +152,7 @@ def _common_end(ledger: ClipLedger) -> float | None:
 def _said(ledger: ClipLedger) -> str:
     """Return the title: how often clipping engaged, and how many updates were skipped."""
     share, skipped = ledger.engaged_share, ledger.skipped
-    said = (
-        f"no finite gradient in {len(ledger)} updates"
-        if share is None
-        else (f"clipping engaged at {100 * share:.3g} % of {len(ledger.finite)} updates")
-    )
-    return said + (f", {skipped} skipped" if skipped and share is not None else "")
+    if share is None:
+        return f"no finite gradient in {len(ledger)} updates"
+    said = f"clipping engaged at {100 * share:.3g} % of {len(ledger.finite)} updates"
+    return said + (f", {skipped} skipped" if skipped else "")

@@ -27,6 +27,7 @@ from rnn_numpy.report.plots.style import (
     line_look,
     log_limits,
     log_norm,
+    positive,
     set_log,
     signed_norm,
 )
@@ -63,8 +64,6 @@ def plot_norms(table: Decomposition, name: str, ax: Axes | None = None, *, decad
     ------
     OptionError
         There is no such parameter; decades is not positive.
-    MissingExtraError
-        matplotlib is not installed.
     """
     decades = arguments.positive_number("plot_norms", "decades", decades)
     norms = table.norms(name)
@@ -93,8 +92,6 @@ def plot_shares(table: Decomposition, name: str, ax: Axes | None = None) -> Axes
     ------
     OptionError
         There is no such parameter, or its gradient is 0.
-    MissingExtraError
-        matplotlib is not installed.
     """
     shares = table.share(name)
     if np.isnan(shares).any():
@@ -122,8 +119,6 @@ def plot_lag_profile(profiles: Mapping[str, ArrayLike], ax: Axes | None = None) 
     ------
     OptionError, ShapeError
         There are no profiles; one is not a vector.
-    MissingExtraError
-        matplotlib is not installed.
     """
     if not profiles:
         raise OptionError("plot_lag_profile: profiles must be at least one; got none")
@@ -135,13 +130,8 @@ def plot_lag_profile(profiles: Mapping[str, ArrayLike], ax: Axes | None = None) 
     set_log(ax, *log_limits(np.concatenate(list(lines.values()))))
     longest = max(len(line) for line in lines.values())
     for number, (label, line) in enumerate(lines.items()):
-        ax.plot(
-            np.arange(len(line)),
-            np.where((line > 0) & np.isfinite(line), line, np.nan),
-            color=COLOURS[number % len(COLOURS)],
-            label=label,
-            **line_look(number, number, longest),
-        )
+        colour = COLOURS[number % len(COLOURS)]
+        ax.plot(positive(line), color=colour, label=label, **line_look(number, number, longest))
     ax.set_xlim(0, max(longest - 1, 1))
     several = len(lines) > 1
     title = "" if several else next(iter(lines))
@@ -176,8 +166,6 @@ def plot_singular_histogram(steps: StateJacobians, ax: Axes | None = None, *, n:
     ------
     OptionError
         There is no such sequence; bins is not positive.
-    MissingExtraError
-        matplotlib is not installed.
     """
     bins = arguments.positive_int("plot_singular_histogram", "bins", bins)
     if not 0 <= n < steps.N:

@@ -46,8 +46,6 @@ def plot_gate_image(run: LayerTrace | Trace, gate: str, ax: Axes | None = None, 
     ------
     OptionError
         The array is no gate of this trace, or there is no such sequence.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_gate_image"
     layer = layer_of(where, run)
@@ -92,8 +90,6 @@ def plot_gate_bands(run: LayerTrace | Trace, gate: str, ax: Axes | None = None) 
     ------
     OptionError
         The array is no gate of this trace, or the batch is empty.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_gate_bands"
     layer = layer_of(where, run)

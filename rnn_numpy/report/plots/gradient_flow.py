@@ -132,22 +132,14 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
     -------
     matplotlib Figure
         Not known to pyplot: save it with `save_figure`.
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
     """
     networks = result.networks
     cells = list(dict.fromkeys(network.cell for network in networks))
-    trained = [network for network in networks if network.after is not None]
-    rows = [("before training", [(network, network.before) for network in networks])]
-    if trained:
-        after = [(network, network.after) for network in trained if network.after is not None]
-        rows.append((f"after {result.training_length}", after))
+    rows = [("before training", result.flows("before"))]
+    if trained := result.flows("after"):
+        rows.append((f"after {result.training_length}", trained))
     flows = [flow for _, pairs in rows for _, flow in pairs]
-    limits = common_limits(flows)
-    crossed = any(_drawn(flow.typical) <= flow.length for flow in flows)
+    limits, crossed = common_limits(flows), any(_drawn(flow.typical) <= flow.length for flow in flows)
     # A single cell gets a wider panel, so that title and notes have room.
     panel = PANEL_WIDTH if len(cells) > 1 else 2 * PANEL_WIDTH
     longest = max(map(len, gain_texts(network.gain for network in networks).values()))
@@ -169,11 +161,9 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
     )
     for number, (panels, (when, pairs)) in enumerate(zip(axes, rows, strict=True), 1):
         for ax, cell in zip(panels, cells, strict=True):
-            chosen = [(network.gain, flow) for network, flow in pairs if network.cell == cell]
-            names = [cell] * len(chosen)
-            plot_gradient_flow(
-                [flow for _, flow in chosen], names, [gain for gain, _ in chosen], ax, norm_limits=limits
-            )
+            shown = [(network.gain, flow) for network, flow in pairs if network.cell == cell]
+            gains, flows = [gain for gain, _ in shown], [flow for _, flow in shown]
+            plot_gradient_flow(flows, [cell] * len(shown), gains, ax, norm_limits=limits)
             ax.set_title(f"{cell}, {when}", fontsize=TITLE)
             if ax is not panels[0]:
                 ax.set_ylabel("")

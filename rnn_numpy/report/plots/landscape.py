@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
-from rnn_numpy.errors import OptionError
 from rnn_numpy.lab.landscape import Bifurcation, Cliff, Descent, cliff_line, fold_points
 from rnn_numpy.report.plots.style import COLOURS, FONT, LINE, MARKERS, axes_or_new, draw_image, frame, log_norm
 
@@ -51,11 +51,8 @@ def plot_cliff(
     ------
     OptionError
         Another thing to show.
-    MissingExtraError
-        matplotlib is not installed.
     """
-    if show not in SHOWN:
-        raise OptionError(f"plot_cliff: show must be one of {', '.join(SHOWN)}; got {show!r}")
+    arguments.one_of("plot_cliff", "show", show, SHOWN)
     effects = optional_import("matplotlib.patheffects", "a figure")
     ax = axes_or_new(ax, 7.2, 5.2)
     values = grid.error if show == "error" else grid.gradient_norm
@@ -110,16 +107,11 @@ def plot_bifurcation(diagram: Bifurcation, ax: Axes | None = None) -> Axes:
     -------
     ax
         Where b varies, dotted lines stand at the folds inside of its range, with their values.
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
     """
     ax = axes_or_new(ax)
     kinds = (("stable", diagram.stable, COLOURS[0], "-"), ("unstable", ~diagram.stable, COLOURS[1], (0, (3, 1.5))))
-    for name, chosen, colour, style in kinds:
-        points = np.where(chosen, diagram.points, np.nan)
+    for name, shown, colour, style in kinds:
+        points = np.where(shown, diagram.points, np.nan)
         if np.isfinite(points).any():
             lines = ax.plot(diagram.values, points, color=colour, linestyle=style, linewidth=LINE)
             lines[0].set_label(f"{name} fixed point")
