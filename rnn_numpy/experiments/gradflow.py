@@ -281,10 +281,6 @@ def run_gradflow(task: ForecastTask, options: GradflowOptions, progress: Progres
     progress : callable, optional
         Called with the number of steps done, their total, and what is being done.
 
-    Returns
-    -------
-    GradflowResult
-
     Raises
     ------
     OptionError

@@ -240,10 +240,6 @@ def run_benchmark(options: BenchmarkOptions, progress: Progress | None = None) -
     progress : callable, optional
         Called with the number of updates done, their total at most, and what is being done.
 
-    Returns
-    -------
-    BenchmarkResult
-
     Notes
     -----
     The same seed gives the same numbers to the last bit on the same machine with the same number of threads, but for
@@ -289,10 +285,6 @@ def task_gradient_flow(model: SequenceModel, batch: Batch) -> GradientFlow:
     ----------
     model : SequenceModel
     batch : Batch
-
-    Returns
-    -------
-    GradientFlow
     """
     with np.errstate(all="ignore"):
         twin = model.astype(np.float64)

@@ -831,10 +831,6 @@ def decompose(
     name : str, optional
         The layer and direction, "l0", "l1_reverse", ...; all where left out.
 
-    Returns
-    -------
-    Decomposition
-
     Raises
     ------
     ShapeError, DTypeError

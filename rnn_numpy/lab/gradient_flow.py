@@ -351,7 +351,8 @@ def flow_norms(layer: Recurrent, trace: Trace, doutput: ArrayLike, below: bool =
             others = [np.zeros_like(getattr(step, state)) for state in layer.cell.states[1:]]
             found.append(np.concatenate([step.dh, *others], axis=-1))
         found.append(np.concatenate([getattr(step, f"d{state}_prev") for state in layer.cell.states], axis=-1))
-    return [row_norms(np.stack(found)) for found in rows.values()]
+    # In one order in memory, and so summed in one order, however the engine lays its arrays out.
+    return [row_norms(np.ascontiguousarray(np.stack(found))) for found in rows.values()]
 
 
 def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: ArrayLike) -> NDArray[Any]:
@@ -370,10 +371,6 @@ def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float
     windows : Batch
     independent : float, optional
         As in `gradient_flow`.
-
-    Returns
-    -------
-    GradientFlow
     """
     with np.errstate(all="ignore"):
         dh_last = last_step_gradient(model, model.rnn(windows.x)[0][-1], windows.target[-1])

@@ -307,10 +307,6 @@ def jacobian(layer: Recurrent, trace: Trace, t: int, *, name: str | None = None)
     name : str, optional
         The layer and direction, "l0_reverse" say; the last layer's forward direction where left out.
 
-    Returns
-    -------
-    StateJacobian
-
     Raises
     ------
     ShapeError, DTypeError
@@ -337,10 +333,6 @@ def state_jacobians(layer: Recurrent, trace: Trace, *, name: str | None = None) 
     layer, trace, name
         As for `jacobian`.
 
-    Returns
-    -------
-    StateJacobians
-
     Raises
     ------
     ShapeError, DTypeError, OptionError
@@ -358,19 +350,19 @@ def _steps(where: str, layer: Recurrent, trace: Trace, name: str | None) -> Loca
     return every[trace.top.name if name is None else name]
 
 
-def rows_of_steps(steps: LocalSteps, chosen: Indices) -> Array:
+def rows_of_steps(steps: LocalSteps, which: Indices) -> Array:
     """Return J_t of some steps, (len, N, S, S), in the engine's order of the sequences; NaN where there is no step.
 
     Row i of J_t is e_i^T J_t, what arrives when the unit vector e_i is sent back: S columns for each step and sequence.
     """
     S = steps.S
-    found = np.full((len(chosen), steps.N, S, S), np.nan, steps.layer.dtype)
-    place, n = np.nonzero(steps.alive[chosen])
+    found = np.full((len(which), steps.N, S, S), np.nan, steps.layer.dtype)
+    place, n = np.nonzero(steps.alive[which])
     size = max(1, CHUNK // (S * max(S, steps.slabs)))
     for start in range(0, len(place), size):
         i, row = place[start : start + size], n[start : start + size]
         units = np.tile(np.eye(S, dtype=steps.layer.dtype), (len(i), 1))
-        pulled = steps.pull(np.repeat(chosen[i], S), np.repeat(row, S), units)
+        pulled = steps.pull(np.repeat(which[i], S), np.repeat(row, S), units)
         found[i, row] = pulled.dstates.reshape(len(i), S, S)
     return found
 

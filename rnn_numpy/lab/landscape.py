@@ -184,10 +184,6 @@ def cliff(w: ArrayLike, b: ArrayLike, steps: int = STEPS, start: float = START, 
     steps, start, target
         As in `cliff_gradient`.
 
-    Returns
-    -------
-    Cliff
-
     Notes
     -----
     0.1 s and 23 MB for 201 x 141 points and 50 steps. There the backward pass agrees with the complex step to 1e-14 of
@@ -285,10 +281,6 @@ def descend(
         The largest norm that a gradient keeps; none is clipped where left out.
     steps, start, target
         As in `cliff_gradient`.
-
-    Returns
-    -------
-    Descent
 
     Raises
     ------
@@ -399,10 +391,6 @@ def bifurcation(w: ArrayLike, b: ArrayLike, unit: str = "sigmoid") -> Bifurcatio
         One of them a vector, (n,), the other a number.
     unit : {"sigmoid", "tanh"}
         f.
-
-    Returns
-    -------
-    Bifurcation
 
     Raises
     ------

@@ -262,10 +262,6 @@ def lyapunov(
     rng : numpy.random.Generator, int or None
         Draws the first directions.
 
-    Returns
-    -------
-    LyapunovSpectrum
-
     Raises
     ------
     OptionError, DTypeError, ShapeError
@@ -304,17 +300,17 @@ def lyapunov(
     True
     """
     where = "lyapunov"
-    run = prepared(where, layer, x, h_0, name)
-    T, S = run.T, run.S
+    walk = prepared(where, layer, x, h_0, name)
+    T, S = walk.T, walk.S
     k = counted(where, "n_exponents", n_exponents, S)
     transient = transient_steps(where, T // 10 if transient is None else transient, T)
     interval = arguments.positive_int(where, "interval", interval)
     arguments.one_of(where, "products", products, PRODUCTS)
     intervals = -(-(T - transient) // interval)
     count = max(1, min(BATCHES, math.isqrt(intervals)))
-    sums, spans, rounding = np.zeros((count, run.N, k)), np.zeros(count, np.intp), np.zeros(k)
+    sums, spans, rounding = np.zeros((count, walk.N, k)), np.zeros(count, np.intp), np.zeros(k)
     done = 0
-    for t, m, _, R in run.decompositions(k, transient, interval, products, arguments.generator(where, rng)):
+    for t, m, _, R in walk.decompositions(k, transient, interval, products, arguments.generator(where, rng)):
         if t <= transient:
             continue
         diagonal = np.diagonal(R, axis1=1, axis2=2)
@@ -329,7 +325,7 @@ def lyapunov(
         done += 1
     rounding /= T - transient
     spectrum = LyapunovSpectrum(
-        run.name, S, T - transient, transient, interval, sums / spans[:, None, None], spans, rounding
+        walk.name, S, T - transient, transient, interval, sums / spans[:, None, None], spans, rounding
     )
     lost = rounding > ROUNDING
     if lost.any():
@@ -476,8 +472,8 @@ def covariant_vectors(
            [ 0.      , -0.242536]])
     """
     where = "covariant_vectors"
-    run = prepared(where, layer, x, h_0, name)
-    T, N, S = run.T, run.N, run.S
+    walk = prepared(where, layer, x, h_0, name)
+    T, N, S = walk.T, walk.N, walk.S
     k = counted(where, "n_vectors", n_vectors, S)
     transient = T // 4 if transient is None else arguments.step_count(where, "transient", transient)
     settling = T // 4 if settling is None else arguments.step_count(where, "settling", settling)
@@ -488,7 +484,7 @@ def covariant_vectors(
         )
     generator = arguments.generator(where, rng)
     vectors, triangles = np.empty((W + 1, N, S, k)), np.empty((T - transient, N, k, k))
-    for t, _, Q, R in run.decompositions(k, transient, 1, "auto", generator):
+    for t, _, Q, R in walk.decompositions(k, transient, 1, "auto", generator):
         if 0 <= t - transient <= W:
             vectors[t - transient] = Q
         if t > transient:
@@ -511,7 +507,7 @@ def covariant_vectors(
         if row < W:
             growth[row] = -np.log(lengths)
             vectors[row] = vectors[row] @ C
-    return CovariantVectors(run.name, transient, vectors, growth)
+    return CovariantVectors(walk.name, transient, vectors, growth)
 
 
 # ---------------------------------------------------------------------------------------------------------- the walk

@@ -102,10 +102,6 @@ def meanfield(g: float, sigma2: float = 0.0) -> MeanField:
     sigma2 : float
         Variance of the input to a unit, at least 0.
 
-    Returns
-    -------
-    MeanField
-
     Raises
     ------
     OptionError, DTypeError
@@ -144,10 +140,6 @@ def critical_input_variance(g: float) -> float:
     ----------
     g : float
         At least 1. Below 1 there is no such variance: lambda_1 is negative without input, and more so with it.
-
-    Returns
-    -------
-    float
 
     Raises
     ------

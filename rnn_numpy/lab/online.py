@@ -191,10 +191,6 @@ def uoro(
     rng : numpy.random.Generator, int or None
         Draws the signs.
 
-    Returns
-    -------
-    UoroResult
-
     Raises
     ------
     OptionError

@@ -52,10 +52,6 @@ def reset_difference(
     x, h_0, lengths
         As for `GRU.forward`.
 
-    Returns
-    -------
-    ResetDifference
-
     Examples
     --------
     >>> import numpy as np

@@ -673,7 +673,7 @@ def test_task_and_options_must_agree() -> None:
         (
             {"init": "normal"},
             OptionError,
-            "GradflowOptions: init must be one of uniform, orthogonal, identity; got 'normal'",
+            "GradflowOptions: init must be one of 'uniform', 'orthogonal', 'identity'; got 'normal'",
         ),
         ({"hidden": 0}, OptionError, "GradflowOptions: hidden must be at least 1; got 0"),
         ({"layers": 1.5}, DTypeError, "GradflowOptions: layers must be an integer; got float 1.5"),

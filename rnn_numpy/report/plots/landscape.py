@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,10 +42,6 @@ def plot_cliff(
         a star at the end. A path that leaves the map goes on, unseen; its legend says so.
     guides : bool
         Draw where theory has the cliff: the line on which the start is a fixed point, and the folds.
-
-    Returns
-    -------
-    ax
 
     Raises
     ------
@@ -124,16 +120,9 @@ def plot_bifurcation(diagram: Bifurcation, ax: Axes | None = None) -> Axes:
         for fold, side in zip(fold_points(diagram.other, diagram.unit), ("right", "left"), strict=True):
             if left < fold < right:
                 ax.axvline(float(fold), color="0.5", linestyle=":", linewidth=1.2)
-                ax.annotate(
-                    f"fold at b = {fold:.4f}".replace("-", "−"),
-                    (float(fold), 0.02 if side == "left" else 0.98),
-                    (4 if side == "left" else -4, 0),
-                    xycoords=ax.get_xaxis_transform(),
-                    textcoords="offset points",
-                    ha=side,
-                    va="bottom" if side == "left" else "top",
-                    fontsize=FONT,
-                    color="0.3",
-                )
+                place, moved, va = (0.02, 4, "bottom") if side == "left" else (0.98, -4, "top")
+                look: dict[str, Any] = {"ha": side, "va": va, "fontsize": FONT, "color": "0.3"}
+                look |= {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
+                ax.annotate(f"fold at b = {fold:.4f}".replace("-", "−"), (float(fold), place), (moved, 0), **look)
     ax.legend(loc="best", fontsize=FONT, frameon=False)
     return ax

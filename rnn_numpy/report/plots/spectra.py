@@ -40,10 +40,6 @@ def plot_spectrum(
     theory : mapping of str to float or array_like, optional
         By label: lambda_1 alone, a level; or all exponents, a curve over i/S.
 
-    Returns
-    -------
-    matplotlib Axes
-
     Raises
     ------
     OptionError
@@ -89,10 +85,6 @@ def plot_singular_values(values: ArrayLike, ax: Axes | None = None, *, exponents
         Of a figure of its own where left out.
     exponents : array_like, optional
         Lyapunov exponents: lines of slope lambda_i, dashed, from 1 at t = 0.
-
-    Returns
-    -------
-    matplotlib Axes
 
     Raises
     ------
@@ -142,10 +134,6 @@ def plot_angles(
         Also the smallest angle between the first `split` vectors' span and that of the others.
     bins : int
         Of 90 degrees.
-
-    Returns
-    -------
-    matplotlib Axes
 
     Raises
     ------

@@ -78,10 +78,6 @@ def plot_learning(result: BenchmarkResult, length: int, ax: Axes | None = None) 
         One of those that were run.
     ax : matplotlib Axes, optional
         Of a figure of its own where left out.
-
-    Returns
-    -------
-    ax
     """
     baseline = result.baselines[length]
     ax = axes_or_new(ax)
@@ -109,10 +105,6 @@ def plot_flows(result: BenchmarkResult, length: int, ax: Axes | None = None) -> 
     """Draw the norm of the gradient by lag, over that at lag 0, at the start (dotted) and at the end (solid).
 
     Arguments as of `plot_learning`.
-
-    Returns
-    -------
-    ax
     """
     ax = axes_or_new(ax)
     ax.set_yscale("log")
