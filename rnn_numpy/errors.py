@@ -17,6 +17,7 @@ __all__ = [
     "OptionError",
     "RNNNumpyError",
     "ShapeError",
+    "StalledError",
     "StateDictError",
 ]
 

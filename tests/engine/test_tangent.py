@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import strategies
-from rnn_numpy import GRU, LSTM, RNN, Extra, LayerNormLSTM, PeepholeLSTM, pack_padded_sequence
+from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM, pack_padded_sequence
 from rnn_numpy.checks import adjoint_error, discrepancy
-from rnn_numpy.engine import Cell, Recurrent, jvp
+from rnn_numpy.engine import Cell, Extra, Recurrent, jvp
 from rnn_numpy.engine.local import local_steps
 from rnn_numpy.engine.tangent import TangentSteps, UnitChanges
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
