@@ -20,7 +20,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import RNNNumpyError
 from rnn_numpy.experiments.progress import progress_bar
 from rnn_numpy.layers import KINDS, GRUCell, Linear, LSTMCell, RNNCell
-from rnn_numpy.report.gradcheck import checks_text, named, zoo_text
+from rnn_numpy.report.gradcheck_page import checks_text, named, zoo_text
 
 # Their order decides which random draws each gets.
 LAYERS = ("rnn-tanh", "rnn-relu", "lstm", "lstm-projected", "gru", "gru-before", "peephole", "layernorm")
