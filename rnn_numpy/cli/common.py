@@ -18,7 +18,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.core.files import replacing
 from rnn_numpy.experiments.progress import progress_bar
 from rnn_numpy.experiments.sweep.threads import one_blas_thread
-from rnn_numpy.report.plots import check_figure_path, save_figure
+from rnn_numpy.report.plots.style import check_figure_path, save_figure
 
 # A sub-command returns 0, or FAILED where what it was asked to check is wrong; the others are for `main` to return.
 FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141

@@ -81,10 +81,9 @@ def layer_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
         found = np.dtype(np.float64 if dtype is None else dtype)
     except (TypeError, ValueError):
         found = None
-    if found is None:
-        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {dtype!r}")
-    if found not in LAYER_DTYPES:
-        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {found}")
+    if found is None or found not in LAYER_DTYPES:
+        got = repr(dtype) if found is None else found
+        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {got}")
     return found
 
 

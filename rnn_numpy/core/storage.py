@@ -139,17 +139,7 @@ def load_npz(path: PathLike) -> dict[str, Array]:
 
 
 # What zipfile raises of damaged, encrypted and exotic files.
-_UNZIPPING = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
+_UNZIPPING = zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError
 
 
 def save_safetensors(path: PathLike, arrays: Mapping[str, ArrayLike] | HasStateDict) -> None:

@@ -8,22 +8,7 @@ from rnn_numpy.tasks.series import BUNDLED, ForecastTask, Series, load_bundled, 
 from rnn_numpy.tasks.task import Batch, SequenceTask
 
 __all__ = [
-    "BUNDLED",
-    "NARMA10",
-    "Adding",
-    "Batch",
-    "CopyMemory",
-    "ForecastTask",
-    "MackeyGlass",
-    "Parity",
-    "SequenceTask",
-    "Series",
-    "TemporalOrder",
-    "linear_baseline",
-    "load_bundled",
-    "load_series",
-    "mackey_glass",
-    "narma10",
-    "read_csv",
-    "read_npy",
-]
+    "BUNDLED", "NARMA10", "Adding", "Batch", "CopyMemory", "ForecastTask", "MackeyGlass", "Parity",
+    "SequenceTask", "Series", "TemporalOrder", "linear_baseline", "load_bundled", "load_series", "mackey_glass",
+    "narma10", "read_csv", "read_npy",
+]  # fmt: skip

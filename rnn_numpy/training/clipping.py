@@ -537,17 +537,13 @@ class ClipLedger:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain Python objects that strict JSON can hold; what is not finite as None."""
+        names = ("skipped", "engaged", "engaged_share", "mean_factor", "mean_cosine")
+        counts: dict[str, Counter[Any]] = {"dominant": self.dominant, "not_finite": self.not_finite, "lags": self.lags}
         return {
             "updates": len(self),
-            "skipped": self.skipped,
-            "engaged": self.engaged,
-            "engaged_share": self.engaged_share,
-            "mean_factor": self.mean_factor,
-            "mean_cosine": self.mean_cosine,
+            **{name: getattr(self, name) for name in names},
             "largest_norm": finite(self.largest_norm),
-            "dominant": dict(self.dominant.most_common()),
-            "not_finite": dict(self.not_finite.most_common()),
-            "lags": {str(lag): count for lag, count in self.lags.most_common()},
+            **{name: {str(k): count for k, count in found.most_common()} for name, found in counts.items()},
         }
 
     def __repr__(self) -> str:
