@@ -43,7 +43,7 @@ ON_NONFINITE, GROUPINGS = ("raise", "skip"), ("parameter", "layer")
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What a clipping did.
+    """The result of a clipping: norms before and after, the angle between, and what was touched.
 
     Attributes
     ----------
@@ -522,17 +522,17 @@ class ClipLedger:
 
     @property
     def dominant(self) -> Counter[str]:
-        """How often each parameter had the longest gradient, of the updates with a finite one."""
+        """Updates in which each parameter had the longest gradient, of those with a finite one."""
         return Counter(result.dominant for result in self.finite if result.dominant is not None)
 
     @property
     def not_finite(self) -> Counter[str]:
-        """How often each parameter was the first whose gradient was not finite."""
+        """Updates in which each parameter was the first whose gradient was not finite."""
         return Counter(result.dominant for result in self.results if result.skipped and result.dominant is not None)
 
     @property
     def lags(self) -> Counter[int]:
-        """How often each lag added most to dL/dW_hh, where traces were handed to the clipping."""
+        """Updates in which each lag added most to dL/dW_hh, where traces were handed to the clipping."""
         return Counter(result.lag for result in self.finite if result.lag is not None)
 
     def to_dict(self) -> dict[str, Any]:
