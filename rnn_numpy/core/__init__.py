@@ -1,4 +1,4 @@
-"""What knows no time, and flows between the rooms: parameters, packed sequences, files, and the checks of arguments."""
+"""The ground floor, which knows no time: parameters, packed sequences, files, and the checks of arguments."""
 
 from rnn_numpy.core.packing import (
     PackedSequence,

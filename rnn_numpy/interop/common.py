@@ -1,4 +1,4 @@
-"""What the conversions share: blocks of gates by their letters, the making of a layer, and the self-test.
+"""Shared by the conversions: blocks of gates by their letters, the making of a layer, and the self-test.
 
 Every format stores the weights of a cell as blocks of H rows (or columns), one block a gate, and every format has its
 own order of them. An order is written as a string of this package's letters, "ifgo" or "rzn", and `reordered` takes

@@ -42,7 +42,7 @@ CLASSES = {"SimpleRNN": "rnn", "LSTM": "lstm", "GRU": "gru"}
 
 @dataclass(frozen=True)
 class Weights:
-    """What Keras keeps for one direction of a layer: kernel (D, G u), recurrent_kernel (u, G u), and bias or None."""
+    """Keras' arrays of one direction of a layer: kernel (D, G u), recurrent_kernel (u, G u), and bias or None."""
 
     kernel: Array
     recurrent: Array
