@@ -171,6 +171,8 @@ def test_the_engine_loads_numpy_and_the_standard_library_alone():
     loaded = loaded_by("import rnn_numpy")
     assert loaded >= {"numpy", "rnn_numpy"}
     assert loaded - set(sys.stdlib_module_names) == {"numpy", "rnn_numpy"}
+    slow = {"bz2", "json", "lzma", "shutil", "tempfile", "zipfile"}  # for files, which few programs need
+    assert not loaded & slow - loaded_by("import numpy")
 
 
 def test_no_module_loads_an_extra_when_imported():
