@@ -92,8 +92,8 @@ def compute_here(function: Function, points: Mapping[int, str], finish: Finish) 
 
 
 # OpenBLAS has one limit for the process. Were each thread of a pool to set it and to put back what it found, the first
-# one to finish would lift it under the others; so it is set once, here. Other libraries have one per thread, and another
-# process has its own: these are set at each point.
+# one to finish would lift it under the others; so it is set once, here. Other libraries have one per thread, and
+# another process has its own: these are set at each point.
 @one_blas_thread(needed=False)
 def compute_on(
     executor: concurrent.futures.Executor,
@@ -177,7 +177,7 @@ def _killed_worker(error: BaseException) -> bool:
 # Processes of our own
 
 
-def in_a_starting_worker() -> bool:
+def is_starting() -> bool:
     """Return whether this process, a worker of somebody's, is importing the script that it was started from."""
     processes = sys.modules.get("multiprocessing.process")
     # The mark that multiprocessing itself looks at, before it refuses to start a process there.
