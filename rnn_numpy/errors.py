@@ -33,6 +33,10 @@ class OptionError(RNNNumpyError, ValueError):
     """An option has a value outside of its range or choices."""
 
 
+class CellError(OptionError):
+    """The formulas of a cell and the names they ask for do not fit together."""
+
+
 class DTypeError(RNNNumpyError, TypeError):
     """An argument has the wrong type, or an array the wrong dtype."""
 

@@ -1,0 +1,789 @@
+"""The driver of every recurrent layer: the only place that knows about time, layers, directions, lengths and dropout.
+
+It knows no formula. A `Cell` brings these: functions on the arrays of one step, whose argument *names* say what the
+driver is to hand them, step after step (`rnn_numpy.engine.cell` lists the names).
+
+A sequence's forward pass through one direction is
+
+    a = W_ih x + b_ih + b_hh      for many t at once: one matrix product
+    the chain's forward           for t = 0 ... T-1 (in the reverse direction T-1 ... 0); a generator, which yields each t
+
+and its backward pass
+
+    the chain's partials          for many t at once: the local derivatives, which need no gradient from the future
+    the chain's backward          for t = T-1 ... 0 (reverse direction: 0 ... T-1); a generator, which yields each t
+    dW_ih = da^T x,  dW_hh = da^T h_prev,  db = sum da        over all t and n: one matrix product each
+
+so that only what the recurrence forces to be sequential runs inside the loops. A layer of one's own that does one of
+these differently overrides `forward_loop`, `open_backward`, `backward_loop` or `close_backward`.
+
+Layout. All arrays are time-major, (T, N, ·), one step a contiguous block, of rows or of columns as the cell's formulas
+want it. With `lengths` the sequences are sorted by length, longest first; those alive at step t are then the first n_t,
+and the steps get views of just these: padding costs no work. The reverse direction needs no reversed copy: its state
+array is filled from the other end, sequence n entering at row length_n.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_numpy.core import arguments, memory
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.engine.batch import Batch
+from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
+from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.options import Options
+from rnn_numpy.engine.parts import NONE, Masks
+from rnn_numpy.engine.trace import GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.engine.walk import Direction, Down, Up
+from rnn_numpy.errors import DTypeError
+
+Array = NDArray[Any]
+Result = tuple[Any, Any, Trace]
+
+
+class BackwardResult:
+    """What a backward pass returns.
+
+    Attributes
+    ----------
+    dx : ndarray
+        Gradient of the input, in the input's shape.
+    dh_0 : ndarray
+        Gradient of the initial state (of a zero one where none was given), in its shape; for a cell with further states
+        also `dc_0`, ...
+    grads : Parameters
+        Gradients of the parameters, the same object that was handed in, if one was.
+    dgiven : dict of str to ndarray
+        Gradients of the given arrays, in their shapes.
+    given_ways : dict of str to dict of str to ndarray
+        The terms of these, by the way that they came: of an attended memory "values" and "weights".
+    """
+
+    dx: Array
+    dh_0: Array
+    dc_0: Array
+    grads: Parameters
+    dgiven: dict[str, Array]
+    given_ways: dict[str, dict[str, Array]]
+
+    def __init__(self, dx: Array, initial: Mapping[str, Array], grads: Parameters) -> None:
+        self.dx = dx
+        self.grads = grads
+        self.dgiven, self.given_ways = {}, {}
+        for state, array in initial.items():
+            setattr(self, f"d{state}_0", array)
+
+    def __repr__(self) -> str:
+        shown = {**{name: array for name, array in vars(self).items() if name[:1] == "d" and name != "dgiven"}}
+        shown |= {f"dgiven[{name!r}]": array for name, array in self.dgiven.items()}
+        rows = [f"{name} {array.shape}" for name, array in shown.items()]
+        return f"BackwardResult({', '.join(rows)}, grads of {', '.join(self.grads)})"
+
+
+@dataclass
+class Run:
+    """One direction of one layer in one pass.
+
+    Attributes
+    ----------
+    direction : Direction
+    trace : LayerTrace
+        What it records, or has recorded.
+    binding : Binding
+        The arrays of its formulas.
+    gradients : GradientPass
+        What the backward pass computes.
+    sums : dict of str to ndarray
+        Gradients of its parameters, by their names without suffix; complete when the pass is closed.
+    ways : dict of str to dict of str to ndarray
+        Gradients of the given arrays, (N, ·), each by the ways that it came.
+    """
+
+    direction: Direction
+    trace: LayerTrace
+    binding: Binding
+    gradients: GradientPass = field(default_factory=GradientPass)
+    sums: dict[str, Array] = field(default_factory=dict)
+    ways: dict[str, dict[str, Array]] = field(default_factory=dict)
+
+
+@dataclass
+class Pass:
+    """A whole pass through a layer: the loop over its steps, where it stands, and in the end what it returns."""
+
+    loop: Iterator[int]
+    results: list[Any]
+    at: list[Run]
+
+    def step(self) -> Step:
+        """Run one step."""
+        t = next(self.loop)
+        run = self.at[-1]
+        return Step(run.trace, t, run.gradients if run.gradients.arrays else None)
+
+    def exhaust(self) -> Any:
+        """Run all steps that are left; return the result."""
+        collections.deque(self.loop, maxlen=0)
+        return self.results[0]
+
+
+class ForwardSteps(Iterator[Step]):
+    """The forward pass, one step at each `next`: what `forward_steps` returns.
+
+    Attributes
+    ----------
+    trace : Trace
+        What has been recorded so far.
+    result : tuple (output, h_n, trace), or None
+        What `forward` returns, once the steps have run out.
+    """
+
+    def __init__(self, trace: Trace, run: Pass) -> None:
+        self.trace = trace
+        self._pass = run
+        self._step: Step | None = None
+
+    @property
+    def result(self) -> Result | None:
+        """The result of the whole pass, once the steps have run out."""
+        return self._pass.results[0] if self._pass.results else None
+
+    def __next__(self) -> Step:
+        self._step = self._pass.step()
+        return self._step
+
+    def __repr__(self) -> str:
+        return _standing("ForwardSteps", self._step, bool(self._pass.results))
+
+
+class BackwardSteps(Iterator[Step]):
+    """The backward pass, one step at each `next`: what `backward_steps` returns.
+
+    Attributes
+    ----------
+    result : BackwardResult or None
+        None until the last step is done. Only then are gradients added to `grads`; stopping early leaves them
+        untouched.
+    """
+
+    def __init__(self, run: Pass) -> None:
+        self._pass = run
+        self._step: Step | None = None
+
+    @property
+    def result(self) -> BackwardResult | None:
+        """The result of the whole pass, once the steps have run out."""
+        return self._pass.results[0] if self._pass.results else None
+
+    def __next__(self) -> Step:
+        self._step = self._pass.step()
+        return self._step
+
+    def __repr__(self) -> str:
+        return _standing("BackwardSteps", self._step, bool(self._pass.results))
+
+
+def _standing(kind: str, step: Step | None, done: bool) -> str:
+    if done:
+        return f"{kind}: done"
+    place = "before the first step" if step is None else f"after {step!r}".partition("\n")[0]
+    return f"{kind}: {place}"
+
+
+class Recurrent(Options):
+    """Base of the recurrent layers: parameters and the passes through layers, directions and time.
+
+    A subclass sets `cell` and, in its constructor, the options that are its own. See `rnn_numpy.RNN` for the meaning of
+    all options.
+    """
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        h_0: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        *,
+        given: Mapping[str, ArrayLike] | None = None,
+    ) -> tuple[Array, Any]:
+        """Run the layer for its outputs alone: no trace is kept, no dropout is applied.
+
+        Arguments, shapes and errors are those of `forward`.
+
+        Returns
+        -------
+        output, h_n
+            As `forward` returns them, bit for bit (without dropout), but writable.
+        """
+        _, run = self._start_forward(x, h_0, lengths, training=False, given=given, record=False)
+        output, h_n, _ = run.exhaust()
+        return output, h_n
+
+    def forward(
+        self,
+        x: ArrayLike,
+        h_0: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        *,
+        training: bool = True,
+        dropout_masks: Sequence[ArrayLike] | None = None,
+        recurrent_masks: Mapping[str, ArrayLike] | None = None,
+        zoneout_masks: Mapping[str, Sequence[ArrayLike]] | None = None,
+        given: Mapping[str, ArrayLike] | None = None,
+        check_finite: bool = False,
+    ) -> tuple[Array, Any, Trace]:
+        """Run the layer and record what its backward pass needs.
+
+        Parameters
+        ----------
+        x : ndarray, (T, N, D), or (N, T, D) where batch_first, or (T, D) for one sequence
+            Inputs, D = input_size, dtype that of the layer. Copied into the trace: later changes of `x` do no harm.
+            Also a PackedSequence, in place of `x` and `lengths`; the output is then packed, too, and so are doutput and
+            dx of the backward pass.
+        h_0 : ndarray, (num_layers * num_directions, N, H), or (num_layers * num_directions, H) for one sequence,
+        optional
+            Initial states, row layer * num_directions + direction; zeros where left out. Of a layer with several
+            states, an LSTM's h and c, a tuple of such arrays, here and wherever a state or its gradient stands.
+        lengths : int array_like, (N,), optional
+            Steps of each sequence, 1 <= lengths <= T, in any order. Past its length a sequence has output 0, and its
+            state stays that of its last step; the reverse direction starts there. What `x` holds there is not read.
+        training : bool
+            Whether there are masks: dropout, recurrent dropout, zoneout. Without, zoneout takes the mean of old and new
+            state, and the others nothing.
+        dropout_masks : list of num_layers - 1 ndarrays, (T, N, num_directions * H), optional
+            Factors for the outputs of all layers but the last, in place of random ones: `trace.masks` of an earlier
+            pass repeats it.
+        recurrent_masks : mapping of str to ndarray, (N, H), optional
+            For each layer and direction ("l0", "l0_reverse", ...) the factors of the state that the recurrent weights
+            act on, the same at all steps, in place of random ones: `trace.recurrent_masks`.
+        zoneout_masks : mapping of str to sequence of ndarray, (T, N, H), optional
+            For each layer and direction, and each state, the share of the old state that is kept, in place of random
+            ones: `trace.zoneout_masks`.
+        given : mapping of str to ndarray, optional
+            What the cell reads at every step, under the names of its `given`: a memory to attend to. As (S, N, M), or
+            (N, S, M) where batch_first, or (S, M) for one sequence; a mask is (N, S).
+        check_finite : bool
+            Look for NaN and infinity in inputs, states and outputs.
+
+        Returns
+        -------
+        output : ndarray, (T, N, num_directions * H), axes as those of `x`
+            The last layer's states after each step, forward then reverse direction. Read-only, since backward reads it
+            too.
+        h_n : ndarray, like h_0
+            Each direction's state after its last step.
+        trace : Trace
+            For `backward`, `backward_steps`, and for reading.
+
+        Raises
+        ------
+        ShapeError, DTypeError, OptionError
+            An argument does not fit; the message has the symbolic and the actual shape.
+        NonFiniteError
+            Where `check_finite`: names the first layer, t and n that are not finite.
+
+        Notes
+        -----
+        Cost: 2 T N G H (D + H) multiplications and additions per direction of the first layer. The trace keeps
+        T N (D + K H) numbers for it, and copies of its weights. RNN has G = 1, K = 2; LSTM G = 4, K = 7; GRU G = 3,
+        K = 5.
+        """
+        masks = dropout_masks, recurrent_masks, zoneout_masks
+        _, run = self._start_forward(
+            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
+        )
+        result: tuple[Array, Any, Trace] = run.exhaust()
+        return result
+
+    def forward_steps(
+        self,
+        x: ArrayLike,
+        h_0: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        *,
+        training: bool = True,
+        dropout_masks: Sequence[ArrayLike] | None = None,
+        recurrent_masks: Mapping[str, ArrayLike] | None = None,
+        zoneout_masks: Mapping[str, Sequence[ArrayLike]] | None = None,
+        given: Mapping[str, ArrayLike] | None = None,
+        check_finite: bool = False,
+    ) -> ForwardSteps:
+        """Run the layer one step at a time, oldest step first.
+
+        Arguments and errors are those of `forward`, which runs this very loop.
+
+        Returns
+        -------
+        ForwardSteps
+            An iterator of `Step`; it visits the lowest layer first and, within a layer, the forward direction first.
+            After the last step `.result` is what `forward` returns.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rnn_numpy import RNN
+        >>> rnn = RNN(2, 3, rng=0)
+        >>> steps = rnn.forward_steps(np.ones((4, 1, 2)))
+        >>> [step.t for step in steps]
+        [0, 1, 2, 3]
+        >>> output, h_n, trace = steps.result
+        """
+        masks = dropout_masks, recurrent_masks, zoneout_masks
+        trace, run = self._start_forward(
+            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
+        )
+        return ForwardSteps(trace, run)
+
+    def backward(
+        self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
+    ) -> BackwardResult:
+        """Back-propagate through time: the steps of `backward_steps`, run to the end.
+
+        Parameters
+        ----------
+        trace : Trace
+            From `forward` of this layer. It may be used several times, also after the parameters have changed: it holds
+            those of the forward pass. It keeps the gradients of the latest backward pass.
+        doutput : ndarray, like output, or None
+            dL/doutput; what it holds past the end of a sequence is ignored. None stands for zeros.
+        dh_n : ndarray, like h_n, optional
+            dL/dh_n; zeros where left out.
+        grads : Parameters, optional
+            Gradients are added to these (`layer.params.zeros_like()` makes them). New ones are made where left out.
+
+        Returns
+        -------
+        BackwardResult
+            dx, dh_0 and grads: sums over time and batch of L's derivatives, divided by nothing.
+
+        Raises
+        ------
+        ShapeError, DTypeError
+            A gradient does not have the shape or dtype of what it is the gradient of; the trace is another layer's.
+
+        Notes
+        -----
+        Cost: twice the products of the forward pass.
+        """
+        result: BackwardResult = self._start_backward(trace, doutput, dh_n, grads, copied=False).exhaust()
+        return result
+
+    def backward_steps(
+        self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
+    ) -> BackwardSteps:
+        """Back-propagate through time one step at a time, newest step first.
+
+        Arguments and errors are those of `backward`, which runs this very loop. `doutput` and `dh_n` are copied at
+        once.
+
+        Returns
+        -------
+        BackwardSteps
+            An iterator of `Step`; it visits the last layer first and, within a layer, the forward direction first.
+            After the last step `grads` are complete and `.result` is the BackwardResult. Breaking out early leaves
+            `grads` untouched.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rnn_numpy import RNN
+        >>> rnn = RNN(2, 3, rng=0)
+        >>> output, h_n, trace = rnn.forward(np.ones((4, 1, 2)))
+        >>> steps = rnn.backward_steps(trace, np.ones((4, 1, 3)))
+        >>> [step.t for step in steps]
+        [3, 2, 1, 0]
+        >>> steps.result.dx.shape
+        (4, 1, 2)
+        """
+        return BackwardSteps(self._start_backward(trace, doutput, dh_n, grads, copied=True))
+
+    def edge_of(self, where: str, trace: Trace) -> Edge:
+        """Return the edge of the call that made a trace, which must be one of this layer; `where` is named in errors."""
+        if not isinstance(trace, Trace):
+            raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
+        return trace.edge.checked(where, self)
+
+    # ------------------------------------------------------------------------------------------------ forward
+
+    def _start_forward(
+        self,
+        x: Any,
+        h_0: Any,
+        lengths: ArrayLike | None,
+        *,
+        training: bool,
+        masks: tuple[Any, Any, Any] = (None, None, None),
+        given: Mapping[str, Any] | None = None,
+        record: bool = True,
+        check_finite: bool = False,
+    ) -> tuple[Trace, Pass]:
+        """Check the arguments; return the trace, still empty, and the pass, not yet begun."""
+        where = f"{type(self).__name__}.forward"
+        arguments.flag(where, "training", training)
+        arguments.flag(where, "check_finite", check_finite)
+        edge, signal = Edge.opened(self, where, x, lengths, copied=record)
+        batch = edge.batch
+        initial = edge.states_in(where, "h_0", h_0)
+        if given is not None or self.cell.given:
+            edge.given = self._given(where, edge, given)
+        dropout_masks, recurrent_masks, zoneout_masks = masks
+        edge.factors = factors = self.dropout_factors(where, dropout_masks, training, batch)
+        state_masks = self.state_masks(where, recurrent_masks, zoneout_masks, training, batch)
+        if check_finite:
+            for state, array in zip(self.cell.states, initial, strict=True):
+                if array is not None:
+                    arguments.finite(where, f"{state}_0", batch.unsorted(array, 1), "layer * directions, n, unit")
+            arguments.finite(where, "x", batch.unsorted(np.where(batch.exists(), signal, 0), 1), "t, n, d")
+        kept = None if factors is None else [_locked(batch.unsorted(factor, 1)) for factor in factors]
+        trace = Trace({}, kept, edge)
+        for name, chosen in state_masks.items():
+            if chosen.recurrent is not None:
+                trace.recurrent_masks[name] = _locked(batch.unsorted(chosen.recurrent, 0))
+            if chosen.zoneout and (training or zoneout_masks):
+                trace.zoneout_masks[name] = tuple(_locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
+        run = Pass(iter(()), [], [])
+        run.loop = self._climb(trace, signal, initial, state_masks, run, record, where if check_finite else None)
+        return trace, run
+
+    def _given(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
+        """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
+        found = edge.given_in(where, self, given)
+        missing = [name for name in self.cell.given if name not in found]
+        if missing:
+            raise DTypeError(f"{where}: given must have {', '.join(self.cell.given)}; {', '.join(missing)} is missing")
+        return found
+
+    def _climb(
+        self,
+        trace: Trace,
+        x: Array,
+        initial: Sequence[Array | None],
+        state_masks: Mapping[str, Masks],
+        run: Pass,
+        record: bool,
+        finite: str | None,
+    ) -> Iterator[int]:
+        """The whole forward pass; yields t after each step of each layer and direction, and hands in its result at the
+        end. `finite` is the function to name where an output is not finite, None not to look.
+        """
+        edge, states = trace.edge, self.cell.states
+        batch = edge.batch
+        params = self.params.twin(_copy(self.params.flat)) if record else self.params
+        finals: list[list[Array]] = []
+        walk = Up(self.stack, edge.factors, x)
+        for direction in walk:
+            state_0 = [None if array is None else array[direction.row] for array in initial]
+            at = self.open_forward(direction, edge, walk.signal, state_0, state_masks.get(direction.name, NONE), params, record)
+            trace.layers[direction.name] = at.trace
+            run.at.append(at)
+            yield from self.forward_loop(at)
+            binding = at.binding
+            output = binding.output(binding.arrays[states[0]])
+            walk.give(output)
+            finals.append([binding.arrays[state][binding.exit] for state in states])
+            if finite is not None:
+                arguments.finite(finite, f"output of {direction.name}", batch.unsorted(output, 1), "t, n, unit")
+        output = edge.signal_out(walk.signal)
+        if record and edge.packed is None:
+            output = _locked(output)
+        h_n = edge.states_out([np.stack(arrays) for arrays in zip(*finals, strict=True)])
+        run.results.append((output, h_n[0] if len(h_n) == 1 else h_n, trace))
+
+    def open_forward(
+        self,
+        direction: Direction,
+        edge: Edge,
+        x: Array,
+        initial: Sequence[Array | None],
+        masks: Masks = NONE,
+        params: Parameters | None = None,
+        record: bool = True,
+    ) -> Run:
+        """Return one direction of one layer with arrays for all that its steps write; the states hold the initial ones.
+
+        Without a record, what the next step overwrites has memory for one step or one block of steps alone. A record
+        keeps `params`, which must not change any more.
+        """
+        cell, H, batch, dtype = self.cell, self.hidden_size, edge.batch, self.params.flat.dtype
+        chain = cell.chain(H, masks.recurrent is not None, tuple(masks.zoneout))
+        trace = LayerTrace(direction, chain, batch, masks)
+        trace.weights = weights = self.by_symbol(self.params if params is None else params, direction)
+        if record:
+            trace.given = edge.given
+        bias = cell.bias(weights["b_ih"], weights["b_hh"]) if self.bias else np.zeros(len(cell.slabs) * H, dtype)
+        constants = constants_of(chain, weights, batch.N, bias=bias, halved=True)
+        binding = Binding(chain, batch, direction.reverse, {"x": x, **edge.given}, constants)
+        arrays, columns = binding.arrays, cell.columns
+        new = batch.new if record else batch.reused
+        alone = not record and masks is NONE
+        for state, state_0 in zip(cell.states, initial, strict=True):
+            make = batch.reused if alone and state in cell.overwritten else batch.new
+            arrays[state] = make(batch.T + 1, edge.widths[state], dtype, columns)
+            arrays[state][binding.entry] = 0 if state_0 is None else state_0
+        for name, width in cell.records.items():
+            arrays[name] = new(batch.T, width * H if isinstance(width, int) else width(self, edge.given), dtype, columns)
+        if masks is not NONE:
+            _lay_masks(binding, masks, edge.widths, new)
+        if cell.in_place and alone:
+            arrays["a"] = arrays[cell.states[0]][binding.after : binding.after + batch.T]
+        else:
+            width = len(cell.slabs) * H
+            size = block_size(batch.N * width * dtype.itemsize)
+            is_ring = not record and batch.counts is None and size < batch.T
+            arrays["a"] = batch.new(size if is_ring else batch.T, width, dtype, columns)
+        if record:
+            trace.arrays = {name: array for name, array in arrays.items() if name not in edge.given}
+            trace.reached = binding.span if direction.reverse else -1
+        return Run(direction, trace, binding)
+
+    def forward_loop(self, run: Run, nudge: Array | None = None) -> Iterator[int]:
+        """Run the steps of one direction of one layer; yields t after each.
+
+        `nudge`, (T, N, slabs * H), is added to a before the steps: how one differentiates by a (see
+        `rnn_numpy.engine.recorded`).
+        """
+        binding, trace, cell = run.binding, run.trace, self.cell
+        batch, chain, x = binding.batch, binding.chain, binding.arrays["x"]
+        weights, width = trace.weights, len(cell.slabs) * self.hidden_size
+        weight_ih, filled = cell.arranged("input", weights["W_ih"], halved=True), chain.span
+        added = batch.repeated(binding.constants["b"].ravel(), cell.columns)
+        to_input = added[:, filled] if self.bias and cell.biased else None
+        rest = [slice(None, filled.start), slice(filled.stop, None)] if filled.stop - filled.start < width else []
+        calls = binding.calls("forward")
+        for block in binding.blocks(batch.N * width * self.params.flat.dtype.itemsize, False):
+            low = min(block[0], block[-1])
+            a = binding.block_of(binding.arrays["a"], block)
+            batch.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
+            for columns in rest:
+                exists = True if batch.alive is None else batch.alive[low : low + len(block), :, None]
+                np.copyto(a[..., columns], added[:, columns] if cell.biased else 0, where=exists)
+            if nudge is not None:
+                a += binding.block_of(nudge, block)
+            for t in block:
+                for formula, rows in calls:
+                    formula(*next(rows))
+                trace.reached = t
+                yield t
+        trace.reached = None
+
+    # ------------------------------------------------------------------------------------------------ backward
+
+    def _start_backward(
+        self, trace: Trace, doutput: ArrayLike | None, dh_n: Any, grads: Parameters | None, copied: bool
+    ) -> Pass:
+        """Check the arguments; return the pass, not yet begun."""
+        where = f"{type(self).__name__}.backward"
+        edge = self.edge_of(where, trace)
+        if grads is not None:
+            grads = arguments.gradients(where, grads, self.params)
+        top = edge.like_output(where, "doutput", doutput)
+        dfinals = edge.states_in(where, "dh_n", dh_n)
+        if copied:
+            top, dfinals = copy.deepcopy((top, dfinals))
+        run = Pass(iter(()), [], [])
+        run.loop = self.bptt(trace, top, dfinals, grads, run)
+        return run
+
+    def bptt(
+        self,
+        trace: Trace,
+        doutput: Array | None,
+        dfinals: Sequence[Array | None],
+        grads: Parameters | None,
+        run: Pass,
+    ) -> Iterator[int]:
+        """The whole backward pass; yields t after each step of each layer and direction, and hands in its result at the
+        end.
+        """
+        edge, states = trace.edge, self.cell.states
+        N, dtype = edge.batch.N, self.params.flat.dtype
+        own = self.params.twin(memory.empty(self.params.flat.shape, dtype))
+        initial = [np.empty((len(trace.layers), N, width), dtype) for width in edge.widths.values()]
+        # All at once: with two passes side by side, a trace shows the arrays of the one that began last.
+        passes = {name: GradientPass() for name in trace.layers}
+        for name, layer in trace.layers.items():
+            layer.latest = passes[name]
+        walk = Down(self.stack, edge.factors, doutput)
+        for direction in walk:
+            recorded = trace.layers[direction.name]
+            constants = constants_of(recorded.chain, recorded.weights, N)
+            binding = Binding(recorded.chain, edge.batch, direction.reverse, dict(recorded.arrays), constants)
+            at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
+            from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
+            self.open_backward(at, from_loss, [None if final is None else final[direction.row] for final in dfinals])
+            run.at.append(at)
+            yield from self.backward_loop(at)
+            for dstate_0, state in zip(initial, states, strict=True):
+                dstate_0[direction.row] = binding.arrays["d" + state][binding.entry]
+            walk.give(self.close_backward(at))
+        if grads is None:
+            grads = own
+        else:
+            grads.flat += own.flat
+        dinitial = dict(zip(states, edge.states_out(initial), strict=True))
+        result = BackwardResult(edge.signal_out(walk.signal), dinitial, grads)
+        if edge.given:
+            self._give_back(edge, run, result)
+        run.results.append(result)
+
+    def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
+        """Make the arrays of one direction's gradients; those of the states hold what the loss adds directly.
+
+        Parameters
+        ----------
+        doutput : ndarray, (T, N, H), or None
+        dfinals : sequence of ndarray, (N, H), or None
+            One for each state.
+        """
+        binding, cell, H = run.binding, self.cell, self.hidden_size
+        batch, dtype, columns = binding.batch, self.params.flat.dtype, cell.columns
+        gradients = run.gradients.arrays
+        for index, (state, dfinal) in enumerate(zip(cell.states, dfinals, strict=True)):
+            dstate = gradients["d" + state] = batch.new(batch.T + 1, binding.arrays[state].shape[2], dtype, columns)
+            if index > 0 or doutput is None:
+                dstate[...] = 0
+            else:
+                from_loss = dstate[binding.after : binding.after + batch.T]
+                if batch.alive is None:
+                    from_loss[...] = doutput
+                    dstate[binding.entry] = 0
+                else:
+                    from_loss[batch.alive] = doutput[batch.alive]
+            if dfinal is not None:
+                dstate[binding.exit] += dfinal
+        gradients["da"] = batch.new(batch.T, len(cell.slabs) * H, dtype, columns)
+        for name, width in cell.gradient_records.items():
+            size = width * H if isinstance(width, int) else width(self, run.trace.given)
+            gradients[name] = batch.new(batch.T, size, dtype, columns)
+        for state in binding.chain.zoneout:
+            gradients[f"d{state}_new"] = batch.new(batch.T, binding.arrays[state].shape[2], dtype, columns)
+        if binding.chain.recurrent:
+            output = cell.states[0]
+            dstate_in = batch.new(batch.T, binding.arrays[output].shape[2], dtype, columns)
+            dstate_in[...] = 0
+            gradients[f"d{output}_in"] = dstate_in
+        binding.arrays.update(gradients)
+        for name, array in run.trace.given.items():
+            binding.arrays[name] = array
+            if cell.given[name].differentiable:
+                run.ways[name] = {"": np.zeros_like(array)}
+                binding.arrays["d" + name] = run.ways[name][""]
+        run.gradients.reached = -1 if binding.reverse else binding.span
+
+    def backward_loop(self, run: Run) -> Iterator[int]:
+        """BPTT through one direction of one layer; yields t after each step."""
+        binding, cell, gradients = run.binding, self.cell, run.gradients
+        for symbol, name in cell.own_symbols.items():
+            run.sums[name][...] = 0
+            binding.constants["d" + symbol] = as_column(run.sums[name], cell)
+        calls = binding.calls("backward")
+        for block in binding.blocks(binding.arrays["da"][0].nbytes, True):
+            if cell.has_partials:
+                binding.run_partials(block)
+            for t in block:
+                for formula, rows in calls:
+                    formula(*next(rows))
+                gradients.reached = t
+                yield t
+        gradients.reached = None
+
+    def close_backward(self, run: Run) -> Array:
+        """Write one direction's parameter gradients, sums over t and n, as products; return the gradient of its input.
+
+        The weights' rows may lie in memory in another order than in the parameters; each block of rows has a product.
+        """
+        binding, cell, sums = run.binding, self.cell, run.sums
+        batch, blocks, dtype = binding.batch, binding.chain.blocks, self.params.flat.dtype
+        flattened: dict[str, Array] = {}
+
+        def flat(name: str) -> Array:
+            if name not in flattened:
+                flattened[name] = batch.flat(binding.aligned(name))
+            return flattened[name]
+
+        da_in, da_hidden = flat(cell.input_gradient + "_t"), flat(cell.hidden_gradient + "_t")
+        for rows, columns, source in blocks["input"]:
+            np.dot(da_in[:, columns].T, flat(source), out=sums["weight_ih"][rows])
+        for rows, columns, source in blocks["hidden"]:
+            np.dot(da_hidden[:, columns].T, flat(source), out=sums["weight_hh"][rows])
+        for name, extra in cell.parameters.items():
+            if extra.product is None:
+                continue
+            gradient, source = extra.product
+            if extra.like_input:
+                for rows, columns, _ in blocks["input"]:
+                    np.dot(da_in[:, columns].T, flat(source), out=sums[name][rows])
+            else:
+                np.dot(flat(gradient).T, flat(source), out=sums[name])
+        if self.bias:
+            da = flat("da_t")
+            db = da.T.dot(np.ones(len(da), dtype))  # several times as fast as da.sum(axis=0)
+            for rows, columns, _ in blocks["input"]:
+                sums["bias_ih"][rows] = db[columns]
+            for rows, columns, _ in blocks["hidden"]:
+                sums["bias_hh"][rows] = db[columns]
+        for name, ways in run.ways.items():
+            for way, (left, right) in cell.given[name].products.items():
+                # The outer products, summed over t, sequence by sequence.
+                ways[way] = binding.aligned(left).transpose(1, 2, 0) @ binding.aligned(right).swapaxes(0, 1)
+        dx: Array = batch.new(batch.T, run.trace.arrays["x"].shape[2], dtype, False)
+        weight_ih = cell.arranged("input", run.trace.weights["W_ih"], halved=False)
+        da_in = da_in[:, binding.chain.span]
+        if batch.alive is not None:
+            dx[batch.alive] = da_in.dot(weight_ih)
+        else:
+            np.dot(da_in, weight_ih, out=dx.reshape(len(da_in), dx.shape[2]))
+        return dx
+
+    def _give_back(self, edge: Edge, run: Pass, result: BackwardResult) -> None:
+        """Add up the gradients of the given arrays over layers and directions."""
+        for name, given in self.cell.given.items():
+            if not given.differentiable or name not in edge.given:
+                continue
+            total: dict[str, Array] = {}
+            for at in run.at:
+                for way, array in at.ways[name].items():
+                    total[way] = total[way] + array if way in total else array
+            if given.products:
+                del total[""]
+            ways = {way: edge.given_out(array, len(given.shape)) for way, array in total.items()}
+            result.dgiven[name] = sum(ways.values(), np.zeros((), edge.dtype))
+            result.given_ways[name] = {way: array for way, array in ways.items() if way}
+
+
+def _lay_masks(binding: Binding, masks: Masks, widths: Mapping[str, int], new: Any) -> None:
+    """Add the arrays that masks read, and those that hold what they have changed."""
+    batch, cell, arrays = binding.batch, binding.chain.cell, binding.arrays
+    dtype = binding.dtype
+
+    def laid_out(array: Array) -> Array:
+        return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2) if cell.columns else array
+
+    if masks.recurrent is not None:
+        output = cell.states[0]
+        shape = (batch.T, *masks.recurrent.shape)
+        arrays["recurrent_mask"] = np.broadcast_to(laid_out(masks.recurrent), shape)
+        arrays[f"{output}_in"] = new(batch.T, widths[output], dtype, cell.columns)
+    for state, kept in masks.zoneout.items():
+        arrays[f"{state}_kept"] = laid_out(kept)
+        arrays[f"{state}_new"] = new(batch.T, widths[state], dtype, cell.columns)
+
+
+def _locked(array: Array) -> Array:
+    """Return a view that cannot be written to: backward may read its memory."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _copy(array: Array) -> Array:
+    copied = memory.empty(array.shape, array.dtype)
+    copied[...] = array
+    return copied
