@@ -1,6 +1,6 @@
 """What gradient checkers say of wrong backward passes: `python -m benchmarks.gradcheck_zoo`.
 
-Each specimen of `rnn_numpy.checks.zoo` is handed to each checker as a function of all its parameters, its input and its
+Each specimen of `rnn_numpy.zoo` is handed to each checker as a function of all its parameters, its input and its
 initial states, with our backward pass as the derivative; so is the right layer, on the same data. A checker has caught
 a mistake if it rejects the wrong layer and accepts the right one. README.md, beside this file, says what each checks.
 """
@@ -29,7 +29,7 @@ from benchmarks.contenders import missing
 from benchmarks.measure import machine
 from benchmarks.worker import ROOT, THREAD_VARIABLES, WorkerError
 from rnn_numpy import GRU, LSTM, RNN, Recurrent
-from rnn_numpy.checks.zoo import ZOO, Exhibit, Specimen, Where, specimen
+from rnn_numpy.zoo import ZOO, Exhibit, Specimen, Where, specimen
 
 Array = NDArray[Any]
 Pull = Callable[[Sequence[Array], Sequence[Array]], list[Array]]

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy import RNN, Cell, Recurrent
-from rnn_numpy.core.initializers import orthogonal
 from rnn_numpy.lab import LyapunovSpectrum, cliff, fold_points, gaussian_product_spread, lyapunov, meanfield
+from rnn_numpy.layers.initializers import orthogonal
 
 Array = NDArray[Any]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tell
+from benchmarks import tables
 from benchmarks.cases import CELLS, DTYPES, GRID, MODES, Case, Size
 from benchmarks.contenders import CONTENDERS, OURS, covers, missing
 from benchmarks.measure import (
@@ -139,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for cell, mode, count in itertools.product(options.cells, options.modes, threads):
         points = [m for m in measurements if (m.case.cell, m.case.mode, m.threads) == (cell, mode, count)]
         if points:
-            print(tell.table(points) + "\n")
-    print(tell.conclusion(measurements))
+            print(tables.table(points) + "\n")
+    print(tables.conclusion(measurements))
     if options.json is not None:
         document = {
             "options": {
@@ -157,8 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "contenders": environments,
             "seconds": round(time.perf_counter() - began, 1),
             "points_counted": sum(not m.noisy for m in measurements),
-            "geometric_means": tell.means(measurements),
-            "targets": tell.judge(measurements),
+            "geometric_means": tables.means(measurements),
+            "targets": tables.judge(measurements),
             "fields": FIELDS,
             "measurements": [m.to_json() for m in measurements],
         }
@@ -196,13 +196,13 @@ def run(
     total = sum(map(sum, costs))
     print(
         f"{len(cases) * len(threads)} points, {rounds} rounds of {', '.join(names)}: "
-        f"about {tell.duration(total + START_SECONDS * len(threads))} on a quiet machine\n",
+        f"about {tables.duration(total + START_SECONDS * len(threads))} on a quiet machine\n",
         flush=True,
     )
     measurements: list[Measurement] = []
     environments: dict[str, dict[str, Any]] = {}
     done = 0.0
-    with tell.progress(total) as report:
+    with tables.progress(total) as report:
         for count, expectations in zip(threads, costs, strict=True):
             with start(names, count) as workers:
                 environments[str(count)] = {name: worker.environment for name, worker in workers.items()}

@@ -96,7 +96,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from rnn_numpy.lab import plot_bifurcation, plot_cliff
+from rnn_numpy.report import plot_bifurcation, plot_cliff
 
 figure, axes = plt.subplots(2, 2, figsize=(13, 10.5), layout="constrained")
 plot_cliff(grid, axes[0, 0])

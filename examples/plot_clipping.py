@@ -21,7 +21,8 @@ without a limit, with a sensible one, and with one that is always reached; and a
 import numpy as np
 
 from rnn_numpy import SGD, Forecaster, mse_loss
-from rnn_numpy.lab import plot_clip_directions, plot_clip_ledger, plot_lag_profile, set_recurrent_weights
+from rnn_numpy.lab import set_recurrent_weights
+from rnn_numpy.report import plot_clip_directions, plot_clip_ledger, plot_lag_profile
 from rnn_numpy.tasks import ForecastTask, load_bundled
 from rnn_numpy.training import (
     ClipLedger,

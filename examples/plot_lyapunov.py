@@ -24,15 +24,9 @@ import sys
 import numpy as np
 
 from rnn_numpy import LSTM, RNN
-from rnn_numpy.lab import (
-    covariant_vectors,
-    floss,
-    lyapunov,
-    plot_angles,
-    plot_singular_values,
-    plot_spectrum,
-)
-from rnn_numpy.layers.local import LocalSteps
+from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.lab import covariant_vectors, floss, lyapunov
+from rnn_numpy.report import plot_angles, plot_singular_values, plot_spectrum
 
 H, T = 80, 1000
 start = np.random.default_rng(1).normal(size=(1, 1, H))

@@ -28,7 +28,8 @@ forgets, how an LSTM does not, and that large terms need not be what the gradien
 import numpy as np
 
 from rnn_numpy import LSTM, RNN, Linear, mse_loss
-from rnn_numpy.lab import decompose, plot_lag_profile, plot_norms, plot_shares
+from rnn_numpy.lab import decompose
+from rnn_numpy.report import plot_lag_profile, plot_norms, plot_shares
 from rnn_numpy.tasks import ForecastTask, load_bundled
 
 rng = np.random.default_rng(0)

@@ -28,7 +28,7 @@ import textwrap
 import numpy as np
 
 from rnn_numpy.checks import gradcheck
-from rnn_numpy.checks.zoo import DIAGNOSES, NEEDS, PARTS, ZOO, specimen
+from rnn_numpy.zoo import DIAGNOSES, NEEDS, PARTS, ZOO, specimen
 
 # One mistake in a formula of one step, one in the derivative of a gate, one in the loop over the steps.
 THREE = ("cell-path-missing", "forget-gate-derivative-missing", "first-step-skipped")

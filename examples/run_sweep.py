@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from rnn_numpy import LSTM, RNN
-from rnn_numpy.lab import set_recurrent_weights, sweep
+from rnn_numpy.experiments import sweep
+from rnn_numpy.lab import set_recurrent_weights
 
 T, N, H = 60, 4, 24
 CELLS = {"rnn": RNN, "lstm": LSTM}

@@ -43,7 +43,7 @@ from rnn_numpy.checks import CHECKS, Case, conformance_checks, conformance_failu
 # %%
 # The formulas
 # ------------
-# The names of the arguments say what each step is to get; rnn_numpy/layers/cell.py lists them. f_t and n_t come in as
+# The names of the arguments say what each step is to get; rnn_numpy/engine/cell.py lists them. f_t and n_t come in as
 # W x_t + b. W_hf and W_hn are U_f and U_n, rows of the parameter weight_hh. h_in is h_{t-1} where U acts on it, some of
 # it hidden by recurrent dropout; h_prev is h_{t-1} where the state is kept. Arrays are (H, N), a sequence a column, so
 # that a product reads as above.

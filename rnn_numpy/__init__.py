@@ -5,39 +5,40 @@ and is computed by the same loop that trains.
 """
 
 from rnn_numpy.core import (
-    LayerTrace,
     PackedSequence,
     Parameters,
-    Step,
-    Trace,
-    chrono,
-    initialize,
-    irnn,
-    orthogonal,
     pack_padded_sequence,
     pack_sequence,
     pad_packed_sequence,
     pad_sequence,
-    set_forget_bias,
     unpack_sequence,
     unpad_sequence,
+)
+from rnn_numpy.engine import (
+    Cell,
+    Extra,
+    LayerTrace,
+    Recurrent,
+    Step,
+    Trace,
 )
 from rnn_numpy.layers import (
     GRU,
     LSTM,
     RNN,
-    Cell,
-    Extra,
     GRUCell,
     LayerNormLSTM,
     Linear,
     LSTMCell,
     PeepholeLSTM,
-    Recurrent,
     RNNCell,
+    chrono,
     cross_entropy_loss,
+    initialize,
+    irnn,
     mse_loss,
-    reset_difference,
+    orthogonal,
+    set_forget_bias,
 )
 from rnn_numpy.models import Forecaster, SequenceModel
 from rnn_numpy.training import (
@@ -93,7 +94,6 @@ __all__ = [
     "pack_sequence",
     "pad_packed_sequence",
     "pad_sequence",
-    "reset_difference",
     "set_forget_bias",
     "unpack_sequence",
     "unpad_sequence",

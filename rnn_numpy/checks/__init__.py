@@ -8,16 +8,6 @@ from rnn_numpy.checks.compare import (
     discrepancy,
     tolerance,
 )
-from rnn_numpy.checks.complex_steps import (
-    COMPLEX_STEP,
-    CauchyRiemann,
-    Hessian,
-    cauchy_riemann,
-    complex_step,
-    directional_derivative,
-    hessian,
-    hessian_vector,
-)
 from rnn_numpy.checks.conformance import (
     CHECKS,
     Case,
@@ -27,7 +17,32 @@ from rnn_numpy.checks.conformance import (
     not_applicable,
     recurrent_cases,
 )
-from rnn_numpy.checks.differences import (
+from rnn_numpy.checks.gradcheck import (
+    METHODS,
+    assert_gradients,
+    gradcheck,
+)
+from rnn_numpy.checks.oracles.adjoint import (
+    adjoint_error,
+    adjoint_errors,
+)
+from rnn_numpy.checks.oracles.analytic import (
+    ANALYTIC_HAZARDS,
+    ANALYTIC_SAFE,
+    Hazard,
+    analytic_violations,
+)
+from rnn_numpy.checks.oracles.complex_step import (
+    COMPLEX_STEP,
+    CauchyRiemann,
+    Hessian,
+    cauchy_riemann,
+    complex_step,
+    directional_derivative,
+    hessian,
+    hessian_vector,
+)
+from rnn_numpy.checks.oracles.differences import (
     Differences,
     Slopes,
     StepScan,
@@ -37,32 +52,33 @@ from rnn_numpy.checks.differences import (
     ridders,
     step_scan,
 )
-from rnn_numpy.checks.forward_mode import ForwardGradients, adjoint_error, adjoint_errors, rtrl
-from rnn_numpy.checks.functions import (
+from rnn_numpy.checks.oracles.function import (
     CheckedParams,
     checked_gradients,
     checked_params,
 )
-from rnn_numpy.checks.gradcheck import METHODS, assert_gradients, gradcheck
-from rnn_numpy.checks.hazards import (
-    ANALYTIC_HAZARDS,
-    ANALYTIC_SAFE,
-    Hazard,
-    analytic_violations,
-)
-from rnn_numpy.checks.precision import (
+from rnn_numpy.checks.oracles.precision import (
     high_precision,
 )
-from rnn_numpy.checks.reference import (
+from rnn_numpy.checks.oracles.reference import (
     Kink,
     Reference,
     reference_gradients,
 )
-from rnn_numpy.checks.report import Diagnosis, GradcheckReport, Row, Trial
-from rnn_numpy.checks.taylor import (
+from rnn_numpy.checks.oracles.taylor import (
     TaylorResult,
     adjoint_test,
     taylor_test,
+)
+from rnn_numpy.checks.report import (
+    Diagnosis,
+    GradcheckReport,
+    Row,
+    Trial,
+)
+from rnn_numpy.engine.forward_mode import (
+    ForwardGradients,
+    rtrl,
 )
 
 __all__ = [

@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.checks.compare import ORACLE_TOLERANCES, assert_grad_close
-from rnn_numpy.checks.complex_steps import COMPLEX_STEP, complex_step
-from rnn_numpy.checks.differences import central_difference
+from rnn_numpy.checks.oracles.complex_step import COMPLEX_STEP, complex_step
+from rnn_numpy.checks.oracles.differences import central_difference
 from rnn_numpy.core import memory
 from rnn_numpy.core.packing import PackedSequence, pack_padded_sequence
 from rnn_numpy.errors import GradientCheckError, ShapeError

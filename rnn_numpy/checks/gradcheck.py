@@ -8,7 +8,7 @@
 No absolute tolerance decides anything, so that a gradient of 1e-100 is judged as one of 1; and no end-to-end run stands
 alone, so that chaos does not drown the verdict. What is done with a recurrent layer:
 
-1. The reference is *state-forced* (`rnn_numpy.checks.forced`): each step's forward formula is differentiated at the
+1. The reference is *state-forced* (`rnn_numpy.checks.chain_rule`): each step's forward formula is differentiated at the
    recorded states by the complex step, and chained. Every entry of every parameter, input and initial state is
    compared, and the gradients of the pre-activations at every step as well, where a mistake that has vanished from the
    sums still shows.
@@ -20,7 +20,7 @@ alone, so that chaos does not drown the verdict. What is done with a recurrent l
    hand-written tangents, real-time recurrent learning.
 5. All is run twice and must agree bit for bit; arguments must be left as they were.
 
-A failure is localised and compared with known mistakes (`rnn_numpy.checks.diagnosis`).
+A failure is localised and compared with known mistakes (`rnn_numpy.checks.diagnosis.locate`).
 """
 
 from __future__ import annotations
@@ -31,14 +31,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_numpy.checks.diagnosis import diagnose_tensors
-from rnn_numpy.checks.functions import checked_gradients, checked_params
+from rnn_numpy.checks.diagnosis.locate import diagnose_tensors
 from rnn_numpy.checks.layer_check import LayerCheck
 from rnn_numpy.checks.loss_check import along_directions, by_entries, single_rows
-from rnn_numpy.checks.report import UNDECIDED, WRONG, Diagnosis, GradcheckReport
-from rnn_numpy.checks.subjects import LayerSubject, ModelSubject, PairSubject, Point, Subject
-from rnn_numpy.checks.taylor import TaylorResult, taylor_test
-from rnn_numpy.checks.verdicts import Findings
+from rnn_numpy.checks.oracles.function import checked_gradients, checked_params
+from rnn_numpy.checks.oracles.taylor import TaylorResult, taylor_test
+from rnn_numpy.checks.report import UNDECIDED, WRONG, Diagnosis, Findings, GradcheckReport
+from rnn_numpy.checks.targets import LayerSubject, ModelSubject, PairSubject, Point, Subject
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 
 Array = NDArray[Any]

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.checks.complex_steps import COMPLEX_STEP
-from rnn_numpy.checks.diagnosis import diagnose_layer
-from rnn_numpy.checks.forced import Forced, Tolerances
-from rnn_numpy.checks.forward_mode import adjoint_error, rtrl
-from rnn_numpy.checks.functions import EPS
+from rnn_numpy.checks.chain_rule import Forced, Tolerances
+from rnn_numpy.checks.diagnosis.locate import diagnose_layer
 from rnn_numpy.checks.loss_check import slope
-from rnn_numpy.checks.reference import reference_gradients
-from rnn_numpy.checks.report import Diagnosis, Row
-from rnn_numpy.checks.subjects import LayerSubject, Point, parts
-from rnn_numpy.checks.verdicts import Findings, kappas, rows_of, step_scales
-from rnn_numpy.layers.recurrent import Recurrent
+from rnn_numpy.checks.oracles.adjoint import adjoint_error
+from rnn_numpy.checks.oracles.complex_step import COMPLEX_STEP
+from rnn_numpy.checks.oracles.function import EPS
+from rnn_numpy.checks.oracles.reference import reference_gradients
+from rnn_numpy.checks.report import Diagnosis, Findings, Row, kappas, rows_of, step_scales
+from rnn_numpy.checks.targets import LayerSubject, Point, parts
+from rnn_numpy.engine.forward_mode import rtrl
+from rnn_numpy.engine.recurrent import Recurrent
 
 Array = NDArray[Any]
 Tell = Callable[[int, int, str], None]

@@ -11,19 +11,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.checks.complex_steps import (
+from rnn_numpy.checks.oracles.complex_step import (
     COMPLEX_STEP,
     CauchyRiemann,
     along_direction,
     contradiction,
     dropped_parts_are_errors,
 )
-from rnn_numpy.checks.differences import RIDDERS_STEP, ridders_estimate
-from rnn_numpy.checks.functions import EPS, DirectedLine, Function, norm
-from rnn_numpy.checks.reference import TINY, Kink, reference_gradients, takes_no_complex, too_small
-from rnn_numpy.checks.report import OK, WRONG, Row
-from rnn_numpy.checks.subjects import Point, Subject
-from rnn_numpy.checks.verdicts import Findings, rows_of, undecided
+from rnn_numpy.checks.oracles.differences import RIDDERS_STEP, ridders_estimate
+from rnn_numpy.checks.oracles.function import EPS, DirectedLine, Function, norm
+from rnn_numpy.checks.oracles.reference import TINY, Kink, reference_gradients, takes_no_complex, too_small
+from rnn_numpy.checks.report import OK, WRONG, Findings, Row, rows_of, undecided
+from rnn_numpy.checks.targets import Point, Subject
 from rnn_numpy.errors import GradientCheckError
 
 Array = NDArray[Any]

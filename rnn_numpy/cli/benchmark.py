@@ -5,12 +5,21 @@ from __future__ import annotations
 import argparse
 import functools
 
-from rnn_numpy.cli.arguments import add_option, finite_number, positive_int, positive_number
-from rnn_numpy.cli.measurement import add_outputs, check_before, check_distinct, working, written
-from rnn_numpy.cli.outcome import Outcome
-from rnn_numpy.lab.benchmark import CELLS, TASKS, BenchmarkOptions, run_benchmark
-from rnn_numpy.lab.benchmark_report import benchmark_report
-from rnn_numpy.lab.plots import benchmark_figure
+from rnn_numpy.cli.common import (
+    Outcome,
+    add_option,
+    add_outputs,
+    check_before,
+    check_distinct,
+    finite_number,
+    positive_int,
+    positive_number,
+    working,
+    written,
+)
+from rnn_numpy.experiments.task_benchmark import CELLS, TASKS, BenchmarkOptions, run_benchmark
+from rnn_numpy.report.plots import benchmark_figure
+from rnn_numpy.report.task_benchmark import benchmark_report
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -14,14 +14,22 @@ from typing import Any
 import numpy as np
 
 from rnn_numpy.checks import GradcheckReport, gradcheck
-from rnn_numpy.cli.arguments import add_option, file_path, positive_int, whole_number
-from rnn_numpy.cli.files import check_outputs, write_json
-from rnn_numpy.cli.outcome import FAILED, BadInputError, Outcome
-from rnn_numpy.cli.progress import Tell, progress
+from rnn_numpy.cli.common import (
+    FAILED,
+    BadInputError,
+    Outcome,
+    Tell,
+    add_option,
+    check_outputs,
+    file_path,
+    positive_int,
+    progress,
+    whole_number,
+    write_json,
+)
 from rnn_numpy.cli.target import load_target, target_error
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import RNNNumpyError
-from rnn_numpy.lab.gradcheck_report import checks_text, named, zoo_text
 from rnn_numpy.layers import (
     GRU,
     LSTM,
@@ -33,6 +41,7 @@ from rnn_numpy.layers import (
     PeepholeLSTM,
     RNNCell,
 )
+from rnn_numpy.report.gradcheck import checks_text, named, zoo_text
 
 LAYERS: Mapping[str, Callable[..., Any]] = {
     "rnn-tanh": RNN,
@@ -220,7 +229,7 @@ def _target(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, Gradch
 
 def _zoo(arguments: argparse.Namespace, tell: Tell) -> tuple[str, bool, dict[str, Any]]:
     """Check the zoo: it fails where a wrong backward pass is not caught."""
-    from rnn_numpy.checks.zoo import ZOO
+    from rnn_numpy.zoo import ZOO
 
     found = []
     for number, specimen in enumerate(ZOO):

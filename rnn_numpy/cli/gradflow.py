@@ -6,19 +6,25 @@ import argparse
 import functools
 from pathlib import Path
 
-from rnn_numpy.cli.arguments import (
+from rnn_numpy.cli.common import (
+    BadInputError,
+    Outcome,
     add_option,
+    add_outputs,
+    check_before,
+    check_distinct,
     finite_number,
     positive_int,
     positive_number,
     whole_number,
+    working,
+    written,
 )
-from rnn_numpy.cli.measurement import add_outputs, check_before, check_distinct, working, written
-from rnn_numpy.cli.outcome import BadInputError, Outcome
-from rnn_numpy.lab.gradient_flow import INITS, GradflowOptions, run_gradflow
-from rnn_numpy.lab.plots import gradient_flow_figure
-from rnn_numpy.lab.report import gradflow_report
-from rnn_numpy.models.forecaster import CELLS
+from rnn_numpy.experiments.gradflow import GradflowOptions, run_gradflow
+from rnn_numpy.lab.gradient_flow import INITS
+from rnn_numpy.models.sequence import CELLS
+from rnn_numpy.report.gradflow import gradflow_report
+from rnn_numpy.report.plots import gradient_flow_figure
 from rnn_numpy.tasks import BUNDLED, ForecastTask, load_series
 
 

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import rnn_numpy
 from rnn_numpy.cli import benchmark, gradcheck, gradflow
-from rnn_numpy.cli.outcome import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, BadInputError, Outcome
+from rnn_numpy.cli.common import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, BadInputError, Outcome
 from rnn_numpy.errors import RNNNumpyError
 
 # A sub-command is a file with two functions: `add_parser(commands)`, whose arguments name as `run` the other one, which

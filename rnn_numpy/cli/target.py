@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from rnn_numpy.cli.outcome import BadInputError
+from rnn_numpy.cli.common import BadInputError
 
 
 def load_target(text: str) -> Callable[..., Any]:
@@ -57,7 +57,7 @@ def load_target(text: str) -> Callable[..., Any]:
     >>> load_target("model.py")
     Traceback (most recent call last):
         ...
-    rnn_numpy.cli.outcome.BadInputError: TARGET: must be FILE.py:FUNCTION; got 'model.py'
+    rnn_numpy.cli.common.BadInputError: TARGET: must be FILE.py:FUNCTION; got 'model.py'
     """
     shown, name = _file_and_name(text)
     try:

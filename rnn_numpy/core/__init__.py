@@ -1,17 +1,5 @@
-"""What flows between the rooms: parameters, initial values, packed sequences, traces, and the checks of arguments."""
+"""What knows no time, and flows between the rooms: parameters, packed sequences, files, and the checks of arguments."""
 
-from rnn_numpy.core.initializers import (
-    chrono,
-    identity,
-    initialize,
-    irnn,
-    normal,
-    orthogonal,
-    set_forget_bias,
-    uniform,
-    xavier_normal,
-    xavier_uniform,
-)
 from rnn_numpy.core.packing import (
     PackedSequence,
     invert_permutation,
@@ -22,30 +10,28 @@ from rnn_numpy.core.packing import (
     unpack_sequence,
     unpad_sequence,
 )
-from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.core.trace import LayerTrace, Step, Trace
+from rnn_numpy.core.parameters import (
+    Parameters,
+)
+from rnn_numpy.core.storage import (
+    load_npz,
+    load_safetensors,
+    save_npz,
+    save_safetensors,
+)
 
 __all__ = [
-    "LayerTrace",
     "PackedSequence",
     "Parameters",
-    "Step",
-    "Trace",
-    "chrono",
-    "identity",
-    "initialize",
     "invert_permutation",
-    "irnn",
-    "normal",
-    "orthogonal",
+    "load_npz",
+    "load_safetensors",
     "pack_padded_sequence",
     "pack_sequence",
     "pad_packed_sequence",
     "pad_sequence",
-    "set_forget_bias",
-    "uniform",
+    "save_npz",
+    "save_safetensors",
     "unpack_sequence",
     "unpad_sequence",
-    "xavier_normal",
-    "xavier_uniform",
 ]

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from rnn_numpy.checks import discrepancy, tolerance
 from rnn_numpy.core import arguments
+from rnn_numpy.engine import Recurrent
 from rnn_numpy.errors import ConversionError, DTypeError, OptionError
-from rnn_numpy.layers import GRU, LSTM, RNN, Recurrent
+from rnn_numpy.layers import GRU, LSTM, RNN
 
 Array = NDArray[Any]
 Results = dict[str, Array]

@@ -1,14 +1,18 @@
-"""The lab: how gradients behave over time, measured, put into words, and drawn.
+"""The lab: how gradients behave over time, measured.
 
-Needs the lab extra for tables (rich) and figures (matplotlib); both are imported where they are used. Measuring needs
-neither.
+`rnn_numpy.experiments` measures many networks, `rnn_numpy.report` puts the numbers into words and draws them. Some
+measures need scipy, of the lab extra, which is imported where it is used.
 """
 
-from rnn_numpy.lab.benchmark import BenchmarkOptions, BenchmarkResult, BenchmarkRun, run_benchmark, task_gradient_flow
-from rnn_numpy.lab.benchmark_report import benchmark_report
-from rnn_numpy.lab.decomposition import Decomposition, PathSplit, Truncation, decompose
-from rnn_numpy.lab.diagnosis import GradientDiagnosis, LayerDiagnosis, diagnose
-from rnn_numpy.lab.forward_mode import UoroResult, snap1, uoro
+from rnn_numpy.lab.decomposition import (
+    Decomposition,
+    PathSplit,
+    Truncation,
+    decompose,
+)
+from rnn_numpy.lab.diagnosis import (
+    LayerDiagnosis,
+)
 from rnn_numpy.lab.gates import (
     GateReport,
     GateSummary,
@@ -20,17 +24,18 @@ from rnn_numpy.lab.gates import (
     time_constant,
 )
 from rnn_numpy.lab.gradient_flow import (
-    GradflowOptions,
-    GradflowResult,
     GradientFlow,
-    NetworkResult,
-    TrainingRecord,
     forecast_gradient_flow,
     gradient_flow,
-    run_gradflow,
     set_recurrent_weights,
 )
-from rnn_numpy.lab.jacobians import Bounds, StateJacobian, StateJacobians, jacobian, state_jacobians
+from rnn_numpy.lab.jacobians import (
+    Bounds,
+    StateJacobian,
+    StateJacobians,
+    jacobian,
+    state_jacobians,
+)
 from rnn_numpy.lab.landscape import (
     Bifurcation,
     Cliff,
@@ -43,7 +48,12 @@ from rnn_numpy.lab.landscape import (
     descend,
     fold_points,
 )
-from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum, covariant_vectors, lyapunov
+from rnn_numpy.lab.lyapunov import (
+    CovariantVectors,
+    LyapunovSpectrum,
+    covariant_vectors,
+    lyapunov,
+)
 from rnn_numpy.lab.meanfield import (
     MeanField,
     critical_input_variance,
@@ -54,37 +64,25 @@ from rnn_numpy.lab.meanfield import (
     gaussian_product_spread,
     meanfield,
 )
-from rnn_numpy.lab.plots import (
-    benchmark_figure,
-    gradient_flow_figure,
-    plot_angles,
-    plot_bifurcation,
-    plot_cliff,
-    plot_clip_directions,
-    plot_clip_ledger,
-    plot_flows,
-    plot_gate_bands,
-    plot_gate_image,
-    plot_gradient_flow,
-    plot_lag_profile,
-    plot_learning,
-    plot_norms,
-    plot_shares,
-    plot_singular_histogram,
-    plot_singular_values,
-    plot_spectrum,
-    save_figure,
+from rnn_numpy.lab.online import (
+    UoroResult,
+    snap1,
+    uoro,
 )
-from rnn_numpy.lab.progress import progress_bar
-from rnn_numpy.lab.regularisers import Flossing, Omega, floss, floss_value, gram_schmidt, omega
-from rnn_numpy.lab.report import gradflow_report
-from rnn_numpy.lab.sweeps import SweepResult, sweep
-from rnn_numpy.lab.threads import one_blas_thread
+from rnn_numpy.lab.regularisers import (
+    Flossing,
+    Omega,
+    floss,
+    floss_value,
+    gram_schmidt,
+    omega,
+)
+from rnn_numpy.lab.reset import (
+    ResetDifference,
+    reset_difference,
+)
 
 __all__ = [
-    "BenchmarkOptions",
-    "BenchmarkResult",
-    "BenchmarkRun",
     "Bifurcation",
     "Bounds",
     "Cliff",
@@ -95,24 +93,17 @@ __all__ = [
     "Flossing",
     "GateReport",
     "GateSummary",
-    "GradflowOptions",
-    "GradflowResult",
-    "GradientDiagnosis",
     "GradientFlow",
     "LayerDiagnosis",
     "LyapunovSpectrum",
     "MeanField",
-    "NetworkResult",
     "Omega",
     "PathSplit",
+    "ResetDifference",
     "StateJacobian",
     "StateJacobians",
-    "SweepResult",
-    "TrainingRecord",
     "Truncation",
     "UoroResult",
-    "benchmark_figure",
-    "benchmark_report",
     "bias_memory",
     "bifurcation",
     "cliff",
@@ -122,7 +113,6 @@ __all__ = [
     "critical_input_variance",
     "decompose",
     "descend",
-    "diagnose",
     "effective_memory",
     "expectations",
     "floss",
@@ -134,42 +124,18 @@ __all__ = [
     "gate_report",
     "gaussian_product_exponents",
     "gaussian_product_spread",
-    "gradflow_report",
     "gradient_flow",
-    "gradient_flow_figure",
     "gram_schmidt",
     "jacobian",
     "lyapunov",
     "meanfield",
     "omega",
-    "one_blas_thread",
-    "plot_angles",
-    "plot_bifurcation",
-    "plot_cliff",
-    "plot_clip_directions",
-    "plot_clip_ledger",
-    "plot_flows",
-    "plot_gate_bands",
-    "plot_gate_image",
-    "plot_gradient_flow",
-    "plot_lag_profile",
-    "plot_learning",
-    "plot_norms",
-    "plot_shares",
-    "plot_singular_histogram",
-    "plot_singular_values",
-    "plot_spectrum",
-    "progress_bar",
-    "run_benchmark",
-    "run_gradflow",
+    "reset_difference",
     "saturation",
-    "save_figure",
     "sech2",
     "set_recurrent_weights",
     "snap1",
     "state_jacobians",
-    "sweep",
-    "task_gradient_flow",
     "time_constant",
     "uoro",
 ]

@@ -17,7 +17,7 @@ sequences: blocks are sums over the batch, as gradients are. The table of one se
 other; the table of the batch is the sum of these, block by block.
 
 Nothing here differentiates. All P(t, k)^T delta_t with t >= k go back side by side, as columns of the cell's own
-backward step (`rnn_numpy.layers.adjoints`); a parameter that is no factor of a product, a peephole say, has its blocks
+backward step (`rnn_numpy.engine.adjoints`); a parameter that is no factor of a product, a peephole say, has its blocks
 by the complex step of the cell's forward step. One pass costs some ten times what backward costs, and keeps numbers,
 not blocks, (T, T) of them for each gate.
 
@@ -93,11 +93,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.core.trace import Trace
+from rnn_numpy.engine import Recurrent
+from rnn_numpy.engine.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
+from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import OptionError
-from rnn_numpy.layers import GRU, Recurrent
-from rnn_numpy.layers.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
-from rnn_numpy.layers.local import LocalSteps
+from rnn_numpy.layers import GRU
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.trace import LayerTrace, Trace
+from rnn_numpy.engine.trace import LayerTrace, Trace
 from rnn_numpy.errors import DTypeError, OptionError
 
 Floats = NDArray[np.float64]

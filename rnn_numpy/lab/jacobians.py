@@ -47,11 +47,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.core.trace import Trace
+from rnn_numpy.engine import Recurrent
+from rnn_numpy.engine.adjoints import step_number, steps_of
+from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import OptionError
-from rnn_numpy.layers import RNN, Recurrent
-from rnn_numpy.layers.adjoints import step_number, steps_of
-from rnn_numpy.layers.local import LocalSteps
+from rnn_numpy.layers import RNN
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -92,12 +92,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.trace import Trace
+from rnn_numpy.engine import Recurrent
+from rnn_numpy.engine.local import STEP, LocalSteps
+from rnn_numpy.engine.tangent import TangentSteps
+from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab.jacobians import rows_of_steps
-from rnn_numpy.layers import Recurrent
-from rnn_numpy.layers.local import STEP, LocalSteps
-from rnn_numpy.layers.tangent import TangentSteps
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -291,7 +291,7 @@ def lyapunov(
     An orthogonal matrix, states near 0: lengths are kept, all exponents are 0.
 
     >>> from rnn_numpy import RNN
-    >>> from rnn_numpy.core.initializers import initialize
+    >>> from rnn_numpy.layers.initializers import initialize
     >>> rnn = RNN(1, 4, bias=False, rng=0)
     >>> initialize(rnn, weight_hh="orthogonal", rng=1)
     >>> spectrum = lyapunov(rnn, np.zeros((50, 1, 1)))

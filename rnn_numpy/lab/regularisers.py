@@ -99,11 +99,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.core.trace import Trace
+from rnn_numpy.engine import Recurrent
+from rnn_numpy.engine.local import STEP, LocalSteps, entering, to_caller
+from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pusher, step_count
-from rnn_numpy.layers import Recurrent
-from rnn_numpy.layers.local import STEP, LocalSteps, entering, to_caller
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -506,7 +506,7 @@ def omega(
     At half an orthogonal matrix, near 0, each step keeps half of the length:
 
     >>> from rnn_numpy import RNN
-    >>> from rnn_numpy.core.initializers import initialize
+    >>> from rnn_numpy.layers.initializers import initialize
     >>> rnn = RNN(1, 4, bias=False, rng=0)
     >>> initialize(rnn, weight_hh="orthogonal", gain=0.5, rng=1)
     >>> output, h_n, trace = rnn.forward(np.zeros((10, 1, 1)))

@@ -76,10 +76,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.initializers import set_forget_bias
+from rnn_numpy.engine.cell import Cell, Extra
+from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.layers.cell import Cell, Extra
-from rnn_numpy.layers.recurrent import Recurrent
+from rnn_numpy.layers.initializers import set_forget_bias
 
 Array = NDArray[Any]
 

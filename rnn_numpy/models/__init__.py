@@ -1,6 +1,5 @@
 """Models: layers put together, with one flat vector of parameters."""
 
-from rnn_numpy.models.forecaster import Forecaster
-from rnn_numpy.models.sequence import SequenceModel
+from rnn_numpy.models.sequence import Forecaster, SequenceModel
 
 __all__ = ["Forecaster", "SequenceModel"]

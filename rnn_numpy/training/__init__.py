@@ -1,16 +1,16 @@
 """Training: clipping of gradients, what it did, and optimisers, all acting on the flat vector."""
 
+from rnn_numpy.training.clipped_bptt import ClippedBackward, backward_clipped
 from rnn_numpy.training.clipping import (
+    ClipLedger,
     ClipResult,
     clip_grad_adaptive,
     clip_grad_norm,
     clip_grad_norm_per_layer,
     clip_grad_value,
+    lag_norms,
     layer_of,
 )
-from rnn_numpy.training.inside_time import ClippedBackward, backward_clipped
-from rnn_numpy.training.lags import lag_norms
-from rnn_numpy.training.ledger import ClipLedger
 from rnn_numpy.training.optimizers import SGD, Adam
 
 __all__ = [

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,9 +32,8 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.core.trace import LayerTrace, Trace
+from rnn_numpy.engine.trace import LayerTrace, Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError
-from rnn_numpy.training.lags import lag_norms
 
 Array = NDArray[Any]
 
@@ -469,3 +469,221 @@ def _scaled_lengths(rows: Array) -> tuple[Array, Array]:
 
 def _axes(array: Array) -> str:
     return ", ".join(f"axis {axis}" for axis in range(array.ndim))
+
+
+# ---------------------------------------------------------------------------------------------- the ledger
+
+
+class ClipLedger:
+    """A record of all clippings of a training run.
+
+    Attributes
+    ----------
+    results : list of ClipResult
+        One for each update, in order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnn_numpy import Parameters, clip_grad_norm
+    >>> ledger = ClipLedger()
+    >>> for size in (0.5, 2.0, np.nan):
+    ...     grads = Parameters({"w": (1,)}, np.float64, np.array([size]))
+    ...     result = ledger.record(clip_grad_norm(grads, 1.0, on_nonfinite="skip"))
+    >>> ledger
+    ClipLedger
+      updates              3
+      skipped              1   33.3 %   not finite: w 1
+      engaged              1   50.0 %   of those with a finite gradient
+      mean factor     0.7500
+      mean cosine     1.0000
+      largest norm  2.00e+00
+      dominant             w 2
+    """
+
+    def __init__(self) -> None:
+        self.results: list[ClipResult] = []
+
+    def record(self, result: ClipResult) -> ClipResult:
+        """Keep the result of a clipping, and return it.
+
+        Raises
+        ------
+        DTypeError
+            It is none.
+        """
+        if not isinstance(result, ClipResult):
+            raise DTypeError(f"ClipLedger.record: result must be a ClipResult; got {type(result).__name__}")
+        self.results.append(result)
+        return result
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    @property
+    def skipped(self) -> int:
+        """Updates that were left out, their gradient not being finite."""
+        return sum(result.skipped for result in self.results)
+
+    @property
+    def finite(self) -> list[ClipResult]:
+        """The results of the updates that were not left out: what shares and means are of."""
+        return [result for result in self.results if not result.skipped]
+
+    @property
+    def engaged(self) -> int:
+        """Updates at which clipping changed a finite gradient."""
+        return sum(result.engaged for result in self.finite)
+
+    @property
+    def engaged_share(self) -> float | None:
+        """Their share of the updates with a finite gradient; None where there is none."""
+        return _mean([float(result.engaged) for result in self.finite])
+
+    @property
+    def mean_factor(self) -> float | None:
+        """Mean of norm after / norm before over the updates with a finite gradient."""
+        return _mean([result.factor for result in self.finite])
+
+    @property
+    def mean_cosine(self) -> float | None:
+        """Mean cosine of the gradient before and after, over the updates with a finite gradient."""
+        return _mean([result.cosine for result in self.finite])
+
+    @property
+    def largest_norm(self) -> float | None:
+        """The largest norm before clipping; infinite where that was too large for a float."""
+        return max((result.norm for result in self.finite), default=None)
+
+    @property
+    def dominant(self) -> Counter[str]:
+        """How often each parameter had the longest gradient, of the updates with a finite one."""
+        return Counter(result.dominant for result in self.finite if result.dominant is not None)
+
+    @property
+    def not_finite(self) -> Counter[str]:
+        """How often each parameter was the first whose gradient was not finite."""
+        return Counter(result.dominant for result in self.results if result.skipped and result.dominant is not None)
+
+    @property
+    def lags(self) -> Counter[int]:
+        """How often each lag added most to dL/dW_hh, where traces were handed to the clipping."""
+        return Counter(result.lag for result in self.finite if result.lag is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures as plain Python objects that strict JSON can hold; what is not finite as None."""
+        largest = self.largest_norm
+        return {
+            "updates": len(self),
+            "skipped": self.skipped,
+            "engaged": self.engaged,
+            "engaged_share": self.engaged_share,
+            "mean_factor": self.mean_factor,
+            "mean_cosine": self.mean_cosine,
+            "largest_norm": largest if largest is not None and math.isfinite(largest) else None,
+            "dominant": dict(self.dominant.most_common()),
+            "not_finite": dict(self.not_finite.most_common()),
+            "lags": {str(lag): count for lag, count in self.lags.most_common()},
+        }
+
+    def __repr__(self) -> str:
+        if not self.results:
+            return "ClipLedger: no updates yet"
+        lines = ["ClipLedger", f"  updates       {len(self):>8}"]
+        bad = f"   not finite: {_counted(self.not_finite)}" if self.skipped else ""
+        lines.append(f"  skipped       {self.skipped:>8}   {100 * self.skipped / len(self):4.1f} %{bad}")
+        if self.finite:
+            share, factor, cosine = self.engaged_share or 0.0, self.mean_factor or 0.0, self.mean_cosine or 0.0
+            lines += [
+                f"  engaged       {self.engaged:>8}   {100 * share:4.1f} %   of those with a finite gradient",
+                f"  mean factor   {factor:>8.4f}",
+                f"  mean cosine   {cosine:>8.4f}",
+                f"  largest norm  {self.largest_norm:>8.2e}",
+            ]
+        if self.dominant:
+            lines.append(f"  dominant      {_counted(self.dominant)}")
+        if self.lags:
+            lines.append(f"  lag           {_counted(self.lags)}")
+        return "\n".join(lines)
+
+
+def _mean(values: list[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _counted(counts: Counter[Any], most: int = 4) -> str:
+    """Name the most frequent ones with their counts."""
+    named = [f"{name} {count}" for name, count in counts.most_common(most)]
+    rest = sum(counts.values()) - sum(count for _, count in counts.most_common(most))
+    return ", ".join([*named, f"others {rest}"] if rest else named)
+
+
+# ---------------------------------------------------------------------------------------------- lags
+
+
+def lag_norms(trace: Trace | LayerTrace) -> NDArray[np.float64]:
+    """Return, for each lag, the norm of what the step at this lag adds to dL/dW_hh.
+
+    dL/dW_hh is a sum over the steps k at which W_hh acts, and over the batch. With da_k the gradient of the
+    pre-activations of step k, and h_{k-1} the state it read, (N, H),
+
+        norm(l) = || sum_n da_k[n] h_{k-1}[n]^T ||_F,        k = last - l
+
+    last is the last step of the longest sequence, so that l is how far an error at the end has travelled; of a
+    direction that runs from the end to the start, last is step 0, and k = l. An error that enters at other steps has
+    travelled less far. Where no initial state was given, the first step adds nothing: W_hh acts on zeros there.
+
+    Parameters
+    ----------
+    trace : Trace or LayerTrace
+        On which a backward pass has run to its end. Of a Trace, its last layer's forward direction is taken.
+
+    Returns
+    -------
+    ndarray, (T,)
+        T the steps of the longest sequence.
+
+    Raises
+    ------
+    OptionError, DTypeError
+        There is no such backward pass; it is no trace.
+
+    Notes
+    -----
+    The norm of the sum follows from products of rows, without the sum: its square is the sum over n and m of
+    (da_k[n] . da_k[m]) (h_{k-1}[n] . h_{k-1}[m]). With N below H that is cheaper than the matrix. It takes
+    2 T N^2 (G + 1) H operations, G the number of gates, and copies of both arrays. Of a GRU, da_k is the gradient of
+    W_hh h_{k-1} + b_hh; where its candidate reads r * h_{k-1}, the product is with h_{k-1} all the same.
+
+    Examples
+    --------
+    >>> from rnn_numpy.layers import RNN
+    >>> rnn = RNN(1, 4, rng=0)
+    >>> output, h_n, trace = rnn.forward(np.ones((5, 1, 1)))
+    >>> back = rnn.backward(trace, None, np.ones((1, 1, 4)))
+    >>> lag_norms(trace).round(4)
+    array([1.5706, 0.7756, 0.1999, 0.0904, 0.    ])
+    """
+    run = trace.top if isinstance(trace, Trace) else trace
+    if not isinstance(run, LayerTrace):
+        raise DTypeError(f"lag_norms: trace must be the third result of forward; got {type(trace).__name__}")
+    if not run.latest.arrays or run.latest.reached is not None:
+        raise OptionError("lag_norms: trace must have the gradients of a whole pass; run backward on it first")
+    da = run.da_hh if "da_hh" in run.names else run.da
+    before = 1 if run.reverse else 0
+    h_prev = getattr(run, run.states[0])[before : before + len(run)]
+    scales, products = zip(*(_inner(array) for array in (da, h_prev)), strict=True)
+    norms = np.sqrt(np.maximum(np.sum(products[0] * products[1], axis=(1, 2)).real, 0)) * scales[0] * scales[1]
+    alive = [t for t in range(len(run)) if run.exists(t) is None or bool(np.any(run.exists(t)))]
+    by_step: NDArray[np.float64] = norms[: len(alive)]
+    return by_step if run.reverse else by_step[::-1]
+
+
+def _inner(array: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Return the largest absolute value of each step, (T,), and the products of all rows of a step with each other,
+    (T, N, N), of entries divided by it, so that no square leaves the range of floats.
+    """
+    largest = np.max(np.abs(array), axis=(1, 2), initial=0.0)
+    scale = np.where(largest > 0, largest, 1)
+    rows = np.divide(array, scale[:, None, None].astype(array.dtype), order="C")
+    return scale.astype(np.float64), np.matmul(rows, rows.conj().swapaxes(1, 2))

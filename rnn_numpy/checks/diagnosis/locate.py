@@ -1,0 +1,417 @@
+"""From a wrong gradient to the mistake that made it.
+
+Three kinds of evidence, in this order:
+
+1. *The gradient that a mistake would give.* The chain rule of `rnn_numpy.checks.chain_rule` is run with the mistake in
+   it (a path cut, a derivative left out, steps missing from a sum), and the whole gradient that comes out is compared
+   with the one that was found. Where every tensor agrees, that is the mistake, or one that cannot be told from it by
+   its results.
+2. *Relations of the wrong tensors to the right ones*: a constant factor, a transpose, rows of one gate in another's
+place,
+   a clipped or zeroed tensor. These need no layer.
+3. *The first wrong place.* Backward is run on the loss of a single step t; the first step k, going back, at which the
+   gradient of a pre-activation differs is where the mistake sits: at k = t it is in the immediate derivative, later
+   it is in the recurrence; nowhere, it is in the sums over the steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.checks.chain_rule import EXACT, Forced, Tolerances, Variation
+from rnn_numpy.checks.diagnosis.known_mistakes import Suspect, suspects
+from rnn_numpy.checks.diagnosis.patterns import close, matches, narrowed, relation, rescaled
+from rnn_numpy.checks.report import WRONG, Diagnosis, Row, step_scales
+from rnn_numpy.checks.targets import LayerSubject, Point, Subject, mapped
+from rnn_numpy.engine.local import LocalSteps
+
+Array = NDArray[Any]
+
+# Where a mistake is smaller than what tells two gradients apart, agreement means: to this many times what rounding
+# allows.
+ROUNDING = 32
+
+
+# ---------------------------------------------------------------------------------------------- a recurrent layer
+
+
+def diagnose_layer(
+    subject: LayerSubject, forced: Forced, tolerances: Tolerances, analytic: Point, rows: Sequence[Row]
+) -> Diagnosis:
+    """Name the mistake in the backward pass of a recurrent layer.
+
+    Parameters
+    ----------
+    subject : LayerSubject
+    forced : Forced
+        The reference.
+    tolerances : Tolerances
+    analytic : dict of str to ndarray
+        The gradients found.
+    rows : sequence of Row
+    """
+    exact = forced.exact.tensors
+    place = _first_wrong(subject, forced, tolerances, rows)
+    if any(not np.isfinite(array).all() for array in analytic.values()):
+        return _not_finite(analytic, subject, place)
+    compare = Comparison(forced, tolerances, analytic)
+    for probe in (_padding, _mixed_batch, _not_linear):
+        found = probe(subject, compare, analytic)
+        if found is not None:
+            return _placed(found, place)
+    match = _best(forced, list(suspects(forced)), compare)
+    if match is not None:
+        return _placed(Diagnosis(match.kind, match.why), place, match)
+    found = relation(subject, analytic, exact, rows)
+    if found is not None:
+        return _placed(found, place)
+    part = place.get("part")
+    if part == "recurrence" and place.get("silent"):
+        lag = place["t"] - place["k"]
+        why = f"nothing is handed on beyond {abs(lag)} steps: the recurrence is cut there"
+        return _placed(Diagnosis("recurrence dropped", why), place)
+    wrong_tensors = {row.name for row in rows if row.verdict == WRONG and row.name in subject.layer.params}
+    reverse = {name for name in subject.layer.params if name.endswith("_reverse")}
+    if wrong_tensors and wrong_tensors <= reverse and part != "sums":
+        why = "only the reverse direction is wrong: it is not gone through, or not given its loss, in its own order"
+        return _placed(Diagnosis("reverse direction not reversed", why, explained=False), place)
+    found = narrowed(analytic, exact)
+    if found is not None:
+        return _placed(found, place)
+    if part in (None, "sums"):
+        found = rescaled(analytic, exact, sorted(wrong_tensors))
+        if found is not None:
+            return _placed(found, place)
+    names = ", ".join(sorted({row.title for row in rows if row.verdict == WRONG}))
+    if part == "immediate partial":
+        why = "the derivative of one step is wrong, in a way that is none of the known mistakes"
+        return _placed(Diagnosis("wrong derivative", why, explained=False), place)
+    if part == "recurrence":
+        why = "what a step hands to the step before it is wrong, in a way that is none of the known mistakes"
+        return _placed(Diagnosis("wrong recurrence", why, explained=False), place)
+    if part == "sums":
+        why = f"the gradients at every step are right, what is made of them is not: {names}"
+        return _placed(Diagnosis("wrong sum", why, explained=False), place)
+    return _placed(
+        Diagnosis("unknown", f"none of the known mistakes gives this gradient; wrong are {names}", explained=False),
+        place,
+    )
+
+
+def _placed(diagnosis: Diagnosis, place: Mapping[str, Any], suspect: Suspect | None = None) -> Diagnosis:
+    """Return the diagnosis with the first wrong place."""
+    where = {key: value for key, value in place.items() if key != "text" and value is not None}
+    if suspect is not None and suspect.gate is not None:
+        where.setdefault("gate", suspect.gate)
+    if suspect is not None and suspect.part:
+        where["part"] = suspect.part
+    return dataclasses.replace(diagnosis, when=str(place.get("text", "")), where=where)
+
+
+# ---------------------------------------------------------------------------------------------- comparing
+
+
+class Comparison:
+    """Compares whole gradients, as finely as the mistake in question needs.
+
+    Parameters
+    ----------
+    forced : Forced
+    tolerances : Tolerances
+    analytic : dict of str to ndarray
+        The wrong gradient. Where it is the right one but for less than `MATCH`, agreement means agreement to rounding.
+    """
+
+    def __init__(self, forced: Forced, tolerances: Tolerances, analytic: Point) -> None:
+        self.exact = forced.exact.tensors
+        self.analytic = analytic
+        self.tolerances = tolerances
+        self.fine = all(matches(name, analytic[name], array) for name, array in self.exact.items())
+
+    def same(self, name: str, found: Array, expected: Array) -> bool:
+        """Whether two gradients of one tensor agree."""
+        if not self.fine:
+            return matches(name, found, expected)
+        allowed = ROUNDING * self.tolerances.tensors[name]
+        return bool(np.isfinite(found).all() and np.all(np.abs(found - expected) <= allowed))
+
+    def is_exact(self, found: Mapping[str, Array]) -> bool:
+        """Whether a whole gradient is the right one."""
+        return all(self.same(name, array, self.exact[name]) for name, array in found.items())
+
+    def explains(self, predicted: Mapping[str, Array]) -> bool:
+        """Whether a whole gradient is the one that was found, and not the right one."""
+        if self.is_exact(predicted):
+            return False  # this mistake makes no difference here
+        return all(self.same(name, self.analytic[name], array) for name, array in predicted.items())
+
+
+def _best(forced: Forced, known: Sequence[Suspect], compare: Comparison) -> Suspect | None:
+    """Return the first suspect that gives the gradient found, in every tensor: made in all layers and directions, or
+    in one of them.
+    """
+    scopes: list[set[str]] = [set(forced.maps)]
+    if len(forced.maps) > 1:
+        reverse = {name for name, maps in forced.maps.items() if maps.steps.direction.reverse}
+        scopes += [reverse] if reverse else []
+        scopes += [{name} for name in forced.maps]
+    for scope in scopes:
+        for suspect in known:
+            with np.errstate(all="ignore"):
+                found = forced.gradient(_within(suspect.variation, scope))
+            if compare.explains(found.tensors):
+                if scope == scopes[0]:
+                    return suspect
+                return dataclasses.replace(suspect, why=f"{suspect.why} (in {', '.join(sorted(scope))})")
+    return None
+
+
+def _within(variation: Variation, scope: set[str]) -> Variation:
+    """Return the variation made in some layers and directions alone."""
+
+    def limited(name: str) -> Callable[..., Array]:
+        inner, plain = getattr(variation, name), getattr(EXACT, name)
+        return lambda steps, *rest: (inner if steps.direction.name in scope else plain)(steps, *rest)
+
+    names = [field.name for field in dataclasses.fields(Variation) if field.name != "forward_order"]
+    return Variation(**{name: limited(name) for name in names}, forward_order=variation.forward_order)
+
+
+# ---------------------------------------------------------------------------------------------- probes
+
+
+def _padding(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
+    """Whether what stands past the end of a sequence reaches any gradient."""
+    if subject.lengths is None:
+        return None
+    layer = subject.layer
+    first = getattr(layer, "batch_first", False)
+    T = subject.x.shape[1 if first else 0]
+    dead = np.arange(T)[:, None] >= subject.lengths
+    dead = dead.T if first else dead
+    if np.any(analytic["x"][dead] != 0):
+        return Diagnosis("padding leaks", "dx is not 0 past the end of a sequence")
+    changed = np.array(subject.doutput)
+    changed[dead] += 1.0
+    _, _, trace = subject.forward()
+    other = subject.back(trace, None, changed, subject.dfinal)
+    names = [name for name in analytic if not close(other[name], analytic[name], 1e-12)]
+    if names:
+        why = f"what doutput holds past the end of a sequence changes the gradient of {', '.join(names)}"
+        return Diagnosis("padding leaks", why)
+    return None
+
+
+def _mixed_batch(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
+    """Whether the loss of one sequence reaches another's input."""
+    if subject.x.ndim != 3:
+        return None
+    axis = 0 if getattr(subject.layer, "batch_first", False) else 1
+    if subject.x.shape[axis] < 2:
+        return None
+    alone = np.zeros_like(subject.doutput)
+    at: list[Any] = [slice(None)] * 3
+    at[axis] = 0
+    alone[tuple(at)] = subject.doutput[tuple(at)]
+    _, _, trace = subject.forward()
+    found = subject.back(trace, None, alone, mapped(np.zeros_like, subject.dfinal))["x"]
+    rest: list[Any] = [slice(None)] * 3
+    rest[axis] = slice(1, None)
+    if np.any(found[tuple(rest)] != 0):
+        return Diagnosis("batch mixed", "the loss of sequence 0 alone gives gradients at the inputs of other sequences")
+    return None
+
+
+def _not_linear(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
+    """Whether the gradient of no loss at all is something, or a loss scaled by a power of 2 has the right gradient:
+    then something cuts off sizes.
+    """
+
+    def scaled(factor: float) -> Point:
+        _, _, trace = subject.forward()
+        dfinal = mapped(lambda array: array * factor, subject.dfinal)
+        return {
+            name: array / (factor or 1)
+            for name, array in subject.back(trace, None, subject.doutput * factor, dfinal).items()
+        }
+
+    if compare.is_exact(analytic):
+        return None  # by so little that no size could be told from rounding
+    nothing = scaled(0.0)
+    left = [name for name, array in nothing.items() if np.any(array != 0)]
+    if left:
+        if all(name in subject.point and close(nothing[name], subject.point[name]) for name in left):
+            return Diagnosis(
+                "starts as the weights", f"the gradient of {', '.join(left)} is the right one plus the parameter itself"
+            )
+        return Diagnosis(
+            "starts as the weights", f"a loss of 0 gives a gradient of {', '.join(left)}: it does not begin at 0"
+        )
+    for power, kind, why in (
+        (
+            200,
+            "small gradients flushed",
+            "is right for a loss 2^200 times as large: something sets small numbers to zero",
+        ),
+        (-200, "clipped", "is right for a loss 2^200 times as small: something cuts off large numbers"),
+    ):
+        with np.errstate(all="ignore"):
+            found = scaled(2.0**power)
+        if compare.is_exact(found):
+            wrong = ", ".join(name for name in analytic if not compare.same(name, analytic[name], compare.exact[name]))
+            return Diagnosis(kind, f"the gradient of {wrong or 'x'} {why}")
+    return None
+
+
+def _not_finite(analytic: Point, subject: Subject, place: Mapping[str, Any]) -> Diagnosis:
+    for name, array in analytic.items():
+        bad = ~np.isfinite(array)
+        if bad.any():
+            index = tuple(int(i) for i in np.argwhere(bad)[0])
+            count = int(bad.sum())
+            why = (
+                f"{count} of {array.size} entries of {name} are NaN or infinite, the first at {list(index)}: "
+                f"{array[index]}"
+            )
+            return _placed(Diagnosis("not finite", why), place)
+    return Diagnosis("not finite", "an entry is NaN or infinite")
+
+
+def _first_wrong(subject: LayerSubject, forced: Forced, tolerances: Tolerances, rows: Sequence[Row]) -> dict[str, Any]:
+    """Find the first wrong place: run backward on the loss of single steps, and compare the gradients of
+    pre-activations from that step
+    back.
+
+    Returns a dict with "text", "layer", "gate", "t", "k", "part"; empty where the layer's trace has no such gradients.
+    """
+    layer = subject.layer
+    if layer.cell.input_gradient != "da":
+        return {}
+    names = list(reversed(forced.maps))
+    T = next(iter(forced.maps.values())).steps.T
+    axis = 1 if getattr(layer, "batch_first", False) and subject.x.ndim == 3 else 0
+    _, _, trace = subject.forward()
+    candidates = [T - 1, *range(T - 2, -1, -1)] if T <= 64 else sorted({T - 1, T - 2, T // 2, 1, 0}, reverse=True)
+    zero = mapped(np.zeros_like, subject.dfinal)
+    allowed = _least(forced, tolerances)
+    for kind, t in [*(("output", t) for t in candidates), ("final", T - 1)]:
+        doutput, dfinal = np.zeros_like(subject.doutput), subject.dfinal
+        if kind == "output":
+            at = (slice(None),) * axis + (t,)
+            doutput[at] = subject.doutput[at]
+            dfinal = zero
+        elif dfinal is None:
+            continue
+        found = _wrong_step(subject, forced, trace, doutput, dfinal, names, kind, t, allowed)
+        if found:
+            return found
+    if any(row.verdict == WRONG and row.name.startswith("da_") for row in rows):
+        return {}  # at a step that none of these losses reaches
+    return {
+        "text": "the gradients of the pre-activations are right at every step: what is made of them is wrong",
+        "part": "sums",
+    }
+
+
+def _least(forced: Forced, tolerances: Tolerances) -> float:
+    """Return the relative error of a step's da that rounding does not explain, 1e-9 where gates next to saturation have
+    few digits.
+    """
+    shares = [
+        np.divide(bound, scale, out=np.zeros(bound.shape), where=scale > 0)
+        for bound, scale in ((tolerances.da[name], step_scales(run.da)) for name, run in forced.exact.runs.items())
+    ]
+    return min(1e-9, 4 * max(float(share.max(initial=0.0)) for share in shares))
+
+
+def _wrong_step(
+    subject: LayerSubject,
+    forced: Forced,
+    trace: Any,
+    doutput: Array,
+    dfinal: Any,
+    names: Sequence[str],
+    kind: str,
+    t: int,
+    allowed: float,
+) -> dict[str, Any]:
+    """Return the first wrong place of one loss step, or an empty dict."""
+    subject.back(trace, None, doutput, dfinal)
+    exact = forced.of_loss(doutput, dfinal).exact
+    for name in names:
+        steps, run = forced.maps[name].steps, exact.runs[name]
+        found = trace.runs[name].latest.arrays.find("da")
+        if found is None:
+            return {}
+        found = np.where(steps.alive[..., None], found, 0)
+        for k in reversed(steps.order()):
+            scale = float(np.abs(run.da[k]).max(initial=0.0))
+            difference = np.abs(found[k] - run.da[k])
+            if difference.max(initial=0.0) > allowed * scale or not np.isfinite(found[k]).all():
+                gate = _gate_of(steps, difference)
+                own = (kind == "output" and k == t) or (kind == "final" and k == steps.order()[-1])
+                top = steps.direction.layer == subject.layer.num_layers - 1
+                part = (
+                    "immediate partial"
+                    if own or (not top and not np.any(exact.runs[name].dstates[steps.order()[-1]]))
+                    else "recurrence"
+                )
+                entered = scale == 0 or not np.any(found[k])
+                if own and entered:
+                    part = "entry of the loss"
+                text = (
+                    f"first wrong block (t, k) = ({t}, {k}) of {name}"
+                    f"{f', gate {gate}' if gate else ''}: {_meaning(part)}"
+                )
+                silent = bool(scale > 0 and np.abs(found[k]).max() <= 1e-6 * scale)
+                return {
+                    "text": text,
+                    "layer": name,
+                    "gate": gate,
+                    "t": t,
+                    "k": k,
+                    "part": part,
+                    "silent": silent or None,
+                }
+    return {}
+
+
+def _meaning(part: str) -> str:
+    return {
+        "immediate partial": "the immediate derivative of that step, not the recurrence",
+        "recurrence": "the recurrence; the immediate derivative is right",
+        "entry of the loss": "what the loss says to that step does not arrive as it should",
+    }[part]
+
+
+def _gate_of(steps: LocalSteps, difference: Array) -> str | None:
+    """Return the one gate in which a difference lies, or None where it lies in several, or there is but one."""
+    cell, H = steps.cell, steps.layer.hidden_size
+    if len(cell.slabs) == 1:
+        return None
+    parts = {slab: difference[..., k * H : (k + 1) * H].max(initial=0.0) for k, slab in enumerate(cell.slabs)}
+    wrong = [slab for slab, value in parts.items() if not np.isfinite(value)]
+    if not wrong:
+        wrong = [slab for slab, value in parts.items() if value > 1e-6 * max(parts.values())]
+    return wrong[0] if len(wrong) == 1 else None
+
+
+# ---------------------------------------------------------------------------------------------- anything else
+
+
+def diagnose_tensors(subject: Subject, analytic: Point, reference: Point, rows: Sequence[Row]) -> Diagnosis:
+    """Name the mistake in gradients of which nothing is known but their values."""
+    if any(not np.isfinite(array).all() for array in analytic.values()):
+        return _not_finite(analytic, subject, {})
+    found = relation(subject, analytic, reference, rows)
+    if found is None:
+        found = rescaled(analytic, reference, sorted({row.name for row in rows if row.verdict == WRONG}))
+    if found is not None:
+        return found
+    names = ", ".join(row.title for row in rows if row.verdict == WRONG)
+    return Diagnosis("unknown", f"none of the known mistakes gives this gradient; wrong are {names}", explained=False)

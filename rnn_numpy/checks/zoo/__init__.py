@@ -1,9 +1,0 @@
-"""Wrong backward passes of RNN, LSTM and GRU, most of them as they once were in somebody's code: what a gradient check
-must find, and exercises for whoever learns to.
-"""
-
-from rnn_numpy.checks.mistakes import DIAGNOSES, PLACES
-from rnn_numpy.checks.zoo.catalogue import ZOO, specimen
-from rnn_numpy.checks.zoo.specimen import NEEDS, PARTS, STEPS, Exhibit, Specimen, Where
-
-__all__ = ["DIAGNOSES", "NEEDS", "PARTS", "PLACES", "STEPS", "ZOO", "Exhibit", "Specimen", "Where", "specimen"]

@@ -1,0 +1,407 @@
+"""Many adjoints at once: the backward steps of a recorded trajectory, each on a whole stack of gradients.
+
+Back-propagation through time carries one gradient, the sum of what all later losses say. To know what each loss step t
+says by itself, one gradient for each has to be carried; they run through the same steps, at the same recorded states,
+and so lie side by side as further columns of one call of the cell's `step_backward`:
+
+    (C1)  s'(t, k-1) = J_k^T s'(t, k)        s'(t, t) = dL_t/ds_t, what enters at step t and at no other
+    (C2)  da(t, k)   = B_k^T s'(t, k)
+
+for all t >= k together, from the last step k to the first. `LocalSteps.pull` does the same for any steps in any order;
+here all columns of a call belong to one step k, so that what the step recorded is spread, not gathered, the local
+derivatives are computed once, and a step costs a few array operations more than in a backward pass.
+
+A stack is (n, Q, ·): the first n sequences in the engine's order, which are those that have the step, and Q gradients
+for each.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.engine import masks
+from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recurrent import BackwardResult, Recurrent, _as_column
+from rnn_numpy.engine.timeline import Plan, Timeline, argument_names
+from rnn_numpy.engine.trace import Arrays, Trace
+from rnn_numpy.errors import DTypeError, OptionError
+
+Array = NDArray[Any]
+
+LEAK = "leak"
+
+
+def steps_of(where: str, layer: Recurrent, trace: Trace, name: str | None) -> dict[str, LocalSteps]:
+    """Return the steps of every layer and direction, or of the one that is named, by name; `where` is named in errors.
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        The trace is another layer's; the layer is complex, or none.
+    OptionError
+        There is no such layer and direction.
+    """
+    if not isinstance(layer, Recurrent):
+        raise DTypeError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}")
+    if layer.dtype.kind == "c":
+        raise DTypeError(f"{where}: layer must be real; got dtype {layer.dtype}")
+    layer._context(where, trace)
+    if name is not None and name not in trace.runs:
+        raise OptionError(f"{where}: name must be one of {', '.join(map(repr, trace.runs))}; got {name!r}")
+    return {title: LocalSteps(layer, trace, title) for title in trace.runs if name is None or title == name}
+
+
+def step_number(where: str, letter: str, value: Any, low: int, high: int, which: str = "") -> int:
+    """Return `value` as an int from `low` to `high`; `which` says in an error what else there is to know.
+
+    Raises
+    ------
+    DTypeError, OptionError
+        It is no integer; it is out of range.
+    """
+    step = arguments.integer(where, letter, value)
+    if not low <= step <= high:
+        hint = f" ({which})" if which else ""
+        raise OptionError(f"{where}: {letter} must be in [{low}, {high}]{hint}; got {step}")
+    return step
+
+
+def direct_gradients(
+    layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any, where: str
+) -> tuple[dict[str, Array], BackwardResult]:
+    """Return the gradient that enters at each step of each layer and direction, and at no other; and BPTT's result.
+
+    Parameters
+    ----------
+    layer, trace, doutput, dh_n
+        As for `Recurrent.backward`. The trace keeps the gradients that it has.
+    where : str
+        The function that errors name.
+
+    Returns
+    -------
+    direct : dict of str to ndarray, (T, N, S)
+        By name, "l0" and so on: dL/ds_t directly, engine's order. Into the last layer comes doutput; into a lower one
+        what the layer above hands down at the same step; and the final state's gradient at each sequence's last step.
+    result : BackwardResult
+        What `backward` returns.
+    """
+    context, cell = layer._context(where, trace), layer.cell
+    plan = context.plan
+    signal = layer._gradient_in(where, doutput, context)
+    finals = layer._states_in(where, "dh_n", dh_n, context)
+    runs = {name: copy.copy(run) for name, run in trace.runs.items()}
+    back = layer.backward(Trace(runs, trace.masks, context), doutput, dh_n)
+    scratch = Parameters(layer.params.shapes, layer.dtype)
+    found: dict[str, Array] = {}
+    for directions in reversed(layer._layers):
+        below: Array | None = None
+        for direction in directions:
+            run, timeline = runs[direction.name], Timeline(plan, direction.reverse, cell.columns)
+            from_loss = None if signal is None else signal[:, :, direction.columns]
+            from_final = [None if final is None else final[direction.row] for final in finals]
+            direct = layer._new_gradients(run, timeline, plan, from_loss, from_final)
+            rows = slice(timeline.new, timeline.new + plan.T)
+            stacked = np.concatenate([direct["d" + state][rows] for state in cell.states], axis=2)
+            found[direction.name] = np.where(plan.exists(), stacked, 0)
+            if direction.layer == 0:
+                continue  # nobody asks what it hands down
+            arrays = Arrays({**run.arrays, **run.latest.arrays}, run.latest.arrays.part)
+            dx = layer._through_products(run, arrays, timeline, plan, layer._weights(scratch, direction))
+            below = dx if below is None else below + dx
+        if below is not None:
+            signal = below if context.factors is None else below * context.factors[directions[0].layer - 1]
+    return {name: found[name] for name in trace.runs}, back
+
+
+@dataclass
+class StackedStep:
+    """One step k, on a stack of gradients.
+
+    Attributes
+    ----------
+    k : int
+    after, before : list of ndarray, (n, Q, ·)
+        One array for each state: dL/ds_k, to be written; and dL/ds_{k-1}, once the step has run, zeros at first. What
+        the formulas add to a further state, dc_t += ..., stands in `after` then, as it does in a trace.
+    entered : list of ndarray, (n, Q, ·)
+        dL/ds_k as it was before the step ran.
+    inner : ndarray, (n, Q, ·), or None
+        Where the paths are kept apart: what `before` lacks; see `Adjoints.paths`.
+    """
+
+    k: int
+    after: list[Array]
+    before: list[Array]
+    inner: Array | None
+    entered: list[Array]
+    arrays: Arrays
+    count: tuple[int, int]
+    columns: bool
+    timeline: Timeline
+
+    def gradient(self, name: str) -> Array:
+        """Return a gradient that the step has computed, by the name of a formula's argument ("da_t"), (n, Q, ·)."""
+        array, offset = self.timeline.place(name, self.arrays)
+        (n, Q), width = self.count, array.shape[2]
+        row: Array = array[offset]
+        return row.T.reshape(width, n, Q).transpose(1, 2, 0) if self.columns else row.reshape(n, Q, width)
+
+
+class Adjoints:
+    """The backward steps of one direction of one layer, each on a stack of gradients.
+
+    Parameters
+    ----------
+    steps : LocalSteps
+    apart : bool
+        Keep apart by which way a gradient gets from a state to the one before; see `paths`.
+
+    Examples
+    --------
+    What each of three losses says of the initial state adds up to what backward says:
+
+    >>> from rnn_numpy.layers import RNN
+    >>> rnn = RNN(2, 4, rng=0)
+    >>> output, h_n, trace = rnn.forward(np.ones((3, 1, 2)))
+    >>> back = rnn.backward(trace, np.ones_like(output))
+    >>> *_, (step, losses) = Adjoints(LocalSteps(rnn, trace, "l0")).carry(np.ones((3, 1, 4)))
+    >>> step.before[0].shape, losses.tolist()
+    ((1, 3, 4), [2, 1, 0])
+    >>> bool(np.allclose(step.before[0].sum(axis=1), back.dh_0[0], rtol=1e-14, atol=0))
+    True
+    """
+
+    def __init__(self, steps: LocalSteps, apart: bool = False) -> None:
+        self.steps = steps
+        # States are apart as they are.
+        self.apart = apart = apart and len(steps.cell.states) == 1
+        layer, cell, run = steps.layer, steps.cell, steps.run
+        self.order = list(steps.timeline.order(True))
+        self.one = Timeline(Plan(1, 1, None), False, cell.columns)
+        self.counts = steps.plan.counts or [steps.N] * steps.T
+        # The order in which W_hh lies in memory depends on the batch alone.
+        crowd = Plan(steps.T, steps.T * max(1, steps.N), None)
+        named = {name: run.weights[layer._symbol(name)] for name in layer._weights(layer.params, steps.direction)}
+        weight = run.weights["W_hh"]
+        self.split: list[tuple[str, Array, slice]] = []
+        if apart:
+            # The products with the blocks of W_hh that act on the state are ours, one path each. Without these blocks
+            # the formulas' own product is what is left: nothing is found as a difference.
+            weight = weight.copy()
+            for gate, rows, columns, source in self.gate_blocks("hidden"):
+                if source == f"{cell.states[0]}_in":
+                    self.split.append((gate, run.weights["W_hh"][rows], columns))
+                    weight[rows] = 0
+        self.constants = layer._constants(weight, named, None, crowd, backward=True)
+        for name, extra in cell.parameters.items():
+            if extra.product is None:
+                self.constants["d" + extra.symbol] = _as_column(np.zeros_like(named[name]), cell)
+        around = masks.Masks(None if apart else run.masks.recurrent, run.masks.zoneout)
+        self.parts = around.backward(cell.states[0], (cell.step_backward, argument_names(cell.step_backward)))
+        # Arrays that hold local derivatives before a step comes.
+        plan, timeline = steps.plan, steps.timeline
+        self.gradients = layer._new_gradients(run, timeline, plan, None, [None] * len(cell.states))
+        self.filled = cell.step_partials is not None
+        if cell.step_partials is not None:
+            arrays, names = Arrays({**run.arrays, **self.gradients}, self.gradients.part), argument_names
+            for block in timeline.blocks(self.gradients["da"][0].nbytes, True):
+                for given in timeline.stacked(names(cell.step_partials), arrays, self.constants, block):
+                    cell.step_partials(*given)
+
+    def gate_blocks(self, kind: str) -> Iterator[tuple[str, slice, slice, str]]:
+        """Yield (gate, its rows of W, its columns of the gradient, what W acts on) of W_ih ("input") or W_hh."""
+        cell, H = self.steps.cell, self.steps.layer.hidden_size
+        for rows, columns, source in cell.blocks(kind, H):
+            for start in range(0, rows.stop - rows.start, H):
+                first, place = rows.start + start, columns.start + start
+                yield cell.gate_names[first // H], slice(first, first + H), slice(place, place + H), source
+
+    def width(self, name: str) -> int:
+        """Return the width of a gradient, by the name of a formula's argument."""
+        return int(self.one.place(name, self.gradients)[0].shape[2])
+
+    def new(self, k: int, Q: int) -> StackedStep:
+        """Return step k with room for Q gradients of each sequence that has it; `after` is to be filled."""
+        n = self.counts[k]
+        arrays = Arrays({}, self.gradients.part)
+        after: list[Array] = []
+        before: list[Array] = []
+        inner: Array | None = None
+        for name, width, kind in self._kinds:
+            arrays[name], rows = self._room(2 if kind == "state" else 1, width, n, Q)
+            if kind == "state":
+                rows[0] = 0
+                before.append(rows[0])
+                after.append(rows[1])
+            elif kind == "inner":
+                rows[...] = 0
+                inner = rows[0]
+            elif kind == "partials":
+                rows[0] = self.gradients[name][k, :n, None]
+        return StackedStep(k, after, before, inner, after, arrays, (n, Q), self.steps.cell.columns, self.one)
+
+    @functools.cached_property
+    def _kinds(self) -> list[tuple[str, int, str]]:
+        """Name, width and use of each gradient array of a step."""
+        cell, found = self.steps.cell, list[tuple[str, int, str]]()
+        into = f"d{cell.states[0]}_in"
+        for name, array in self.gradients.items():
+            written = name == into or name.endswith("_new") or not self.filled
+            kind = "state" if name[1:] in cell.states else "inner" if name == into else "" if written else "partials"
+            found.append((name, array.shape[2], kind))
+        if self.apart and into not in self.gradients:
+            found.append((into, self.steps.widths[0], "inner"))
+        return found
+
+    def _room(self, rows: int, width: int, n: int, Q: int) -> tuple[Array, Array]:
+        """Return new memory twice: as formulas' arrays, (rows, n * Q, width), and as a stack, (rows, n, Q, width)."""
+        dtype = self.steps.layer.dtype
+        if self.steps.cell.columns:
+            array = np.empty((rows, width, n, Q), dtype)
+            return array.reshape(rows, width, n * Q).swapaxes(1, 2), array.transpose(0, 2, 3, 1)
+        array = np.empty((rows, n, Q, width), dtype)
+        return array.reshape(rows, n * Q, width), array
+
+    def run(self, step: StackedStep) -> None:
+        """Run the cell's backward formulas, and what masks do, on the gradients in `step.after`."""
+        n, Q = step.count
+        if len(step.after) > 1:
+            step.entered = [step.after[0], *(array.copy() for array in step.after[1:])]
+        columns, H = self.steps.cell.columns, self.steps.layer.hidden_size
+        scratch = np.empty((H, n * Q) if columns else (n * Q, H), self.steps.layer.dtype)
+        for function, names in self.parts:
+            function(*(self._argument(name, step, scratch) for name in names))
+
+    def _argument(self, name: str, step: StackedStep, scratch: Array) -> Array:
+        if name in self.constants:
+            return self.constants[name]
+        if name == "scratch_t":
+            return scratch
+        place = self._recorded(name)
+        if place is None:
+            array, offset = self.one.place(name, step.arrays)
+            own: Array = array[offset]
+            return own.T if self.steps.cell.columns else own
+        (array, offset), (n, Q) = place, step.count
+        row = array[step.k + offset, :n]
+        # One sequence needs no copy: its row is spread by a stride of 0.
+        if self.steps.cell.columns:
+            if n == 1:
+                return np.broadcast_to(row.T, (row.shape[1], Q))
+            return np.broadcast_to(row.T[:, :, None], (row.shape[1], n, Q)).reshape(row.shape[1], n * Q)
+        return np.broadcast_to(row[:, None], (n, Q, row.shape[1])).reshape(n * Q, row.shape[1])
+
+    @functools.cached_property
+    def _places(self) -> dict[str, tuple[Array, int] | None]:
+        return {}
+
+    def _recorded(self, name: str) -> tuple[Array, int] | None:
+        """Return the recorded array that an argument means, and its row of step 0; None for a gradient."""
+        if name not in self._places:
+            try:
+                self._places[name] = self.steps.timeline.place(name, self.steps.run.arrays)
+            except KeyError:
+                self._places[name] = None
+        return self._places[name]
+
+    def carry(
+        self,
+        direct: Array,
+        losses: Collection[int] | None = None,
+        until: int | None = None,
+    ) -> Iterator[tuple[StackedStep, NDArray[np.intp]]]:
+        """Carry what enters at each loss step backward, each by itself; yield every step k and its loss steps.
+
+        Parameters
+        ----------
+        direct : ndarray, (T, N, S)
+            As from `direct_gradients`.
+        losses : collection of int, optional
+            The loss steps t to carry; all where left out.
+        until : int, optional
+            The last k to visit.
+
+        Yields
+        ------
+        step : StackedStep
+        losses : ndarray of int, (Q,)
+            Which t each gradient of the stack belongs to, newest last.
+
+        Notes
+        -----
+        Cost: T (T + 1) / 2 columns through the backward step, for each sequence; memory for one step's at a time.
+        """
+        parts = self.steps.split(direct)
+        chosen, Q = np.empty(len(self.order), np.intp), 0
+        last: StackedStep | None = None
+        for k in self.order:
+            enters = losses is None or k in losses
+            if enters:
+                chosen[Q] = k
+                Q += 1
+            if Q:
+                step = self.new(k, Q)
+                n = self.counts[k]
+                for index, after in enumerate(step.after):
+                    if last is not None:
+                        old = last.before[index]
+                        after[: len(old), : old.shape[1]] = old[:n]
+                        after[len(old) :] = 0  # sequences that end here
+                    if enters:
+                        after[:, -1] = parts[index][k, :n]
+                self.run(step)
+                yield step, chosen[:Q]
+                last = step
+            if k == until:
+                return
+
+    # ------------------------------------------------------------------------------------------------ paths
+
+    @property
+    def path_names(self) -> tuple[str, ...]:
+        """The ways by which a gradient gets from the state after a step to the state before it.
+
+        Of a cell with several states: by which of them it arrives. Of a cell with one: "leak", which passes no weight,
+        and the gates, by whose rows of W_hh it comes; gates whose rows act on another array than the state share one
+        way, under their names joined by "+".
+        """
+        cell = self.steps.cell
+        if len(cell.states) > 1:
+            return cell.states
+        split = [gate for gate, _, _, source in self.gate_blocks("hidden") if source == f"{cell.states[0]}_in"]
+        rest = [gate for gate in cell.gate_names if gate not in split]
+        return (LEAK, *(gate for gate in cell.gate_names if gate in split), *(["+".join(rest)] if rest else []))
+
+    def paths(self, step: StackedStep) -> list[list[Array]]:
+        """Return dL/ds_{k-1} path by path, in the order of `path_names`; the paths add up to it. Needs `apart`.
+
+        Returns
+        -------
+        list of list of ndarray, (n, Q, ·)
+            For each path one array for each state.
+        """
+        cell = self.steps.cell
+        if len(cell.states) > 1:
+            kept = step.before
+            return [
+                [array if i == j else np.zeros_like(array) for j, array in enumerate(kept)] for i in range(len(kept))
+            ]
+        gradient = step.gradient(cell.hidden_gradient + "_t")
+        through = {gate: gradient[:, :, columns] @ weight for gate, weight, columns in self.split}
+        found = [through[gate] for gate in cell.gate_names if gate in through]
+        if step.inner is not None and len(found) < len(cell.gate_names):
+            found.append(step.inner)
+        mask = self.steps.run.masks.recurrent
+        if mask is not None:
+            found = [array * mask[: step.count[0], None] for array in found]
+        return [[step.before[0]], *([array] for array in found)]

@@ -1,0 +1,374 @@
+r"""The LSTM with peepholes, written as anybody may write a cell: a derivation, its formulas and a `Cell`.
+
+Time, layers, directions, lengths and masks are the driver's. Gates, symbols and s(u) = 1 / (1 + exp(-u)) are those of
+`rnn_numpy.layers.lstm`.
+
+The gates see the cell as well, each unit its own, through a weight each: vectors p_i, p_f, p_o of H entries. The input
+and the forget gate see what the cell held, the output gate what it holds now. For t = 0 ... T-1:
+
+    (F1)  a_t  = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh       (4H,): a_i, a_f, a_g, a_o
+          a_i += p_i * c_{t-1}        a_f += p_f * c_{t-1}
+    (F2)  i_t = s(a_i)   f_t = s(a_f)   g_t = tanh(a_g)
+    (F3)  c_t = f_t * c_{t-1} + i_t * g_t
+    (F4)  a_o += p_o * c_t            o_t = s(a_o)
+    (F5)  h_t = o_t * tanh(c_t)
+
+Backward, for t = T-1 ... 0, beginning with dh_{T-1} = doutput_{T-1} + dh_n and dc_{T-1} = dc_n:
+
+    (B5)  dc_t    += dh_t * o_t * (1 - tanh(c_t)^2)          undoes F5
+          da_o     = dh_t * tanh(c_t) * o_t * (1 - o_t)      and s in F4
+    (B4)  dc_t    += p_o * da_o                              undoes F4: the cell's third way to the loss
+    (B3)  da_i     = dc_t * g_t * i_t * (1 - i_t)            undoes F3 and F2
+          da_f     = dc_t * c_{t-1} * f_t * (1 - f_t)
+          da_g     = dc_t * i_t * (1 - g_t^2)
+          dc_{t-1} = dc_t * f_t
+    (B1)  dc_{t-1} += p_i * da_i + p_f * da_f                undoes F1
+          dh_{t-1} = doutput_{t-1} + W_hh^T da_t
+    (BW)  dp_i = sum_t da_i * c_{t-1}    dp_f = sum_t da_f * c_{t-1}    dp_o = sum_t da_o * c_t
+          and dx_t, dW_ih, dW_hh, db_ih, db_hh as for the LSTM
+
+Forward mode: vX is the change of X along one direction, and (...) what the driver adds, as for the LSTM.
+
+    (T1)  va_t  = W_hh vh_{t-1} + (...)                      the differential of F1
+          va_i += vp_i * c_{t-1} + p_i * vc_{t-1}            va_f likewise
+    (T2)  vi_t = va_i * i_t * (1 - i_t)    vf_t likewise     of F2
+          vg_t = va_g * (1 - g_t^2)
+    (T3)  vc_t = f_t * vc_{t-1} + vf_t * c_{t-1} + i_t * vg_t + vi_t * g_t                 of F3
+    (T4)  va_o += vp_o * c_t + p_o * vc_t                    vo_t = va_o * o_t * (1 - o_t)   of F4
+    (T5)  vh_t = vo_t * tanh(c_t) + o_t * (1 - tanh(c_t)^2) * vc_t                         of F5
+
+So dc_t/dc_{t-1} is no longer f_t alone: the peepholes of i and f add a term each, still unit by unit.
+
+References
+----------
+.. [1] F. A. Gers, J. Schmidhuber, "Recurrent nets that time and count", IJCNN (2000): peepholes.
+.. [2] A. Graves, "Generating sequences with recurrent neural networks" (2013), eq. 7 to 11: the form above, with W_ci,
+   W_cf, W_co for p_i, p_f, p_o.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.engine.cell import Cell, Extra
+from rnn_numpy.engine.recurrent import Recurrent
+from rnn_numpy.layers.initializers import set_forget_bias
+from rnn_numpy.layers.lstm import GATES, lstm_step_backward, lstm_step_partials
+
+Array = NDArray[Any]
+
+# Arrays are (H, N), a column for each sequence, blocks of gates (4H, N), parameters that act unit by unit (H, 1).
+
+
+def peephole_step_forward(
+    a_t: Array,
+    ifg_t: Array,
+    if_t: Array,
+    o_t: Array,
+    i_t: Array,
+    f_t: Array,
+    g_t: Array,
+    h_in: Array,
+    c_prev: Array,
+    W_hh: Array,
+    p_i: Array,
+    p_f: Array,
+    p_o: Array,
+    half: Array,
+    scratch_t: Array,
+    c_t: Array,
+    tanh_c_t: Array,
+    h_t: Array,
+) -> None:
+    """F1 to F5. Turns a_t into the gates, writes c_t, tanh_c_t, h_t.
+
+    Parameters
+    ----------
+    a_t : ndarray, (4H, N)
+        Comes in holding W_ih x_t + b_ih + b_hh, goes out as the gates; blocks o, i, f halved, see F2 of the LSTM.
+    ifg_t, if_t, o_t, i_t, f_t, g_t : ndarray, (3H, N), (2H, N) and (H, N)
+        Blocks of a_t.
+    h_in : ndarray, (H, N)
+        h_{t-1}; with recurrent dropout, times its mask.
+    c_prev : ndarray, (H, N)
+    W_hh : ndarray, (4H, H)
+        Blocks o, i, f halved.
+    p_i, p_f, p_o : ndarray, (H, 1)
+    half : ndarray, ()
+    scratch_t, c_t, tanh_c_t, h_t : ndarray, (H, N)
+        c_t may be the memory of c_prev.
+    """
+    a_t += W_hh.dot(h_in)  # F1
+    i_t += half * p_i * c_prev  # half, as the rest of a_i is
+    f_t += half * p_f * c_prev
+    np.tanh(ifg_t, out=ifg_t)  # F2
+    if_t *= half  # s(u) = (1 + tanh(u/2)) / 2
+    if_t += half
+    np.multiply(i_t, g_t, out=scratch_t)  # F3
+    np.multiply(f_t, c_prev, out=c_t)
+    c_t += scratch_t
+    o_t += half * p_o * c_t  # F4
+    np.tanh(o_t, out=o_t)
+    o_t *= half
+    o_t += half
+    np.tanh(c_t, out=tanh_c_t)  # F5
+    np.multiply(o_t, tanh_c_t, out=h_t)
+
+
+def peephole_step_backward(
+    dh_t: Array,
+    f_t: Array,
+    c_prev: Array,
+    c_t: Array,
+    dm_dc_t: Array,
+    W_hh: Array,
+    p_i: Array,
+    p_f: Array,
+    p_o: Array,
+    scratch_t: Array,
+    dc_t: Array,
+    da_t: Array,
+    da_o_t: Array,
+    da_i_t: Array,
+    da_f_t: Array,
+    da_g_t: Array,
+    dc_prev: Array,
+    dh_in: Array,
+    dp_i: Array,
+    dp_f: Array,
+    dp_o: Array,
+) -> None:
+    """B5 to B1. Writes da_t and dc_prev, adds to dc_t, dh_in, dp_i, dp_f, dp_o.
+
+    Parameters
+    ----------
+    dh_t, f_t, c_prev, c_t : ndarray, (H, N)
+    dm_dc_t : ndarray, (H, N)
+        The factor of B5, o_t * (1 - tanh(c_t)^2).
+    W_hh : ndarray, (4H, H)
+    p_i, p_f, p_o : ndarray, (H, 1)
+    scratch_t : ndarray, (H, N)
+    dc_t : ndarray, (H, N)
+        Comes in as the gradient from step t+1, goes out as the total one.
+    da_t, da_o_t, da_i_t, da_f_t, da_g_t : ndarray, (4H, N) and (H, N)
+        dL/da_t and its blocks; come in holding the partial derivatives.
+    dc_prev, dh_in : ndarray, (H, N)
+    dp_i, dp_f, dp_o : ndarray, (H, 1)
+    """
+    dc_t += p_o * (da_o_t * dh_t)  # B4: da_o, before the LSTM's step makes it
+    # The rest of B5, B3 and B1 is the LSTM's.
+    lstm_step_backward(dh_t, f_t, dm_dc_t, W_hh, scratch_t, dc_t, da_t, da_o_t, da_i_t, da_f_t, da_g_t, dc_prev, dh_in)
+    dc_prev += p_i * da_i_t  # B1
+    dc_prev += p_f * da_f_t
+    dp_i += (da_i_t * c_prev).sum(axis=1, keepdims=True)  # BW
+    dp_f += (da_f_t * c_prev).sum(axis=1, keepdims=True)
+    dp_o += (da_o_t * c_t).sum(axis=1, keepdims=True)
+
+
+def peephole_step_tangent(
+    va_t: Array,
+    va_o_t: Array,
+    va_i_t: Array,
+    va_f_t: Array,
+    va_g_t: Array,
+    vh_in: Array,
+    vc_prev: Array,
+    o_t: Array,
+    i_t: Array,
+    f_t: Array,
+    g_t: Array,
+    c_prev: Array,
+    c_t: Array,
+    tanh_c_t: Array,
+    W_hh: Array,
+    p_i: Array,
+    p_f: Array,
+    p_o: Array,
+    vp_i: Array,
+    vp_f: Array,
+    vp_o: Array,
+    vc_t: Array,
+    vh_t: Array,
+) -> None:
+    """T1 to T5. Adds to va_t, writes vc_t and vh_t.
+
+    Parameters
+    ----------
+    va_t, va_o_t, va_i_t, va_f_t, va_g_t : ndarray, (4H, N) and (H, N)
+        Comes in holding what stands as (...) in T1, goes out as the change of the pre-activations, none of it halved.
+    vh_in, vc_prev : ndarray, (H, N)
+    o_t, i_t, f_t, g_t, c_prev, c_t, tanh_c_t : ndarray, (H, N)
+        As recorded.
+    W_hh : ndarray, (4H, H)
+    p_i, p_f, p_o : ndarray, (H, 1)
+    vp_i, vp_f, vp_o : ndarray, (H, 1) or (H, N)
+    vc_t, vh_t : ndarray, (H, N)
+    """
+    va_t += W_hh.dot(vh_in)  # T1
+    va_i_t += vp_i * c_prev + p_i * vc_prev
+    va_f_t += vp_f * c_prev + p_f * vc_prev
+    vi = va_i_t * i_t * (1 - i_t)  # T2
+    vf = va_f_t * f_t * (1 - f_t)
+    vg = va_g_t * (1 - g_t * g_t)
+    vc_t[...] = f_t * vc_prev + vf * c_prev + i_t * vg + vi * g_t  # T3
+    va_o_t += vp_o * c_t + p_o * vc_t  # T4
+    vo = va_o_t * o_t * (1 - o_t)
+    vh_t[...] = vo * tanh_c_t + o_t * (1 - tanh_c_t * tanh_c_t) * vc_t  # T5
+
+
+# What a trace computes when asked for; the arrays are (T, N, ·).
+
+
+def _peephole_a(
+    x: Array,
+    h_in: Array,
+    c_prev: Array,
+    c: Array,
+    W_ih: Array,
+    W_hh: Array,
+    b: Array,
+    p_i: Array,
+    p_f: Array,
+    p_o: Array,
+) -> Array:
+    peeps = [p_i * c_prev, p_f * c_prev, np.zeros_like(c), p_o * c]
+    a: Array = x @ W_ih.T + h_in @ W_hh.T + b + np.concatenate(peeps, axis=-1)
+    return a
+
+
+def _hidden(layer: Recurrent) -> tuple[int, ...]:
+    return (layer.hidden_size,)
+
+
+PEEPHOLE_CELL = Cell(
+    ("i", "f", "g", "o"),
+    ("h", "c"),
+    peephole_step_forward,
+    peephole_step_backward,
+    lstm_step_partials,  # the factors of B3 and B5 are the LSTM's
+    peephole_step_tangent,
+    slabs=("o", "i", "f", "g"),
+    input_slabs=("i", "f", "g", "o"),
+    hidden_slabs=("i", "f", "g", "o"),
+    sigmoids=("o", "i", "f"),
+    records={"tanh_c": 1},
+    gradient_records={"dm_dc": 1},
+    parameters={
+        "peephole_i": Extra("p_i", _hidden),
+        "peephole_f": Extra("p_f", _hidden),
+        "peephole_o": Extra("p_o", _hidden),
+    },
+    derived={**GATES, "a": _peephole_a},
+    overwritten=("c",),
+)
+
+
+# ---------------------------------------------------------------------------------------------- the layer
+
+
+class PeepholeLSTM(Recurrent):
+    """LSTM whose gates see the cell, with the options and initialisation of `LSTM`, without projection.
+
+    i and f see c_{t-1}, o sees c_t, each unit its own; the module `rnn_numpy.layers.peephole` derives the gradients.
+    States are pairs (h, c), as those of `LSTM`.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    num_layers : int
+        Each layer reads the outputs of the one below.
+    bias : bool
+        Without, b_ih and b_hh are left out.
+    batch_first : bool
+        Inputs and outputs are (N, T, ·) in place of (T, N, ·). States are not affected.
+    dropout : float
+        Probability with which an entry of a layer's output, not the last layer's, is zeroed in `forward`.
+    bidirectional : bool
+        A second set of weights reads the sequence from its end; outputs are concatenated.
+    recurrent_dropout : float
+        Probability with which a unit of h is hidden from W_hh, throughout a sequence, in `forward`. The peepholes still
+        see the cell.
+    zoneout : float or tuple of float
+        Probability with which a unit of h and of c (or of each: a pair) keeps its old state for a step, in `forward`;
+        without training, the mean of both.
+    forget_bias : float, optional
+        The forget gates' total bias at first; drawn as all others where left out.
+    dtype : {float32, float64, complex128}
+        complex128 is for the complex-step derivative.
+    rng : numpy.random.Generator, int or None
+        Draws the parameters, peepholes too, from U(-1/sqrt(H), 1/sqrt(H)), and masks later.
+
+    Attributes
+    ----------
+    params : Parameters
+        weight_ih_l0 (4H, D), weight_hh_l0 (4H, H), bias_ih_l0, bias_hh_l0 (4H,), peephole_i_l0, peephole_f_l0,
+        peephole_o_l0 (H,), then those of "l0_reverse", "l1", ...; blocks of rows i, f, g, o. ONNX, which has the same
+        formulas, keeps the peepholes in one vector P of 3H entries, in the order i, o, f.
+
+    Raises
+    ------
+    DTypeError, OptionError
+        An option has the wrong type or an impossible value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lstm = PeepholeLSTM(2, 3, rng=0)
+    >>> output, (h_n, c_n), trace = lstm.forward(np.ones((4, 1, 2)))
+    >>> back = lstm.backward(trace, np.ones((4, 1, 3)))
+    >>> back.grads["peephole_o_l0"].shape
+    (3,)
+    >>> bool(np.allclose(back.grads["peephole_o_l0"], (trace.da_o * trace.c[1:]).sum(axis=(0, 1))))
+    True
+
+    The whole layer is this loop:
+
+    >>> p, h, c = lstm.params, np.zeros(3), np.zeros(3)
+    >>> for x_t in np.ones((4, 2)):
+    ...     a = p["weight_ih_l0"] @ x_t + p["bias_ih_l0"] + p["weight_hh_l0"] @ h + p["bias_hh_l0"]
+    ...     i, f, g, o = np.split(a, 4)
+    ...     i, f = (1 / (1 + np.exp(-a - p[f"peephole_{gate}_l0"] * c)) for gate, a in (("i", i), ("f", f)))
+    ...     c = f * c + i * np.tanh(g)
+    ...     h = np.tanh(c) / (1 + np.exp(-o - p["peephole_o_l0"] * c))
+    >>> bool(np.allclose(h, h_n[0, 0], rtol=1e-14))
+    True
+    """
+
+    cell = PEEPHOLE_CELL
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, ...] = 0.0,
+        forget_bias: float | None = None,
+        dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            dtype=dtype,
+            rng=rng,
+        )
+        if forget_bias is not None:
+            set_forget_bias(self, arguments.real_number("PeepholeLSTM", "forget_bias", forget_bias))

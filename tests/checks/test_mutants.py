@@ -1,0 +1,1094 @@
+"""Classic mistakes, planted one at a time into the engine: each is caught by the checks that should catch it.
+
+A mutant replaces a formula, another field of a cell, or a function of the driver, by a version with one mistake. Where
+the replaced function no longer exists, or has other arguments than its replacement, the test fails: a mutant that
+cannot be planted proves nothing. Some mistakes make another layer, forward and backward alike, whose gradients are
+right: these the textbook's loop catches (naive.py).
+"""
+
+import dataclasses
+import inspect
+
+import naive
+import numpy as np
+import pytest
+
+from rnn_numpy import GRU, LSTM, RNN
+from rnn_numpy.checks import CHECKS, Case, assert_grad_close, conformance_checks, conformance_failures
+from rnn_numpy.core import Parameters, arguments, memory
+from rnn_numpy.engine import Cell, Extra, Recurrent, masks
+from rnn_numpy.engine.timeline import Timeline
+from rnn_numpy.errors import GradientCheckError
+from rnn_numpy.layers import gru, lstm, rnn
+from rnn_numpy.layers.lstm import lstm_step_backward, lstm_step_partials
+from rnn_numpy.layers.rnn import rnn_step_backward, tanh_step_forward, tanh_step_partials
+
+ORIGINAL = {
+    (owner, name): getattr(owner, name)
+    for owner, name in [
+        (Parameters, "state_dict"),
+        (Parameters, "load_state_dict"),
+        (Cell, "arranged"),
+        (Cell, "bias"),
+        (Recurrent, "__call__"),
+        (Recurrent, "_bptt"),
+        (Recurrent, "_directions"),
+        (Recurrent, "_dropout_factors"),
+        (Recurrent, "_gradient_in"),
+        (Recurrent, "_drawn"),
+        (Recurrent, "_inputs"),
+        (Recurrent, "_masked_arrays"),
+        (Recurrent, "_new_gradients"),
+        (Recurrent, "_run_backward"),
+        (Recurrent, "_state_masks"),
+        (Recurrent, "_states_in"),
+        (Recurrent, "_states_to_caller"),
+        (Recurrent, "_through_products"),
+        (Recurrent, "_to_caller"),
+        (Timeline, "output"),
+        (arguments, "sequence_lengths"),
+        (masks, "drop_backward"),
+        (masks, "zone_backward_new"),
+        (masks, "zone_backward_prev"),
+        (memory, "empty"),
+    ]
+}
+
+GRADIENTS = ("check_gradients_by_complex_step", "check_gradients_by_central_difference")
+
+
+@dataclasses.dataclass
+class Mutant:
+    """A mistake: its name, what to replace, and the checks that must fail.
+
+    `formulas` are fields of the cell, `methods` pairs of (owner, function of the same name and arguments).
+    """
+
+    name: str
+    caught_by: tuple[str, ...]
+    formulas: dict = dataclasses.field(default_factory=dict)
+    methods: tuple = ()
+    options: dict = dataclasses.field(default_factory=dict)
+    kind: type = RNN
+
+    def plant(self, monkeypatch):
+        if self.formulas:
+            owner, name = self.place()
+            # Fails for a field that the cell does not have.
+            changed = dataclasses.replace(owner[name], **self.formulas)
+            monkeypatch.setitem(owner, name, changed)
+        for owner, replacement in self.methods:
+            name = replacement.__name__
+            original = ORIGINAL[owner, name]
+            assert list(inspect.signature(replacement).parameters) == list(inspect.signature(original).parameters), name
+            monkeypatch.setattr(owner, name, replacement)
+
+    def place(self):
+        """Return the mapping and the key under which the case's layer finds its cell."""
+        if self.kind is LSTM:
+            return vars(lstm), "PROJECTED_CELL" if self.options.get("proj_size") else "CELL"
+        if self.kind is GRU:
+            return gru.CELLS, self.options.get("reset", "after")
+        return rnn.CELLS, self.options.get("nonlinearity", "tanh")
+
+
+# ------------------------------------------------------------------------------------------------ wrong formulas
+
+
+def transposed_W_hh(dh_t, W_hh, da_t, dh_in):
+    da_t *= dh_t
+    dh_in += da_t.dot(W_hh.T)
+
+
+def overwritten_dh_prev(dh_t, W_hh, da_t, dh_in):
+    da_t *= dh_t
+    dh_in[...] = da_t.dot(W_hh)
+
+
+def no_recurrence(dh_t, da_t):
+    da_t *= dh_t
+
+
+def wrong_sign(dh_t, W_hh, da_t, dh_in):
+    da_t *= dh_t
+    dh_in -= da_t.dot(W_hh)
+
+
+def clipped_in_time(dh_t, W_hh, da_t, dh_in):
+    rnn_step_backward(dh_t, W_hh, da_t, dh_in)
+    if not np.iscomplexobj(dh_in):
+        np.clip(dh_in, -50, 50, out=dh_in)
+
+
+def small_gradients_flushed(dh_t, W_hh, da_t, dh_in):
+    rnn_step_backward(dh_t, W_hh, da_t, dh_in)
+    dh_in[np.abs(dh_in) < 1e-12] = 0
+
+
+def derivative_missing(da_t):
+    da_t[...] = 1
+
+
+def derivative_from_a(a_t, da_t):
+    da_t[...] = 1 - a_t * a_t
+
+
+def derivative_of_the_previous_state(h_prev, da_t):
+    da_t[...] = 1 - h_prev * h_prev
+
+
+def sigmoid_derivative(h_t, da_t):
+    da_t[...] = h_t * (1 - h_t)
+
+
+def derivative_in_the_memory_of_h(h_t, da_t):
+    tanh_step_partials(h_t, da_t)
+    h_t *= h_t
+
+
+def relu_derivative_one_everywhere(da_t):
+    da_t[...] = 1
+
+
+def relu_derivative_of_the_previous_state(h_prev, da_t):
+    np.greater(h_prev.real, 0, out=da_t, casting="unsafe")
+
+
+def forward_in_single_precision(a_t, h_in, W_hh, h_t):
+    tanh_step_forward(a_t, h_in, W_hh, h_t)
+    if h_t.dtype == np.float64:
+        h_t[...] = h_t.astype(np.float32)
+
+
+# ------------------------------------------------------------------------------------------------ wrong drivers
+
+
+def backward_loop(order, shift=0):
+    """Return a `_run_backward` written out plainly, over the steps that `order` leaves of the right ones."""
+
+    def _run_backward(self, run, timeline, plan, arrays, sums):
+        da, dh, h, weight_hh = arrays["da"], arrays["dh"], arrays["h"], run.weights["W_hh"]
+        for t in order(list(timeline.order(True))):
+            rows = slice(None) if plan.lengths is None else slice(int(np.sum(plan.lengths > t)))
+            tanh_step_partials(h[min(t + timeline.new + shift, plan.T), rows], da[t, rows])
+            rnn_step_backward(dh[t + timeline.new, rows], weight_hh, da[t, rows], dh[t + timeline.prev, rows])
+            yield t
+
+    return _run_backward
+
+
+def zeroed_first(run_backward):
+    """Return `_run_backward` with da all zero at first, so that what a loop leaves out counts as zero."""
+
+    def _run_backward(self, run, timeline, plan, arrays, sums):
+        arrays["da"][...] = 0
+        yield from run_backward(self, run, timeline, plan, arrays, sums)
+
+    return _run_backward
+
+
+def accumulating(change):
+    """Return a `_through_products` with the factors of each product as `change(arrays, timeline, plan)` says."""
+
+    def _through_products(self, run, arrays, timeline, plan, sums):
+        dx = ORIGINAL[Recurrent, "_through_products"](self, run, arrays, timeline, plan, sums)
+        da, x, h_prev, db = change(arrays, timeline, plan)
+        sums["weight_ih"][...] = da.T.dot(x)
+        sums["weight_hh"][...] = da.T.dot(h_prev)
+        if self.bias:
+            sums["bias_ih"][...] = sums["bias_hh"][...] = db
+        return dx
+
+    return _through_products
+
+
+def after_products(change):
+    """Return a `_through_products` after which `change(sums, arrays, hidden_size)` has its way."""
+
+    def _through_products(self, run, arrays, timeline, plan, sums):
+        dx = ORIGINAL[Recurrent, "_through_products"](self, run, arrays, timeline, plan, sums)
+        change(sums, arrays, self.hidden_size)
+        return dx
+
+    return _through_products
+
+
+def factors(arrays, timeline, plan):
+    da, x = plan.flat(arrays["da"]), plan.flat(arrays["x"])
+    return da, x, plan.flat(arrays["h"][timeline.prev :][: plan.T]), da.sum(axis=0)
+
+
+def unshifted_h(arrays, timeline, plan):
+    da, x, _, db = factors(arrays, timeline, plan)
+    return da, x, plan.flat(arrays["h"][timeline.new :][: plan.T]), db
+
+
+def h_in_place_of_x(arrays, timeline, plan):
+    da, x, h_prev, db = factors(arrays, timeline, plan)
+    return da, h_prev if x.shape == h_prev.shape else x, h_prev, db
+
+
+def doubled_bias(arrays, timeline, plan):
+    da, x, h_prev, db = factors(arrays, timeline, plan)
+    return da, x, h_prev, 2 * db
+
+
+def dh_in_place_of_da(arrays, timeline, plan):
+    _, x, h_prev, _ = factors(arrays, timeline, plan)
+    dh = plan.flat(arrays["dh"][timeline.new :][: plan.T])
+    return dh, x, h_prev, dh.sum(axis=0)
+
+
+def batch_mean(arrays, timeline, plan):
+    da, x, h_prev, db = factors(arrays, timeline, plan)
+    return da / max(plan.N, 1), x, h_prev, db / max(plan.N, 1)
+
+
+def weighted_by_the_batch(arrays, timeline, plan):
+    da, x, h_prev, db = factors(arrays, timeline, plan)
+    return da * plan.N * (1 / plan.N), x, h_prev, db
+
+
+def newest_step_only(arrays, timeline, plan):
+    da = arrays["da"].copy()
+    da[timeline.order(False)[:-1]] = 0
+    return factors({**arrays, "da": da}, timeline, plan)
+
+
+def grads_overwritten(self, trace, doutput, dfinals, grads, results):
+    if grads is not None:
+        grads.flat[:] = 0
+    yield from ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results)
+
+
+def noise(sums, arrays, hidden_size):
+    sums["weight_hh"][...] *= 1 + 1e-15 * np.random.default_rng().normal(size=sums["weight_hh"].shape)
+
+
+def bias_summed_in_another_order(sums, arrays, hidden_size):
+    # Equal but for rounding.
+    if "bias_hh" in sums:
+        sums["bias_hh"][...] = arrays["da"].real[::-1].sum(axis=(0, 1))
+
+
+def one_bias_gradient_for_both_sides(sums, arrays, hidden_size):
+    if "bias_hh" in sums:
+        sums["bias_hh"][...] = sums["bias_ih"]
+
+
+def no_final_state_gradient(self, run, timeline, plan, doutput, dfinals):
+    return ORIGINAL[Recurrent, "_new_gradients"](self, run, timeline, plan, doutput, [None for _ in dfinals])
+
+
+def final_state_gradient_at_the_longest(self, run, timeline, plan, doutput, dfinals):
+    gradients = ORIGINAL[Recurrent, "_new_gradients"](self, run, timeline, plan, doutput, [None for _ in dfinals])
+    for array, dfinal in zip(gradients.values(), dfinals, strict=False):
+        if dfinal is not None:
+            array[0 if timeline.reverse else plan.T] += dfinal
+    return gradients
+
+
+def padding_of_doutput_read(self, run, timeline, plan, doutput, dfinals):
+    gradients = ORIGINAL[Recurrent, "_new_gradients"](self, run, timeline, plan, doutput, dfinals)
+    if doutput is not None and plan.alive is not None:
+        gradients["dh"][timeline.new :][: plan.T] += np.where(plan.alive[:, :, None], 0, doutput)
+    return gradients
+
+
+def doutput_modified(self, run, timeline, plan, doutput, dfinals):
+    gradients = ORIGINAL[Recurrent, "_new_gradients"](self, run, timeline, plan, doutput, dfinals)
+    if doutput is not None:
+        doutput *= 0.5
+    return gradients
+
+
+def after_bptt(change):
+    """Return a `_bptt` whose result is changed."""
+
+    def _bptt(self, trace, doutput, dfinals, grads, results):
+        yield from ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results)
+        change(self, results[0])
+
+    return _bptt
+
+
+def zero_dh_0(self, result):
+    result.dh_0 = np.zeros_like(result.dh_0)
+
+
+def zero_first_dx(self, result):
+    (result.dx.swapaxes(0, 1) if self.batch_first and result.dx.ndim == 3 else result.dx)[0] = 0
+
+
+def clipped_grads(self, result):
+    if result.grads.dtype.kind == "f":
+        np.clip(result.grads.flat, -20, 20, out=result.grads.flat)
+
+
+def dx_in_double_precision(self, result):
+    result.dx = result.dx.astype(np.float64)
+
+
+def masks_forgotten(self, trace, doutput, dfinals, grads, results):
+    kept, trace.context.factors = trace.context.factors, None
+    try:
+        yield from ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results)
+    finally:
+        trace.context.factors = kept
+
+
+def grads_touched_early(self, trace, doutput, dfinals, grads, results):
+    before = grads.flat.copy()
+    for step in ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results):
+        grads.flat[:] = before + 1
+        yield step
+        grads.flat[:] = before
+
+
+def result_before_the_end(self, trace, doutput, dfinals, grads, results):
+    steps = list(ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results))
+    yield from steps
+
+
+def reverse_not_reversed(self, layer):
+    directions = ORIGINAL[Recurrent, "_directions"](self, layer)
+    return [dataclasses.replace(direction, reverse=False) for direction in directions]
+
+
+def both_directions_in_one_half(self, layer):
+    directions = ORIGINAL[Recurrent, "_directions"](self, layer)
+    return [dataclasses.replace(direction, columns=directions[0].columns) for direction in directions]
+
+
+def lengths_ignored(where, lengths, steps, batch):
+    ORIGINAL[arguments, "sequence_lengths"](where, lengths, steps, batch)
+
+
+def lengths_taken_for_sorted(where, lengths, steps, batch):
+    found = ORIGINAL[arguments, "sequence_lengths"](where, lengths, steps, batch)
+    return None if found is None else np.sort(found)[::-1]
+
+
+def order_of_states_forgotten(self, states, context):
+    return tuple(array[:, 0] if context.unbatched else array for array in states)
+
+
+def initial_state_ignored(self, where, name, value, context):
+    found = ORIGINAL[Recurrent, "_states_in"](self, where, name, value, context)
+    return [None for _ in found] if name == "h_0" else found
+
+
+def initial_state_in_the_output(self, states, plan):
+    return states[self.new : self.new + plan.T]
+
+
+def batch_normalised(self, where, x, lengths, copied):
+    context, signal = ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
+    return context, signal - signal.mean(axis=1, keepdims=True) if signal.shape[1] else signal
+
+
+def centred_over_time(self, where, x, lengths, copied):
+    context, signal = ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
+    return context, signal - signal.mean(axis=0)
+
+
+def empty_sequences_let_through(self, where, x, lengths, copied):
+    array = np.asarray(x)
+    time = 1 if self.batch_first and array.ndim == 3 else 0
+    if array.shape[time] == 0:
+        x = np.zeros([1 if axis == time else size for axis, size in enumerate(array.shape)], array.dtype)
+    return ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
+
+
+def x_kept_in_the_layer(self, where, x, lengths, copied):
+    self.last_x = x
+    return ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
+
+
+def batch_first_for_inputs_only(self, array, context):
+    array = context.plan.unsorted(array, 1)
+    return array[:, 0] if context.unbatched else array
+
+
+def batch_axis_kept(self, array, context):
+    array = context.plan.unsorted(array, 1)
+    return array.swapaxes(0, 1) if self.batch_first and not context.unbatched else array
+
+
+def memory_order_for_axis_order(self, where, x, lengths, copied):
+    return ORIGINAL[Recurrent, "_inputs"](self, where, np.ravel(x, order="K").reshape(np.shape(x)), lengths, copied)
+
+
+def batch_first_ignored_in_doutput(self, where, doutput, context):
+    found = ORIGINAL[Recurrent, "_gradient_in"](self, where, doutput, context)
+    if found is None or not self.batch_first or context.unbatched:
+        return found
+    return found.swapaxes(0, 1).reshape(found.shape)
+
+
+def dropout_without_training(self, where, given, training, plan):
+    return ORIGINAL[Recurrent, "_dropout_factors"](self, where, given, True, plan)
+
+
+def dropout_masks_not_replayed(self, where, given, training, plan):
+    return ORIGINAL[Recurrent, "_dropout_factors"](self, where, None, training, plan)
+
+
+def masks_unscaled(self, rate, shape):
+    return (ORIGINAL[Recurrent, "_drawn"](self, rate, shape) > 0).astype(self.dtype)
+
+
+def state_masks(**changes):
+    """Return a `_state_masks` some of whose arguments are others."""
+
+    def _state_masks(self, where, recurrent, zoneout, training, plan):
+        given = {"recurrent": recurrent, "zoneout": zoneout, "training": training} | changes
+        return ORIGINAL[Recurrent, "_state_masks"](self, where, **given, plan=plan)
+
+    return _state_masks
+
+
+def zoneout_in_training_only(self, where, recurrent, zoneout, training, plan):
+    found = ORIGINAL[Recurrent, "_state_masks"](self, where, recurrent, zoneout, training, plan)
+    return found if training or zoneout is not None else {}
+
+
+def zoneout_of_h_alone(self, where, recurrent, zoneout, training, plan):
+    found = ORIGINAL[Recurrent, "_state_masks"](self, where, recurrent, zoneout, training, plan)
+    for chosen in found.values():
+        if "c" in chosen.zoneout:
+            chosen.zoneout["c"][...] = 0
+    return found
+
+
+def one_state_mask_for_the_batch(self, where, recurrent, zoneout, training, plan):
+    found = ORIGINAL[Recurrent, "_state_masks"](self, where, recurrent, zoneout, training, plan)
+    return {name: masks.Masks(chosen.recurrent[:1], chosen.zoneout) for name, chosen in found.items()}
+
+
+def another_recurrent_mask_at_each_step(self, chosen, plan, new):
+    arrays = ORIGINAL[Recurrent, "_masked_arrays"](self, chosen, plan, new)
+    if "recurrent_mask" in arrays:
+        changing = arrays["recurrent_mask"].copy()
+        for t, mask in enumerate(changing):
+            mask[...] = np.roll(mask, t, axis=1)
+        arrays["recurrent_mask"] = changing
+    return arrays
+
+
+def drop_backward(dstate_in, mask, dstate_prev):
+    dstate_prev += dstate_in
+
+
+def zone_backward_new(dstate, kept, dstate_new):
+    dstate_new[...] = dstate
+
+
+def zone_backward_prev(dstate, kept, dstate_prev):
+    pass
+
+
+def packed_in_the_order_of_the_engine(self, array, context):
+    if context.packed is not None:
+        return context.packed.pack(array)
+    return ORIGINAL[Recurrent, "_to_caller"](self, array, context)
+
+
+def packed_gradient_taken_for_sorted(self, where, doutput, context):
+    found = ORIGINAL[Recurrent, "_gradient_in"](self, where, doutput, context)
+    return found if context.packed is None or found is None else context.plan.unsorted(found, 1)
+
+
+def lengths_of_a_pack_ignored(self, where, x, lengths, copied):
+    if not hasattr(x, "padded"):
+        return ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
+    padded = x.padded(batch_first=self.batch_first)[0]
+    context, signal = ORIGINAL[Recurrent, "_inputs"](self, where, padded, None, copied)
+    return dataclasses.replace(context, packed=x), signal
+
+
+# ------------------------------------------------------------------------------------------------ wrong gates
+
+
+def lstm_backward_but(mistake=""):
+    """Return B4, B3, B1 of the LSTM with one mistake; without, they are right."""
+
+    def step_backward(
+        dh_t, f_t, i_t, dm_dc_t, W_hh, dc_t, da_t, da_o_t, da_i_t, da_f_t, da_g_t, dc_prev, dh_in
+    ):  # fmt: skip
+        if mistake != "no path through tanh c":
+            dc_t += dh_t * dm_dc_t
+        da_o_t *= dc_t if mistake == "o gets dc" else dh_t
+        da_i_t *= dh_t if mistake == "i gets dh" else dc_t
+        da_f_t *= dc_t
+        da_g_t *= dc_t
+        if mistake == "i and f exchanged":
+            da_i_t[...], da_f_t[...] = da_f_t.copy(), da_i_t.copy()
+        factor = {"dc_prev not times f": 1, "dc_prev times i": i_t}.get(mistake, f_t)
+        if mistake != "no path from cell to cell":
+            dc_prev[...] = dc_t * factor
+        dh_in += W_hh.T.dot(da_t)
+
+    return step_backward
+
+
+def lstm_partials_but(mistake):
+    """Return the LSTM's partial derivatives, one of them wrong."""
+
+    def step_partials(
+        oif_t, o_t, i_t, g_t, f_t, c_prev, c_t, tanh_c_t, one, da_oif_t, da_o_t, da_i_t, da_f_t, da_g_t, dm_dc_t
+    ):  # fmt: skip
+        lstm_step_partials(
+            oif_t, o_t, i_t, g_t, c_prev, tanh_c_t, one, da_oif_t, da_o_t, da_i_t, da_f_t, da_g_t, dm_dc_t
+        )
+        if mistake == "f's from c in place of c_prev":
+            da_f_t[...] = f_t * (1 - f_t) * c_t
+        elif mistake == "i's from f":
+            da_i_t[...] = f_t * (1 - f_t) * g_t
+        elif mistake == "g's without 1 - g^2":
+            da_g_t[...] = i_t
+        elif mistake == "tanh's derivative of c in place of tanh c":
+            dm_dc_t[...] = o_t * (1 - c_t * c_t)
+        else:
+            da_o_t[...] = o_t * tanh_c_t
+
+    return step_partials
+
+
+def projected_backward_but(mistake):
+    """Return B5, B4, B3, B1 with a mistake in B5."""
+
+    def step_backward(
+        dh_t, f_t, dm_dc_t, W_hh, W_hr, scratch_t, dc_t, da_t, da_o_t, da_i_t, da_f_t, da_g_t, dc_prev, dm_t, dh_in
+    ):  # fmt: skip
+        dm_t[...] = abs(W_hr).T.dot(dh_t) if mistake == "sign of W_hr" else W_hr.T.dot(dh_t)
+        da_blocks = da_o_t, da_i_t, da_f_t, da_g_t
+        lstm_step_backward(dm_t, f_t, dm_dc_t, W_hh, scratch_t, dc_t, da_t, *da_blocks, dc_prev, dh_in)
+
+    return step_backward
+
+
+def rebound(a_t, h_in, W_hh, h_t):
+    a_t += h_in.dot(W_hh.T)
+    h_t = np.tanh(a_t)  # noqa: F841  (the mistake)
+
+
+def scratched_dh(dh_t, W_hh, da_t, dh_in):
+    da_t *= dh_t
+    dh_t *= 0.5
+    dh_in += da_t.dot(W_hh)
+
+
+def gru_backward_but(mistake=""):
+    """Return B4 to B1 of the GRU that resets after the product, with one mistake; without, they are right."""
+
+    def step_backward(
+        dh_t, r_t, z_t, n_t, W_hh, da_qrz_t, da_q_t, da_r_t, da_z_t, da_n_t, dh_prev, dh_in
+    ):  # fmt: skip
+        da_z_t *= -dh_t if mistake == "sign of z" else dh_t
+        if mistake != "no leak":
+            dh_prev += dh_t * (1 - z_t if mistake == "leak of 1 - z" else z_t)
+        da_n_t *= dh_t
+        da_q_t[...] = da_n_t * (1 if mistake == "da_q without r" else r_t)
+        da_r_t *= dh_t if mistake == "r gets dh" else da_n_t
+        dh_in += W_hh.T.dot(da_qrz_t)
+
+    return step_backward
+
+
+def gru_before_backward_but(mistake=""):
+    """Return B4 to B1 of the GRU that resets before the product, with one mistake; without, they are right."""
+
+    def step_backward(
+        dh_t, r_t, z_t, W_hrz, W_hn, da_rz_t, da_r_t, da_z_t, da_n_t, dk_t, dh_prev, dh_in
+    ):  # fmt: skip
+        da_z_t *= dh_t
+        dh_prev += dh_t * z_t
+        da_n_t *= dh_t
+        dk_t[...] = (W_hn if mistake == "W_hn transposed" else W_hn.T).dot(da_n_t)
+        da_r_t *= da_n_t if mistake == "r gets da_n" else dk_t
+        if mistake != "no path through k":
+            dh_in += dk_t * (1 if mistake == "dk without r" else r_t)
+        dh_in += W_hrz.T.dot(da_rz_t)
+
+    return step_backward
+
+
+def halving_forgotten_in_the_bias(self, bias_ih, bias_hh, halved=True):
+    return ORIGINAL[Cell, "bias"](self, bias_ih, bias_hh, False)
+
+
+def bias_of_q_missing(self, bias_ih, bias_hh, halved=True):
+    bias = ORIGINAL[Cell, "bias"](self, bias_ih, bias_hh, halved)
+    bias[: len(bias) // len(self.slabs)] = 0
+    return bias
+
+
+def halved_for_dx_too(self, kind, weight, halved):
+    return ORIGINAL[Cell, "arranged"](self, kind, weight, True)
+
+
+def memory_order_ignored(self, kind, weight, halved):
+    found = ORIGINAL[Cell, "arranged"](self, kind, weight, halved)
+    return found if halved else weight
+
+
+def inference_from_zero(self, x, h_0=None, lengths=None):
+    return ORIGINAL[Recurrent, "__call__"](self, x, None, lengths)
+
+
+def views_in_state_dict(self):
+    return dict(self)
+
+
+def partly_loaded(self, mapping):
+    for name in self:
+        self[name][...] = mapping.get(name, self[name])
+    ORIGINAL[Parameters, "load_state_dict"](self, mapping)
+
+
+def two_arrays_for_all_calls():
+    """Return an `empty` that knows two arrays of each shape and hands them out in turn, used or not."""
+    pool = {}
+
+    def empty(shape, dtype):
+        arrays = pool.setdefault((shape, dtype), [])
+        if len(arrays) < 2:
+            arrays.append(np.empty(shape, dtype))
+        else:
+            arrays.append(arrays.pop(0))
+        return arrays[-1]
+
+    return empty
+
+
+def named(name, function):
+    """Return the function under the name of what it replaces."""
+    function.__name__ = name
+    return function
+
+
+def planted(name, caught_by, owner, method, function, kind=RNN, **options):
+    return Mutant(name, caught_by, methods=((owner, named(method, function)),), options=options, kind=kind)
+
+
+def formula(name, caught_by, kind=RNN, options=None, **fields):
+    return Mutant(name, caught_by, formulas=fields, options=options or {}, kind=kind)
+
+
+def loop(order, shift=0):
+    return zeroed_first(backward_loop(order, shift))
+
+
+MUTANTS = [
+    formula("W_hh transposed", GRADIENTS, step_backward=transposed_W_hh),
+    formula(
+        "dh_prev overwritten, a dropped +=",
+        (*GRADIENTS, "check_gradients_of_output"),
+        step_backward=overwritten_dh_prev,
+    ),
+    formula("recurrence dropped", (*GRADIENTS, "check_first_step"), step_backward=no_recurrence),
+    formula("sign of the recurrence", GRADIENTS, step_backward=wrong_sign),
+    formula("clipping inside of time", ("check_linearity",), step_backward=clipped_in_time),
+    formula("small gradients flushed to zero", ("check_linearity",), step_backward=small_gradients_flushed),
+    formula("derivative missing", (*GRADIENTS, "check_gradients_of_one_step"), step_partials=derivative_missing),
+    formula("derivative of a in place of h", GRADIENTS, step_partials=derivative_from_a),
+    formula("derivative one step late", GRADIENTS, step_partials=derivative_of_the_previous_state),
+    formula("derivative of the sigmoid", GRADIENTS, step_partials=sigmoid_derivative),
+    formula(
+        "trace modified by backward",
+        ("check_accumulation", "check_reentrant"),
+        step_partials=derivative_in_the_memory_of_h,
+    ),
+    formula("float64 rounded to float32", (*GRADIENTS, "check_direction"), step_forward=forward_in_single_precision),
+    Mutant(
+        "relu without derivative",
+        GRADIENTS,
+        formulas={"step_partials": relu_derivative_one_everywhere},
+        options={"nonlinearity": "relu"},
+    ),
+    Mutant(
+        "relu's derivative one step late",
+        GRADIENTS,
+        formulas={"step_partials": relu_derivative_of_the_previous_state},
+        options={"nonlinearity": "relu"},
+    ),
+    planted(
+        "first step missing",
+        (*GRADIENTS, "check_first_step", "check_steps"),
+        Recurrent,
+        "_run_backward",
+        loop(lambda steps: steps[:-1]),
+    ),
+    planted(
+        "last step skipped",
+        (*GRADIENTS, "check_gradients_of_final_state"),
+        Recurrent,
+        "_run_backward",
+        loop(lambda steps: steps[1:]),
+    ),
+    planted("steps in the wrong order", GRADIENTS, Recurrent, "_run_backward", loop(lambda steps: steps[::-1])),
+    planted("derivative of the next state", GRADIENTS, Recurrent, "_run_backward", loop(list, shift=1)),
+    planted("unshifted h", GRADIENTS, Recurrent, "_through_products", accumulating(unshifted_h)),
+    planted("dW_ih from h", GRADIENTS, Recurrent, "_through_products", accumulating(h_in_place_of_x), num_layers=2),
+    planted("bias doubled", GRADIENTS, Recurrent, "_through_products", accumulating(doubled_bias)),
+    planted("dh in place of da", GRADIENTS, Recurrent, "_through_products", accumulating(dh_in_place_of_da)),
+    planted(
+        "mean over the batch",
+        (*GRADIENTS, "check_accumulation"),
+        Recurrent,
+        "_through_products",
+        accumulating(batch_mean),
+    ),
+    planted(
+        "division by the batch size",
+        ("check_empty_batch",),
+        Recurrent,
+        "_through_products",
+        accumulating(weighted_by_the_batch),
+    ),
+    planted(
+        "parameter gradients of the newest step only",
+        (*GRADIENTS, "check_chunks"),
+        Recurrent,
+        "_through_products",
+        accumulating(newest_step_only),
+    ),
+    planted("grads overwritten", ("check_accumulation", "check_chunks"), Recurrent, "_bptt", grads_overwritten),
+    planted("rounding noise", ("check_repeatable",), Recurrent, "_through_products", after_products(noise)),
+    planted(
+        "final-state gradient ignored",
+        (*GRADIENTS, "check_gradients_of_final_state", "check_chunks"),
+        Recurrent,
+        "_new_gradients",
+        no_final_state_gradient,
+    ),
+    planted(
+        "final-state gradient enters at T",
+        (*GRADIENTS, "check_padding"),
+        Recurrent,
+        "_new_gradients",
+        final_state_gradient_at_the_longest,
+    ),
+    planted(
+        "padding of doutput leaks",
+        ("check_padding",),
+        Recurrent,
+        "_new_gradients",
+        padding_of_doutput_read,
+        bidirectional=True,
+    ),
+    planted("doutput modified", ("check_unchanged",), Recurrent, "_new_gradients", doutput_modified),
+    planted("dh_0 zero", (*GRADIENTS, "check_first_step"), Recurrent, "_bptt", after_bptt(zero_dh_0)),
+    planted("dx[0] zero", (*GRADIENTS, "check_first_step"), Recurrent, "_bptt", after_bptt(zero_first_dx)),
+    planted("gradients clipped", ("check_linearity",), Recurrent, "_bptt", after_bptt(clipped_grads)),
+    planted("dx in float64", ("check_float32",), Recurrent, "_bptt", after_bptt(dx_in_double_precision)),
+    planted(
+        "dropout masks forgotten in backward", GRADIENTS, Recurrent, "_bptt", masks_forgotten, num_layers=2, dropout=0.4
+    ),
+    planted("grads touched before the end", ("check_steps",), Recurrent, "_bptt", grads_touched_early),
+    planted("result before the end", ("check_steps",), Recurrent, "_bptt", result_before_the_end),
+    planted(
+        "reverse direction not reversed",
+        ("check_reversal", "check_steps"),
+        Recurrent,
+        "_directions",
+        reverse_not_reversed,
+        bidirectional=True,
+    ),
+    planted(
+        "both directions read one half of doutput",
+        GRADIENTS,
+        Recurrent,
+        "_directions",
+        both_directions_in_one_half,
+        bidirectional=True,
+    ),
+    planted("lengths ignored", ("check_padding",), arguments, "sequence_lengths", lengths_ignored),
+    planted(
+        "lengths taken for sorted",
+        ("check_padding", "check_batch"),
+        arguments,
+        "sequence_lengths",
+        lengths_taken_for_sorted,
+    ),
+    planted(
+        "order of final states forgotten",
+        (*GRADIENTS, "check_padding"),
+        Recurrent,
+        "_states_to_caller",
+        order_of_states_forgotten,
+    ),
+    planted("initial state ignored", (*GRADIENTS, "check_chunks"), Recurrent, "_states_in", initial_state_ignored),
+    planted(
+        "initial state shows in the output",
+        ("check_padding",),
+        Timeline,
+        "output",
+        initial_state_in_the_output,
+        bidirectional=True,
+    ),
+    planted("inputs centred over the batch", ("check_batch",), Recurrent, "_inputs", batch_normalised),
+    planted("inputs centred over time", ("check_causality", "check_chunks"), Recurrent, "_inputs", centred_over_time),
+    planted("T = 0 let through", ("check_no_steps",), Recurrent, "_inputs", empty_sequences_let_through),
+    planted("activations kept in the layer", ("check_unchanged",), Recurrent, "_inputs", x_kept_in_the_layer),
+    planted(
+        "batch_first for inputs only",
+        ("check_batch_first", "check_gradients_of_output"),
+        Recurrent,
+        "_to_caller",
+        batch_first_for_inputs_only,
+        batch_first=True,
+    ),
+    planted("batch axis kept for one sequence", ("check_unbatched",), Recurrent, "_to_caller", batch_axis_kept),
+    planted(
+        "order in memory taken for the order of axes",
+        ("check_strides",),
+        Recurrent,
+        "_inputs",
+        memory_order_for_axis_order,
+    ),
+    planted(
+        "batch_first ignored in doutput",
+        (*GRADIENTS, "check_batch_first"),
+        Recurrent,
+        "_gradient_in",
+        batch_first_ignored_in_doutput,
+        batch_first=True,
+    ),
+    planted(
+        "dropout without training",
+        ("check_dropout", "check_inference"),
+        Recurrent,
+        "_dropout_factors",
+        dropout_without_training,
+        num_layers=2,
+        dropout=0.4,
+    ),
+    planted(
+        "masks not replayed",
+        ("check_dropout",),
+        Recurrent,
+        "_dropout_factors",
+        dropout_masks_not_replayed,
+        num_layers=2,
+        dropout=0.4,
+    ),
+    planted("inference from zero", ("check_inference",), Recurrent, "__call__", inference_from_zero),
+    planted("views in the state dict", ("check_state_dict",), Parameters, "state_dict", views_in_state_dict),
+    planted("state dict loaded in part", ("check_state_dict",), Parameters, "load_state_dict", partly_loaded),
+    planted("memory handed out while in use", ("check_reentrant",), memory, "empty", two_arrays_for_all_calls()),
+    planted(
+        "biases summed in two orders",
+        ("check_bias_gradients",),
+        Recurrent,
+        "_through_products",
+        after_products(bias_summed_in_another_order),
+    ),
+]
+
+STATE_MASKS = {"recurrent_dropout": 0.4, "zoneout": 0.3}
+
+MUTANTS += [
+    planted(name, (check,), Recurrent, "_state_masks", function, kind, **STATE_MASKS)
+    for name, check, function, kind in [
+        ("recurrent masks not replayed", "check_recurrent_dropout", state_masks(recurrent=None, training=True), RNN),
+        ("zoneout masks not replayed", "check_zoneout", state_masks(zoneout=None, training=True), GRU),
+        ("recurrent dropout without training", "check_inference", state_masks(training=True), LSTM),
+        ("zoneout in training only", "check_zoneout", zoneout_in_training_only, LSTM),
+        ("zoneout of h alone", "check_zoneout", zoneout_of_h_alone, LSTM),
+        ("one recurrent mask for the batch", "check_recurrent_dropout", one_state_mask_for_the_batch, RNN),
+    ]
+]
+MUTANTS += [
+    planted("masks unscaled", ("check_recurrent_dropout",), Recurrent, "_drawn", masks_unscaled, GRU, **STATE_MASKS),
+    planted(
+        "another recurrent mask at each step",
+        ("check_recurrent_dropout",),
+        Recurrent,
+        "_masked_arrays",
+        another_recurrent_mask_at_each_step,
+        **STATE_MASKS,
+    ),
+]
+MUTANTS += [
+    planted(f"{function.__name__} without its mask", GRADIENTS, masks, function.__name__, function, LSTM, **STATE_MASKS)
+    for function in (drop_backward, zone_backward_new, zone_backward_prev)
+]
+MUTANTS += [
+    planted(name, ("check_packed",), Recurrent, method, function, LSTM)
+    for name, method, function in [
+        ("packed in the order of the engine", "_to_caller", packed_in_the_order_of_the_engine),
+        ("packed gradient taken for sorted", "_gradient_in", packed_gradient_taken_for_sorted),
+        ("lengths of a pack ignored", "_inputs", lengths_of_a_pack_ignored),
+    ]
+]
+MUTANTS += [
+    formula(f"LSTM: {mistake}", GRADIENTS, LSTM, step_backward=lstm_backward_but(mistake))
+    for mistake in (
+        "no path through tanh c",
+        "o gets dc",
+        "i gets dh",
+        "i and f exchanged",
+        "dc_prev not times f",
+        "dc_prev times i",
+        "no path from cell to cell",
+    )
+]
+MUTANTS += [
+    formula(f"LSTM, partial derivatives: {mistake}", GRADIENTS, LSTM, step_partials=lstm_partials_but(mistake))
+    for mistake in (
+        "f's from c in place of c_prev",
+        "i's from f",
+        "g's without 1 - g^2",
+        "tanh's derivative of c in place of tanh c",
+        "o's without 1 - o",
+    )
+]
+PROJECTION = {"proj_size": 2}
+MUTANTS += [
+    formula(
+        "projection: sign of W_hr", GRADIENTS, LSTM, PROJECTION, step_backward=projected_backward_but("sign of W_hr")
+    ),
+]
+MUTANTS += [
+    formula(
+        f"projection: dW_hr from {source}",
+        GRADIENTS,
+        LSTM,
+        PROJECTION,
+        parameters={"weight_hr": Extra("W_hr", lstm._projection_shape, product=("dh_t", f"{source}_t"))},
+    )
+    for source in ("tanh_c", "c", "o")
+]
+MUTANTS += [
+    formula(f"GRU: {mistake}", caught_by, GRU, step_backward=gru_backward_but(mistake))
+    for mistake, caught_by in [
+        ("sign of z", GRADIENTS),
+        ("no leak", GRADIENTS),
+        ("leak of 1 - z", GRADIENTS),
+        ("da_q without r", (*GRADIENTS, "check_bias_gradients")),
+        ("r gets dh", GRADIENTS),
+    ]
+]
+MUTANTS += [
+    formula("h_t rebound", ("check_writes",), step_forward=rebound),
+    formula("dh_t used as scratch", ("check_chunks",), step_backward=scratched_dh),
+]
+BEFORE = {"reset": "before"}
+MUTANTS += [
+    formula(f"GRU before: {mistake}", GRADIENTS, GRU, BEFORE, step_backward=gru_before_backward_but(mistake))
+    for mistake in ("W_hn transposed", "r gets da_n", "no path through k", "dk without r")
+]
+MUTANTS += [
+    formula("GRU before: dW_hn from h", GRADIENTS, GRU, BEFORE, hidden_inputs={}),
+    planted(
+        "GRU: one bias gradient for both sides",
+        (*GRADIENTS, "check_bias_gradients"),
+        Recurrent,
+        "_through_products",
+        after_products(one_bias_gradient_for_both_sides),
+        GRU,
+    ),
+    planted("GRU: bias of q missing", GRADIENTS, Cell, "bias", bias_of_q_missing, GRU),
+    formula("GRU: z not halved", GRADIENTS, GRU, sigmoids=("r",)),
+    formula("LSTM: f not halved", GRADIENTS, LSTM, sigmoids=("o", "i")),
+    formula("LSTM: g halved", GRADIENTS, LSTM, sigmoids=("o", "i", "f", "g")),
+]
+MUTANTS += [
+    planted(f"{kind.__name__}: {name}", GRADIENTS, Cell, method, function, kind)
+    for kind, name, method, function in [
+        (LSTM, "halving forgotten in the bias", "bias", halving_forgotten_in_the_bias),
+        (GRU, "halving forgotten in the bias", "bias", halving_forgotten_in_the_bias),
+        (LSTM, "halved weights in backward", "arranged", halved_for_dx_too),
+        (GRU, "halved weights in backward", "arranged", halved_for_dx_too),
+        (LSTM, "blocks in backward not in memory order", "arranged", memory_order_ignored),
+        (GRU, "blocks in backward not in memory order", "arranged", memory_order_ignored),
+    ]
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutant_is_caught(mutant, monkeypatch):
+    case = Case(mutant.kind, mutant.options)
+    applicable = {check.__name__ for _, check in conformance_checks([case])}
+    assert applicable.issuperset(mutant.caught_by)
+    mutant.plant(monkeypatch)
+    failures = conformance_failures(case, [check for check in CHECKS if check.__name__ in mutant.caught_by])
+    missed = [name for name in mutant.caught_by if name not in failures]
+    assert not missed, f"{mutant.name}: not caught by {missed}"
+
+
+@pytest.mark.parametrize(
+    "unmutated",
+    [
+        Mutant("RNN", (), methods=((Recurrent, loop(list)), (Recurrent, accumulating(factors)))),
+        formula("LSTM", (), LSTM, step_backward=lstm_backward_but()),
+        formula("projected LSTM", (), LSTM, PROJECTION, step_backward=projected_backward_but("")),
+        formula("GRU", (), GRU, step_backward=gru_backward_but()),
+        formula("GRU before", (), GRU, BEFORE, step_backward=gru_before_backward_but()),
+    ],
+    ids=lambda mutant: mutant.name,
+)
+def test_what_mutants_are_made_of_passes_without_a_mistake(unmutated, monkeypatch):
+    # So that they are caught for their mistake.
+    unmutated.plant(monkeypatch)
+    like = [mutant for mutant in MUTANTS if mutant.kind is unmutated.kind and mutant.formulas]
+    meant = {check.__name__ for check in CHECKS} if unmutated.methods else {n for one in like for n in one.caught_by}
+    checks = [check for check in CHECKS if check.__name__ in meant]
+    for options in ({}, {"num_layers": 2, "bidirectional": True}):
+        assert conformance_failures(Case(unmutated.kind, {**unmutated.options, **options}), checks) == {}
+
+
+# ------------------------------------------------------------------------------------------------ other layers
+
+
+def assert_is_the_textbooks(layer):
+    """Raise unless the layer, on unsorted sequences, gives what the loop of naive.py gives."""
+    rng = np.random.default_rng(0)
+    x, lengths = rng.normal(size=(4, 3, 2)), [2, 4, 1]
+    output, finals = layer(x, lengths=lengths)
+    finals = finals if isinstance(finals, tuple) else (finals,)
+    point = {**layer.state_dict(), "x": x}
+    expected, expected_finals = naive.run(naive.Problem(layer, lengths), naive.lifted(point))
+    assert_grad_close("output", output, expected[0], 1e-13)
+    for state, reference in zip(finals, expected_finals, strict=True):
+        assert_grad_close("final state", state, reference[0], 1e-13)
+
+
+def gru_with_z_and_1_minus_z_exchanged(rz_t, r_t, z_t, n_t, h_in, h_prev, W_hrz, W_hn, k_t, h_t):
+    gru.before_step_forward(rz_t, r_t, z_t, n_t, h_in, h_prev, W_hrz, W_hn, np.array(0.5), k_t, h_t)
+    h_t[...] = (1 - z_t) * h_prev + z_t * n_t
+
+
+OTHER_LAYERS = [
+    # Forward and backward agree, and no gradient is wrong: weights of torch would mean something else.
+    formula("blocks i, g, f, o", (), LSTM, input_slabs=("i", "g", "f", "o"), hidden_slabs=("i", "g", "f", "o")),
+    formula("blocks i, f, o, g", (), LSTM, input_slabs=("i", "f", "o", "g"), hidden_slabs=("i", "f", "o", "g")),
+    formula("blocks of W_hh alone", (), LSTM, hidden_slabs=("f", "i", "g", "o")),
+    formula("blocks of the projected LSTM", (), LSTM, PROJECTION, hidden_slabs=("f", "i", "g", "o")),
+    formula("blocks z, r, n", (), GRU, input_slabs=("z", "r", "n"), hidden_slabs=("z", "r", "q")),
+    formula("blocks z, r, n, reset before", (), GRU, BEFORE, input_slabs=("z", "r", "n"), hidden_slabs=("z", "r", "n")),
+    formula("z and 1 - z exchanged", (), GRU, BEFORE, step_forward=gru_with_z_and_1_minus_z_exchanged),
+    planted(
+        "both directions in one order", (), Recurrent, "_directions", reverse_not_reversed, LSTM, bidirectional=True
+    ),
+]
+
+
+@pytest.mark.parametrize("mutant", OTHER_LAYERS, ids=lambda mutant: mutant.name)
+def test_another_layer_is_caught_by_the_textbooks_loop(mutant, monkeypatch):
+    assert_is_the_textbooks(mutant.kind(2, 3, **mutant.options, rng=0))
+    mutant.plant(monkeypatch)
+    with pytest.raises(GradientCheckError, match="error .* of the largest reference entry"):
+        assert_is_the_textbooks(mutant.kind(2, 3, **mutant.options, rng=0))
+
+
+def test_every_check_catches_some_mutant():
+    meant = {name for mutant in MUTANTS for name in mutant.caught_by}
+    assert meant == {check.__name__ for check in CHECKS}
+
+
+def test_mutants_have_names_of_their_own():
+    names = [mutant.name for mutant in (*MUTANTS, *OTHER_LAYERS)]
+    assert len(set(names)) == len(names)

@@ -1,0 +1,106 @@
+"""The steps of a layer one by one: Jacobians by the complex step of forward, against the same out of backward."""
+
+import numpy as np
+import pytest
+
+from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
+from rnn_numpy.engine.local import LocalSteps, local_steps
+
+EPS = np.finfo(float).eps
+EVERYTHING = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.2}
+LAYERS = [
+    (RNN, {}),
+    (RNN, {"nonlinearity": "relu"}),
+    (RNN, EVERYTHING),
+    (LSTM, {}),
+    (LSTM, {"proj_size": 3}),
+    (LSTM, EVERYTHING),
+    (GRU, {}),
+    (GRU, {"reset": "before"}),
+    (GRU, EVERYTHING),
+    (GRU, {"reset": "before", **EVERYTHING}),
+    (PeepholeLSTM, {}),
+    (LayerNormLSTM, {"epsilon": 0.3}),
+]
+
+
+def recorded(kind, options, lengths=(4, 7, 2)):
+    rng = np.random.default_rng(5)
+    layer = kind(3, 5, rng=1, **options)
+    return layer, layer.forward(rng.normal(size=(7, 3, 3)), lengths=lengths)[2]
+
+
+def pulled(steps):
+    """Return the Jacobians of every step as backward has them: unit vectors through step_backward."""
+    t, n = np.nonzero(steps.alive)
+    S = steps.S
+    result = steps.pull(np.repeat(t, S), np.repeat(n, S), np.tile(np.eye(S), (len(t), 1)))
+    cell = steps.cell
+    da = result.arrays[cell.input_gradient][0][:, cell.span("input", steps.layer.hidden_size)]
+    return t, n, result.dstates.reshape(len(t), S, S), da.reshape(len(t), S, -1)
+
+
+@pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
+def test_both_passes_have_the_same_jacobians(kind, options):
+    layer, trace = recorded(kind, options)
+    for steps in local_steps(layer, trace).values():
+        jacobians = steps.jacobians()
+        t, n, state, da = pulled(steps)
+        span = steps.cell.span("input", layer.hidden_size)
+        for found, expected in (
+            (state, jacobians.state[t, n]),
+            (da, jacobians.preactivation[t, n][:, :, span]),
+        ):
+            # Layer normalisation subtracts means: a few digits cancel.
+            allowed = (100 if kind is LayerNormLSTM else 8) * EPS * np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, rtol=0, atol=allowed)
+        assert jacobians.deviation < 16 * EPS
+        assert not jacobians.state[~steps.alive].any() and not jacobians.preactivation[~steps.alive].any()
+
+
+def test_a_step_that_is_not_the_layers_deviates():
+    layer, trace = recorded(RNN, {})
+    trace.runs["l0"].weights["W_hh"][0, 0] += 1e-6
+    assert LocalSteps(layer, trace, "l0").jacobians().deviation > 1e-8
+
+
+@pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
+def test_tangent_of_the_recurrent_weights(kind, options):
+    """A change V of W_hh changes a_t by V h_in, where the formulas add W_hh h_in to a_t and nothing else."""
+    layer, trace = recorded(kind, options)
+    for steps in local_steps(layer, trace).values():
+        weight = steps.weights()["weight_hh"]
+        change = np.random.default_rng(0).normal(size=weight.shape)
+        nudge = np.zeros((steps.T, steps.N, steps.slabs))
+        for rows, columns, source in steps.products("hidden"):
+            nudge[..., columns] += source @ change[rows].T
+        expected = np.einsum("tnsa,tna->tns", steps.jacobians().preactivation, nudge)
+        found = steps.tangent("weight_hh", change)
+        if kind is LayerNormLSTM:
+            assert not np.allclose(found, expected, rtol=1e-3, atol=0)  # the product is normalised on its way
+        else:
+            np.testing.assert_allclose(found, expected, rtol=0, atol=16 * EPS * np.abs(expected).max())
+
+
+def test_jacobians_in_pieces_are_the_same(monkeypatch):
+    layer, trace = recorded(LSTM, EVERYTHING)
+    whole = LocalSteps(layer, trace, "l0").jacobians()
+    monkeypatch.setattr("rnn_numpy.engine.local.CHUNK", 1)
+    told = []
+    pieces = LocalSteps(layer, trace, "l0").jacobians(lambda done, total: told.append((done, total)))
+    np.testing.assert_allclose(pieces.state, whole.state, rtol=0, atol=4 * EPS)
+    np.testing.assert_allclose(pieces.preactivation, whole.preactivation, rtol=0, atol=4 * EPS)
+    assert told == [(k, 13) for k in range(1, 14)]
+
+
+def test_nothing_is_modified():
+    layer, trace = recorded(LSTM, EVERYTHING)
+    layer.backward(trace, np.ones((7, 3, 10)))
+    before = layer.params.flat.copy(), trace.h.copy(), trace.dh.copy()
+    for steps in local_steps(layer, trace).values():
+        steps.jacobians()
+        pulled(steps)
+        steps.tangent("weight_ih", np.ones_like(steps.weights()["weight_ih"]))
+    np.testing.assert_array_equal(layer.params.flat, before[0])
+    np.testing.assert_array_equal(trace.h, before[1])
+    np.testing.assert_array_equal(trace.dh, before[2])

@@ -1,0 +1,240 @@
+"""The shape of the package: imports only go down, the engine needs NumPy alone, doors only re-export, names have docs.
+
+The sources are parsed, not run, so that an import inside of a function counts as well.
+"""
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "rnn_numpy"
+
+# A room imports only from itself and from rooms before it.
+ROOMS = [
+    "errors",
+    "core",
+    "engine",
+    "layers",
+    "checks",
+    "zoo",
+    "training",
+    "models",
+    "tasks",
+    "debug",
+    "lab",
+    "experiments",
+    "report",
+    "interop",
+    "cli",
+]
+# Rooms in which the packages of the lab extra may be imported, where they are used.
+MAY_USE_EXTRAS = {"tasks", "debug", "lab", "experiments", "report", "interop", "cli"}
+EXTRAS = {"matplotlib", "rich", "scipy", "threadpoolctl"}
+
+SOURCES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "__pycache__" not in path.parts
+}
+DOORS = [name for name in SOURCES if name.endswith(".__init__")]
+INSIDE = [name for name in SOURCES if name not in ("rnn_numpy.__init__", "rnn_numpy.__main__")]
+
+
+def parsed(name):
+    return ast.parse(SOURCES[name].read_text(encoding="utf-8"), filename=str(SOURCES[name]))
+
+
+def imports_of(name, tree):
+    """Yield (module, line) for each module that a source imports, wherever in it; relative ones resolved."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            # "rnn_numpy.core.files" and "rnn_numpy.core.__init__" both lie in the package "rnn_numpy.core": one dot.
+            origin = name.split(".")[: -node.level] if node.level else []
+            module = ".".join(origin + ([node.module] if node.module else []))
+            if module == "rnn_numpy":  # from rnn_numpy import core: a room, or one of the root's names
+                for alias in node.names:
+                    yield f"rnn_numpy.{alias.name}" if alias.name in ROOMS else "rnn_numpy", node.lineno
+            else:
+                yield module, node.lineno
+
+
+def room_of(module):
+    """Return the room of a module of ours: None for the root itself."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else None
+
+
+def level(room):
+    return ROOMS.index(room)
+
+
+def root_level():
+    """The root re-exports from rooms: whoever imports it imports these, so it stands above the highest of them."""
+    rooms = [room_of(module) for module, _ in imports_of("rnn_numpy.__init__", parsed("rnn_numpy.__init__"))]
+    return max(level(room) for room in rooms if room is not None)
+
+
+def test_every_module_lies_in_a_known_room():
+    unknown = [name for name in INSIDE if room_of(name) is None]
+    assert unknown == [], f"not in a room of {', '.join(ROOMS)}"
+
+
+def upward(name, tree):
+    """Return the imports by which a module reaches above its room."""
+    own = level(room_of(name))
+    found = []
+    for module, line in imports_of(name, tree):
+        if module.split(".")[0] == "rnn_numpy":
+            room = room_of(module)
+            if (room is None and root_level() >= own) or (room is not None and level(room) > own):
+                found.append(f"line {line}: {module}")
+    return found
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_imports_only_go_down(name):
+    assert upward(name, parsed(name)) == []
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_imports_from_outside(name):
+    allowed = set(sys.stdlib_module_names) | {"numpy", "rnn_numpy"}
+    if room_of(name) in MAY_USE_EXTRAS:
+        allowed |= EXTRAS
+    foreign = [
+        f"line {line}: {module}"
+        for module, line in imports_of(name, parsed(name))
+        if module.split(".")[0] not in allowed
+    ]
+    assert foreign == []
+
+
+def test_upward_imports_would_be_found():
+    text = """
+def f():
+    from .. import lab
+    from ..lab.plots import p
+    from rnn_numpy import errors, RNN
+    import scipy.stats
+from . import trace
+"""
+    assert upward("rnn_numpy.core.planted", ast.parse(text)) == [
+        "line 3: rnn_numpy.lab",
+        "line 4: rnn_numpy.lab.plots",
+        "line 5: rnn_numpy",
+    ]
+    assert upward("rnn_numpy.cli", ast.parse(text.replace("..", "."))) == []
+    assert ("scipy.stats", 6) in imports_of("rnn_numpy.core.planted", ast.parse(text))
+
+
+# ------------------------------------------------------------------------------------------------ what gets loaded
+
+
+def loaded_by(statements):
+    """Return the top-level names of the modules that a fresh interpreter loads for some statements."""
+    code = f"""
+import sys
+before = set(sys.modules)
+{statements}
+loaded = sorted(set(sys.modules) - before)
+import json
+print(json.dumps(loaded))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return {module.split(".")[0] for module in json.loads(done.stdout)}
+
+
+def test_the_engine_loads_numpy_and_the_standard_library_alone():
+    loaded = loaded_by("import rnn_numpy")
+    assert loaded >= {"numpy", "rnn_numpy"}
+    assert loaded - set(sys.stdlib_module_names) == {"numpy", "rnn_numpy"}
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "rnn_numpy.__main__"])
+def test_no_module_loads_an_extra_when_imported(name):
+    loaded = loaded_by(f"import {name.removesuffix('.__init__')}")
+    assert loaded - set(sys.stdlib_module_names) == {"numpy", "rnn_numpy"}
+
+
+# ------------------------------------------------------------------------------------------------ doors and names
+
+
+def exported(name):
+    return importlib.import_module(name.removesuffix(".__init__"))
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_a_door_only_reexports(name):
+    rest = parsed(name).body
+    assert isinstance(rest[0], ast.Expr), "a door begins with its docstring"
+    for node in rest[1:]:
+        if isinstance(node, ast.Assign):
+            targets = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            assert targets in (["__all__"], ["__version__"]), f"line {node.lineno}: {ast.unparse(node)}"
+        else:
+            assert isinstance(node, ast.ImportFrom), f"line {node.lineno}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_all_is_what_is_imported(name):
+    imported = [
+        alias.asname or alias.name
+        for node in parsed(name).body
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+    ]
+    module = exported(name)
+    assert sorted(module.__all__) == sorted(imported)
+    assert len(set(imported)) == len(imported)
+    assert all(not public.startswith("_") for public in imported)
+    assert all(hasattr(module, public) for public in imported)
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name not in DOORS and name != "rnn_numpy.__main__"])
+def test_all_of_a_module_is_there(name):
+    module = exported(name)
+    assert [public for public in getattr(module, "__all__", []) if not hasattr(module, public)] == []
+
+
+def public_definitions(tree):
+    """Yield (qualified name, node) for public functions and classes, and for the public methods of these."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                        yield f"{node.name}.{inner.name}", inner
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_public_names_have_docstrings(name):
+    tree = parsed(name)
+    assert ast.get_docstring(tree), "the module has no docstring"
+    assert [qualified for qualified, node in public_definitions(tree) if not ast.get_docstring(node)] == []
+
+
+def test_names_of_the_root():
+    import rnn_numpy
+
+    # What the README and the examples take from the root; later layers join.
+    promised = {"RNN", "Linear", "mse_loss", "cross_entropy_loss", "clip_grad_norm", "clip_grad_value", "SGD"}
+    assert promised <= set(rnn_numpy.__all__)
+    assert all(getattr(rnn_numpy, public).__doc__ for public in rnn_numpy.__all__)
