@@ -16,7 +16,7 @@ from rnn_numpy.core import (
 )
 from rnn_numpy.engine import (
     Cell,
-    Extra,
+    ExtraParameter,
     LayerTrace,
     Recurrent,
     Step,
@@ -64,7 +64,7 @@ __all__ = [
     "Cell",
     "ClipLedger",
     "ClipResult",
-    "Extra",
+    "ExtraParameter",
     "Forecaster",
     "GRUCell",
     "LSTMCell",

@@ -1,7 +1,7 @@
 """The sizes of one call: steps, sequences, lengths, the order of the sequences, and products that skip padding.
 
-It knows arrays and their rows, no layer, no parameter, no formula. All arrays have shape (T, N, K) or (T+1, N, K). Where
-a cell's formulas work on columns, they lie in memory as (T, K, N): the array is a view of that, with axes swapped.
+It knows arrays and their rows, no layer, no parameter, no formula. All arrays have shape (T, N, K) or (T+1, N, K).
+Where a cell's formulas work on columns, they lie in memory as (T, K, N): the array is a view of that, axes swapped.
 """
 
 from __future__ import annotations

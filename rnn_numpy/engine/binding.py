@@ -58,7 +58,8 @@ class Binding:
         if batch.lengths is not None:
             self.span = int(batch.lengths[0])
             end = batch.lengths, np.arange(batch.N)
-        self.entry, self.exit = (end, 0) if reverse else (0, end)
+        self.entry: Any = end if reverse else 0
+        self.exit: Any = 0 if reverse else end
 
     def on(self, arrays: dict[str, Array], constants: dict[str, Array]) -> Binding:
         """Return the same chain and order of steps bound to other arrays."""
@@ -117,7 +118,9 @@ class Binding:
         backward = kind == "backward"
         if "scratch_t" not in self.constants:
             # Scratch belongs to this pass alone: passes on one trace may run side by side.
-            self.arrays["scratch"] = self.batch.reused(self.batch.T, self.chain.hidden, self.dtype, self.chain.cell.columns)
+            self.arrays["scratch"] = self.batch.reused(
+                self.batch.T, self.chain.hidden, self.dtype, self.chain.cell.columns
+            )
         return [
             (formula, zip(*[self.rows(slot, columns, backward) for slot in slots], strict=False))
             for formula, slots, columns in self.chain.formulas[kind]
@@ -211,7 +214,9 @@ def constants_of(
     constants["half"], constants["one"] = half_one
     for extra in cell.parameters.values():
         weight = weights[extra.symbol]
-        constants[extra.symbol] = cell.arranged("input", weight, halved) if extra.like_input else as_column(weight, cell)
+        constants[extra.symbol] = (
+            cell.arranged("input", weight, halved) if extra.like_input else as_column(weight, cell)
+        )
     if bias is not None:
         constants["b"] = as_column(bias, cell)
     return constants

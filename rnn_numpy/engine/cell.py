@@ -58,7 +58,6 @@ steps fast. Without, they are (N, H). A part may differ from its cell in this. A
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -255,7 +254,9 @@ class Cell:
             for ways in given.products.values():
                 for source in ways:
                     if not self._knows(source):
-                        raise CellError(f"Cell: products of given {title!r} must name arrays, as 'dk_t'; got {source!r}")
+                        raise CellError(
+                            f"Cell: products of given {title!r} must name arrays, as 'dk_t'; got {source!r}"
+                        )
         for part in self.parts:
             self._check(part)
         if self.has_tangent:
@@ -395,7 +396,12 @@ class Cell:
 
     def _known_names(self, derivative: str) -> list[str]:
         """Return the names that a formula may have as arguments, for an error: of slabs one by one."""
-        states = [f"{d}{state}_{when}" for d in dict.fromkeys(("", derivative)) for state in self.states for when in ("t", "prev")]
+        states = [
+            f"{d}{state}_{when}"
+            for d in dict.fromkeys(("", derivative))
+            for state in self.states
+            for when in ("t", "prev")
+        ]
         output = self.states[0]
         arrays = ["x_t", "a_t", *(f"{name}_t" for name in self.forward_names), f"{output}_in"]
         if derivative:
@@ -489,7 +495,9 @@ class Chain:
         self.blocks = {kind: self._products(kind) for kind in ("input", "hidden")}
         first = min(cell.slabs.index(slab) for slab in cell.input_slabs)
         self.span = slice(first * hidden, (first + cell.gates) * hidden)
-        self.scales = {symbol: slice(start * hidden, stop * hidden) for symbol, (start, stop) in cell.hidden_runs.items()}
+        self.scales = {
+            symbol: slice(start * hidden, stop * hidden) for symbol, (start, stop) in cell.hidden_runs.items()
+        }
 
     @functools.cached_property
     def formulas(self) -> dict[Kind, list[tuple[Formula, tuple[Slot, ...], bool]]]:
@@ -566,4 +574,3 @@ def _runs(names: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return where each stretch of `names` begins and ends, under the names written together."""
     ends = range(1, len(names) + 1)
     return {"".join(names[start:stop]): (start, stop) for stop in ends for start in range(stop)}
-

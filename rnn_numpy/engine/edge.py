@@ -6,6 +6,7 @@ signals, gradients, and changes. In the engine all are time-major, (T, N, ·), s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +58,7 @@ class Edge:
         self.given: dict[str, Array] = {}
 
     @classmethod
-    def opened(
-        cls, layer: Options, where: str, x: Any, lengths: ArrayLike | None, copied: bool
-    ) -> tuple[Edge, Array]:
+    def opened(cls, layer: Options, where: str, x: Any, lengths: ArrayLike | None, copied: bool) -> tuple[Edge, Array]:
         """Check x and lengths; return the call's edge and x as (T, N, D) in the engine's order."""
         packed, dtype, D = None, layer.params.flat.dtype, layer.input_size
         if isinstance(x, PackedSequence):
@@ -95,6 +94,16 @@ class Edge:
             signal = np.ascontiguousarray(signal)
         return cls(layer, unbatched, packed, batch), signal
 
+    def single_steps(self, n: NDArray[np.intp], dtype: np.dtype[Any]) -> Edge:
+        """Return the edge of a call of one step whose sequences are these; one may stand in it several times."""
+        edge = copy.copy(self)
+        edge.batch, edge.dtype, edge.factors = Batch(1, len(n), None), dtype, None
+        edge.given = {
+            name: array[n].astype(dtype) if array.dtype == self.dtype else array[n]
+            for name, array in self.given.items()
+        }
+        return edge
+
     def checked(self, where: str, layer: Options) -> Edge:
         """Return this edge if `layer` is one that could have made it."""
         if self.signature != layer.signature():
@@ -116,9 +125,12 @@ class Edge:
         if value is None:
             return None
         T, N = self.batch.T, self.batch.N
+        shape: tuple[int, ...]
         if self.packed is not None:
             if not isinstance(value, PackedSequence) or not self.packed.same_layout(value):
-                raise ShapeError(f"{where}: x was packed, so {name} must be a PackedSequence with the layout of {model}")
+                raise ShapeError(
+                    f"{where}: x was packed, so {name} must be a PackedSequence with the layout of {model}"
+                )
             value = value.padded(batch_first=self.batch_first)[0]
         array = arguments.array_of(where, name, value, self.dtype)
         if self.unbatched:
@@ -218,7 +230,9 @@ class Edge:
                 axes = (given.shape[0], "N", *given.shape[1:])
             symbols = f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
             known = {**sizes, "N": self.batch.N}
-            if array.ndim != len(axes) or any(known.get(axis, n) != n for axis, n in zip(axes, array.shape, strict=True)):
+            if array.ndim != len(axes) or any(
+                known.get(axis, n) != n for axis, n in zip(axes, array.shape, strict=True)
+            ):
                 numbers = ", ".join(str(known.get(axis, axis)) for axis in axes)
                 raise ShapeError(f"{where}: {title} must have shape {symbols} = ({numbers}); got {array.shape}")
             sizes.update(zip(axes, array.shape, strict=True))
@@ -233,5 +247,6 @@ class Edge:
         """Return (N, ·), what has the form of a given array, in the caller's order and axes."""
         array = self.batch.unsorted(array, 0)
         if self.unbatched:
-            return array[0]
+            alone: Array = array[0]
+            return alone
         return array.swapaxes(0, 1) if axes > 1 and not self.batch_first else array

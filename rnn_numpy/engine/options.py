@@ -9,7 +9,7 @@ import copy
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -131,7 +131,7 @@ class Options:
         self._titles: dict[str, list[tuple[str, str, str]]] = {}
         for direction in itertools.chain(*self.stack):
             inputs = self.input_size if direction.layer == 0 else self.num_directions * self.output_width
-            own = {"weight_ih": (rows, inputs), "weight_hh": (rows, self.output_width)}
+            own: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, self.output_width)}
             own |= {"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {}
             own |= {name: extra.shape(self) for name, extra in self.cell.parameters.items()}
             titles = [(name, self.symbol(name), self.full_name(name, direction)) for name in own]
@@ -160,7 +160,14 @@ class Options:
 
     def signature(self) -> tuple[Any, ...]:
         """Return what a trace must agree with."""
-        return type(self), self.cell.states, self.cell.step_forward, self.params.shapes, self.params.flat.dtype, self.batch_first
+        return (
+            type(self),
+            self.cell.states,
+            self.cell.step_forward,
+            self.params.shapes,
+            self.params.flat.dtype,
+            self.batch_first,
+        )
 
     # ------------------------------------------------------------------------------------------------ masks
 

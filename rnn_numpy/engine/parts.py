@@ -104,7 +104,6 @@ def writing(states: Mapping[str, str]) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------ masks
 
 
-
 def drop_forward(h_prev: Array, m: Array, h_in: Array) -> None:
     """R1. Writes h_in."""
     np.multiply(h_prev, m, out=h_in)

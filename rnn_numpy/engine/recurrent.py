@@ -6,7 +6,7 @@ driver is to hand them, step after step (`rnn_numpy.engine.cell` lists the names
 A sequence's forward pass through one direction is
 
     a = W_ih x + b_ih + b_hh      for many t at once: one matrix product
-    the chain's forward           for t = 0 ... T-1 (in the reverse direction T-1 ... 0); a generator, which yields each t
+    the chain's forward           for t = 0 ... T-1 (reverse direction: T-1 ... 0); a generator, which yields each t
 
 and its backward pass
 
@@ -36,7 +36,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
@@ -117,11 +116,28 @@ class Run:
 
 @dataclass
 class Pass:
-    """A whole pass through a layer: the loop over its steps, where it stands, and in the end what it returns."""
+    """A whole pass through a layer: what it was asked for, the loop over its steps, where that stands, its result.
 
-    loop: Iterator[int]
-    results: list[Any]
-    at: list[Run]
+    Attributes
+    ----------
+    trace : Trace
+    doutput : ndarray, (T, N, directions * H), or None
+        Of a backward pass, as are `dfinals`, one (layers * directions, N, H) or None for each state, and `grads`.
+    loop : iterator of int
+        Yields t after each step.
+    at : list of Run
+        The directions that the loop has come to, the present one last.
+    results : list
+        Holds the result, once the loop has run out.
+    """
+
+    trace: Trace
+    doutput: Array | None = None
+    dfinals: Sequence[Array | None] = ()
+    grads: Parameters | None = None
+    loop: Iterator[int] = field(default_factory=lambda: iter(()))
+    at: list[Run] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
 
     def step(self) -> Step:
         """Run one step."""
@@ -146,8 +162,8 @@ class ForwardSteps(Iterator[Step]):
         What `forward` returns, once the steps have run out.
     """
 
-    def __init__(self, trace: Trace, run: Pass) -> None:
-        self.trace = trace
+    def __init__(self, run: Pass) -> None:
+        self.trace = run.trace
         self._pass = run
         self._step: Step | None = None
 
@@ -222,7 +238,7 @@ class Recurrent(Options):
         output, h_n
             As `forward` returns them, bit for bit (without dropout), but writable.
         """
-        _, run = self._start_forward(x, h_0, lengths, training=False, given=given, record=False)
+        run = self._start_forward(x, h_0, lengths, training=False, given=given, record=False)
         output, h_n, _ = run.exhaust()
         return output, h_n
 
@@ -296,7 +312,7 @@ class Recurrent(Options):
         K = 5.
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
-        _, run = self._start_forward(
+        run = self._start_forward(
             x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
         )
         result: tuple[Array, Any, Trace] = run.exhaust()
@@ -336,10 +352,10 @@ class Recurrent(Options):
         >>> output, h_n, trace = steps.result
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
-        trace, run = self._start_forward(
+        run = self._start_forward(
             x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
         )
-        return ForwardSteps(trace, run)
+        return ForwardSteps(run)
 
     def backward(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
@@ -405,7 +421,7 @@ class Recurrent(Options):
         return BackwardSteps(self._start_backward(trace, doutput, dh_n, grads, copied=True))
 
     def edge_of(self, where: str, trace: Trace) -> Edge:
-        """Return the edge of the call that made a trace, which must be one of this layer; `where` is named in errors."""
+        """Return the edge of the call that made a trace, which must be this layer's; errors name `where`."""
         if not isinstance(trace, Trace):
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
         return trace.edge.checked(where, self)
@@ -423,8 +439,8 @@ class Recurrent(Options):
         given: Mapping[str, Any] | None = None,
         record: bool = True,
         check_finite: bool = False,
-    ) -> tuple[Trace, Pass]:
-        """Check the arguments; return the trace, still empty, and the pass, not yet begun."""
+    ) -> Pass:
+        """Check the arguments; return the pass, not yet begun."""
         where = f"{type(self).__name__}.forward"
         arguments.flag(where, "training", training)
         arguments.flag(where, "check_finite", check_finite)
@@ -448,9 +464,9 @@ class Recurrent(Options):
                 trace.recurrent_masks[name] = _locked(batch.unsorted(chosen.recurrent, 0))
             if chosen.zoneout and (training or zoneout_masks):
                 trace.zoneout_masks[name] = tuple(_locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
-        run = Pass(iter(()), [], [])
-        run.loop = self._climb(trace, signal, initial, state_masks, run, record, where if check_finite else None)
-        return trace, run
+        run = Pass(trace)
+        run.loop = self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
+        return run
 
     def _given(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
@@ -462,7 +478,6 @@ class Recurrent(Options):
 
     def _climb(
         self,
-        trace: Trace,
         x: Array,
         initial: Sequence[Array | None],
         state_masks: Mapping[str, Masks],
@@ -473,14 +488,16 @@ class Recurrent(Options):
         """The whole forward pass; yields t after each step of each layer and direction, and hands in its result at the
         end. `finite` is the function to name where an output is not finite, None not to look.
         """
-        edge, states = trace.edge, self.cell.states
+        trace, edge, states = run.trace, run.trace.edge, self.cell.states
         batch = edge.batch
         params = self.params.twin(_copy(self.params.flat)) if record else self.params
         finals: list[list[Array]] = []
         walk = Up(self.stack, edge.factors, x)
         for direction in walk:
             state_0 = [None if array is None else array[direction.row] for array in initial]
-            at = self.open_forward(direction, edge, walk.signal, state_0, state_masks.get(direction.name, NONE), params, record)
+            at = self.open_forward(
+                direction, edge, walk.signal, state_0, state_masks.get(direction.name, NONE), params, record
+            )
             trace.layers[direction.name] = at.trace
             run.at.append(at)
             yield from self.forward_loop(at)
@@ -528,7 +545,9 @@ class Recurrent(Options):
             arrays[state] = make(batch.T + 1, edge.widths[state], dtype, columns)
             arrays[state][binding.entry] = 0 if state_0 is None else state_0
         for name, width in cell.records.items():
-            arrays[name] = new(batch.T, width * H if isinstance(width, int) else width(self, edge.given), dtype, columns)
+            arrays[name] = new(
+                batch.T, width * H if isinstance(width, int) else width(self, edge.given), dtype, columns
+            )
         if masks is not NONE:
             _lay_masks(binding, masks, edge.widths, new)
         if cell.in_place and alone:
@@ -587,22 +606,15 @@ class Recurrent(Options):
         dfinals = edge.states_in(where, "dh_n", dh_n)
         if copied:
             top, dfinals = copy.deepcopy((top, dfinals))
-        run = Pass(iter(()), [], [])
-        run.loop = self.bptt(trace, top, dfinals, grads, run)
+        run = Pass(trace, top, dfinals, grads)
+        run.loop = self.bptt(run)
         return run
 
-    def bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        run: Pass,
-    ) -> Iterator[int]:
+    def bptt(self, run: Pass) -> Iterator[int]:
         """The whole backward pass; yields t after each step of each layer and direction, and hands in its result at the
         end.
         """
-        edge, states = trace.edge, self.cell.states
+        trace, edge, states = run.trace, run.trace.edge, self.cell.states
         N, dtype = edge.batch.N, self.params.flat.dtype
         own = self.params.twin(memory.empty(self.params.flat.shape, dtype))
         initial = [np.empty((len(trace.layers), N, width), dtype) for width in edge.widths.values()]
@@ -610,22 +622,23 @@ class Recurrent(Options):
         passes = {name: GradientPass() for name in trace.layers}
         for name, layer in trace.layers.items():
             layer.latest = passes[name]
-        walk = Down(self.stack, edge.factors, doutput)
+        walk = Down(self.stack, edge.factors, run.doutput)
         for direction in walk:
             recorded = trace.layers[direction.name]
             constants = constants_of(recorded.chain, recorded.weights, N)
             binding = Binding(recorded.chain, edge.batch, direction.reverse, dict(recorded.arrays), constants)
             at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
-            self.open_backward(at, from_loss, [None if final is None else final[direction.row] for final in dfinals])
+            self.open_backward(
+                at, from_loss, [None if final is None else final[direction.row] for final in run.dfinals]
+            )
             run.at.append(at)
             yield from self.backward_loop(at)
             for dstate_0, state in zip(initial, states, strict=True):
                 dstate_0[direction.row] = binding.arrays["d" + state][binding.entry]
             walk.give(self.close_backward(at))
-        if grads is None:
-            grads = own
-        else:
+        grads = own if run.grads is None else run.grads
+        if grads is not own:
             grads.flat += own.flat
         dinitial = dict(zip(states, edge.states_out(initial), strict=True))
         result = BackwardResult(edge.signal_out(walk.signal), dinitial, grads)

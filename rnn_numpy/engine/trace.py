@@ -14,7 +14,6 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,11 @@ class LayerTrace:
         found = [name for name in self._derived if name[:1] != "d"]
         names = ["x", *_masked(self.arrays), *found, *self.chain.cell.forward_names, *self.states]
         if gradients.arrays:
-            names += [*(f"d{state}" for state in self.states), *_masked(gradients.arrays), *self.chain.cell.gradient_names]
+            names += [
+                *(f"d{state}" for state in self.states),
+                *_masked(gradients.arrays),
+                *self.chain.cell.gradient_names,
+            ]
             names += [name for name in self._derived if name[:1] == "d"]
         return tuple(names)
 
@@ -141,13 +144,20 @@ class LayerTrace:
         """Compute an array from those that `find` returns."""
         function = self._derived[name]
         names = inspect.signature(function).parameters
-        return function(*(self.bias if name == "b" else self.weights[name] if name in self.weights else find(name) for name in names))
+        return function(
+            *(
+                self.bias if name == "b" else self.weights[name] if name in self.weights else find(name)
+                for name in names
+            )
+        )
 
     @property
     def bias(self) -> Array:
         """The sum of the biases, blocks in the parameters' order; zeros without."""
         W_hh = self.weights["W_hh"]
-        return sum((self.weights[name] for name in ("b_ih", "b_hh") if name in self.weights), np.zeros(len(W_hh), W_hh.dtype))
+        return sum(
+            (self.weights[name] for name in ("b_ih", "b_hh") if name in self.weights), np.zeros(len(W_hh), W_hh.dtype)
+        )
 
     def is_derived(self, name: str) -> bool:
         """Whether an array is computed when asked for."""
@@ -387,7 +397,7 @@ class Trace:
         return "\n".join(["Trace", *map(repr, self.layers.values())])
 
 
-def _masked(arrays: Arrays) -> list[str]:
+def _masked(arrays: Mapping[str, Array]) -> list[str]:
     """Return the names of what recurrent dropout and zoneout put between the states and a cell's formulas."""
     return [name for name in arrays if name.endswith(("_in", "_new"))]
 

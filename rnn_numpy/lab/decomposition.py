@@ -95,7 +95,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU
@@ -136,7 +136,7 @@ class _Piece:
 class _Direction:
     """The table of one direction of one layer."""
 
-    def __init__(self, steps: LocalSteps, direct: Array) -> None:
+    def __init__(self, steps: RecordedSteps, direct: Array) -> None:
         self.steps = steps
         self.direct = direct
         self.T, self.N = steps.T, steps.N
@@ -181,7 +181,7 @@ class _Direction:
             if term.source is None:
                 found = np.ones((self.T, N, 1), self.direct.dtype)
             else:
-                found = self.steps.timeline.aligned(term.source, self.steps.run.arrays)
+                found = self.steps.aligned(term.source)
             if not term.by_tangents:
                 found = np.where(self.steps.alive[:, :, None], found, 0)
             self._acts[term] = found
@@ -223,7 +223,7 @@ class _Direction:
             for entry in range(math.prod(shape)):
                 change = np.zeros(math.prod(shape))
                 change[entry] = 1
-                columns.append(self.steps.tangent(name, change.reshape(shape)))
+                columns.append(self.steps.parameter_jvp(name, change.reshape(shape)))
             self._tangents[name] = np.stack(columns, axis=3)
         return self._tangents[name]
 
@@ -572,7 +572,7 @@ class PathSplit:
         if choice not in choices:
             raise OptionError(f"{where}: {kind} must be one of {', '.join(map(repr, choices))}; got {choice!r}")
         table, short, gate = self._decomposition._place(where, name)
-        return self._routes[table.steps.run.name], short, gate
+        return self._routes[table.steps.recorded.name], short, gate
 
     def gradient(self, route: str, name: str) -> Array:
         """Return the part of a parameter's gradient that comes by one class of routes."""
@@ -633,7 +633,7 @@ class Truncation:
     def gradient(self, name: str) -> Array:
         """Return G_K, the sum of the blocks that are kept."""
         table, short, gate = self._decomposition._place("Truncation.gradient", name)
-        kept = self._sums[table.steps.run.name]
+        kept = self._sums[table.steps.recorded.name]
         return _rows(table, short, gate, table.truncated(self.mask, short, kept))
 
     def _pair(self, name: str | None) -> tuple[Array, Array]:

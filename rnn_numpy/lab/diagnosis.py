@@ -182,7 +182,7 @@ def measured(
         doutput[-1] = last
         flows = _flows(layer, trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput)
     layers = []
-    for name, run in trace.runs.items():
+    for name, run in trace.layers.items():
         growth, error = _growth(layer, x, name, generator)
         layers.append(_layer_diagnosis(layer, run, flows[run.layer], growth, error))
     title = repr(layer) if layer is model else f"{type(model).__name__} with {layer!r}"

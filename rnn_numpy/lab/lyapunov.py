@@ -93,8 +93,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.engine.local import STEP, LocalSteps
-from rnn_numpy.engine.tangent import TangentSteps
+from rnn_numpy.engine.forward_mode import TangentSteps
+from rnn_numpy.engine.recorded import STEP, RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab.jacobians import rows_of_steps
@@ -576,7 +576,7 @@ class Walk:
         """The number of sequences."""
         return int(self.x.shape[1])
 
-    def pieces(self) -> Iterator[tuple[int, LocalSteps]]:
+    def pieces(self) -> Iterator[tuple[int, RecordedSteps]]:
         """Yield (first step, the steps) of one piece after the other; each begins with the states that the one before
         ended with."""
         width = max(1, self.N * len(self.layer.cell.slabs) * self.layer.hidden_size * self.layer.num_layers)
@@ -587,10 +587,10 @@ class Walk:
             with np.errstate(over="ignore", invalid="ignore"):  # looked at just below
                 _, states, trace = self.layer.forward(piece, states, training=False)
             self._finite(trace, start)
-            yield start, LocalSteps(self.layer, trace, self.name)
+            yield start, RecordedSteps(self.layer, trace, self.name)
 
     def _finite(self, trace: Trace, start: int) -> None:
-        run = trace.runs[self.name]
+        run = trace.layers[self.name]
         for state in self.layer.cell.states:
             rows = np.isfinite(run.arrays[state]).all(axis=(1, 2))
             if not rows.all():
@@ -599,7 +599,7 @@ class Walk:
                     "trajectory leaves the range of floats, or x does"
                 )
 
-    def products(self, steps: LocalSteps, k: int, kind: str) -> Iterator[Product]:
+    def products(self, steps: RecordedSteps, k: int, kind: str) -> Iterator[Product]:
         """Yield V -> J_t V, for (N, S, k), of one step after the other."""
         S = self.S
         if kind == "auto":
@@ -611,7 +611,7 @@ class Walk:
             for t in range(steps.T):
                 yield functools.partial(push, t)
         else:
-            size = max(1, CHUNK // (self.N * S * max(S, steps.slabs)))
+            size = max(1, CHUNK // (self.N * S * max(S, steps.A)))
             for low in range(0, steps.T, size):
                 for J in rows_of_steps(steps, np.arange(low, min(low + size, steps.T))):
                     yield functools.partial(np.matmul, J)
@@ -640,12 +640,12 @@ class Walk:
                     since = 0
 
 
-def pusher(steps: LocalSteps, k: int) -> Callable[[int, Floats], Floats]:
+def pusher(steps: RecordedSteps, k: int) -> Callable[[int, Floats], Floats]:
     """Return what makes J_t V of t and V, (N, S, k): a column for each sequence and direction.
 
     Parameters
     ----------
-    steps : LocalSteps
+    steps : RecordedSteps
         Of a layer in float64; all sequences have all steps.
     k : int
 
@@ -667,7 +667,7 @@ def pusher(steps: LocalSteps, k: int) -> Callable[[int, Floats], Floats]:
             # Columns with entries up to 1: the complex step of a long one would be no small step.
             lengths = np.abs(rows).max(axis=1, keepdims=True)
             unit = rows / np.where(lengths > 0, lengths, 1)
-            pushed = steps.push(np.full(N * k, t), n, states[t, n] + 1j * STEP * unit)
+            pushed = steps.evaluate(np.full(N * k, t), n, states[t, n] + 1j * STEP * unit)
             return np.asarray(pushed.imag / STEP * lengths)
 
     def push(t: int, V: Floats) -> Floats:
@@ -712,7 +712,7 @@ def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | N
         parts = [np.asarray(part, np.float64) for part in (h_0 if isinstance(h_0, tuple) else (h_0,))]
         parts = [part[:, None] if unbatched and part.ndim == 2 else part for part in parts]
         h_0 = tuple(parts) if isinstance(h_0, tuple) else parts[0]
-    S = sum(layer._width(state) for state in layer.cell.states)
+    S = sum(layer.width(state) for state in layer.cell.states)
     return Walk(where, twin, array, h_0, name, S)
 
 

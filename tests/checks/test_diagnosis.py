@@ -277,7 +277,7 @@ def suspected(number):
     kind, options = SUSPECTED[number]
     layer = kind(3, 4, rng=1, **options)
     rows = layer.num_layers * layer.num_directions
-    widths = [layer._width(state) for state in layer.cell.states]
+    widths = [layer.width(state) for state in layer.cell.states]
     states = tuple(data(rows, 3, width, seed=k) for k, width in enumerate(widths))
     output, h_n, trace = layer.forward(data(6, 3, 3), states if len(states) > 1 else states[0], [4, 6, 3])
     finals = tuple(data(*state.shape, seed=9) for state in (h_n if isinstance(h_n, tuple) else (h_n,)))

@@ -16,7 +16,7 @@ import pytest
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.checks import CHECKS, Case, assert_grad_close, conformance_checks, conformance_failures
 from rnn_numpy.core import Parameters, arguments, memory
-from rnn_numpy.engine import Cell, Extra, Recurrent, masks
+from rnn_numpy.engine import Cell, ExtraParameter, Recurrent, masks
 from rnn_numpy.engine.timeline import Timeline
 from rnn_numpy.errors import GradientCheckError
 from rnn_numpy.layers import gru, lstm, rnn
@@ -330,11 +330,11 @@ def dx_in_double_precision(self, result):
 
 
 def masks_forgotten(self, trace, doutput, dfinals, grads, results):
-    kept, trace.context.factors = trace.context.factors, None
+    kept, trace.edge.factors = trace.edge.factors, None
     try:
         yield from ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results)
     finally:
-        trace.context.factors = kept
+        trace.edge.factors = kept
 
 
 def grads_touched_early(self, trace, doutput, dfinals, grads, results):
@@ -957,7 +957,7 @@ MUTANTS += [
         GRADIENTS,
         LSTM,
         PROJECTION,
-        parameters={"weight_hr": Extra("W_hr", lstm._projection_shape, product=("dh_t", f"{source}_t"))},
+        parameters={"weight_hr": ExtraParameter("W_hr", lstm._projection_shape, product=("dh_t", f"{source}_t"))},
     )
     for source in ("tanh_c", "c", "o")
 ]

@@ -61,7 +61,7 @@ def drawn(seed):
     rows = layer.num_layers * layer.num_directions
 
     def states():
-        widths = [layer._width(state) for state in layer.cell.states]
+        widths = [layer.width(state) for state in layer.cell.states]
         arrays = tuple(rng.normal(size=(rows, w) if unbatched else (rows, N, w)).astype(layer.dtype) for w in widths)
         return arrays if len(arrays) > 1 else arrays[0]
 
