@@ -1,8 +1,9 @@
-"""Numbers for strict JSON, which knows neither NaN nor infinity."""
+"""Numbers for strict JSON, which knows neither NaN nor infinity; norms whose squares may leave the range of floats."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,3 +17,11 @@ def finite(value: float | None) -> float | None:
 def plain(values: NDArray[np.float64]) -> list[float | None]:
     """Return an array as a list of Python's numbers, with None where one is not finite."""
     return [finite(value) for value in values.tolist()]
+
+
+def row_norms(array: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:
+    """Return Euclidean norms along an axis, scaled so that no square under- or overflows; NaN where an entry is."""
+    largest = np.abs(array).max(axis=axis, keepdims=True, initial=0.0).astype(np.float64)
+    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
+    norms: NDArray[np.float64] = scale.squeeze(axis) * np.sqrt(np.square(array / scale).sum(axis=axis))
+    return norms

@@ -92,6 +92,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.numbers import row_norms
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
@@ -427,10 +428,7 @@ def _norm(array: Array, axis: int | None = None) -> Floats:
     squares = np.einsum("...k,...k->...", turned, turned, dtype=np.float64)
     if squares.size == 0 or (squares.min() > 1e-270 and squares.max() < 1e270):
         return np.asarray(np.sqrt(squares))
-    peak = np.abs(array).max(axis=axis, keepdims=True, initial=0.0).astype(np.float64)
-    scale = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
-    result: Floats = np.sqrt(np.square(array / scale).sum(axis=axis)) * scale.squeeze(axis)
-    return result
+    return row_norms(array, axis)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.numbers import finite, plain
+from rnn_numpy.core.numbers import finite, plain, row_norms
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import mse_loss
@@ -341,7 +341,7 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
         steps = layer.backward_steps(trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput)
         for step in islice(steps, len(trace)):
             rows.append(np.concatenate([getattr(step, name) for name in names], axis=-1))
-        norms = _row_norms(np.stack(rows))
+        norms = row_norms(np.stack(rows))
         sigmoids = [gate for gate in layer.cell.gate_names if gate in layer.cell.sigmoids]
         gates = {gate: float(getattr(trace, gate).mean()) for gate in sigmoids}
     return GradientFlow(norms, float(norms.shape[1]) if independent is None else independent, gates)
@@ -369,14 +369,6 @@ def forecast_gradient_flow(model: Forecaster, windows: Windows, independent: flo
         dprediction = dprediction * len(prediction)
         dh_last = model.readout.backward(trace, dprediction).dx
     return gradient_flow(model.rnn, windows.x, dh_last, independent)
-
-
-def _row_norms(arrays: NDArray[Any]) -> Floats:
-    """Euclidean norms along the last axis, scaled so that no square under- or overflows; NaN where an entry is NaN."""
-    largest = np.abs(arrays).max(axis=-1, keepdims=True).astype(np.float64)
-    scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    norms: Floats = scale[..., 0] * np.sqrt(np.square(arrays / scale).sum(axis=-1))
-    return norms
 
 
 def set_recurrent_weights(layer: Recurrent, gain: float, init: str, rng: np.random.Generator | int | None) -> None:

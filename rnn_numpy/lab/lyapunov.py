@@ -92,8 +92,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.numbers import plain
+from rnn_numpy.core.states import mapped
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.engine.forward_mode import TangentSteps
+from rnn_numpy.engine.rtrl import TangentSteps
 from rnn_numpy.engine.recorded import STEP, RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
@@ -205,9 +207,9 @@ class LyapunovSpectrum:
             "transient": self.transient,
             "interval": self.interval,
             "sequences": len(self.per_sequence),
-            "exponents": _plain(self.exponents),
-            "standard_errors": _plain(self.standard_errors),
-            "rounding": _plain(self.rounding),
+            "exponents": plain(self.exponents),
+            "standard_errors": plain(self.standard_errors),
+            "rounding": plain(self.rounding),
             "kaplan_yorke_dimension": self.kaplan_yorke,
             "entropy_rate": self.entropy_rate,
         }
@@ -709,9 +711,9 @@ def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | N
     twin.batch_first = False
     if h_0 is not None:
         # Their shapes are checked by the layer itself.
-        parts = [np.asarray(part, np.float64) for part in (h_0 if isinstance(h_0, tuple) else (h_0,))]
-        parts = [part[:, None] if unbatched and part.ndim == 2 else part for part in parts]
-        h_0 = tuple(parts) if isinstance(h_0, tuple) else parts[0]
+        h_0 = mapped(lambda part: np.asarray(part, np.float64), h_0)
+        if unbatched:
+            h_0 = mapped(lambda part: part[:, None] if part.ndim == 2 else part, h_0)
     S = sum(layer.width(state) for state in layer.cell.states)
     return Walk(where, twin, array, h_0, name, S)
 
@@ -732,7 +734,3 @@ def step_count(where: str, name: str, value: int) -> int:
     if count < 0:
         raise OptionError(f"{where}: {name} must be at least 0; got {count}")
     return count
-
-
-def _plain(values: Floats) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values.tolist()]

@@ -99,6 +99,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.states import join, mapped
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.recorded import STEP, RecordedSteps, from_loss, to_caller
 from rnn_numpy.engine.trace import Trace
@@ -150,7 +151,7 @@ def _unpacked(layer: Recurrent, packed: Array) -> Any:
         part.reshape(len(packed), layer.num_layers, -1).swapaxes(0, 1)
         for part in np.split(packed, np.cumsum(widths)[:-1], axis=1)
     ]
-    return parts[0] if len(parts) == 1 else tuple(parts)
+    return join(parts)
 
 
 def second_order(layer: Recurrent, x: Floats, states: Floats, u: Floats, v: Floats) -> BackOneStep:
@@ -280,7 +281,7 @@ def floss(
     dh_0 = _unpacked(twin, passed)
     unbatched = np.ndim(x) == 2
     if unbatched:
-        dx, dh_0 = dx[:, 0], tuple(part[:, 0] for part in dh_0) if isinstance(dh_0, tuple) else dh_0[:, 0]
+        dx, dh_0 = dx[:, 0], mapped(lambda part: part[:, 0], dh_0)
     elif layer.batch_first:
         dx = dx.swapaxes(0, 1)
     return Flossing(float(np.mean(found.exponents**2)), found.exponents, grads, dx, dh_0)
@@ -582,8 +583,7 @@ def omega(
     grads.flat[...] = first.grads.flat + second.grads.flat
     dx, initial = to_caller(trace, (first.dx + second.dx).reshape(T, N, -1), {"l0": passed})
     ddoutput, finals = to_caller(trace, dd[..., :width], {"l0": dd[-1]})
-    states = [tuple(found[state] for state in cell.states) for found in (initial, finals)]
-    dh_0, ddh_n = (pair[0] if len(pair) == 1 else pair for pair in states)
+    dh_0, ddh_n = (join([found[state] for state in cell.states]) for found in (initial, finals))
     return Omega(value, ratios, gradient, grads, dx, dh_0, ddoutput, ddh_n)
 
 

@@ -11,7 +11,7 @@ import strategies
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM, pack_padded_sequence
 from rnn_numpy.checks import adjoint_error, adjoint_errors, rtrl
 from rnn_numpy.engine import forward_mode, masks
-from rnn_numpy.engine.forward_mode import Recorded, UnitChanges
+from rnn_numpy.engine.rtrl import Recorded, UnitChanges
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers import Linear, rnn
 from tests.engine import test_tangent

@@ -7,7 +7,7 @@ import strategies
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, Linear, PeepholeLSTM
 from rnn_numpy.checks import rtrl
 from rnn_numpy.engine.recorded import recorded_steps
-from rnn_numpy.engine.forward_mode import Recorded, UnitChanges
+from rnn_numpy.engine.rtrl import Recorded, UnitChanges
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.lab import online, snap1, uoro
 from tests.engine.test_tangent import EPS, Minimal, as_tuple, assert_close, problem
