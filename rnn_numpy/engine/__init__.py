@@ -5,7 +5,7 @@ from rnn_numpy.engine.cell import (
     ExtraParameter,
     Given,
 )
-from rnn_numpy.engine.rtrl import (
+from rnn_numpy.engine.forward_mode import (
     TangentResult,
     jvp,
 )

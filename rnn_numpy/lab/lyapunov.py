@@ -95,7 +95,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import plain
 from rnn_numpy.core.states import mapped
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.engine.rtrl import TangentSteps
+from rnn_numpy.engine.forward_mode import TangentSteps
 from rnn_numpy.engine.recorded import STEP, RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError

@@ -40,7 +40,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.engine.rtrl import RecordedPass, TangentSteps, UnitChanges
+from rnn_numpy.engine.forward_mode import RecordedPass, TangentSteps, UnitChanges
 from rnn_numpy.engine.rtrl import ForwardGradients, rtrl
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.engine.walk import Direction

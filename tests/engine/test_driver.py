@@ -327,7 +327,10 @@ def test_states_may_have_any_names_and_number(options):
         ({"hidden_inputs": {"q": "s_in"}}, "hidden_inputs must be of gates"),
         ({"hidden_inputs": {"a": "q_t"}}, r"hidden_inputs\['a'\] must name an array"),
         ({"parameters": {"leak": max}}, r"parameters\['leak'\] must be an Extra"),
-        ({"parameters": {"leak": ExtraParameter("W_l", len, product=("dz_t", "s_t"))}}, "product of 'leak' must name arrays"),
+        (
+            {"parameters": {"leak": ExtraParameter("W_l", len, product=("dz_t", "s_t"))}},
+            "product of 'leak' must name arrays",
+        ),
         ({"step_forward": lambda a_t, h_prev: None}, "argument 'h_prev', which names no array"),
     ],
 )

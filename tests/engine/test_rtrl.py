@@ -11,7 +11,7 @@ import strategies
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM, pack_padded_sequence
 from rnn_numpy.checks import adjoint_error, adjoint_errors, rtrl
 from rnn_numpy.engine import forward_mode, masks
-from rnn_numpy.engine.rtrl import Recorded, UnitChanges
+from rnn_numpy.engine.forward_mode import RecordedPass, UnitChanges
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers import Linear, rnn
 from tests.engine import test_tangent
@@ -87,7 +87,7 @@ def test_no_line_of_a_backward_pass_is_run(monkeypatch):
 def test_a_stack_of_one_direction_goes_through_time_once():
     """All layers take step t before any takes step t+1, and no influence on an output outlives its step."""
     layer, trace, doutput, _ = recorded(GRU, {"num_layers": 3})
-    edge = Recorded("test", layer, trace)
+    edge = RecordedPass("test", layer, trace)
     visits = [(t, direction.layer) for direction, t in forward_mode._schedule(edge)]
     assert visits == [(t, k) for t in range(7) for k in range(3)]
     influence = forward_mode._Influence(edge, None)
@@ -135,7 +135,7 @@ def test_single_precision_and_no_sequences():
 def test_what_is_kept():
     layer, trace, doutput, dh_n = recorded(RNN, {"bidirectional": True})
     exact = layer.backward(trace, doutput, dh_n)
-    counts = {name: UnitChanges(steps).count for name, steps in Recorded("", layer, trace).steps.items()}
+    counts = {name: UnitChanges(steps).count for name, steps in RecordedPass("", layer, trace).steps.items()}
     everything = {name: [np.ones((count, 5), bool)] for name, count in counts.items()}
     assert_same_gradients(layer, rtrl(layer, trace, doutput, dh_n, kept=everything), exact, 8 * EPS)
     # With nothing kept, what a parameter does within a step is lost as well.

@@ -6,8 +6,8 @@ import pytest
 import strategies
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, Linear, PeepholeLSTM
 from rnn_numpy.checks import rtrl
+from rnn_numpy.engine.forward_mode import RecordedPass, UnitChanges
 from rnn_numpy.engine.recorded import recorded_steps
-from rnn_numpy.engine.rtrl import Recorded, UnitChanges
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.lab import online, snap1, uoro
 from tests.engine.test_tangent import EPS, Minimal, as_tuple, assert_close, problem
@@ -77,8 +77,8 @@ def test_snap1_is_rtrl_with_diagonal_jacobians(kind, options):
     H = layer.hidden_size
     past = np.arange(8)[:, None] >= np.array([6, 8])
     doutput = np.where(past[:, :, None], 0, doutput)
-    edge = Recorded("test", layer, trace)
-    order = edge.plan.sort
+    edge = RecordedPass("test", layer, trace)
+    order = edge.batch.sort
     for row, (name, steps) in enumerate(recorded_steps(layer, trace).items()):
         jacobians, S = steps.jacobians(), len(steps.widths)
         blocks = jacobians.state.reshape(8, 2, S, H, S, H)
@@ -263,7 +263,8 @@ def test_nothing_is_modified():
     output, _, trace = layer.forward(**point)
     layer.backward(trace, np.ones_like(output))
     before = {
-        name: {k: a.copy() for k, a in {**run.arrays, **run.latest.arrays}.items()} for name, run in trace.layers.items()
+        name: {k: a.copy() for k, a in {**run.arrays, **run.latest.arrays}.items()}
+        for name, run in trace.layers.items()
     }
     params = layer.params.flat.copy()
     snap1(layer, trace, np.ones_like(output))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.packing import PackedSequence
-from rnn_numpy.engine.rtrl import RecordedPass, jvp
+from rnn_numpy.engine.forward_mode import RecordedPass, jvp
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import OptionError
