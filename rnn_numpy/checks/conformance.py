@@ -14,7 +14,9 @@ ids read `RNN(bias=False)-check_padding`. A check that means nothing for a case 
 `astype`, `forward`, `backward` and `backward_steps` of `rnn_numpy.RNN`; a state may be one array or a tuple of arrays.
 
 Data are random, from a seed that the case's name fixes, float64, and small: entry-by-entry references are the point.
-For relu they are drawn until no pre-activation lies near the kink.
+For relu they are drawn until no pre-activation lies near the kink. The reference of every case is the stepwise one
+(`rnn_numpy.checks.chain_rule`), entry by entry, with the derivative of the whole run along random directions, which
+knows nothing of steps; some cases of each class have the whole run entry by entry as well.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rnn_numpy.checks.chain_rule import Forced
 from rnn_numpy.checks.compare import ORACLE_TOLERANCES, assert_grad_close
 from rnn_numpy.checks.oracles.complex_step import COMPLEX_STEP, complex_step
 from rnn_numpy.checks.oracles.differences import central_difference
 from rnn_numpy.core import memory
 from rnn_numpy.core.packing import PackedSequence, pack_padded_sequence
+from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import GradientCheckError, ShapeError
 
 Array = NDArray[Any]
@@ -48,6 +52,9 @@ STATE_NAMES = ("h", "c", "third", "fourth", "fifth", "sixth")
 # What two ways to sum the same few dozen numbers differ by at most. A sequence alone and in a batch are two ways: a
 # product of one column and one of many go through other kernels of the BLAS, so they cannot agree bit for bit.
 ROUNDING = 1e-13
+
+# Random directions per tensor along which the derivative of a whole run is compared.
+DIRECTIONS = 3
 
 # Far above the step of a central difference, 6e-6, times what a net of this size makes of it.
 KINK_DISTANCE = 2e-3
@@ -221,7 +228,11 @@ def recurrent_cases(layer: Callable[..., Any], *more: Mapping[str, Any]) -> list
         {"zoneout": 0.3},
         {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.2},
     ]
-    return [Case(layer, chosen) for chosen in [*options, *more]]
+    # The plainest three, and the first option that makes other formulas.
+    thorough = [*range(3), len(options)]
+    elsewhere = "the whole run is differentiated entry by entry in other cases of the class"
+    omitted = dict.fromkeys((check.__name__ for check in ENTRY_BY_ENTRY), elsewhere)
+    return [Case(layer, chosen, {} if i in thorough else omitted) for i, chosen in enumerate([*options, *more])]
 
 
 def not_applicable(case: Case) -> dict[str, str]:
@@ -289,10 +300,17 @@ def conformance_failures(case: Case, checks: Iterable[Check] | None = None) -> d
 # ---------------------------------------------------------------------------------------------- the checks: gradients
 
 
-def check_gradients_by_complex_step(case: Case) -> None:
-    """Every entry of every parameter, input and initial state, through every output and the final state, with lengths,
-    to 1e-13 of the tensor's largest entry.
+def check_gradients(case: Case) -> None:
+    """Every parameter, input and initial state, through every output and the final state, with lengths: every entry
+    against the stepwise reference, and the derivative of the whole run along random directions.
     """
+    layer, problem = _setting(case)
+    _assert_stepwise(layer, problem)
+    _assert_along_directions(layer, problem, case.rng(34))
+
+
+def check_gradients_by_complex_step(case: Case) -> None:
+    """Every entry against the complex step of the whole run, to 1e-13 of the tensor's largest entry."""
     layer, problem = _setting(case)
     _assert_gradients(layer, problem, complex_step, ORACLE_TOLERANCES["complex step"])
 
@@ -304,45 +322,33 @@ def check_gradients_by_central_difference(case: Case) -> None:
 
 
 def check_gradients_of_output(case: Case) -> None:
-    """Through the outputs alone, no initial state given, no lengths."""
+    """Through the outputs alone, no initial state given, no lengths. By check_linearity, directions are enough."""
     layer, problem = _setting(case, seed=1)
     problem = replace(problem, states=None, lengths=None, dstates=None)
-    _assert_gradients(layer, problem, complex_step, ORACLE_TOLERANCES["complex step"])
+    _assert_along_directions(layer, problem, case.rng(35))
 
 
 def check_gradients_of_final_state(case: Case) -> None:
     """Through the final state alone."""
     layer, problem = _setting(case, seed=2)
-    _assert_gradients(layer, replace(problem, doutput=None), complex_step, ORACLE_TOLERANCES["complex step"])
+    _assert_along_directions(layer, replace(problem, doutput=None), case.rng(36))
 
 
 def check_gradients_of_one_step(case: Case) -> None:
     """T = N = D = 1, and H = 1, or one more than a projection has units."""
     layer, problem = _setting(case, steps=1, batch=1, sizes=(1, 1 + case.option("proj_size")), seed=3)
-    _assert_gradients(layer, problem, complex_step, ORACLE_TOLERANCES["complex step"])
+    _assert_stepwise(layer, problem)
+    _assert_along_directions(layer, problem, case.rng(37))
 
 
 def check_direction(case: Case) -> None:
-    """At realistic sizes, one random direction per tensor: <gradient, v> is the complex-step derivative along v."""
+    """At realistic sizes, with lengths and without, the derivative along one random direction per tensor."""
     layer, padded = _setting(case, steps=40, batch=8, sizes=(4, 32), seed=4)
-    _, long = _setting(case, steps=150, batch=16, sizes=(4, 32), seed=5)
-    rng = case.rng(6)
+    # Once for each class as long as a run with real data.
+    steps, batch = (60, 4) if case.options else (150, 16)
+    _, long = _setting(case, steps=steps, batch=batch, sizes=(4, 32), seed=5)
     for problem in (padded, replace(long, lengths=None)):
-        gradients = _point_gradients(_run(layer, problem))
-        point, loss = _point(layer, problem), _loss(layer, problem)
-        for name, array in point.items():
-            v = rng.normal(size=array.shape)
-            shifted = {key: value.astype(complex) for key, value in point.items()}
-            shifted[name] += 1j * COMPLEX_STEP * v
-            derivative = complex(loss(shifted)).imag / COMPLEX_STEP
-            projected = float(np.sum(gradients[name] * v))
-            # Relative to the gradient, not to its projection, which cancels.
-            bound = ORACLE_TOLERANCES["complex step"] * float(np.linalg.norm(gradients[name]) * np.linalg.norm(v))
-            _require(
-                abs(projected - derivative) <= bound,
-                f"d{name}: along a random direction {projected!r}, but {derivative!r} by complex step; allowed error "
-                f"{bound:.1e}",
-            )
+        _assert_along_directions(layer, problem, case.rng(6), 1)
 
 
 def check_first_step(case: Case) -> None:
@@ -986,7 +992,11 @@ def check_no_steps(case: Case) -> None:
             _raises(functools.partial(run, shaped), ShapeError, "T = 0")
 
 
+# What takes two runs for every number, and so is for some cases only.
+ENTRY_BY_ENTRY: tuple[Check, ...] = (check_gradients_by_complex_step, check_gradients_by_central_difference)
+
 CHECKS: tuple[Check, ...] = (
+    check_gradients,
     check_gradients_by_complex_step,
     check_gradients_by_central_difference,
     check_gradients_of_output,
@@ -1236,6 +1246,44 @@ def _assert_gradients(layer: Any, problem: Problem, oracle: Callable[..., dict[s
     analytic = _point_gradients(_run(layer, problem))
     for name, reference in oracle(_loss(layer, problem), _point(layer, problem)).items():
         assert_grad_close(f"d{name}", analytic[name], reference, rtol)
+
+
+def _assert_stepwise(layer: Any, problem: Problem) -> None:
+    """Compare every entry with the chain rule over single steps; what is no `Recurrent` has no steps to differentiate,
+    and its whole run is.
+    """
+    if not isinstance(layer, Recurrent):
+        _assert_gradients(layer, problem, complex_step, ORACLE_TOLERANCES["complex step"])
+        return
+    run = _forward(layer, problem)
+    analytic = _point_gradients(_result(layer, run, _backward(layer, run[2], problem)))
+    found = Forced(layer, run[2], *_gradients_in(layer, problem)).exact.tensors
+    states = {f"{own}_0": f"{name}_0" for own, name in zip(_state_names(layer), STATE_NAMES, strict=False)}
+    reference = {states.get(name, name): array for name, array in found.items()}
+    reference["x"] = _axes(layer, reference["x"])
+    for name in _point(layer, problem):
+        assert_grad_close(f"d{name}", analytic[name], reference[name], ORACLE_TOLERANCES["complex step"])
+
+
+def _assert_along_directions(layer: Any, problem: Problem, rng: np.random.Generator, count: int = DIRECTIONS) -> None:
+    """Raise unless <gradient, v> is the complex-step derivative of the whole run along random v, for each tensor."""
+    gradients = _point_gradients(_run(layer, problem))
+    point, loss = _point(layer, problem), _loss(layer, problem)
+    moved = {name: array.astype(complex) for name, array in point.items()}
+    for name, array in point.items():
+        for _ in range(count):
+            v = rng.normal(size=array.shape)
+            moved[name] = array + 1j * COMPLEX_STEP * v
+            derivative = complex(loss(moved)).imag / COMPLEX_STEP
+            projected = float(np.sum(gradients[name] * v))
+            # Relative to the gradient, not to its projection, which cancels.
+            bound = ORACLE_TOLERANCES["complex step"] * float(np.linalg.norm(gradients[name]) * np.linalg.norm(v))
+            _require(
+                abs(projected - derivative) <= bound,
+                f"d{name}: along a random direction {projected!r}, but {derivative!r} by complex step; allowed error "
+                f"{bound:.1e}",
+            )
+        moved[name] = array.astype(complex)
 
 
 # ---------------------------------------------------------------------------------------------- changes of arrays

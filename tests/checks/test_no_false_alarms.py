@@ -85,7 +85,8 @@ def drawn(seed):
 def test_right_gradients_pass(start):
     for seed in range(start, start + CHUNK):
         layer, x, given = drawn(seed)
-        report = gradcheck(layer, x, **given)
+        # What every check has is run for all, what "trials" adds to a passed one for a quarter, of every kind.
+        report = gradcheck(layer, x, **given, trials=seed // len(KINDS) % 4 == 0)
         assert report.ok, f"configuration {seed}: {sorted(given)}\n{report}"
 
 

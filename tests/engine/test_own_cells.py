@@ -381,5 +381,5 @@ def test_the_examples_cell_is_a_layer():
     exec(EXAMPLE.read_text(encoding="utf-8").partition("# The layer\n")[0], namespace)
     case = Case(namespace["MGU"], {"bidirectional": True})
     checks = [check for check in CHECKS if check.__name__.startswith(("check_gradients", "check_padding"))]
-    assert len(checks) == 6
+    assert len(checks) == 7
     assert conformance_failures(case, checks) == {}

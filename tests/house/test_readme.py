@@ -3,6 +3,7 @@
 import ast
 import configparser
 import doctest
+import inspect
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from rnn_numpy import LSTM, cli
+from rnn_numpy.layers import textbook
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,6 +43,15 @@ def test_python_blocks_run_and_print_what_they_show():
     result = runner.run(session, out=report.append)
     assert result.failed == 0, "".join(report)
     assert result.attempted >= 20
+
+
+@pytest.mark.parametrize("name", ["rnn_forward", "rnn_backward"])
+def test_it_quotes_the_textbook(name):
+    examples = doctest.DocTestParser().get_examples("".join(text for _, text in blocks("python")))
+    (quoted,) = [example.source for example in examples if example.source.startswith(f"def {name}(")]
+    signature, docstring, *body = inspect.getsource(getattr(textbook, name)).splitlines()
+    assert docstring.strip().startswith('"""Return ')
+    assert quoted.splitlines() == [signature, *body]
 
 
 def test_quick_start_has_about_twenty_lines():

@@ -1,12 +1,13 @@
-"""Every array of an LSTM's and a GRU's trace against the textbook's loop (naive.py): values as the loop computes them,
-gradients as derivatives of the loss by them, one complex step for each.
+"""Every array of an LSTM's and a GRU's trace against the textbook's loop (twin.py): values as the loop computes them,
+gradients as derivatives of the loss by what enters and leaves a step, one complex step for each, and what one line of
+the derivation makes of these.
 """
 
 import dataclasses
 
-import naive
 import numpy as np
 import pytest
+import twin
 
 from rnn_numpy import GRU, LSTM
 from rnn_numpy.checks import assert_grad_close
@@ -59,9 +60,21 @@ def made(name, lengths, masked=False, **options):
     return setup, trace
 
 
-def in_the_loop(array, masked):
-    """Return what the loop calls an array of the trace: without zoneout c is the state and what tanh gets, too."""
-    return "c_new" if array == "c" and not masked else array
+BY_COMPLEX_STEPS = ("a_ih", "a_hh", "h_in", "h_new", "h", "m", "c_new", "c")
+
+
+def gradients_of_a_step(layer, name, values, d):
+    """Return the gradients at one place: `d`, the loss's derivatives by what enters and leaves a step, and the rest."""
+    gates = "ifgo" if isinstance(layer, LSTM) else "rzn"
+    for gate, da in zip(gates, np.split(d["a_ih"], len(gates)), strict=True):
+        v = values[gate]
+        d |= {f"a_{gate}": da, gate: da / (1 - v**2 if gate in "gn" else v * (1 - v))}
+    if isinstance(layer, LSTM):
+        m = d["m"] if layer.proj_size else d["h_new"]
+        d |= {"a": d["a_ih"], "tanh_c": m * values["o"]}
+        # The loop's c_new has left the step: that m comes from it, too, is not in its derivative.
+        return {**d, "c_new": d["c_new"] + d["tanh_c"] * (1 - values["tanh_c"] ** 2)}
+    return {**d, "k": d["a_n"] @ layer.params[f"weight_hh_{name}"][-layer.hidden_size :]}
 
 
 @EACH_LAYER
@@ -69,8 +82,8 @@ def in_the_loop(array, masked):
 @pytest.mark.parametrize("lengths", [None, [4, 3, 1], [2, 4, 1]])
 def test_every_value_and_gradient_at_every_step(name, masked, lengths):
     setup, trace = made(name, lengths, masked, bidirectional=True)
-    problem, point, sight = setup.problem(), setup.point(), naive.Sight()
-    naive.run(problem, naive.lifted(point), sight)
+    problem, point, sight = setup.problem(), setup.point(), twin.Sight()
+    twin.run(problem, twin.lifted(point), sight)
     more = ("h_in", *(f"{state}_new" for state in setup.layer.cell.states)) if masked else ()
     for run in trace.layers.values():
         places = [(run.name, t, n) for n in range(N) for t in range(problem.lengths[n])]
@@ -78,12 +91,22 @@ def test_every_value_and_gradient_at_every_step(name, masked, lengths):
             found = np.array([getattr(run[t], array)[n] for _, t, n in places])
             expected = np.array([sight.values[(*place, array)][0] for place in places])
             assert_grad_close(f"{array} of {run.name}", found, expected, 1e-13)
-        names = {array: in_the_loop(array, masked) for array in (*GRADIENTS[name], *more)}
-        inside = [(*place, array) for place in places for array in names.values()]
-        reference = naive.gradients_inside(problem, point, setup.doutput, setup.dstates, inside)
-        for array, loops in names.items():
+        by_steps = [seen for seen in BY_COMPLEX_STEPS if (*places[0], seen) in sight.values]
+        inside = [(*place, seen) for place in places for seen in by_steps]
+        derivatives = twin.gradients_inside(problem, point, setup.doutput, setup.dstates, inside)
+        reference = [
+            gradients_of_a_step(
+                setup.layer,
+                run.name,
+                {seen: sight.values[(*place, seen)][0] for seen in VALUES[name]},
+                {seen: derivatives[(*place, seen)] for seen in by_steps},
+            )
+            for place in places
+        ]
+        for array in (*GRADIENTS[name], *more):
             found = np.array([getattr(run[t], "d" + array)[n] for _, t, n in places])
-            expected = np.array([reference[(*place, loops)] for place in places])
+            # Without zoneout c is the state and what tanh gets, too.
+            expected = np.array([at["c_new" if array == "c" and not masked else array] for at in reference])
             assert_grad_close(f"d{array} of {run.name}", found, expected, 1e-13)
             rows = getattr(run, "d" + array)
             shift = (0 if run.reverse else 1) if run.is_state("d" + array) else 0

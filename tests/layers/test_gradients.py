@@ -1,13 +1,13 @@
 """The gradients of every recurrent layer against derivatives of the textbook's loop, entry by entry, over drawn sizes
 and options.
 
-The loop (naive.py) shares no line with the engine: it runs sequence by sequence, step by step, and knows no backward
-pass.
+The loop (twin.py) shares no line with the engine: it runs the textbook's forward functions, sequence by sequence and
+step by step, and no backward pass.
 """
 
-import naive
 import numpy as np
 import pytest
+import twin
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -20,10 +20,10 @@ EACH_KIND = pytest.mark.parametrize("kind", KINDS)
 @EACH_KIND
 @settings(max_examples=40)
 @given(data=st.data())
-def test_forward_is_the_naive_loop(kind, data):
+def test_forward_is_the_textbooks_loop(kind, data):
     setup = data.draw(setups((kind,)))
     output, states, _ = setup.forward()
-    expected, expected_states = naive.run(setup.problem(), naive.lifted(setup.point()))
+    expected, expected_states = twin.run(setup.problem(), twin.lifted(setup.point()))
     assert_grad_close("output", setup.time_major(output), expected[0], 1e-13)
     for name, state, reference in zip(setup.layer.cell.states, setup.batched(states), expected_states, strict=True):
         assert_grad_close(f"{name}_n", state, reference[0], 1e-13)
@@ -39,8 +39,8 @@ def test_gradients_are_those_of_the_complex_step(kinds, data):
     analytic, point = setup.gradients(), setup.point()
     rng = np.random.default_rng(0)
     moved = {name: array * (1 + 2.0**-50 * rng.uniform(-1, 1, array.shape)) for name, array in point.items()}
-    shifted = setup.naive_gradients(moved)
-    for name, reference in setup.naive_gradients(point).items():
+    shifted = setup.twins_gradients(moved)
+    for name, reference in setup.twins_gradients(point).items():
         # 1e-13, but where the terms of a sum cancel, no more than what the last bits of the data decide.
         blur = 4 * discrepancy(shifted[name], reference).error
         assert_grad_close(f"d{name}", analytic[name], reference, 1e-13 + blur)
@@ -51,7 +51,7 @@ def test_gradients_are_those_of_the_complex_step(kinds, data):
 def test_gradients_are_those_of_central_differences(setup):
     def loss(point):
         doutput, dstates = setup.time_major(setup.doutput), setup.batched(setup.dstates)
-        return naive.loss(setup.problem(), naive.lifted(point), doutput, dstates)[0]
+        return twin.loss(setup.problem(), twin.lifted(point), doutput, dstates)[0]
 
     analytic, reference = setup.gradients(), central_difference(loss, setup.point())
     # The rounding error of a central difference, eps |L| / h, is that of the loss and the same for all entries: it is

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import naive
 import numpy as np
+import twin
 from hypothesis import reject
 from hypothesis import strategies as st
 
@@ -65,11 +65,11 @@ class Setup:
         return self.layer.backward(trace, self.doutput, single(self.dstates), grads)
 
     def problem(self):
-        """Return what the naive loop runs."""
+        """Return what the textbook's loop runs."""
         T, N = self.time_major(self.x).shape[:2]
         names = {"masks": "dropout_masks", "recurrent_masks": "recurrent_masks", "zoneout_masks": "zoneout_masks"}
         masks = {ours: self.masks.get(name) for ours, name in names.items()}
-        return naive.Problem(self.layer, [T] * N if self.lengths is None else self.lengths, **masks)
+        return twin.Problem(self.layer, [T] * N if self.lengths is None else self.lengths, **masks)
 
     def point(self):
         """Return every array by which the loss is differentiated, time first."""
@@ -84,13 +84,13 @@ class Setup:
         initial = dict(zip(initial, self.batched(tuple(initial.values())), strict=True))
         return {**back.grads, "x": self.time_major(back.dx), **initial}
 
-    def naive_gradients(self, point):
-        return naive.gradients(self.problem(), point, self.time_major(self.doutput), self.batched(self.dstates))
+    def twins_gradients(self, point):
+        return twin.gradients(self.problem(), point, self.time_major(self.doutput), self.batched(self.dstates))
 
     def seen(self, *names):
-        """Return all values of these names, in all steps that exist, of the naive loop."""
-        sight = naive.Sight()
-        naive.run(self.problem(), naive.lifted(self.point()), sight)
+        """Return all values of these names, in all steps that exist, of the textbook's loop."""
+        sight = twin.Sight()
+        twin.run(self.problem(), twin.lifted(self.point()), sight)
         return np.concatenate([value.ravel() for place, value in sight.values.items() if place[-1] in names])
 
     def kink_distance(self):

@@ -1,13 +1,17 @@
-"""The recurrent layers as the textbook writes them, step by step and sequence by sequence, without any backward pass.
+"""A layer's numbers by the textbook's functions, which share no line with the engine, and their derivatives.
 
-Nothing here is shared with the engine. Gradients are derivatives by the complex step: of the parameters and inputs, and
-of every intermediate value as well, since `see` may add to it. All arrays have one axis in front, of entries that are
+`rnn_numpy.layers.textbook` has one layer, one direction and one length. What it leaves out stands here: sequences run
+one by one, and step by step, through layers, directions and masks; relu and the LSTM's projection are added to a step.
+Gradients are derivatives by the complex step, so that no backward pass is trusted: of the parameters and inputs, and of
+values on the way as well, since a `Sight` may add to them. All arrays have one axis in front, of entries that are
 perturbed at once, so that one run gives many derivatives.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from rnn_numpy.layers import textbook
 
 STEP = 1e-20
 
@@ -17,46 +21,42 @@ def times(W, v):
     return (W @ v[..., None])[..., 0]
 
 
-def sigmoid(a):
-    return 1 / (1 + np.exp(-a))
+def one_step(forward, x, states, weights, biases):
+    """Return what a function of the textbook makes of one step, (P, ·) each. Its W.T turns the P of W to the front."""
+    turned = [W.transpose(1, 2, 0) for W in weights]
+    made = forward(x[None, :, None], *(state[:, None] for state in states), *turned, *(b[:, None] for b in biases))
+    return [array[-1, :, 0] for array in (made if isinstance(made, tuple) else (made,))]
 
 
-def rnn_step(see, p, x, h_in, h, nonlinearity):
-    a = see("a", times(p["weight_ih"], x) + times(p["weight_hh"], h_in) + p["bias_ih"] + p["bias_hh"])
-    return (np.tanh(a) if nonlinearity == "tanh" else np.where(a.real > 0, a, 0),)
+def see_all(see, names, blocks):
+    """Show blocks that lie side by side, (P, ·), one by one."""
+    H = blocks.shape[-1] // len(names)
+    return [see(name, blocks[:, k * H : (k + 1) * H]) for k, name in enumerate(names)]
 
 
-def lstm_step(see, p, x, h_in, h, c):
-    a = see("a", times(p["weight_ih"], x) + times(p["weight_hh"], h_in) + p["bias_ih"] + p["bias_hh"])
-    a_i, a_f, a_g, a_o = np.split(a, 4, axis=-1)
-    a_i, a_f, a_g, a_o = see("a_i", a_i), see("a_f", a_f), see("a_g", a_g), see("a_o", a_o)
-    i, f = see("i", sigmoid(a_i)), see("f", sigmoid(a_f))
-    g, o = see("g", np.tanh(a_g)), see("o", sigmoid(a_o))
-    c = see("c_new", f * c + i * g)
-    m = see("m", o * see("tanh_c", np.tanh(c)))
-    return (times(p["weight_hr"], m) if "weight_hr" in p else m), c
-
-
-def gru_step(see, p, x, h_in, h, reset):
-    x_r, x_z, x_n = np.split(see("a_ih", times(p["weight_ih"], x) + p["bias_ih"]), 3, axis=-1)
-    W_hr, W_hz, W_hn = np.split(p["weight_hh"], 3, axis=-2)
-    b_hr, b_hz, b_hn = np.split(see("a_hh", p["bias_hh"]), 3, axis=-1)
-    r = see("r", sigmoid(see("a_r", x_r + times(W_hr, h_in) + b_hr)))
-    z = see("z", sigmoid(see("a_z", x_z + times(W_hz, h_in) + b_hz)))
-    if reset == "after":
-        a_n = x_n + r * see("q", times(W_hn, h_in) + b_hn)
-    else:
-        a_n = x_n + times(W_hn, see("k", r * h_in)) + b_hn
-    n = see("n", np.tanh(see("a_n", a_n)))
-    return ((1 - z) * n + z * h,)
-
-
-def step_of(layer):
-    """Return the formula of a layer, its options filled in."""
-    kind = type(layer).__name__
+def step(layer, see, p, x, h_in, h, c=None):
+    """Return the new states. `h_in` is h, or what recurrent dropout leaves of it."""
+    kind, weights = type(layer).__name__, (p["weight_ih"], p["weight_hh"])
+    biases = see("a_ih", p["bias_ih"]), see("a_hh", p["bias_hh"])  # what is added to a bias is added to a, at this step
+    if kind == "GRU":
+        after = layer.reset == "after"
+        forward = textbook.gru_forward if after else textbook.gru_before_forward
+        h_new, gates = one_step(forward, x, [h_in], weights, biases)
+        _, z, *_ = see_all(see, ("r", "z", "n", "q" if after else "k"), gates)
+        return [h_new + z * (h - h_in)]  # dropout hides h from the products, not from the leak
+    a = see("a", times(weights[0], x) + times(weights[1], h_in) + biases[0] + biases[1])
+    if kind == "RNN" and layer.nonlinearity == "relu":
+        return [np.where(a.real > 0, a, 0)]
     if kind == "RNN":
-        return lambda *arguments: rnn_step(*arguments, layer.nonlinearity)
-    return lstm_step if kind == "LSTM" else lambda *arguments: gru_step(*arguments, layer.reset)
+        return one_step(textbook.rnn_forward, x, [h_in], weights, biases)
+    if "weight_hr" in p:  # h is not as wide as c: its product comes as a bias
+        biases = biases[0], biases[1] + times(weights[1], h_in)
+        h_in, weights = np.zeros_like(c), (weights[0], np.zeros((1, 4 * c.shape[-1], c.shape[-1])))
+    m, c_new, gates = one_step(textbook.lstm_forward, x, [h_in, c], weights, biases)
+    see_all(see, "ifgo", gates)
+    see("tanh_c", np.tanh(c_new))
+    m = see("m", m)
+    return [times(p["weight_hr"], m) if "weight_hr" in p else m, c_new]
 
 
 @dataclass
@@ -93,7 +93,7 @@ def run(problem, point, sight=None):
     `point` has the parameters under their names, "x", and the initial states under "h_0", "c_0"; missing ones are 0.
     """
     layer, sight = problem.layer, sight or Sight()
-    names, step, x = layer.cell.states, step_of(layer), point["x"]
+    names, x = layer.cell.states, point["x"]
     widths = [layer.width(name) for name in names]
     stacked = max([len(array) for array in point.values()] + [len(nudge) for nudge in sight.nudges.values()])
     T, N, dtype, rows = *x.shape[1:3], x.dtype, layer.num_layers * layer.num_directions
@@ -104,23 +104,19 @@ def run(problem, point, sight=None):
             name, row = f"l{k}" + "_reverse" * d, k * layer.num_directions + d
             end = "_" + name
             p = {key.removesuffix(end): array for key, array in point.items() if key.endswith(end)}
-            p = {key: array for key, array in p.items() if not key.endswith("_reverse")}
-            p = {
-                "bias_ih": np.zeros((1, p["weight_ih"].shape[1])),
-                "bias_hh": np.zeros((1, p["weight_ih"].shape[1])),
-            } | p
+            nothing = np.zeros((1, p["weight_ih"].shape[1]))
+            p = {"bias_ih": nothing, "bias_hh": nothing} | p
             for n, length in enumerate(problem.lengths):
-                state = [
-                    point[f"{s}_0"][:, row, n] if f"{s}_0" in point else np.zeros((1, width), dtype)
-                    for s, width in zip(names, widths, strict=True)
-                ]
+                state = [np.zeros((stacked, width), dtype) for width in widths]
+                if "h_0" in point:
+                    state = [zero + point[f"{s}_0"][:, row, n] for s, zero in zip(names, state, strict=True)]
                 for t in range(length) if d == 0 else reversed(range(length)):
                     see = sight.at(name, t, n)
                     for s, old in zip(names, state, strict=True):
                         see(f"{s}_prev", old)
                     drop = 1.0 if problem.recurrent_masks is None else problem.recurrent_masks[name][n]
-                    new = step(see, p, see("x", x[:, t, n]), see("h_in", drop * state[0]), *state)
-                    new = (see(f"{names[0]}_new", new[0]), *new[1:])
+                    new = step(layer, see, p, see("x", x[:, t, n]), see("h_in", drop * state[0]), *state)
+                    new = [see(f"{s}_new", value) for s, value in zip(names, new, strict=True)]
                     if problem.zoneout_masks is not None:
                         kept = [mask[t, n] for mask in problem.zoneout_masks[name]]
                         zoned = zip(kept, state, new, strict=True)
