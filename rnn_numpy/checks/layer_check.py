@@ -113,7 +113,7 @@ class LayerCheck:
         affordable.
         """
         subject, layer, trace = self.subject, self.layer, self.subject.trace
-        if layer.cell.step_tangent is None:
+        if not layer.cell.has_tangent:
             return
         allowed = 64 * EPS * self.steps
         error = adjoint_error(layer, trace, seed=self.seed, directions=2)
@@ -142,7 +142,7 @@ class LayerCheck:
         rows = []
         for name, run in self.forced.exact.runs.items():
             latest = self.subject.trace.layers[name].latest
-            found = latest.arrays.find("da")
+            found = latest.arrays.get("da")
             if found is None or latest.reached is not None or self.layer.cell.input_gradient != "da":
                 continue
             found = np.where(self.forced.maps[name].steps.alive[..., None], found, 0)
