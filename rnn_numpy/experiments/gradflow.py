@@ -20,8 +20,7 @@ from rnn_numpy.lab.gradient_flow import INITS, GradientFlow, forecast_gradient_f
 from rnn_numpy.layers import mse_loss
 from rnn_numpy.models import Forecaster
 from rnn_numpy.models.sequence import CELLS
-from rnn_numpy.tasks import ForecastTask
-from rnn_numpy.tasks.series import Windows
+from rnn_numpy.tasks import Batch, ForecastTask
 from rnn_numpy.training import SGD, clip_grad_norm
 
 MOMENTUM = 0.9
@@ -230,8 +229,6 @@ class GradflowResult:
 def gain_texts(gains: Iterable[float], digits: int = 6) -> dict[float, str]:
     """Write gains with as few digits as tell them apart, but at least `digits` significant ones.
 
-    Examples
-    --------
     >>> gain_texts([0.5, 1.0]), gain_texts([1, 1.0000001])
     ({0.5: '0.5', 1.0: '1'}, {1: '1', 1.0000001: '1.0000001'})
     """
@@ -330,9 +327,9 @@ def _run_network(
     options: GradflowOptions,
     cell: str,
     gain: float,
-    measured: Windows,
+    measured: Batch,
     independent: float,
-    held_out: Windows,
+    held_out: Batch,
     tell: Callable[[int], None],
 ) -> NetworkResult:
     # Three streams of one seed: weights, orthogonal matrices, order of the windows. Each network starts them anew.
@@ -377,7 +374,7 @@ def _train(
     return record
 
 
-def _held_out_loss(model: Forecaster, windows: Windows) -> float:
+def _held_out_loss(model: Forecaster, windows: Batch) -> float:
     with np.errstate(all="ignore"):
         prediction, _ = model(windows.x)
         loss, _ = mse_loss(prediction, windows.target, windows.mask)

@@ -12,23 +12,19 @@ A `Forecaster` is such a net that predicts the next sample of a series from all 
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.layers.gru import GRU
+from rnn_numpy.layers.kinds import KINDS
 from rnn_numpy.layers.linear import Linear
 from rnn_numpy.layers.losses import cross_entropy_loss, mse_loss
-from rnn_numpy.layers.lstm import LSTM
-from rnn_numpy.layers.rnn import RNN
 
 Array = NDArray[Any]
 
@@ -167,16 +163,14 @@ class SequenceModel:
 
     def _last(self, h_n: Any) -> Array:
         """Return the final states of the top layer, its directions side by side, (N, directions * H)."""
-        states = h_n[0] if isinstance(h_n, tuple) else h_n
-        return np.concatenate(list(states[-self.rnn.num_directions :]), axis=-1)
+        return np.concatenate(list(states.split(h_n)[0][-self.rnn.num_directions :]), axis=-1)
 
     def _dlast(self, dlast: Array, h_n: Any) -> Any:
         """Undo `_last`: the gradient of all final states, 0 but for those that were read."""
-        several = isinstance(h_n, tuple)
-        dstates = [np.zeros_like(state) for state in (h_n if several else (h_n,))]
+        dstates = [np.zeros_like(state) for state in states.split(h_n)]
         directions = self.rnn.num_directions
         dstates[0][-directions:] = np.split(dlast, directions, axis=-1)
-        return tuple(dstates) if several else dstates[0]
+        return states.join(dstates)
 
     def _mask(self, mask: ArrayLike | None, prediction: Array, lengths: ArrayLike | None) -> ArrayLike | None:
         """Return the mask of the loss; of padded sequences without one, the steps that there are."""
@@ -208,12 +202,7 @@ class SequenceModel:
         return f"{type(self).__name__}({self.rnn!r}, {self.readout!r})"
 
 
-CELLS: dict[str, Callable[..., Recurrent]] = {
-    "rnn-tanh": functools.partial(RNN, nonlinearity="tanh"),
-    "rnn-relu": functools.partial(RNN, nonlinearity="relu"),
-    "lstm": LSTM,
-    "gru": GRU,
-}
+CELLS = ("rnn-tanh", "rnn-relu", "lstm", "gru")  # of layers.KINDS
 
 
 class Forecaster(SequenceModel):
@@ -276,5 +265,5 @@ class Forecaster(SequenceModel):
             if cell != "lstm":
                 raise OptionError(f"Forecaster: forget_bias is for cell = 'lstm' alone; got cell = {cell!r}")
             options["forget_bias"] = forget_bias
-        rnn = CELLS[cell](input_size, hidden_size, num_layers, dtype=dtype, rng=rng, **options)
+        rnn = KINDS[cell](input_size, hidden_size, num_layers, dtype=dtype, rng=rng, **options)
         super().__init__(rnn, rnn.input_size if output_size is None else output_size, reads="all", rng=rng)

@@ -6,7 +6,6 @@ import dataclasses
 import io
 import itertools
 import json
-import subprocess
 import sys
 from typing import Any
 
@@ -16,19 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from processes import ended
 
 from rnn_numpy.errors import MissingExtraError, OptionError
 from rnn_numpy.experiments import GradflowOptions, GradflowResult, NetworkResult
 from rnn_numpy.lab import GradientFlow
-from rnn_numpy.report.plots import (
-    COLOURS,
-    STYLES,
-    common_limits,
-    gradient_flow_figure,
-    plot_gradient_flow,
-    save_figure,
-    spread,
-)
+from rnn_numpy.report import gradient_flow_figure, plot_gradient_flow, save_figure
+from rnn_numpy.report.plots.gradient_flow import common_limits
+from rnn_numpy.report.plots.style import COLOURS, STYLES, spread
 from rnn_numpy.tasks import ForecastTask, Series
 
 LENGTH = 100
@@ -230,7 +224,7 @@ result = run_gradflow(ForecastTask.of(series, 20), GradflowOptions(length=20, hi
 save_figure(gradient_flow_figure(result), "/dev/null", ".svg")
 print(json.dumps(["matplotlib.pyplot" in sys.modules, settings() == before]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = ended([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [False, True]
 
 

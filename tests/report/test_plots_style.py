@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -16,11 +15,13 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
+from processes import ended
 
 from rnn_numpy import report
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.lab import GradientFlow
-from rnn_numpy.report.plots import (
+from rnn_numpy.report import plot_gradient_flow
+from rnn_numpy.report.plots.style import (
     COLOURS,
     axes_or_new,
     colour_bar,
@@ -31,7 +32,6 @@ from rnn_numpy.report.plots import (
     log_limits,
     log_norm,
     new_figure,
-    plot_gradient_flow,
     set_log,
     signed_norm,
     tick_decades,
@@ -53,11 +53,11 @@ def test_axes_are_those_given_or_new_ones_that_pyplot_does_not_know():
     assert new_figure(layout=None).get_layout_engine() is None
     code = """
 import sys
-from rnn_numpy.report.plots import axes_or_new
+from rnn_numpy.report.plots.style import axes_or_new
 axes_or_new(None)
 print("matplotlib.pyplot" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = ended([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
