@@ -2,20 +2,23 @@
 
 from rnn_numpy.engine.cell import (
     Cell,
-    Extra,
+    ExtraParameter,
+    Given,
 )
 from rnn_numpy.engine.forward_mode import (
-    ForwardGradients,
-    rtrl,
+    TangentResult,
+    jvp,
 )
+from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import (
     BackwardResult,
     BackwardSteps,
+    ForwardSteps,
     Recurrent,
 )
-from rnn_numpy.engine.tangent import (
-    TangentResult,
-    jvp,
+from rnn_numpy.engine.rtrl import (
+    ForwardGradients,
+    rtrl,
 )
 from rnn_numpy.engine.trace import (
     LayerTrace,
@@ -27,9 +30,12 @@ __all__ = [
     "BackwardResult",
     "BackwardSteps",
     "Cell",
-    "Extra",
+    "ExtraParameter",
     "ForwardGradients",
+    "ForwardSteps",
+    "Given",
     "LayerTrace",
+    "Part",
     "Recurrent",
     "Step",
     "TangentResult",

@@ -96,7 +96,7 @@ from rnn_numpy.core.numbers import row_norms
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU
@@ -152,7 +152,7 @@ def _once(method: Callable[[Any, K], V]) -> Callable[[Any, K], V]:
 class _Direction:
     """The table of one direction of one layer."""
 
-    def __init__(self, steps: LocalSteps, direct: Array) -> None:
+    def __init__(self, steps: RecordedSteps, direct: Array) -> None:
         self.steps, self.direct = steps, direct
         self.T, self.N = steps.T, steps.N
         self.adjoints = Adjoints(steps)
@@ -193,7 +193,7 @@ class _Direction:
         if term.source is None:
             found = np.ones((self.T, self.N, 1), self.direct.dtype)
         else:
-            found = self.steps.timeline.aligned(term.source, self.steps.run.arrays)
+            found = self.steps.aligned(term.source)
         return np.where(self.steps.alive[:, :, None], found, 0)
 
     @_once
@@ -225,7 +225,7 @@ class _Direction:
         """Return ds_k/dp at fixed s_{k-1}, (T, N, S, P), of a parameter that is no factor of a product."""
         shape = self.shapes[name]
         changes = np.eye(math.prod(shape)).reshape(-1, *shape)
-        return np.stack([self.steps.tangent(name, change) for change in changes], axis=3)
+        return np.stack([self.steps.parameter_jvp(name, change) for change in changes], axis=3)
 
     def stack(self, step: StackedStep, term: _Term) -> Array:
         """Return the gradients of a term at a step, (n, K, Q); n is 1 where the batch is summed up already."""
@@ -567,7 +567,7 @@ class PathSplit:
         where = f"PathSplit.{where}"
         arguments.one_of(where, kind, choice, choices)
         table, short, gate = self._decomposition._place(where, name)
-        return self._routes[table.steps.run.name], short, gate
+        return self._routes[table.steps.recorded.name], short, gate
 
     def gradient(self, route: str, name: str) -> Array:
         """Return the part of a parameter's gradient that comes by one class of routes."""
@@ -636,7 +636,7 @@ class Truncation:
     def gradient(self, name: str) -> Array:
         """Return G_K, the sum of the blocks that are kept."""
         table, short, gate = self._decomposition._place("Truncation.gradient", name)
-        kept = self._sums[table.steps.run.name]
+        kept = self._sums[table.steps.recorded.name]
         return _rows(table, short, gate, table.truncated(self.mask, short, kept))
 
     def _pair(self, name: str | None) -> tuple[Array, Array]:

@@ -147,7 +147,7 @@ def measured(
         last, source = _last_gradient(where, model, time_major, target, generator)
         norms = flow_norms(layer, trace, last, below=True)
     layers = []
-    for name, run in trace.runs.items():
+    for name, run in trace.layers.items():
         growth, error = _growth(layer, x, name, generator)
         flow = GradientFlow(norms[-1 - run.layer], float(time_major.shape[1]))
         layers.append(_layer_diagnosis(layer, run, flow, growth, error))

@@ -71,7 +71,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.engine.cell import Cell, Extra
+from rnn_numpy.engine.cell import Cell, ExtraParameter
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.layers.initializers import set_forget_bias
 from rnn_numpy.layers.lstm import GATES
@@ -343,10 +343,10 @@ def layer_norm_cell(epsilon: float) -> Cell:
         input_gradient="du",
         hidden_gradient="dv",
         parameters={
-            "gain_ih": Extra("alpha_ih", _four_hidden, 1.0),
-            "gain_hh": Extra("alpha_hh", _four_hidden, 1.0),
-            "gain_c": Extra("alpha_c", _hidden, 1.0),
-            "bias_c": Extra("beta_c", _hidden, 0.0),
+            "gain_ih": ExtraParameter("alpha_ih", _four_hidden, 1.0),
+            "gain_hh": ExtraParameter("alpha_hh", _four_hidden, 1.0),
+            "gain_c": ExtraParameter("alpha_c", _hidden, 1.0),
+            "bias_c": ExtraParameter("beta_c", _hidden, 0.0),
         },
         derived={
             **{name: GATES[name] for name in ("da", "di", "df", "dg")},

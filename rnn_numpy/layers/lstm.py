@@ -76,7 +76,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.engine.cell import Cell, Extra
+from rnn_numpy.engine.cell import Cell, ExtraParameter
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.layers.initializers import set_forget_bias
@@ -424,7 +424,7 @@ PROJECTED_CELL = Cell(
     sigmoids=CELL.sigmoids,
     records={"tanh_c": 1, "m": 1},
     gradient_records={"dm_dc": 1, "dm": 1},
-    parameters={"weight_hr": Extra("W_hr", _projection_shape, product=("dh_t", "m_t"))},
+    parameters={"weight_hr": ExtraParameter("W_hr", _projection_shape, product=("dh_t", "m_t"))},
     derived={**GATES, "do": _do_projected, "dtanh_c": _dtanh_c_projected},
     overwritten=("c",),
 )
@@ -553,7 +553,8 @@ class LSTM(Recurrent):
                 raise OptionError(f"{kind}: forget_bias = {forget_bias} needs biases; leave it out, or bias=False")
             set_forget_bias(self, arguments.real_number(kind, "forget_bias", forget_bias))
 
-    def _width(self, state: str) -> int:
+    def width(self, state: str) -> int:
+        """Return the number of units of a state: h has P with a projection."""
         return self.proj_size if state == "h" and self.proj_size else self.hidden_size
 
     def _options(self) -> list[str]:

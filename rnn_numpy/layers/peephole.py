@@ -54,7 +54,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.engine.cell import Cell, Extra
+from rnn_numpy.engine.cell import Cell, ExtraParameter
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.layers.initializers import set_forget_bias
 from rnn_numpy.layers.lstm import GATES, lstm_step_backward, lstm_step_partials
@@ -258,9 +258,9 @@ PEEPHOLE_CELL = Cell(
     records={"tanh_c": 1},
     gradient_records={"dm_dc": 1},
     parameters={
-        "peephole_i": Extra("p_i", _hidden),
-        "peephole_f": Extra("p_f", _hidden),
-        "peephole_o": Extra("p_o", _hidden),
+        "peephole_i": ExtraParameter("p_i", _hidden),
+        "peephole_f": ExtraParameter("p_f", _hidden),
+        "peephole_o": ExtraParameter("p_o", _hidden),
     },
     derived={**GATES, "a": _peephole_a},
     overwritten=("c",),

@@ -254,7 +254,7 @@ def test_the_traces_pre_activations_with_masks_and_lengths(kind):
     x, lengths = np.random.default_rng(1).normal(size=(T, N, D)), np.array([2, T, 4])
     trace = layer.forward(x, lengths=lengths)[2]
     alive = np.arange(T)[:, None] < lengths
-    for run in trace.runs.values():
+    for run in trace.layers.values():
         gates = np.split(run.a[alive], 4, axis=1)
         for name, a in zip("ifgo", gates, strict=True):
             expected = np.tanh(a) if name == "g" else 1 / (1 + np.exp(-a))
