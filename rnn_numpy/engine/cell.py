@@ -58,6 +58,7 @@ steps fast. Without, they are (N, H). A part may differ from its cell in this. A
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -124,6 +125,22 @@ class Given:
     shape: tuple[str, ...]
     products: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     differentiable: bool = True
+
+
+@dataclass(frozen=True)
+class Product:
+    """Of `derived`: an array that is the product of two, entry by entry."""
+
+    left: str
+    right: str
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature([inspect.Parameter(name, kind) for name in (self.left, self.right)])
+
+    def __call__(self, left: Array, right: Array) -> Array:
+        return left * right
 
 
 class Slot(NamedTuple):
