@@ -324,7 +324,7 @@ class Cell:
 
     # ------------------------------------------------------------------------------------------------ names
 
-    @property
+    @functools.cached_property
     def gates(self) -> int:
         """Number of row blocks of W_ih."""
         return len(self.gate_names)
@@ -462,10 +462,13 @@ class Cell:
         """Return what the biases add to a, (slabs * H,)."""
         hidden = len(bias_ih) // self.gates
         total = np.zeros(len(self.slabs) * hidden, bias_ih.dtype)
-        blocks = self.chain(hidden).blocks
-        for kind, bias in (("input", bias_ih), ("hidden", bias_hh)):
-            for rows, columns, _ in blocks[kind]:
-                total[columns] += bias[rows]
+        for bias, slabs in ((bias_ih, self.input_slabs), (bias_hh, self.hidden_slabs)):
+            if slabs == self.slabs:
+                total += bias
+            else:
+                for gate, slab in enumerate(slabs):
+                    place = self._runs[slab][0] * hidden
+                    total[place : place + hidden] += bias[gate * hidden : (gate + 1) * hidden]
         for slab in self.sigmoids if halved else ():
             start, stop = self._runs[slab]
             total[start * hidden : stop * hidden] *= 0.5
@@ -562,6 +565,11 @@ class Chain:
             array, (start, stop) = place
             return Slot(name, array, "step", slice(start * self.hidden, stop * self.hidden))
         return Slot(name, stem, "step")
+
+    @functools.cached_property
+    def needs(self) -> frozenset[str]:
+        """Names of all arguments: some need memory that others do not."""
+        return frozenset(slot.name for calls in self.formulas.values() for _, slots, _ in calls for slot in slots)
 
     @functools.cached_property
     def state_arrays(self) -> frozenset[str]:

@@ -69,6 +69,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -234,7 +235,12 @@ def _da(da_i: Array, da_f: Array, da_g: Array, da_o: Array) -> Array:
     return np.concatenate([da_i, da_f, da_g, da_o], axis=-1)
 
 
-GATES = {"da": _da, "di": Product("dc", "g"), "df": Product("dc", "c_prev"), "dg": Product("dc", "i")}
+GATES: dict[str, Callable[..., Array]] = {
+    "da": _da,
+    "di": Product("dc", "g"),
+    "df": Product("dc", "c_prev"),
+    "dg": Product("dc", "i"),
+}
 
 
 def _projection_shape(layer: LSTM) -> tuple[int, ...]:
