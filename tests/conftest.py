@@ -1,6 +1,7 @@
-"""Set-up of all tests: hypothesis draws the same examples in CI, and floating-point trouble is an error."""
+"""Set-up of all tests: hypothesis draws the same examples in CI, floating-point trouble raises, none runs for ever."""
 
 import os
+import signal
 
 import hypothesis
 import numpy as np
@@ -17,3 +18,23 @@ def floating_point_errors_raise():
     """Overflow, division by zero and invalid operations raise; underflow is what vanishing gradients do."""
     with np.errstate(all="raise", under="ignore"):
         yield
+
+
+# Seconds. The slowest test takes 20 on a machine with nothing else to do.
+LIMIT = 600
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """End a test that waits for something that does not come, whatever it waits for, with an error that names it."""
+
+    def too_late(*_):
+        raise TimeoutError(f"{item.nodeid}: not done after {LIMIT} s")
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(LIMIT)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -5,32 +5,15 @@ from __future__ import annotations
 import argparse
 import functools
 
-from rnn_numpy.cli.common import (
-    Outcome,
-    add_option,
-    add_outputs,
-    check_before,
-    check_distinct,
-    finite_number,
-    positive_int,
-    positive_number,
-    working,
-    written,
-)
+from rnn_numpy.cli import common
+from rnn_numpy.cli.common import Outcome
 from rnn_numpy.experiments.task_benchmark import CELLS, TASKS, BenchmarkOptions, run_benchmark
 from rnn_numpy.report.plots import benchmark_figure
 from rnn_numpy.report.task_benchmark import benchmark_report
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `benchmark` to the sub-commands.
-
-    Parameters
-    ----------
-    commands
-        What `add_subparsers` of the main parser returns.
-    """
-    defaults = BenchmarkOptions()
+    """Add `benchmark` to the sub-commands."""
     parser = commands.add_parser(
         "benchmark",
         help="train cells on tasks that need memory, and say which solve them",
@@ -42,65 +25,30 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.set_defaults(run=run)
 
-    add = functools.partial(add_option, parser)
-    add("--task", f"one of {', '.join(TASKS)}", defaults.task, "TASK", choices=tuple(TASKS))
-    add(
-        "--lengths",
-        "steps of the sequences; of copy, the delay",
-        tuple(defaults.lengths),
-        "T",
-        nargs="+",
-        type=positive_int,
-    )
-    add(
-        "--cells",
-        f"any of {', '.join(CELLS)}; irnn is rnn-relu that starts at the identity",
-        tuple(defaults.cells),
-        "CELL",
-        nargs="+",
-        choices=CELLS,
-    )
-    add("--seeds", "seeds: 0, 1, ... up to as many", defaults.seeds, "K", type=positive_int)
-    add("--hidden", "hidden units", defaults.hidden, "H", type=positive_int)
-    add("--batch", "sequences per update", defaults.batch, "N", type=positive_int)
-    add("--max-updates", "updates after which a run gives up", defaults.max_updates, "K", type=positive_int)
-    add("--lr", "learning rate of Adam", defaults.lr, "RATE", type=positive_number)
-    add("--clip", "clip the norm of all gradients together to this", defaults.clip, "NORM", type=positive_number)
-    add("--forget-bias", "bias of the forget gates of lstm at the start", defaults.forget_bias, "B", type=finite_number)
-    add_outputs(add, "benchmark.png")
+    add = functools.partial(common.add_option, parser, BenchmarkOptions())
+    add("--task", f"one of {', '.join(TASKS)}", "TASK", choices=tuple(TASKS))
+    add("--lengths", "steps of the sequences; of copy, the delay", "T", nargs="+", type=common.positive_int)
+    cells = f"any of {', '.join(CELLS)}; irnn is rnn-relu that starts at the identity"
+    add("--cells", cells, "CELL", nargs="+", choices=CELLS)
+    add("--seeds", "seeds: 0, 1, ... up to as many", "K", type=common.positive_int)
+    add("--hidden", "hidden units", "H", type=common.positive_int)
+    add("--batch", "sequences per update", "N", type=common.positive_int)
+    add("--max-updates", "updates after which a run gives up", "K", type=common.positive_int)
+    add("--lr", "learning rate of Adam", "RATE", type=common.positive_number)
+    add("--clip", "clip the norm of all gradients together to this", "NORM", type=common.positive_number)
+    add("--forget-bias", "bias of the forget gates of lstm at the start", "B", type=common.finite_number)
+    common.add_outputs(parser, "benchmark.png")
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
-    """Train, write the figure and the numbers, and return the table.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        Of the parser that `add_parser` adds.
-
-    Raises
-    ------
-    BadInputError, RNNNumpyError
-        The line to print: what cannot be combined, computed or written, or which package is missing.
-    """
-    check_before(arguments)
-    check_distinct("--cells", arguments.cells)
-    check_distinct("--lengths", arguments.lengths)
-    options = BenchmarkOptions(
-        task=arguments.task,
-        lengths=tuple(arguments.lengths),
-        cells=tuple(arguments.cells),
-        seeds=arguments.seeds,
-        hidden=arguments.hidden,
-        batch=arguments.batch,
-        max_updates=arguments.max_updates,
-        lr=arguments.lr,
-        clip=arguments.clip,
-        forget_bias=arguments.forget_bias,
-    )
-    with working("benchmark", options.hidden) as tell:
-        result = run_benchmark(options, tell)
-        tell(1, 1, "drawing")
+    """Train, write the figure and the numbers, and return the table."""
+    common.check_before(arguments)
+    common.check_distinct("--cells", arguments.cells)
+    common.check_distinct("--lengths", arguments.lengths)
+    options: BenchmarkOptions = common.options_of(BenchmarkOptions, arguments)
+    with common.working("benchmark", options.hidden) as progress:
+        result = run_benchmark(options, progress)
+        progress(1, 1, "drawing")
         figure = benchmark_figure(result)
         report = benchmark_report(result)
-    return written(arguments, report, figure, result.to_dict())
+    return common.written(arguments, report, figure, result.to_dict())

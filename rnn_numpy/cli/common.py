@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,20 +20,16 @@ from rnn_numpy.experiments.progress import progress_bar
 from rnn_numpy.experiments.sweep.threads import one_blas_thread
 from rnn_numpy.report.plots import check_figure_path, save_figure
 
-# What the command was asked to check is wrong; its report says where.
-FAILED = 1
-# These are for main to return; a sub-command raises what leads to them.
-BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 2, 130, 141
+# A sub-command returns 0, or FAILED where what it was asked to check is wrong; the others are for `main` to return.
+FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
+
+SMALL = 256  # hidden units up to which matrix products gain nothing from more threads
+
+Progress = Callable[[int, int, str], None]
 
 
 class Outcome(NamedTuple):
-    """What the `run` of a sub-command returns: what to print on standard output, and the exit code after it.
-
-    Examples
-    --------
-    >>> Outcome("all gradients agree").code, Outcome("weight_hh_l0 is wrong", FAILED).code
-    (0, 1)
-    """
+    """What the `run` of a sub-command returns: what to print on standard output, and the exit code after it."""
 
     text: str
     code: int = 0
@@ -44,82 +40,84 @@ class BadInputError(Exception):
 
 
 # ---------------------------------------------------------------------------------------------- options
-# A type takes the text and returns the value, or raises the error that argparse prints after the option's name.
 
 
 def add_option(
-    parser: argparse._ActionsContainer,
-    name: str,
-    explanation: str,
-    default: Any,
-    metavar: str | None = None,
-    **how: Any,
+    parser: argparse.ArgumentParser, defaults: Any, name: str, explanation: str, metavar: str | None = None, **how: Any
 ) -> None:
-    """Add an option with a value, whose help is the explanation and then the default.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser or a group of one
-    name : str
-        "--length", say.
-    explanation : str
-    default : object
-        A tuple is told as the words one would type.
-    metavar : str, optional
-    **how
-        Goes to `add_argument`: type, choices, nargs.
+    """Add an option with a value, the default being the attribute of `defaults` with its name, which the help tells.
 
     Examples
     --------
     >>> parser = argparse.ArgumentParser(prog="measure", usage="measure", add_help=False)
-    >>> add_option(parser, "--gain", "spectral radius", (0.5, 1.0), "G", nargs="+", type=positive_number)
+    >>> defaults = argparse.Namespace(gain=(0.5, 1.0))
+    >>> add_option(parser, defaults, "--gain", "spectral radius", "G", nargs="+", type=positive_number)
     >>> parser.print_help()
     usage: measure
     <BLANKLINE>
     options:
       --gain G [G ...]  spectral radius (default: 0.5 1.0)
     """
+    default = getattr(defaults, name.removeprefix("--").replace("-", "_"))
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
     parser.add_argument(name, default=default, metavar=metavar, help=f"{explanation} (default: {shown})", **how)
 
 
-def file_path(text: str) -> Path:
-    """Return the name of a file: neither empty nor "-", which elsewhere stands for a stream.
+def add_outputs(parser: argparse.ArgumentParser, figure: str) -> None:
+    """Add --out, whose default is the file `figure`, and --json."""
+    defaults = argparse.Namespace(out=Path(figure), json=None)
+    add_option(parser, defaults, "--out", "figure to write: .png, .pdf or .svg", "FILE", type=file_path)
+    add_option(parser, defaults, "--json", "write all numbers here", "FILE", type=file_path)
+
+
+def options_of(kind: Any, arguments: argparse.Namespace, **given: Any) -> Any:
+    """Return an instance of a dataclass of options: its fields as given, or else as parsed under their names."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(arguments).items()}
+    return kind(**{field.name: (values | given)[field.name] for field in fields(kind)})
+
+
+def check_distinct(option: str, values: Sequence[Any]) -> None:
+    """Refuse a list with the same value twice.
 
     Examples
     --------
-    >>> file_path("-")
+    >>> check_distinct("--gain", [1.0, 0.5, 1.0])
     Traceback (most recent call last):
         ...
-    argparse.ArgumentTypeError: must be the name of a file; got '-'
+    rnn_numpy.cli.common.BadInputError: --gain: 1.0 0.5 1.0 names one network twice
     """
+    if len(set(values)) < len(values):
+        raise BadInputError(f"{option}: {' '.join(map(str, values))} names one network twice")
+
+
+# The type of an option takes the text and returns the value, or raises what argparse prints after the option's name.
+
+
+def file_path(text: str) -> Path:
+    """Return the name of a file: neither empty nor "-", which elsewhere stands for a stream."""
     if text in ("", "-"):
         raise argparse.ArgumentTypeError(f"must be the name of a file; got {text!r}")
     return Path(text)
 
 
 def positive_int(text: str) -> int:
-    """Return a whole number of at least 1.
-
-    Examples
-    --------
-    >>> positive_int("0")
-    Traceback (most recent call last):
-        ...
-    argparse.ArgumentTypeError: must be a whole number of at least 1; got '0'
-    """
+    """Return a whole number of at least 1."""
     return _at_least(text, 1)
 
 
 def whole_number(text: str) -> int:
-    """Return a whole number of at least 0.
-
-    Examples
-    --------
-    >>> whole_number("0")
-    0
-    """
+    """Return a whole number of at least 0."""
     return _at_least(text, 0)
+
+
+def finite_number(text: str) -> float:
+    """Return a number, neither infinite nor NaN."""
+    return _above(text, -math.inf, "must be a finite number")
+
+
+def positive_number(text: str) -> float:
+    """Return a finite number greater than 0."""
+    return _above(text, 0, "must be a finite number greater than 0")
 
 
 def _at_least(text: str, smallest: int) -> int:
@@ -132,61 +130,24 @@ def _at_least(text: str, smallest: int) -> int:
     return number
 
 
-def finite_number(text: str) -> float:
-    """Return a number, neither infinite nor NaN.
-
-    Examples
-    --------
-    >>> finite_number("-1.5e3")
-    -1500.0
-    """
-    number = _finite(text)
-    if number is None:
-        raise argparse.ArgumentTypeError(f"must be a finite number; got {text!r}")
-    return number
-
-
-def positive_number(text: str) -> float:
-    """Return a finite number greater than 0.
-
-    Examples
-    --------
-    >>> positive_number("inf")
-    Traceback (most recent call last):
-        ...
-    argparse.ArgumentTypeError: must be a finite number greater than 0; got 'inf'
-    """
-    number = _finite(text)
-    if number is None or number <= 0:
-        raise argparse.ArgumentTypeError(f"must be a finite number greater than 0; got {text!r}")
-    return number
-
-
-def _finite(text: str) -> float | None:
+def _above(text: str, bound: float, must: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+        number = math.nan
+    if not bound < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{must}; got {text!r}")
+    return number
 
 
 # ---------------------------------------------------------------------------------------------- files
 
 
-def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[Path] = ()) -> None:
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = ()) -> None:
     """Find out before the work, not after it, whether the results can be written.
 
-    Parameters
-    ----------
-    outputs : mapping of str to path
-        The file to write, by the option that names it: {"--out": ..., "--json": ...}.
-    inputs : iterable of path
-        Files that the command reads.
-
-    Raises
-    ------
-    BadInputError
-        Two options name one file; an output is an input, a directory, or cannot be written.
+    `outputs` are files by the option that names them, None where there is none; `inputs` are files that the command
+    reads. Refused are two options that name one file, an input, a directory, and what cannot be written.
 
     Examples
     --------
@@ -199,6 +160,8 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[Path] = ()) -> N
 
     reads, seen = tuple(inputs), dict[Path, str]()
     for option, path in outputs.items():
+        if path is None:
+            continue
         try:
             target = path.resolve()
             if target in seen:
@@ -219,15 +182,7 @@ def check_outputs(outputs: Mapping[str, Path], inputs: Iterable[Path] = ()) -> N
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place under its name only once it is complete: a reader never sees half of it.
-
-    As `core.files.replacing` does it; where anything goes wrong, what was there stays.
-
-    Raises
-    ------
-    BadInputError
-        The file cannot be written.
-    """
+    """Open a file that takes its name once it is whole, as `core.files.replacing` does; what fails is bad input."""
     try:
         with replacing(path) as file:
             yield file
@@ -236,153 +191,34 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, numbers: Any) -> None:
-    """Write numbers as JSON that every reader takes: no NaN, no Infinity.
-
-    Parameters
-    ----------
-    path : path
-    numbers : dict or list
-        Made of what JSON knows; a number that is not finite is None.
-
-    Raises
-    ------
-    BadInputError
-        The file cannot be written.
-    """
+    """Write numbers as JSON that every reader takes: no NaN, no Infinity, so that these must be None in `numbers`."""
     import json
 
     with atomic(path) as file:
         file.write((json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
 
 
-# ---------------------------------------------------------------------------------------------- progress
-
-Tell = Callable[[int, int, str], None]
-
-
-def progress(label: str) -> AbstractContextManager[Tell]:
-    """A bar on stderr while the work lasts, from its start on; `progress_bar` says where there is none.
-
-    Parameters
-    ----------
-    label : str
-        What stands in front of the bar until the work tells more.
-
-    Returns
-    -------
-    context manager
-        Of tell(done, total, label): so many of so many are done, and this is being done now.
-
-    Examples
-    --------
-    >>> with progress("counting") as tell:
-    ...     for number in range(3):
-    ...         tell(number, 3, f"at {number}")
-    """
-    return progress_bar(0.0, label)
-
-
 # ---------------------------------------------------------------------------------------------- measurements
-
-# Units up to which products gain nothing from more threads.
-SMALL = 256
-
-
-def add_outputs(add: Callable[..., None], figure: str) -> None:
-    """Add the options --out and --json.
-
-    Parameters
-    ----------
-    add : callable
-        `add_option` of a parser.
-    figure : str
-        Name of the figure's file where none is given.
-    """
-    add("--out", "figure to write: .png, .pdf or .svg", Path(figure), "FILE", type=file_path)
-    add("--json", "write all numbers here", None, "FILE", type=file_path)
 
 
 def check_before(arguments: argparse.Namespace, inputs: Iterable[Path] = ()) -> None:
-    """Find out before the work whether the packages are there, and whether the files can be written.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        With `out` and `json`.
-    inputs : iterable of path
-        Files that the command reads.
-
-    Raises
-    ------
-    BadInputError, OptionError
-        A file cannot be written, or not in this format.
-    MissingExtraError
-        A package is not installed.
-    """
+    """Find out before the work whether the packages are there, and whether --out and --json can be written."""
     for module, purpose in (("rich", "the table"), ("matplotlib", "the figure")):
         optional_import(module, purpose)
     check_figure_path(arguments.out)
-    outputs = {"--out": arguments.out, "--json": arguments.json}
-    check_outputs({option: path for option, path in outputs.items() if path is not None}, inputs)
-
-
-def check_distinct(option: str, values: Sequence[Any]) -> None:
-    """Refuse a list with the same value twice.
-
-    Raises
-    ------
-    BadInputError
-        There is one.
-
-    Examples
-    --------
-    >>> check_distinct("--gain", [1.0, 0.5, 1.0])
-    Traceback (most recent call last):
-        ...
-    rnn_numpy.cli.common.BadInputError: --gain: 1.0 0.5 1.0 names one network twice
-    """
-    if len(set(values)) < len(values):
-        raise BadInputError(f"{option}: {' '.join(map(str, values))} names one network twice")
+    check_outputs({"--out": arguments.out, "--json": arguments.json}, inputs)
 
 
 @contextlib.contextmanager
-def working(label: str, hidden: int) -> Iterator[Tell]:
-    """Show a bar while the work lasts, and let small matrix products use one thread.
-
-    Parameters
-    ----------
-    label : str
-        What stands in front of the bar at the start.
-    hidden : int
-        Units of the networks. Large products are the ones that gain from more threads.
-
-    Yields
-    ------
-    tell : callable
-        As of `progress`.
-    """
+def working(label: str, hidden: int) -> Iterator[Progress]:
+    """Show a bar from the start on, and let the matrix products of a small net use one thread; yield `progress`."""
     threads = one_blas_thread() if hidden <= SMALL else contextlib.nullcontext()
-    with progress(label) as tell, threads:
-        yield tell
+    with progress_bar(0.0, label) as progress, threads:
+        yield progress
 
 
 def written(arguments: argparse.Namespace, report: str, figure: Any, numbers: Any) -> Outcome:
-    """Write the figure and the numbers, and return the report with the names of the files.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        With `out` and `json`.
-    report : str
-    figure : matplotlib.figure.Figure
-    numbers : dict
-        For `write_json`.
-
-    Raises
-    ------
-    BadInputError
-        A file cannot be written.
-    """
+    """Write the figure and the numbers, and return the report with the names of the files."""
     with atomic(arguments.out) as file:
         save_figure(figure, file, check_figure_path(arguments.out))
     lines = [report, f"Figure: {arguments.out}"]

@@ -8,79 +8,32 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from rnn_numpy.checks import GradcheckReport, gradcheck
-from rnn_numpy.cli.common import (
-    FAILED,
-    BadInputError,
-    Outcome,
-    Tell,
-    add_option,
-    check_outputs,
-    file_path,
-    positive_int,
-    progress,
-    whole_number,
-    write_json,
-)
+from rnn_numpy.cli import common
+from rnn_numpy.cli.common import BadInputError, Outcome, Progress
 from rnn_numpy.cli.target import load_target, target_error
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import RNNNumpyError
-from rnn_numpy.layers import (
-    GRU,
-    LSTM,
-    RNN,
-    GRUCell,
-    LayerNormLSTM,
-    Linear,
-    LSTMCell,
-    PeepholeLSTM,
-    RNNCell,
-)
+from rnn_numpy.experiments.progress import progress_bar
+from rnn_numpy.layers import KINDS, GRUCell, Linear, LSTMCell, RNNCell
 from rnn_numpy.report.gradcheck import checks_text, named, zoo_text
 
-LAYERS: Mapping[str, Callable[..., Any]] = {
-    "rnn-tanh": RNN,
-    "rnn-relu": functools.partial(RNN, nonlinearity="relu"),
-    "lstm": LSTM,
-    "lstm-projected": LSTM,
-    "gru": GRU,
-    "gru-before": functools.partial(GRU, reset="before"),
-    "peephole": PeepholeLSTM,
-    "layernorm": LayerNormLSTM,
-}
-SINGLE: Mapping[str, Callable[..., Any]] = {
-    "rnn-cell": RNNCell,
-    "lstm-cell": LSTMCell,
-    "gru-cell": GRUCell,
-    "linear": Linear,
-}
+# Their order decides which random draws each gets.
+LAYERS = ("rnn-tanh", "rnn-relu", "lstm", "lstm-projected", "gru", "gru-before", "peephole", "layernorm")
+SINGLE = {"rnn-cell": RNNCell, "lstm-cell": LSTMCell, "gru-cell": GRUCell, "linear": Linear}
 CELLS = (*LAYERS, *SINGLE)
 METHODS = ("auto", "forced", "complex-step", "ridders", "fourth-order", "central-difference", "directional")
 DTYPES = ("float64", "float32")
 
-# Of how many parts the bar thinks a single check to be made.
-PARTS = 1000
+PARTS = 1000  # of which the bar thinks a single check to be made
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Add `gradcheck` to the sub-commands.
-
-    Parameters
-    ----------
-    commands
-        What `add_subparsers` of the main parser returns.
-
-    Returns
-    -------
-    argparse.ArgumentParser
-        Of the sub-command. TARGET, --cells and --zoo exclude each other. Parsed, they are `target` (str or None),
-        `cells` (list of str, or all of `CELLS`), `zoo` (bool), `layers`, `length`, `hidden`, `batch`, `input`, `seed`
-        (int), `bidirectional`, `verbose` (bool), `method`, `dtype` (str), `json` (Path or None).
+    """Add `gradcheck` to the sub-commands; TARGET, --cells and --zoo exclude each other.
 
     Examples
     --------
@@ -104,72 +57,53 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="FILE.py:FUNCTION, a function of yours that returns (loss, grads, params); the file is run as "
         '`python FILE.py` would, except for what stands below `if __name__ == "__main__"`',
     )
-    what.add_argument(
-        "--cells",
-        nargs="+",
-        default=CELLS,
-        choices=CELLS,
-        metavar="CELL",
-        help=f"any of {', '.join(CELLS)} (default: all)",
-    )
-    what.add_argument(
-        "--zoo",
-        action="store_true",
-        help="check a collection of wrong backward passes instead, to see each of them found",
-    )
+    cells = f"any of {', '.join(CELLS)} (default: all)"
+    what.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS, metavar="CELL", help=cells)
+    zoo = "check a collection of wrong backward passes instead, to see each of them found"
+    what.add_argument("--zoo", action="store_true", help=zoo)
     # Sizes that all differ: swapped axes cannot pass for each other.
-    add = functools.partial(add_option, parser)
-    add("--layers", "recurrent layers", 1, "L", type=positive_int)
+    sizes = {"layers": 1, "length": 10, "hidden": 4, "batch": 3, "input": 2}
+    defaults = argparse.Namespace(**sizes, method="auto", dtype="float64", seed=0, json=None)
+    add = functools.partial(common.add_option, parser, defaults)
+    add("--layers", "recurrent layers", "L", type=common.positive_int)
     parser.add_argument("--bidirectional", action="store_true", help="with a second direction, from the last step back")
-    add("--length", "time steps", 10, "T", type=positive_int)
-    add("--hidden", "hidden units", 4, "H", type=positive_int)
-    add("--batch", "sequences at a time", 3, "N", type=positive_int)
-    add("--input", "inputs of a step", 2, "D", type=positive_int)
-    add("--method", f"the reference: {', '.join(METHODS)}", "auto", choices=METHODS)
-    add("--dtype", f"of the checked pass: {' or '.join(DTYPES)}", "float64", choices=DTYPES)
-    add("--seed", "of all random draws", 0, "S", type=whole_number)
-    add("--json", "write all numbers here", None, "FILE", type=file_path)
+    add("--length", "time steps", "T", type=common.positive_int)
+    add("--hidden", "hidden units", "H", type=common.positive_int)
+    add("--batch", "sequences at a time", "N", type=common.positive_int)
+    add("--input", "inputs of a step", "D", type=common.positive_int)
+    add("--method", f"the reference: {', '.join(METHODS)}", choices=METHODS)
+    add("--dtype", f"of the checked pass: {' or '.join(DTYPES)}", choices=DTYPES)
+    add("--seed", "of all random draws", "S", type=common.whole_number)
+    add("--json", "write all numbers here", "FILE", type=common.file_path)
     parser.add_argument("--verbose", action="store_true", help="print the full report of each check")
     parser.set_defaults(run=run)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
-    """Check, write the numbers, and return the table; the exit code is 1 where a gradient is wrong.
-
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        Of the parser that `add_parser` adds.
-
-    Raises
-    ------
-    BadInputError, RNNNumpyError
-        The line to print: what cannot be read, checked or written, or which package is missing.
-    """
+    """Check, write the numbers, and return the table; the exit code is 1 where a gradient is wrong."""
     optional_import("rich", "the table")
-    if arguments.json is not None:
-        check_outputs({"--json": arguments.json})
+    common.check_outputs({"--json": arguments.json})
     try:
-        with progress("gradcheck") as tell:
-            text, failed, numbers = _zoo(arguments, tell) if arguments.zoo else _checks(arguments, tell)
+        with progress_bar(0.0, "gradcheck") as progress:
+            text, failed, numbers = _zoo(arguments, progress) if arguments.zoo else _checks(arguments, progress)
     except RNNNumpyError as error:
         raise BadInputError(str(error).removeprefix("gradcheck: ")) from error  # that is the command's name as well
     if arguments.json is not None:
-        write_json(arguments.json, {"ok": not failed, **numbers})
+        common.write_json(arguments.json, {"ok": not failed, **numbers})
         text += f"Numbers: {arguments.json}\n"
-    return Outcome(text, FAILED if failed else 0)
+    return Outcome(text, common.FAILED if failed else 0)
 
 
-def _checks(arguments: argparse.Namespace, tell: Tell) -> tuple[str, bool, dict[str, Any]]:
+def _checks(arguments: argparse.Namespace, progress: Progress) -> tuple[str, bool, dict[str, Any]]:
     """Check layers, or the user's function; return the text, whether one failed, and the numbers."""
-    reports = _target(arguments, tell) if arguments.target else _layers(arguments, tell)
+    reports = _target(arguments, progress) if arguments.target else _layers(arguments, progress)
     text = checks_text(reports, arguments.verbose or arguments.target is not None)
     numbers = {"checks": [{"name": name, **report.to_dict()} for name, report in reports]}
     return text, not all(report.ok for _, report in reports), numbers
 
 
-def _layers(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, GradcheckReport]]:
+def _layers(arguments: argparse.Namespace, progress: Progress) -> list[tuple[str, GradcheckReport]]:
     """Check the layers that --cells names."""
     T, N, D, H = arguments.length, arguments.batch, arguments.input, arguments.hidden
     stacked = arguments.layers > 1 or arguments.bidirectional
@@ -189,26 +123,27 @@ def _layers(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, Gradch
             options |= {"num_layers": arguments.layers, "bidirectional": arguments.bidirectional}
             options |= {"proj_size": max(1, H // 2)} if name == "lstm-projected" else {}
             shape = (T, N, D)
-        layer = {**LAYERS, **SINGLE}[name](D, H, **options)
+        kind = SINGLE[name] if name in SINGLE else KINDS["lstm" if name == "lstm-projected" else name]
+        layer = kind(D, H, **options)
         x = rng.normal(size=shape)
         # Unequal, unsorted lengths: padding, and the way back from each sequence's own end, are checked as well.
         lengths = rng.permutation(np.linspace(1, T, N).round().astype(int)) if name in LAYERS and N > 1 else None
         method = arguments.method.replace("-", " ")
         method = "auto" if method == "forced" and name in SINGLE else method
-        part = _part(tell, number, len(names), name)
+        part = _part(progress, number, len(names), name)
         reports.append((name, gradcheck(layer, x, None, lengths, method=method, seed=arguments.seed, tell=part)))
     return reports
 
 
-def _part(tell: Tell, number: int, count: int, name: str) -> Tell:
-    """Return what a check tells of its own progress to, one of several: the bar runs once over all of them."""
-    tell(number * PARTS, count * PARTS, name)
-    return lambda done, total, label: tell(
+def _part(progress: Progress, number: int, count: int, name: str) -> Progress:
+    """Return the progress callback of one check of several: the bar runs once over all of them."""
+    progress(number * PARTS, count * PARTS, name)
+    return lambda done, total, label: progress(
         number * PARTS + PARTS * done // max(1, total), count * PARTS, f"{name}: {label}"
     )
 
 
-def _target(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, GradcheckReport]]:
+def _target(arguments: argparse.Namespace, progress: Progress) -> list[tuple[str, GradcheckReport]]:
     """Check the user's function."""
     function = load_target(arguments.target)
     try:
@@ -218,7 +153,7 @@ def _target(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, Gradch
             raise BadInputError(f"{arguments.target}: must return a tuple (loss, grads, params); got {got}")
         loss, grads, params = result
         report = gradcheck(
-            loss, params, grads=grads, method=arguments.method.replace("-", " "), seed=arguments.seed, tell=tell
+            loss, params, grads=grads, method=arguments.method.replace("-", " "), seed=arguments.seed, tell=progress
         )
     except (BadInputError, RNNNumpyError):
         raise
@@ -227,13 +162,13 @@ def _target(arguments: argparse.Namespace, tell: Tell) -> list[tuple[str, Gradch
     return [(arguments.target.rpartition(":")[2], report)]
 
 
-def _zoo(arguments: argparse.Namespace, tell: Tell) -> tuple[str, bool, dict[str, Any]]:
+def _zoo(arguments: argparse.Namespace, progress: Progress) -> tuple[str, bool, dict[str, Any]]:
     """Check the zoo: it fails where a wrong backward pass is not caught."""
     from rnn_numpy.zoo import ZOO
 
     found = []
     for number, specimen in enumerate(ZOO):
-        part = _part(tell, number, len(ZOO), specimen.name)
+        part = _part(progress, number, len(ZOO), specimen.name)
         shown = specimen.exhibit(seed=arguments.seed)
         report = gradcheck(
             shown.layer,

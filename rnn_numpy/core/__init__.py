@@ -10,15 +10,8 @@ from rnn_numpy.core.packing import (
     unpack_sequence,
     unpad_sequence,
 )
-from rnn_numpy.core.parameters import (
-    Parameters,
-)
-from rnn_numpy.core.storage import (
-    load_npz,
-    load_safetensors,
-    save_npz,
-    save_safetensors,
-)
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.storage import load_npz, load_safetensors, save_npz, save_safetensors
 
 __all__ = [
     "PackedSequence",

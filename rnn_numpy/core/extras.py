@@ -11,33 +11,16 @@ from rnn_numpy.errors import MissingExtraError
 def optional_import(module: str, purpose: str, extra: str = "lab") -> ModuleType:
     """Import `module` when it is needed, not when the package is.
 
-    Parameters
-    ----------
-    module : str
-        Dotted name.
-    purpose : str
-        What cannot be done without it: the subject of the error's sentence.
-    extra : str
-        The extra of setup.cfg that installs it.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    MissingExtraError
-        It is not installed.
+    `purpose` is what cannot be done without it, the subject of the error's sentence; `extra` is the extra of setup.cfg
+    that installs it. MissingExtraError is raised where it is not installed.
 
     Examples
     --------
-    >>> optional_import("math", "nothing").sqrt(4.0)
-    2.0
     >>> optional_import("no_such_module", "the answer")
     Traceback (most recent call last):
         ...
     rnn_numpy.errors.MissingExtraError: the answer needs no_such_module, which is not installed; \
-install it with: pip install "rnn_numpy[lab]"
+    install it with: pip install "rnn_numpy[lab]"
     """
     try:
         return importlib.import_module(module)

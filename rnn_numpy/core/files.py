@@ -18,22 +18,9 @@ from typing import IO
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a new file for writing bytes, which takes the place of `path` when the with-statement is left.
 
-    Parameters
-    ----------
-    path : str or path
-        A link stays a link, and what it leads to is replaced. A file that was there hands on its permissions.
-
-    Yields
-    ------
-    file
-
-    Raises
-    ------
-    OSError
-        The system refuses; the file that is there is write-protected, or no file. Whatever is raised, by the body of
-        the with-statement too, what was there stays as it was.
-    ValueError
-        `path` holds a NUL.
+    A link stays a link, and what it leads to is replaced; a file that was there hands on its permissions. OSError says
+    that the system refuses, or that what is there is write-protected or no file; ValueError that `path` holds a NUL.
+    Whatever is raised, by the body of the with-statement too, what was there stays as it was.
 
     Examples
     --------

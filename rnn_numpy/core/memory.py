@@ -36,15 +36,6 @@ _lock = threading.RLock()
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an uninitialised C-contiguous array, as np.empty does.
 
-    Parameters
-    ----------
-    shape : tuple of int
-    dtype : dtype
-
-    Returns
-    -------
-    ndarray
-
     Examples
     --------
     >>> array = empty((100, 100), np.dtype(np.float64))

@@ -25,3 +25,16 @@ def row_norms(array: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:
     scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
     norms: NDArray[np.float64] = scale.squeeze(axis) * np.sqrt(np.square(array / scale).sum(axis=axis))
     return norms
+
+
+def largest_of(array: NDArray[Any]) -> float:
+    """Return the largest absolute value of all entries, 0 where there are none; infinite or NaN where an entry is."""
+    return float(np.max(np.abs(array), initial=0.0))
+
+
+def norm_of(array: NDArray[Any]) -> float:
+    """Return the Euclidean norm of all entries, free of overflow and underflow on the way."""
+    largest = largest_of(array)
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm((array / array.dtype.type(largest)).ravel()))

@@ -11,10 +11,8 @@ sequences stand in the order of their lengths, longest first, so that those aliv
     sorted_indices   0 2 1           row i of a step belongs to sequence sorted_indices[i] of the caller
     unsorted_indices 0 2 1           the inverse permutation: sequence n stands in row unsorted_indices[n]
 
-Gradients
----------
-All of this moves numbers and computes none, so that every function is linear (with padding 0) and its backward is the
-one that moves the other way. Write dX for dL/dX, of X's shape:
+Gradients: every function moves numbers and computes none, and its backward is the one that moves the other way. Write
+dX for dL/dX, of X's shape:
 
     y = pack_padded_sequence(x, lengths)      dx = y.with_data(dy).padded(total_length=T)[0]     padding gets 0
     x = pad_packed_sequence(y)[0]             dy = y.pack(dx).data                padding's gradient is dropped
@@ -23,15 +21,10 @@ one that moves the other way. Write dX for dL/dX, of X's shape:
     y = pack_sequence(xs)                     dxs = unpack_sequence(y.with_data(dy))
     xs = unpack_sequence(y)                   dy = pack_sequence(dxs, enforce_sorted=False).data
 
-What is taken
--------------
-Arrays are array_like: lists do as well as ndarrays. Their dtype may be any kind of number, bool included, and stays
-what it is. `lengths`, permutations and batch sizes are integers of any width, signed or not, in a list, tuple or array;
-floats and bools are refused, also where they are whole: torch cuts 3.7 down to 3. `padding_value` must fit the dtype of
-the data: 0.5 is refused as padding of integers, where torch pads with 0. Nothing that comes in is modified (torch's
-`unpad_sequence` transposes its argument in place), and results are new arrays.
-
-Cost: O(entries moved) in NumPy's indexing, O(N log N + T) for the order; no Python loop over steps.
+Arrays may be lists; their dtype may be any kind of number, bool included, and stays what it is. `lengths`, permutations
+and batch sizes are integers; floats and bools are refused, also where they are whole: torch cuts 3.7 down to 3.
+`padding_value` must fit the dtype of the data: 0.5 is refused as padding of integers, where torch pads with 0. Nothing
+that comes in is modified, and results are new arrays. What does not fit raises ShapeError, DTypeError or OptionError.
 """
 
 from __future__ import annotations
@@ -87,12 +80,9 @@ class PackedSequence(_Fields):
     >>> packed = pack_sequence([[1, 2, 3], [4], [5, 6]], enforce_sorted=False)
     >>> packed
     PackedSequence(data (6,) int64, batch_sizes [3 2 1], sorted_indices [0 2 1])
-    >>> packed.data
-    array([1, 5, 4, 2, 6, 3])
-    >>> packed.lengths
-    array([3, 1, 2])
-    >>> padded, lengths = packed.padded()
-    >>> padded
+    >>> packed.data, packed.lengths
+    (array([1, 5, 4, 2, 6, 3]), array([3, 1, 2]))
+    >>> packed.padded()[0]
     array([[1, 4, 5],
            [2, 0, 6],
            [3, 0, 0]])
@@ -180,13 +170,7 @@ class PackedSequence(_Fields):
     def padded(
         self, batch_first: bool = False, padding_value: Any = 0.0, total_length: int | None = None
     ) -> tuple[Array, Indices]:
-        """Return the sequences in a padded array, in the caller's order: `pad_packed_sequence`, which see.
-
-        Returns
-        -------
-        padded : ndarray, (T, N, ...), or (N, T, ...) where batch_first
-        lengths : int ndarray, (N,)
-        """
+        """Return the padded array, in the caller's order, and the lengths; arguments as of `pad_packed_sequence`."""
         return self._padded("PackedSequence.padded", batch_first, padding_value, total_length)
 
     def _padded(
@@ -208,23 +192,7 @@ class PackedSequence(_Fields):
         """Pack a padded array of sequences of the same lengths, in the same order, as those in this one.
 
         What a layer made of `padded()`, step by step, is packed again; so is dL/dpadded, which gives the gradient of
-        `data`.
-
-        Parameters
-        ----------
-        padded : ndarray, (T, N, ...), or (N, T, ...) where batch_first
-            T may be larger than that of the longest sequence. Padding is not read.
-        batch_first : bool
-
-        Returns
-        -------
-        PackedSequence
-            With `batch_sizes` and indices of this one.
-
-        Raises
-        ------
-        ShapeError, DTypeError
-            N differs, or there are too few steps.
+        `data`. There may be more steps than those of the longest sequence; padding is not read.
 
         Examples
         --------
@@ -242,13 +210,7 @@ class PackedSequence(_Fields):
         return self.with_data(_read(array, _places(self.batch_sizes, self.sorted_indices), batch_first))
 
     def with_data(self, data: ArrayLike) -> Self:
-        """Return other data, (sum of lengths, ...), with `batch_sizes` and indices of this one.
-
-        Raises
-        ------
-        ShapeError, DTypeError
-            `data` has another number of rows, or holds no numbers.
-        """
+        """Return other data, (sum of lengths, ...), with `batch_sizes` and indices of this one."""
         return type(self)(data, *self[1:])
 
     def astype(self, dtype: DTypeLike) -> Self:
@@ -260,18 +222,7 @@ class PackedSequence(_Fields):
         return self.with_data(self.data.astype(target))
 
     def same_layout(self, other: PackedSequence) -> bool:
-        """Whether `other` holds sequences of the same lengths in the same order, row for row; trailing axes may differ.
-
-        So has a gradient to be laid out like what it is the gradient of.
-
-        Examples
-        --------
-        >>> packed = pack_sequence([[1, 2], [3]])
-        >>> packed.same_layout(pack_sequence([[0.1, 0.2], [0.3]], enforce_sorted=False))
-        True
-        >>> packed.same_layout(pack_sequence([[0.3], [0.1, 0.2]], enforce_sorted=False))
-        False
-        """
+        """Whether `other` holds sequences of the same lengths in the same order, row for row; other axes may differ."""
         if not np.array_equal(self.batch_sizes, other.batch_sizes):
             return False
         identity = np.arange(self.batch_size)
@@ -325,10 +276,6 @@ def pack_padded_sequence(
         The shapes of input and lengths do not fit; a length is no integer, below 1, or above T (torch takes that, and
         makes a pack that contradicts itself); lengths are not sorted where they have to be.
 
-    Notes
-    -----
-    Gradient: see the module; that of padding is 0.
-
     Examples
     --------
     >>> padded = np.array([[1, 2, 0], [3, 0, 0], [4, 5, 6]])
@@ -372,10 +319,6 @@ def pad_packed_sequence(
     DTypeError, OptionError
         `sequence` is no PackedSequence; total_length is smaller than a length; the padding value does not fit.
 
-    Notes
-    -----
-    Gradient: `sequence.pack(dpadded).data`.
-
     Examples
     --------
     >>> packed = pack_sequence([[1, 2], [3, 4, 5]], enforce_sorted=False)
@@ -383,8 +326,6 @@ def pad_packed_sequence(
     >>> padded
     array([[ 1,  2, -1, -1],
            [ 3,  4,  5, -1]])
-    >>> lengths
-    array([2, 3])
     """
     where = "pad_packed_sequence"
     return _packed(where, "sequence", sequence)._padded(where, batch_first, padding_value, total_length)
@@ -409,21 +350,8 @@ def pad_sequence(
     -------
     ndarray, (T, N, ...), or (N, T, ...) where batch_first
 
-    Raises
-    ------
-    ShapeError, DTypeError, OptionError
-        There are no sequences, or they, the padding value or its side do not fit.
-
-    Notes
-    -----
-    Gradient: `unpad_sequence(dpadded, lengths)`, for padding on the right.
-
     Examples
     --------
-    >>> pad_sequence([[1, 2, 3], [4]])
-    array([[1, 4],
-           [2, 0],
-           [3, 0]])
     >>> pad_sequence([[1, 2, 3], [4]], batch_first=True, padding_side="left")
     array([[1, 2, 3],
            [0, 0, 4]])
@@ -455,15 +383,6 @@ def pack_sequence(sequences: Iterable[ArrayLike], enforce_sorted: bool = True) -
     -------
     PackedSequence
 
-    Raises
-    ------
-    ShapeError, DTypeError, OptionError
-        There are no sequences, they do not fit, one is empty, or they are not sorted where they have to be.
-
-    Notes
-    -----
-    Gradient: `unpack_sequence(packed.with_data(ddata))`.
-
     Examples
     --------
     >>> pack_sequence([[1, 2, 3], [4, 5], [6]])
@@ -482,28 +401,14 @@ def pack_sequence(sequences: Iterable[ArrayLike], enforce_sorted: bool = True) -
 
 
 def unpad_sequence(padded_sequences: ArrayLike, lengths: ArrayLike, batch_first: bool = False) -> list[Array]:
-    """Undo `pad_sequence` with its padding on the right.
+    """Undo `pad_sequence` with its padding on the right: return a copy of each sequence, in a list.
 
     Parameters
     ----------
     padded_sequences : ndarray, (T, N, ...), or (N, T, ...) where batch_first
     lengths : int array_like, (N,)
-        0 <= lengths <= T.
+        0 <= lengths <= T (torch cuts a longer one down to T).
     batch_first : bool
-
-    Returns
-    -------
-    list of N ndarrays, (lengths[n], ...)
-        Copies.
-
-    Raises
-    ------
-    ShapeError, DTypeError, OptionError
-        The shapes do not fit; a length is no integer, below 0, or above T (torch cuts it down to T).
-
-    Notes
-    -----
-    Gradient: `pad_sequence(dsequences)`, with zero rows up to T.
 
     Examples
     --------
@@ -520,25 +425,7 @@ def unpad_sequence(padded_sequences: ArrayLike, lengths: ArrayLike, batch_first:
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
-    """Undo `pack_sequence`.
-
-    Parameters
-    ----------
-    packed_sequences : PackedSequence
-
-    Returns
-    -------
-    list of N ndarrays, (lengths[n], ...)
-        Copies, in the order that the sequences had before they were packed.
-
-    Raises
-    ------
-    DTypeError
-        It is no PackedSequence.
-
-    Notes
-    -----
-    Gradient: `pack_sequence(dsequences, enforce_sorted=False).data`.
+    """Undo `pack_sequence`: return a copy of each sequence, in a list, in the order before they were packed.
 
     Examples
     --------
@@ -553,21 +440,12 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Array]:
 
 
 def invert_permutation(permutation: ArrayLike | None) -> Indices | None:
-    """Return the permutation that undoes `permutation`: inverse[permutation[i]] = i.
-
-    Parameters
-    ----------
-    permutation : int array_like, (N,), or None
-        Each of 0 ... N-1 once.
-
-    Returns
-    -------
-    int ndarray, (N,), or None for None
+    """Return the permutation that undoes `permutation`: inverse[permutation[i]] = i; None for None.
 
     Raises
     ------
     ShapeError, DTypeError, OptionError
-        It is no permutation (torch returns unwritten memory where a number is missing).
+        It does not hold each of 0 ... N-1 once (torch returns unwritten memory where a number is missing).
 
     Examples
     --------

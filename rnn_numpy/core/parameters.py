@@ -80,18 +80,10 @@ class Parameters(Mapping[str, Array]):
 
     @classmethod
     def join(cls, parts: Mapping[str, Parameters]) -> Parameters:
-        """Lay the vectors of several parts into one; each part becomes a view of its own stretch of it.
+        """Lay the vectors of several parts, all of one dtype, into one, under the names "prefix.name".
 
-        Parameters
-        ----------
-        parts : mapping of str to Parameters
-            Prefix and parameters of each part; all of one dtype. They are moved: their `flat` is a slice of the
-            result's from now on, so that a layer inside of a model sees what the optimiser does to the model.
-
-        Returns
-        -------
-        Parameters
-            With names "prefix.name".
+        The parts are moved: their `flat` is a slice of the result's from now on, so that a layer inside of a model sees
+        what the optimiser does to the model.
         """
         dtypes = {part.dtype for part in parts.values()}
         if len(dtypes) != 1:
@@ -109,18 +101,7 @@ class Parameters(Mapping[str, Array]):
             part._attach(self.part(prefix).flat)
 
     def part(self, prefix: str) -> Parameters:
-        """Return the parameters below `prefix` (see `join`), sharing memory with this vector.
-
-        Parameters
-        ----------
-        prefix : str
-            As given to `join`.
-
-        Raises
-        ------
-        StateDictError
-            No name begins with "prefix.".
-        """
+        """Return the parameters below `prefix`, as given to `join`, sharing memory with this vector."""
         start = 0
         shapes: dict[str, Shape] = {}
         first = None
@@ -177,16 +158,8 @@ class Parameters(Mapping[str, Array]):
     def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
         """Copy the arrays of `mapping` into this vector; all of them or, where one does not fit, none.
 
-        Parameters
-        ----------
-        mapping : mapping of str to array_like
-            Exactly this instance's names and shapes. Values are rounded to this dtype where that needs no more than a
-            change of precision; complex values for real parameters are refused.
-
-        Raises
-        ------
-        StateDictError
-            A name is missing or unknown, a shape differs, or a dtype cannot be converted.
+        Names and shapes must be exactly this instance's. Values are rounded to this dtype where that needs no more than
+        a change of precision; complex values for real parameters are refused. What does not fit raises StateDictError.
         """
         if not isinstance(mapping, Mapping):
             raise StateDictError(

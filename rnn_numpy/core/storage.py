@@ -1,9 +1,8 @@
 """Files of named arrays: NumPy's .npz, which needs nothing more, and .safetensors, through that library.
 
 Nothing is ever pickled, neither on the way out nor on the way in: a pickle may run code when it is read, and weights
-are numbers. What comes back from a file is a dict for `load_state_dict`.
-
-A file appears at once and whole, by `core.files.replacing`.
+are numbers. What comes back from a file is a dict for `load_state_dict`. A file appears at once and whole, by
+`core.files.replacing`.
 """
 
 from __future__ import annotations
@@ -156,22 +155,8 @@ _UNZIPPING = (
 def save_safetensors(path: PathLike, arrays: Mapping[str, ArrayLike] | HasStateDict) -> None:
     """Write a layer's parameters, or any named arrays, to a .safetensors file.
 
-    Parameters
-    ----------
-    path : str or path
-        Ends in .safetensors. A file of that name is replaced, and keeps its permissions; where anything goes wrong, it
-        stays as it was.
-    arrays : layer, or mapping of str to array_like
-        As for `save_npz`. The format has no complex128 and no long double.
-
-    Raises
-    ------
-    DataError
-        Another suffix; the file cannot be written.
-    StateDictError, DTypeError
-        A name or an array that cannot be stored, or no array at all.
-    MissingExtraError
-        safetensors is not installed.
+    Arguments and errors are those of `save_npz`; the format has no complex128 and no long double, and MissingExtraError
+    says that safetensors is not installed.
     """
     where = "save_safetensors"
     target = with_suffix(where, path, ".safetensors")
@@ -205,13 +190,9 @@ def load_safetensors(path: PathLike) -> dict[str, Array]:
     ------
     DataError
         The file cannot be read, is not a whole .safetensors file, or holds arrays of a dtype that NumPy lacks, such as
-        bfloat16.
+        bfloat16. The format has no checksum: an array whose numbers were changed is not found out.
     MissingExtraError
         safetensors is not installed.
-
-    Notes
-    -----
-    The format has no checksum: an array whose numbers were changed is not found out.
     """
     where = "load_safetensors"
     target = with_suffix(where, path, ".safetensors")
@@ -234,18 +215,7 @@ def load_safetensors(path: PathLike) -> dict[str, Array]:
 def write_whole(where: str, target: Path, write: Any) -> None:
     """Let `write(file)` fill a new file, which then takes the place of `target` in one move.
 
-    Parameters
-    ----------
-    where : str
-        The function that was called, for the message.
-    target : Path
-    write : callable
-        Gets a file that is open for writing bytes.
-
-    Raises
-    ------
-    DataError
-        The system refuses. Whatever is raised, by `write` too, the file that was there is untouched.
+    DataError says that the system refuses. Whatever is raised, the file that was there is untouched.
     """
     try:
         with replacing(target) as file:

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.batch import Batch
-from rnn_numpy.engine.binding import Binding, as_column, constants_of
+from rnn_numpy.engine.binding import Binding, as_column, constants_of, stacked
 from rnn_numpy.engine.cell import Slot
 from rnn_numpy.engine.parts import drop_backward
 from rnn_numpy.engine.recorded import RecordedSteps
@@ -303,7 +303,8 @@ class Adjoints:
             return np.broadcast_to(row[:, None], (n, Q, row.shape[1])).reshape(n * Q, row.shape[1])
         else:
             row = step.binding.find(slot)[step.binding.offset(slot)]
-        return row.T if columns else row
+        row = row.T if columns else row
+        return stacked(row, slot.stack, columns) if slot.stack else row
 
     def carry(
         self,

@@ -166,6 +166,8 @@ class Binding:
             array = array[:, :, slot.block]
         if columns:
             array = array.swapaxes(1, 2)
+        if slot.stack and self.batch.counts is None:
+            array = stacked(array, slot.stack, columns)
         batch, flip = self.batch, backward != self.reverse
         if len(array) < batch.T:
             return itertools.cycle(list(array[::-1] if flip else array))
@@ -175,6 +177,8 @@ class Binding:
             return rows[::-1] if flip else rows
         counted = zip(rows, batch.counts, strict=False)
         alive = [row[:, :n] for row, n in counted] if columns else [row[:n] for row, n in counted]
+        if slot.stack:
+            alive = [stacked(row, slot.stack, columns) for row in alive]
         return alive[::-1] if flip else alive
 
     def run_partials(self, block: range) -> None:
@@ -199,6 +203,15 @@ class Binding:
             for t in block:
                 n = (slice(None), slice(counts[t])) if columns else slice(counts[t])
                 formula(*[array if at is None else array[at + t][n] for array, at in places])
+
+
+def stacked(array: Array, count: int, columns: bool) -> Array:
+    """Return slabs, (..., count * H, N) in columns or (..., N, count * H), stacked: (..., count, H, N) or (..., count,
+    N, H), the same memory.
+    """
+    if columns:
+        return array.reshape(*array.shape[:-2], count, array.shape[-2] // count, array.shape[-1])
+    return array.reshape(*array.shape[:-1], count, array.shape[-1] // count).swapaxes(-2, -3)
 
 
 def block_size(step_bytes: int) -> int:

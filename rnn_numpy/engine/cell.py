@@ -9,6 +9,7 @@ and hands in, step after step:
     h_in               what the recurrent weights act on: h_prev, times its mask where there is recurrent dropout
     a_t                all pre-activations, the blocks of `slabs` one after the other; comes in holding W_ih x_t + b
     i_t, oif_t, ...    one slab of it, or neighbouring ones
+    i_f_g_t, ...       neighbouring slabs, stacked along an axis in front, (3, H, N): one operation for all of them
     input_t            the slabs that W_ih x_t goes to
     tanh_c_t, ...      an array of `records`
     x_t                the input
@@ -146,13 +147,15 @@ class Product:
 class Slot(NamedTuple):
     """Where an argument is found: the array, which of its rows a step gets, which of its columns.
 
-    `when` is "before" or "after" (a state's rows), "step", "given", or "fixed" (the same at every step).
+    `when` is "before" or "after" (a state's rows), "step", "given", or "fixed" (the same at every step). `stack` is the
+    number of slabs that are stacked along an axis in front; 0 for none.
     """
 
     name: str
     array: str
     when: str
     block: slice | None = None
+    stack: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -388,7 +391,7 @@ class Cell:
             array = {"input": "a", "dinput": "d" + gradient, "vinput": "v" + gradient}[stem]
             return array, (first, first + self.gates)
         array, letters = (stem[:2], stem[3:]) if stem.startswith(("da_", "va_")) else ("a", stem)
-        run = self._runs.get(letters)
+        run = self._runs.get(letters, self._runs.get(letters.replace("_", "")))
         return None if run is None else (array, run)
 
     def _knows(self, name: str, derivative: str = "d") -> bool:
@@ -563,7 +566,9 @@ class Chain:
         place = cell.block_of(stem)
         if place is not None and stem not in ("a", "da", "va"):
             array, (start, stop) = place
-            return Slot(name, array, "step", slice(start * self.hidden, stop * self.hidden))
+            letters = stem.removeprefix(array + "_")
+            stack = 0 if letters in cell.slabs or "_" not in letters else stop - start
+            return Slot(name, array, "step", slice(start * self.hidden, stop * self.hidden), stack)
         return Slot(name, stem, "step")
 
     @functools.cached_property

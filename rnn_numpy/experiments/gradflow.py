@@ -20,8 +20,7 @@ from rnn_numpy.lab.gradient_flow import INITS, GradientFlow, forecast_gradient_f
 from rnn_numpy.layers import mse_loss
 from rnn_numpy.models import Forecaster
 from rnn_numpy.models.sequence import CELLS
-from rnn_numpy.tasks import ForecastTask
-from rnn_numpy.tasks.series import Windows
+from rnn_numpy.tasks import Batch, ForecastTask
 from rnn_numpy.training import SGD, clip_grad_norm
 
 MOMENTUM = 0.9
@@ -330,9 +329,9 @@ def _run_network(
     options: GradflowOptions,
     cell: str,
     gain: float,
-    measured: Windows,
+    measured: Batch,
     independent: float,
-    held_out: Windows,
+    held_out: Batch,
     tell: Callable[[int], None],
 ) -> NetworkResult:
     # Three streams of one seed: weights, orthogonal matrices, order of the windows. Each network starts them anew.
@@ -377,7 +376,7 @@ def _train(
     return record
 
 
-def _held_out_loss(model: Forecaster, windows: Windows) -> float:
+def _held_out_loss(model: Forecaster, windows: Batch) -> float:
     with np.errstate(all="ignore"):
         prediction, _ = model(windows.x)
         loss, _ = mse_loss(prediction, windows.target, windows.mask)

@@ -36,9 +36,9 @@ from rnn_numpy.core import arguments
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.errors import OptionError
 from rnn_numpy.lab.gradient_flow import GradientFlow, gradient_flow
+from rnn_numpy.layers import KINDS
 from rnn_numpy.layers.initializers import irnn
 from rnn_numpy.models import SequenceModel
-from rnn_numpy.models.sequence import CELLS as LAYERS
 from rnn_numpy.models.sequence import LOSSES
 from rnn_numpy.tasks import NARMA10, Adding, Batch, CopyMemory, MackeyGlass, Parity, SequenceTask, TemporalOrder
 from rnn_numpy.training import Adam, ClipLedger, clip_grad_norm
@@ -295,11 +295,11 @@ def run_benchmark(
 def benchmark_layer(cell: str, inputs: int, options: BenchmarkOptions, rng: np.random.Generator) -> Recurrent:
     """Make the recurrent layer that a benchmark calls `cell`, float32, as it is at the start."""
     if cell == "irnn":
-        layer = LAYERS["rnn-relu"](inputs, options.hidden, dtype=np.float32, rng=rng)
+        layer = KINDS["rnn-relu"](inputs, options.hidden, dtype=np.float32, rng=rng)
         irnn(layer, rng=rng)
         return layer
     more = {"forget_bias": options.forget_bias} if cell == "lstm" else {}
-    return LAYERS[cell](inputs, options.hidden, dtype=np.float32, rng=rng, **more)
+    return KINDS[cell](inputs, options.hidden, dtype=np.float32, rng=rng, **more)
 
 
 def task_gradient_flow(model: SequenceModel, batch: Batch) -> GradientFlow:

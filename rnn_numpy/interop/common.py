@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.checks import discrepancy, tolerance
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, states
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.errors import ConversionError, DTypeError, OptionError
 from rnn_numpy.layers import GRU, LSTM, RNN
@@ -43,6 +43,7 @@ CARRIED_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 # What has a counterpart elsewhere; an option of a layer may bring further ones.
 PARAMETERS = {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight", "bias"}
 
+FINALS = ("h_n", "c_n")
 STEPS, BATCH = 4, 2  # of the self-test's input
 SLACK = 64.0
 
@@ -74,26 +75,10 @@ def checked_nonlinearity(where: str, cell: str, nonlinearity: Any) -> str:
 
 
 def refuse_what_is_not_there(where: str, layer: Any, there: str, *, trains: bool, projects: bool = False) -> None:
-    """Raise an error where a layer of this package has something that the counterpart does not have.
+    """Raise an error where a layer of this package has something that the counterpart, `there`, does not have.
 
-    Parameters
-    ----------
-    where : str
-        The function that was called, for the message.
-    layer : RNN, LSTM, GRU or Linear
-    there : str
-        What the counterpart is, for the message.
-    trains : bool
-        Whether it is for training too, so that recurrent dropout counts.
-    projects : bool
-        Whether an LSTM can have proj_size there.
-
-    Raises
-    ------
-    ConversionError
-        complex128, proj_size, zoneout, recurrent_dropout, parameters beyond the usual ones.
-    NonFiniteError
-        A parameter is NaN or infinite: nothing could be compared.
+    `trains` says whether that is for training too, so that recurrent dropout counts, `projects` whether an LSTM can
+    have proj_size there. A parameter that is not finite is refused too: nothing could be compared.
     """
     if layer.dtype not in CARRIED_DTYPES:
         raise ConversionError(
@@ -156,32 +141,35 @@ def suffixes(layer: Recurrent, index: int) -> list[str]:
     return [f"l{index}", f"l{index}_reverse"][: layer.num_directions]
 
 
-def new_layer(
-    cell: str,
-    input_size: int,
-    hidden_size: int,
-    num_layers: int,
-    *,
-    bias: bool,
-    batch_first: bool,
-    bidirectional: bool,
-    dtype: Any,
-    dropout: float = 0.0,
-    **special: Any,
-) -> Any:
-    """Return a layer of this package; `special` are the options that not every cell has."""
-    layer = LAYERS[cell](
-        input_size,
-        hidden_size,
-        num_layers,
-        bias=bias,
-        batch_first=batch_first,
-        bidirectional=bidirectional,
-        dtype=dtype,
-        **special,
-    )
+def arrays_of(layer: Any, index: int) -> list[dict[str, Array]]:
+    """Return weights and biases of a layer, for each direction, under their names without suffix."""
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if layer.bias else 2]
+    return [{name: layer.params[f"{name}_{suffix}"] for name in names} for suffix in suffixes(layer, index)]
+
+
+def special_options(cell: str, nonlinearity: str, reset: str | None) -> dict[str, Any]:
+    """Return those of the two options that this cell has."""
+    options: dict[str, dict[str, Any]] = {"rnn": {"nonlinearity": nonlinearity}, "lstm": {}, "gru": {"reset": reset}}
+    return options[cell]
+
+
+def new_layer(cell: str, *sizes: int, dropout: float = 0.0, **options: Any) -> Any:
+    """Return a layer of this package, made from input_size, hidden_size, num_layers and options."""
+    layer = LAYERS[cell](*sizes, **options)
     # Not in the constructor, which warns of dropout in a single layer: who made the counterpart has been warned.
     layer.dropout = arguments.probability(type(layer).__name__, "dropout", dropout)
+    return layer
+
+
+def assembled(cell: str, stack: Sequence[Sequence[Mapping[str, Array]]], **options: Any) -> Any:
+    """Return the layer with these arrays: for each layer and direction what `arrays_of` returns."""
+    first = stack[0][0]
+    options |= {"bias": "bias_ih" in first, "bidirectional": len(stack[0]) == 2, "dtype": first["weight_ih"].dtype}
+    layer = new_layer(cell, first["weight_ih"].shape[1], first["weight_hh"].shape[1], len(stack), **options)
+    for index, directions in enumerate(stack):
+        for suffix, arrays in zip(suffixes(layer, index), directions, strict=True):
+            for name, array in arrays.items():
+                layer.params[f"{name}_{suffix}"] = array
     return layer
 
 
@@ -198,32 +186,17 @@ def verify(
     zero_state: bool = False,
     precision: np.dtype[Any] | None = None,
 ) -> None:
-    """Run `layer` and its counterpart on one input.
+    """Run `layer` and its counterpart, called `other`, on one input; ConversionError where they differ.
 
-    Parameters
-    ----------
-    where : str
-        The function that was called, for the message.
-    layer : RNN, LSTM or GRU
-    other : str
-        What the counterpart is, for the message.
-    run : callable
-        From x, (T, N, D), and the initial states, each (num_layers * num_directions, N, ·), to results by name, time
-        first: any of "output", "h_n", "c_n", and "last output", which is the last layer's final states side by side.
-    zero_state : bool
-        The counterpart begins with zeros, whatever it is handed.
-    precision : dtype, optional
-        In which the counterpart computes; the layer's where left out.
-
-    Raises
-    ------
-    ConversionError
-        A result differs by more than rounding explains, or the counterpart does not run.
+    `run` takes x, (T, N, D), and the initial states, each (num_layers * num_directions, N, ·), to results by name, time
+    first: any of "output", "h_n", "c_n", and "last output", which is the last layer's final states side by side.
+    `zero_state` says that the counterpart begins with zeros, whatever it is handed; `precision` in which dtype it
+    computes, where that is not the layer's.
     """
     rng = np.random.default_rng(0)
     with np.errstate(all="ignore"):
         x = rng.normal(size=(STEPS, BATCH, layer.input_size)).astype(layer.dtype)
-        shapes = [state.shape for state in _states(layer(_axes(layer, x))[1])]
+        shapes = [state.shape for state in states.split(layer(_axes(layer, x))[1])]
         scale = 0.0 if zero_state else 0.5
         initial = tuple((scale * rng.normal(size=shape)).astype(layer.dtype) for shape in shapes)
         ours = _results(layer, x, initial)
@@ -263,15 +236,10 @@ def assert_same(
 
 
 def _results(layer: Any, x: Array, initial: tuple[Array, ...]) -> Results:
-    output, final = layer(_axes(layer, x), initial if len(initial) > 1 else initial[0])
-    states = _states(final)
-    last = np.concatenate(list(states[0][-layer.num_directions :]), axis=1)
-    names = ("h_n", "c_n")[: len(states)]
-    return {"output": _axes(layer, output), **dict(zip(names, states, strict=True)), "last output": last}
-
-
-def _states(final: Any) -> tuple[Array, ...]:
-    return final if isinstance(final, tuple) else (final,)
+    output, final = layer(_axes(layer, x), states.join(initial))
+    parts = states.split(final)
+    last = np.concatenate(list(parts[0][-layer.num_directions :]), axis=1)
+    return {"output": _axes(layer, output), **dict(zip(FINALS, parts, strict=False)), "last output": last}
 
 
 def _axes(layer: Any, array: Array) -> Array:
@@ -300,18 +268,8 @@ def single_step_loop(
 ) -> tuple[Array, list[tuple[Array, ...]]]:
     """Run one layer of step functions through time: the plain loop that a conversion of arrays is compared with.
 
-    Parameters
-    ----------
-    x : ndarray, (T, N, D)
-    initial : tuple of ndarray, each (num_directions, N, H)
-    directions : sequence of callables
-        `step(x_t, *states)` returns the new states, h first; the second one gets the steps from the last to the first.
-
-    Returns
-    -------
-    output : ndarray, (T, N, num_directions * H)
-    finals : list of tuple of ndarray
-        The final states of each direction, each (N, H).
+    `step(x_t, *states)` of each direction returns the new states, h first; the second direction gets the steps from the
+    last to the first. Return the output, (T, N, directions * H), and the final states of each direction.
     """
     outputs, finals = [], []
     for row, step in enumerate(directions):
@@ -329,20 +287,15 @@ def single_step_loop(
 def stacked_loops(
     x: Array, initial: tuple[Array, ...], layers: Sequence[Sequence[Callable[..., tuple[Array, ...]]]]
 ) -> Results:
-    """Run layers of step functions, each on the outputs of the one below; return output, h_n and c_n as `verify` wants
-    them.
-    """
+    """Run layers of step functions, each on the outputs of the one below; return what `verify` compares."""
     finals: list[tuple[Array, ...]] = []
     rows = len(layers[0])
     for index, directions in enumerate(layers):
         own = tuple(state[index * rows : (index + 1) * rows] for state in initial)
         x, final = single_step_loop(x, own, directions)
         finals += final
-    names = ("h_n", "c_n")[: len(initial)]
-    return {
-        "output": x,
-        **{name: np.stack(parts) for name, parts in zip(names, zip(*finals, strict=True), strict=True)},
-    }
+    states_of = zip(FINALS, zip(*finals, strict=True), strict=False)
+    return {"output": x} | {name: np.stack(parts) for name, parts in states_of}
 
 
 def sigmoid(a: Array) -> Array:

@@ -116,7 +116,9 @@ def from_keras(layers: Any) -> Any:
             )
     cell, reset = options["cell"], options["reset"]
     stack = [weights for _, weights in read]
-    layer = _assembled(where, cell, stack, dropout=dropout, **_special(cell, reset, options["activation"]))
+    layer = _assembled(
+        where, cell, stack, dropout=dropout, **common.special_options(cell, options["activation"], reset)
+    )
     _verify_with_loop(where, layer, cell, stack)
     _verify_with_keras(where, layer, keras, recurrent)
     return layer
@@ -244,7 +246,7 @@ def from_keras_weights(
         name = f"weights[{index}]" if lists is weights else "weights"
         stack.append(_paired(where, name, arrays, 2 if bidirectional else 1))
     reset = _reset_of(where, cell, stack, reset)
-    layer = _assembled(where, cell, stack, **_special(cell, reset, nonlinearity))
+    layer = _assembled(where, cell, stack, **common.special_options(cell, nonlinearity, reset))
     _verify_with_loop(where, layer, cell, stack)
     return layer
 
@@ -326,14 +328,11 @@ def _stack(where: str, layer: Any) -> tuple[str, Stack]:
     """Return cell and Keras weights of a layer of this package, compared with a plain loop."""
     cell = common.cell_of(where, layer)
     common.refuse_what_is_not_there(where, layer, f"Keras' {cell.upper()}", trains=True)
-    stack: Stack = []
-    for index in range(layer.num_layers):
-        directions = []
-        for suffix in common.suffixes(layer, index):
-            names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            own = {name: layer.params[f"{name}_{suffix}"] for name in names[: 4 if layer.bias else 2]}
-            directions.append(_from_here(cell, getattr(layer, "reset", None), own))
-        stack.append(directions)
+    reset = getattr(layer, "reset", None)
+    stack = [
+        [_from_here(cell, reset, arrays) for arrays in common.arrays_of(layer, index)]
+        for index in range(layer.num_layers)
+    ]
     _verify_with_loop(where, layer, cell, stack)
     return cell, stack
 
@@ -345,7 +344,7 @@ def _verify_with_loop(where: str, layer: Any, cell: str, stack: Stack) -> None:
     common.verify(where, layer, "Keras' equations", lambda x, initial: common.stacked_loops(x, initial, loops))
 
 
-def _assembled(where: str, cell: str, stack: Stack, *, dropout: float = 0.0, **special: Any) -> Any:
+def _assembled(where: str, cell: str, stack: Stack, **options: Any) -> Any:
     """Check the shapes of Keras weights, and return the layer that has them."""
     named = {
         f"{name} of layer {index}, direction {row}": array
@@ -354,7 +353,7 @@ def _assembled(where: str, cell: str, stack: Stack, *, dropout: float = 0.0, **s
         for name, array in zip(("kernel", "recurrent_kernel", "bias"), weights.arrays(), strict=False)
     }
     arrays = common.real_arrays(where, named)
-    G, rows, reset = len(KERAS_BLOCKS[cell]), len(stack[0]), special.get("reset")
+    G, rows, reset = len(KERAS_BLOCKS[cell]), len(stack[0]), options.get("reset")
     first = arrays["recurrent_kernel of layer 0, direction 0"]
     if first.ndim != 2 or first.shape[1] != G * first.shape[0] or not first.size:
         raise ShapeError(
@@ -363,8 +362,9 @@ def _assembled(where: str, cell: str, stack: Stack, *, dropout: float = 0.0, **s
     u, bias = len(first), stack[0][0].bias is not None
     kernel = arrays["kernel of layer 0, direction 0"]
     D = kernel.shape[0] if kernel.ndim else 0
-    state: dict[str, Array] = {}
+    here: list[list[dict[str, Array]]] = []
     for index in range(len(stack)):
+        here.append([])
         inputs = D if index == 0 else rows * u
         for row in range(rows):
             place = f"of layer {index}, direction {row}"
@@ -379,29 +379,8 @@ def _assembled(where: str, cell: str, stack: Stack, *, dropout: float = 0.0, **s
                 arguments.shaped(where, f"bias {place}", own_bias, "(2, 3 u)", (2, 3 * u))
             elif own_bias is not None:
                 arguments.shaped(where, f"bias {place}", own_bias, f"({G} u,)", (G * u,))
-            suffix = f"l{index}" + ("_reverse" if row else "")
-            own = _to_here(cell, reset, Weights(kernel, recurrent, own_bias))
-            state |= {f"{name}_{suffix}": array for name, array in own.items()}
-    layer = common.new_layer(
-        cell,
-        D,
-        u,
-        len(stack),
-        bias=bias,
-        batch_first=True,
-        bidirectional=rows == 2,
-        dtype=first.dtype,
-        dropout=dropout,
-        **special,
-    )
-    layer.load_state_dict(state)
-    return layer
-
-
-def _special(cell: str, reset: str | None, nonlinearity: str) -> dict[str, Any]:
-    """Return the options that only this cell has."""
-    special: dict[str, dict[str, Any]] = {"rnn": {"nonlinearity": nonlinearity}, "lstm": {}, "gru": {"reset": reset}}
-    return special[cell]
+            here[-1].append(_to_here(cell, reset, Weights(kernel, recurrent, own_bias)))
+    return common.assembled(cell, here, batch_first=True, **options)
 
 
 def _paired(where: str, name: str, arrays: Any, directions: int) -> list[Weights]:
@@ -568,18 +547,14 @@ def _read_one(where: str, keras: Any, name: str, layer: Any, reverse: bool) -> t
                 "keras.layers.Dropout between two layers can be converted",
             )
     if layer.variable_dtype not in ("float32", "float64"):
-        refuse(
-            "variable_dtype", "and weights here are float32 or float64: make a float32 layer of the same weights first"
-        )
+        advice = "and weights here are float32 or float64: make a float32 layer of the same weights first"
+        refuse("variable_dtype", advice)
     if layer.compute_dtype != layer.variable_dtype:
         refuse("compute_dtype", f"while its weights are {layer.variable_dtype}; here both are one")
     activation = _activation(keras, layer.activation)
     if activation not in (("tanh", "relu") if cell == "rnn" else ("tanh",)):
-        refuse(
-            "activation",
-            f"for which this package's {cell.upper()} has no counterpart; it has tanh"
-            + (" and relu" if cell == "rnn" else ""),
-        )
+        has = "tanh and relu" if cell == "rnn" else "tanh"
+        refuse("activation", f"for which this package's {cell.upper()} has no counterpart; it has {has}")
     if cell != "rnn" and _activation(keras, layer.recurrent_activation) != "sigmoid":
         refuse("recurrent_activation", "for which there is no counterpart; the gates here are sigmoid")
     arrays = _get_weights(keras, layer)
@@ -609,11 +584,8 @@ def _to_tensor(keras: Any, array: Array) -> Any:
 
 
 def _new_keras_layer(keras: Any, cell: str, layer: Any) -> Any:
-    options: dict[str, Any] = {}
-    if cell == "rnn":
-        options["activation"] = layer.nonlinearity
-    if cell == "gru":
-        options["reset_after"] = layer.reset == "after"
+    options = {"activation": layer.nonlinearity} if cell == "rnn" else {}
+    options |= {"reset_after": layer.reset == "after"} if cell == "gru" else {}
     kind = next(getattr(keras.layers, name) for name, own in CLASSES.items() if own == cell)
     dtype = layer.dtype.name
     made = kind(layer.hidden_size, use_bias=layer.bias, return_sequences=True, dtype=dtype, **options)

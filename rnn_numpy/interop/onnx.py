@@ -129,14 +129,14 @@ def from_onnx(
     named = _listed(where, W, R, B)
     count = sum(name.startswith("W") for name in named)
     arrays = common.real_arrays(where, named)
-    G, blocks = len(ONNX_BLOCKS[cell]), ONNX_BLOCKS[cell]
+    have, want, G = ONNX_BLOCKS[cell], common.BLOCKS[cell], len(ONNX_BLOCKS[cell])
     first_R, first_W = arrays["R[0]"], arrays["W[0]"]
     H = first_R.shape[-1] if first_R.ndim else 0
     D = first_W.shape[-1] if first_W.ndim else 0
     if hidden_size is not None and hidden_size != H:
         raise OptionError(f"{where}: hidden_size must be H = {H}, after the shape of R; got {hidden_size!r}")
-    state: dict[str, Array] = {}
-    nodes = []
+    nodes: list[tuple[Array, Array, Array | None]] = []
+    stack: list[list[dict[str, Array]]] = []
     for index in range(count):
         inputs, symbol = (D, "D") if index == 0 else (rows * H, "directions H")
         own_W, own_R, own_B = arrays[f"W[{index}]"], arrays[f"R[{index}]"], arrays.get(f"B[{index}]")
@@ -145,27 +145,15 @@ def from_onnx(
         if own_B is not None:
             arguments.shaped(where, f"B[{index}]", own_B, f"(directions, {2 * G} H)", (rows, 2 * G * H))
         nodes.append((own_W, own_R, own_B))
-        for row, suffix in enumerate((f"l{index}", f"l{index}_reverse")[:rows]):
-            have, want = blocks, common.BLOCKS[cell]
-            state[f"weight_ih_{suffix}"] = common.reordered(own_W[row], have, want)
-            state[f"weight_hh_{suffix}"] = common.reordered(own_R[row], have, want)
+        stack.append([])
+        for row in range(rows):
+            own = {"weight_ih": own_W[row], "weight_hh": own_R[row]}
             if own_B is not None:
-                for name, part in zip(("bias_ih", "bias_hh"), np.split(own_B[row], 2), strict=True):
-                    state[f"{name}_{suffix}"] = common.reordered(part, have, want)
-    special: dict[str, dict[str, Any]] = {"rnn": {"nonlinearity": nonlinearity}, "lstm": {}, "gru": {"reset": reset}}
-    layer = common.new_layer(
-        cell,
-        D,
-        H,
-        count,
-        bias="B[0]" in arrays,
-        batch_first=layout == 1,
-        bidirectional=rows == 2,
-        dtype=first_W.dtype,
-        **special[cell],
-    )
-    layer.load_state_dict(state)
-    _verify(where, layer, cell, nonlinearity, linear_before_reset, nodes)
+                own["bias_ih"], own["bias_hh"] = np.split(own_B[row], 2)
+            stack[-1].append({name: common.reordered(array, have, want) for name, array in own.items()})
+    special = common.special_options(cell, nonlinearity, reset)
+    layer = common.assembled(cell, stack, batch_first=layout == 1, **special)
+    _verify(where, layer, cell, nodes)
     return layer
 
 
@@ -345,54 +333,39 @@ def _nodes(where: str, layer: Any) -> list[OnnxNode]:
     cell = common.cell_of(where, layer)
     common.refuse_what_is_not_there(where, layer, f"ONNX's {cell.upper()}", trains=False)
     have, want = common.BLOCKS[cell], ONNX_BLOCKS[cell]
-    nonlinearity, reset = getattr(layer, "nonlinearity", "tanh"), getattr(layer, "reset", "before")
-    attributes: dict[str, Any] = {
-        "hidden_size": layer.hidden_size,
-        "direction": "bidirectional" if layer.bidirectional else "forward",
-    }
-    if nonlinearity == "relu":
+    attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
+    attributes["direction"] = "bidirectional" if layer.bidirectional else "forward"
+    if getattr(layer, "nonlinearity", "tanh") == "relu":
         attributes["activations"] = ["Relu"] * layer.num_directions
     if cell == "gru":
-        attributes["linear_before_reset"] = int(reset == "after")
+        attributes["linear_before_reset"] = int(layer.reset == "after")
     nodes = []
     for index in range(layer.num_layers):
-        own = {
-            name: [
-                common.reordered(layer.params[f"{name}_{suffix}"], have, want)
-                for suffix in common.suffixes(layer, index)
-            ]
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if layer.bias else 2]
-        }
+        own = [
+            {name: common.reordered(array, have, want) for name, array in arrays.items()}
+            for arrays in common.arrays_of(layer, index)
+        ]
+        W, R = (np.stack([arrays[name] for arrays in own]) for name in ("weight_ih", "weight_hh"))
         B = None
         if layer.bias:
-            B = np.stack([np.concatenate(pair) for pair in zip(own["bias_ih"], own["bias_hh"], strict=True)])
-        W, R = np.stack(own["weight_ih"]), np.stack(own["weight_hh"])
+            B = np.stack([np.concatenate([arrays["bias_ih"], arrays["bias_hh"]]) for arrays in own])
         nodes.append(OnnxNode(cell.upper(), W, R, B, dict(attributes)))
-    arrays = [(node.W, node.R, node.B) for node in nodes]
-    _verify(where, layer, cell, nonlinearity, attributes.get("linear_before_reset", 0), arrays)
+    _verify(where, layer, cell, [(node.W, node.R, node.B) for node in nodes])
     return nodes
 
 
-def _verify(
-    where: str,
-    layer: Any,
-    cell: str,
-    nonlinearity: str,
-    linear_before_reset: int,
-    nodes: Sequence[tuple[Array, Array, Array | None]],
-) -> None:
+def _verify(where: str, layer: Any, cell: str, nodes: Sequence[tuple[Array, Array, Array | None]]) -> None:
+    """Compare a layer with a plain loop over ONNX's equations and weights."""
+    nonlinearity, reset = getattr(layer, "nonlinearity", "tanh"), getattr(layer, "reset", None)
     loops = [
-        [
-            _onnx_step(cell, nonlinearity, linear_before_reset, W[row], R[row], None if B is None else B[row])
-            for row in range(len(W))
-        ]
+        [_onnx_step(cell, nonlinearity, reset, W[k], R[k], None if B is None else B[k]) for k in range(len(W))]
         for W, R, B in nodes
     ]
     common.verify(where, layer, "ONNX's equations", lambda x, initial: common.stacked_loops(x, initial, loops))
 
 
 def _onnx_step(
-    cell: str, nonlinearity: str, linear_before_reset: int, W: Array, R: Array, B: Array | None
+    cell: str, nonlinearity: str, reset: str | None, W: Array, R: Array, B: Array | None
 ) -> Callable[..., tuple[Array, ...]]:
     """Return one step of an operator, as ONNX's specification writes it; nothing is shared with the engine."""
     f = common.sigmoid
@@ -418,7 +391,7 @@ def _onnx_step(
         (Wbz, Wbr, Wbh), (Rbz, Rbr, Rbh) = np.split(Wb, 3), np.split(Rb, 3)
         zt = f(Xt @ Wz.T + H @ Rz.T + Wbz + Rbz)
         rt = f(Xt @ Wr.T + H @ Rr.T + Wbr + Rbr)
-        if linear_before_reset:
+        if reset == "after":
             ht = np.tanh(Xt @ Wh.T + rt * (H @ Rh.T + Rbh) + Wbh)
         else:
             ht = np.tanh(Xt @ Wh.T + (rt * H) @ Rh.T + Rbh + Wbh)
@@ -444,7 +417,7 @@ def _relu_operator(reference: Any) -> Any:
     ) -> tuple[Array, ...]:
         steps, batch = X.shape[:2]
         rows, H = len(W), R.shape[2]
-        directions = [_onnx_step("rnn", "relu", 0, W[k], R[k], None if B is None else B[k]) for k in range(rows)]
+        directions = [_onnx_step("rnn", "relu", None, W[k], R[k], None if B is None else B[k]) for k in range(rows)]
         H_0 = np.zeros((rows, batch, H), X.dtype) if initial_h is None else initial_h
         output, finals = common.single_step_loop(X, (H_0,), directions)
         return output.reshape(steps, batch, rows, H).swapaxes(1, 2), np.stack([states[0] for states in finals])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.checks import tolerance
+from rnn_numpy.core import states
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import ConversionError, DTypeError, StateDictError
 from rnn_numpy.interop import common
@@ -197,19 +198,15 @@ def _verify(where: str, torch: Any, layer: Any, module: Any) -> None:
         return
 
     def run(x: Array, initial: tuple[Array, ...]) -> dict[str, Array]:
-        states = tuple(torch.from_numpy(state) for state in initial)
+        first = states.join([torch.from_numpy(state) for state in initial])
         signal = torch.from_numpy(x)
         if layer.batch_first:  # the layer's axes for both: that the module has others would show
             signal = signal.transpose(0, 1)
         with torch.no_grad(), warnings.catch_warnings():
             # torch says that it takes its slower route, which is no concern of a small test.
             warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)
-            output, final = twin(signal, states if len(states) > 1 else states[0])
-        finals = final if isinstance(final, tuple) else (final,)
-        names = ("h_n", "c_n")[: len(finals)]
-        return {
-            "output": (output.transpose(0, 1) if layer.batch_first else output).numpy(),
-            **{name: state.numpy() for name, state in zip(names, finals, strict=True)},
-        }
+            output, final = twin(signal, first)
+        finals = {name: state.numpy() for name, state in zip(common.FINALS, states.split(final), strict=False)}
+        return {"output": (output.transpose(0, 1) if layer.batch_first else output).numpy(), **finals}
 
     common.verify(where, layer, other, run)

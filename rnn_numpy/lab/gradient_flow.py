@@ -91,7 +91,7 @@ from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import mse_loss
 from rnn_numpy.layers.initializers import identity, orthogonal
 from rnn_numpy.models import Forecaster
-from rnn_numpy.tasks.series import Windows
+from rnn_numpy.tasks import Batch
 
 Floats = NDArray[np.float64]
 
@@ -347,13 +347,13 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
     return GradientFlow(norms, float(norms.shape[1]) if independent is None else independent, gates)
 
 
-def forecast_gradient_flow(model: Forecaster, windows: Windows, independent: float | None = None) -> GradientFlow:
+def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float | None = None) -> GradientFlow:
     """Measure the gradient flow of a forecaster's squared error at the last step of each window.
 
     Parameters
     ----------
     model : Forecaster
-    windows : Windows
+    windows : Batch
     independent : float, optional
         As in `gradient_flow`.
 

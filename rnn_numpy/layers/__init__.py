@@ -1,8 +1,6 @@
 """The layers: the formulas of each cell, what they start from, and the losses."""
 
-from rnn_numpy.layers.gru import (
-    GRU,
-)
+from rnn_numpy.layers.gru import GRU
 from rnn_numpy.layers.initializers import (
     chrono,
     identity,
@@ -15,35 +13,18 @@ from rnn_numpy.layers.initializers import (
     xavier_normal,
     xavier_uniform,
 )
-from rnn_numpy.layers.layer_norm import (
-    LayerNormLSTM,
-)
-from rnn_numpy.layers.linear import (
-    Linear,
-)
-from rnn_numpy.layers.losses import (
-    cross_entropy_loss,
-    mse_loss,
-)
-from rnn_numpy.layers.lstm import (
-    LSTM,
-)
-from rnn_numpy.layers.one_step import (
-    GRUCell,
-    LSTMCell,
-    RNNCell,
-    StepBackwardResult,
-    StepCell,
-)
-from rnn_numpy.layers.peephole import (
-    PeepholeLSTM,
-)
-from rnn_numpy.layers.rnn import (
-    RNN,
-)
+from rnn_numpy.layers.kinds import KINDS
+from rnn_numpy.layers.layer_norm import LayerNormLSTM
+from rnn_numpy.layers.linear import Linear
+from rnn_numpy.layers.losses import cross_entropy_loss, mse_loss
+from rnn_numpy.layers.lstm import LSTM
+from rnn_numpy.layers.one_step import GRUCell, LSTMCell, RNNCell, StepBackwardResult, StepCell
+from rnn_numpy.layers.peephole import PeepholeLSTM
+from rnn_numpy.layers.rnn import RNN
 
 __all__ = [
     "GRU",
+    "KINDS",
     "LSTM",
     "RNN",
     "GRUCell",

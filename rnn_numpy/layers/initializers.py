@@ -33,30 +33,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 # In quotes: NumPy loads its random module at the first use of the name, and `import rnn_numpy` need not.
 Seed: TypeAlias = "np.random.Generator | int | None"
-
-
-class RecurrentLayer(Protocol):
-    """What the functions below read of a layer: RNN, LSTM, GRU, or one of your own.
-
-    Where a gate is to be found, `layer.cell.gate_names` is read as well: a tuple such as ("i", "f", "g", "o"), the
-    blocks of weight_hh in their order.
-    """
-
-    params: Parameters
-    hidden_size: int
 
 
 # --------------------------------------------------------------------------------------------------- arrays by shape
@@ -110,25 +100,9 @@ def orthogonal(shape: Sequence[int], gain: float = 1.0, rng: Seed = None, dtype:
 
 
 def identity(shape: Sequence[int], gain: float = 1.0, rng: Seed = None, dtype: DTypeLike = np.float64) -> Array:
-    """Return `gain` on the diagonal, 0 elsewhere.
+    """Return `gain` on the diagonal, 0 elsewhere; arguments and errors are those of `orthogonal`.
 
-    Parameters
-    ----------
-    shape : tuple of int, (M, K)
-    gain : float
-        Greater than 0.
-    rng : numpy.random.Generator, int or None
-        Not used: it makes this a rule for `initialize`, as all functions of this group are.
-    dtype : {float32, float64, complex128}
-
-    Returns
-    -------
-    ndarray, (M, K)
-
-    Raises
-    ------
-    ShapeError, DTypeError, OptionError
-        As `orthogonal`.
+    `rng` is not used: it makes this a rule for `initialize`, as all functions of this group are.
 
     Examples
     --------
@@ -155,10 +129,6 @@ def uniform(shape: Sequence[int], bound: float = 1.0, rng: Seed = None, dtype: D
     dtype : {float32, float64, complex128}
         Drawn in float64, then rounded; complex ones have imaginary part 0.
 
-    Returns
-    -------
-    ndarray of `shape`
-
     Raises
     ------
     ShapeError, DTypeError, OptionError
@@ -178,9 +148,7 @@ def uniform(shape: Sequence[int], bound: float = 1.0, rng: Seed = None, dtype: D
 
 
 def normal(shape: Sequence[int], std: float = 1.0, rng: Seed = None, dtype: DTypeLike = np.float64) -> Array:
-    """Return numbers from the normal distribution with mean 0 and standard deviation `std`.
-
-    Arguments and errors are those of `uniform`, with `std` in the place of `bound`.
+    """Return normal numbers with mean 0 and standard deviation `std`; the other arguments are those of `uniform`.
 
     Examples
     --------
@@ -196,28 +164,11 @@ def normal(shape: Sequence[int], std: float = 1.0, rng: Seed = None, dtype: DTyp
 
 
 def xavier_uniform(shape: Sequence[int], gain: float = 1.0, rng: Seed = None, dtype: DTypeLike = np.float64) -> Array:
-    """Return numbers from U(-b, b), b = gain * sqrt(6 / (M + K)), for a matrix from K to M units [4]_.
+    """Return numbers from U(-b, b), b = gain * sqrt(6 / (M + K)), for a matrix (M, K) from K to M units [4]_.
 
     Their variance, gain^2 * 2 / (M + K), is the compromise between 1/K, which keeps the variance of signals on their
-    way forward, and 1/M, which keeps that of gradients on their way back. Known as Glorot's, too.
-
-    Parameters
-    ----------
-    shape : tuple of int, (M, K)
-    gain : float
-        Greater than 0.
-    rng : numpy.random.Generator, int or None
-    dtype : {float32, float64, complex128}
-        Drawn in float64, then rounded; complex ones have imaginary part 0.
-
-    Returns
-    -------
-    ndarray, (M, K)
-
-    Raises
-    ------
-    ShapeError, DTypeError, OptionError
-        As `orthogonal`.
+    way forward, and 1/M, which keeps that of gradients on their way back. Known as Glorot's, too. Arguments and errors
+    are those of `orthogonal`.
 
     Examples
     --------
@@ -262,7 +213,7 @@ RULES: dict[str, Rule] = {
 
 
 def initialize(
-    layer: RecurrentLayer,
+    layer: Recurrent,
     *,
     weight_hh: str | Rule | None = None,
     weight_ih: str | Rule | None = None,
@@ -341,7 +292,7 @@ def initialize(
         params[name] = value
 
 
-def set_forget_bias(layer: RecurrentLayer, value: float = 1.0) -> None:
+def set_forget_bias(layer: Recurrent, value: float = 1.0) -> None:
     """Set the bias of an LSTM's forget gate, so that it starts open and gradients pass the cell [5]_.
 
     Parameters
@@ -358,13 +309,11 @@ def set_forget_bias(layer: RecurrentLayer, value: float = 1.0) -> None:
 
     Examples
     --------
-    >>> from types import SimpleNamespace
-    >>> cell = SimpleNamespace(gate_names=("i", "f", "g", "o"))
-    >>> params = Parameters({"weight_hh_l0": (8, 2), "bias_ih_l0": (8,), "bias_hh_l0": (8,)}, np.float64)
-    >>> lstm_like = SimpleNamespace(hidden_size=2, cell=cell, params=params)
-    >>> set_forget_bias(lstm_like, 1.0)
-    >>> params["bias_ih_l0"]
-    array([0., 0., 1., 1., 0., 0., 0., 0.])
+    >>> from rnn_numpy import LSTM
+    >>> lstm = LSTM(1, 2, rng=0)
+    >>> set_forget_bias(lstm, 1.0)
+    >>> lstm.params["bias_ih_l0"].reshape(4, 2)[1], lstm.params["bias_hh_l0"].reshape(4, 2)[1]
+    (array([1., 1.]), array([0., 0.]))
     """
     where = "set_forget_bias"
     params, H = _layer(where, layer)
@@ -379,7 +328,7 @@ def set_forget_bias(layer: RecurrentLayer, value: float = 1.0) -> None:
             array[f] = value if _kind(name) == "bias_ih" else 0
 
 
-def chrono(layer: RecurrentLayer, max_lag: float, rng: Seed = None) -> None:
+def chrono(layer: Recurrent, max_lag: float, rng: Seed = None) -> None:
     """Set the biases of the gates for time scales spread from 2 to `max_lag` steps [3]_; the module says why.
 
     With u drawn from U(1, max_lag - 1), for each unit by itself:
@@ -404,13 +353,12 @@ def chrono(layer: RecurrentLayer, max_lag: float, rng: Seed = None) -> None:
 
     Examples
     --------
-    >>> from types import SimpleNamespace
-    >>> cell = SimpleNamespace(gate_names=("r", "z", "n"))
-    >>> params = Parameters({"weight_hh_l0": (6, 2), "bias_ih_l0": (6,), "bias_hh_l0": (6,)}, np.float64)
-    >>> chrono(SimpleNamespace(hidden_size=2, cell=cell, params=params), max_lag=100, rng=0)
-    >>> params["bias_ih_l0"].round(2)
+    >>> from rnn_numpy import GRU
+    >>> gru = GRU(1, 2, rng=0)
+    >>> chrono(gru, max_lag=100, rng=0)
+    >>> gru.params["bias_ih_l0"].round(2)
     array([0.  , 0.  , 4.15, 3.31, 0.  , 0.  ])
-    >>> z = 1 / (1 + np.exp(-params["bias_ih_l0"][2:4]))
+    >>> z = 1 / (1 + np.exp(-gru.params["bias_ih_l0"][2:4]))
     >>> (1 / (1 - z)).round(1)  # steps
     array([64.4, 28.4])
     """
@@ -436,7 +384,7 @@ def chrono(layer: RecurrentLayer, max_lag: float, rng: Seed = None) -> None:
                 blocks["i"][:] = -log_u
 
 
-def irnn(layer: RecurrentLayer, std: float = 0.001, rng: Seed = None) -> None:
+def irnn(layer: Recurrent, std: float = 0.001, rng: Seed = None) -> None:
     """Make a relu RNN the IRNN of Le, Jaitly and Hinton [2]_: it starts as a sum over its inputs that forgets nothing.
 
     W_hh is the identity, biases are 0, and W_ih is drawn from N(0, std^2).
@@ -537,7 +485,7 @@ def _rule(where: str, kind: str, rule: Any, H: int) -> Rule:
 
 
 def _drawn(where: str, kind: str, rule: Rule, array: Array, rows: int, generator: np.random.Generator) -> Array:
-    """Return new values for `array`, made by a rule for `rows` rows at a time, if they fit there."""
+    """Return new values for `array`, drawn by a rule block by block of `rows` rows, if they fit there."""
     name, shape = f"what the rule for {kind} returns", (rows, *array.shape[1:])
     blocks: list[Array] = []
     for _ in range(len(array) // rows):

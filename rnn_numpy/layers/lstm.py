@@ -147,7 +147,7 @@ def lstm_step_partials(
 
 def lstm_step_backward(
     dh_t: Array, f_t: Array, dm_dc_t: Array, W_hh: Array, scratch_t: Array, dc_t: Array, da_t: Array,
-    da_o_t: Array, da_i_t: Array, da_f_t: Array, da_g_t: Array, dc_prev: Array, dh_in: Array,
+    da_o_t: Array, da_i_f_g_t: Array, dc_prev: Array, dh_in: Array,
 ) -> None:  # fmt: skip
     """B4, B3, B1: undoes F4 to F1. Writes da_t and dc_prev, adds to dc_t and dh_in.
 
@@ -162,7 +162,7 @@ def lstm_step_backward(
         Comes in as the gradient from step t+1, goes out as the total one.
     da_t : ndarray, (4H, N)
         Comes in holding the partial derivatives, goes out as dL/da_t.
-    da_o_t, da_i_t, da_f_t, da_g_t : ndarray, (H, N)
+    da_o_t, da_i_f_g_t : ndarray, (H, N) and (3, H, N)
         Its blocks.
     dc_prev : ndarray, (H, N)
     dh_in : ndarray, (H, N)
@@ -171,9 +171,7 @@ def lstm_step_backward(
     np.multiply(dh_t, dm_dc_t, out=scratch_t)  # B4
     dc_t += scratch_t
     da_o_t *= dh_t
-    da_i_t *= dc_t  # B3
-    da_f_t *= dc_t
-    da_g_t *= dc_t
+    da_i_f_g_t *= dc_t  # B3
     np.multiply(dc_t, f_t, out=dc_prev)
     dh_in += W_hh.T.dot(da_t)  # B1
 

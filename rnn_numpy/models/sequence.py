@@ -12,8 +12,6 @@ A `Forecaster` is such a net that predicts the next sample of a series from all 
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -24,11 +22,9 @@ from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.layers.gru import GRU
+from rnn_numpy.layers.kinds import KINDS
 from rnn_numpy.layers.linear import Linear
 from rnn_numpy.layers.losses import cross_entropy_loss, mse_loss
-from rnn_numpy.layers.lstm import LSTM
-from rnn_numpy.layers.rnn import RNN
 
 Array = NDArray[Any]
 
@@ -208,12 +204,7 @@ class SequenceModel:
         return f"{type(self).__name__}({self.rnn!r}, {self.readout!r})"
 
 
-CELLS: dict[str, Callable[..., Recurrent]] = {
-    "rnn-tanh": functools.partial(RNN, nonlinearity="tanh"),
-    "rnn-relu": functools.partial(RNN, nonlinearity="relu"),
-    "lstm": LSTM,
-    "gru": GRU,
-}
+CELLS = ("rnn-tanh", "rnn-relu", "lstm", "gru")  # of layers.KINDS
 
 
 class Forecaster(SequenceModel):
@@ -276,5 +267,5 @@ class Forecaster(SequenceModel):
             if cell != "lstm":
                 raise OptionError(f"Forecaster: forget_bias is for cell = 'lstm' alone; got cell = {cell!r}")
             options["forget_bias"] = forget_bias
-        rnn = CELLS[cell](input_size, hidden_size, num_layers, dtype=dtype, rng=rng, **options)
+        rnn = KINDS[cell](input_size, hidden_size, num_layers, dtype=dtype, rng=rng, **options)
         super().__init__(rnn, rnn.input_size if output_size is None else output_size, reads="all", rng=rng)

@@ -4,15 +4,7 @@ baselines that a network has to beat.
 
 from rnn_numpy.tasks.dynamics import NARMA10, MackeyGlass, linear_baseline, mackey_glass, narma10
 from rnn_numpy.tasks.memory import Adding, CopyMemory, Parity, TemporalOrder
-from rnn_numpy.tasks.series import (
-    BUNDLED,
-    ForecastTask,
-    Series,
-    load_bundled,
-    load_series,
-    read_csv,
-    read_npy,
-)
+from rnn_numpy.tasks.series import BUNDLED, ForecastTask, Series, load_bundled, load_series, read_csv, read_npy
 from rnn_numpy.tasks.task import Batch, SequenceTask
 
 __all__ = [

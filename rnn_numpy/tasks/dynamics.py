@@ -38,11 +38,10 @@ References
 
 from __future__ import annotations
 
-import abc
 import functools
 import math
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,19 +71,10 @@ class LinearlyFitted(SequenceTask):
     loss: ClassVar[str] = "mse"
     reads: ClassVar[str] = "all"
 
-    @abc.abstractmethod
-    def with_length(self, length: int) -> LinearlyFitted:
-        """Return the same task with another length."""
-
     @functools.cached_property
     def baseline(self) -> float:
         """Mean squared error of the linear fit, in units of the target's variance: the square of its NRMSE."""
-        return linear_baseline(self.with_length(FIT_STEPS + self.taps), self.taps)
-
-    @property
-    def goal(self) -> float:
-        """The baseline."""
-        return self.baseline
+        return linear_baseline(replace(cast(Any, self), length=FIT_STEPS + self.taps), self.taps)
 
     def _counted(self, batch: int) -> NDArray[np.bool_]:
         """Return the mask: the steps at which all taps are there."""
@@ -120,15 +110,6 @@ class NARMA10(LinearlyFitted):
 
     def __post_init__(self) -> None:
         _sizes("NARMA10", self.length, self.taps)
-
-    @property
-    def steps(self) -> int:
-        """T."""
-        return self.length
-
-    def with_length(self, length: int) -> NARMA10:
-        """Return the same task with another length."""
-        return NARMA10(length, self.taps)
 
     def draw(self, batch: int, rng: np.random.Generator) -> Batch:
         """Draw sequences; see the class."""
@@ -173,15 +154,6 @@ class MackeyGlass(LinearlyFitted):
         _sizes("MackeyGlass", self.length, self.taps)
         arguments.positive_int("MackeyGlass", "horizon", self.horizon)
 
-    @property
-    def steps(self) -> int:
-        """T."""
-        return self.length
-
-    def with_length(self, length: int) -> MackeyGlass:
-        """Return the same task with another length."""
-        return MackeyGlass(length, self.horizon, self.taps)
-
     def draw(self, batch: int, rng: np.random.Generator) -> Batch:
         """Draw sequences; see the class."""
         batch, rng = sizes("MackeyGlass.draw", batch, rng)
@@ -193,18 +165,9 @@ class MackeyGlass(LinearlyFitted):
 
 
 def narma10(length: int, batch: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Return inputs u_t and outputs y_{t+1} of NARMA-10, after it has settled.
+    """Return inputs u_t and outputs y_{t+1} of NARMA-10, each (length, batch), after it has settled.
 
-    Parameters
-    ----------
-    length, batch : int
-        T and N.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    u, y : ndarray, (T, N)
-        Row t of y is what follows from row t of u and those before.
+    Row t of y is what follows from row t of u and those before.
     """
     total = SETTLING + length
     u, y = np.empty((total, batch)), np.empty((total, batch))
@@ -239,15 +202,12 @@ def mackey_glass(length: int, start: Array, grid: int = GRID) -> Array:
     start : ndarray, (N,)
         x(t) for t <= 0.
     grid : int
-        Points per unit of time at which it is solved.
+        Points per unit of time at which it is solved. The error is of second order in 1/grid, as long as chaos has not
+        amplified it.
 
     Returns
     -------
     ndarray, (length, N)
-
-    Notes
-    -----
-    The error is of second order in 1/grid, as long as chaos has not amplified it.
 
     Examples
     --------
@@ -296,10 +256,6 @@ def linear_baseline(task: SequenceTask, taps: int, seed: int = 0) -> float:
         Inputs used, x_t ... x_{t-taps+1}, beside a constant.
     seed : int
         Of the two draws of 500 sequences each.
-
-    Returns
-    -------
-    float
     """
     rng = np.random.default_rng(seed)
     design, target = _design(task.draw(FIT_BATCH, rng), taps)

@@ -48,7 +48,6 @@ from rnn_numpy.errors import OptionError
 from rnn_numpy.tasks.task import Batch, SequenceTask, one_hot, sizes
 
 SOLVED_MSE = 0.01
-SOLVED_SHARE = 0.1
 
 SYMBOLS, SHOWN = 8, 10  # of copy memory
 DISTRACTORS = 4  # of temporal order
@@ -96,11 +95,6 @@ class Adding(SequenceTask):
     def __post_init__(self) -> None:
         _at_least("Adding", self.length, 2)
         arguments.flag("Adding", "half_sum", self.half_sum)
-
-    @property
-    def steps(self) -> int:
-        """T."""
-        return self.length
 
     @property
     def baseline(self) -> float:
@@ -173,11 +167,6 @@ class CopyMemory(SequenceTask):
         """10 ln 8 / (delay + 20): knowing when, and guessing what."""
         return SHOWN * math.log(SYMBOLS) / self.steps
 
-    @property
-    def goal(self) -> float:
-        """A tenth of the baseline."""
-        return SOLVED_SHARE * self.baseline
-
     def draw(self, batch: int, rng: np.random.Generator) -> Batch:
         """Draw sequences; see the class."""
         batch, rng = sizes("CopyMemory.draw", batch, rng)
@@ -233,11 +222,6 @@ class TemporalOrder(SequenceTask):
             raise OptionError(f"TemporalOrder: symbols must be 2 or 3; got {self.symbols!r}")
 
     @property
-    def steps(self) -> int:
-        """T."""
-        return self.length
-
-    @property
     def outputs(self) -> int:
         """4 classes, or 8."""
         return int(2**self.symbols)
@@ -246,11 +230,6 @@ class TemporalOrder(SequenceTask):
     def baseline(self) -> float:
         """ln 4, or ln 8: all orders are equally likely."""
         return self.symbols * math.log(2)
-
-    @property
-    def goal(self) -> float:
-        """A tenth of the baseline."""
-        return SOLVED_SHARE * self.baseline
 
     def draw(self, batch: int, rng: np.random.Generator) -> Batch:
         """Draw sequences; see the class."""
@@ -298,19 +277,9 @@ class Parity(SequenceTask):
         _at_least("Parity", self.length, 2)
 
     @property
-    def steps(self) -> int:
-        """T."""
-        return self.length
-
-    @property
     def baseline(self) -> float:
         """ln 2: a coin."""
         return math.log(2)
-
-    @property
-    def goal(self) -> float:
-        """A tenth of the baseline."""
-        return SOLVED_SHARE * self.baseline
 
     def draw(self, batch: int, rng: np.random.Generator) -> Batch:
         """Draw sequences; see the class."""

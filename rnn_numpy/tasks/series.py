@@ -77,21 +77,12 @@ class Series:
     def select(self, columns: Sequence[str | int]) -> Series:
         """Return the series of some channels only.
 
-        Parameters
-        ----------
-        columns : sequence of str or int
-            Channel names, or numbers from 1. A string of digits is a number unless a channel has that name.
-
-        Raises
-        ------
-        DataError
-            No such channel, or one is named twice.
+        `columns` are names of channels, or numbers from 1; a string of digits is a number unless a channel has that
+        name. DataError says that there is no such channel, or that one is named twice.
         """
         picked = _pick_columns(self.name, self.channels, columns)
         return replace(
-            self,
-            values=np.ascontiguousarray(self.values[:, picked]),
-            channels=tuple(self.channels[j] for j in picked),
+            self, values=np.ascontiguousarray(self.values[:, picked]), channels=tuple(self.channels[j] for j in picked)
         )
 
 
@@ -413,25 +404,6 @@ def _count(number: int, noun: str) -> str:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Stretches of a series, side by side: what one forward pass reads.
-
-    Parameters
-    ----------
-    x : ndarray, (T, N, D)
-        Inputs.
-    target : ndarray, (T, N, D)
-        The same, one step later.
-    mask : ndarray of bool, (T, N)
-        Which targets count.
-    """
-
-    x: Floats
-    target: Floats
-    mask: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
 class ForecastTask(SequenceTask):
     """Forecast the next sample of a standardised series; see the module for the protocol. Build it with
     `ForecastTask.of`.
@@ -534,36 +506,25 @@ class ForecastTask(SequenceTask):
         """Number of different windows in the training part."""
         return self.split - self.length
 
-    def windows(self, starts: Iterable[int]) -> Windows:
-        """Cut windows that begin at the given samples; every target counts.
-
-        Parameters
-        ----------
-        starts : iterable of int
-            0 <= start <= n - T - 1.
-
-        Raises
-        ------
-        OptionError
-            A window would leave the series.
-        """
+    def windows(self, starts: Iterable[int]) -> Batch:
+        """Cut windows that begin at the given samples, 0 <= start <= n - T - 1; every target counts."""
         first = np.fromiter(starts, np.intp)
         last = len(self.values) - self.length - 1
         if first.size == 0 or first.min() < 0 or first.max() > last:
             raise OptionError(f"ForecastTask.windows: starts must be in [0, n - T - 1] = [0, {last}], at least one")
         index = np.arange(self.length)[:, None] + first
-        return Windows(self.values[index], self.values[index + 1], np.ones(index.shape, np.bool_))
+        return Batch(self.values[index], self.values[index + 1], np.ones(index.shape, np.bool_))
 
-    def spread_windows(self, count: int) -> Windows:
+    def spread_windows(self, count: int) -> Batch:
         """Cut `count` windows of the training part, evenly spread; fewer where there are not so many different ones."""
         count = min(count, self.train_starts)
         return self.windows(np.unique(np.round(np.linspace(0, self.train_starts - 1, count)).astype(int)).tolist())
 
-    def random_windows(self, count: int, rng: np.random.Generator) -> Windows:
+    def random_windows(self, count: int, rng: np.random.Generator) -> Batch:
         """Draw `count` windows of the training part."""
         return self.windows(rng.integers(self.train_starts, size=count).tolist())
 
-    def held_out_windows(self) -> Windows:
+    def held_out_windows(self) -> Batch:
         """Cut the windows whose mask counts every held-out sample exactly once."""
         n, T = len(self.values), self.length
         starts: list[int] = []
@@ -571,21 +532,15 @@ class ForecastTask(SequenceTask):
         while end > self.split:
             starts.append(max(0, end - T - 1))
             end -= T
-        cut = self.windows(starts)
         # When the series cannot hold whole windows, the oldest one overlaps its successor: a target counts in the later
         # one.
         positions = np.arange(1, T + 1)[:, None] + np.array(starts)
         ends = np.array([n - k * T for k in range(len(starts))])
         mask = (positions >= self.split) & (positions < ends)
-        return replace(cut, mask=mask)
+        return self.windows(starts)._replace(mask=mask)
 
     loss: ClassVar[str] = "mse"
     reads: ClassVar[str] = "all"
-
-    @property
-    def steps(self) -> int:
-        """T, of a window."""
-        return self.length
 
     @property
     def inputs(self) -> int:
@@ -602,22 +557,15 @@ class ForecastTask(SequenceTask):
         """Mean squared error of repeating the last value, on the held-out samples."""
         return self.repeat_last_loss(self.held_out_windows())
 
-    @property
-    def goal(self) -> float:
-        """The baseline."""
-        return self.baseline
-
     def draw(self, batch: int, rng: np.random.Generator) -> Batch:
-        """Draw windows of the training part, as `random_windows`, in the form of all tasks."""
-        windows = self.random_windows(*sizes("ForecastTask.draw", batch, rng))
-        return Batch(windows.x, windows.target, windows.mask)
+        """Draw windows of the training part, as `random_windows`."""
+        return self.random_windows(*sizes("ForecastTask.draw", batch, rng))
 
     def held_out(self, batch: int, rng: np.random.Generator) -> Batch:
         """Return the windows of `held_out_windows`, all of them, whatever the arguments."""
-        windows = self.held_out_windows()
-        return Batch(windows.x, windows.target, windows.mask)
+        return self.held_out_windows()
 
-    def repeat_last_loss(self, windows: Windows) -> float:
+    def repeat_last_loss(self, windows: Batch) -> float:
         """Mean squared error, over the positions that count, of repeating the last value."""
         error = (windows.target - windows.x)[windows.mask]
         return float(np.mean(error * error))

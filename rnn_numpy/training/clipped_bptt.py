@@ -71,13 +71,7 @@ class ClippedBackward:
         return self.capped == 0
 
     def steps(self, name: str) -> list[int]:
-        """Return the steps t of a layer and direction, "l0" say, that handed back too much, for any sequence.
-
-        Raises
-        ------
-        KeyError
-            There is no such layer and direction.
-        """
+        """Return the steps t of a layer and direction, "l0" say, that handed back too much, for any sequence."""
         return [int(t) for t in np.flatnonzero((self.factors[name] < 1).any(axis=1))]
 
     def __repr__(self) -> str:

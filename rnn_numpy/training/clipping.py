@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,14 +31,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.numbers import finite, largest_of, norm_of
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.trace import LayerTrace, Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError
 
 Array = NDArray[Any]
 
-ON_NONFINITE = ("raise", "skip")
-GROUPINGS = ("parameter", "layer")
+ON_NONFINITE, GROUPINGS = ("raise", "skip"), ("parameter", "layer")
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,7 @@ class ClipResult:
 
 
 def clip_grad_norm(
-    grads: Parameters,
-    max_norm: float,
-    *,
-    trace: Trace | LayerTrace | None = None,
-    on_nonfinite: str = "raise",
+    grads: Parameters, max_norm: float, *, trace: Trace | LayerTrace | None = None, on_nonfinite: str = "raise"
 ) -> ClipResult:
     """Scale all gradients together so that their Euclidean norm is at most `max_norm`.
 
@@ -150,11 +146,7 @@ def clip_grad_norm(
 
 
 def clip_grad_value(
-    grads: Parameters,
-    clip_value: float,
-    *,
-    trace: Trace | LayerTrace | None = None,
-    on_nonfinite: str = "raise",
+    grads: Parameters, clip_value: float, *, trace: Trace | LayerTrace | None = None, on_nonfinite: str = "raise"
 ) -> ClipResult:
     """Limit every entry to [-clip_value, clip_value].
 
@@ -179,8 +171,7 @@ def clip_grad_value(
     Notes
     -----
     The smaller the limit, the more entries stand in a corner of the box: the cosine to the unclipped gradient then
-    falls to ||g||_1 / (sqrt(P) ||g||_2), for P entries, its value for the sign of g. With heavy tails that is far below
-    1.
+    falls to ||g||_1 / (sqrt(P) ||g||_2), for P entries, its value for the sign of g.
 
     Examples
     --------
@@ -218,14 +209,10 @@ def clip_grad_norm_per_layer(
 
     Parameters
     ----------
-    grads : Parameters
-        Changed in place.
-    max_norm : float
-        Greater than 0, finite; the same for every group.
+    grads, max_norm, trace, on_nonfinite
+        As in `clip_grad_norm`; the limit is the same for every group.
     by : {"parameter", "layer"}
         What has a norm of its own: each named array, or what belongs together by `layer_of`.
-    trace, on_nonfinite
-        As in `clip_grad_norm`.
 
     Returns
     -------
@@ -257,7 +244,7 @@ def clip_grad_norm_per_layer(
     groups: dict[str, list[Array]] = {}
     for name, array in grads.items():
         groups.setdefault(name if by == "parameter" else layer_of(name), []).append(array)
-    norms = {group: scaled_norm(np.array([scaled_norm(array) for array in arrays])) for group, arrays in groups.items()}
+    norms = {group: norm_of(np.array([norm_of(array) for array in arrays])) for group, arrays in groups.items()}
     clipped = [group for group, norm in norms.items() if norm > limit]
     if not clipped:
         return found
@@ -371,21 +358,6 @@ def layer_of(name: str) -> str:
     return ".".join(part for part in (prefix, number[1] if number else "") if part) or "all"
 
 
-def scaled_norm(array: Array) -> float:
-    """Return the Euclidean norm of all entries, free of overflow and underflow on the way.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> scaled_norm(np.array([3e200, 4e200])), scaled_norm(np.zeros(0))
-    (5e+200, 0.0)
-    """
-    largest = float(np.max(np.abs(array), initial=0.0))
-    if largest == 0 or not math.isfinite(largest):
-        return largest
-    return largest * float(np.linalg.norm((array / array.dtype.type(largest)).ravel()))
-
-
 def _untouched(where: str, grads: Parameters, trace: Trace | LayerTrace | None, on_nonfinite: str) -> ClipResult:
     """Measure the gradients: the result of a clipping that does nothing. Set them to 0 where they are not finite and
     are to be skipped.
@@ -396,7 +368,7 @@ def _untouched(where: str, grads: Parameters, trace: Trace | LayerTrace | None, 
         options = ", ".join(map(repr, ON_NONFINITE))
         raise OptionError(f"{where}: on_nonfinite must be one of {options}; got {on_nonfinite!r}")
     size = grads.flat.size
-    largest = float(np.max(np.abs(grads.flat), initial=0.0))
+    largest = largest_of(grads.flat)
     if not math.isfinite(largest):
         if on_nonfinite == "skip":
             bad = next((name for name, array in grads.items() if not np.isfinite(array).all()), None)
@@ -421,27 +393,26 @@ def _untouched(where: str, grads: Parameters, trace: Trace | LayerTrace | None, 
 
 def _compared(found: ClipResult, before: Array, grads: Parameters, touched: int) -> ClipResult:
     """Return the result of a clipping, with what the gradients have become beside what they were."""
-    after = scaled_norm(grads.flat)
+    after = norm_of(grads.flat)
     cosine = 0.0
     if after > 0:
         unit = before.dtype.type
-        old = before / unit(np.max(np.abs(before)))
-        new = grads.flat / unit(np.max(np.abs(grads.flat)))
+        old = before / unit(largest_of(before))
+        new = grads.flat / unit(largest_of(grads.flat))
         lengths = float(np.linalg.norm(old)) * float(np.linalg.norm(new))
         cosine = min(1.0, float(np.vdot(old, new).real) / lengths)
     return replace(found, factor=after / found.norm, engaged=True, norm_after=after, cosine=cosine, touched=touched)
 
 
-def _shorten(arrays: Iterable[Array], norm: float, limit: float) -> None:
+def _shorten(arrays: Sequence[Array], norm: float, limit: float) -> None:
     """Scale arrays of one norm, taken together, to the norm `limit`."""
-    arrays = list(arrays)
     factor = limit / norm
     if factor >= np.finfo(arrays[0].dtype).tiny:
         for array in arrays:
             array *= factor
         return
     # The factor is too small for a number of this precision, or the norm too large: scale in two steps.
-    largest = max(float(np.max(np.abs(array), initial=0.0)) for array in arrays)
+    largest = max(largest_of(array) for array in arrays)
     for array in arrays:
         array /= array.dtype.type(largest)
     rest = math.hypot(*(float(np.linalg.norm(array.ravel())) for array in arrays))
@@ -505,13 +476,7 @@ class ClipLedger:
         self.results: list[ClipResult] = []
 
     def record(self, result: ClipResult) -> ClipResult:
-        """Keep the result of a clipping, and return it.
-
-        Raises
-        ------
-        DTypeError
-            It is none.
-        """
+        """Keep the result of a clipping, and return it."""
         if not isinstance(result, ClipResult):
             raise DTypeError(f"ClipLedger.record: result must be a ClipResult; got {type(result).__name__}")
         self.results.append(result)
@@ -572,7 +537,6 @@ class ClipLedger:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain Python objects that strict JSON can hold; what is not finite as None."""
-        largest = self.largest_norm
         return {
             "updates": len(self),
             "skipped": self.skipped,
@@ -580,7 +544,7 @@ class ClipLedger:
             "engaged_share": self.engaged_share,
             "mean_factor": self.mean_factor,
             "mean_cosine": self.mean_cosine,
-            "largest_norm": largest if largest is not None and math.isfinite(largest) else None,
+            "largest_norm": finite(self.largest_norm),
             "dominant": dict(self.dominant.most_common()),
             "not_finite": dict(self.not_finite.most_common()),
             "lags": {str(lag): count for lag, count in self.lags.most_common()},
@@ -651,9 +615,9 @@ def lag_norms(trace: Trace | LayerTrace) -> NDArray[np.float64]:
     Notes
     -----
     The norm of the sum follows from products of rows, without the sum: its square is the sum over n and m of
-    (da_k[n] . da_k[m]) (h_{k-1}[n] . h_{k-1}[m]). With N below H that is cheaper than the matrix. It takes
-    2 T N^2 (G + 1) H operations, G the number of gates, and copies of both arrays. Of a GRU, da_k is the gradient of
-    W_hh h_{k-1} + b_hh; where its candidate reads r * h_{k-1}, the product is with h_{k-1} all the same.
+    (da_k[n] . da_k[m]) (h_{k-1}[n] . h_{k-1}[m]): 2 T N^2 (G + 1) H operations, G the number of gates, which with N
+    below H is cheaper than the matrix. Of a GRU, da_k is the gradient of W_hh h_{k-1} + b_hh; where its candidate reads
+    r * h_{k-1}, the product is with h_{k-1} all the same.
 
     Examples
     --------

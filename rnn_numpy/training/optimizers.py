@@ -51,18 +51,7 @@ class SGD:
         self._velocity = params.zeros_like()
 
     def step(self, grads: Parameters) -> None:
-        """Take one step against `grads`, which are not modified.
-
-        Parameters
-        ----------
-        grads : Parameters
-            Of the names, shapes and dtype of the parameters.
-
-        Raises
-        ------
-        ShapeError, DTypeError
-            They are not.
-        """
+        """Take one step against `grads`, of the names, shapes and dtype of the parameters; they are not modified."""
         if not isinstance(grads, Parameters):
             raise DTypeError(f"SGD.step: grads must be Parameters, as backward returns; got {type(grads).__name__}")
         arguments.gradients("SGD.step", grads, self.params)
@@ -159,18 +148,7 @@ class Adam:
         self._decayed = params.zeros_like().flat if self.weight_decay else None
 
     def step(self, grads: Parameters) -> None:
-        """Take one step against `grads`, which are not modified.
-
-        Parameters
-        ----------
-        grads : Parameters
-            Of the names, shapes and dtype of the parameters.
-
-        Raises
-        ------
-        ShapeError, DTypeError
-            They are not.
-        """
+        """Take one step against `grads`, of the names, shapes and dtype of the parameters; they are not modified."""
         if not isinstance(grads, Parameters):
             raise DTypeError(f"Adam.step: grads must be Parameters, as backward returns; got {type(grads).__name__}")
         arguments.gradients("Adam.step", grads, self.params)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import ended, interrupted_on_a_terminal
 
 from rnn_numpy.cli import benchmark as cli_benchmark
 from rnn_numpy.cli import common, main
@@ -210,7 +209,7 @@ def command(*arguments: str) -> list[str]:
 
 def test_as_a_process_that_is_asked_for_little(tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command("--cells", "gru"), cwd=tmp_path, env=environment, capture_output=True, check=True)
+    done = ended(command("--cells", "gru"), cwd=tmp_path, env=environment, capture_output=True, check=True)
     assert done.stderr == b"" and done.stdout.isascii()
     assert (tmp_path / "benchmark.png").exists()
 
@@ -219,7 +218,7 @@ def test_closed_pipe(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(command("--cells", "gru"), cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=-1)
+        done = ended(command("--cells", "gru"), cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=-1)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -228,34 +227,9 @@ def test_closed_pipe(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_a_run_with_one_line_and_no_files(tmp_path: Path) -> None:
     """On a terminal a bar says what is trained; once it does, the run is under way and can be interrupted."""
-    controller, terminal = os.openpty()
-    process = subprocess.Popen(
-        command("--max-updates", "10000000", "--cells", "rnn-tanh", "--lengths", "40"),
-        cwd=tmp_path,
-        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-    )
-    os.close(terminal)
-    seen = b""
-    try:
-        while b"rnn-tanh, length 40" not in seen:
-            seen += os.read(controller, 4096)
-        process.send_signal(signal.SIGINT)
-        while True:
-            try:
-                piece = os.read(controller, 4096)
-            except OSError:  # the terminal is closed
-                break
-            if not piece:
-                break
-            seen += piece
-        assert process.wait(timeout=60) == 130
-    finally:
-        process.kill()
-        process.wait()
-        os.close(controller)
+    line = command("--max-updates", "10000000", "--cells", "rnn-tanh", "--lengths", "40")
+    environment = {**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"}
+    code, seen = interrupted_on_a_terminal(line, [b"rnn-tanh, length 40"], cwd=tmp_path, env=environment)
+    assert code == 130
     assert b"rnn-numpy benchmark: interrupted" in seen and b"Traceback" not in seen
-    assert process.stdout is not None and process.stdout.read() == b""
-    process.stdout.close()
     assert list(tmp_path.iterdir()) == []

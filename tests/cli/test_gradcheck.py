@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pty
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import ended, interrupted_on_a_terminal
 
 from rnn_numpy.cli import main
 from rnn_numpy.cli.gradcheck import CELLS, METHODS, SINGLE, add_parser
@@ -374,7 +373,7 @@ def test_closed_pipe(tmp_path: Path) -> None:
     os.close(reader)
     try:
         line = command("--cells", "rnn-cell", "--json", "n.json")
-        done = subprocess.run(line, cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
+        done = ended(line, cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -383,43 +382,15 @@ def test_closed_pipe(tmp_path: Path) -> None:
 
 def test_an_ascii_terminal(tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(
-        command("--cells", "rnn-cell", "--verbose"), cwd=tmp_path, env=environment, capture_output=True
-    )
+    done = ended(command("--cells", "rnn-cell", "--verbose"), cwd=tmp_path, env=environment, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"") and done.stdout.isascii()
 
 
 def test_progress_within_one_long_check_and_its_interrupt(tmp_path: Path) -> None:
     """stderr is a terminal: a bar moves within the only check; Ctrl-C then ends it with one line and no file."""
-    controller, terminal = pty.openpty()
     line = command("--cells", "lstm", "--hidden", "24", "--length", "40", "--method", "ridders", "--json", "n.json")
-    process = subprocess.Popen(
-        line,
-        cwd=tmp_path,
-        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-    )
-    os.close(terminal)
-    try:
-        seen = b""
-        while b"lstm: ridders: weight_hh_l0" not in seen or b"  2%" not in seen:
-            seen += os.read(controller, 4096)
-        process.send_signal(signal.SIGINT)
-        while True:
-            try:
-                piece = os.read(controller, 4096)
-            except OSError:  # the terminal is closed
-                break
-            if not piece:
-                break
-            seen += piece
-        assert process.wait(timeout=60) == 130
-    finally:
-        process.kill()
-        process.wait()
-        os.close(controller)
+    environment, words = {**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"}, [b"lstm: ridders: weight_hh_l0", b"  2%"]
+    code, seen = interrupted_on_a_terminal(line, words, cwd=tmp_path, env=environment)
+    assert code == 130
     assert b"rnn-numpy gradcheck: interrupted" in seen and b"Traceback" not in seen
-    assert process.stdout is not None and process.stdout.read() == b""
-    process.stdout.close()
     assert list(tmp_path.iterdir()) == []

@@ -6,13 +6,13 @@ import argparse
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from processes import ended, interrupted_on_a_terminal
 
 import rnn_numpy.__main__
 from rnn_numpy import cli
@@ -114,7 +114,7 @@ def command(*arguments: str) -> list[str]:
 
 def test_as_a_module_with_an_ascii_terminal(tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command(), cwd=tmp_path, env=environment, capture_output=True, check=True)
+    done = ended(command(), cwd=tmp_path, env=environment, capture_output=True, check=True)
     assert done.stderr == b""
     assert b"vanishing" in done.stdout and done.stdout.isascii()
 
@@ -123,7 +123,7 @@ def test_closed_pipe(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run(command(), cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
+        done = ended(command(), cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -132,19 +132,17 @@ def test_closed_pipe(tmp_path: Path) -> None:
 
 def test_full_device(tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(command(), cwd=tmp_path, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE)
+        done = ended(command(), cwd=tmp_path, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr == b"rnn-numpy gradflow: standard output: No space left on device\n"
 
 
 def test_closed_output(tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *command()], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE
-    )
+    done = ended(["sh", "-c", 'exec "$@" >&-', "sh", *command()], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr == b"rnn-numpy gradflow: standard output is closed; there is nowhere to print the report\n"
     assert list(tmp_path.iterdir()) == []
-    done = subprocess.run(
+    done = ended(
         ["sh", "-c", 'exec "$@" 2>&-', "sh", *command("--gain", "0")], cwd=tmp_path, env=ENVIRONMENT, stdout=-1
     )
     assert (done.returncode, done.stdout) == (2, b"")
@@ -167,44 +165,19 @@ def test_interrupt_while_the_command_is_imported(
 
 def test_interrupt_and_progress_on_a_terminal(tmp_path: Path) -> None:
     """stderr is a terminal: a bar is drawn; Ctrl-C then ends the run with one line and no files."""
-    controller, terminal = pty.openpty()
-    process = subprocess.Popen(
-        command("--train-steps", "1000000"),
-        cwd=tmp_path,
-        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"},
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-    )
-    os.close(terminal)
-    try:
-        seen = b""
-        while b"rnn-tanh, gain 0.5" not in seen:
-            seen += os.read(controller, 4096)
-        process.send_signal(signal.SIGINT)
-        while True:
-            try:
-                piece = os.read(controller, 4096)
-            except OSError:  # the terminal is closed
-                break
-            if not piece:
-                break
-            seen += piece
-        assert process.wait(timeout=60) == 130
-    finally:
-        process.kill()
-        process.wait()
-        os.close(controller)
+    line = command("--train-steps", "1000000")
+    environment = {**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"}
+    code, seen = interrupted_on_a_terminal(line, [b"rnn-tanh, gain 0.5"], cwd=tmp_path, env=environment)
+    assert code == 130
     assert b"rnn-numpy gradflow: interrupted" in seen
     assert b"Traceback" not in seen
-    assert process.stdout is not None and process.stdout.read() == b""
-    process.stdout.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_bar_comes_and_goes_on_a_terminal(tmp_path: Path) -> None:
     controller, terminal = pty.openpty()
     environment = {**ENVIRONMENT, "TERM": "xterm"}
-    done = subprocess.run(command(), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=terminal)
+    done = ended(command(), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=terminal)
     os.close(terminal)
     seen = os.read(controller, 1 << 20)
     os.close(controller)

@@ -6,12 +6,12 @@ import inspect
 import os
 import pickle
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import ended
 
 from rnn_numpy.cli.common import BadInputError
 from rnn_numpy.cli.target import load_target, target_error
@@ -167,7 +167,7 @@ if __name__ == "__main__":
     print("\\n".join(map(str, tell())))
 """
     path = write("far/my model.py", code)
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, check=True)
+    done = ended([sys.executable, str(path)], capture_output=True, text=True, check=True)
     assert list(map(str, load_target(f"{path}:tell")())) == done.stdout.splitlines()
 
 
@@ -359,7 +359,7 @@ def test_in_a_command_line_the_folder_stays_clean() -> None:
     path = write("far/m.py", LOSS)
     code = "import sys; from rnn_numpy.cli.target import load_target; print(load_target(sys.argv[1])())"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(
+    done = ended(
         [sys.executable, "-W", "error", "-c", code, f"{path}:loss"], env=environment, capture_output=True, check=True
     )
     assert (done.stdout, done.stderr) == (b"4\n", b"")

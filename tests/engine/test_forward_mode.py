@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import strategies
-from rnn_numpy import GRU, LSTM, RNN, ExtraParameter, LayerNormLSTM, PeepholeLSTM, pack_padded_sequence
+from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM, pack_padded_sequence
 from rnn_numpy.checks import adjoint_error, discrepancy
-from rnn_numpy.engine import Cell, Recurrent, jvp
+from rnn_numpy.engine import Cell, ExtraParameter, Recurrent, jvp
 from rnn_numpy.engine.forward_mode import TangentSteps, UnitChanges
 from rnn_numpy.engine.recorded import recorded_steps
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError

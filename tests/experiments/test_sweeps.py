@@ -29,6 +29,7 @@ import pytest
 import swept
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import ended
 from swept import (
     LIMIT,
     Trivial,
@@ -143,9 +144,10 @@ def test_the_bytes_of_a_store(tmp_path: Path) -> None:
     store = tmp_path / "results.jsonl"
     sweep(echo, {"b": [math.inf, 1], "a": ["é"]}, "serial", store, version="2")
     assert store.read_bytes() == (
-        b'{"function": "test_sweeps.echo", "version": "2", "point": {"b": {"$float": "inf"}, "a": "\\u00e9"}, '
+        b'{"function": "tests.experiments.test_sweeps.echo", "version": "2", '
+        b'"point": {"b": {"$float": "inf"}, "a": "\\u00e9"}, '
         b'"result": {"b": {"$float": "inf"}, "a": "\\u00e9"}}\n'
-        b'{"function": "test_sweeps.echo", "version": "2", "point": {"b": 1, "a": "\\u00e9"}, '
+        b'{"function": "tests.experiments.test_sweeps.echo", "version": "2", "point": {"b": 1, "a": "\\u00e9"}, '
         b'"result": {"b": 1, "a": "\\u00e9"}}\n'
     )
 
@@ -194,16 +196,16 @@ def takes_one(x: int) -> int:
         (DTypeError, {"grid": {1: [2]}}, "sweep: point 0 has the key 1; JSON has text as keys, write '1'"),
         (OptionError, {"grid": {"x": []}}, "sweep: grid has no points: 'x' has no values"),
         (OptionError, {"grid": []}, "sweep: grid has no points: it is an empty list"),
-        (OptionError, {"grid": {"y": [2]}}, "sweep: test_sweeps.takes_one(x: 'int') -> 'int' cannot be called with "
-                                            "point 0, {'y': 2}: missing a required argument: 'x'"),
+        (OptionError, {"grid": {"y": [2]}}, "sweep: tests.experiments.test_sweeps.takes_one(x: 'int') -> 'int' cannot "
+                                            "be called with point 0, {'y': 2}: missing a required argument: 'x'"),
         (OptionError, {"executor": "fast"}, 'sweep: executor must be None, a number of processes, "serial" or a '
                                             "concurrent.futures.Executor; got str 'fast'"),
         (OptionError, {"executor": 0}, "sweep: executor must be at least 1; got 0"),
         (OptionError, {"executor": True}, 'sweep: executor must be None, a number of processes, "serial" or a '
                                           "concurrent.futures.Executor; got bool True"),
-        (OptionError, {"function": lambda x: x}, "sweep: function test_sweeps.<lambda> has no name that tells it from "
-                       "others like it, so the store could not tell their results apart; define it at module level, or "
-                       "give a version, or store=None"),
+        (OptionError, {"function": lambda x: x}, "sweep: function tests.experiments.test_sweeps.<lambda> has no name "
+                       "that tells it from others like it, so the store could not tell their results apart; define it "
+                       "at module level, or give a version, or store=None"),
     ],
 )  # fmt: skip
 def test_messages(tmp_path: Path, error: type[Exception], arguments: dict[str, Any], message: str) -> None:
@@ -248,12 +250,12 @@ def test_functions_without_a_name_of_their_own(tmp_path: Path) -> None:
     names = [record["function"] for record in records(store)]
     qualified = test_functions_without_a_name_of_their_own.__name__ + ".<locals>"
     assert names == [
-        f"test_sweeps.{qualified}.closure",
+        f"tests.experiments.test_sweeps.{qualified}.closure",
         "functools.partial",
-        f"test_sweeps.{qualified}.CallableObject",
-        f"test_sweeps.{qualified}.CallableObject.__call__",
-        f"test_sweeps.{qualified}.<lambda>",
-        "test_sweeps.takes_one",
+        f"tests.experiments.test_sweeps.{qualified}.CallableObject",
+        f"tests.experiments.test_sweeps.{qualified}.CallableObject.__call__",
+        f"tests.experiments.test_sweeps.{qualified}.<lambda>",
+        "tests.experiments.test_sweeps.takes_one",
         "builtins.dict",
     ]
 
@@ -358,14 +360,13 @@ def test_a_foreign_pool_that_breaks_ends_the_sweep(tmp_path: Path) -> None:
 
 
 def run_script(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return ended(
         [sys.executable, "-W", "error", str(path), *arguments],
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}"},
         cwd=path.parent,
-        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        limit=LIMIT,
         start_new_session=True,  # a signal to the script and its workers must not reach the tests
     )
 
@@ -396,7 +397,8 @@ if __name__ == "__main__":
 
 def test_what_cannot_be_sent_to_workers() -> None:
     with pytest.raises(
-        OptionError, match="^sweep: function test_sweeps.*<lambda> cannot be sent to worker processes: "
+        OptionError,
+        match="^sweep: function tests.experiments.test_sweeps.*<lambda> cannot be sent to worker processes: ",
     ):
         sweep(lambda x: x, {"x": [1]}, 1, None)
 
@@ -431,13 +433,13 @@ if __name__ == "__main__":
     importing.write_text("import some_script\nif __name__ == '__main__':\n    some_script.main()\n")
     assert run_script(importing).stdout == "0 2\n"
     assert {record["function"] for record in records(tmp_path / "results.jsonl")} == {"some_script.run"}
-    named = subprocess.run(
+    named = ended(
         [sys.executable, "-m", "some_script"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        limit=LIMIT,
         check=True,
     )
     assert named.stdout == "0 2\n"
@@ -484,13 +486,13 @@ def test_a_sweep_that_was_ended_goes_on_where_it_stopped(tmp_path: Path, executo
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     (tmp_path / "signal").write_text(str(int(number)))
-    ended = run_script(script, str(tmp_path), executor)
-    assert (ended.returncode, ended.stdout) == {
+    broken_off = run_script(script, str(tmp_path), executor)
+    assert (broken_off.returncode, broken_off.stdout) == {
         signal.SIGKILL: (-signal.SIGKILL, ""),
         signal.SIGINT: (0, "interrupted\n"),
     }[number]
     if executor == "one process":
-        assert ended.stderr == ""  # no worker complains of an interrupt that was meant for the sweep
+        assert broken_off.stderr == ""  # no worker complains of an interrupt that was meant for the sweep
     wait_until_unlocked(tmp_path / "alive")
     store = tmp_path / "results.jsonl"
     lines = [

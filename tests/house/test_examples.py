@@ -1,11 +1,11 @@
 """Every example runs, as a student would run it: as a script, in some folder, with warnings as errors."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import ended
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -24,14 +24,13 @@ def test_there_are_examples():
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path, tmp_path):
     environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(  # raises where the limit is passed
+    done = ended(  # raises where the limit is passed
         [sys.executable, "-W", "error", str(path)],
         cwd=tmp_path,
         env=environment,
-        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        limit=LIMIT,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip(), "an example tells what it found"

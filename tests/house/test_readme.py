@@ -8,12 +8,12 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ended
 
 from rnn_numpy import LSTM, cli
 from rnn_numpy.layers import textbook
@@ -106,14 +106,14 @@ def test_debugger_session(tmp_path):
         "breakpoint()\n"
         "rnn.backward(trace, np.full_like(output, 0.25))\n"
     )
-    done = subprocess.run(
+    done = ended(
         [sys.executable, str(script)],
         input=session.replace("(Pdb) ", "") + "quit\n",
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        limit=120,
     )
     assert "Breakpoint 1 at" in done.stdout
     # From the end: t, then the shape of h, (T + 1, N, H).
@@ -143,8 +143,8 @@ def test_two_commands_set_everything_up():
 
 
 def test_ci_runs_the_commands_of_the_readme():
-    printed = subprocess.run(
-        ["bash", str(ROOT / ".ci" / "run"), "--commands"], capture_output=True, text=True, timeout=60, check=True
+    printed = ended(
+        ["bash", str(ROOT / ".ci" / "run"), "--commands"], capture_output=True, text=True, limit=60, check=True
     )
     assert printed.stdout.splitlines() == setup_commands()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
 import sys
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from processes import ended
 
 from rnn_numpy import GRU, LSTM, RNN, Forecaster
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
@@ -707,5 +707,5 @@ from rnn_numpy.report import gradflow_report, gradient_flow_figure
 gradient_flow(rnn_numpy.RNN(1, 2), np.ones((3, 1, 1)), np.ones((1, 2)))
 print([name for name in ("matplotlib", "rich", "scipy") if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = ended([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -3,12 +3,12 @@
 import math
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import ended
 
 from rnn_numpy import RNN
 
@@ -220,7 +220,7 @@ def test_sizes_of_the_exercise_are_those_of_torch(case):
 def test_heads_of_the_worked_examples_tables_stand_over_their_columns(tmp_path):
     script = Path(__file__).parents[2] / "examples" / "plot_worked_neuron.py"
     environment = {**os.environ, "PYTHONPATH": str(script.parents[1]), "MPLBACKEND": "Agg"}
-    done = subprocess.run(
+    done = ended(
         [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     lines = done.stdout.splitlines()

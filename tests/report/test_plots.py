@@ -6,7 +6,6 @@ import dataclasses
 import io
 import itertools
 import json
-import subprocess
 import sys
 from typing import Any
 
@@ -16,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from processes import ended
 
 from rnn_numpy.errors import MissingExtraError, OptionError
 from rnn_numpy.experiments import GradflowOptions, GradflowResult, NetworkResult
@@ -230,7 +230,7 @@ result = run_gradflow(ForecastTask.of(series, 20), GradflowOptions(length=20, hi
 save_figure(gradient_flow_figure(result), "/dev/null", ".svg")
 print(json.dumps(["matplotlib.pyplot" in sys.modules, settings() == before]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = ended([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [False, True]
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, to_rgba
 from matplotlib.figure import Figure
+from processes import ended
 
 from rnn_numpy import LSTM, RNN
 from rnn_numpy.errors import DTypeError, MissingExtraError, OptionError, ShapeError
@@ -195,7 +195,7 @@ plot_singular_histogram(state_jacobians(rnn, trace), axes[3])
 save_figure(figure, "/dev/null", ".svg")
 print(json.dumps(["matplotlib.pyplot" in sys.modules, settings() == before]))
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    done = ended([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [False, True]
 
 

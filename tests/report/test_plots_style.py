@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
+from processes import ended
 
 from rnn_numpy import report
 from rnn_numpy.errors import DTypeError, OptionError
@@ -57,7 +57,7 @@ from rnn_numpy.report.plots import axes_or_new
 axes_or_new(None)
 print("matplotlib.pyplot" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = ended([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
