@@ -161,19 +161,20 @@ class Binding:
         """
         if slot.when == "given":
             return self._alive(self.given[slot.name], False, backward)
-        array = self.arrays[slot.array]
+        rows, batch, flip = self.arrays[slot.array], self.batch, backward != self.reverse
         if slot.block is not None:
-            array = array[:, :, slot.block]
+            rows = rows[:, :, slot.block]
         if columns:
-            array = array.swapaxes(1, 2)
-        if slot.stack and self.batch.counts is None:
-            array = stacked(array, slot.stack, columns)
-        batch, flip = self.batch, backward != self.reverse
-        if len(array) < batch.T:
-            return itertools.cycle(list(array[::-1] if flip else array))
-        offset = self.before if slot.when == "before" else self.after if slot.when == "after" else 0
-        rows = array[offset : offset + self.span]
+            rows = rows.swapaxes(1, 2)
+        if len(rows) < batch.T:
+            return itertools.cycle(list(rows[::-1] if flip else rows))
+        if slot.when != "step":
+            offset = self.before if slot.when == "before" else self.after
+            rows = rows[offset : offset + self.span]
+        elif self.span < batch.T:
+            rows = rows[: self.span]
         if batch.counts is None:
+            rows = stacked(rows, slot.stack, columns) if slot.stack else rows
             return rows[::-1] if flip else rows
         counted = zip(rows, batch.counts, strict=False)
         alive = [row[:, :n] for row, n in counted] if columns else [row[:n] for row, n in counted]
@@ -187,6 +188,7 @@ class Binding:
         """
         counts, arrays, offsets = self.batch.counts, self.arrays, {"before": self.before, "after": self.after}
         low, high = min(block[0], block[-1]), max(block[0], block[-1]) + 1
+        whole = high - low == self.batch.T
         for formula, slots, columns in self.chain.formulas["partials"]:
             places: list[tuple[Array, int | None]] = []
             for slot in slots:
@@ -198,7 +200,12 @@ class Binding:
                     array = array[:, :, slot.block]
                 places.append((array.swapaxes(1, 2) if columns else array, offsets.get(slot.when, 0)))
             if counts is None:
-                formula(*[array if at is None else array[at + low : at + high] for array, at in places])
+                formula(
+                    *[
+                        array if at is None or (whole and len(array) == high) else array[at + low : at + high]
+                        for array, at in places
+                    ]
+                )
                 continue
             for t in block:
                 n = (slice(None), slice(counts[t])) if columns else slice(counts[t])

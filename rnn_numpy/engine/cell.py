@@ -60,6 +60,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -438,44 +439,54 @@ class Cell:
         return self.input_slabs if kind == "input" else self.hidden_slabs
 
     @functools.cached_property
-    def _orders(self) -> dict[str, tuple[list[int], list[float]]]:
-        """The gates in the order in which their blocks lie in memory, and what each is multiplied with."""
-        found: dict[str, tuple[list[int], list[float]]] = {}
-        for kind in ("input", "hidden"):
-            slabs = self.slabs_of(kind)
-            order = sorted(range(self.gates), key=lambda gate: self.slabs.index(slabs[gate]))
-            found[kind] = order, [0.5 if slabs[gate] in self.sigmoids else 1.0 for gate in order]
+    def _moves(self) -> dict[tuple[str, bool], list[tuple[slice, slice, float]]]:
+        """For "input" and "hidden", halved or not: where blocks of rows lie in memory, where in the parameters, in
+        units of H, and what they are multiplied with. Neighbours that are alike go together.
+        """
+        found: dict[tuple[str, bool], list[tuple[slice, slice, float]]] = {}
+        for kind, halved in itertools.product(("input", "hidden"), (False, True)):
+            slabs, moves = self.slabs_of(kind), list[tuple[slice, slice, float]]()
+            for place, slab in enumerate(sorted(slabs, key=self.slabs.index)):
+                gate, scale = slabs.index(slab), 0.5 if halved and slab in self.sigmoids else 1.0
+                target, source = slice(place, place + 1), slice(gate, gate + 1)
+                if moves and moves[-1][1].stop == gate and moves[-1][2] == scale:
+                    before = moves.pop()
+                    target, source = slice(before[0].start, place + 1), slice(before[1].start, gate + 1)
+                moves.append((target, source, scale))
+            found[kind, halved] = moves
         return found
 
     def arranged(self, kind: str, weight: Array, halved: bool) -> Array:
         """Return W_ih ("input") or W_hh ("hidden"), blocks in memory order, those of sigmoids halved if asked."""
-        order, scales = self._orders[kind]
-        if order == list(range(self.gates)) and not (halved and self.sigmoids):
+        moves = self._moves[kind, halved]
+        if len(moves) == 1 and moves[0][2] == 1:
             return weight
         blocks = weight.reshape(self.gates, -1, weight.shape[1])
         result = memory.empty(blocks.shape, weight.dtype)
-        for target, gate, scale in zip(result, order, scales, strict=True):
-            if halved:
-                np.multiply(blocks[gate], scale, out=target)
+        for target, source, scale in moves:
+            if scale == 1:
+                result[target] = blocks[source]
             else:
-                target[...] = blocks[gate]
+                np.multiply(blocks[source], scale, out=result[target])
         return result.reshape(weight.shape)
 
     def bias(self, bias_ih: Array, bias_hh: Array, halved: bool = True) -> Array:
         """Return what the biases add to a, (slabs * H,)."""
         hidden = len(bias_ih) // self.gates
-        total = np.zeros(len(self.slabs) * hidden, bias_ih.dtype)
-        for bias, slabs in ((bias_ih, self.input_slabs), (bias_hh, self.hidden_slabs)):
-            if slabs == self.slabs:
-                total += bias
-            else:
-                for gate, slab in enumerate(slabs):
-                    place = self._runs[slab][0] * hidden
-                    total[place : place + hidden] += bias[gate * hidden : (gate + 1) * hidden]
-        for slab in self.sigmoids if halved else ():
-            start, stop = self._runs[slab]
-            total[start * hidden : stop * hidden] *= 0.5
-        return total
+        total = np.zeros((len(self.slabs), hidden), bias_ih.dtype)
+        for kind, bias in (("input", bias_ih), ("hidden", bias_hh)):
+            start = min(map(self.slabs.index, self.slabs_of(kind)))
+            blocks = bias.reshape(self.gates, hidden)
+            for target, source, _ in self._moves[kind, False]:
+                total[start + target.start : start + target.stop] += blocks[source]
+        if halved and self.sigmoids:
+            total *= self._halves
+        return total.ravel()
+
+    @functools.cached_property
+    def _halves(self) -> NDArray[np.float32]:
+        """1/2 for slabs of sigmoids, 1 for others, (slabs, 1): exact in any dtype."""
+        return np.array([[0.5 if slab in self.sigmoids else 1.0] for slab in self.slabs], np.float32)
 
 
 class Chain:

@@ -502,7 +502,9 @@ class Recurrent(Options):
             kept = memory.empty(flat.shape, flat.dtype)
             kept[...] = flat
             params = params.twin(kept)
-        finals: list[list[Array]] = list(map(list, [()] * len(states)))
+        finals: list[Array] = []
+        for width in edge.widths.values():
+            finals.append(np.empty((edge.rows, batch.N, width), params.dtype))
         walk = Up(self.stack, edge.factors, x)
         for direction in walk:
             masks = state_masks.get(direction.name, NONE)
@@ -514,13 +516,13 @@ class Recurrent(Options):
             output = binding.output(binding.arrays[states[0]])
             walk.give(output)
             for final, state in zip(finals, states, strict=True):
-                final.append(binding.arrays[state][binding.exit])
+                final[direction.row] = binding.arrays[state][binding.exit]
             if finite is not None:
                 arguments.finite(finite, f"output of {direction.name}", batch.unsorted(output, 1), "t, n, unit")
         output = edge.signal_out(walk.signal)
         if record and edge.packed is None:
             output = _locked(output)
-        h_n = edge.states_out(list(map(np.stack, finals)))
+        h_n = edge.states_out(finals)
         run.results.append((output, h_n[0] if len(h_n) == 1 else h_n, trace))
 
     def open_forward(
