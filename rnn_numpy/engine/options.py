@@ -54,6 +54,7 @@ class Options:
         self.dropout = arguments.probability(kind, "dropout", dropout)
         self.bidirectional = arguments.flag(kind, "bidirectional", bidirectional)
         self.recurrent_dropout = arguments.probability(kind, "recurrent_dropout", recurrent_dropout)
+        self.cell = self.with_parts(self.cell)
         rates = tuple(zoneout) if isinstance(zoneout, tuple | list) else (zoneout,) * len(self.cell.states)
         if len(rates) != len(self.cell.states):
             names = ", ".join(self.cell.states)
@@ -105,6 +106,10 @@ class Options:
         return twin
 
     # ------------------------------------------------------------------------------------------------ parameters
+
+    def with_parts(self, cell: Cell) -> Cell:
+        """Return the cell that the layer runs: a subclass may put further parts around it."""
+        return cell
 
     def width(self, state: str) -> int:
         """Return the number of units of a state."""

@@ -453,7 +453,7 @@ class Recurrent(Options):
         batch = edge.batch
         initial = edge.states_in(where, "h_0", h_0)
         if given is not None or self.cell.given:
-            edge.given = self._given(where, edge, given)
+            edge.given = self.given_arrays(where, edge, given)
         dropout_masks, recurrent_masks, zoneout_masks = masks
         if self.dropout or dropout_masks is not None:
             edge.factors = self.dropout_factors(where, dropout_masks, training, batch)
@@ -474,7 +474,7 @@ class Recurrent(Options):
         run.loop = self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
         return run
 
-    def _given(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
+    def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
         found = edge.given_in(where, self, given)
         missing = [name for name in self.cell.given if name not in found]

@@ -112,10 +112,10 @@ def after_step_forward(
 
 
 def after_step_partials(
-    rz_t: Array, q_t: Array, r_t: Array, z_t: Array, n_t: Array, h_prev: Array, one: Array, da_rz_t: Array,
-    da_q_t: Array, da_r_t: Array, da_z_t: Array, da_n_t: Array,
+    rz_t: Array, q_t: Array, z_t: Array, n_t: Array, h_prev: Array, one: Array, da_rz_t: Array, da_q_t: Array,
+    da_r_t: Array, da_z_t: Array, da_n_t: Array,
 ) -> None:  # fmt: skip
-    """The factors of B2 to B4 that need no gradient, into the blocks of da_t; that of da_q is r_t.
+    """The factors of B2 to B4 that need no gradient, into the blocks r, z, n; da_q_t is scratch.
 
     Parameters
     ----------
@@ -132,12 +132,11 @@ def after_step_partials(
     np.subtract(one, da_n_t, out=da_n_t)
     np.subtract(one, z_t, out=da_q_t)
     da_n_t *= da_q_t
-    np.copyto(da_q_t, r_t)
 
 
 def after_step_backward(
-    dh_t: Array, z_t: Array, W_hh: Array, scratch_t: Array, da_qrz_t: Array, da_q_r_t: Array, da_z_n_t: Array,
-    da_n_t: Array, dh_prev: Array, dh_in: Array,
+    dh_t: Array, r_t: Array, z_t: Array, W_hh: Array, scratch_t: Array, da_qrz_t: Array, da_q_t: Array,
+    da_r_t: Array, da_z_t: Array, da_n_t: Array, dh_prev: Array, dh_in: Array,
 ) -> None:  # fmt: skip
     """B4 to B1, reset after the product. Writes the blocks q, r, z, n of da_t, adds to dh_prev and dh_in.
 
@@ -145,19 +144,21 @@ def after_step_backward(
     ----------
     dh_t : ndarray, (H, N)
         Total gradient at h_t, from the loss and from step t+1.
-    z_t : ndarray, (H, N)
+    r_t, z_t : ndarray, (H, N)
     W_hh : ndarray, (3H, H)
         Blocks n, r, z.
     scratch_t : ndarray, (H, N)
-    da_qrz_t, da_q_r_t, da_z_n_t, da_n_t : ndarray, (3H, N), (2, H, N) and (H, N)
-        Come in holding the partial derivatives.
+    da_qrz_t, da_q_t, da_r_t, da_z_t, da_n_t : ndarray, (3H, N) and (H, N)
+        r, z, n come in holding the partial derivatives.
     dh_prev, dh_in : ndarray, (H, N)
         One memory, unless there is recurrent dropout. dh_prev comes in holding doutput_{t-1}.
     """
-    da_z_n_t *= dh_t  # B4, B3
+    da_z_t *= dh_t  # B4
     np.multiply(dh_t, z_t, out=scratch_t)
     dh_prev += scratch_t
-    da_q_r_t *= da_n_t  # B2
+    da_n_t *= dh_t  # B3
+    np.multiply(da_n_t, r_t, out=da_q_t)  # B2
+    da_r_t *= da_n_t
     dh_in += W_hh.T.dot(da_qrz_t)  # B1
 
 
@@ -196,12 +197,13 @@ def before_step_partials(
 
 def before_step_backward(
     dh_t: Array, r_t: Array, z_t: Array, W_hrz: Array, W_hn: Array, scratch_t: Array, da_rz_t: Array,
-    da_r_t: Array, da_z_n_t: Array, da_n_t: Array, dk_t: Array, dh_prev: Array, dh_in: Array,
+    da_r_t: Array, da_z_t: Array, da_n_t: Array, dk_t: Array, dh_prev: Array, dh_in: Array,
 ) -> None:  # fmt: skip
     """B4 to B1, reset before the product. Arguments as in `after_step_backward`; dk_t, (H, N), is written."""
-    da_z_n_t *= dh_t  # B4, B3
+    da_z_t *= dh_t  # B4
     np.multiply(dh_t, z_t, out=scratch_t)
     dh_prev += scratch_t
+    da_n_t *= dh_t  # B3
     dk_t[...] = W_hn.T.dot(da_n_t)  # B2
     da_r_t *= dk_t
     np.multiply(dk_t, r_t, out=scratch_t)
