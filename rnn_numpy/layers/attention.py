@@ -167,10 +167,7 @@ def attending(cell: Cell) -> Cell:
         records={"score": _sources, "alpha": _sources, "context": 1, **cell.records},
         gradient_records={"dcontext": 1, "dalpha": _sources, "dscore": _sources, **cell.gradient_records},
         given={**cell.given, "values": Given(("S", "H"), ways), "exists": Given(("S",), differentiable=False)},
-        parameters={
-            **cell.parameters,
-            "weight_ch": ExtraParameter("W_ch", _shape, None, ("dinput_t", "context_t"), True),
-        },
+        parameters={**cell.parameters, "weight_ch": weight},
     )
 
 
