@@ -43,6 +43,20 @@ class WorkerError(RuntimeError):
     """A worker died or reported an exception."""
 
 
+def variables(source: Path | None = None) -> dict[str, str]:
+    """Return the environment variables of a process that is measured, but for the numbers of threads."""
+    inherited = {name: value for name, value in os.environ.items() if name not in DROPPED}
+    if source is not None:
+        places = [str(source), str(ROOT), *filter(None, [inherited.get("PYTHONPATH")])]
+        inherited["PYTHONPATH"] = os.pathsep.join(places)
+    return inherited
+
+
+def interpreter_options(source: Path | None = None) -> list[str]:
+    """Return the interpreter's options: without -P the current folder would come before `source`."""
+    return [] if source is None else ["-P"]
+
+
 class Worker:
     """A contender in a process of its own.
 
@@ -54,6 +68,9 @@ class Worker:
         For BLAS, OpenMP and XLA; set in the process's environment, before its libraries are loaded.
     module : str
         Whose `main` the process runs.
+    source : Path, optional
+        The folder from which the process imports `rnn_numpy`; this repository's root where left out. The programs of
+        `benchmarks` are this repository's in any case.
 
     Notes
     -----
@@ -61,12 +78,11 @@ class Worker:
     start side by side.
     """
 
-    def __init__(self, name: str, threads: int, module: str = "benchmarks.worker") -> None:
+    def __init__(self, name: str, threads: int, module: str = "benchmarks.worker", source: Path | None = None) -> None:
         self.name = name
-        inherited = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        environment = {**inherited, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+        environment = {**variables(source), **dict.fromkeys(THREAD_VARIABLES, str(threads))}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, name],
+            [sys.executable, *interpreter_options(source), "-m", module, name],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,

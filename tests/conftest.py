@@ -3,6 +3,7 @@
 import os
 import signal
 
+import frameworks
 import hypothesis
 import numpy as np
 import pytest
@@ -31,10 +32,12 @@ def pytest_runtest_protocol(item):
     def too_late(*_):
         raise TimeoutError(f"{item.nodeid}: not done after {LIMIT} s")
 
+    frameworks.markers = {marker.name for marker in item.iter_markers()}
     before = signal.signal(signal.SIGALRM, too_late)
     signal.alarm(LIMIT)
     try:
         return (yield)
     finally:
+        frameworks.markers = set()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

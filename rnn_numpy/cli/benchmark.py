@@ -8,8 +8,8 @@ import functools
 from rnn_numpy.cli import common
 from rnn_numpy.cli.common import Outcome
 from rnn_numpy.experiments.task_benchmark import CELLS, TASKS, BenchmarkOptions, run_benchmark
-from rnn_numpy.report.plots import benchmark_figure
-from rnn_numpy.report.task_benchmark import benchmark_report
+from rnn_numpy.report.benchmark_page import benchmark_report
+from rnn_numpy.report.plots.task_benchmark import benchmark_figure
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,4 +1,4 @@
-"""What sub-commands share: how they end, options and their types, files, a bar while the work lasts, and the results.
+"""Shared by the sub-commands: exit codes, options and their types, files, a progress bar, and the results.
 
 json and tempfile are imported where they are used: `--help` and `--version` need neither, and would wait for them.
 """
@@ -18,7 +18,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.core.files import replacing
 from rnn_numpy.experiments.progress import progress_bar
 from rnn_numpy.experiments.sweep.threads import one_blas_thread
-from rnn_numpy.report.plots import check_figure_path, save_figure
+from rnn_numpy.report.plots.style import check_figure_path, save_figure
 
 # A sub-command returns 0, or FAILED where what it was asked to check is wrong; the others are for `main` to return.
 FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
@@ -29,14 +29,14 @@ Progress = Callable[[int, int, str], None]
 
 
 class Outcome(NamedTuple):
-    """What the `run` of a sub-command returns: what to print on standard output, and the exit code after it."""
+    """The result of a sub-command's `run`: the text for standard output, and the exit code."""
 
     text: str
     code: int = 0
 
 
 class BadInputError(Exception):
-    """What the command cannot work with; its text is the line to print."""
+    """Input that the command cannot work with; its text is the line to print."""
 
 
 # ---------------------------------------------------------------------------------------------- options

@@ -20,7 +20,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import RNNNumpyError
 from rnn_numpy.experiments.progress import progress_bar
 from rnn_numpy.layers import KINDS, GRUCell, Linear, LSTMCell, RNNCell
-from rnn_numpy.report.gradcheck import checks_text, named, zoo_text
+from rnn_numpy.report.gradcheck_page import checks_text, named, zoo_text
 
 # Their order decides which random draws each gets.
 LAYERS = ("rnn-tanh", "rnn-relu", "lstm", "lstm-projected", "gru", "gru-before", "peephole", "layernorm")
@@ -170,30 +170,19 @@ def _zoo(arguments: argparse.Namespace, progress: Progress) -> tuple[str, bool, 
     for number, specimen in enumerate(ZOO):
         part = _part(progress, number, len(ZOO), specimen.name)
         shown = specimen.exhibit(seed=arguments.seed)
-        report = gradcheck(
-            shown.layer,
-            shown.x,
-            shown.h_0,
-            shown.lengths,
-            doutput=shown.doutput,
-            dh_n=shown.dh_n,
-            seed=arguments.seed,
-            tell=part,
-            **shown.masks,
-        )
+        given = {"doutput": shown.doutput, "dh_n": shown.dh_n, "seed": arguments.seed, "tell": part, **shown.masks}
+        report = gradcheck(shown.layer, shown.x, shown.h_0, shown.lengths, **given)
         found.append((specimen, report))
-    numbers = {
-        "zoo": [
-            {
-                "name": specimen.name,
-                "mistake": specimen.mistake,
-                "origin": specimen.origin,
-                "expected": [specimen.diagnosis, *specimen.also],
-                "caught": not report.ok,
-                "named": named(specimen, report),
-                **report.to_dict(),
-            }
-            for specimen, report in found
-        ]
-    }
-    return zoo_text(found, arguments.verbose), any(report.ok for _, report in found), numbers
+    numbers = [
+        {
+            "name": specimen.name,
+            "mistake": specimen.mistake,
+            "origin": specimen.origin,
+            "expected": [specimen.diagnosis, *specimen.also],
+            "caught": not report.ok,
+            "named": named(specimen, report),
+            **report.to_dict(),
+        }
+        for specimen, report in found
+    ]
+    return zoo_text(found, arguments.verbose), any(report.ok for _, report in found), {"zoo": numbers}

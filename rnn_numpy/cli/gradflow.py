@@ -11,8 +11,8 @@ from rnn_numpy.cli.common import BadInputError, Outcome
 from rnn_numpy.experiments.gradflow import GradflowOptions, run_gradflow
 from rnn_numpy.lab.gradient_flow import INITS
 from rnn_numpy.models.sequence import CELLS
-from rnn_numpy.report.gradflow import gradflow_report
-from rnn_numpy.report.plots import gradient_flow_figure
+from rnn_numpy.report.gradflow_page import gradflow_report
+from rnn_numpy.report.plots.gradient_flow import gradient_flow_figure
 from rnn_numpy.tasks import BUNDLED, ForecastTask, load_series
 
 

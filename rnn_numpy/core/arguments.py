@@ -81,10 +81,9 @@ def layer_dtype(where: str, dtype: DTypeLike) -> np.dtype[Any]:
         found = np.dtype(np.float64 if dtype is None else dtype)
     except (TypeError, ValueError):
         found = None
-    if found is None:
-        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {dtype!r}")
-    if found not in LAYER_DTYPES:
-        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {found}")
+    if found is None or found not in LAYER_DTYPES:
+        got = repr(dtype) if found is None else found
+        raise DTypeError(f"{where}: dtype must be float32, float64 or complex128; got {got}")
     return found
 
 
@@ -129,26 +128,30 @@ def array_of(where: str, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> A
     return found
 
 
+def parameters(where: str, name: str, value: Any, origin: str) -> Parameters:
+    """Return `value` if it is a Parameters; `origin` says where one comes from."""
+    if not isinstance(value, Parameters):
+        raise DTypeError(f"{where}: {name} must be Parameters, {origin}; got {type(value).__name__}")
+    return value
+
+
 def gradients(where: str, grads: Any, params: Parameters) -> Parameters:
     """Return `grads` if they have the structure of `params`; new zeros for None."""
     if grads is None:
         return params.zeros_like()
-    if not isinstance(grads, Parameters):
-        raise DTypeError(
-            f"{where}: grads must be Parameters, as params.zeros_like() makes them; got {type(grads).__name__}"
-        )
-    if grads.shapes != params.shapes:
-        names = dict.fromkeys([*params.shapes, *grads.shapes])
-        name = next((name for name in names if grads.shapes.get(name) != params.shapes.get(name)), None)
+    found = parameters(where, "grads", grads, "as params.zeros_like() makes them")
+    if found.shapes != params.shapes:
+        names = dict.fromkeys([*params.shapes, *found.shapes])
+        name = next((name for name in names if found.shapes.get(name) != params.shapes.get(name)), None)
         if name is None:
             raise ShapeError(f"{where}: grads must have the names of params in their order: {list(params)}")
-        have, want = grads.shapes.get(name, "nothing"), params.shapes.get(name, "nothing")
+        have, want = found.shapes.get(name, "nothing"), params.shapes.get(name, "nothing")
         raise ShapeError(f"{where}: grads must have the shapes of params; {name} must have {want}; got {have}")
-    if grads.dtype != params.dtype:
-        raise DTypeError(f"{where}: grads must have dtype {params.dtype}, that of params; got {grads.dtype}")
-    if np.may_share_memory(grads.flat, params.flat):
+    if found.dtype != params.dtype:
+        raise DTypeError(f"{where}: grads must have dtype {params.dtype}, that of params; got {found.dtype}")
+    if np.may_share_memory(found.flat, params.flat):
         raise OptionError(f"{where}: grads must not be the parameters themselves; params.zeros_like() makes new ones")
-    return grads
+    return found
 
 
 def converted(where: str, params: Parameters, dtype: DTypeLike) -> Parameters:

@@ -222,7 +222,7 @@ class PackedSequence(_Fields):
         return self.with_data(self.data.astype(target))
 
     def same_layout(self, other: PackedSequence) -> bool:
-        """Whether `other` holds sequences of the same lengths in the same order, row for row; other axes may differ."""
+        """Return whether `other` holds sequences of the same lengths in the same order; other axes may differ."""
         if not np.array_equal(self.batch_sizes, other.batch_sizes):
             return False
         identity = np.arange(self.batch_size)
@@ -230,7 +230,7 @@ class PackedSequence(_Fields):
         return np.array_equal(mine, theirs)
 
     def __eq__(self, other: object) -> bool:
-        """Whether `other` is a PackedSequence of the same layout and equal data."""
+        """Return whether `other` is a PackedSequence of the same layout and equal data."""
         if not isinstance(other, PackedSequence):
             return False
         return self.same_layout(other) and np.array_equal(self.data, other.data)

@@ -139,17 +139,7 @@ def load_npz(path: PathLike) -> dict[str, Array]:
 
 
 # What zipfile raises of damaged, encrypted and exotic files.
-_UNZIPPING = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    NotImplementedError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-)
+_UNZIPPING = zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, OverflowError, RuntimeError, ValueError
 
 
 def save_safetensors(path: PathLike, arrays: Mapping[str, ArrayLike] | HasStateDict) -> None:
@@ -282,11 +272,9 @@ def _npy(begin: str, data: bytes) -> Array:
     """
     stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(stream)
+        first = np.lib.format.read_magic(stream) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(stream)
     except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         raise DataError(f"{begin}: not an array as numpy.save writes: {str(error) or type(error).__name__}") from None
     if dtype.hasobject:

@@ -1,20 +1,7 @@
 """Experiments: many networks compared, in one process or in many, with results that are kept."""
 
-from rnn_numpy.experiments.gradflow import (
-    GradflowOptions,
-    GradflowResult,
-    NetworkResult,
-    TrainingRecord,
-    run_gradflow,
-)
-from rnn_numpy.experiments.progress import (
-    progress_bar,
-)
-from rnn_numpy.experiments.sweep import (
-    SweepResult,
-    one_blas_thread,
-    sweep,
-)
+from rnn_numpy.experiments.gradflow import GradflowOptions, GradflowResult, NetworkResult, TrainingRecord, run_gradflow
+from rnn_numpy.experiments.sweep import SweepResult, sweep
 from rnn_numpy.experiments.task_benchmark import (
     BenchmarkOptions,
     BenchmarkResult,
@@ -32,8 +19,6 @@ __all__ = [
     "NetworkResult",
     "SweepResult",
     "TrainingRecord",
-    "one_blas_thread",
-    "progress_bar",
     "run_benchmark",
     "run_gradflow",
     "sweep",

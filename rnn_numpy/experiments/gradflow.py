@@ -229,8 +229,6 @@ class GradflowResult:
 def gain_texts(gains: Iterable[float], digits: int = 6) -> dict[float, str]:
     """Write gains with as few digits as tell them apart, but at least `digits` significant ones.
 
-    Examples
-    --------
     >>> gain_texts([0.5, 1.0]), gain_texts([1, 1.0000001])
     ({0.5: '0.5', 1.0: '1'}, {1: '1', 1.0000001: '1.0000001'})
     """

@@ -14,28 +14,13 @@ from rnn_numpy.errors import MissingExtraError
 
 @contextlib.contextmanager
 def progress_bar(after: float = 2.0, label: str = "") -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar once the work has lasted a while, and take it away at the end.
+    """Show a bar once the work has lasted `after` seconds, and take it away at the end; yield what updates it.
 
-    Parameters
-    ----------
-    after : float
-        Seconds until it appears; 0: at once.
-    label : str
-        What stands in front of the bar until the work tells more.
+    That is called with the number of steps done, their total, and what is being done; `label` stands in front of the
+    bar until then. Nothing is shown where stderr is no terminal, or where rich, which draws the bar, is not installed.
 
-    Yields
-    ------
-    tell : callable
-        To be called with the number of steps done, their total, and what is being done.
-
-    Notes
-    -----
-    Nothing is shown where stderr is no terminal, or where rich, which draws the bar, is not installed.
-
-    Examples
-    --------
-    >>> with progress_bar() as tell:
-    ...     tell(1, 2, "half of it")
+    >>> with progress_bar() as progress:
+    ...     progress(1, 2, "half of it")
     """
     bar = _bar()
     if bar is None:

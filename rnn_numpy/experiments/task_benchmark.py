@@ -33,13 +33,13 @@ import numpy as np
 
 import rnn_numpy
 from rnn_numpy.core import arguments
+from rnn_numpy.core.numbers import finite
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.errors import OptionError
-from rnn_numpy.lab.gradient_flow import GradientFlow, gradient_flow
+from rnn_numpy.lab.gradient_flow import GradientFlow, gradient_flow, last_step_gradient
 from rnn_numpy.layers import KINDS
 from rnn_numpy.layers.initializers import irnn
 from rnn_numpy.models import SequenceModel
-from rnn_numpy.models.sequence import LOSSES
 from rnn_numpy.tasks import NARMA10, Adding, Batch, CopyMemory, MackeyGlass, Parity, SequenceTask, TemporalOrder
 from rnn_numpy.training import Adam, ClipLedger, clip_grad_norm
 
@@ -230,9 +230,9 @@ class BenchmarkResult:
                     "updates": run.updates,
                     "solved_at": run.solved_at,
                     "stopped": run.stopped or None,
-                    "error": _finite(run.losses[-1] / self.baselines[run.length]),
+                    "error": finite(run.losses[-1] / self.baselines[run.length]),
                     "checked": run.checked,
-                    "losses": [_finite(loss) for loss in run.losses],
+                    "losses": [finite(loss) for loss in run.losses],
                     "clipping": run.ledger.to_dict(),
                     "before": run.before.to_dict(),
                     "after": run.after.to_dict(),
@@ -316,12 +316,8 @@ def task_gradient_flow(model: SequenceModel, batch: Batch) -> GradientFlow:
     """
     with np.errstate(all="ignore"):
         twin = model.astype(np.float64)
-        output, _ = twin.rnn(batch.x)
-        prediction, trace = twin.readout.forward(output[-1])
-        _, dprediction = LOSSES[twin.loss](prediction, batch.target[-1] if twin.reads == "all" else batch.target)
-        # The loss is a mean over the batch; each sequence is to have a loss of its own.
-        dh_last = twin.readout.backward(trace, dprediction * len(prediction)).dx
-        return gradient_flow(twin.rnn, batch.x, dh_last)
+        target = batch.target[-1] if twin.reads == "all" else batch.target
+        return gradient_flow(twin.rnn, batch.x, last_step_gradient(twin, twin.rnn(batch.x)[0][-1], target))
 
 
 def _run(
@@ -378,7 +374,3 @@ def _pooled(flows: Sequence[GradientFlow]) -> GradientFlow:
     gates = {gate: math.fsum(flow.gates[gate] for flow in flows) / len(flows) for gate in flows[0].gates}
     norms = np.concatenate([flow.norms for flow in flows], axis=1)
     return GradientFlow(norms, sum(flow.independent for flow in flows), gates)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

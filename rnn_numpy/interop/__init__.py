@@ -10,18 +10,6 @@ from rnn_numpy.interop.onnx import OnnxNode, from_onnx, to_onnx, to_onnx_model
 from rnn_numpy.interop.torch import from_torch, to_torch
 
 __all__ = [
-    "OnnxNode",
-    "from_keras",
-    "from_keras_weights",
-    "from_onnx",
-    "from_torch",
-    "load_npz",
-    "load_safetensors",
-    "save_npz",
-    "save_safetensors",
-    "to_keras",
-    "to_keras_weights",
-    "to_onnx",
-    "to_onnx_model",
-    "to_torch",
-]
+    "OnnxNode", "from_keras", "from_keras_weights", "from_onnx", "from_torch", "load_npz", "load_safetensors",
+    "save_npz", "save_safetensors", "to_keras", "to_keras_weights", "to_onnx", "to_onnx_model", "to_torch",
+]  # fmt: skip

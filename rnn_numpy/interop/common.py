@@ -1,4 +1,4 @@
-"""What the conversions share: blocks of gates by their letters, the making of a layer, and the self-test.
+"""Shared by the conversions: blocks of gates by their letters, the making of a layer, and the self-test.
 
 Every format stores the weights of a cell as blocks of H rows (or columns), one block a gate, and every format has its
 own order of them. An order is written as a string of this package's letters, "ifgo" or "rzn", and `reordered` takes
@@ -31,6 +31,8 @@ from rnn_numpy.layers import GRU, LSTM, RNN
 
 Array = NDArray[Any]
 Results = dict[str, Array]
+Run = Callable[[Array, tuple[Array, ...]], Mapping[str, Array]]
+Step = Callable[..., tuple[Array, ...]]
 
 LAYERS: dict[str, Any] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
@@ -178,13 +180,7 @@ def assembled(cell: str, stack: Sequence[Sequence[Mapping[str, Array]]], **optio
 
 
 def verify(
-    where: str,
-    layer: Any,
-    other: str,
-    run: Callable[[Array, tuple[Array, ...]], Mapping[str, Array]],
-    *,
-    zero_state: bool = False,
-    precision: np.dtype[Any] | None = None,
+    where: str, layer: Any, other: str, run: Run, *, zero_state: bool = False, precision: np.dtype[Any] | None = None
 ) -> None:
     """Run `layer` and its counterpart, called `other`, on one input; ConversionError where they differ.
 
@@ -213,12 +209,7 @@ def verify(
 
 
 def assert_same(
-    where: str,
-    other: str,
-    ours: Mapping[str, Array],
-    theirs: Mapping[str, Array],
-    moved: Mapping[str, Array],
-    rtol: float,
+    where: str, other: str, ours: Results, theirs: Mapping[str, Array], moved: Results, rtol: float
 ) -> None:
     """Raise ConversionError where results differ by more than rounding explains; see the module."""
     for name, reference in theirs.items():
@@ -264,7 +255,7 @@ def nudged(array: Array, eps: float) -> Array:
 
 
 def single_step_loop(
-    x: Array, initial: tuple[Array, ...], directions: Sequence[Callable[..., tuple[Array, ...]]]
+    x: Array, initial: tuple[Array, ...], directions: Sequence[Step]
 ) -> tuple[Array, list[tuple[Array, ...]]]:
     """Run one layer of step functions through time: the plain loop that a conversion of arrays is compared with.
 
@@ -284,9 +275,7 @@ def single_step_loop(
     return np.concatenate(outputs, axis=2), finals
 
 
-def stacked_loops(
-    x: Array, initial: tuple[Array, ...], layers: Sequence[Sequence[Callable[..., tuple[Array, ...]]]]
-) -> Results:
+def stacked_loops(x: Array, initial: tuple[Array, ...], layers: Sequence[Sequence[Step]]) -> Results:
     """Run layers of step functions, each on the outputs of the one below; return what `verify` compares."""
     finals: list[tuple[Array, ...]] = []
     rows = len(layers[0])

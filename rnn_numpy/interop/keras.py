@@ -21,7 +21,7 @@ do. Batches come first in Keras, and so they do in what is converted from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ CLASSES = {"SimpleRNN": "rnn", "LSTM": "lstm", "GRU": "gru"}
 
 @dataclass(frozen=True)
 class Weights:
-    """What Keras keeps for one direction of a layer: kernel (D, G u), recurrent_kernel (u, G u), and bias or None."""
+    """Keras' arrays of one direction of a layer: kernel (D, G u), recurrent_kernel (u, G u), and bias or None."""
 
     kernel: Array
     recurrent: Array
@@ -419,7 +419,7 @@ def _reset_of(where: str, cell: str, stack: Stack, reset: str | None) -> str | N
     return found
 
 
-def _keras_step(cell: str, reset: str | None, nonlinearity: str, weights: Weights) -> Callable[..., tuple[Array, ...]]:
+def _keras_step(cell: str, reset: str | None, nonlinearity: str, weights: Weights) -> common.Step:
     """Return one step of a Keras layer, as its documentation and source write it; nothing is shared with the engine."""
     kernel, recurrent = weights.kernel, weights.recurrent
     width = kernel.shape[1]

@@ -16,7 +16,7 @@ Y (T, directions, N, H) to X (T, N, directions H), is a transpose and a reshape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -364,9 +364,7 @@ def _verify(where: str, layer: Any, cell: str, nodes: Sequence[tuple[Array, Arra
     common.verify(where, layer, "ONNX's equations", lambda x, initial: common.stacked_loops(x, initial, loops))
 
 
-def _onnx_step(
-    cell: str, nonlinearity: str, reset: str | None, W: Array, R: Array, B: Array | None
-) -> Callable[..., tuple[Array, ...]]:
+def _onnx_step(cell: str, nonlinearity: str, reset: str | None, W: Array, R: Array, B: Array | None) -> common.Step:
     """Return one step of an operator, as ONNX's specification writes it; nothing is shared with the engine."""
     f = common.sigmoid
     Wb, Rb = np.split(np.zeros(2 * len(W), W.dtype) if B is None else B, 2)
@@ -410,10 +408,10 @@ def _relu_operator(reference: Any) -> Any:
         X: Array,
         W: Array,
         R: Array,
-        B: Array | None = None,
-        sequence_lens: None = None,
-        initial_h: Array | None = None,
-        **attributes: Any,
+        B: Any = None,
+        sequence_lens: Any = None,
+        initial_h: Any = None,
+        **_: Any,
     ) -> tuple[Array, ...]:
         steps, batch = X.shape[:2]
         rows, H = len(W), R.shape[2]

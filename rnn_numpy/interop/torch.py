@@ -22,8 +22,9 @@ from rnn_numpy.layers import Linear
 
 Array = NDArray[Any]
 
-# Options that only one kind of layer has, there and here.
-SPECIAL: dict[str, tuple[str, ...]] = {"rnn": ("nonlinearity",), "lstm": ("proj_size",), "gru": ()}
+# Options of a layer, there and here alike.
+SHARED = ("bias", "batch_first", "bidirectional")
+OPTIONS = {"rnn": (*SHARED, "nonlinearity"), "lstm": (*SHARED, "proj_size"), "gru": SHARED}
 
 
 def from_torch(module: Any) -> Any:
@@ -78,20 +79,10 @@ def from_torch(module: Any) -> Any:
     if kind == "linear":
         layer = Linear(module.in_features, module.out_features, module.bias is not None, dtype=dtype)
     else:
-        special: dict[str, Any] = {"gru": {"reset": "after"}}.get(kind, {})
-        special |= {name: getattr(module, name) for name in SPECIAL[kind]}
-        layer = common.new_layer(
-            kind,
-            module.input_size,
-            module.hidden_size,
-            module.num_layers,
-            bias=module.bias,
-            batch_first=module.batch_first,
-            bidirectional=module.bidirectional,
-            dtype=dtype,
-            dropout=module.dropout,
-            **special,
-        )
+        sizes = (module.input_size, module.hidden_size, module.num_layers)
+        options: dict[str, Any] = {name: getattr(module, name) for name in OPTIONS[kind]}
+        options |= {"reset": "after"} if kind == "gru" else {}
+        layer = common.new_layer(kind, *sizes, dropout=module.dropout, dtype=dtype, **options)
     try:
         layer.load_state_dict(state)
     except StateDictError as error:
@@ -152,16 +143,9 @@ def to_torch(layer: Any) -> Any:
                     f"{where}: torch.nn.GRU resets after the product with W_hn; a GRU with reset={layer.reset!r} is "
                     "another function, and no weights make them equal"
                 )
-            module = getattr(torch.nn, kind.upper())(
-                layer.input_size,
-                layer.hidden_size,
-                layer.num_layers,
-                bias=layer.bias,
-                batch_first=layer.batch_first,
-                bidirectional=layer.bidirectional,
-                dtype=dtype,
-                **{name: getattr(layer, name) for name in SPECIAL[kind]},
-            )
+            sizes = (layer.input_size, layer.hidden_size, layer.num_layers)
+            options = {name: getattr(layer, name) for name in OPTIONS[kind]}
+            module = getattr(torch.nn, kind.upper())(*sizes, dtype=dtype, **options)
             module.dropout = float(layer.dropout)  # not in the constructor, which would warn a second time
     module.load_state_dict({name: torch.from_numpy(array) for name, array in layer.state_dict().items()})
     _verify(where, torch, layer, module)

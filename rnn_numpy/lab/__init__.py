@@ -4,42 +4,13 @@
 measures need scipy, of the lab extra, which is imported where it is used.
 """
 
-from rnn_numpy.lab.decomposition import (
-    Decomposition,
-    PathSplit,
-    Truncation,
-    decompose,
-)
-from rnn_numpy.lab.diagnosis import (
-    LayerDiagnosis,
-)
-from rnn_numpy.lab.gates import (
-    GateReport,
-    GateSummary,
-    bias_memory,
-    effective_memory,
-    gate_report,
-    saturation,
-    sech2,
-    time_constant,
-)
-from rnn_numpy.lab.gradient_flow import (
-    GradientFlow,
-    forecast_gradient_flow,
-    gradient_flow,
-    set_recurrent_weights,
-)
-from rnn_numpy.lab.jacobians import (
-    Bounds,
-    StateJacobian,
-    StateJacobians,
-    jacobian,
-    state_jacobians,
-)
+from rnn_numpy.lab.decomposition import Decomposition, PathSplit, Truncation, decompose
+from rnn_numpy.lab.gates import GateReport, GateSummary, effective_memory, gate_report, time_constant
+from rnn_numpy.lab.gradient_flow import GradientFlow, forecast_gradient_flow, gradient_flow, set_recurrent_weights
+from rnn_numpy.lab.jacobians import Bounds, StateJacobian, StateJacobians, jacobian, state_jacobians
 from rnn_numpy.lab.landscape import (
     Bifurcation,
     Cliff,
-    CliffGradient,
     Descent,
     bifurcation,
     cliff,
@@ -48,45 +19,24 @@ from rnn_numpy.lab.landscape import (
     descend,
     fold_points,
 )
-from rnn_numpy.lab.lyapunov import (
-    CovariantVectors,
-    LyapunovSpectrum,
-    covariant_vectors,
-    lyapunov,
-)
+from rnn_numpy.lab.layer_diagnosis import LayerDiagnosis
+from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum, covariant_vectors, lyapunov
 from rnn_numpy.lab.meanfield import (
     MeanField,
     critical_input_variance,
-    expectations,
     fuss_catalan_edge,
-    fuss_catalan_variance,
     gaussian_product_exponents,
     gaussian_product_spread,
     meanfield,
 )
-from rnn_numpy.lab.online import (
-    UoroResult,
-    snap1,
-    uoro,
-)
-from rnn_numpy.lab.regularisers import (
-    Flossing,
-    Omega,
-    floss,
-    floss_value,
-    gram_schmidt,
-    omega,
-)
-from rnn_numpy.lab.reset import (
-    ResetDifference,
-    reset_difference,
-)
+from rnn_numpy.lab.online import UoroResult, snap1, uoro
+from rnn_numpy.lab.regularisers import Flossing, Omega, floss, omega
+from rnn_numpy.lab.reset import ResetDifference, reset_difference
 
 __all__ = [
     "Bifurcation",
     "Bounds",
     "Cliff",
-    "CliffGradient",
     "CovariantVectors",
     "Decomposition",
     "Descent",
@@ -104,7 +54,6 @@ __all__ = [
     "StateJacobians",
     "Truncation",
     "UoroResult",
-    "bias_memory",
     "bifurcation",
     "cliff",
     "cliff_gradient",
@@ -114,25 +63,19 @@ __all__ = [
     "decompose",
     "descend",
     "effective_memory",
-    "expectations",
     "floss",
-    "floss_value",
     "fold_points",
     "forecast_gradient_flow",
     "fuss_catalan_edge",
-    "fuss_catalan_variance",
     "gate_report",
     "gaussian_product_exponents",
     "gaussian_product_spread",
     "gradient_flow",
-    "gram_schmidt",
     "jacobian",
     "lyapunov",
     "meanfield",
     "omega",
     "reset_difference",
-    "saturation",
-    "sech2",
     "set_recurrent_weights",
     "snap1",
     "state_jacobians",

@@ -83,10 +83,10 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -103,6 +103,8 @@ from rnn_numpy.layers import GRU
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+K = TypeVar("K")
+V = TypeVar("V")
 
 SCHEMES = ("window", "chunk")
 DIRECT, MIXED = "direct", "mixed"
@@ -114,9 +116,9 @@ BUDGET = 2**24
 
 @dataclass(frozen=True)
 class _Term:
-    """A gradient of a step and what it is multiplied with, (G2), by the names of formulas' arguments.
+    """A gradient of a step and its factor, (G2), by the names of formulas' arguments.
 
-    Or, `by_tangents`, the name of a parameter that is no factor of a product.
+    With `by_tangents` it is the name of a parameter that is no factor of a product.
     """
 
     gradient: str
@@ -126,12 +128,25 @@ class _Term:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Rows of a parameter: of one gate, or all."""
+    """The rows of a parameter that belong to one gate, or all."""
 
     gate: str
     rows: slice
     columns: slice
     term: _Term
+
+
+def _once(method: Callable[[Any, K], V]) -> Callable[[Any, K], V]:
+    """Compute what a method returns once for each argument."""
+
+    @wraps(method)
+    def kept(self: Any, argument: K) -> V:
+        found = self.kept.setdefault(method.__name__, {})
+        if argument not in found:
+            found[argument] = method(self, argument)
+        return cast(V, found[argument])
+
+    return kept
 
 
 class _Direction:
@@ -159,11 +174,7 @@ class _Direction:
         self.pieces = {name: self.pieces[name] for name in self.shapes}  # the order of the state dict
         self._norms: dict[_Term, Floats] = {}
         self._sums: dict[_Term, Array] = {}
-        self._shares: dict[str, Floats] = {}
-        self._acts: dict[_Term, Array] = {}
-        self._triangles: dict[_Term, Array] = {}
-        self._tangents: dict[str, Array] = {}
-        self._slabs: dict[_Term, int] = {}
+        self.kept: dict[str, dict[Any, Any]] = {}
 
     # ------------------------------------------------------------------------------------------------ terms
 
@@ -175,25 +186,21 @@ class _Direction:
         every = dict.fromkeys(piece.term for pieces in self.pieces.values() for piece in pieces)
         return [term for term in every if not term.by_tangents]
 
+    @_once
     def acts(self, term: _Term) -> Array:
-        """Return what a term's gradient is multiplied with, (T, n, D)."""
-        if term not in self._acts:
-            N = 1 if term.by_tangents else self.N
-            if term.source is None:
-                found = np.ones((self.T, N, 1), self.direct.dtype)
-            else:
-                found = self.steps.aligned(term.source)
-            if not term.by_tangents:
-                found = np.where(self.steps.alive[:, :, None], found, 0)
-            self._acts[term] = found
-        return self._acts[term]
+        """Return a term's factor v, (T, n, D)."""
+        if term.by_tangents:
+            return np.ones((self.T, 1, 1), self.direct.dtype)
+        if term.source is None:
+            found = np.ones((self.T, self.N, 1), self.direct.dtype)
+        else:
+            found = self.steps.aligned(term.source)
+        return np.where(self.steps.alive[:, :, None], found, 0)
 
-    def triangle(self, term: _Term) -> Array:
+    @_once
+    def triangle(self, term: _Term) -> Any:
         """Return R of the module's docstring, (T, r, N)."""
-        if term not in self._triangles:
-            triangle: Any = np.linalg.qr(self.acts(term).swapaxes(1, 2), mode="r")
-            self._triangles[term] = triangle
-        return self._triangles[term]
+        return np.linalg.qr(self.acts(term).swapaxes(1, 2), mode="r")
 
     def width(self, term: _Term) -> int:
         """Return the width of a term's gradient."""
@@ -211,22 +218,15 @@ class _Direction:
 
     def slabs(self, term: _Term) -> int:
         """Return the number of gates in a term's gradient; 1 where there are none."""
-        if term not in self._slabs:
-            piece = next(piece for pieces in self.pieces.values() for piece in pieces if piece.term == term)
-            self._slabs[term] = self.width(term) // (piece.columns.stop - piece.columns.start)
-        return self._slabs[term]
+        piece = next(piece for pieces in self.pieces.values() for piece in pieces if piece.term == term)
+        return self.width(term) // int(piece.columns.stop - piece.columns.start)
 
+    @_once
     def tangents_of(self, name: str) -> Array:
         """Return ds_k/dp at fixed s_{k-1}, (T, N, S, P), of a parameter that is no factor of a product."""
-        if name not in self._tangents:
-            shape = self.shapes[name]
-            columns: list[Array] = []
-            for entry in range(math.prod(shape)):
-                change = np.zeros(math.prod(shape))
-                change[entry] = 1
-                columns.append(self.steps.parameter_jvp(name, change.reshape(shape)))
-            self._tangents[name] = np.stack(columns, axis=3)
-        return self._tangents[name]
+        shape = self.shapes[name]
+        changes = np.eye(math.prod(shape)).reshape(-1, *shape)
+        return np.stack([self.steps.parameter_jvp(name, change) for change in changes], axis=3)
 
     def stack(self, step: StackedStep, term: _Term) -> Array:
         """Return the gradients of a term at a step, (n, K, Q); n is 1 where the batch is summed up already."""
@@ -241,8 +241,8 @@ class _Direction:
         self, terms: Sequence[_Term], losses: Sequence[int] | None = None, until: int | None = None
     ) -> Iterator[tuple[int, NDArray[np.intp], dict[_Term, Array]]]:
         """Carry all adjoints backward; yield k, the loss steps (Q,) and by term the gradients (n, K, Q)."""
-        for step, chosen in self.adjoints.carry(self.direct, losses, until):
-            yield step.k, chosen, self.stacks(step, terms)
+        for step, reached in self.adjoints.carry(self.direct, losses, until):
+            yield step.k, reached, self.stacks(step, terms)
 
     def stacks(self, step: StackedStep, terms: Sequence[_Term]) -> dict[_Term, Array]:
         """Return `stack` of several terms."""
@@ -285,7 +285,7 @@ class _Direction:
         return np.array([self._norms[piece.term][self.slab_of(piece)] for piece in self.pieces[name]])
 
     def is_single(self, term: _Term) -> bool:
-        """Whether a block is one product of two vectors."""
+        """Return whether a block is one product of two vectors."""
         return term.by_tangents or self.N == 1
 
     def _block_norms(self, k: int, terms: Sequence[_Term], block: Array) -> Iterator[Floats]:
@@ -326,7 +326,7 @@ class _Direction:
         return gradient.reshape(self.shapes[name])
 
     def blank(self, name: str) -> Array:
-        """Return zeros of a parameter's shape as rows times what they act on; of width 1 where that is the number 1."""
+        """Return zeros of a parameter as a matrix, rows times the width of its factor."""
         rows = sum(piece.rows.stop - piece.rows.start for piece in self.pieces[name])
         return np.zeros((rows, math.prod(self.shapes[name]) // rows))
 
@@ -344,8 +344,9 @@ class _Direction:
             kept |= self.sums(terms, mask)
         return self.assembled(name, kept)
 
+    @_once
     def contractors(self, name: str) -> tuple[dict[_Term, Array], float]:
-        """Return what turns da into <da v^T, G>/|G|, (T, n, K) by term, and |G|."""
+        """Return the arrays that turn da into <da v^T, G>/|G|, (T, n, K) by term, and |G|."""
         total = self.total(name).reshape(self.blank(name).shape)
         size = float(_norm(total))
         unit = total / (size or 1.0)
@@ -354,15 +355,14 @@ class _Direction:
             found[piece.term][:, :, piece.columns] = self.acts(piece.term) @ unit[piece.rows].T
         return found, size
 
+    @_once
     def shares(self, name: str) -> Floats:
         """Return <G(t, k), G>/|G|^2 of each piece of a parameter, (pieces, T, T)."""
-        if name not in self._shares:
-            along, size = self.contractors(name)
-            found = np.zeros((len(self.pieces[name]), self.T, self.T))
-            for k, losses, stacks in self.sweep(list(along)):
-                found[:, losses, k] = self.contracted(name, k, along, stacks)
-            self._shares[name] = found / size if size else np.full_like(found, np.nan)
-        return self._shares[name]
+        along, size = self.contractors(name)
+        found = np.zeros((len(self.pieces[name]), self.T, self.T))
+        for k, losses, stacks in self.sweep(list(along)):
+            found[:, losses, k] = self.contracted(name, k, along, stacks)
+        return found / size if size else np.full_like(found, np.nan)
 
     def contracted(self, name: str, k: int, along: Mapping[_Term, Array], stacks: Mapping[_Term, Array]) -> Array:
         """Return <G(t, k), G>/|G| of a step, (pieces, Q)."""
@@ -391,6 +391,10 @@ class _Direction:
                 total = total.reshape(self.blank(name).shape)
                 found[:, lag] = [_norm(total[piece.rows]) for piece in self.pieces[name]]
         return found
+
+    def of_gate(self, name: str, gate: str, norms: Floats) -> Floats:
+        """Return norms of the pieces of a parameter, (pieces, ...), as those of one gate, or of all together."""
+        return _norm(norms[[i for i, piece in enumerate(self.pieces[name]) if not gate or piece.gate == gate]], 0)
 
     def magnitudes(self, name: str) -> Array:
         """Return sum |G(t, k)|, entry by entry, of the parameter's shape."""
@@ -445,15 +449,12 @@ class _Routes:
     def __init__(self, table: _Direction) -> None:
         self.table = table
         self.adjoints = Adjoints(table.steps, apart=True)
-        self.names = tuple(self._named(path) for path in self.adjoints.path_names)
+        known = GRU_PATHS if isinstance(table.steps.layer, GRU) else {}
+        self.names = tuple(known.get(path, path) for path in self.adjoints.path_names)
         self.classes = (DIRECT, *(f"only {path}" for path in self.names), MIXED)
         self.cuts = tuple(f"without {path}" for path in self.names)
         self._sums: dict[_Term, dict[str, Array]] = {}
-        self._shares: dict[str, dict[str, Floats]] = {}
-
-    def _named(self, path: str) -> str:
-        known = GRU_PATHS if isinstance(self.table.steps.layer, GRU) else {}
-        return known.get(path, path)
+        self.kept: dict[str, dict[Any, Any]] = {}
 
     def sweep(
         self, terms: Sequence[_Term]
@@ -518,18 +519,17 @@ class _Routes:
             self._sums |= found
         return self.table.assembled(name, {term: self._sums[term][label] for term in self.table.terms(name)})
 
-    def shares(self, label: str, name: str) -> Floats:
-        """Return <G_class(t, k), G>/|G|^2, (pieces, T, T)."""
-        if name not in self._shares:
-            along, size = self.table.contractors(name)
-            shape = len(self.table.pieces[name]), self.table.T, self.table.T
-            found = {each: np.zeros(shape) if size else np.full(shape, np.nan) for each in self.classes}
-            for k, classes in self.sweep(list(along)) if size else ():
-                for each in self.classes:
-                    losses, stacks = classes[each]
-                    found[each][:, losses, k] = self.table.contracted(name, k, along, stacks) / size
-            self._shares[name] = found
-        return self._shares[name][label]
+    @_once
+    def shares(self, name: str) -> dict[str, Floats]:
+        """Return <G_class(t, k), G>/|G|^2 by class, (pieces, T, T)."""
+        along, size = self.table.contractors(name)
+        shape = len(self.table.pieces[name]), self.table.T, self.table.T
+        found = {each: np.zeros(shape) if size else np.full(shape, np.nan) for each in self.classes}
+        for k, classes in self.sweep(list(along)) if size else ():
+            for each in self.classes:
+                losses, stacks = classes[each]
+                found[each][:, losses, k] = self.table.contracted(name, k, along, stacks) / size
+        return found
 
 
 class PathSplit:
@@ -593,7 +593,7 @@ class PathSplit:
     def shares(self, route: str, name: str) -> Floats:
         """Return `share` block by block, (T, T): over the classes, they add up to `Decomposition.share`."""
         routes, short, gate = self._place("shares", "route", route, self.routes, name)
-        return self._decomposition._weighed(routes.table, short, gate, routes.shares(route, short))
+        return _weighed(routes.table, short, gate, routes.shares(short)[route])
 
 
 def _rows(table: _Direction, short: str, gate: str, gradient: Array) -> Array:
@@ -602,6 +602,16 @@ def _rows(table: _Direction, short: str, gate: str, gradient: Array) -> Array:
         return gradient
     piece = next(piece for piece in table.pieces[short] if piece.gate == gate)
     return gradient[piece.rows]
+
+
+def _weighed(table: _Direction, short: str, gate: str, shares: Floats) -> Floats:
+    """Return the shares of all pieces together, or of one gate's in its own gradient."""
+    if not gate:
+        return np.asarray(shares.sum(axis=0))
+    total = table.total(short)
+    whole, part = float(_norm(total)), float(_norm(_rows(table, short, gate, total)))
+    index = [piece.gate for piece in table.pieces[short]].index(gate)
+    return shares[index] * (whole / part) ** 2 if part else np.full_like(shares[index], np.nan)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -741,9 +751,7 @@ class Decomposition:
         39, of which the matrix products alone are 16 in an RNN.
         """
         table, short, gate = self._place("Decomposition.norms", name)
-        found = table.norms(short)
-        rows = [i for i, piece in enumerate(table.pieces[short]) if not gate or piece.gate == gate]
-        return _norm(found[rows], 0)
+        return table.of_gate(short, gate, table.norms(short))
 
     def share(self, name: str) -> Floats:
         """Return the signed share <G(t, k), G> / |G|^2 of each block, (T, T); it sums to 1. NaN where G is 0.
@@ -751,17 +759,7 @@ class Decomposition:
         Of a gate, the share in the gate's own gradient.
         """
         table, short, gate = self._place("Decomposition.share", name)
-        return self._weighed(table, short, gate, table.shares(short))
-
-    def _weighed(self, table: _Direction, short: str, gate: str, shares: Floats) -> Floats:
-        """Return the shares of all pieces together, or of one in its own gradient."""
-        if not gate:
-            return np.asarray(shares.sum(axis=0))
-        total = table.total(short)
-        part = _rows(table, short, gate, total)
-        sizes = float(_norm(total)), float(_norm(part))
-        index = [piece.gate for piece in table.pieces[short]].index(gate)
-        return shares[index] * (sizes[0] / sizes[1]) ** 2 if sizes[1] else np.full_like(shares[index], np.nan)
+        return _weighed(table, short, gate, table.shares(short))
 
     def lag_profile(self, name: str) -> Floats:
         """Return the norm of the sum of all blocks with |t - k| = l, for l = 0 ... T-1, (T,).
@@ -772,9 +770,7 @@ class Decomposition:
         where they are too many, the pass is repeated, some lags at a time.
         """
         table, short, gate = self._place("Decomposition.lag_profile", name)
-        found = table.lags(short)
-        rows = [i for i, piece in enumerate(table.pieces[short]) if not gate or piece.gate == gate]
-        return _norm(found[rows], 0)
+        return table.of_gate(short, gate, table.lags(short))
 
     def lag_block(self, name: str, lag: int) -> Array:
         """Return the sum of all blocks with |t - k| = lag, of the parameter's shape."""
@@ -824,12 +820,7 @@ class Decomposition:
 
 
 def decompose(
-    layer: Recurrent,
-    trace: Trace,
-    doutput: ArrayLike | None,
-    dh_n: Any = None,
-    *,
-    name: str | None = None,
+    layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any = None, *, name: str | None = None
 ) -> Decomposition:
     """Take a gradient apart: the contribution G(t, k) of the loss at each step t through each step k <= t.
 

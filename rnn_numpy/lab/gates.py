@@ -52,24 +52,8 @@ SHUT, OPEN = 0.1, 0.9
 
 
 def sech2(a: ArrayLike) -> NDArray[Any]:
-    """Return the slope of tanh, 1 - tanh(a)^2, to full relative accuracy however large a is.
+    """Return the slope of tanh, 1 - tanh(a)^2, of real a, to full relative accuracy however large it is.
 
-    Parameters
-    ----------
-    a : array_like
-        Real; float32 stays float32.
-
-    Returns
-    -------
-    ndarray
-
-    Raises
-    ------
-    DTypeError
-        a is not real: |a| has no complex extension that could be differentiated.
-
-    Examples
-    --------
     >>> print(f"{sech2(18.0):.4e} {1 - np.tanh(18.0) ** 2:.4e}")
     9.2781e-16 8.8818e-16
     """
@@ -93,11 +77,6 @@ def time_constant(f: ArrayLike) -> Floats:
     -------
     ndarray
 
-    Raises
-    ------
-    OptionError
-        An entry outside of [0, 1].
-
     Examples
     --------
     >>> time_constant([0.0, 0.5, 0.99, 1.0]).round(3).tolist()
@@ -120,11 +99,6 @@ def effective_memory(f: ArrayLike) -> Floats:
     -------
     ndarray
 
-    Raises
-    ------
-    OptionError
-        An entry outside of [0, 1].
-
     Examples
     --------
     >>> effective_memory([0.0, 0.5, 0.99, 1.0]).round(3).tolist()
@@ -134,24 +108,11 @@ def effective_memory(f: ArrayLike) -> Floats:
 
 
 def bias_memory(bias: ArrayLike) -> Floats:
-    """Return 1 + e^b, the effective memory of a keeping gate that sees its bias alone: 1/(1 - sigmoid(b)).
+    """Return 1 + e^b = 1/(1 - sigmoid(b)), the effective memory of a keeping gate that sees its bias alone, in steps.
 
-    Parameters
-    ----------
-    bias : array_like
-        The sum of b_ih and b_hh.
+    The bias is the sum of b_ih and b_hh. No difference is taken: exact to the last digit also where sigmoid(b) rounds
+    to 1. Infinite above b = 709.
 
-    Returns
-    -------
-    ndarray
-        In steps.
-
-    Notes
-    -----
-    No difference is taken: exact to the last digit also where sigmoid(b) rounds to 1. Infinite above b = 709.
-
-    Examples
-    --------
     >>> bias_memory(np.log([1.0, 99.0])).round(9).tolist()
     [2.0, 100.0]
     """
@@ -161,25 +122,8 @@ def bias_memory(bias: ArrayLike) -> Floats:
 
 
 def saturation(gate: ArrayLike, low: float = SHUT, high: float = OPEN) -> tuple[float, float]:
-    """Return the shares of entries below `low` and above `high`.
+    """Return the shares of entries below `low` and above `high`; NaN of no entries.
 
-    Parameters
-    ----------
-    gate : array_like
-    low, high : float
-
-    Returns
-    -------
-    below, above : float
-        From 0 to 1; NaN of no entries.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        low and high are not finite numbers, low at most high.
-
-    Examples
-    --------
     >>> saturation([0.05, 0.5, 0.95, 0.99])
     (0.25, 0.5)
     """
@@ -194,7 +138,7 @@ def saturation(gate: ArrayLike, low: float = SHUT, high: float = OPEN) -> tuple[
 
 
 def _inverse(values: Floats) -> Floats:
-    """Return 1/|values|; infinite of 0."""
+    """Return 1/|values|, infinite where they are 0."""
     with np.errstate(divide="ignore"):
         inverse: Floats = 1 / np.abs(values)
     return inverse
@@ -382,24 +326,7 @@ def gate_report(
 
 
 def layer_of(where: str, run: LayerTrace | Trace) -> LayerTrace:
-    """Return what a figure or a report of one layer reads.
-
-    Parameters
-    ----------
-    where : str
-        The function to name in errors.
-    run : LayerTrace, or Trace
-
-    Returns
-    -------
-    LayerTrace
-        Of a Trace, its top layer's forward direction.
-
-    Raises
-    ------
-    DTypeError
-        `run` is neither.
-    """
+    """Return the LayerTrace that a figure or a report reads: of a Trace, its top layer's forward direction."""
     layer = run.top if isinstance(run, Trace) else run
     if not isinstance(layer, LayerTrace):
         raise DTypeError(f"{where}: run must be a LayerTrace, as trace['l0'] is one; got {type(run).__name__}")
@@ -407,17 +334,7 @@ def layer_of(where: str, run: LayerTrace | Trace) -> LayerTrace:
 
 
 def existing_steps(run: LayerTrace) -> NDArray[np.bool_]:
-    """Return which sequences have which steps, (T, N).
-
-    Parameters
-    ----------
-    run : LayerTrace
-
-    Returns
-    -------
-    ndarray of bool, (T, N)
-        In the caller's order of the sequences.
-    """
+    """Return which sequences have which steps, (T, N), in the caller's order of the sequences."""
     alive = np.ones(run.x.shape[:2], bool)
     for t in range(len(run)):
         exists = run.exists(t)
@@ -427,24 +344,7 @@ def existing_steps(run: LayerTrace) -> NDArray[np.bool_]:
 
 
 def gate_values(where: str, run: LayerTrace, gate: str) -> Floats:
-    """Return a gate of a trace as float64, (T, N, H), if it is one.
-
-    Parameters
-    ----------
-    where : str
-        The function to name in errors.
-    run : LayerTrace
-    gate : str
-
-    Returns
-    -------
-    ndarray, (T, N, H)
-
-    Raises
-    ------
-    OptionError
-        The trace has no such array, or it has values outside of [0, 1].
-    """
+    """Return a gate of a trace as float64, (T, N, H); refuse an array with values outside of [0, 1]."""
     if gate not in run.names:
         raise OptionError(f"{where}: gates must be arrays of the trace, {', '.join(run.names)}; got {gate!r}")
     values = getattr(run, gate)

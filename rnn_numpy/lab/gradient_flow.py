@@ -87,10 +87,11 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import finite, plain, row_norms
 from rnn_numpy.engine import Recurrent
+from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import OptionError
-from rnn_numpy.layers import mse_loss
 from rnn_numpy.layers.initializers import identity, orthogonal
-from rnn_numpy.models import Forecaster
+from rnn_numpy.models import Forecaster, SequenceModel
+from rnn_numpy.models.sequence import LOSSES
 from rnn_numpy.tasks import Batch
 
 Floats = NDArray[np.float64]
@@ -332,19 +333,33 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
         arguments.shaped(where, "dh_last", last, "(N, H)", time_major.shape[1:])
         doutput = np.zeros_like(time_major)
         doutput[-1] = last
-        names = [f"d{state}_prev" for state in layer.cell.states]
-        # The loss reads h_T, the first state, and no other.
-        others = [np.zeros_like(getattr(trace, state)[-1]) for state in layer.cell.states[1:]]
-        rows = [np.concatenate([last, *others], axis=-1)]
-        # The top layer comes first; the layers below do not matter. An array belongs to its step only while the pass is
-        # halted there: the step before will add to dc_prev.
-        steps = layer.backward_steps(trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput)
-        for step in islice(steps, len(trace)):
-            rows.append(np.concatenate([getattr(step, name) for name in names], axis=-1))
-        norms = row_norms(np.stack(rows))
+        norms = flow_norms(layer, trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput)[0]
         sigmoids = [gate for gate in layer.cell.gate_names if gate in layer.cell.sigmoids]
         gates = {gate: float(getattr(trace, gate).mean()) for gate in sigmoids}
     return GradientFlow(norms, float(norms.shape[1]) if independent is None else independent, gates)
+
+
+def flow_norms(layer: Recurrent, trace: Trace, doutput: ArrayLike, below: bool = False) -> list[Floats]:
+    """Return the norms by lag, (T+1, N), of the top layer; with `below` those of the layers below it as well.
+
+    The loss reads the last step's h and nothing else. The top layer comes first, and without `below` the pass ends
+    there. An array belongs to its step only while the pass is halted at it: the step before will add to dc_prev.
+    """
+    rows: dict[int, list[NDArray[Any]]] = {}
+    for step in islice(layer.backward_steps(trace, doutput), len(trace) * (layer.num_layers if below else 1)):
+        found = rows.setdefault(step.layer, [])
+        if not found:
+            others = [np.zeros_like(getattr(step, state)) for state in layer.cell.states[1:]]
+            found.append(np.concatenate([step.dh, *others], axis=-1))
+        found.append(np.concatenate([getattr(step, f"d{state}_prev") for state in layer.cell.states], axis=-1))
+    return [row_norms(np.stack(found)) for found in rows.values()]
+
+
+def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: ArrayLike) -> NDArray[Any]:
+    """Return dL_n/dh_T, (N, H): each sequence has the loss of its last step to itself, not their mean."""
+    prediction, trace = model.readout.forward(h_last)
+    dprediction = LOSSES[model.loss](prediction, target)[1] * len(prediction)
+    return model.readout.backward(trace, dprediction).dx
 
 
 def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float | None = None) -> GradientFlow:
@@ -362,12 +377,7 @@ def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float
     GradientFlow
     """
     with np.errstate(all="ignore"):
-        output, _ = model.rnn(windows.x)
-        prediction, trace = model.readout.forward(output[-1])
-        _, dprediction = mse_loss(prediction, windows.target[-1])
-        # mse_loss averages over the batch as well; each window is to have a loss of its own.
-        dprediction = dprediction * len(prediction)
-        dh_last = model.readout.backward(trace, dprediction).dx
+        dh_last = last_step_gradient(model, model.rnn(windows.x)[0][-1], windows.target[-1])
     return gradient_flow(model.rnn, windows.x, dh_last, independent)
 
 

@@ -288,7 +288,7 @@ class StateJacobians:
         return Bounds(lowest, norm, steps, slopes, weights)
 
     def _slopes(self) -> Floats:
-        """Return max |phi'(a_t)| of each step, (T, N): da_t of a gradient of ones."""
+        """Return max |phi'(a_t)| of each step, (T, N), which is da_t of a gradient of ones."""
         steps = self._steps
         t, n = np.nonzero(steps.alive)
         found = np.zeros((self.T, self.N))
@@ -369,15 +369,6 @@ def _steps(where: str, layer: Recurrent, trace: Trace, name: str | None) -> Reco
 def rows_of_steps(steps: RecordedSteps, chosen: Indices) -> Array:
     """Return J_t of some steps, (len, N, S, S), in the engine's order of the sequences; NaN where there is no step.
 
-    Parameters
-    ----------
-    steps : RecordedSteps
-        Of a layer in any dtype.
-    chosen : ndarray of int
-        The steps t.
-
-    Notes
-    -----
     Row i of J_t is e_i^T J_t, what arrives when the unit vector e_i is sent back: S columns for each step and sequence.
     """
     S = steps.S

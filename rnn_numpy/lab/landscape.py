@@ -73,7 +73,7 @@ EPS, TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 
 
 class CliffGradient(NamedTuple):
-    """Error and gradient at some points, each an array of the shape that w and b broadcast to."""
+    """Error and gradient at some points, arrays of the shape that w and b broadcast to."""
 
     error: Array
     dw: Array
@@ -99,13 +99,6 @@ def cliff_gradient(
     -------
     CliffGradient
         (error, dw, db).
-
-    Raises
-    ------
-    OptionError, DTypeError
-        `steps` is not a positive integer, `start` or `target` is not a finite number; w or b is not numeric.
-    NonFiniteError
-        w or b has a NaN or an infinity.
 
     Notes
     -----
@@ -196,13 +189,6 @@ def cliff(w: ArrayLike, b: ArrayLike, steps: int = STEPS, start: float = START, 
     -------
     Cliff
 
-    Raises
-    ------
-    ShapeError
-        w or b is not a vector of at least one number.
-    OptionError, DTypeError, NonFiniteError
-        As in `cliff_gradient`.
-
     Notes
     -----
     0.1 s and 23 MB for 201 x 141 points and 50 steps. There the backward pass agrees with the complex step to 1e-14 of
@@ -262,7 +248,7 @@ class Descent:
     norms : ndarray, (K+1,)
         Of the gradient at these points, before clipping.
     clipped : ndarray of bool, (K,)
-        Whether clipping shortened the update.
+        True where clipping shortened the update.
     """
 
     path: Floats
@@ -357,13 +343,6 @@ def fold_points(w: ArrayLike, unit: str = "sigmoid") -> tuple[Floats, Floats]:
         Of the shape of w. Between them there are three fixed points. NaN where w is below 4 (sigmoid) or 1 (tanh): then
         there is one, whatever b.
 
-    Raises
-    ------
-    OptionError
-        Another unit.
-    DTypeError, NonFiniteError
-        w is not made of finite real numbers.
-
     Examples
     --------
     >>> low, high = fold_points(5.0)
@@ -403,7 +382,7 @@ class Bifurcation:
 
     @property
     def stable(self) -> NDArray[np.bool_]:
-        """(n, 3) whether there is a point and states next to it go there."""
+        """(n, 3) True where there is a point that attracts the states next to it."""
         return np.abs(self.multipliers) < 1
 
     @property
@@ -489,7 +468,7 @@ def bifurcation(w: ArrayLike, b: ArrayLike, unit: str = "sigmoid") -> Bifurcatio
 
 
 def _folds(where: str, unit: str, w: ArrayLike) -> tuple[float, Floats]:
-    """The w from which on there are folds; and x > 0 with w f'(x) = 1, of the shape of w, NaN below that w."""
+    """Return the w from which on there are folds, and x > 0 with w f'(x) = 1, of w's shape, NaN below that w."""
     if unit not in UNITS:
         raise OptionError(f"{where}: unit must be one of {', '.join(UNITS)}; got {unit!r}")
     numbers = _numbers(where, "w", w)
@@ -504,17 +483,17 @@ def _folds(where: str, unit: str, w: ArrayLike) -> tuple[float, Floats]:
 
 
 def _critical(unit: str) -> float:
-    """1 over the steepest slope of f."""
+    """Return 1 over the steepest slope of f."""
     return 4.0 if unit == "sigmoid" else 1.0
 
 
 def _function(unit: str, x: Floats) -> tuple[Floats, Floats]:
-    """The unit's function and its slope; real x."""
+    """Return the unit's function and its slope at real x."""
     return _sigmoid(x) if unit == "sigmoid" else (np.tanh(x), sech2(x))
 
 
 def _sigmoid(x: Array) -> tuple[Array, Array]:
-    """s(x) and s'(x) = s (1 - s), to full relative accuracy also where s is close to 0 or 1; complex-safe."""
+    """Return s(x) and s'(x) = s (1 - s), to full relative accuracy also where s is close to 0 or 1; complex-safe."""
     right = x.real >= 0
     small = np.exp(np.where(right, -x, x))
     return np.where(right, 1, small) / (1 + small), small / (1 + small) ** 2

@@ -155,15 +155,13 @@ class LyapunovSpectrum:
     @functools.cached_property
     def per_sequence(self) -> Floats:
         """(N, k) exponents of each sequence."""
-        result: Floats = np.einsum("b,bnk->nk", self.spans / self.spans.sum(), self.batch_means)
-        return result
+        return np.asarray(np.einsum("b,bnk->nk", self.spans / self.spans.sum(), self.batch_means))
 
     @functools.cached_property
     def exponents(self) -> Floats:
         """(k,) lambda_1, lambda_2, ..., per step; means over the sequences, in the order of Q's columns. -inf where
         rank is lost: a direction that some step sends to exactly 0."""
-        result: Floats = self.per_sequence.mean(axis=0)
-        return result
+        return np.asarray(self.per_sequence.mean(axis=0))
 
     @functools.cached_property
     def standard_errors(self) -> Floats:
@@ -378,8 +376,7 @@ class CovariantVectors:
     @property
     def exponents(self) -> Floats:
         """(k,) mean growth per step: the Lyapunov exponents of these steps."""
-        result: Floats = self.growth.mean(axis=(0, 1))
-        return result
+        return np.asarray(self.growth.mean(axis=(0, 1)))
 
     def angle(self, i: int, j: int) -> Floats:
         """Return the angle between the lines of v^i and v^j, (W+1, N), from 0 to pi/2.
@@ -530,8 +527,6 @@ def covariant_vectors(
 def positive_qr(V: Floats) -> tuple[Floats, Floats]:
     """Return Q, R of V, (..., S, k), with a diagonal of R that is not negative: the decomposition is then unique.
 
-    Examples
-    --------
     >>> Q, R = positive_qr(np.array([[-2.0, 1.0], [0.0, -3.0]]))
     >>> R + 0.0
     array([[ 2., -1.],
@@ -544,21 +539,10 @@ def positive_qr(V: Floats) -> tuple[Floats, Floats]:
 
 @dataclass(frozen=True)
 class Walk:
-    """A layer on its way along inputs, in pieces of steps: what `prepared` makes of a caller's arguments.
+    """A layer on its way along inputs, in pieces of steps; `prepared` makes it of a caller's arguments.
 
-    Attributes
-    ----------
-    where : str
-        The function that was called, for messages.
-    layer : Recurrent
-        A twin in float64, time first.
-    x : ndarray, (T, N, D)
-    h_0 : ndarray, tuple of ndarray or None
-        As in `layer.forward`.
-    name : str
-        The layer of the stack that is measured.
-    S : int
-        The number of units of all its states.
+    `where` is the function that was called, for messages; `layer` a twin in float64, time first; x (T, N, D); `name`
+    the layer of the stack that is measured; S the number of units of all its states.
     """
 
     where: str
@@ -579,8 +563,7 @@ class Walk:
         return int(self.x.shape[1])
 
     def pieces(self) -> Iterator[tuple[int, RecordedSteps]]:
-        """Yield (first step, the steps) of one piece after the other; each begins with the states that the one before
-        ended with."""
+        """Yield (first step, steps) piece by piece; each begins with the last states of the one before."""
         width = max(1, self.N * len(self.layer.cell.slabs) * self.layer.hidden_size * self.layer.num_layers)
         size = max(1, min(1024, CHUNK // width))
         states = self.h_0
@@ -602,7 +585,7 @@ class Walk:
                 )
 
     def products(self, steps: RecordedSteps, k: int, kind: str) -> Iterator[Product]:
-        """Yield V -> J_t V, for (N, S, k), of one step after the other."""
+        """Yield the function V -> J_t V, for (N, S, k), of one step after the other."""
         S = self.S
         if kind == "auto":
             tangent = steps.cell.step_tangent is not None
@@ -621,7 +604,7 @@ class Walk:
     def decompositions(
         self, k: int, transient: int, interval: int, kind: str, generator: np.random.Generator
     ) -> Iterator[tuple[int, int, Floats, Floats]]:
-        """Yield (steps done, steps since the last decomposition, Q, R); Q1 and Q2. First (0, 0, Q_0, I)."""
+        """Yield (steps done, steps since the last decomposition, Q, R), Q1 and Q2; first (0, 0, Q_0, I)."""
         # Column after column, so that the first ones are the same whatever k is.
         V, R = positive_qr(generator.standard_normal((k, self.N, self.S)).transpose(1, 2, 0))
         yield 0, 0, V, np.broadcast_to(np.eye(k), R.shape)
@@ -643,17 +626,9 @@ class Walk:
 
 
 def pusher(steps: RecordedSteps, k: int) -> Callable[[int, Floats], Floats]:
-    """Return what makes J_t V of t and V, (N, S, k): a column for each sequence and direction.
+    """Return the function (t, V) -> J_t V, for V (N, S, k), of a layer in float64 whose sequences have all steps.
 
-    Parameters
-    ----------
-    steps : RecordedSteps
-        Of a layer in float64; all sequences have all steps.
-    k : int
-
-    Notes
-    -----
-    By the cell's `step_tangent`; of a cell that has none, by the complex step of `step_forward`.
+    It runs the cell's `step_tangent`; of a cell that has none, the complex step of `step_forward`.
     """
     N, S, cell = steps.N, steps.S, steps.cell
     if cell.step_tangent is not None:
@@ -679,7 +654,7 @@ def pusher(steps: RecordedSteps, k: int) -> Callable[[int, Floats], Floats]:
 
 
 def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | None) -> Walk:
-    """Check what all functions here have in common; the layer becomes a twin in float64, time first."""
+    """Check the arguments that all functions here share, and make a twin of the layer in float64, time first."""
     if not isinstance(layer, Recurrent):
         raise DTypeError(f"{where}: layer must be a recurrent layer, RNN, LSTM, GRU; got {type(layer).__name__}")
     if layer.bidirectional:

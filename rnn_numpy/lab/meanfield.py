@@ -88,7 +88,7 @@ class MeanField:
 
     @property
     def chaotic(self) -> bool:
-        """Whether small differences grow, and gradients explode."""
+        """True where small differences grow, and gradients explode."""
         return self.lambda_1 > 0
 
 
@@ -153,8 +153,6 @@ def critical_input_variance(g: float) -> float:
 
     Raises
     ------
-    OptionError, DTypeError
-        g is not a finite number of at least 1.
     MissingExtraError
         scipy is not installed.
 
@@ -183,26 +181,8 @@ def critical_input_variance(g: float) -> float:
 def expectations(q: float) -> tuple[float, float]:
     """Return E[tanh^2(sqrt(q) z)] and E[sech^4(sqrt(q) z)] for a standard Gaussian z.
 
-    Parameters
-    ----------
-    q : float
-        At least 0, finite.
-
-    Returns
-    -------
-    tanh2, sech4 : float
-
-    Raises
-    ------
-    OptionError, DTypeError
-        q is out of its range.
-
-    Notes
-    -----
     91 or 201 nodes; an error of a few units in the last place, of either number.
 
-    Examples
-    --------
     >>> tanh2, sech4 = expectations(1.0)
     >>> print(f"{tanh2:.6f} {sech4:.6f}")
     0.394294 0.464403
@@ -229,7 +209,7 @@ def _grid(last: float) -> Floats:
 
 
 def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Find the zero of a falling function; a bound where rounding hides that it lies between."""
+    """Return the zero of a falling function, or a bound where rounding hides that it lies between."""
     # Next to g = 1 the zero is so close to its bound that the function's sign there is rounding.
     if function(low) <= 0:
         return low
@@ -253,8 +233,6 @@ def gaussian_product_exponents(n: int) -> Floats:
 
     Raises
     ------
-    OptionError, DTypeError
-        n is not an integer of at least 1.
     MissingExtraError
         scipy is not installed.
 
@@ -290,8 +268,6 @@ def gaussian_product_spread(n: int) -> Floats:
 
     Raises
     ------
-    OptionError, DTypeError
-        n is not an integer of at least 1.
     MissingExtraError
         scipy is not installed.
 
@@ -319,11 +295,6 @@ def fuss_catalan_edge(factors: int) -> float:
     float
         (L+1)^(L+1)/L^L: about e (L + 1/2).
 
-    Raises
-    ------
-    OptionError, DTypeError
-        L is not an integer of at least 1.
-
     Examples
     --------
     >>> fuss_catalan_edge(1), fuss_catalan_edge(2)
@@ -335,26 +306,8 @@ def fuss_catalan_edge(factors: int) -> float:
 
 
 def fuss_catalan_variance(factors: int) -> float:
-    """Return the variance of the squared singular values of such a product; their mean is 1.
+    """Return the variance, L, of the squared singular values of such a product of L matrices; their mean is 1.
 
-    Parameters
-    ----------
-    factors : int
-        L, the number of matrices.
-
-    Returns
-    -------
-    float
-        L. So the singular values of a product spread although each of its factors keeps lengths on average.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        L is not an integer of at least 1.
-
-    Examples
-    --------
-    >>> fuss_catalan_variance(2)
-    2.0
+    So the singular values of a product spread although each of its factors keeps lengths on average.
     """
     return float(arguments.positive_int("fuss_catalan_variance", "factors", factors))

@@ -107,6 +107,7 @@ def snap1(layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any =
 
 
 def _one_layer(where: str, layer: Recurrent, trace: Trace) -> RecordedPass:
+    """Return the recorded pass of a layer, which must be a single one."""
     recorded = RecordedPass(where, layer, trace)
     if layer.num_layers > 1:
         raise OptionError(f"{where}: layer must have one layer; got num_layers = {layer.num_layers}")
@@ -124,7 +125,7 @@ def _units(changes: UnitChanges) -> Array:
 
 
 def _check_local(where: str, layer: Recurrent, changes: UnitChanges, kept: list[Array]) -> None:
-    """Raise unless what the parameters do within a step stays in their units."""
+    """Raise unless a parameter acts, within a step, on its own unit alone."""
     steps, tangents = changes.steps, changes.tangents()
     nothing = tangents.initial([None] * len(kept))
     for t in steps.order():

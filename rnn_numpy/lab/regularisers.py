@@ -118,7 +118,7 @@ GRADIENTS = ("immediate", "full")
 
 @dataclass(frozen=True)
 class BackOneStep:
-    """What goes back through single steps: M columns, and the parameters' sum."""
+    """The gradients of M single steps by states and inputs, (M, S) and (M, D), and the parameters' sum."""
 
     dstates: Array
     dx: Array
@@ -298,23 +298,8 @@ def floss_value(
 ) -> Any:
     """Return the value of `floss` alone, in the layer's dtype; of a complex128 layer it is analytic in the parameters.
 
-    Parameters
-    ----------
-    layer : Recurrent
-        float64 or complex128.
-    x : ndarray, (T, N, D)
-        In the layer's dtype, time first.
-    n_exponents, h_0, transient, rng
-        As in `floss`.
-
-    Raises
-    ------
-    OptionError, DTypeError, ShapeError, NonFiniteError
-        As `floss`.
-
-    Examples
-    --------
-    The complex step of one weight is its gradient:
+    The layer is in float64 or complex128, x (T, N, D) in its dtype, time first; all else is as in `floss`. The complex
+    step of one weight is its gradient:
 
     >>> from rnn_numpy import RNN
     >>> rnn, x = RNN(2, 4, rng=0), np.random.default_rng(1).normal(size=(20, 3, 2))
@@ -381,27 +366,13 @@ def _flossed(
 
 
 def gram_schmidt(V: Array) -> tuple[Array, Array]:
-    """Return Q, R of V = Q R by modified Gram-Schmidt, with dot products without complex conjugates.
+    """Return Q (..., S, k) and R (..., k, k) of V = Q R by modified Gram-Schmidt, without complex conjugates.
 
-    Parameters
-    ----------
-    V : ndarray, (..., S, k)
-        S >= k; not modified.
+    S >= k. Q^T Q = I, ^T being the transpose alone also where V is complex. The real parts of R's diagonal are
+    positive, 0 where a column depends on those before it. Every entry is an analytic function of V's, unlike those of
+    `np.linalg.qr`, which conjugates: small imaginary parts of V become derivatives. Q is orthogonal to eps times the
+    condition of V.
 
-    Returns
-    -------
-    Q : ndarray, (..., S, k)
-        Q^T Q = I; also where V is complex, with ^T the transpose alone.
-    R : ndarray, (..., k, k)
-        Upper triangular; the real parts of its diagonal are positive, 0 where a column depends on those before it.
-
-    Notes
-    -----
-    Every entry is an analytic function of V's, unlike those of `np.linalg.qr`, which conjugates: small imaginary parts
-    of V become derivatives. Q is orthogonal to eps times the condition of V.
-
-    Examples
-    --------
     >>> Q, R = gram_schmidt(np.array([[3.0, 1.0], [4.0, 2.0]]))
     >>> Q
     array([[ 0.6, -0.8],
@@ -588,7 +559,7 @@ def omega(
 
 
 def _check_omega(where: str, layer: Recurrent, trace: Trace, form: str, gradient: str) -> None:
-    """Refuse what Omega is not defined for."""
+    """Refuse layers, traces and options for which Omega is not defined."""
     if not isinstance(layer, Recurrent):
         raise DTypeError(f"{where}: layer must be a recurrent layer, RNN, LSTM, GRU; got {type(layer).__name__}")
     if layer.bidirectional or layer.num_layers > 1:

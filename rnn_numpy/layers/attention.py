@@ -9,9 +9,9 @@ A decoder reads, beside its input, a memory of S rows, an encoder's outputs say.
     c_t       context_t   (M,)        (N, M)
     w_ch      W_ch        (G H, M)
 
-The slides let z_t itself score the memory that z_t is computed from, which defines nothing: the state before the step is
-meant (Bahdanau et al. [1]_). `exists` says which rows of the memory count, in sequences of unequal lengths; a sequence
-without any has weights and a context of 0.
+The slides let z_t itself score the memory that z_t is computed from, which defines nothing: the state before the step
+is meant (Bahdanau et al. [1]_). `exists` says which rows of the memory count, in sequences of unequal lengths; a
+sequence without any has weights and a context of 0.
 
 Forward, for t = 0 ... T-1:
 
@@ -20,20 +20,21 @@ Forward, for t = 0 ... T-1:
     (F3)  context_t = sum_s alpha_t,s values_s
     (F4)  a_t       = W_ch context_t + what the cell has:  W_ih x_t + b_ih + b_hh + W_hh h_{t-1}
 
-and then the cell's own lines. Backward, when the cell's own lines are undone, with da_t the gradient of the sum to which
-W_ih x_t goes:
+and then the cell's own lines. Backward, when the cell's own lines are undone, with da_t the gradient of the sum to
+which W_ih x_t goes:
 
-    (B4)  dcontext_t = W_ch^T da_t                                               undoes F4; dW_ch = sum_t da_t context_t^T
-    (B3)  dalpha_t,s = dcontext_t . values_s                                     undoes F3
-    (B2)  dscore_t,s = alpha_t,s (dalpha_t,s - sum_r alpha_t,r dalpha_t,r)       undoes F2
+    (B4)  dcontext_t = W_ch^T da_t                                             undoes F4
+    (B3)  dalpha_t,s = dcontext_t . values_s                                   undoes F3
+    (B2)  dscore_t,s = alpha_t,s (dalpha_t,s - sum_r alpha_t,r dalpha_t,r)     undoes F2
                      = alpha_t,s (values_s - context_t) . dcontext_t
-    (B1)  dh_{t-1}  += sum_s dscore_t,s values_s                                 undoes F1 for the state ...
-    (BV)  dvalues_s  = sum_t alpha_t,s dcontext_t + sum_t dscore_t,s h_{t-1}     ... and, with F3, for the memory
+    (B1)  dh_{t-1}  += sum_s dscore_t,s values_s                               undoes F1 for the state ...
+    (BV)  dvalues_s  = sum_t alpha_t,s dcontext_t + sum_t dscore_t,s h_{t-1}   ... and, with F3, for the memory
+    (BW)  dW_ch      = sum_t da_t context_t^T
 
 By B2 the last term of B1 is Cov dcontext_t, with Cov = sum_s alpha_s (values_s - context)(values_s - context)^T the
 covariance of the memory under alpha: d context_t / d h_{t-1}. A second recurrent path, beside W_hh, by which a gradient
-gets from any step to any row of the memory at once. BV has two terms, by the values and by the weights; a BackwardResult
-keeps both.
+gets from any step to any row of the memory at once. BV has two terms, by the values and by the weights; a
+BackwardResult keeps both.
 
 Forward mode, the differential of each line:
 

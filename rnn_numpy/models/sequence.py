@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import Trace
@@ -163,16 +163,14 @@ class SequenceModel:
 
     def _last(self, h_n: Any) -> Array:
         """Return the final states of the top layer, its directions side by side, (N, directions * H)."""
-        states = h_n[0] if isinstance(h_n, tuple) else h_n
-        return np.concatenate(list(states[-self.rnn.num_directions :]), axis=-1)
+        return np.concatenate(list(states.split(h_n)[0][-self.rnn.num_directions :]), axis=-1)
 
     def _dlast(self, dlast: Array, h_n: Any) -> Any:
         """Undo `_last`: the gradient of all final states, 0 but for those that were read."""
-        several = isinstance(h_n, tuple)
-        dstates = [np.zeros_like(state) for state in (h_n if several else (h_n,))]
+        dstates = [np.zeros_like(state) for state in states.split(h_n)]
         directions = self.rnn.num_directions
         dstates[0][-directions:] = np.split(dlast, directions, axis=-1)
-        return tuple(dstates) if several else dstates[0]
+        return states.join(dstates)
 
     def _mask(self, mask: ArrayLike | None, prediction: Array, lengths: ArrayLike | None) -> ArrayLike | None:
         """Return the mask of the loss; of padded sequences without one, the steps that there are."""

@@ -3,37 +3,17 @@
 Needs the lab extra for tables (rich) and figures (matplotlib); both are imported where they are used.
 """
 
-from rnn_numpy.report.diagnosis import (
-    GradientDiagnosis,
-    diagnose,
-)
-from rnn_numpy.report.gradflow import (
-    gradflow_report,
-)
-from rnn_numpy.report.plots import (
-    benchmark_figure,
-    gradient_flow_figure,
-    plot_angles,
-    plot_bifurcation,
-    plot_cliff,
-    plot_clip_directions,
-    plot_clip_ledger,
-    plot_flows,
-    plot_gate_bands,
-    plot_gate_image,
-    plot_gradient_flow,
-    plot_lag_profile,
-    plot_learning,
-    plot_norms,
-    plot_shares,
-    plot_singular_histogram,
-    plot_singular_values,
-    plot_spectrum,
-    save_figure,
-)
-from rnn_numpy.report.task_benchmark import (
-    benchmark_report,
-)
+from rnn_numpy.report.benchmark_page import benchmark_report
+from rnn_numpy.report.diagnosis_page import GradientDiagnosis, diagnose
+from rnn_numpy.report.gradflow_page import gradflow_report
+from rnn_numpy.report.plots.clipping import plot_clip_directions, plot_clip_ledger
+from rnn_numpy.report.plots.decomposition import plot_lag_profile, plot_norms, plot_shares, plot_singular_histogram
+from rnn_numpy.report.plots.gates import plot_gate_bands, plot_gate_image
+from rnn_numpy.report.plots.gradient_flow import gradient_flow_figure, plot_gradient_flow
+from rnn_numpy.report.plots.landscape import plot_bifurcation, plot_cliff
+from rnn_numpy.report.plots.spectra import plot_angles, plot_singular_values, plot_spectrum
+from rnn_numpy.report.plots.style import save_figure
+from rnn_numpy.report.plots.task_benchmark import benchmark_figure, plot_flows, plot_learning
 
 __all__ = [
     "GradientDiagnosis",

@@ -16,8 +16,6 @@ WIDTH = 100
 def short(value: float | None) -> str:
     """Write a number of any size in at most seven characters.
 
-    Examples
-    --------
     >>> short(0.000123), short(6.03e-33), short(4.4e-191), short(0.0), short(math.inf), short(None)
     ('1.2e-4', '6.0e-33', '4e-191', '0', 'inf', '-')
     """
@@ -34,8 +32,6 @@ def short(value: float | None) -> str:
 def plain(value: float | None) -> str:
     """Write a number with three digits where it has an everyday size, else as `short` does.
 
-    Examples
-    --------
     >>> plain(0.25149), plain(0.008834), plain(1381.2), plain(9.999), plain(4.7e66)
     ('0.251', '0.00883', '1381', '10.0', '4.7e66')
     """
@@ -45,20 +41,9 @@ def plain(value: float | None) -> str:
 
 
 def new_table() -> Any:
-    """Return an empty rich table in the look that all reports share.
-
-    Raises
-    ------
-    MissingExtraError
-        rich is not installed.
-    """
+    """Return an empty rich table in the look that all reports share."""
     tables, box = optional_import("rich.table", "the table"), optional_import("rich.box", "the table")
-    return tables.Table(
-        header_style="",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-    )
+    return tables.Table(header_style="", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
 
 
 def rendered(table: Any) -> str:
@@ -81,8 +66,6 @@ def paragraph(text: str) -> str:
 def count(number: int, noun: str) -> str:
     """Write a number of things.
 
-    Examples
-    --------
     >>> count(1, "step"), count(3, "step")
     ('1 step', '3 steps')
     """
@@ -92,8 +75,6 @@ def count(number: int, noun: str) -> str:
 def listed(names: Sequence[str]) -> str:
     """Write names as a sentence does.
 
-    Examples
-    --------
     >>> listed(["i", "f", "o"])
     'i, f and o'
     """

@@ -109,18 +109,17 @@ def load_series(source: str, columns: Sequence[str | int] | None = None) -> Seri
     MissingExtraError
         A bundled series is asked for and matplotlib, which ships it, is not installed.
     """
+    suffix = Path(source).suffix.lower()
     if source in BUNDLED:
         series = load_bundled(source)
-        return series if columns is None else series.select(columns)
-    suffix = Path(source).suffix.lower()
-    if suffix == ".csv":
+    elif suffix == ".csv":
         return read_csv(source, columns)
-    if suffix == ".npy":
+    elif suffix == ".npy":
         series = read_npy(source)
-        return series if columns is None else series.select(columns)
-    raise DataError(
-        f"{source or repr(source)}: neither one of {', '.join(BUNDLED)} nor a file that ends in .csv or .npy"
-    )
+    else:
+        known = f"one of {', '.join(BUNDLED)} nor a file that ends in .csv or .npy"
+        raise DataError(f"{source or repr(source)}: neither {known}")
+    return series if columns is None else series.select(columns)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a task is: sequences to draw, the loss to minimise, and the loss that a network has to beat."""
+"""The base of all tasks: sequences to draw, the loss to minimise, and the loss that a network has to beat."""
 
 from __future__ import annotations
 

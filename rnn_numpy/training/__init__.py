@@ -14,16 +14,6 @@ from rnn_numpy.training.clipping import (
 from rnn_numpy.training.optimizers import SGD, Adam
 
 __all__ = [
-    "SGD",
-    "Adam",
-    "ClipLedger",
-    "ClipResult",
-    "ClippedBackward",
-    "backward_clipped",
-    "clip_grad_adaptive",
-    "clip_grad_norm",
-    "clip_grad_norm_per_layer",
-    "clip_grad_value",
-    "lag_norms",
-    "layer_of",
-]
+    "SGD", "Adam", "ClipLedger", "ClipResult", "ClippedBackward", "backward_clipped", "clip_grad_adaptive",
+    "clip_grad_norm", "clip_grad_norm_per_layer", "clip_grad_value", "lag_norms", "layer_of",
+]  # fmt: skip

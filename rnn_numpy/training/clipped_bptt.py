@@ -38,7 +38,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class ClippedBackward:
-    """What `backward_clipped` returns.
+    """Gradients whose states were capped on the way, and where they were: the result of `backward_clipped`.
 
     Attributes
     ----------
@@ -57,17 +57,17 @@ class ClippedBackward:
 
     @property
     def capped(self) -> int:
-        """How many gradients of a state, one for each layer, direction, step and sequence, were shortened."""
+        """The number of shortened gradients of a state: one for each layer, direction, step and sequence counts."""
         return sum(int(np.count_nonzero(factors < 1)) for factors in self.factors.values())
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """The number of gradients of a state, shortened or not."""
         return sum(int(np.count_nonzero(~np.isnan(norms))) for norms in self.norms.values())
 
     @property
     def is_gradient(self) -> bool:
-        """Whether `result` is the gradient of the loss: nothing was capped."""
+        """True where nothing was capped, so that `result` is the gradient of the loss."""
         return self.capped == 0
 
     def steps(self, name: str) -> list[int]:
@@ -202,6 +202,6 @@ def _squares(arrays: list[Array]) -> Array:
 
 
 def _in_range(squares: Array) -> bool:
-    """Whether squared norms are exact but for rounding: none infinite, NaN, or so small that digits are lost."""
+    """Return whether squared norms are exact but for rounding: none infinite, NaN, or so small that digits are lost."""
     info = np.finfo(squares.dtype)
     return bool(((squares > info.tiny / info.eps) & (squares < info.max)).all())

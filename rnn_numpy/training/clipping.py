@@ -43,7 +43,7 @@ ON_NONFINITE, GROUPINGS = ("raise", "skip"), ("parameter", "layer")
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What a clipping did.
+    """The result of a clipping: norms before and after, the angle between, and what was touched.
 
     Attributes
     ----------
@@ -311,8 +311,7 @@ def clip_grad_adaptive(
     where = "clip_grad_adaptive"
     factor = arguments.positive_number(where, "clip_factor", clip_factor)
     least = arguments.positive_number(where, "eps", eps)
-    if not isinstance(params, Parameters):
-        raise DTypeError(f"{where}: params must be Parameters, such as layer.params; got {type(params).__name__}")
+    arguments.parameters(where, "params", params, "such as layer.params")
     if isinstance(grads, Parameters):
         arguments.gradients(where, grads, params)
     unknown = [name for name in exclude if name not in params.shapes]
@@ -362,8 +361,7 @@ def _untouched(where: str, grads: Parameters, trace: Trace | LayerTrace | None, 
     """Measure the gradients: the result of a clipping that does nothing. Set them to 0 where they are not finite and
     are to be skipped.
     """
-    if not isinstance(grads, Parameters):
-        raise DTypeError(f"{where}: grads must be Parameters, as backward returns them; got {type(grads).__name__}")
+    arguments.parameters(where, "grads", grads, "as backward returns them")
     if on_nonfinite not in ON_NONFINITE:
         options = ", ".join(map(repr, ON_NONFINITE))
         raise OptionError(f"{where}: on_nonfinite must be one of {options}; got {on_nonfinite!r}")
@@ -522,32 +520,28 @@ class ClipLedger:
 
     @property
     def dominant(self) -> Counter[str]:
-        """How often each parameter had the longest gradient, of the updates with a finite one."""
+        """Updates in which each parameter had the longest gradient, of those with a finite one."""
         return Counter(result.dominant for result in self.finite if result.dominant is not None)
 
     @property
     def not_finite(self) -> Counter[str]:
-        """How often each parameter was the first whose gradient was not finite."""
+        """Updates in which each parameter was the first whose gradient was not finite."""
         return Counter(result.dominant for result in self.results if result.skipped and result.dominant is not None)
 
     @property
     def lags(self) -> Counter[int]:
-        """How often each lag added most to dL/dW_hh, where traces were handed to the clipping."""
+        """Updates in which each lag added most to dL/dW_hh, where traces were handed to the clipping."""
         return Counter(result.lag for result in self.finite if result.lag is not None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain Python objects that strict JSON can hold; what is not finite as None."""
+        names = ("skipped", "engaged", "engaged_share", "mean_factor", "mean_cosine")
+        counts: dict[str, Counter[Any]] = {"dominant": self.dominant, "not_finite": self.not_finite, "lags": self.lags}
         return {
             "updates": len(self),
-            "skipped": self.skipped,
-            "engaged": self.engaged,
-            "engaged_share": self.engaged_share,
-            "mean_factor": self.mean_factor,
-            "mean_cosine": self.mean_cosine,
+            **{name: getattr(self, name) for name in names},
             "largest_norm": finite(self.largest_norm),
-            "dominant": dict(self.dominant.most_common()),
-            "not_finite": dict(self.not_finite.most_common()),
-            "lags": {str(lag): count for lag, count in self.lags.most_common()},
+            **{name: {str(k): count for k, count in found.most_common()} for name, found in counts.items()},
         }
 
     def __repr__(self) -> str:

@@ -43,17 +43,14 @@ class SGD:
     """
 
     def __init__(self, params: Parameters, lr: float, momentum: float = 0.0) -> None:
-        if not isinstance(params, Parameters):
-            raise DTypeError(f"SGD: params must be Parameters, such as layer.params; got {type(params).__name__}")
-        self.params = params
+        self.params = arguments.parameters("SGD", "params", params, "such as layer.params")
         self.lr = arguments.positive_number("SGD", "lr", lr)
         self.momentum = arguments.probability("SGD", "momentum", momentum)
         self._velocity = params.zeros_like()
 
     def step(self, grads: Parameters) -> None:
         """Take one step against `grads`, of the names, shapes and dtype of the parameters; they are not modified."""
-        if not isinstance(grads, Parameters):
-            raise DTypeError(f"SGD.step: grads must be Parameters, as backward returns; got {type(grads).__name__}")
+        arguments.parameters("SGD.step", "grads", grads, "as backward returns")
         arguments.gradients("SGD.step", grads, self.params)
         self._velocity.flat *= self.momentum
         self._velocity.flat += grads.flat
@@ -123,13 +120,11 @@ class Adam:
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        if not isinstance(params, Parameters):
-            raise DTypeError(f"Adam: params must be Parameters, such as layer.params; got {type(params).__name__}")
+        self.params = arguments.parameters("Adam", "params", params, "such as layer.params")
         if np.iscomplexobj(params.flat):
             raise DTypeError("Adam: params must be real; g^2 is no measure of the size of a complex gradient")
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise DTypeError(f"Adam: betas must be two numbers, (beta1, beta2); got {betas!r}")
-        self.params = params
         self.lr = arguments.positive_number("Adam", "lr", lr)
         beta1, beta2 = (arguments.probability("Adam", f"betas[{i}]", beta) for i, beta in enumerate(betas))
         if max(beta1, beta2) == 1:
@@ -149,8 +144,7 @@ class Adam:
 
     def step(self, grads: Parameters) -> None:
         """Take one step against `grads`, of the names, shapes and dtype of the parameters; they are not modified."""
-        if not isinstance(grads, Parameters):
-            raise DTypeError(f"Adam.step: grads must be Parameters, as backward returns; got {type(grads).__name__}")
+        arguments.parameters("Adam.step", "grads", grads, "as backward returns")
         arguments.gradients("Adam.step", grads, self.params)
         beta1, beta2 = self.betas
         theta, g, m, v, work = self.params.flat, grads.flat, self.first.flat, self.second.flat, self._work

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from offenders import offenders
 
 from rnn_numpy.checks import (
     ANALYTIC_HAZARDS,
@@ -14,6 +15,9 @@ from rnn_numpy.checks import (
     complex_step,
 )
 from rnn_numpy.errors import DTypeError, OptionError
+
+# Since NumPy 2.5; before it is gone, what it loses is told.
+pytestmark = pytest.mark.filterwarnings("ignore:numpy.fix is deprecated:DeprecationWarning")
 
 A = np.random.default_rng(0).uniform(0.2, 0.9, size=(3, 3)) * np.array([[1, -1, 1], [-1, 1, 1], [1, 1, -1]])
 WEIGHTS = np.arange(1.0, 10.0).reshape(3, 3)
@@ -144,7 +148,8 @@ def loss_of(expression):
 def derivatives(expression, a):
     """Return the derivative by differences and what a bare complex step makes of it; None where it has none."""
     loss = loss_of(expression)
-    expected = central_difference(loss, {"a": a})["a"]
+    # Since NumPy 2.5, eigenvalues of real arrays come as complex numbers, too.
+    expected = central_difference(lambda p: np.real(loss(p)), {"a": a})["a"]
     found = np.zeros(a.shape)
     for index in np.ndindex(a.shape):
         moved = a.astype(complex)
@@ -169,47 +174,52 @@ def test_every_listed_name_is_run():
     assert {name for name, hazard in ANALYTIC_HAZARDS.items() if hazard.effect == "tie"} == set(TIES)
 
 
-@pytest.mark.parametrize("name", HAZARDS)
-def test_a_hazard_loses_the_derivative(name):
-    expected, found = derivatives(HAZARDS[name], A)
-    effect = ANALYTIC_HAZARDS[name].effect
-    if effect == "wrong":
-        assert np.max(np.abs(found - expected)) > 0.1 * np.max(np.abs(expected))
-    else:
-        assert isinstance(found, str) and found == effect
+def test_hazards_lose_the_derivative():
+    def loses(name):
+        expected, found = derivatives(HAZARDS[name], A)
+        effect = ANALYTIC_HAZARDS[name].effect
+        if effect == "wrong":
+            assert np.max(np.abs(found - expected)) > 0.1 * np.max(np.abs(expected))
+        else:
+            assert isinstance(found, str) and found == effect
+
+    assert offenders(HAZARDS, loses) == {}
 
 
-@pytest.mark.parametrize("name", TIES)
-def test_a_tie_gives_the_derivative_of_one_side(name):
-    tied = np.full((3, 3), 0.5)
-    expected, found = derivatives(TIES[name], tied)
-    # Differences give the mean of both slopes, a complex step one of them.
-    assert np.max(np.abs(found - expected)) > 0.3 * np.max(np.abs(expected))
-    expected, found = derivatives(TIES[name], A)
-    assert_grad_close("a", found, expected, 1e-7)
+def test_a_tie_gives_the_derivative_of_one_side():
+    def gives(name):
+        tied = np.full((3, 3), 0.5)
+        expected, found = derivatives(TIES[name], tied)
+        # Differences give the mean of both slopes, a complex step one of them.
+        assert np.max(np.abs(found - expected)) > 0.3 * np.max(np.abs(expected))
+        expected, found = derivatives(TIES[name], A)
+        assert_grad_close("a", found, expected, 1e-7)
+
+    assert offenders(TIES, gives) == {}
 
 
-@pytest.mark.parametrize("name", SAFE)
-def test_a_safe_name_keeps_the_derivative(name):
-    expected, found = derivatives(SAFE[name], A)
-    assert_grad_close("a", found, expected, 1e-7)
-    assert np.max(np.abs(expected)) > 1e-3
+def test_safe_names_keep_the_derivative():
+    def keeps(name):
+        expected, found = derivatives(SAFE[name], A)
+        assert_grad_close("a", found, expected, 1e-7)
+        assert np.max(np.abs(expected)) > 1e-3
+
+    assert offenders(SAFE, keeps) == {}
 
 
-@pytest.mark.parametrize("name", HAZARDS)
-def test_a_hazard_is_recorded_by_its_name(name):
-    assert analytic_violations(loss_of(HAZARDS[name]), {"a": A}) == [name]
+def test_hazards_are_recorded_by_their_names():
+    found = {name: analytic_violations(loss_of(text), {"a": A}) for name, text in HAZARDS.items()}
+    assert found == {name: [name] for name in HAZARDS}
 
 
-@pytest.mark.parametrize("name", TIES)
-def test_a_tie_is_recorded_where_there_is_one(name):
-    assert name in analytic_violations(loss_of(TIES[name]), {"a": np.full((3, 3), 0.5)})
-    assert analytic_violations(loss_of(TIES[name]), {"a": A}) == []
+def test_ties_are_recorded_where_there_is_one():
+    tied = {"a": np.full((3, 3), 0.5)}
+    assert [name for name, text in TIES.items() if name not in analytic_violations(loss_of(text), tied)] == []
+    assert [name for name, text in TIES.items() if analytic_violations(loss_of(text), {"a": A})] == []
 
 
-@pytest.mark.parametrize("name", SAFE)
-def test_a_safe_name_is_not_recorded(name):
-    assert analytic_violations(loss_of(SAFE[name]), {"a": A}) == []
+def test_safe_names_are_not_recorded():
+    assert [name for name, text in SAFE.items() if analytic_violations(loss_of(text), {"a": A})] == []
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
+from frameworks import torch
+from frameworks import torch_rnn as theirs
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.utils import rnn as theirs
 
 from rnn_numpy.core.packing import (
     PackedSequence,
@@ -27,7 +27,14 @@ from rnn_numpy.errors import DTypeError, OptionError, RNNNumpyError, ShapeError
 
 DTYPES = [np.float64, np.float32, np.complex128, np.int64, np.int8, np.uint8, np.bool_]
 # Of the lengths, in whatever form a caller has them.
-FORMS = [list, tuple, np.array, lambda n: np.array(n, np.int16), lambda n: np.array(n, np.uint64), torch.tensor]
+FORMS = [
+    list,
+    tuple,
+    np.array,
+    lambda n: np.array(n, np.int16),
+    lambda n: np.array(n, np.uint64),
+    lambda n: torch.tensor(n),
+]
 
 
 def same(ours, reference):
@@ -70,6 +77,7 @@ def batches(draw, max_batch=8):
     return padded, lengths, batch_first, enforce_sorted
 
 
+@pytest.mark.needs_torch
 @given(batches(), st.sampled_from(FORMS), st.integers(0, 2), st.booleans())
 def test_packing_and_padding_are_torchs(batch, form, extra, other_axes):
     padded, lengths, batch_first, enforce_sorted = batch
@@ -90,6 +98,7 @@ def test_packing_and_padding_are_torchs(batch, form, extra, other_axes):
     assert np.array_equal(padded, before)
 
 
+@pytest.mark.needs_torch
 @given(batches(), st.booleans(), st.sampled_from(["left", "right"]))
 def test_sequences_are_padded_packed_and_unpadded_as_by_torch(batch, batch_first, side):
     padded, lengths, _, enforce_sorted = batch
@@ -107,6 +116,7 @@ def test_sequences_are_padded_packed_and_unpadded_as_by_torch(batch, batch_first
     assert all(same(part, other) for part, other in zip(ours, reference, strict=True))
 
 
+@pytest.mark.needs_torch
 def test_sequences_without_steps_are_padded_and_unpadded():
     sequences = [np.ones((0, 2)), np.ones((3, 2))]
     padded = pad_sequence(sequences)
@@ -136,6 +146,7 @@ def test_results_are_new_arrays(batch_first):
     assert all(part.base is None for part in unpack_sequence(packed) + unpad_sequence(x, [3, 3, 3], batch_first))
 
 
+@pytest.mark.needs_torch
 def test_many_sequences_of_equal_length_keep_their_order():
     lengths = np.random.default_rng(0).integers(1, 4, size=1000)
     padded = filled((3, 1000), float)
@@ -149,6 +160,7 @@ def test_many_sequences_of_equal_length_keep_their_order():
     assert same(pad_packed_sequence(packed)[0], theirs.pad_packed_sequence(reference)[0])
 
 
+@pytest.mark.needs_torch
 @given(st.permutations(range(7)), st.sampled_from(FORMS))
 def test_inverse_permutation(permutation, form):
     inverse = invert_permutation(form(permutation))
@@ -164,6 +176,7 @@ def test_inverse_of_nothing():
 # ------------------------------------------------------------------------------------------------ gradients
 
 
+@pytest.mark.needs_torch
 @given(batches(), st.integers(0, 2**32 - 1))
 def test_gradients_are_torchs(batch, seed):
     padded, lengths, batch_first, enforce_sorted = batch
@@ -211,6 +224,7 @@ def example():
     return pack_sequence([[1.0], [2.0, 3.0, 4.0], [5.0, 6.0]], enforce_sorted=False)
 
 
+@pytest.mark.needs_torch
 def test_a_packed_sequence_is_a_named_tuple_that_cannot_be_changed():
     packed = example()
     assert packed._fields == theirs.PackedSequence(torch.ones(1), torch.ones(1))._fields

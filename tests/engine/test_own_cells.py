@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from frameworks import torch
 
 from rnn_numpy import LSTM
 from rnn_numpy.checks import (
@@ -93,6 +93,7 @@ def torch_layer(layer, params, x, h_0, c_0):
     return x, torch.stack([h for h, _ in finals]), torch.stack([c for _, c in finals])
 
 
+@pytest.mark.needs_torch
 @KINDS
 @pytest.mark.parametrize(("layers", "bidirectional"), [(1, False), (1, True), (2, True)])
 def test_torch(kind, layers, bidirectional):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from rnn_numpy.experiments import progress_bar
+from rnn_numpy.experiments.progress import progress_bar
 
 
 class Terminal(io.StringIO):

@@ -50,7 +50,6 @@ from swept import (
     waits_for_the_other,
 )
 from threadpoolctl import threadpool_limits
-from tornado import gen
 
 from rnn_numpy.errors import DataError, DTypeError, OptionError, StalledError
 from rnn_numpy.experiments import SweepResult, sweep
@@ -143,13 +142,9 @@ def test_every_executor_gives_the_same(tmp_path: Path, executor: Any) -> None:
 def test_the_bytes_of_a_store(tmp_path: Path) -> None:
     store = tmp_path / "results.jsonl"
     sweep(echo, {"b": [math.inf, 1], "a": ["é"]}, "serial", store, version="2")
-    assert store.read_bytes() == (
-        b'{"function": "tests.experiments.test_sweeps.echo", "version": "2", '
-        b'"point": {"b": {"$float": "inf"}, "a": "\\u00e9"}, '
-        b'"result": {"b": {"$float": "inf"}, "a": "\\u00e9"}}\n'
-        b'{"function": "tests.experiments.test_sweeps.echo", "version": "2", "point": {"b": 1, "a": "\\u00e9"}, '
-        b'"result": {"b": 1, "a": "\\u00e9"}}\n'
-    )
+    head = f'{{"function": "{__name__}.echo", "version": "2", "point": '
+    points = ['{"b": {"$float": "inf"}, "a": "\\u00e9"}', '{"b": 1, "a": "\\u00e9"}']
+    assert store.read_bytes().decode() == "".join(f'{head}{point}, "result": {point}}}\n' for point in points)
 
 
 def other(x: int, folder: str) -> int:
@@ -196,16 +191,16 @@ def takes_one(x: int) -> int:
         (DTypeError, {"grid": {1: [2]}}, "sweep: point 0 has the key 1; JSON has text as keys, write '1'"),
         (OptionError, {"grid": {"x": []}}, "sweep: grid has no points: 'x' has no values"),
         (OptionError, {"grid": []}, "sweep: grid has no points: it is an empty list"),
-        (OptionError, {"grid": {"y": [2]}}, "sweep: tests.experiments.test_sweeps.takes_one(x: 'int') -> 'int' cannot "
-                                            "be called with point 0, {'y': 2}: missing a required argument: 'x'"),
+        (OptionError, {"grid": {"y": [2]}}, f"sweep: {__name__}.takes_one(x: 'int') -> 'int' cannot be called with "
+                                            "point 0, {'y': 2}: missing a required argument: 'x'"),
         (OptionError, {"executor": "fast"}, 'sweep: executor must be None, a number of processes, "serial" or a '
                                             "concurrent.futures.Executor; got str 'fast'"),
         (OptionError, {"executor": 0}, "sweep: executor must be at least 1; got 0"),
         (OptionError, {"executor": True}, 'sweep: executor must be None, a number of processes, "serial" or a '
                                           "concurrent.futures.Executor; got bool True"),
-        (OptionError, {"function": lambda x: x}, "sweep: function tests.experiments.test_sweeps.<lambda> has no name "
-                       "that tells it from others like it, so the store could not tell their results apart; define it "
-                       "at module level, or give a version, or store=None"),
+        (OptionError, {"function": lambda x: x}, f"sweep: function {__name__}.<lambda> has no name that tells it from "
+                       "others like it, so the store could not tell their results apart; define it at module level, or "
+                       "give a version, or store=None"),
     ],
 )  # fmt: skip
 def test_messages(tmp_path: Path, error: type[Exception], arguments: dict[str, Any], message: str) -> None:
@@ -250,12 +245,12 @@ def test_functions_without_a_name_of_their_own(tmp_path: Path) -> None:
     names = [record["function"] for record in records(store)]
     qualified = test_functions_without_a_name_of_their_own.__name__ + ".<locals>"
     assert names == [
-        f"tests.experiments.test_sweeps.{qualified}.closure",
+        f"{__name__}.{qualified}.closure",
         "functools.partial",
-        f"tests.experiments.test_sweeps.{qualified}.CallableObject",
-        f"tests.experiments.test_sweeps.{qualified}.CallableObject.__call__",
-        f"tests.experiments.test_sweeps.{qualified}.<lambda>",
-        "tests.experiments.test_sweeps.takes_one",
+        f"{__name__}.{qualified}.CallableObject",
+        f"{__name__}.{qualified}.CallableObject.__call__",
+        f"{__name__}.{qualified}.<lambda>",
+        f"{__name__}.takes_one",
         "builtins.dict",
     ]
 
@@ -397,8 +392,7 @@ if __name__ == "__main__":
 
 def test_what_cannot_be_sent_to_workers() -> None:
     with pytest.raises(
-        OptionError,
-        match="^sweep: function tests.experiments.test_sweeps.*<lambda> cannot be sent to worker processes: ",
+        OptionError, match=f"^sweep: function {__name__}.*<lambda> cannot be sent to worker processes: "
     ):
         sweep(lambda x: x, {"x": [1]}, 1, None)
 
@@ -532,7 +526,7 @@ def test_results_that_wait_at_an_interrupt_are_kept(tmp_path: Path) -> None:
     for x in (0, 1, 2):
         (tmp_path / f"go-{x}").touch()
 
-    def tell(done: int, total: int, label: str) -> None:
+    def heard_of(done: int, total: int, label: str) -> None:
         if done == 1:
             until = time.monotonic() + LIMIT
             while calls(tmp_path) != Counter("0123"):  # so 1 and 2 are finished, and 3 is begun
@@ -543,7 +537,7 @@ def test_results_that_wait_at_an_interrupt_are_kept(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         try:
             with pytest.raises(KeyboardInterrupt):
-                sweep(waits, grid(tmp_path, 10), pool, store, tell=tell)
+                sweep(waits, grid(tmp_path, 10), pool, store, progress=heard_of)
             assert [record["point"]["x"] for record in records(store)] == [0, 1, 2]
         finally:
             for x in range(3, 10):
@@ -560,7 +554,7 @@ def test_what_a_process_has_finished_at_an_interrupt_is_kept(tmp_path: Path, mon
             super().__init__(pickled)
             crew.append(self)
 
-    def tell(done: int, total: int, label: str) -> None:
+    def heard_of(done: int, total: int, label: str) -> None:
         if done == 1:
             (tmp_path / "go").touch()
             busy = next(worker for worker in crew if worker.number == 1)
@@ -569,7 +563,7 @@ def test_what_a_process_has_finished_at_an_interrupt_is_kept(tmp_path: Path, mon
 
     monkeypatch.setattr(workers, "_Worker", Known)
     with pytest.raises(KeyboardInterrupt):
-        sweep(waits_for_the_other, grid(tmp_path, 2), 2, store, tell=tell)
+        sweep(waits_for_the_other, grid(tmp_path, 2), 2, store, progress=heard_of)
     assert [record["point"]["x"] for record in records(store)] == [0, 1]
     assert not any(worker.process.is_alive() for worker in crew)
 
@@ -577,24 +571,24 @@ def test_what_a_process_has_finished_at_an_interrupt_is_kept(tmp_path: Path, mon
 def test_a_store_that_fails_ends_the_sweep(tmp_path: Path) -> None:
     store = tmp_path / "results.jsonl"
 
-    def tell(done: int, total: int, label: str) -> None:
+    def heard_of(done: int, total: int, label: str) -> None:
         if done == 1:
             store.rename(tmp_path / "moved")
 
     for executor in ("serial", 2):
         with pytest.raises(DataError, match="a result cannot be written: No such file or directory$"):
-            sweep(square, grid(tmp_path), executor, store, tell=tell)
+            sweep(square, grid(tmp_path), executor, store, progress=heard_of)
         assert len(records(tmp_path / "moved")) == 1
 
 
 def test_a_store_in_use_is_refused(tmp_path: Path) -> None:
     store = tmp_path / "results.jsonl"
 
-    def tell(done: int, total: int, label: str) -> None:
+    def heard_of(done: int, total: int, label: str) -> None:
         with pytest.raises(DataError, match="another sweep is writing it"):
             sweep(square, grid(tmp_path), "serial", store)
 
-    assert sweep(square, grid(tmp_path, 2), "serial", store, tell=tell).computed == 2
+    assert sweep(square, grid(tmp_path, 2), "serial", store, progress=heard_of).computed == 2
     assert sweep(square, grid(tmp_path, 2), "serial", store).reused == 2
 
 
@@ -679,59 +673,6 @@ def test_a_timeout_needs_somebody_who_can_wait() -> None:
 # ------------------------------------------------------------------------------------------------ Dask
 
 
-class SilentDask(Forgets):
-    """As Dask's executor where it never tells of some tasks, of which its client knows how they have ended."""
-
-    def __init__(self, *forgotten: int, status: str, error: Exception | None) -> None:
-        super().__init__(*forgotten)
-        self.keys: list[str] = []
-        self.state = types.SimpleNamespace(status=status, exception=error)
-        self._client = types.SimpleNamespace(futures={})
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        self.keys.append(key := kwargs.pop("key"))
-        future = super().submit(fn, *args, **kwargs)
-        if not future.done() and self.state.status != "gone":
-            self._client.futures[key] = self.state
-        return future
-
-
-SilentDask.__module__ = "distributed.cfexecutor"
-
-
-@pytest.mark.parametrize("status", ["finished", "error", "cancelled", "gone"])
-def test_a_task_of_which_the_executor_of_dask_never_tells_is_computed_again(
-    tmp_path: Path, status: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(workers, "TICK", 0.002)
-    error = RuntimeError("lost") if status == "error" else None
-    executor = SilentDask(1, 1, 1, 3, status=status, error=error)
-    result = sweep(square, grid(tmp_path), executor, tmp_path / "results.jsonl")
-    assert [row["result"]["square"] for row in result.rows] == [0, 1, 4, 9, 16]
-    assert calls(tmp_path) == Counter(map(str, range(5)))
-    assert len(executor.keys) == len(set(executor.keys)) == 9
-    executor = SilentDask(1, 1, 1, 1, status=status, error=error)
-    told = "lost" if status == "error" else "the executor has not told of task"
-    with pytest.raises(RuntimeError, match=told):
-        sweep(square, grid(tmp_path), executor, None)
-
-
-def test_a_task_that_dask_is_still_at_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "TICK", 0.002)
-    executor = SilentDask(1, status="pending", error=None)
-    with pytest.raises(StalledError):
-        sweep(square, grid(tmp_path), executor, None, timeout=1.0)
-    assert len(executor.keys) == 5
-
-
-def test_a_point_that_dask_gives_up_unheard_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "TICK", 0.002)
-    killed = distributed.KilledWorker("a task", types.SimpleNamespace(address="tcp://127.0.0.1:1"), 3)
-    executor = SilentDask(2, status="error", error=killed)
-    result = sweep(square, grid(tmp_path), executor, tmp_path / "results.jsonl")
-    assert [row["error"] and row["error"]["type"] for row in result.rows] == [None, None, "KilledWorker", None, None]
-
-
 def test_a_point_that_dask_gives_up_has_failed(tmp_path: Path) -> None:
     last_worker = types.SimpleNamespace(address="tcp://127.0.0.1:1")
     error = distributed.KilledWorker("compute_point-1", last_worker, 3)
@@ -768,25 +709,6 @@ def test_dask_and_a_worker_that_is_killed(tmp_path: Path, cluster: Any) -> None:
     assert Counter(record["point"]["x"] for record in records(store)) == Counter(range(12))
     assert calls(tmp_path)["5"] == 2
     assert sweep(kills_itself, points, cluster.get_executor(), store).reused == 12
-
-
-def test_dask_where_the_executor_never_tells(tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    cascade = distributed.cfexecutor._cascade_future
-    died = []
-
-    @gen.coroutine
-    def dies_first(future: Any, cf_future: Any) -> Any:
-        if not died:
-            died.append(future.key)
-            return
-        yield cascade(future, cf_future)
-
-    monkeypatch.setattr(distributed.cfexecutor, "_cascade_future", dies_first)
-    monkeypatch.setattr(workers, "TICK", 0.05)
-    monkeypatch.setitem(workers.TICKS_TO_TELL, "finished", 3)
-    result = sweep(square, grid(tmp_path), cluster.get_executor(), tmp_path / "results.jsonl")
-    assert [row["result"]["square"] for row in result.rows] == [0, 1, 4, 9, 16]
-    assert len(died) == 1 and sum(calls(tmp_path).values()) == 6
 
 
 # ------------------------------------------------------------------------------------------------ threads
@@ -833,12 +755,12 @@ def test_one_limit_for_all_threads_of_a_process(nothing_decided: None) -> None:
             assert first_done.wait(LIMIT)
         return blas_threads()  # of the second one: when the first is gone
 
-    def tell(done: int, total: int, label: str) -> None:
+    def heard_of(done: int, total: int, label: str) -> None:
         if done == 1:
             first_done.set()
 
     with ThreadPoolExecutor(2) as pool:
-        rows = sweep(overlap, {"x": [0, 1]}, pool, None, tell=tell).rows
+        rows = sweep(overlap, {"x": [0, 1]}, pool, None, progress=heard_of).rows
     assert [row["result"] for row in rows] == [[1], [1]]
 
 
@@ -850,11 +772,11 @@ def test_no_threadpoolctl_no_limit(nothing_decided: None, monkeypatch: pytest.Mo
 # ------------------------------------------------------------------------------------------------ what is told
 
 
-def test_tell_hears_of_every_point_that_is_left(tmp_path: Path) -> None:
+def test_progress_hears_of_every_point_that_is_left(tmp_path: Path) -> None:
     store = tmp_path / "results.jsonl"
     heard: list[tuple[int, int, str]] = []
     for n in (2, 5, 5):
-        sweep(square, grid(tmp_path, n), "serial", store, tell=lambda *args: heard.append(args))
+        sweep(square, grid(tmp_path, n), "serial", store, progress=lambda *args: heard.append(args))
     name = "swept.square"
     assert heard == [*((done, 2, name) for done in range(3)), *((done, 3, name) for done in range(4))]
 

@@ -20,10 +20,9 @@ from rnn_numpy.experiments import BenchmarkOptions, BenchmarkResult, BenchmarkRu
 from rnn_numpy.experiments.task_benchmark import CELLS, CHECK_EVERY, GIVE_UP, TASKS, benchmark_layer
 from rnn_numpy.lab import GradientFlow, gradient_flow
 from rnn_numpy.models import SequenceModel
-from rnn_numpy.report import benchmark_report
-from rnn_numpy.report.plots import benchmark_figure, save_figure
-from rnn_numpy.report.plots.benchmark import plot_flows, plot_learning
-from rnn_numpy.report.task_benchmark import half_lives
+from rnn_numpy.report import benchmark_figure, benchmark_report, save_figure
+from rnn_numpy.report.benchmark_page import half_lives
+from rnn_numpy.report.plots.task_benchmark import plot_flows, plot_learning
 from rnn_numpy.tasks import Adding, CopyMemory, TemporalOrder
 from rnn_numpy.training import ClipLedger, ClipResult
 

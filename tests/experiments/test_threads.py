@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from rnn_numpy.experiments import one_blas_thread
+from rnn_numpy.experiments.sweep.threads import one_blas_thread
 
 
 def blas_threads() -> set[int]:

@@ -7,10 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
-# Read when keras is imported. torch is among the requirements of the tests anyway.
-os.environ.setdefault("KERAS_BACKEND", "torch")
-import keras
+from frameworks import keras
 from processes import ended
 
 import rnn_numpy.interop.keras as keras_layers
@@ -25,6 +22,9 @@ from rnn_numpy.errors import (
 )
 from rnn_numpy.interop import from_keras, from_keras_weights, to_keras, to_keras_weights
 from rnn_numpy.layers import GRU, LSTM, RNN
+
+# Keras has no numbers of its own: it runs on torch.
+pytestmark = [pytest.mark.needs_keras, pytest.mark.needs_torch]
 
 KINDS = {
     "rnn-tanh": (RNN, {}, "rnn", "SimpleRNN", {}),
@@ -269,7 +269,6 @@ def imitation(x):
 
 
 imitation.__name__ = "tanh"
-DROPOUT = keras.layers.Dropout
 
 
 @pytest.mark.parametrize(
@@ -363,28 +362,28 @@ DROPOUT = keras.layers.Dropout
             r"kernel of layer 1, direction 0 must have shape \(directions u, 4 u\) = \(4, 16\); got \(5, 16\)",
         ),
         (
-            lambda: [DROPOUT(0.1), lstm()],
+            lambda: [keras.layers.Dropout(0.1), lstm()],
             ConversionError,
             r"layers\[0\] is a Dropout that is not between two recurrent",
         ),
         (
-            lambda: [lstm(), DROPOUT(0.1)],
+            lambda: [lstm(), keras.layers.Dropout(0.1)],
             ConversionError,
             r"layers\[1\] is a Dropout that is not between two recurrent",
         ),
-        (lambda: [DROPOUT(0.1)], ConversionError, r"layers\[0\] is a Dropout that is not between"),
+        (lambda: [keras.layers.Dropout(0.1)], ConversionError, r"layers\[0\] is a Dropout that is not between"),
         (
-            lambda: [lstm(), DROPOUT(0.1), DROPOUT(0.1), keras_of("lstm", 4, 4)],
+            lambda: [lstm(), keras.layers.Dropout(0.1), keras.layers.Dropout(0.1), keras_of("lstm", 4, 4)],
             ConversionError,
             r"layers\[2\] is a Dropout that is not between",
         ),
         (
-            lambda: [lstm(), DROPOUT(0.1, noise_shape=(None, 1, None)), keras_of("lstm", 4, 4)],
+            lambda: [lstm(), keras.layers.Dropout(0.1, noise_shape=(None, 1, None)), keras_of("lstm", 4, 4)],
             ConversionError,
             r"layers\[1\] drops whole stretches, noise_shape=\(None, 1, None\)",
         ),
         (
-            lambda: [lstm(), DROPOUT(0.1), keras_of("lstm", 4, 4), keras_of("lstm", 4, 4)],
+            lambda: [lstm(), keras.layers.Dropout(0.1), keras_of("lstm", 4, 4), keras_of("lstm", 4, 4)],
             ConversionError,
             r"Dropout must be the same between all layers; got the rates \[0.1, 0.0\]",
         ),

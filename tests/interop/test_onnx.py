@@ -4,11 +4,8 @@ import itertools
 import sys
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from frameworks import onnx, onnx_helper, onnx_reference, onnxruntime
 
 import rnn_numpy.interop.onnx as onnx_nodes
 from rnn_numpy.checks import assert_grad_close
@@ -55,25 +52,26 @@ def model_of(node, **attributes):
     weights = {"W": node.W, "R": node.R} | ({} if node.B is None else {"B": node.B})
     inputs = ["X", "W", "R", "" if node.B is None else "B", "lens", *(f"initial_{state}" for state in states)]
     outputs = ["Y", *(f"Y_{state}" for state in states)]
-    made = helper.make_node(node.op_type, inputs, outputs, **node.attributes, **attributes)
-    floats = TensorProto.FLOAT
-    graph = helper.make_graph(
+    made = onnx_helper.make_node(node.op_type, inputs, outputs, **node.attributes, **attributes)
+    floats = onnx.TensorProto.FLOAT
+    graph = onnx_helper.make_graph(
         [made],
         "one",
         [
-            helper.make_tensor_value_info("X", floats, [None, None, None]),
-            helper.make_tensor_value_info("lens", TensorProto.INT32, [None]),
-            *(helper.make_tensor_value_info(f"initial_{state}", floats, [None, None, None]) for state in states),
+            onnx_helper.make_tensor_value_info("X", floats, [None, None, None]),
+            onnx_helper.make_tensor_value_info("lens", onnx.TensorProto.INT32, [None]),
+            *(onnx_helper.make_tensor_value_info(f"initial_{state}", floats, [None, None, None]) for state in states),
         ],
-        [helper.make_tensor_value_info(name, floats, None) for name in outputs],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+        [onnx_helper.make_tensor_value_info(name, floats, None) for name in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return onnx_helper.make_model(graph, opset_imports=[onnx_helper.make_opsetid("", 17)], ir_version=8)
 
 
 # ------------------------------------------------------------------------------------------------ nodes
 
 
+@pytest.mark.needs_onnxruntime
 @every_kind
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
@@ -168,6 +166,7 @@ def test_weights_of_any_size_pass_the_self_test(kind, dtype, gain):
 # ------------------------------------------------------------------------------------------------ models
 
 
+@pytest.mark.needs_onnxruntime
 @every_kind
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(("num_layers", "batch_first"), [(1, False), (1, True), (3, False), (2, True)])
@@ -201,10 +200,10 @@ def test_a_float64_model(tmp_path, kind):
     layer = layer_of(kind, 3, 4, 2, bidirectional=True)
     to_onnx_model(layer, tmp_path / "layer.onnx")
     model = onnx.load(tmp_path / "layer.onnx")
-    assert model.graph.output[0].type.tensor_type.elem_type == TensorProto.DOUBLE
+    assert model.graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.DOUBLE
     if kind != "rnn-relu":
         x = np.random.default_rng(1).normal(size=(5, 2, 3))
-        theirs = ReferenceEvaluator(model).run(None, {"x": x})
+        theirs = onnx_reference.ReferenceEvaluator(model).run(None, {"x": x})
         assert_grad_close("output", layer(x)[0], theirs[0])
 
 
@@ -212,10 +211,10 @@ def test_nodes_of_a_model_come_back(tmp_path):
     layer = LSTM(3, 4, 2, bidirectional=True, dtype=np.float32, rng=0)
     to_onnx_model(layer, tmp_path / "layer.onnx")
     graph = onnx.load(tmp_path / "layer.onnx").graph
-    arrays = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+    arrays = {weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.initializer}
     nodes = [node for node in graph.node if node.op_type == "LSTM"]
     W, R, B = ([arrays[node.input[place]] for node in nodes] for place in (1, 2, 3))
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in nodes[0].attribute}
+    attributes = {attribute.name: onnx_helper.get_attribute_value(attribute) for attribute in nodes[0].attribute}
     twin = from_onnx(W, R, B, cell="lstm", hidden_size=attributes["hidden_size"], direction="bidirectional")
     assert twin.params.flat.tobytes() == layer.params.flat.tobytes()
 
@@ -465,7 +464,7 @@ def test_a_wrong_graph_is_found_by_the_self_test(tmp_path, monkeypatch, perm):
         model = build(*arguments)
         node = next(node for node in model.graph.node if node.op_type == "Transpose")
         del node.attribute[:]
-        node.attribute.append(helper.make_attribute("perm", perm))
+        node.attribute.append(onnx_helper.make_attribute("perm", perm))
         return model
 
     monkeypatch.setattr(onnx_nodes, "_model", broken)

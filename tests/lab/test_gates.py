@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 
 from rnn_numpy import GRU, LSTM, RNN, PeepholeLSTM
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.lab import (
-    bias_memory,
-    effective_memory,
-    gate_report,
-    saturation,
-    sech2,
-    time_constant,
-)
+from rnn_numpy.lab import effective_memory, gate_report, time_constant
+from rnn_numpy.lab.gates import bias_memory, saturation, sech2
 
 EPS = np.finfo(np.float64).eps
 

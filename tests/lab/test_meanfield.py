@@ -15,14 +15,13 @@ from rnn_numpy import RNN
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.lab import (
     critical_input_variance,
-    expectations,
     fuss_catalan_edge,
-    fuss_catalan_variance,
     gaussian_product_exponents,
     gaussian_product_spread,
     gradient_flow,
     meanfield,
 )
+from rnn_numpy.lab.meanfield import expectations, fuss_catalan_variance
 
 EPS = np.finfo(np.float64).eps
 

@@ -5,8 +5,8 @@ import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, Cell, LayerNormLSTM, PeepholeLSTM, Recurrent, mse_loss
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
-from rnn_numpy.lab import floss, floss_value, gram_schmidt, lyapunov, omega
-from rnn_numpy.lab.regularisers import second_order
+from rnn_numpy.lab import floss, lyapunov, omega
+from rnn_numpy.lab.regularisers import floss_value, gram_schmidt, second_order
 
 STEP = 1e-20
 STATES = {"h": 0, "c": 1}

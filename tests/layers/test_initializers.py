@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
+from frameworks import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +94,7 @@ def test_rectangular_matrices_are_parts_of_haar_matrices():
         np.testing.assert_allclose((Q**2).mean(axis=0), 1 / 5, rtol=0, atol=4 / np.sqrt(3000) / 5)
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("shape", [(3, 3), (2, 4), (4, 2), (1, 1)])
 def test_identity_is_torchs_eye(shape):
     assert np.array_equal(identity(shape, 0.5), 0.5 * torch.nn.init.eye_(torch.empty(shape)).numpy())
@@ -118,6 +119,7 @@ def test_moments(draw, std, fourth):
         assert 0.999 * np.sqrt(3) < abs(values).max() <= np.sqrt(3)
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("name", ["xavier_uniform", "xavier_normal"])
 def test_xavier_has_torchs_scale(name):
     theirs = getattr(torch.nn.init, name + "_")(torch.empty(400, 100), 2.0, torch.Generator().manual_seed(0))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
+from frameworks import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +47,7 @@ def test_linear_gradients_are_those_of_the_complex_step(seed, inputs, outputs, b
     assert np.array_equal(y, layer(x))
 
 
+@pytest.mark.needs_torch
 def test_linear_equals_torch():
     rng = np.random.default_rng(0)
     layer, twin = Linear(3, 5, rng=rng), torch.nn.Linear(3, 5, dtype=torch.float64)
@@ -90,6 +91,7 @@ def test_mse_gradient_is_that_of_the_complex_step(seed, masked):
         assert not dy[~mask].any()
 
 
+@pytest.mark.needs_torch
 @given(SEEDS, st.booleans(), st.sampled_from([1.0, 50.0, 1000.0]))
 def test_cross_entropy_is_torchs_and_its_gradient_that_of_the_complex_step(seed, masked, scale):
     rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 import pytest
-import torch
+from frameworks import torch
 
 from rnn_numpy import GRU, LSTM, RNN, SGD, Parameters
 from rnn_numpy.checks import assert_grad_close, complex_step
@@ -184,6 +184,7 @@ def torch_twin(cell, options):
     return twin
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize(
     ("kind", "options"), [(kind, options) for kind, _, options in KINDS if "reset" not in options], ids=name_of
 )
@@ -210,6 +211,7 @@ def test_torch(kind, options, batch):
         assert_grad_close(f"d{name}", grads[name], parameter.grad.numpy(), 1e-12)
 
 
+@pytest.mark.needs_torch
 @EVERY_KIND
 def test_names_order_and_shapes_of_parameters_are_torchs(kind, layer_kind, options):
     cell = kind(D, H, **options)

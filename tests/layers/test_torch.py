@@ -4,21 +4,23 @@ torch is one of the test requirements: where it is missing, this file fails. It 
 product: that form is compared with autograd on a loop written here.
 """
 
+import functools
 import inspect
 
 import numpy as np
 import pytest
-import torch
+from frameworks import torch, torch_rnn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnn_numpy import GRU, LSTM, RNN, Linear, cross_entropy_loss, mse_loss
 from rnn_numpy.checks import assert_grad_close, discrepancy
 from strategies import KINDS, Setup, setups
 
+pytestmark = pytest.mark.needs_torch
+
 RTOL = 1e-12
-LAYERS = {"RNN": torch.nn.RNN, "LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU}
+LAYERS = ("RNN", "LSTM", "GRU")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,29 +35,35 @@ def tensor(array):
     return torch.tensor(np.ascontiguousarray(array), requires_grad=True)
 
 
-class GRUBefore(torch.nn.GRU):
-    """A GRU of one layer that resets before the product (Cho et al. 2014), sequence by sequence."""
+@functools.cache
+def gru_before():
+    """Return the class of a GRU that resets before the product; made when torch is there."""
 
-    def forward(self, x, h_0, lengths):
-        columns, finals = [], []
-        for reverse in range(1 + self.bidirectional):
-            W_ih, W_hh, *biases = self.all_weights[reverse]
-            b_ih, b_hh = biases or (torch.zeros(3 * self.hidden_size, dtype=x.dtype),) * 2
-            W_hr, W_hz, W_hn = W_hh.chunk(3)
-            b_hr, b_hz, b_hn = b_hh.chunk(3)
-            rows, last = [], []
-            for n, length in enumerate(lengths):
-                h, output = h_0[reverse, n], [torch.zeros(self.hidden_size, dtype=x.dtype)] * len(x)
-                for t in reversed(range(length)) if reverse else range(length):
-                    x_r, x_z, x_n = (W_ih @ x[t, n] + b_ih).chunk(3)
-                    r, z = torch.sigmoid(x_r + W_hr @ h + b_hr), torch.sigmoid(x_z + W_hz @ h + b_hz)
-                    candidate = torch.tanh(x_n + W_hn @ (r * h) + b_hn)
-                    output[t] = h = (1 - z) * candidate + z * h
-                rows.append(torch.stack(output))
-                last.append(h)
-            columns.append(torch.stack(rows, dim=1))
-            finals.append(torch.stack(last))
-        return torch.cat(columns, dim=2), torch.stack(finals)
+    class GRUBefore(torch.nn.GRU):
+        """A GRU of one layer that resets before the product (Cho et al. 2014), sequence by sequence."""
+
+        def forward(self, x, h_0, lengths):
+            columns, finals = [], []
+            for reverse in range(1 + self.bidirectional):
+                W_ih, W_hh, *biases = self.all_weights[reverse]
+                b_ih, b_hh = biases or (torch.zeros(3 * self.hidden_size, dtype=x.dtype),) * 2
+                W_hr, W_hz, W_hn = W_hh.chunk(3)
+                b_hr, b_hz, b_hn = b_hh.chunk(3)
+                rows, last = [], []
+                for n, length in enumerate(lengths):
+                    h, output = h_0[reverse, n], [torch.zeros(self.hidden_size, dtype=x.dtype)] * len(x)
+                    for t in reversed(range(length)) if reverse else range(length):
+                        x_r, x_z, x_n = (W_ih @ x[t, n] + b_ih).chunk(3)
+                        r, z = torch.sigmoid(x_r + W_hr @ h + b_hr), torch.sigmoid(x_z + W_hz @ h + b_hz)
+                        candidate = torch.tanh(x_n + W_hn @ (r * h) + b_hn)
+                        output[t] = h = (1 - z) * candidate + z * h
+                    rows.append(torch.stack(output))
+                    last.append(h)
+                columns.append(torch.stack(rows, dim=1))
+                finals.append(torch.stack(last))
+            return torch.cat(columns, dim=2), torch.stack(finals)
+
+    return GRUBefore
 
 
 def options_of(layer):
@@ -67,7 +75,8 @@ def options_of(layer):
 def torch_twins(layer):
     """Return one torch module per layer, with the layer's parameters: so that dropout masks fit in between."""
     twins, state = [], layer.state_dict()
-    kind = GRUBefore if getattr(layer, "reset", "after") == "before" else LAYERS[type(layer).__name__]
+    before = getattr(layer, "reset", "after") == "before"
+    kind = gru_before() if before else getattr(torch.nn, type(layer).__name__)
     for k in range(layer.num_layers):
         inputs = layer.input_size if k == 0 else layer.num_directions * layer.width("h")
         twin = kind(inputs, layer.hidden_size, **options_of(layer), dtype=torch.float64)
@@ -83,15 +92,15 @@ def torch_twins(layer):
 
 def torch_layer(twin, x, states, lengths):
     """Return output (T, N, ·) and final states of one layer; lengths go through torch's packing."""
-    if isinstance(twin, GRUBefore):
+    if isinstance(twin, gru_before()):
         output, h_n = twin(x, states[0], [len(x)] * x.shape[1] if lengths is None else lengths)
         return output, (h_n,)
     state = states if len(states) > 1 else states[0]
     if lengths is None:
         output, finals = twin(x, state)
     else:
-        packed, finals = twin(pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False), state)
-        output, _ = pad_packed_sequence(packed, total_length=len(x))
+        packed, finals = twin(torch_rnn.pack_padded_sequence(x, torch.tensor(lengths), enforce_sorted=False), state)
+        output, _ = torch_rnn.pad_packed_sequence(packed, total_length=len(x))
     return output, finals if isinstance(finals, tuple) else (finals,)
 
 
@@ -201,7 +210,7 @@ def both(name, *arguments, **options):
     if name == "LSTM with projection":
         return both("LSTM", *arguments, proj_size=2, **options)
     torch.manual_seed(0)
-    theirs = LAYERS[name](*arguments, **options)
+    theirs = getattr(torch.nn, name)(*arguments, **options)
     return {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}[name](*arguments, **options, rng=0), theirs
 
 

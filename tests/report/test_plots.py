@@ -20,15 +20,9 @@ from processes import ended
 from rnn_numpy.errors import MissingExtraError, OptionError
 from rnn_numpy.experiments import GradflowOptions, GradflowResult, NetworkResult
 from rnn_numpy.lab import GradientFlow
-from rnn_numpy.report.plots import (
-    COLOURS,
-    STYLES,
-    common_limits,
-    gradient_flow_figure,
-    plot_gradient_flow,
-    save_figure,
-    spread,
-)
+from rnn_numpy.report import gradient_flow_figure, plot_gradient_flow, save_figure
+from rnn_numpy.report.plots.gradient_flow import common_limits
+from rnn_numpy.report.plots.style import COLOURS, STYLES, spread
 from rnn_numpy.tasks import ForecastTask, Series
 
 LENGTH = 100

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rnn_numpy import Parameters, clip_grad_norm, clip_grad_value
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.report.plots import plot_clip_directions, plot_clip_ledger
+from rnn_numpy.report import plot_clip_directions, plot_clip_ledger
 from rnn_numpy.training import ClipLedger, ClipResult
 
 

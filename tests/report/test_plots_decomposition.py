@@ -14,7 +14,7 @@ from processes import ended
 from rnn_numpy import LSTM, RNN
 from rnn_numpy.errors import DTypeError, MissingExtraError, OptionError, ShapeError
 from rnn_numpy.lab import decompose, state_jacobians
-from rnn_numpy.report.plots import plot_lag_profile, plot_norms, plot_shares, plot_singular_histogram
+from rnn_numpy.report import plot_lag_profile, plot_norms, plot_shares, plot_singular_histogram
 from rnn_numpy.report.plots.style import MISSING
 
 T = 12

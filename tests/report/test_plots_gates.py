@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.report.plots import plot_gate_bands, plot_gate_image
+from rnn_numpy.report import plot_gate_bands, plot_gate_image
 
 LENGTHS = [9, 14, 5]
 

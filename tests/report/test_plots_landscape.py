@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rnn_numpy.errors import MissingExtraError, OptionError
 from rnn_numpy.lab import bifurcation, cliff, cliff_line, descend, fold_points
-from rnn_numpy.report.plots import plot_bifurcation, plot_cliff
+from rnn_numpy.report import plot_bifurcation, plot_cliff
 
 W, B = np.linspace(2, 8, 61), np.linspace(-3.5, 0, 36)
 

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.lab import CovariantVectors, LyapunovSpectrum
-from rnn_numpy.report.plots import COLOURS, plot_angles, plot_singular_values, plot_spectrum
+from rnn_numpy.report import plot_angles, plot_singular_values, plot_spectrum
+from rnn_numpy.report.plots.style import COLOURS
 
 EXPONENTS = np.array([[[0.2, -0.1, -0.5]], [[0.4, -0.1, -0.7]]])
 

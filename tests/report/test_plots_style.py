@@ -20,7 +20,8 @@ from processes import ended
 from rnn_numpy import report
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.lab import GradientFlow
-from rnn_numpy.report.plots import (
+from rnn_numpy.report import plot_gradient_flow
+from rnn_numpy.report.plots.style import (
     COLOURS,
     axes_or_new,
     colour_bar,
@@ -31,7 +32,6 @@ from rnn_numpy.report.plots import (
     log_limits,
     log_norm,
     new_figure,
-    plot_gradient_flow,
     set_log,
     signed_norm,
     tick_decades,
@@ -53,7 +53,7 @@ def test_axes_are_those_given_or_new_ones_that_pyplot_does_not_know():
     assert new_figure(layout=None).get_layout_engine() is None
     code = """
 import sys
-from rnn_numpy.report.plots import axes_or_new
+from rnn_numpy.report.plots.style import axes_or_new
 axes_or_new(None)
 print("matplotlib.pyplot" in sys.modules)
 """

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-import torch
+from frameworks import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +117,7 @@ def test_value_clipping_turns_a_heavy_tailed_gradient_by_the_stated_angles():
     np.testing.assert_allclose(found[1e-9], limits, rtol=1e-7)
 
 
+@pytest.mark.needs_torch
 def test_each_parameter_is_clipped_as_torch_clips_it_alone():
     grads = some(1)
     twins = {name: torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)) for name, shape in SHAPES.items()}

@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import torch
+from frameworks import torch
 
 from rnn_numpy import Linear, Parameters
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
@@ -30,6 +30,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_adam_is_torchs_over_200_steps(options):
     params = some(0)
@@ -52,6 +53,7 @@ def test_adam_is_torchs_over_200_steps(options):
     assert ours.steps == 200 == int(state["step"])
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_adam_is_torchs_in_float32(options):
     """One step from the same state; over many steps two roundings drift apart."""
@@ -77,6 +79,7 @@ def test_adam_is_torchs_in_float32(options):
             state["exp_avg_sq"].copy_(torch.tensor(ours.second.flat))
 
 
+@pytest.mark.needs_torch
 def test_the_defaults_are_torchs():
     ours, theirs = Adam(some(0)), torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))]).defaults
     for name in ("lr", "betas", "eps", "weight_decay"):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import torch
+from frameworks import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +29,7 @@ def test_norm_clipping_keeps_the_direction_and_ends_on_the_limit(seed, limit):
     np.testing.assert_allclose(grads.flat, before * result.factor, rtol=1e-15)
 
 
+@pytest.mark.needs_torch
 def test_norm_clipping_is_torchs_but_for_its_1e_6():
     grads = some_gradients(1)
     parameters = [torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)) for shape in grads.shapes.values()]
@@ -105,6 +106,7 @@ def test_a_non_finite_gradient_raises_names_the_parameter_and_changes_nothing(cl
     assert np.array_equal(grads.flat, before, equal_nan=True)
 
 
+@pytest.mark.needs_torch
 @given(SEEDS, st.floats(1e-3, 1.0), st.floats(0.0, 1.0))
 def test_sgd_is_torchs(seed, lr, momentum):
     params = some_gradients(seed)

@@ -130,6 +130,8 @@ ANALYTIC_SAFE: tuple[str, ...] = (
     *("sum", "mean", "average", "prod", "cumsum", "cumprod", "diff", "gradient", "trace", "trapezoid", "nansum"),
     *("dot", "matmul", "matvec", "inner", "outer", "tensordot", "einsum", "kron", "convolve", "cross", "polyval"),
     *("linalg.inv", "linalg.solve", "linalg.det", "linalg.lstsq", "linalg.pinv", "linalg.matrix_power"),
+    # Since NumPy 2.5, eigenvalues of real arrays are complex numbers, too: a loss takes their real part there, and
+    # there alone.
     *("linalg.multi_dot", "linalg.eig", "linalg.eigvals"),
     *("where", "concatenate", "stack", "roll", "flip", "transpose", "reshape", "take", "diag", "nan_to_num"),
     *("round", "rint"),

@@ -1,15 +1,5 @@
-"""Sweeps: a function at all points of a grid, in processes of its own or elsewhere, kept point by point."""
+"""A function computed at all points of a grid, in processes of its own or elsewhere, kept point by point."""
 
-from rnn_numpy.experiments.sweep.sweeps import (
-    SweepResult,
-    sweep,
-)
-from rnn_numpy.experiments.sweep.threads import (
-    one_blas_thread,
-)
+from rnn_numpy.experiments.sweep.sweeps import SweepResult, sweep
 
-__all__ = [
-    "SweepResult",
-    "one_blas_thread",
-    "sweep",
-]
+__all__ = ["SweepResult", "sweep"]

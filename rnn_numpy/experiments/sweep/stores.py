@@ -43,27 +43,11 @@ Key: TypeAlias = tuple[str, str | None, str]
 
 
 def to_json(value: Any, where: str, name: str) -> str:
-    """Write a value as standard JSON, from which `from_json` makes it again.
+    """Write a value as standard JSON, ASCII on one line, from which `from_json` makes it again.
 
-    Parameters
-    ----------
-    value : object
-        Made of numbers, text, None, lists, tuples, mappings with text as keys, NumPy's scalars and small arrays.
-    where, name : str
-        The function that was called and what the value is called there, for the message.
+    It is made of numbers, text, None, lists, tuples, mappings with text as keys, NumPy's scalars and small arrays;
+    anything else is a DTypeError, which calls it `name`, in `where`.
 
-    Returns
-    -------
-    str
-        ASCII, on one line; floats with all digits that tell them apart.
-
-    Raises
-    ------
-    DTypeError
-        It is made of something else.
-
-    Examples
-    --------
     >>> text = to_json({"gain": np.float32(0.5), "norms": np.array([1.0, np.inf])}, "sweep", "result")
     >>> print(text)
     {"gain": 0.5, "norms": [1.0, {"$float": "inf"}]}
@@ -79,7 +63,7 @@ def to_json(value: Any, where: str, name: str) -> str:
 
 
 def from_json(text: str) -> Any:
-    """Make of a text of `to_json` the value again: NumPy's scalars as Python's, arrays and tuples as lists."""
+    """Return the value of a text of `to_json`: NumPy's scalars as Python's, arrays and tuples as lists."""
     return _decoded(json.loads(text))
 
 
@@ -151,29 +135,16 @@ def _decoded(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of a point: the JSON of its result, or its error.
-
-    Attributes
-    ----------
-    result : str or None
-        As `to_json` wrote it. None where there is an error.
-    error : dict or None
-        Its type, its message and its traceback, all of them text.
-    """
+    """The result of a point, as `to_json` wrote it, or its error: "type", "message" and "traceback", all text."""
 
     result: str | None = None
     error: dict[str, str] | None = None
 
 
 class ResultStore:
-    """The file that keeps what is finished.
+    """The file that keeps what is finished; `ResultStore.opened` makes and locks it.
 
-    Made by `ResultStore.opened`, which locks it.
-
-    Attributes
-    ----------
-    outcomes : dict
-        Key -> Outcome, of what the file held when it was opened and of what was appended since.
+    `outcomes` has the file's results, and those appended since, by key.
     """
 
     def __init__(self, where: str, path: Path, descriptor: int, outcomes: dict[Key, Outcome]) -> None:
@@ -187,27 +158,9 @@ class ResultStore:
     def opened(cls, where: str, path: str | os.PathLike[str]) -> Iterator[ResultStore]:
         """Open a store, or begin one, for as long as the with-statement lasts.
 
-        Parameters
-        ----------
-        where : str
-            The function that was called, for messages.
-        path : path
+        A line that a kill has torn is cut off. DataError where it cannot be opened or locked, or holds something else
+        than results: it is then left as it is.
 
-        Yields
-        ------
-        ResultStore
-
-        Raises
-        ------
-        DataError
-            It cannot be opened or locked, or holds something else than results; it is then left as it is.
-
-        Notes
-        -----
-        A line that a kill has torn is cut off.
-
-        Examples
-        --------
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with ResultStore.opened("doctest", Path(folder) / "results.jsonl") as store:
@@ -245,19 +198,9 @@ class ResultStore:
             yield cls(where, target, descriptor, outcomes)
 
     def append(self, key: Key, point: str, outcome: Outcome) -> None:
-        """Add a line, and return when it is on the disk.
+        """Add a line, with the point in JSON in the order in which it was given; return when it is on the disk.
 
-        Parameters
-        ----------
-        key : tuple
-        point : str
-            The point in JSON, in the order in which it was given.
-        outcome : Outcome
-
-        Raises
-        ------
-        DataError
-            The system refuses, or the file was moved away or deleted meanwhile. Of the line nothing is left then.
+        DataError where the system refuses, or the file was moved away or deleted: of the line nothing is left then.
         """
         if outcome.error is None:
             end = f'"result": {outcome.result}'
@@ -319,7 +262,7 @@ def _read(where: str, path: Path, descriptor: int) -> dict[Key, Outcome]:
 
 
 def _take(outcomes: dict[Key, Outcome], line: bytes) -> None:
-    """Add what a line says; raise ValueError if it says something else than a result."""
+    """Add the outcome that a line holds; raise ValueError if it holds something else."""
     record = json.loads(line, parse_constant=_refuse_constant)
     if not isinstance(record, dict):
         raise ValueError("it is no JSON object")

@@ -32,7 +32,13 @@ from rnn_numpy.core.arguments import flag, positive_int, positive_number
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.experiments.progress import progress_bar
 from rnn_numpy.experiments.sweep.stores import Key, Outcome, ResultStore, canonical, from_json, to_json
-from rnn_numpy.experiments.sweep.workers import GUARD, Here, compute_in_processes, compute_on, in_a_starting_worker
+from rnn_numpy.experiments.sweep.workers import (
+    GUARD,
+    compute_here,
+    compute_in_processes,
+    compute_on,
+    in_a_starting_worker,
+)
 
 WIDTH = 100
 GAP = "  "
@@ -49,7 +55,7 @@ def sweep(
     version: str | None = None,
     retry_failed: bool = False,
     timeout: float | None = None,
-    tell: Callable[[int, int, str], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> SweepResult:
     """Compute a function at every point of a grid; keep each result at once, and compute none twice.
 
@@ -77,9 +83,9 @@ def sweep(
         Seconds. With processes of our own, a point that takes longer is stopped, and recorded as failed. Nobody can
         stop a point in an executor of someone else's: there the sweep gives up when no point at all has finished for so
         long. Not for "serial".
-    tell : callable, optional
-        Called as tell(done, total, label), in points that are to be computed. Left out, a bar appears on stderr after
-        two seconds if that is a terminal; not for "serial", where it would be in a debugger's way.
+    progress : callable, optional
+        Called as progress(done, total, label), in points that are to be computed. Left out, a bar appears on stderr
+        after two seconds if that is a terminal; not for "serial", where it would be in a debugger's way.
 
     Returns
     -------
@@ -168,9 +174,9 @@ def sweep(
         reused = set(outcomes)
         todo = {number: point for number, point in enumerate(points) if number not in reused}
         if todo:
-            if tell is None:
-                tell = _no_bar if executor == "serial" else stack.enter_context(progress_bar())
-            report = tell
+            if progress is None and executor != "serial":
+                progress = stack.enter_context(progress_bar())
+            report = progress or (lambda done, total, label: None)
             report(0, len(todo), name)
 
             def finish(number: int, outcome: Outcome) -> None:
@@ -181,10 +187,6 @@ def sweep(
 
             compute(function, name, todo, finish)
     return SweepResult([_row(point, outcomes[number], number in reused) for number, point in enumerate(points)])
-
-
-def _no_bar(done: int, total: int, label: str) -> None:
-    pass
 
 
 def _row(point: str, outcome: Outcome, reused: bool) -> dict[str, Any]:
@@ -199,17 +201,18 @@ def _row(point: str, outcome: Outcome, reused: bool) -> dict[str, Any]:
 def _computing(
     executor: Any, timeout: float | None
 ) -> Callable[[Callable[..., Any], str, Mapping[int, str], Callable[[int, Outcome], None]], None]:
-    """Return what computes points on `executor`."""
+    """Return the function that computes points on `executor`."""
     if executor is None or (isinstance(executor, int) and not isinstance(executor, bool)):
         workers = _cores() if executor is None else positive_int("sweep", "executor", executor)
         return lambda function, name, points, finish: compute_in_processes(
             workers, function, name, points, finish, timeout
         )
-    chosen = Here() if executor == "serial" else executor
-    if timeout is not None and isinstance(chosen, Here):
-        raise OptionError('sweep: timeout needs other processes or threads than this one; got executor="serial"')
-    if isinstance(chosen, concurrent.futures.Executor):
-        return lambda function, name, points, finish: compute_on(chosen, function, points, finish, timeout)
+    if executor == "serial":
+        if timeout is not None:
+            raise OptionError('sweep: timeout needs other processes or threads than this one; got executor="serial"')
+        return lambda function, name, points, finish: compute_here(function, points, finish)
+    if isinstance(executor, concurrent.futures.Executor):
+        return lambda function, name, points, finish: compute_on(executor, function, points, finish, timeout)
     hint = "; pass its get_executor()" if hasattr(executor, "get_executor") else ""
     raise OptionError(
         'sweep: executor must be None, a number of processes, "serial" or a concurrent.futures.Executor; got '
@@ -237,7 +240,7 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 
 def _is_known_by_name(function: Callable[..., Any]) -> bool:
-    """Whether what a function computes depends on nothing but its name and its arguments."""
+    """Return whether a function's results depend on nothing but its name and its arguments."""
     inner = inspect.unwrap(function)  # what functools.wraps has made keeps the inner function's name
     if isinstance(inner, (types.BuiltinFunctionType, type)):
         return True

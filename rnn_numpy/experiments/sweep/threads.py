@@ -17,12 +17,6 @@ def one_blas_thread() -> Iterator[None]:
     wait for each other at each product. A run of `rnn-numpy gradflow` that takes 5 s with one thread took 22 to 31 s
     with two on two cores that others used as well. Where OPENBLAS_NUM_THREADS or OMP_NUM_THREADS is set, the user has
     decided, and nothing changes.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> with one_blas_thread():
-    ...     product = np.ones((2, 3)) @ np.ones((3, 2))
     """
     if {"OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
         yield

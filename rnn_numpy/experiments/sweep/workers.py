@@ -28,7 +28,7 @@ from rnn_numpy.errors import DataError, OptionError, StalledError
 from rnn_numpy.experiments.sweep.stores import Outcome, from_json, to_json
 from rnn_numpy.experiments.sweep.threads import one_blas_thread
 
-# multiprocessing is imported where processes are started: whoever imports the lab for a plot need not have it.
+# multiprocessing is imported where processes are started: importing the experiments does not need it.
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
@@ -49,30 +49,13 @@ ELSEWHERE = 'define it in a file, at module level; or use executor="serial" or a
 PATIENCE = 10.0
 # Python lets Ctrl-C through a wait without an end on some systems only.
 TICK = 1.0
-# So many quiet ticks after Dask knows how a point has ended, its executor should have told. A result has to be fetched
-# first, which can take a while; an error need not.
-TICKS_TO_TELL = {"finished": 60, "error": 5, "cancelled": 5}
 
 
 def compute_point(function: Function, point: str, run: str = "") -> str:
-    """Call a function at one point, and put what became of it into text.
+    """Call a function at one point, JSON of its arguments; return JSON of {"result"}, or of {"error"} and its parts.
 
-    Parameters
-    ----------
-    function : callable
-    point : str
-        JSON of a dict: the arguments.
-    run : str
-        Not used here. Dask names a task after its arguments, and takes one of the same name for the same task: two
-        sweeps must not be.
+    `run` is not used here: Dask takes two tasks with the same arguments for one task, and two sweeps must not be that.
 
-    Returns
-    -------
-    str
-        JSON of {"result": ...}, or of {"error": {"type", "message", "traceback"}}.
-
-    Examples
-    --------
     >>> compute_point(dict, '{"x": 1.0}')
     '{"result": {"x": 1.0}}'
     """
@@ -112,14 +95,11 @@ def _one_thread() -> Iterator[None]:
 # Executors
 
 
-class Here(concurrent.futures.Executor):
-    """An executor that computes at once, in the thread that submits: breakpoints work, and so does Ctrl-C."""
-
-    def submit(self, fn: Function, /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        """Call a function, and return a future that has its result; what it raises is raised here."""
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
+def compute_here(function: Function, points: Mapping[int, str], finish: Finish) -> None:
+    """Compute points in this thread, one after the other, so that breakpoints work, and so does Ctrl-C."""
+    with _one_thread():
+        for number, point in points.items():
+            finish(number, outcome_of(compute_point(function, point)))
 
 
 def compute_on(
@@ -129,30 +109,15 @@ def compute_on(
     finish: Finish,
     timeout: float | None = None,
 ) -> None:
-    """Compute points on an executor, which stays open.
+    """Compute points, JSON by number, on an executor, which stays open; hand each outcome to `finish`, in this thread.
 
-    Parameters
-    ----------
-    executor : concurrent.futures.Executor
-    function : callable
-    points : mapping
-        Number -> JSON of a point.
-    finish : callable
-        Called here with the number of a point and its Outcome, as soon as that is known.
-    timeout : float, optional
-        Seconds without any point finished after which to give up.
-
-    Raises
-    ------
-    StalledError
-        No point has finished for so long.
-    Exception
-        What the executor raises, and what `finish` does; and KeyboardInterrupt. Points finished by then have been
-        handed to `finish`, points not begun are cancelled.
+    After `timeout` seconds without any point finished, raise StalledError. Raise also what the executor and `finish`
+    raise, and KeyboardInterrupt: then points finished by then have been handed to `finish`, points not begun are
+    cancelled.
     """
-    # Of OpenBLAS the limit is the process's. Were each thread of a pool to set it and to put back what it found, the
+    # OpenBLAS has one limit for the process. Were each thread of a pool to set it and to put back what it found, the
     # first one to finish would lift it under the others; so it is set once, here. Other libraries have one per thread,
-    # and a process of somebody's has its own: these are set at each point.
+    # and another process has its own: these are set at each point.
     with _one_thread():
         _compute_on(executor, function, points, finish, timeout)
 
@@ -168,25 +133,17 @@ def _compute_on(
     done: queue.SimpleQueue[concurrent.futures.Future[str]] = queue.SimpleQueue()
     numbers: dict[concurrent.futures.Future[str], int] = {}
     lost: Counter[int] = Counter()
-    dask = _DaskTasks(executor, run) if _is_dask(executor) else None
 
     def submit(number: int) -> None:
-        more = {} if dask is None else {"key": dask.key(number, lost[number])}
-        future = executor.submit(compute_point, function, points[number], run, **more)
+        future = executor.submit(compute_point, function, points[number], f"{run}-{lost[number]}")
         numbers[future] = number
         future.add_done_callback(done.put)
 
     def take(future: concurrent.futures.Future[str]) -> None:
-        if future not in numbers:  # it was settled without having told, and tells now
-            return
         error = future.exception()
         if error is None:
             finish(numbers.pop(future), outcome_of(future.result()))
-        else:
-            settle(future, error)
-
-    def settle(future: concurrent.futures.Future[str], error: BaseException) -> None:
-        if _killed_worker(error):
+        elif _killed_worker(error):
             finish(numbers.pop(future), Outcome(error=_described(error)))
         elif _may_pass(error) and lost[numbers[future]] < LOSSES:
             number = numbers.pop(future)
@@ -204,13 +161,9 @@ def _compute_on(
         heard = time.monotonic()
         while numbers:
             with contextlib.suppress(queue.Empty):
-                future = done.get(timeout=TICK if timeout is None else min(TICK, timeout))
-                take(future)
+                take(done.get(timeout=TICK if timeout is None else min(TICK, timeout)))
                 heard = time.monotonic()
                 continue
-            if dask is not None:
-                for future, error in dask.silent(numbers, lost):
-                    settle(future, error)
             if timeout is not None and time.monotonic() - heard >= timeout:
                 raise StalledError(
                     f"sweep: no point has finished for {timeout:g} s, the timeout, and {len(numbers)} of {len(points)} "
@@ -228,61 +181,17 @@ def _compute_on(
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether an error, which is the executor's as the function's are caught, may not be there the next time.
+    """Return whether an error of the executor's may be gone the next time.
 
-    The executor of Dask loses a result, with a ValueError about unpacking, where a worker dies between the moment at
-    which it hands the result over and that at which the executor asks for the state of the task.
+    That of Dask loses a result, with a ValueError about unpacking, where a worker dies while it hands the result over.
     """
     return isinstance(error, Exception) and not isinstance(error, concurrent.futures.BrokenExecutor)
 
 
 def _killed_worker(error: BaseException) -> bool:
-    """Whether Dask has given up on one point, at which worker after worker died."""
+    """Return whether Dask has given up on one point, at which worker after worker died."""
     distributed = sys.modules.get("distributed")
     return distributed is not None and isinstance(error, distributed.KilledWorker)
-
-
-def _is_dask(executor: concurrent.futures.Executor) -> bool:
-    kind = type(executor)
-    return kind.__module__.partition(".")[0] == "distributed" and hasattr(executor, "_client")
-
-
-class _DaskTasks:
-    """Dask's own account of the points, for those of which its executor never tells.
-
-    A coroutine of the executor waits for each task, and sets the future that `submit` has returned. It dies of an
-    exception, and the future stays pending for ever, where a worker dies before the result has been fetched from it and
-    the task then fails for good, as one does that had to wait at a worker behind a point that kills workers; or where
-    a task is cancelled by somebody else. The client knows better.
-    """
-
-    def __init__(self, executor: Any, run: str) -> None:
-        self._states = executor._client.futures  # the executor has no public way to its client
-        self._run = run
-        self._ticks: Counter[str] = Counter()
-
-    def key(self, number: int, attempt: int) -> str:
-        """Return the name of a task."""
-        return f"sweep-{self._run}-{number}-{attempt}"
-
-    def silent(
-        self, numbers: Mapping[concurrent.futures.Future[str], int], lost: Mapping[int, int]
-    ) -> list[tuple[concurrent.futures.Future[str], BaseException]]:
-        """Return the futures whose tasks have ended some ticks ago, and what to take for their errors."""
-        found = []
-        for future, number in numbers.items():
-            key = self.key(number, lost[number])
-            state = self._states.get(key)
-            status = "cancelled" if state is None else state.status
-            if future.done() or status not in TICKS_TO_TELL:
-                continue
-            self._ticks[key] += 1
-            if self._ticks[key] >= TICKS_TO_TELL[status]:
-                error = None if state is None else state.exception
-                found.append(
-                    (future, error or RuntimeError(f"sweep: the executor has not told of task {key}: {status}"))
-                )
-        return found
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -324,7 +233,7 @@ class _Worker:
             self.connection.send(point)
 
     def receive(self) -> str | None:
-        """Return the text it has sent; None if it is dead."""
+        """Return the text that it has sent; None if it is dead."""
         try:
             if self.connection.poll():
                 text = self.connection.recv()
@@ -334,7 +243,7 @@ class _Worker:
         return None
 
     def dismiss(self) -> None:
-        """Tell it to end; one that has not said that it is ready would take its time."""
+        """Tell it to end, or kill it where it is not ready yet, which would take its time."""
         if self.ready:
             with contextlib.suppress(OSError):
                 self.connection.send(None)
@@ -351,34 +260,12 @@ class _Worker:
 
 
 def compute_in_processes(
-    workers: int,
-    function: Function,
-    name: str,
-    points: Mapping[int, str],
-    finish: Finish,
-    timeout: float | None = None,
+    workers: int, function: Function, name: str, points: Mapping[int, str], finish: Finish, timeout: float | None = None
 ) -> None:
-    """Compute points in worker processes, which end with this call.
+    """Compute points, JSON by number, in worker processes, which end with this call; hand each outcome to `finish`.
 
-    Parameters
-    ----------
-    workers : int
-    function : callable
-    name : str
-        Of the function, for messages.
-    points : mapping
-        Number -> JSON of a point.
-    finish : callable
-        Called here with the number of a point and its Outcome, as soon as that is known.
-    timeout : float, optional
-        Seconds after which a point is stopped, with its worker, and has failed.
-
-    Raises
-    ------
-    OptionError
-        The function cannot be sent to a worker or imported there, or workers die as they start.
-    Exception
-        What `finish` raises; and KeyboardInterrupt. Points finished by then have been handed to `finish`.
+    A point that takes longer than `timeout` seconds is stopped, with its worker, and has failed. Raise OptionError
+    where the function, called `name`, cannot be sent to a worker or imported there, or where workers die as they start.
     """
     from multiprocessing.connection import wait
 
@@ -470,7 +357,7 @@ def _died(how: str) -> Outcome:
 
 
 def _serve(connection: Connection, pickled: bytes) -> None:
-    """Be a worker: say that the function is there, or why not; then compute what comes."""
+    """Run a worker: say that the function is there, or why not; then compute the points that arrive."""
     import multiprocessing
 
     # Ctrl-C reaches all processes of a terminal. It is the parent who decides what it means.

@@ -161,7 +161,7 @@ def _common_end(ledger: ClipLedger) -> float | None:
 
 
 def _said(ledger: ClipLedger) -> str:
-    """The title: how often clipping engaged, and how many updates were skipped."""
+    """Return the title: how often clipping engaged, and how many updates were skipped."""
     share, skipped = ledger.engaged_share, ledger.skipped
     said = (
         f"no finite gradient in {len(ledger)} updates"

@@ -210,14 +210,7 @@ def plot_singular_histogram(steps: StateJacobians, ax: Axes | None = None, *, n:
 
 
 def _map(
-    table: Decomposition,
-    name: str,
-    ax: Axes | None,
-    values: Floats,
-    label: str,
-    norm: Normalize,
-    kind: str,
-    what: str,
+    table: Decomposition, name: str, ax: Axes | None, values: Floats, label: str, norm: Normalize, kind: str, what: str
 ) -> Axes:
     """Draw a table (T, T), row 0 on top: white where there is no block, grey where it is NaN."""
     ax = axes_or_new(ax)

@@ -89,12 +89,7 @@ def plot_gradient_flow(
         colour = COLOURS[kinds.index(cell) % len(COLOURS)]
         typical = flow.typical
         drawn = _drawn(typical)
-        ax.plot(
-            np.arange(drawn),
-            typical[:drawn],
-            color=colour,
-            **line_look(levels.index(gain), len(ends), longest),
-        )
+        ax.plot(np.arange(drawn), typical[:drawn], color=colour, **line_look(levels.index(gain), len(ends), longest))
         label = f"{cell if several else 'gain'} {texts[gain]}"
         if drawn <= flow.length:
             label += " → 0" if typical[drawn] == 0 else " → ∞"
@@ -107,23 +102,13 @@ def plot_gradient_flow(
 
 
 def common_limits(flows: Sequence[GradientFlow]) -> tuple[float, float]:
-    """Return limits of a log axis that show all of several flows.
-
-    Parameters
-    ----------
-    flows : sequence of GradientFlow
-
-    Returns
-    -------
-    low, high : float
-        As of `log_limits`.
-    """
+    """Return limits of a log axis that show all of several flows, as `log_limits` does."""
     shown = [flow.typical[: _drawn(flow.typical)] for flow in flows]
     return log_limits(np.concatenate(shown))
 
 
 def _drawn(typical: Floats) -> int:
-    """How many lags, from 0 on, a log axis can show."""
+    """Return how many lags, from 0 on, a log axis can show."""
     shown = (typical > 0) & np.isfinite(typical)
     return int(len(shown) if shown.all() else shown.argmin())
 
@@ -215,7 +200,7 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
 
 
 def _notes(result: GradflowResult, crossed: bool) -> list[str]:
-    """What a figure says below its panels: the series; what is shown."""
+    """Return the lines below the panels of a figure: the series, and the meaning of the norm."""
     series, cells = result.task.series, result.options.cells
     name = Path(series.name).name
     name = name if len(name) <= 60 else name[:57] + "..."

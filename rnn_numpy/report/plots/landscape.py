@@ -15,10 +15,7 @@ from rnn_numpy.report.plots.style import COLOURS, FONT, LINE, MARKERS, axes_or_n
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN = {
-    "error": "error E after T steps (log scale)",
-    "gradient": "length of the gradient (dE/dw, dE/db) (log scale)",
-}
+SHOWN = {"error": "error E after T steps (log scale)", "gradient": "length of the gradient (dE/dw, dE/db) (log scale)"}
 # Of an error, and of a gradient, how many decades to show.
 DECADES = {"error": 5.0, "gradient": 8.0}
 

@@ -65,24 +65,9 @@ _SCALES = {"size": "viridis", "signed": "RdBu_r"}
 
 
 def new_figure(width: float = WIDTH, height: float = HEIGHT, layout: str | None = "constrained") -> Figure:
-    """Make a figure that pyplot does not know.
+    """Make a figure, `width` by `height` inches, that pyplot does not know; save it with `save_figure`.
 
-    Parameters
-    ----------
-    width, height : float
-        Inches.
-    layout : str or None
-        matplotlib's; "constrained" makes room for labels and colour bars, None leaves places to the caller.
-
-    Returns
-    -------
-    matplotlib Figure
-        Save it with `save_figure`.
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
+    The layout "constrained" makes room for labels and colour bars, None leaves places to the caller.
     """
     figures = optional_import("matplotlib.figure", "a figure")
     figure: Figure = figures.Figure(figsize=(width, height), dpi=DPI, layout=layout)
@@ -90,23 +75,7 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT, layout: str | None 
 
 
 def axes_or_new(ax: Axes | None, width: float = WIDTH, height: float = HEIGHT) -> Axes:
-    """Return `ax`, or the axes of a new figure where it is None.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes or None
-    width, height : float
-        Inches, of the new figure.
-
-    Returns
-    -------
-    matplotlib Axes
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
-    """
+    """Return `ax`, or the axes of a new figure, `width` by `height` inches, where it is None."""
     if ax is not None:
         return ax
     axes: Axes = new_figure(width, height).subplots()
@@ -116,13 +85,8 @@ def axes_or_new(ax: Axes | None, width: float = WIDTH, height: float = HEIGHT) -
 def frame(ax: Axes, xlabel: str, ylabel: str, title: str = "", grid: bool = True) -> None:
     """Name the axes, with units where there are any, and give them the look that all have.
 
-    Parameters
-    ----------
-    ax : matplotlib Axes
-    xlabel, ylabel, title : str
-        No title where it is empty.
-    grid : bool
-        Faint lines behind the data, and no line above and right of it; False for images, which fill their axes.
+    With `grid`, there are faint lines behind the data, and no frame above and right of it; images, which fill their
+    axes, have none.
     """
     ax.set_xlabel(xlabel)
     ax.set_ylabel(ylabel)
@@ -136,21 +100,11 @@ def frame(ax: Axes, xlabel: str, ylabel: str, title: str = "", grid: bool = True
 
 
 def log_limits(values: ArrayLike) -> tuple[float, float]:
-    """Return limits of a log axis that show all of some sizes.
+    """Return limits of a log axis that show all values that are finite and above 0.
 
-    Parameters
-    ----------
-    values : array_like
-        Only entries that are finite and above 0 count.
+    They are half a decade or 3 % of the range wider than the data; at least two decades, from 1e-305 to 1e305 at most;
+    (0.1, 10) where there is nothing to show.
 
-    Returns
-    -------
-    low, high : float
-        Half a decade or 3 % of the range wider than the data; at least two decades, from 1e-305 to 1e305 at most.
-        (0.1, 10) where there is nothing to show.
-
-    Examples
-    --------
     >>> low, high = log_limits([1e-3, 0.0, 10.0])
     >>> round(low, 6), round(high, 3)
     (0.000316, 31.623)
@@ -167,16 +121,10 @@ def log_limits(values: ArrayLike) -> tuple[float, float]:
 
 
 def set_log(ax: Axes, low: float, high: float) -> None:
-    """Make the y axis a log one, with its limits and ticks.
+    """Make the y axis a log one, with its ticks and its limits, as `log_limits` returns them.
 
     Limits come before data: left to itself, matplotlib would widen those of the data, at times beyond the range of
     floats.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-    low, high : float
-        The limits, above 0: as `log_limits` returns them.
     """
     ax.set_yscale("log")
     ax.set_ylim(low, high)
@@ -188,13 +136,6 @@ def tick_decades(axis: Axis, low: float, high: float) -> None:
 
     matplotlib's own ticks fail where it looks for one beyond the range of floats. Where there are less than two such
     places, ticks stand at 1, 2 and 5 times a power of ten, as plain numbers.
-
-    Parameters
-    ----------
-    axis : matplotlib Axis
-        `ax.yaxis`, say, or the long axis of a colour bar.
-    low, high : float
-        The axis' limits, above 0.
     """
     ticker = optional_import("matplotlib.ticker", "a figure")
     first, last = math.log10(low), math.log10(high)
@@ -213,21 +154,10 @@ def tick_decades(axis: Axis, low: float, high: float) -> None:
 
 
 def line_look(level: int, place: int, length: int) -> dict[str, Any]:
-    """Return style, width and markers of a line, as arguments of `ax.plot`.
+    """Return style, width and markers of a line, as arguments of `ax.plot`: `level` is its place in `STYLES`.
 
-    Parameters
-    ----------
-    level : int
-        Which of `STYLES`.
-    place : int
-        The line's number in its axes. Markers of different lines stand at different points, so that they stay readable
-        where lines lie upon each other.
-    length : int
-        Points of the longest line: about eight of them are marked.
-
-    Returns
-    -------
-    dict
+    `place` is the line's number in its axes: markers of different lines stand at different points, so that they stay
+    readable where lines lie upon each other. About eight points are marked, of the longest line's `length`.
     """
     style, marker = STYLES[level % len(STYLES)]
     every = max(1, length // 8)
@@ -245,26 +175,10 @@ def line_look(level: int, place: int, length: int) -> dict[str, Any]:
 
 
 def log_norm(values: ArrayLike, decades: float = 12.0) -> Normalize:
-    """Return the log colour scale of some sizes.
+    """Return the log colour scale, a LogNorm, of the values that are finite and above 0.
 
-    Parameters
-    ----------
-    values : array_like
-        What is to be shown; only entries that are finite and above 0 count.
-    decades : float
-        At most so many below the largest: a single tiny entry shall not turn all others into one colour.
-
-    Returns
-    -------
-    matplotlib LogNorm
-        At least one decade wide; from 0.1 to 1 where there is nothing to show.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        `decades` is not a number above 0.
-    MissingExtraError
-        matplotlib is not installed.
+    It reaches at most `decades` below the largest: a single tiny entry shall not turn all others into one colour. It is
+    at least one decade wide, and goes from 0.1 to 1 where there is nothing to show.
     """
     span = arguments.positive_number("log_norm", "decades", decades)
     colors = optional_import("matplotlib.colors", "a figure")
@@ -279,23 +193,7 @@ def log_norm(values: ArrayLike, decades: float = 12.0) -> Normalize:
 
 
 def signed_norm(values: ArrayLike) -> Normalize:
-    """Return the colour scale of numbers that have a sign: 0 in the middle, as far up as down.
-
-    Parameters
-    ----------
-    values : array_like
-        What is to be shown; only finite entries count.
-
-    Returns
-    -------
-    matplotlib Normalize
-        From -1 to 1 where there is nothing but zeros to show.
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
-    """
+    """Return the colour scale of numbers with a sign: 0 in the middle, as far up as down; from -1 to 1 of zeros."""
     colors = optional_import("matplotlib.colors", "a figure")
     numbers = np.abs(np.asarray(values, np.float64))
     shown = numbers[np.isfinite(numbers)]
@@ -305,24 +203,7 @@ def signed_norm(values: ArrayLike) -> Normalize:
 
 
 def colour_scale(kind: str) -> Colormap:
-    """Return the colours of an image; what has no value is grey.
-
-    Parameters
-    ----------
-    kind : {"size", "signed"}
-        Of numbers of one sign, or of numbers on both sides of 0.
-
-    Returns
-    -------
-    matplotlib Colormap
-
-    Raises
-    ------
-    OptionError
-        Another kind.
-    MissingExtraError
-        matplotlib is not installed.
-    """
+    """Return the colours for a "size", of one sign, or for "signed" numbers; what has no value is grey."""
     if kind not in _SCALES:
         raise OptionError(f"colour_scale: kind must be one of {', '.join(_SCALES)}; got {kind!r}")
     matplotlib = optional_import("matplotlib", "a figure")
@@ -340,37 +221,12 @@ def draw_image(
     kind: str = "size",
     there: ArrayLike | None = None,
 ) -> Colorbar:
-    """Draw a matrix in colours, each entry a cell about its place, and a labelled colour bar beside it.
+    """Draw a matrix in colours, each entry a cell about its place, and a labelled colour bar beside it, which is
+    returned.
 
-    Parameters
-    ----------
-    ax : matplotlib Axes
-    x : array_like, (n,)
-        Places of the columns, evenly spaced, rising.
-    y : array_like, (m,)
-        Places of the rows, evenly spaced, rising; the first row is at the bottom.
-    values : array_like, (m, n)
-        NaN, and on a log scale what is not above 0, is grey.
-    label : str
-        What the colours mean, with the unit.
-    norm : matplotlib Normalize
-        As `log_norm` and `signed_norm` return.
-    kind : {"size", "signed"}
-        As for `colour_scale`.
-    there : bool array_like, (m, n), optional
-        Which cells there are; the others stay empty.
-
-    Returns
-    -------
-    matplotlib Colorbar
-        With a pointed end where entries lie beyond the scale.
-
-    Raises
-    ------
-    OptionError
-        Another kind.
-    MissingExtraError
-        matplotlib is not installed.
+    `x` (n,) and `y` (m,) are places of columns and rows, evenly spaced, rising; the first row of `values` (m, n) is at
+    the bottom. NaN, and on a log scale what is not above 0, is grey. Where `there` (m, n) is False a cell stays empty.
+    The bar has a pointed end where entries lie beyond the scale.
     """
     colors = optional_import("matplotlib.colors", "a figure")
     numbers = np.asarray(values, np.float64)
@@ -397,26 +253,14 @@ def draw_image(
 
 
 def _edges(places: Floats) -> tuple[float, float]:
-    """The outer edges of the first and the last cell."""
+    """Return the outer edges of the first and the last cell."""
     half = float(places[-1] - places[0]) / (2 * (len(places) - 1)) if len(places) > 1 else 0.5
     return float(places[0]) - half, float(places[-1]) + half
 
 
 def colour_bar(ax: Axes, drawn: Any, label: str, extend: str = "neither") -> Colorbar:
-    """Put a labelled colour bar right of the axes.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-    drawn : matplotlib ScalarMappable
-        The image, or the points, whose colours it explains.
-    label : str
-    extend : {"neither", "min", "max", "both"}
-        Ends to point, since there are values beyond.
-
-    Returns
-    -------
-    matplotlib Colorbar
+    """Put a labelled colour bar, of an image or of points, right of the axes; at its ends that `extend` names values go
+    on.
     """
     figure: Any = ax.get_figure()
     bar: Colorbar = figure.colorbar(drawn, ax=ax, extend=extend, pad=0.02)
@@ -432,28 +276,12 @@ def colour_bar(ax: Axes, drawn: Any, label: str, extend: str = "neither") -> Col
 
 
 def spread(positions: ArrayLike, gap: float, low: float, high: float) -> Floats:
-    """Move numbers as little as possible so that they lie at least `gap` apart, in the order that they had.
+    """Move numbers as little as possible so that they lie at least `gap` apart, in their order, from `low` to `high`.
 
-    Parameters
-    ----------
-    positions : array_like, (n,)
-    gap : float
-        Smaller if n numbers do not fit otherwise.
-    low, high : float
-        Where the result must lie.
+    The gap is smaller if they do not fit otherwise. With the k-th smallest lowered by k gap, the condition says that
+    the numbers do not fall: isotonic regression, solved by pooling neighbours that violate it and then cut off at the
+    bounds, which gives the least sum of squared moves.
 
-    Returns
-    -------
-    ndarray, (n,)
-
-    Notes
-    -----
-    With the k-th smallest lowered by k gap, the condition says that the numbers do not fall: isotonic regression,
-    solved by pooling neighbours that violate it and then cut off at the bounds, which gives the least sum of squared
-    moves.
-
-    Examples
-    --------
     >>> spread([0.0, 0.0, 1.0], 0.25, -1.0, 1.0).tolist()
     [-0.125, 0.125, 1.0]
     """
@@ -476,15 +304,10 @@ def spread(positions: ArrayLike, gap: float, low: float, high: float) -> Floats:
 
 
 def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write each label to the right of the axes at the height of its line's end, apart from each other, with a thin
-    leader from the edge of the axes: inside of them it would look like data.
+    """Write labels to the right of the axes at the heights of their lines' ends, apart from each other.
 
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        With its limits and its scale set: linear or log.
-    ends : sequence of (float, str, str)
-        Of each line: where it ends, in units of the y axis; the label; its colour.
+    A thin leader joins each to the edge of the axes: inside of them it would look like data. `ends` has of each line
+    where it ends, its label and its colour; limits and scale of the axes are set before.
     """
     scale = np.log10 if ax.get_yscale() == "log" else np.asarray
     bottom, top = scale(ax.get_ylim())

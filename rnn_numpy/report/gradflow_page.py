@@ -57,8 +57,6 @@ def gradflow_report(result: GradflowResult) -> str:
 def report_lags(length: int) -> list[int]:
     """Return the lags that the table shows: 0, 1, 10, 50, 100 as far as there are, and the longest.
 
-    Examples
-    --------
     >>> report_lags(60)
     [0, 1, 10, 50, 60]
     """
@@ -73,9 +71,7 @@ def _slope(flow: GradientFlow) -> str:
 
 
 def half_life_text(flow: GradientFlow) -> str:
-    """Return the half-life of a gradient for a table; "×2" before it where the gradient doubles, "-" where neither is
-    sure.
-    """
+    """Return the half-life for a table: "×2" before it where the gradient doubles, "-" where neither is sure."""
     error = flow.standard_error or 0.0
     if flow.slope is None or flow.half_life is None or abs(flow.slope) <= 2 * error:
         return "-"  # steady, or (of a gradient that ends at zero) no different from a slope of 0
@@ -133,7 +129,7 @@ def _training_table(networks: Sequence[NetworkResult]) -> str:
 
 
 def _reach_table(networks: Sequence[NetworkResult]) -> str:
-    """One row per gain, one column per cell: what a reader wants to compare stands side by side."""
+    """Return a table with a row per gain and a column per cell, so that cells stand side by side."""
     table = new_table()
     gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
     cells = list(dict.fromkeys(network.cell for network in networks))
@@ -227,7 +223,7 @@ def _verdicts(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkRe
 
 
 def _kind(flow: GradientFlow) -> str:
-    """The verdict, with "steady" taken apart by its reason."""
+    """Return the verdict, with "steady" split by its reason."""
     if flow.verdict != "steady":
         return flow.verdict
     return "level" if abs(flow.change or 0.0) < math.log(STEADY_FACTOR) else "trendless"
@@ -250,7 +246,7 @@ def _by_cell(
 
 
 def _pace(flow: GradientFlow) -> tuple[str, str]:
-    """What the norm does, and in how many steps; two empty strings where it has no half-life."""
+    """Return whether the norm halves or doubles, and in how many steps; two empty strings where it has no half-life."""
     half_life = half_life_text(flow)
     if half_life == "-":
         return "", ""
@@ -258,7 +254,7 @@ def _pace(flow: GradientFlow) -> tuple[str, str]:
 
 
 def _reaches(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkResult, GradientFlow]]) -> list[str]:
-    """Say whose gradient is felt furthest back, and whose least far; nothing where there is one cell to look at."""
+    """Say whose gradient is felt furthest back, and whose least far; nothing where there is one cell."""
     flows = [(network, flow) for network, flow in flows if flow.verdict != "diverged"]
     if len({network.cell for network, _ in flows}) < 2:
         return []
@@ -301,7 +297,7 @@ def _gain_matters(result: GradflowResult) -> list[str]:
 
 
 def _gates(result: GradflowResult) -> list[str]:
-    """Say what the gates keep: without them, nobody sees why a gated cell does as it does."""
+    """Say how much the gates keep, which explains what a gated cell does."""
     clauses: list[str] = []
     for cell, (gate, words) in KEEPING.items():
         networks = [network for network in result.networks if network.cell == cell]

@@ -1,6 +1,6 @@
 r"""A page on a net's gradients, in plain words and numbers: what is happening, why, and what to try.
 
-`rnn_numpy.lab.diagnosis` says what the numbers are and measures them. The rules that choose the sentences are in
+`rnn_numpy.lab.layer_diagnosis` says what the numbers are and measures them. The rules that choose the sentences are in
 `_findings`: thresholds, no more. They say what the numbers suggest; whether a remedy helps is for an experiment to say.
 """
 
@@ -18,21 +18,19 @@ from numpy.typing import ArrayLike
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.lab.gates import OPEN, SHUT, GateSummary
 from rnn_numpy.lab.gradient_flow import GradientFlow
+from rnn_numpy.lab.layer_diagnosis import SATURATED, LayerDiagnosis, measured
 from rnn_numpy.models import Forecaster
-from rnn_numpy.report.gradflow import report_lags
+from rnn_numpy.report.gradflow_page import report_lags
 from rnn_numpy.report.tables import WIDTH, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-from rnn_numpy.lab.diagnosis import SATURATED, GradientNumbers, LayerDiagnosis, measured
-
 # From this share on, saturated states, shut gates, dead units are named. Of relu states half is off in a healthy net.
 MANY, OFF = 0.3, 0.8
 
 
 @dataclass(frozen=True, repr=False)
-class GradientDiagnosis(GradientNumbers):
+class GradientDiagnosis:
     """What `diagnose` returns: numbers by layer, and what they say. Its repr is the page.
 
     Attributes
@@ -44,6 +42,22 @@ class GradientDiagnosis(GradientNumbers):
     layers : tuple of LayerDiagnosis
         The lowest first.
     """
+
+    title: str
+    source: str
+    length: int
+    count: int
+    layers: tuple[LayerDiagnosis, ...]
+
+    @property
+    def top(self) -> LayerDiagnosis:
+        """The top layer, which the loss reads."""
+        return self.layers[-1]
+
+    @property
+    def verdict(self) -> str:
+        """ "vanishing", "steady", "exploding" or "diverged": of the top layer's gradient."""
+        return self.top.flow.verdict
 
     @cached_property
     def _found(self) -> tuple[list[str], list[str], list[str]]:
@@ -116,12 +130,13 @@ class GradientDiagnosis(GradientNumbers):
         MissingExtraError
             matplotlib is not installed.
         """
-        from rnn_numpy.report.plots import common_limits, frame, new_figure, set_log, style
+        from rnn_numpy.report.plots import style
+        from rnn_numpy.report.plots.gradient_flow import common_limits
 
         kept = [(layer.name, found) for layer in self.layers if (found := layer.keeping) is not None]
-        figure = new_figure((2 if kept else 1) * style.WIDTH, style.HEIGHT)
+        figure = style.new_figure((2 if kept else 1) * style.WIDTH, style.HEIGHT)
         axes = figure.subplots(1, 2 if kept else 1, squeeze=False)[0]
-        set_log(axes[0], *common_limits([layer.flow for layer in self.layers]))
+        style.set_log(axes[0], *common_limits([layer.flow for layer in self.layers]))
         axes[0].set_xlim(0, self.length)
         for number, layer in enumerate(self.layers):
             shown = (layer.flow.typical > 0) & np.isfinite(layer.flow.typical)
@@ -132,7 +147,7 @@ class GradientDiagnosis(GradientNumbers):
                 linewidth=style.LINE,
                 label=f"{layer.name}: {layer.flow.verdict}",
             )
-        frame(
+        style.frame(
             axes[0],
             "lag: steps back in time from the loss",
             "norm of the state's gradient",
@@ -153,7 +168,7 @@ class GradientDiagnosis(GradientNumbers):
                     label=f"{name}: gate {gate}",
                 )
             axes[1].axhline(self.length, color="0.5", linewidth=1, linestyle="--", label=f"T = {self.length}")
-            frame(
+            style.frame(
                 axes[1],
                 "unit, the most forgetful first",
                 "time constant, steps",
@@ -211,7 +226,7 @@ def diagnose(
     >>> diagnose(LSTM(3, 16, forget_bias=5.0, rng=0), x).verdict
     'steady'
     """
-    return GradientDiagnosis(**vars(measured("diagnose", model, x, target, rng)))
+    return GradientDiagnosis(*measured("diagnose", model, x, target, rng))
 
 
 def _findings(page: GradientDiagnosis) -> tuple[list[str], list[str], list[str]]:

@@ -15,7 +15,7 @@ from rnn_numpy.errors import MissingExtraError
 from rnn_numpy.experiments import GradflowOptions, GradflowResult, NetworkResult, TrainingRecord, run_gradflow
 from rnn_numpy.lab import GradientFlow
 from rnn_numpy.report import gradflow_report
-from rnn_numpy.report.gradflow import plain, report_lags, short
+from rnn_numpy.report.gradflow_page import plain, report_lags, short
 from rnn_numpy.tasks import ForecastTask, Series
 
 

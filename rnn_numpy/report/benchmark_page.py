@@ -10,7 +10,7 @@ from typing import Any
 
 from rnn_numpy.experiments.task_benchmark import HELD_OUT, MEASURED, BenchmarkResult, BenchmarkRun
 from rnn_numpy.lab.gradient_flow import GradientFlow
-from rnn_numpy.report.gradflow import half_life_text
+from rnn_numpy.report.gradflow_page import half_life_text
 from rnn_numpy.report.tables import count, listed, new_table, paragraph, plain, rendered, short
 
 # What the task is, and what its baseline does.
@@ -78,8 +78,9 @@ def _results_table(result: BenchmarkResult) -> str:
 
 
 def half_lives(flows: Sequence[GradientFlow]) -> str:
-    """Return the half-lives of several gradients in steps, or their range; "×2" before doubling times; for those that
-    have neither, their verdict.
+    """Return the half-lives of several gradients, in steps, or their range, for a table.
+
+    "×2" stands before doubling times; for gradients that have neither, it is their verdict.
     """
     return ", ".join(
         {"halves": "", "doubles": "×2 "}.get(kind, kind) + _range(paces, plain)
@@ -171,7 +172,7 @@ def _verdict(result: BenchmarkResult, length: int) -> str:
 
 
 def _why(result: BenchmarkResult, length: int, cell: str) -> str:
-    """Of a cell that has not solved a length, say how much of the gradient arrives at the longest lag."""
+    """Say how much of the gradient arrives at the longest lag, for a cell that has not solved a length."""
     runs = result.of(length, cell)
     if _solved(runs):
         return ""
@@ -191,7 +192,7 @@ def _why(result: BenchmarkResult, length: int, cell: str) -> str:
 
 
 def _dominant(result: BenchmarkResult) -> str:
-    """Say how often clipping engaged over all, and what made the gradients long."""
+    """Say how often clipping engaged at most, and which parameter made the gradients long."""
     options = result.options
     pairs = [(length, cell) for length in options.lengths for cell in options.cells]
     rates = {pair: rate for pair in pairs if (rate := _clip_rate(result.of(*pair))) is not None}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rnn_numpy.checks.report import Diagnosis, GradcheckReport, Row, Trial, shortened
 from rnn_numpy.errors import GradientCheckError
-from rnn_numpy.report.gradcheck import checks_table, checks_text, named, zoo_text
+from rnn_numpy.report.gradcheck_page import checks_table, checks_text, named, zoo_text
 from rnn_numpy.report.tables import listed, new_table, paragraph, plain, rendered, short
 
 

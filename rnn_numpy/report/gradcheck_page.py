@@ -14,18 +14,7 @@ from rnn_numpy.zoo.specimen import Specimen
 
 
 def checks_table(reports: Sequence[tuple[str, GradcheckReport]]) -> str:
-    """Return a table with a line for each check.
-
-    Parameters
-    ----------
-    reports : sequence of (str, GradcheckReport)
-        Each with the name under which it is listed.
-
-    Raises
-    ------
-    MissingExtraError
-        rich, which lays out the table, is not installed.
-    """
+    """Return a table with a line for each check, a report with the name under which it is listed."""
     trials = list(dict.fromkeys(trial.name for _, report in reports for trial in report.trials))
     table = new_table()
     for title in ("cell", "tensors", "worst error", "in", "digits", *trials, "verdict"):
@@ -51,7 +40,7 @@ LEGEND = {
 
 
 def _legend(trials: Iterable[str]) -> str:
-    """Return what the columns mean."""
+    """Explain the columns in a paragraph."""
     told = ["digits: that are right, of the largest entry of the worst tensor"]
     return paragraph("; ".join([*told, *(text for name, text in LEGEND.items() if name in trials)]) + ".")
 
@@ -81,11 +70,7 @@ def checks_text(reports: Sequence[tuple[str, GradcheckReport]], verbose: bool) -
 def zoo_text(found: Sequence[tuple[Specimen, GradcheckReport]], verbose: bool) -> str:
     """Return what the command prints of the zoo: what is wrong, whether it was caught, where, and the diagnosis.
 
-    Parameters
-    ----------
-    found : sequence of (Specimen, GradcheckReport)
-    verbose : bool
-        Whether the full reports follow.
+    With `verbose` the full reports follow.
     """
     table = new_table()
     for title in ("wrong backward pass", "caught", "where", "diagnosis"):
@@ -118,7 +103,7 @@ def zoo_text(found: Sequence[tuple[Specimen, GradcheckReport]], verbose: bool) -
 
 
 def named(specimen: Specimen, report: GradcheckReport) -> bool:
-    """Whether a report's diagnosis is what a specimen's mistake is called."""
+    """Return whether a report's diagnosis is the name of a specimen's mistake."""
     return report.diagnosis is not None and report.diagnosis.kind in (specimen.diagnosis, *specimen.also)
 
 

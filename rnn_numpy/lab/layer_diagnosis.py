@@ -1,6 +1,6 @@
-r"""The numbers of a page on a net's gradients; `rnn_numpy.report.diagnosis` puts them into words.
+r"""The numbers of a page on a net's gradients, layer by layer; `rnn_numpy.report.diagnosis_page` puts them into words.
 
-Nothing here is measured in a way of its own. What stands on the page is
+Everything here is measured elsewhere in the lab. The page has
 
 - *the gradient by lag*, of each layer: `rnn_numpy.lab.gradient_flow` defines norm, slope, half-life, reach and verdict.
   In a layer below the top one it is the total dL/ds of that layer, through its own later steps and through all layers
@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,16 +28,13 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import finite
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.engine.trace import LayerTrace, Trace
+from rnn_numpy.engine.trace import LayerTrace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab.gates import GateSummary, gate_report
-from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
+from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow, flow_norms, last_step_gradient
 from rnn_numpy.lab.lyapunov import lyapunov
-from rnn_numpy.layers import RNN, mse_loss
+from rnn_numpy.layers import RNN
 from rnn_numpy.models import Forecaster
-
-if TYPE_CHECKING:
-    pass
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -83,14 +80,14 @@ class LayerDiagnosis:
 
     @property
     def chaotic(self) -> bool:
-        """Whether small differences of states grow: by a factor of 10 or more over the T steps, and beyond two standard
-        errors. Below that a net that holds what it has, and is not yet where it will stay, looks the same."""
+        """True where small differences of states grow by a factor of 10 or more over the T steps, and by more than two
+        standard errors. Below that, a net that keeps its content and has not yet settled looks the same."""
         least = max(2 * (self.growth_error or 0.0), math.log(STEADY_FACTOR) / self.flow.length)
         return self.growth is not None and self.growth > least
 
     @property
     def keeping(self) -> tuple[str, GateSummary] | None:
-        """The gate that says what is kept, and its numbers."""
+        """Name and numbers of the gate that holds what the cell keeps."""
         return next(((name, gate) for name, gate in self.gates.items() if gate.time_constants is not None), None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,45 +115,15 @@ class LayerDiagnosis:
         }
 
 
-@dataclass(frozen=True)
-class GradientNumbers:
-    """What `measured` returns: the numbers, layer by layer.
-
-    Attributes
-    ----------
-    title, source : str
-        The net; where the gradient comes from.
-    length, count : int
-        T and N.
-    layers : tuple of LayerDiagnosis
-        The lowest first.
-    """
-
-    title: str
-    source: str
-    length: int
-    count: int
-    layers: tuple[LayerDiagnosis, ...]
-
-    @property
-    def top(self) -> LayerDiagnosis:
-        """The top layer, which the loss reads."""
-        return self.layers[-1]
-
-    @property
-    def verdict(self) -> str:
-        """ "vanishing", "steady", "exploding" or "diverged": of the top layer's gradient."""
-        return self.top.flow.verdict
-
-
 def measured(
     where: str,
     model: Recurrent | Forecaster,
     x: ArrayLike,
     target: ArrayLike | None,
     rng: np.random.Generator | int | None,
-) -> GradientNumbers:
-    """Return the numbers of a page; arguments and errors are those of `rnn_numpy.report.diagnose`, called `where`."""
+) -> tuple[str, str, int, int, tuple[LayerDiagnosis, ...]]:
+    """Return title, source, length, count and layers of a page; arguments and errors are those of
+    `rnn_numpy.report.diagnose`, called `where`."""
     layer = model.rnn if isinstance(model, Forecaster) else model
     if not isinstance(layer, Recurrent):
         raise DTypeError(
@@ -180,13 +147,14 @@ def measured(
         last, source = _last_gradient(where, model, time_major, target, generator)
         doutput = np.zeros_like(time_major)
         doutput[-1] = last
-        flows = _flows(layer, trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput)
+        norms = flow_norms(layer, trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput, below=True)
     layers = []
     for name, run in trace.layers.items():
         growth, error = _growth(layer, x, name, generator)
-        layers.append(_layer_diagnosis(layer, run, flows[run.layer], growth, error))
+        flow = GradientFlow(norms[-1 - run.layer], float(time_major.shape[1]))
+        layers.append(_layer_diagnosis(layer, run, flow, growth, error))
     title = repr(layer) if layer is model else f"{type(model).__name__} with {layer!r}"
-    return GradientNumbers(title, source, len(trace), time_major.shape[1], tuple(layers))
+    return title, source, len(trace), time_major.shape[1], tuple(layers)
 
 
 # ----------------------------------------------------------------------------------------------------------- measures
@@ -203,31 +171,8 @@ def _last_gradient(
         unit[~np.isfinite(output[-1]).all(axis=1)] = np.nan
         return unit.astype(output.dtype), "a random vector of length 1 for each sequence"
     array = arguments.array_of(where, "target", target, output.dtype)
-    prediction, trace = model.readout.forward(output[-1])
-    arguments.shaped(where, "target", array, "(T, N, outputs)", (len(output), *prediction.shape))
-    dprediction = mse_loss(prediction, array[-1])[1] * len(prediction)  # a loss for each sequence, not their mean
-    return model.readout.backward(trace, dprediction).dx, "the gradient of the squared error there"
-
-
-def _flows(layer: Recurrent, trace: Trace, doutput: Array) -> list[GradientFlow]:
-    """Return the flow of each layer, the lowest first: dL/d(states) as each step hands it back."""
-    rows: list[list[Array]] = [[] for _ in range(layer.num_layers)]
-    names = [f"d{state}_prev" for state in layer.cell.states]
-    for step in layer.backward_steps(trace, doutput):
-        found = rows[step.layer]
-        if not found:  # the last step: what enters there enters through h
-            others = [np.zeros_like(getattr(step, state)) for state in layer.cell.states[1:]]
-            found.append(np.concatenate([step.dh, *others], axis=-1))
-        found.append(np.concatenate([getattr(step, name) for name in names], axis=-1))
-    flows = []
-    for found in rows:
-        stacked = np.stack(found).astype(np.float64)
-        # Scaled, so that no square under- or overflows.
-        largest = np.abs(stacked).max(axis=-1, keepdims=True)
-        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-        norms = scale[..., 0] * np.linalg.norm(stacked / scale, axis=-1)
-        flows.append(GradientFlow(norms, float(norms.shape[1])))
-    return flows
+    arguments.shaped(where, "target", array, "(T, N, outputs)", (*output.shape[:2], model.readout.out_features))
+    return last_step_gradient(model, output[-1], array[-1]), "the gradient of the squared error there"
 
 
 def _growth(

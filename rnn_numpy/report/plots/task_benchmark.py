@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.experiments.task_benchmark import CELLS, BenchmarkResult
 from rnn_numpy.lab.gradient_flow import GradientFlow
+from rnn_numpy.report.benchmark_page import WORDS
 from rnn_numpy.report.plots.style import COLOURS, axes_or_new, frame, new_figure, set_log
-from rnn_numpy.report.task_benchmark import WORDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
