@@ -508,7 +508,8 @@ def _traced(prefix: str, trace: Any, configuration: Configuration) -> dict[str, 
     for title in _titles(configuration):
         run = trace[title]
         found |= _named(f"{prefix}/{title}", {name: getattr(run, name) for name in run.names})
-        found |= _named(f"{prefix}/{title}", dict(run.weights))
+        # "b", the sum of two others, is no longer kept but computed when asked for.
+        found |= _named(f"{prefix}/{title}", {name: array for name, array in run.weights.items() if name != "b"})
     return found
 
 
