@@ -142,7 +142,7 @@ class LayerCheck:
         rows = []
         for name, run in self.forced.exact.runs.items():
             latest = self.subject.trace.layers[name].latest
-            found = latest.arrays.find("da")
+            found = latest.arrays.get("da")
             if found is None or latest.reached is not None or self.layer.cell.input_gradient != "da":
                 continue
             found = np.where(self.forced.maps[name].steps.alive[..., None], found, 0)
