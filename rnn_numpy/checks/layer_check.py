@@ -113,7 +113,7 @@ class LayerCheck:
         affordable.
         """
         subject, layer, trace = self.subject, self.layer, self.subject.trace
-        if layer.cell.step_tangent is None:
+        if not layer.cell.has_tangent:
             return
         allowed = 64 * EPS * self.steps
         error = adjoint_error(layer, trace, seed=self.seed, directions=2)

@@ -99,19 +99,20 @@ def direct_gradients(
         What `backward` returns.
     """
     edge, cell = layer.edge_of(where, trace), layer.cell
-    finals = edge.states_in(where, "dh_n", dh_n)
+    top, finals = edge.like_output(where, "doutput", doutput), edge.states_in(where, "dh_n", dh_n)
     recorded = {name: copy.copy(one) for name, one in trace.layers.items()}
     back = layer.backward(Trace(recorded, trace.masks, edge), doutput, dh_n)
     scratch = Parameters(layer.params.shapes, layer.dtype)
     found: dict[str, Array] = {}
-    walk = Down(layer.stack, edge.factors, edge.like_output(where, "doutput", doutput))
+    walk = Down(layer.stack, edge.factors, top)
     for direction in walk:
         one = recorded[direction.name]
         binding = Binding(one.chain, edge.batch, direction.reverse, dict(one.arrays), {})
         run = Run(direction, one, binding, sums=layer.own(scratch, direction))
         signal = None if walk.signal is None else walk.signal[:, :, direction.columns]
         layer.open_backward(run, signal, [None if final is None else final[direction.row] for final in finals])
-        direct = [binding.aligned(f"d{state}_t") for state in cell.states]
+        after = slice(binding.after, binding.after + edge.batch.T)
+        direct = [binding.arrays[f"d{state}"][after] for state in cell.states]
         found[direction.name] = edge.existing(np.concatenate(direct, axis=2))
         binding.arrays.update(one.latest.arrays)
         # Nobody asks what the lowest layer hands down.

@@ -358,10 +358,12 @@ class Cell:
         for name in (self.input_gradient, self.hidden_gradient, *products):
             if name in self.gradient_records:
                 widths["v" + name[1:]] = self.gradient_records[name]
-        for name in {name for part in self.parts for name in part.arguments("tangent")}:
-            stem = name.removesuffix("_t")
-            if stem[:1] == "v" and stem[1:] in self.records and name.endswith("_t"):
-                widths[stem] = self.records[stem[1:]]
+        # The change of a record goes from one part to another, or to the product of a further parameter.
+        named = [name for part in self.parts for name in set(part.arguments("tangent"))]
+        named += ["v" + extra.product[1] for extra in self.parameters.values() if extra.product]
+        for name, width in self.records.items():
+            if named.count(f"v{name}_t") > 1:
+                widths["v" + name] = width
         return widths
 
     @functools.cached_property

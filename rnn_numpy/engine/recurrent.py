@@ -427,7 +427,11 @@ class Recurrent(Options):
         """Return the edge of the call that made a trace, which must be this layer's; errors name `where`."""
         if not isinstance(trace, Trace):
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
-        return trace.edge.checked(where, self)
+        edge = trace.edge.checked(where, self)
+        for recorded in trace.layers.values():
+            if recorded.chain.cell is not self.cell:  # the layer has other backward formulas than when it ran
+                recorded.chain = self.cell.chain(self.hidden_size, recorded.chain.recurrent, recorded.chain.zoneout)
+        return edge
 
     # ------------------------------------------------------------------------------------------------ forward
 
@@ -644,6 +648,7 @@ class Recurrent(Options):
             )
             run.at.append(at)
             yield from self.backward_loop(at)
+            at.gradients.reached = None
             for dstate_0, state in zip(initial, states, strict=True):
                 dstate_0[direction.row] = binding.arrays["d" + state][binding.entry]
             walk.give(self.close_backward(at))
@@ -714,7 +719,6 @@ class Recurrent(Options):
                     formula(*next(rows))
                 gradients.reached = t
                 yield t
-        gradients.reached = None
 
     def close_backward(self, run: Run) -> Array:
         """Write one direction's parameter gradients, sums over t and n, as products; return the gradient of its input.

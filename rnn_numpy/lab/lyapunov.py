@@ -588,7 +588,7 @@ class Walk:
         """Yield the function V -> J_t V, for (N, S, k), of one step after the other."""
         S = self.S
         if kind == "auto":
-            tangent = steps.cell.step_tangent is not None
+            tangent = steps.cell.has_tangent
             cheaper = self.N * S**2 >= MANY if tangent else S >= 128 and 4 * k <= S
             kind = "columns" if cheaper else "matrix"
         if kind == "columns":
@@ -631,7 +631,7 @@ def pusher(steps: RecordedSteps, k: int) -> Callable[[int, Floats], Floats]:
     It runs the cell's `step_tangent`; of a cell that has none, the complex step of `step_forward`.
     """
     N, S, cell = steps.N, steps.S, steps.cell
-    if cell.step_tangent is not None:
+    if cell.has_tangent:
         tangents = TangentSteps(steps, k)
 
         def moved(t: int, rows: Floats) -> Array:

@@ -91,13 +91,11 @@ class WrongSums(Recurrent):
 def rows_of(gate: str, layer: Recurrent) -> slice:
     """Return the rows that belong to a gate in weights and biases.
 
-        Examples
-        --------
-        >>> from rnn_numpy.engine.parts import Formula, argument_names
-    from rnn_numpy.engine.recurrent import Recurrent, Run
-    from rnn_numpy.layers import LSTM
-        >>> rows_of("f", LSTM(2, 10))
-        slice(10, 20, None)
+    Examples
+    --------
+    >>> from rnn_numpy.layers import LSTM
+    >>> rows_of("f", LSTM(2, 10))
+    slice(10, 20, None)
     """
     place, hidden = layer.cell.gate_names.index(gate), layer.hidden_size
     return slice(place * hidden, (place + 1) * hidden)

@@ -69,7 +69,7 @@ def drawn(seed):
         given["h_0"] = states()
     loss, size = str(rng.choice(LOSSES)), rng.choice([1.0, 1.0, 0.0, 1e-200, 1e200]) if double else 1.0
     if loss != "left out":
-        doutput = rng.normal(size=(*shape[:-1], layer.num_directions * layer._output_width))
+        doutput = rng.normal(size=(*shape[:-1], layer.num_directions * layer.output_width))
         if loss == "last step":
             doutput[(slice(None),) * time + (slice(0, T - 1),)] = 0
         elif loss == "one entry":

@@ -491,7 +491,8 @@ def test_a_matrix_without_a_product():
     layer, point, changes = problem(Mixed, EVERYTHING)
     trace = layer.forward(**point)[2]
     assert_changes_close(jvp(layer, trace, **changes), by_complex_step(layer, point, trace, **changes), 32 * EPS)
-    with pytest.raises(OptionError, match=r"UnitChanges: mix, M in the formulas, must be a vector, or its Extra needs"):
+    message = r"UnitChanges: mix, M in the formulas, must be a vector, or its ExtraParameter needs"
+    with pytest.raises(OptionError, match=message):
         UnitChanges(recorded_steps(layer, trace)["l0"])
 
 

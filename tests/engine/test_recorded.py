@@ -35,8 +35,7 @@ def pulled(steps):
     t, n = np.nonzero(steps.alive)
     S = steps.S
     result = steps.vjp(np.repeat(t, S), np.repeat(n, S), np.tile(np.eye(S), (len(t), 1)))
-    cell = steps.cell
-    da = result.arrays[cell.input_gradient][0][:, cell.span("input", steps.layer.hidden_size)]
+    da = result.binding.aligned(steps.cell.input_gradient + "_t")[0][:, steps.recorded.chain.span]
     return t, n, result.dstates.reshape(len(t), S, S), da.reshape(len(t), S, -1)
 
 
@@ -46,7 +45,7 @@ def test_both_passes_have_the_same_jacobians(kind, options):
     for steps in recorded_steps(layer, trace).values():
         jacobians = steps.jacobians()
         t, n, state, da = pulled(steps)
-        span = steps.cell.span("input", layer.hidden_size)
+        span = steps.recorded.chain.span
         for found, expected in (
             (state, jacobians.state[t, n]),
             (da, jacobians.preactivation[t, n][:, :, span]),

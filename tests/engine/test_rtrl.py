@@ -1,6 +1,7 @@
 """Real-time recurrent learning and the adjoint identity: two proofs of backward, and the mistakes that they find."""
 
 import dataclasses
+import functools
 import inspect
 
 import numpy as np
@@ -10,12 +11,12 @@ from hypothesis import given
 import strategies
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM, pack_padded_sequence
 from rnn_numpy.checks import adjoint_error, adjoint_errors, rtrl
-from rnn_numpy.engine import forward_mode, masks
+from rnn_numpy.engine import parts
 from rnn_numpy.engine.forward_mode import RecordedPass, UnitChanges
+from rnn_numpy.engine.rtrl import _Influence, _schedule
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers import Linear, rnn
-from tests.engine import test_tangent
-from tests.engine.test_tangent import EACH_LAYER, EPS, EVERYTHING, Mixed, as_tuple, assert_close, problem
+from tests.engine.test_forward_mode import EACH_LAYER, EPS, EVERYTHING, Minimal, Mixed, as_tuple, assert_close, problem
 
 
 def recorded(kind, options, lengths=(4, 7, 2)):
@@ -69,29 +70,31 @@ def test_no_line_of_a_backward_pass_is_run(monkeypatch):
     layer, trace, doutput, dh_n = recorded(LSTM, EVERYTHING)
     back = layer.backward(trace, doutput, dh_n)
 
-    def forbidden(*arguments):
-        raise AssertionError("a backward formula was called")
+    def forbidden(formula):
+        @functools.wraps(formula)
+        def called(*arguments):
+            raise AssertionError("a backward formula was called")
+
+        return called
 
     for name in ("drop_backward", "zone_backward_new", "zone_backward_prev"):
-        monkeypatch.setattr(masks, name, forbidden)
+        monkeypatch.setattr(parts, name, forbidden(getattr(parts, name)))
     for field in ("step_backward", "step_partials"):
-        original = getattr(layer.cell, field)
-        object.__setattr__(layer.cell, field, forbidden)
-        monkeypatch.setattr(layer, "backward", forbidden)
-        try:
-            assert_same_gradients(layer, rtrl(layer, trace, doutput, dh_n), back, 8 * EPS)
-        finally:
-            object.__setattr__(layer.cell, field, original)
+        cell = dataclasses.replace(layer.cell, **{field: forbidden(getattr(layer.cell, field))})
+        monkeypatch.setattr(layer, "cell", cell)
+    with pytest.raises(AssertionError, match="a backward formula was called"):
+        layer.backward(trace, doutput, dh_n)
+    assert_same_gradients(layer, rtrl(layer, trace, doutput, dh_n), back, 8 * EPS)
 
 
 def test_a_stack_of_one_direction_goes_through_time_once():
     """All layers take step t before any takes step t+1, and no influence on an output outlives its step."""
     layer, trace, doutput, _ = recorded(GRU, {"num_layers": 3})
     edge = RecordedPass("test", layer, trace)
-    visits = [(t, direction.layer) for direction, t in forward_mode._schedule(edge)]
+    visits = [(t, direction.layer) for direction, t in _schedule(edge)]
     assert visits == [(t, k) for t in range(7) for k in range(3)]
-    influence = forward_mode._Influence(edge, None)
-    for direction, t in forward_mode._schedule(edge):
+    influence = _Influence(edge, None)
+    for direction, t in _schedule(edge):
         influence.advance(direction, t, doutput)
         assert len(influence.signals) <= 3
 
@@ -170,7 +173,7 @@ def test_messages():
     mixed, mixed_trace, mixed_doutput, _ = recorded(Mixed, {})
     with pytest.raises(OptionError, match="mix, M in the formulas, must be a vector"):
         rtrl(mixed, mixed_trace, mixed_doutput)
-    without, without_trace, _, _ = recorded(test_tangent.Minimal, {})
+    without, without_trace, _, _ = recorded(Minimal, {})
     without.cell = dataclasses.replace(without.cell, step_tangent=None)
     with pytest.raises(OptionError, match="rtrl: Minimal has no formula for forward mode"):
         rtrl(without, without_trace, doutput)
@@ -231,14 +234,14 @@ def test_a_wrong_formula_breaks_the_identity(old_new):
 
 def test_one_wrong_entry_is_seen_and_named(monkeypatch):
     layer, trace, _, _ = recorded(LSTM, {})
-    through = layer._through_products
+    close = layer.close_backward
 
-    def wrong(run, arrays, timeline, plan, sums):
-        dx = through(run, arrays, timeline, plan, sums)
-        sums["weight_hh"][3, 2] *= 1 + 1e-8
+    def wrong(run):
+        dx = close(run)
+        run.sums["weight_hh"][3, 2] *= 1 + 1e-8
         return dx
 
-    monkeypatch.setattr(layer, "_through_products", wrong)
+    monkeypatch.setattr(layer, "close_backward", wrong)
     assert adjoint_error(layer, trace) > 1e-13
     errors = adjoint_errors(layer, trace)
     assert errors.pop("weight_hh_l0") > 1e-13
@@ -249,8 +252,8 @@ def test_a_gradient_where_nothing_changes_is_an_infinite_error(monkeypatch):
     layer, trace, _, _ = recorded(RNN, {})
     trace.layers["l0"].weights["W_ih"][...] = 0
     assert adjoint_error(layer, trace, names=["x"]) == 0  # x has no influence, and no gradient
-    through = layer._through_products
-    monkeypatch.setattr(layer, "_through_products", lambda *arguments: through(*arguments) + 1e-300)
+    close = layer.close_backward
+    monkeypatch.setattr(layer, "close_backward", lambda run: close(run) + 1e-300)
     assert adjoint_error(layer, trace, names=["x"]) == np.inf
 
 

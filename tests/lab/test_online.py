@@ -10,7 +10,7 @@ from rnn_numpy.engine.forward_mode import RecordedPass, UnitChanges
 from rnn_numpy.engine.recorded import recorded_steps
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.lab import online, snap1, uoro
-from tests.engine.test_tangent import EPS, Minimal, as_tuple, assert_close, problem
+from tests.engine.test_forward_mode import EPS, Minimal, as_tuple, assert_close, problem
 
 MASKED = {"bidirectional": True, "recurrent_dropout": 0.3, "zoneout": 0.2}
 LOCAL = [

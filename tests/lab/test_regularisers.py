@@ -244,7 +244,7 @@ def omega_value(layer, x, h_0, doutput, dh_n, form):
 
 def losses(layer):
     rng = np.random.default_rng(8)
-    return rng.normal(size=(7, 2, layer._output_width)), states_of(layer, seed=9)
+    return rng.normal(size=(7, 2, layer.output_width)), states_of(layer, seed=9)
 
 
 @pytest.mark.parametrize("form", ["eq9", "eq10"])

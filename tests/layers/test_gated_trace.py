@@ -50,7 +50,7 @@ def made(name, lengths, masked=False, **options):
     finals = finals if isinstance(finals, tuple) else (finals,)
     widths, masks = [state.shape[-1] for state in finals], {}
     if masked:
-        names = [direction.name for directions in layer._layers for direction in directions]
+        names = [direction.name for directions in layer.stack for direction in directions]
         masks["recurrent_masks"] = {run: (rng.random((N, widths[0])) >= 0.3) / 0.7 for run in names}
         masks["zoneout_masks"] = {run: [1.0 * (rng.random((T, N, w)) < 0.3) for w in widths] for run in names}
     states, dstates = (tuple(rng.normal(size=state.shape) for state in finals) for _ in range(2))
