@@ -137,11 +137,11 @@ class Parameters(Mapping[str, Array]):
 
     def zeros_like(self) -> Parameters:
         """Return a second instance of the same structure, all zeros: a place for gradients."""
-        return Parameters(self.shapes, self.dtype)
+        return self.twin(np.zeros_like(self.flat))
 
     def copy(self) -> Parameters:
         """Return an independent copy."""
-        return Parameters(self.shapes, self.dtype, self.flat.copy())
+        return self.twin(self.flat.copy())
 
     def astype(self, dtype: DTypeLike) -> Parameters:
         """Return an independent copy in another dtype."""

@@ -114,9 +114,17 @@ class Binding:
 
     def aligned(self, name: str) -> Array:
         """Return the rows 0 ... T-1 that an argument's name means, (T, N, K)."""
-        slot = self.chain.place(name)
-        offset = self.offset(slot)
-        return self.find(slot)[offset : offset + self.batch.T]
+        return self.aligned_to(self.chain.place(name))
+
+    def aligned_to(self, slot: Slot) -> Array:
+        """Return the same of a place."""
+        array = self.arrays[slot.array]
+        if slot.block is not None:
+            array = array[:, :, slot.block]
+        if slot.when == "step":
+            return array
+        offset = self.before if slot.when == "before" else self.after
+        return array[offset : offset + self.batch.T]
 
     def has(self, slot: Slot) -> bool:
         """Whether the argument is among the arrays, not the constants."""

@@ -381,7 +381,7 @@ class RecordedSteps:
     def weights(self) -> dict[str, Array]:
         """Return this direction's parameters as the trace has them, by their names without suffix."""
         names = self.layer.own(self.layer.params, self.direction)
-        return {name: self.recorded.weights[self.layer.symbol(name)] for name in names}
+        return dict(zip(names, self.recorded.weights.values(), strict=True))
 
     def parameter_jvp(self, name: str, change: Array) -> Array:
         """Differentiate every step along a change of one parameter of this direction, (T, N, S), complex step.

@@ -111,7 +111,7 @@ class Run:
     direction: Direction
     trace: LayerTrace
     binding: Binding
-    gradients: GradientPass = NOTHING
+    gradients: GradientPass = field(default_factory=GradientPass)
     sums: dict[str, Array] = field(default_factory=dict)
     ways: dict[str, dict[str, Array]] = field(default_factory=dict)
     bias: Array = field(init=False)
@@ -550,7 +550,7 @@ class Recurrent(Options):
         chain = cell.chain(H, masks.recurrent is not None, tuple(masks.zoneout))
         trace = LayerTrace(direction, chain, batch, masks)
         trace.weights = weights = self.by_symbol(self.params if params is None else params, direction)
-        run = Run(direction, trace, Binding(chain, batch, direction.reverse, {"x": x}, {}, edge.given))
+        run = Run(direction, trace, Binding(chain, batch, direction.reverse, {"x": x}, {}, edge.given), NOTHING)
         run.bias = cell.bias(weights["b_ih"], weights["b_hh"]) if self.bias else np.zeros(width, dtype)
         run.binding.constants = constants_of(chain, weights, batch.N, bias=run.bias, halved=True)
         arrays = run.binding.arrays

@@ -42,8 +42,8 @@ class GradientPass:
         The step at which the pass stands; None once it has done all.
     """
 
-    def __init__(self, arrays: dict[str, Array] | None = None, reached: int | None = None) -> None:
-        self.arrays = {} if arrays is None else arrays
+    def __init__(self, arrays: Any = None, reached: int | None = None) -> None:
+        self.arrays: dict[str, Array] = {} if arrays is None else arrays
         self.reached = reached
 
 

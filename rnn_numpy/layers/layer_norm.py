@@ -230,11 +230,11 @@ def layer_norm_step_tangent(
     vh_t[...] = vo * tanh_k_t + o_t * (1 - tanh_k_t * tanh_k_t) * vk  # T6
 
 
-class _Bound(functools.partial[Any]):
+class Bound(functools.partial[Any]):
     """A formula with its first arguments fixed; equal to another one with the same formula and the same arguments."""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bound) and (self.func, self.args) == (other.func, other.args)
+        return isinstance(other, Bound) and (self.func, self.args) == (other.func, other.args)
 
     def __hash__(self) -> int:
         return hash((self.func, self.args))
@@ -264,9 +264,9 @@ def layer_norm_cell(epsilon: float) -> Cell:
     return Cell(
         ("i", "f", "g", "o"),
         ("h", "c"),
-        _Bound(layer_norm_step_forward, epsilon),
-        _Bound(layer_norm_step_backward, epsilon),
-        step_tangent=_Bound(layer_norm_step_tangent, epsilon),
+        Bound(layer_norm_step_forward, epsilon),
+        Bound(layer_norm_step_backward, epsilon),
+        step_tangent=Bound(layer_norm_step_tangent, epsilon),
         records={"u": 4, "v": 4, "tanh_k": 1},
         gradient_records={"dk": 1, "du": 4, "dv": 4},
         input_gradient="du",
@@ -280,7 +280,7 @@ def layer_norm_cell(epsilon: float) -> Cell:
         derived={
             **GATES,
             "do": Product("dh", "tanh_k"),
-            "a": _Bound(_layer_norm_a, epsilon),
+            "a": Bound(_layer_norm_a, epsilon),
         },
         biased=False,
         overwritten=("c",),
