@@ -8,8 +8,8 @@ that was expected (symbols and numbers), what came instead, and what to do.
 from __future__ import annotations
 
 __all__ = [
-    "ConversionError", "DTypeError", "DataError", "GradientCheckError", "MissingExtraError", "NonFiniteError",
-    "OptionError", "RNNNumpyError", "ShapeError", "StalledError", "StateDictError",
+    "CellError", "ConversionError", "DTypeError", "DataError", "GradientCheckError", "MissingExtraError",
+    "NonFiniteError", "OptionError", "RNNNumpyError", "ShapeError", "StalledError", "StateDictError",
 ]  # fmt: skip
 
 

@@ -398,6 +398,7 @@ class LSTM(Recurrent):
             set_forget_bias(self, arguments.real_number(kind, "forget_bias", forget_bias))
 
     def width(self, state: str) -> int:
+        """Return the number of units of a state: h has P with a projection."""
         return self.proj_size if state == "h" and self.proj_size else self.hidden_size
 
     def _options(self) -> list[str]:

@@ -111,7 +111,7 @@ def test_the_classes_of_mpmath_are_left_alone():
         assert not hasattr(kind, "tanh")
     assert float(mpmath.mpf(2)) == 2.0
     assert mpmath.mp.dps == 15
-    with pytest.raises(TypeError, match="no ordering relation"):
+    with pytest.raises(TypeError, match="no ordering relation|not supported between instances of .mpc"):
         max(mpmath.mpc(1, 1), mpmath.mpc(2, 1))
 
 

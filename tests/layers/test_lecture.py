@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from frameworks import torch
 from processes import ended
 
 from rnn_numpy import RNN
@@ -205,10 +206,9 @@ def test_sizes_of_the_exercise(case):
     assert [(name, array.shape) for name, array in back.grads.items()] == list(parameters.items())
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("case", SIZES)
 def test_sizes_of_the_exercise_are_those_of_torch(case):
-    import torch
-
     options, arrays, parameters = SIZES[case]
     layer = torch.nn.RNN(**options)
     assert [(name, tuple(array.shape)) for name, array in layer.named_parameters()] == list(parameters.items())

@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 import pytest
+from messages import assert_raises
 
 from rnn_numpy import RNN
-from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, RNNNumpyError, ShapeError, StateDictError
+from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError, StateDictError
 
 T, N, D, H = 5, 2, 3, 4
 X = np.zeros((T, N, D))
@@ -18,13 +19,6 @@ def deep():
 
 def deep_batch_first():
     return RNN(D, H, 2, batch_first=True, bidirectional=True, rng=0)
-
-
-def assert_raises(error, message, call):
-    with pytest.raises(error) as caught:
-        call()
-    assert isinstance(caught.value, RNNNumpyError)
-    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
