@@ -460,7 +460,7 @@ def _lengths(configuration: Configuration) -> list[int] | None:
 
 def _jvp() -> Callable[..., Any]:
     """Return forward mode: it has moved since 0.2.0, which has it in `layers`."""
-    for room in ("engine", "layers"):
+    for room in ("engine.forward_mode", "layers"):
         with contextlib.suppress(ModuleNotFoundError, AttributeError):
             found: Callable[..., Any] = importlib.import_module(f"rnn_numpy.{room}").jvp
             return found

@@ -12,8 +12,8 @@ from planting import planted
 import strategies
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM, pack_padded_sequence
 from rnn_numpy.checks import adjoint_error, discrepancy
-from rnn_numpy.engine import Cell, ExtraParameter, Recurrent, jvp
-from rnn_numpy.engine.forward_mode import TangentSteps, UnitChanges
+from rnn_numpy.engine import Cell, ExtraParameter, Recurrent
+from rnn_numpy.engine.forward_mode import TangentSteps, UnitChanges, jvp
 from rnn_numpy.engine.recorded import recorded_steps
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers import Linear, layer_norm, peephole
