@@ -6,6 +6,7 @@ It knows no time loop and no formula: those are the driver's and the cells'.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
@@ -246,17 +247,30 @@ class Options:
 
     # ------------------------------------------------------------------------------------------------ words
 
-    def _options(self) -> list[str]:
-        """Return the options that differ from their defaults, for the repr."""
-        options = [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
-        options += [] if self.bias else ["bias=False"]
-        options += ["batch_first=True"] if self.batch_first else []
-        options += [f"dropout={self.dropout}"] if self.dropout else []
-        options += ["bidirectional=True"] if self.bidirectional else []
-        options += [f"recurrent_dropout={self.recurrent_dropout}"] if self.recurrent_dropout else []
-        if any(self.zoneout):
-            options.append(f"zoneout={self.zoneout[0] if len(set(self.zoneout)) == 1 else self.zoneout}")
-        return [*options, f"dtype={self.dtype}"]
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make a layer like this one: its sizes, and all options.
+
+        JSON can hold them. Generators and initial values are not among them: `type(layer)(**layer.config())` has
+        parameters of its own, which `load_state_dict` replaces.
+        """
+        zoneout = self.zoneout[0] if len(set(self.zoneout)) == 1 else self.zoneout
+        translated = {"zoneout": zoneout, "dtype": self.dtype.name}
+        return {name: translated.get(name, getattr(self, name)) for name in self._arguments() if hasattr(self, name)}
+
+    @classmethod
+    def _arguments(cls) -> dict[str, Any]:
+        """Return the arguments of the constructor, but for `self` and `rng`, and their defaults."""
+        found: dict[str, Any] = {}
+        for kind in reversed(cls.__mro__):
+            if issubclass(kind, Options) and "__init__" in vars(kind):
+                given = inspect.signature(vars(kind)["__init__"]).parameters
+                found |= {name: parameter.default for name, parameter in given.items()}
+        shared = list(inspect.signature(Options.__init__).parameters)
+        names = [*shared[1:3], *(name for name in found if name not in shared), *shared[3:]]
+        return {name: found[name] for name in names if name != "rng"}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join([str(self.input_size), str(self.hidden_size), *self._options()])})"
+        config, defaults = self.config(), self._arguments()
+        options = [f"{name}={value!r}" for name, value in list(config.items())[2:-1] if value != defaults[name]]
+        words = [str(self.input_size), str(self.hidden_size), *options, f"dtype={self.dtype}"]
+        return f"{type(self).__name__}({', '.join(words)})"

@@ -392,6 +392,3 @@ class GRU(Recurrent):
             dtype=dtype,
             rng=rng,
         )
-
-    def _options(self) -> list[str]:
-        return [*([] if self.reset == "after" else [f"reset={self.reset!r}"]), *super()._options()]

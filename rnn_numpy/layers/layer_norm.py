@@ -400,6 +400,3 @@ class LayerNormLSTM(Recurrent):
         )
         if forget_bias is not None:
             set_forget_bias(self, arguments.real_number("LayerNormLSTM", "forget_bias", forget_bias))
-
-    def _options(self) -> list[str]:
-        return [*([] if self.epsilon == 1e-5 else [f"epsilon={self.epsilon}"]), *super()._options()]

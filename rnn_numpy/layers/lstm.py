@@ -400,6 +400,3 @@ class LSTM(Recurrent):
     def width(self, state: str) -> int:
         """Return the number of units of a state: h has P with a projection."""
         return self.proj_size if state == "h" and self.proj_size else self.hidden_size
-
-    def _options(self) -> list[str]:
-        return [*([f"proj_size={self.proj_size}"] if self.proj_size else []), *super()._options()]
