@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,28 @@ def positive_number(where: str, name: str, value: Any) -> float:
     if number <= 0:
         raise OptionError(f"{where}: {name} must be greater than 0; got {number}")
     return number
+
+
+def not_negative(where: str, name: str, value: Any) -> float:
+    """Return `value` as a finite float of at least 0."""
+    number = real_number(where, name, value)
+    if number < 0:
+        raise OptionError(f"{where}: {name} must be at least 0; got {number}")
+    return number
+
+
+def step_count(where: str, name: str, value: Any) -> int:
+    """Return `value` as an int of at least 0; booleans and floats are refused."""
+    number = integer(where, name, value)
+    if number < 0:
+        raise OptionError(f"{where}: {name} must be at least 0; got {number}")
+    return number
+
+
+def one_of(where: str, name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Refuse a value that is none of the choices."""
+    if value not in (known := list(choices)):
+        raise OptionError(f"{where}: {name} must be one of {', '.join(map(repr, known))}; got {value!r}")
 
 
 def probability(where: str, name: str, value: Any) -> float:

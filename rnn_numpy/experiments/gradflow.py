@@ -15,7 +15,8 @@ import numpy as np
 import rnn_numpy
 from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import finite, plain
-from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError
+from rnn_numpy.errors import NonFiniteError, OptionError
+from rnn_numpy.experiments.progress import Progress, part_of
 from rnn_numpy.lab.gradient_flow import INITS, GradientFlow, forecast_gradient_flow, set_recurrent_weights
 from rnn_numpy.layers import mse_loss
 from rnn_numpy.models import Forecaster
@@ -69,32 +70,42 @@ class GradflowOptions:
 
     def __post_init__(self) -> None:
         where = "GradflowOptions"
-        for cell in self.cells:
-            if cell not in CELLS:
-                raise OptionError(f"{where}: cells must be among {', '.join(CELLS)}; got {cell!r}")
+        some_cells(where, self.cells, CELLS)
         for gain in self.gains:
             arguments.positive_number(where, "gains", gain)
-        for name, values in (("cells", self.cells), ("gains", self.gains)):
-            if not values or len(set(values)) < len(values):
-                raise OptionError(f"{where}: {name} must be at least one, all different; got {list(values)}")
-        if self.init not in INITS:
-            raise OptionError(f"{where}: init must be one of {', '.join(INITS)}; got {self.init!r}")
+        all_different(where, "gains", self.gains)
+        arguments.one_of(where, "init", self.init, INITS)
         for name in ("length", "hidden", "batch", "layers"):
             arguments.positive_int(where, name, getattr(self, name))
         for name in ("lr", "clip"):
             arguments.positive_number(where, name, getattr(self, name))
         for name in ("train_steps", "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise DTypeError(f"{where}: {name} must be an integer; got {type(value).__name__} {value!r}")
-            if value < 0:
-                raise OptionError(f"{where}: {name} must be at least 0; got {value}")
+            arguments.step_count(where, name, getattr(self, name))
         if self.forget_bias is not None:
             arguments.real_number(where, "forget_bias", self.forget_bias)
             if "lstm" not in self.cells:
                 raise OptionError(
                     f"{where}: forget_bias is for the cell lstm, which is not among {', '.join(self.cells)}"
                 )
+
+
+def some_cells(where: str, cells: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse names of cells that are unknown, none, or given twice."""
+    for cell in cells:
+        if cell not in known:
+            raise OptionError(f"{where}: cells must be among {', '.join(known)}; got {cell!r}")
+    all_different(where, "cells", cells)
+
+
+def all_different(where: str, name: str, values: Sequence[Any]) -> None:
+    """Refuse no values, and one that is given twice."""
+    if not values or len(set(values)) < len(values):
+        raise OptionError(f"{where}: {name} must be at least one, all different; got {list(values)}")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions on which results may depend, for JSON."""
+    return {"rnn_numpy": rnn_numpy.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
 @dataclass
@@ -170,11 +181,16 @@ class GradflowResult:
         """Return what to call a network: its cell and its gain, with enough digits to tell it from the others."""
         return f"{network.cell} {gain_texts([other.gain for other in self.networks])[network.gain]}"
 
+    def flows(self, when: str) -> list[tuple[NetworkResult, GradientFlow]]:
+        """Return all networks with their flow "before" training, or those that were trained with that "after" it."""
+        flows = ((network, network.before if when == "before" else network.after) for network in self.networks)
+        return [(network, flow) for network, flow in flows if flow is not None]
+
     @property
     def training_length(self) -> str:
         """The number of updates that were made, which training that ended early keeps below what was asked for."""
         made = [network.training.steps for network in self.networks if network.training is not None]
-        least, most = (min(made), max(made)) if made else (self.options.train_steps,) * 2
+        least, most = min(made, default=self.options.train_steps), max(made, default=self.options.train_steps)
         steps = str(most) if least == most else f"{least} to {most}"
         return f"{steps} training step{'' if most == 1 else 's'}"
 
@@ -200,11 +216,7 @@ class GradflowResult:
                 "the training part",
                 "log_change_to_longest_lag": "natural log of the typical norm at the longest lag, less that at lag 0",
             },
-            "versions": {
-                "rnn_numpy": rnn_numpy.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions(),
             "options": {
                 **asdict(options),
                 "cells": list(options.cells),
@@ -258,9 +270,7 @@ def _network_dict(network: NetworkResult) -> dict[str, Any]:
     }
 
 
-def run_gradflow(
-    task: ForecastTask, options: GradflowOptions, progress: Callable[[int, int, str], None] | None = None
-) -> GradflowResult:
+def run_gradflow(task: ForecastTask, options: GradflowOptions, progress: Progress | None = None) -> GradflowResult:
     """Measure the gradient flow of every cell with every gain, train, and measure again.
 
     Parameters
@@ -270,10 +280,6 @@ def run_gradflow(
     options : GradflowOptions
     progress : callable, optional
         Called with the number of steps done, their total, and what is being done.
-
-    Returns
-    -------
-    GradflowResult
 
     Raises
     ------
@@ -308,17 +314,12 @@ def run_gradflow(
     pairs = [(cell, gain) for cell in options.cells for gain in options.gains]
     shown = gain_texts(options.gains)
     ticks = options.train_steps + 1
-    total = len(pairs) * ticks
     networks: list[NetworkResult] = []
     for number, (cell, gain) in enumerate(pairs):
-
-        def tell(done: int, start: int = number * ticks, label: str = f"{cell}, gain {shown[gain]}") -> None:
-            if progress is not None:
-                progress(start + done, total, label)
-
-        tell(0)
-        networks.append(_run_network(task, options, cell, gain, measured, independent, held_out, tell))
-        tell(ticks)
+        done = part_of(progress, number, ticks, len(pairs), f"{cell}, gain {shown[gain]}")
+        done(0)
+        networks.append(_run_network(task, options, cell, gain, measured, independent, held_out, done))
+        done(ticks)
     return GradflowResult(task, options, task.repeat_last_loss(held_out), networks)
 
 
@@ -330,7 +331,7 @@ def _run_network(
     measured: Batch,
     independent: float,
     held_out: Batch,
-    tell: Callable[[int], None],
+    done: Callable[[int], None],
 ) -> NetworkResult:
     # Three streams of one seed: weights, orthogonal matrices, order of the windows. Each network starts them anew.
     weights, recurrent, order = (np.random.default_rng([options.seed, stream]) for stream in range(3))
@@ -343,7 +344,7 @@ def _run_network(
     loss_before = _held_out_loss(model, held_out)
     if not options.train_steps:
         return NetworkResult(cell, gain, before, loss_before)
-    training = _train(model, task, options, order, tell)
+    training = _train(model, task, options, order, done)
     after = forecast_gradient_flow(model, measured, independent)
     return NetworkResult(cell, gain, before, loss_before, after, _held_out_loss(model, held_out), training)
 
@@ -353,7 +354,7 @@ def _train(
     task: ForecastTask,
     options: GradflowOptions,
     order: np.random.Generator,
-    tell: Callable[[int], None],
+    done: Callable[[int], None],
 ) -> TrainingRecord:
     record = TrainingRecord()
     optimizer = SGD(model.params, options.lr, MOMENTUM)
@@ -370,7 +371,7 @@ def _train(
             record.gradient_norms.append(clipping.norm)
             record.clipped += clipping.engaged
             optimizer.step(grads)
-            tell(step + 1)
+            done(step + 1)
     return record
 
 

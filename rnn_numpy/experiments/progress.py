@@ -6,14 +6,22 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import MissingExtraError
 
+# Called with the number of steps done, their total, and what is being done.
+Progress: TypeAlias = Callable[[int, int, str], None]
+
+
+def part_of(progress: Progress | None, number: int, steps: int, parts: int, label: str) -> Callable[[int], None]:
+    """Return the callback, of steps done, of one of several equal parts of some work."""
+    return lambda done: None if progress is None else progress(number * steps + done, parts * steps, label)
+
 
 @contextlib.contextmanager
-def progress_bar(after: float = 2.0, label: str = "") -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(after: float = 2.0, label: str = "") -> Iterator[Progress]:
     """Show a bar once the work has lasted `after` seconds, and take it away at the end; yield what updates it.
 
     That is called with the number of steps done, their total, and what is being done; `label` stands in front of the
@@ -27,7 +35,7 @@ def progress_bar(after: float = 2.0, label: str = "") -> Iterator[Callable[[int,
         yield lambda done, total, label: None
         return
     job = bar.add_task(label, total=None)
-    # A timer, not a look at the clock in tell(): a first step of an hour shows its bar too.
+    # A timer, not a look at the clock at each call: a first step of an hour shows its bar too.
     timer = threading.Timer(after, bar.start)
     timer.daemon = True
     timer.start()

@@ -23,19 +23,19 @@ All cells of a length see the same sequences for the same seed, so that they dif
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-import rnn_numpy
 from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import finite
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.errors import OptionError
+from rnn_numpy.experiments.gradflow import all_different, some_cells, versions
+from rnn_numpy.experiments.progress import Progress, part_of
 from rnn_numpy.lab.gradient_flow import GradientFlow, gradient_flow, last_step_gradient
 from rnn_numpy.layers import KINDS
 from rnn_numpy.layers.initializers import irnn
@@ -46,15 +46,11 @@ from rnn_numpy.training import Adam, ClipLedger, clip_grad_norm
 CELLS = ("rnn-tanh", "rnn-relu", "irnn", "lstm", "gru")
 
 
-def _three_symbols(length: int) -> TemporalOrder:
-    return TemporalOrder(length, symbols=3)
-
-
 TASKS: Mapping[str, Callable[[int], SequenceTask]] = {
     "adding": Adding,
     "copy": CopyMemory,
     "temporal-order": TemporalOrder,
-    "temporal-order-3": _three_symbols,
+    "temporal-order-3": partial(TemporalOrder, symbols=3),
     "parity": Parity,
     "narma10": NARMA10,
     "mackey-glass": MackeyGlass,
@@ -106,14 +102,9 @@ class BenchmarkOptions:
 
     def __post_init__(self) -> None:
         where = "BenchmarkOptions"
-        if self.task not in TASKS:
-            raise OptionError(f"{where}: task must be one of {', '.join(TASKS)}; got {self.task!r}")
-        for cell in self.cells:
-            if cell not in CELLS:
-                raise OptionError(f"{where}: cells must be among {', '.join(CELLS)}; got {cell!r}")
-        for name, values in (("cells", self.cells), ("lengths", self.lengths)):
-            if not values or len(set(values)) < len(values):
-                raise OptionError(f"{where}: {name} must be at least one, all different; got {list(values)}")
+        arguments.one_of(where, "task", self.task, TASKS)
+        some_cells(where, self.cells, CELLS)
+        all_different(where, "lengths", self.lengths)
         for length in self.lengths:
             TASKS[self.task](length)
         # NumPy's numbers become Python's, which JSON can hold.
@@ -208,11 +199,7 @@ class BenchmarkResult:
                 "at the end; slopes are of the natural log of its norm, per step",
                 "cpu_seconds": "processor time of the process; on a busy machine 'seconds' is longer",
             },
-            "versions": {
-                "rnn_numpy": rnn_numpy.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions(),
             "options": {
                 **asdict(self.options),
                 "cells": list(self.options.cells),
@@ -244,9 +231,7 @@ class BenchmarkResult:
         }
 
 
-def run_benchmark(
-    options: BenchmarkOptions, progress: Callable[[int, int, str], None] | None = None
-) -> BenchmarkResult:
+def run_benchmark(options: BenchmarkOptions, progress: Progress | None = None) -> BenchmarkResult:
     """Train every cell on the task at every length with every seed.
 
     Parameters
@@ -254,10 +239,6 @@ def run_benchmark(
     options : BenchmarkOptions
     progress : callable, optional
         Called with the number of updates done, their total at most, and what is being done.
-
-    Returns
-    -------
-    BenchmarkResult
 
     Notes
     -----
@@ -278,17 +259,12 @@ def run_benchmark(
         {length: task.goal for length, task in tasks.items()},
     )
     planned = [(length, cell, seed) for length in tasks for cell in options.cells for seed in range(options.seeds)]
-    total = len(planned) * options.max_updates
     for number, (length, cell, seed) in enumerate(planned):
         label = f"{cell}, length {length}" + (f", seed {seed}" if options.seeds > 1 else "")
-
-        def tell(done: int, start: int = number * options.max_updates, label: str = label) -> None:
-            if progress is not None:
-                progress(start + done, total, label)
-
-        tell(0)
-        result.runs.append(_run(tasks[length], options, cell, length, seed, tell))
-        tell(options.max_updates)
+        done = part_of(progress, number, options.max_updates, len(planned), label)
+        done(0)
+        result.runs.append(_run(tasks[length], options, cell, length, seed, done))
+        done(options.max_updates)
     return result
 
 
@@ -309,10 +285,6 @@ def task_gradient_flow(model: SequenceModel, batch: Batch) -> GradientFlow:
     ----------
     model : SequenceModel
     batch : Batch
-
-    Returns
-    -------
-    GradientFlow
     """
     with np.errstate(all="ignore"):
         twin = model.astype(np.float64)
@@ -321,7 +293,7 @@ def task_gradient_flow(model: SequenceModel, batch: Batch) -> GradientFlow:
 
 
 def _run(
-    task: SequenceTask, options: BenchmarkOptions, cell: str, length: int, seed: int, tell: Callable[[int], None]
+    task: SequenceTask, options: BenchmarkOptions, cell: str, length: int, seed: int, done: Callable[[int], None]
 ) -> BenchmarkRun:
     # Four streams of one seed: weights, training, held-out sequences, those of the gradient flow.
     weights, drawn, held_out, measured = (np.random.default_rng([seed, stream]) for stream in range(4))
@@ -344,7 +316,7 @@ def _run(
                 break
             if not clipping.skipped:
                 optimizer.step(grads)
-            tell(update)
+            done(update)
             if update % CHECK_EVERY == 0 or update == options.max_updates:
                 checked.append(update)
                 losses.append(_loss(model, test))

@@ -153,8 +153,7 @@ class _Direction:
     """The table of one direction of one layer."""
 
     def __init__(self, steps: LocalSteps, direct: Array) -> None:
-        self.steps = steps
-        self.direct = direct
+        self.steps, self.direct = steps, direct
         self.T, self.N = steps.T, steps.N
         self.adjoints = Adjoints(steps)
         self.pieces: dict[str, list[_Piece]] = {}
@@ -165,8 +164,8 @@ class _Direction:
             weight = [_Piece(g, rows, columns, _Term(f"{gradient}_t", source)) for g, rows, columns, source in blocks]
             self.pieces[f"weight_{side}"] = weight
             if layer.bias:
-                bias = [_Piece(g, rows, columns, _Term("da_t", None)) for g, rows, columns, _ in blocks]
-                self.pieces[f"bias_{side}"] = bias
+                bias = _Term("da_t", None)
+                self.pieces[f"bias_{side}"] = [_Piece(g, rows, columns, bias) for g, rows, columns, _ in blocks]
         for name, extra in cell.parameters.items():
             width = self.shapes[name][0] if extra.product else math.prod(self.shapes[name])
             term = _Term(*extra.product) if extra.product else _Term(name, None, by_tangents=True)
@@ -233,8 +232,7 @@ class _Direction:
         if term.by_tangents:
             tangents = self.tangents_of(term.gradient)[step.k, : step.count[0]]  # (n, S, P)
             whole = np.concatenate(step.entered, axis=2)  # (n, Q, S)
-            both: Array = whole @ tangents
-            return np.asarray(both.sum(axis=0).T[None])
+            return np.asarray((whole @ tangents).sum(axis=0).T[None])
         return step.gradient(term.gradient).transpose(0, 2, 1)
 
     def sweep(
@@ -567,8 +565,7 @@ class PathSplit:
 
     def _place(self, where: str, kind: str, choice: str, choices: Sequence[str], name: str) -> tuple[_Routes, str, str]:
         where = f"PathSplit.{where}"
-        if choice not in choices:
-            raise OptionError(f"{where}: {kind} must be one of {', '.join(map(repr, choices))}; got {choice!r}")
+        arguments.one_of(where, kind, choice, choices)
         table, short, gate = self._decomposition._place(where, name)
         return self._routes[table.steps.run.name], short, gate
 
@@ -631,9 +628,7 @@ class Truncation:
 
     def __init__(self, decomposition: Decomposition, K: int, scheme: str) -> None:
         t = np.arange(decomposition.T)
-        self.K = K
-        self.scheme = scheme
-        chunks = t // K
+        self.K, self.scheme, chunks = K, scheme, t // K
         self.mask: NDArray[np.bool_] = np.abs(t[:, None] - t) < K if scheme == "window" else chunks[:, None] == chunks
         self._decomposition = decomposition
         self._sums: dict[str, dict[_Term, Array]] = {name: {} for name in decomposition._tables}
@@ -803,8 +798,7 @@ class Decomposition:
         """
         where = "Decomposition.truncated"
         K = arguments.positive_int(where, "K", K)
-        if scheme not in SCHEMES:
-            raise OptionError(f"{where}: scheme must be one of {', '.join(map(repr, SCHEMES))}; got {scheme!r}")
+        arguments.one_of(where, "scheme", scheme, SCHEMES)
         return Truncation(self, K, scheme)
 
     @cached_property
@@ -836,10 +830,6 @@ def decompose(
         dL/dh_n; enters at each sequence's last step.
     name : str, optional
         The layer and direction, "l0", "l1_reverse", ...; all where left out.
-
-    Returns
-    -------
-    Decomposition
 
     Raises
     ------

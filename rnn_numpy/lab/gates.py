@@ -73,10 +73,6 @@ def time_constant(f: ArrayLike) -> Floats:
     f : array_like
         From 0 (no step: 0) to 1 (for ever: infinity).
 
-    Returns
-    -------
-    ndarray
-
     Examples
     --------
     >>> time_constant([0.0, 0.5, 0.99, 1.0]).round(3).tolist()
@@ -94,10 +90,6 @@ def effective_memory(f: ArrayLike) -> Floats:
     ----------
     f : array_like
         From 0 (1, the step itself) to 1 (infinity).
-
-    Returns
-    -------
-    ndarray
 
     Examples
     --------
@@ -253,7 +245,7 @@ def _quantiles(values: Floats | None) -> str:
 
 
 def gate_report(
-    run: LayerTrace | Trace,
+    trace: LayerTrace | Trace,
     low: float = SHUT,
     high: float = OPEN,
     gates: Sequence[str] | None = None,
@@ -263,7 +255,7 @@ def gate_report(
 
     Parameters
     ----------
-    run : LayerTrace, or Trace
+    trace : LayerTrace or Trace
         `trace["l0"]`, say; of a Trace, its top layer's forward direction.
     low, high : float
         Below and above them a gate counts as shut and open.
@@ -273,17 +265,13 @@ def gate_report(
     keeping : sequence of str
         The gates whose value is the share of its content that a unit keeps.
 
-    Returns
-    -------
-    GateReport
-
     Raises
     ------
     OptionError
         There are no gates, as in a plain RNN, or none of such a name; a value outside of [0, 1], so that the array is
         no gate; a batch of no sequences.
     DTypeError
-        `run` is no trace.
+        It is no trace.
 
     Notes
     -----
@@ -305,7 +293,7 @@ def gate_report(
       memory        1/(1 - f)   17.93    22.33    24.81    25.61
     """
     where = "gate_report"
-    layer = layer_of(where, run)
+    layer = layer_of(where, trace)
     names = [name for name in SIGMOIDS if name in layer.names] if gates is None else list(gates)
     if not names:
         raise OptionError(f"{where}: the trace of {layer.name} has no gates; it has {', '.join(layer.names)}")
@@ -313,42 +301,39 @@ def gate_report(
     summaries: list[GateSummary] = []
     for name in names:
         values = gate_values(where, layer, name)
-        chosen = values[alive]
-        if chosen.size == 0:
+        there = values[alive]
+        if there.size == 0:
             raise OptionError(f"{where}: the batch must have at least one sequence; got gates of shape {values.shape}")
-        mean_log = None
-        if name in keeping:
-            with np.errstate(divide="ignore"):
-                mean_log = np.log(chosen).mean(axis=0)
-        summaries.append(GateSummary(name, float(chosen.mean()), *saturation(chosen, low, high), mean_log))
+        with np.errstate(divide="ignore"):
+            mean_log = np.log(there).mean(axis=0) if name in keeping else None
+        summaries.append(GateSummary(name, float(there.mean()), *saturation(there, low, high), mean_log))
     steps, sequences, units = values.shape
     return GateReport(layer.name, steps, sequences, units, tuple(summaries), float(low), float(high))
 
 
-def layer_of(where: str, run: LayerTrace | Trace) -> LayerTrace:
+def layer_of(where: str, trace: LayerTrace | Trace) -> LayerTrace:
     """Return the LayerTrace that a figure or a report reads: of a Trace, its top layer's forward direction."""
-    layer = run.top if isinstance(run, Trace) else run
+    layer = trace.top if isinstance(trace, Trace) else trace
     if not isinstance(layer, LayerTrace):
-        raise DTypeError(f"{where}: run must be a LayerTrace, as trace['l0'] is one; got {type(run).__name__}")
+        raise DTypeError(f"{where}: trace must be a Trace or a LayerTrace, as trace['l0']; got {type(trace).__name__}")
     return layer
 
 
-def existing_steps(run: LayerTrace) -> NDArray[np.bool_]:
+def existing_steps(layer: LayerTrace) -> NDArray[np.bool_]:
     """Return which sequences have which steps, (T, N), in the caller's order of the sequences."""
-    alive = np.ones(run.x.shape[:2], bool)
-    for t in range(len(run)):
-        exists = run.exists(t)
+    alive = np.ones(layer.x.shape[:2], bool)
+    for t in range(len(layer)):
+        exists = layer.exists(t)
         if exists is not None:
             alive[t] = exists[:, 0]
     return alive
 
 
-def gate_values(where: str, run: LayerTrace, gate: str) -> Floats:
+def gate_values(where: str, layer: LayerTrace, gate: str) -> Floats:
     """Return a gate of a trace as float64, (T, N, H); refuse an array with values outside of [0, 1]."""
-    if gate not in run.names:
-        raise OptionError(f"{where}: gates must be arrays of the trace, {', '.join(run.names)}; got {gate!r}")
-    values = getattr(run, gate)
+    if gate not in layer.names:
+        raise OptionError(f"{where}: gates must be arrays of the trace, {', '.join(layer.names)}; got {gate!r}")
+    values = getattr(layer, gate)
     if np.iscomplexobj(values) or not ((values >= 0) & (values <= 1)).all():
-        raise OptionError(f"{where}: a gate has values in [0, 1]; {gate!r} of {run.name} has others")
-    floats: Floats = values.astype(np.float64)
-    return floats
+        raise OptionError(f"{where}: a gate has values in [0, 1]; {gate!r} of {layer.name} has others")
+    return np.array(values, np.float64)

@@ -184,8 +184,7 @@ class GradientFlow:
     def _log_typical(self) -> Floats:
         """(T+1,) mean over the windows of log norm, of those that take part; 0 where none does."""
         logs = np.where(self._alive, np.log(np.where(self._alive, self.norms, 1.0)), 0.0)
-        means: Floats = logs.sum(axis=1) / np.maximum(self._alive.sum(axis=1), 1)
-        return means
+        return np.asarray(logs.sum(axis=1) / np.maximum(self._alive.sum(axis=1), 1))
 
     @cached_property
     def typical(self) -> Floats:
@@ -352,7 +351,8 @@ def flow_norms(layer: Recurrent, trace: Trace, doutput: ArrayLike, below: bool =
             others = [np.zeros_like(getattr(step, state)) for state in layer.cell.states[1:]]
             found.append(np.concatenate([step.dh, *others], axis=-1))
         found.append(np.concatenate([getattr(step, f"d{state}_prev") for state in layer.cell.states], axis=-1))
-    return [row_norms(np.stack(found)) for found in rows.values()]
+    # In one order in memory, and so summed in one order, however the engine lays its arrays out.
+    return [row_norms(np.ascontiguousarray(np.stack(found))) for found in rows.values()]
 
 
 def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: ArrayLike) -> NDArray[Any]:
@@ -371,10 +371,6 @@ def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float
     windows : Batch
     independent : float, optional
         As in `gradient_flow`.
-
-    Returns
-    -------
-    GradientFlow
     """
     with np.errstate(all="ignore"):
         dh_last = last_step_gradient(model, model.rnn(windows.x)[0][-1], windows.target[-1])
@@ -421,8 +417,7 @@ def set_recurrent_weights(layer: Recurrent, gain: float, init: str, rng: np.rand
     """
     where = "set_recurrent_weights"
     gain = arguments.positive_number(where, "gain", gain)
-    if init not in INITS:
-        raise OptionError(f"{where}: init must be one of {', '.join(map(repr, INITS))}; got {init!r}")
+    arguments.one_of(where, "init", init, INITS)
     rng = arguments.generator(where, rng)
     H = layer.hidden_size
     if getattr(layer, "proj_size", 0):

@@ -41,17 +41,18 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core import arguments
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.adjoints import step_number, steps_of
 from rnn_numpy.engine.local import LocalSteps
 from rnn_numpy.engine.trace import Trace
-from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import RNN
 
 Array = NDArray[Any]
@@ -97,9 +98,7 @@ class StateJacobian:
         """Return the derivative of one state by another, (N, ·, ·): block("c", "h") is dc_t/dh_k."""
         places = []
         for argument, state in (("after", after), ("before", before)):
-            if state not in self.states:
-                has = ", ".join(map(repr, self.states))
-                raise OptionError(f"StateJacobian.block: {argument} must be one of {has}; got {state!r}")
+            arguments.one_of("StateJacobian.block", argument, state, self.states)
             index = self.states.index(state)
             start = sum(self.widths[:index])
             places.append(slice(start, start + self.widths[index]))
@@ -122,10 +121,7 @@ class StateJacobian:
 
     def spectral_radius(self) -> Floats:
         """Return the largest absolute eigenvalue, (N,)."""
-        found = np.full(len(self.array), np.nan)
-        there = np.isfinite(self.array).all(axis=(1, 2))
-        found[there] = np.abs(np.linalg.eigvals(self.array[there])).max(axis=1)
-        return found
+        return _where_finite(lambda array: np.abs(np.linalg.eigvals(array)).max(axis=1), self.array)
 
 
 @dataclass(frozen=True)
@@ -183,8 +179,7 @@ class StateJacobians:
     def __init__(self, steps: LocalSteps) -> None:
         self._steps = steps
         self.T: int = steps.T
-        self.N: int = steps.N
-        self.S = steps.S
+        self.N, self.S = steps.N, steps.S
         self.states = steps.cell.states
         self.widths = tuple(steps.widths)
         self.reverse = steps.direction.reverse
@@ -277,10 +272,8 @@ class StateJacobians:
         masks = self._steps.run.masks
         if isinstance(self._steps.layer, RNN) and masks.recurrent is None and not masks.zoneout:
             log = _log(np.linalg.norm(self._steps.weights()["weight_hh"].astype(np.float64), 2))
-            chosen = list(factors)
-            count = self._alive[chosen].sum(axis=0)
-            weights = count * log
-            slopes = _log(np.where(self._alive, self._slopes(), 1.0))[chosen].sum(axis=0) + weights
+            weights = self._alive[list(factors)].sum(axis=0) * log
+            slopes = _log(np.where(self._alive, self._slopes(), 1.0))[list(factors)].sum(axis=0) + weights
         there = self._there(t, k)
         for array in (lowest, steps, slopes, weights):
             if array is not None:
@@ -293,8 +286,7 @@ class StateJacobians:
         t, n = np.nonzero(steps.alive)
         found = np.zeros((self.T, self.N))
         found[t, n] = np.abs(steps.pull(t, n, np.ones((len(t), self.S), steps.layer.dtype)).da).max(axis=1)
-        unsorted: Floats = steps.plan.unsorted(found, 1)
-        return unsorted
+        return np.asarray(steps.plan.unsorted(found, 1))
 
     def __repr__(self) -> str:
         names = ", ".join(self.states)
@@ -314,10 +306,6 @@ def jacobian(layer: Recurrent, trace: Trace, t: int, *, name: str | None = None)
         0 <= t < T.
     name : str, optional
         The layer and direction, "l0_reverse" say; the last layer's forward direction where left out.
-
-    Returns
-    -------
-    StateJacobian
 
     Raises
     ------
@@ -345,10 +333,6 @@ def state_jacobians(layer: Recurrent, trace: Trace, *, name: str | None = None) 
     layer, trace, name
         As for `jacobian`.
 
-    Returns
-    -------
-    StateJacobians
-
     Raises
     ------
     ShapeError, DTypeError, OptionError
@@ -366,28 +350,34 @@ def _steps(where: str, layer: Recurrent, trace: Trace, name: str | None) -> Loca
     return every[trace.top.name if name is None else name]
 
 
-def rows_of_steps(steps: LocalSteps, chosen: Indices) -> Array:
+def rows_of_steps(steps: LocalSteps, which: Indices) -> Array:
     """Return J_t of some steps, (len, N, S, S), in the engine's order of the sequences; NaN where there is no step.
 
     Row i of J_t is e_i^T J_t, what arrives when the unit vector e_i is sent back: S columns for each step and sequence.
     """
     S = steps.S
-    found = np.full((len(chosen), steps.N, S, S), np.nan, steps.layer.dtype)
-    place, n = np.nonzero(steps.alive[chosen])
+    found = np.full((len(which), steps.N, S, S), np.nan, steps.layer.dtype)
+    place, n = np.nonzero(steps.alive[which])
     size = max(1, CHUNK // (S * max(S, steps.slabs)))
     for start in range(0, len(place), size):
         i, row = place[start : start + size], n[start : start + size]
         units = np.tile(np.eye(S, dtype=steps.layer.dtype), (len(i), 1))
-        pulled = steps.pull(np.repeat(chosen[i], S), np.repeat(row, S), units)
+        pulled = steps.pull(np.repeat(which[i], S), np.repeat(row, S), units)
         found[i, row] = pulled.dstates.reshape(len(i), S, S)
     return found
 
 
 def _singular_values(array: Array) -> Floats:
     """Return singular values, (M, S) of (M, S, S); NaN where a matrix is not finite."""
-    found = np.full(array.shape[:2], np.nan)
+    return _where_finite(lambda finite: np.linalg.svd(finite, compute_uv=False), array)
+
+
+def _where_finite(function: Callable[[Array], Floats], array: Array) -> Floats:
+    """Apply a function to those of M matrices that are finite; NaN for the others."""
     there = np.isfinite(array).all(axis=(1, 2))
-    found[there] = np.linalg.svd(array[there], compute_uv=False)
+    values = function(array[there])
+    found = np.full((len(array), *values.shape[1:]), np.nan)
+    found[there] = values
     return found
 
 

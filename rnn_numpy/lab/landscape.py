@@ -56,7 +56,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.errors import DTypeError, OptionError, ShapeError
+from rnn_numpy.errors import DTypeError, ShapeError
 from rnn_numpy.lab.gates import sech2
 from rnn_numpy.training import SGD, clip_grad_norm
 
@@ -158,8 +158,7 @@ class Cliff:
     @property
     def gradient_norm(self) -> Floats:
         """(n, m) the length of (dw, db)."""
-        norms: Floats = np.hypot(self.dw, self.db)
-        return norms
+        return np.asarray(np.hypot(self.dw, self.db))
 
     @property
     def steepest(self) -> tuple[float, float, float]:
@@ -184,10 +183,6 @@ def cliff(w: ArrayLike, b: ArrayLike, steps: int = STEPS, start: float = START, 
     b : array_like, (n,)
     steps, start, target
         As in `cliff_gradient`.
-
-    Returns
-    -------
-    Cliff
 
     Notes
     -----
@@ -287,10 +282,6 @@ def descend(
     steps, start, target
         As in `cliff_gradient`.
 
-    Returns
-    -------
-    Descent
-
     Raises
     ------
     OptionError, DTypeError
@@ -388,8 +379,7 @@ class Bifurcation:
     @property
     def count(self) -> NDArray[np.intp]:
         """(n,) the number of fixed points: 1 or 3; 2 on a fold, if rounding lets one be hit."""
-        count: NDArray[np.intp] = np.isfinite(self.points).sum(axis=1)
-        return count
+        return np.asarray(np.isfinite(self.points).sum(axis=1))
 
 
 def bifurcation(w: ArrayLike, b: ArrayLike, unit: str = "sigmoid") -> Bifurcation:
@@ -401,10 +391,6 @@ def bifurcation(w: ArrayLike, b: ArrayLike, unit: str = "sigmoid") -> Bifurcatio
         One of them a vector, (n,), the other a number.
     unit : {"sigmoid", "tanh"}
         f.
-
-    Returns
-    -------
-    Bifurcation
 
     Raises
     ------
@@ -469,22 +455,16 @@ def bifurcation(w: ArrayLike, b: ArrayLike, unit: str = "sigmoid") -> Bifurcatio
 
 def _folds(where: str, unit: str, w: ArrayLike) -> tuple[float, Floats]:
     """Return the w from which on there are folds, and x > 0 with w f'(x) = 1, of w's shape, NaN below that w."""
-    if unit not in UNITS:
-        raise OptionError(f"{where}: unit must be one of {', '.join(UNITS)}; got {unit!r}")
+    arguments.one_of(where, "unit", unit, UNITS)
     numbers = _numbers(where, "w", w)
     if numbers.dtype.kind == "c":
         raise DTypeError(f"{where}: w must be real; got dtype {numbers.dtype}")
-    critical = _critical(unit)
+    critical = 4.0 if unit == "sigmoid" else 1.0  # 1 over the steepest slope of f
     folded = numbers >= critical
     u = np.where(folded, numbers, critical) / critical
     # ln((1 + r)/(1 - r)), or half of it, with 1 - r^2 = 1/u; log1p, since u may be close to 1.
     x = 2 * np.log1p(np.sqrt((u - 1) / u)) + np.log1p(u - 1)
     return critical, np.where(folded, x if unit == "sigmoid" else x / 2, np.nan)
-
-
-def _critical(unit: str) -> float:
-    """Return 1 over the steepest slope of f."""
-    return 4.0 if unit == "sigmoid" else 1.0
 
 
 def _function(unit: str, x: Floats) -> tuple[Floats, Floats]:

@@ -218,13 +218,11 @@ class LyapunovSpectrum:
         texts = [f"{value:.4g}" + ("" if math.isnan(error) else f" ± {error:.1g}") for value, error in pairs]
         dimension = "more exponents needed" if self.kaplan_yorke is None else f"{self.kaplan_yorke:.4g}"
         entropy = "more exponents needed" if self.entropy_rate is None else f"{self.entropy_rate:.4g} nats per step"
-        return "\n".join(
-            [
-                f"LyapunovSpectrum of {self.name}: {self.count} of {self.size} exponents per step, {self.steps} steps "
-                f"of {N} sequence{'s' if N > 1 else ''}",
-                f"  {', '.join(texts)}{', ...' if shown < self.count else ''}",
-                f"  Kaplan-Yorke dimension {dimension}, entropy rate {entropy}",
-            ]
+        return (
+            f"LyapunovSpectrum of {self.name}: {self.count} of {self.size} exponents per step, {self.steps} steps "
+            f"of {N} sequence{'s' if N > 1 else ''}\n"
+            f"  {', '.join(texts)}{', ...' if shown < self.count else ''}\n"
+            f"  Kaplan-Yorke dimension {dimension}, entropy rate {entropy}"
         )
 
 
@@ -264,10 +262,6 @@ def lyapunov(
     rng : numpy.random.Generator, int or None
         Draws the first directions.
 
-    Returns
-    -------
-    LyapunovSpectrum
-
     Raises
     ------
     OptionError, DTypeError, ShapeError
@@ -306,20 +300,17 @@ def lyapunov(
     True
     """
     where = "lyapunov"
-    run = prepared(where, layer, x, h_0, name)
-    T, S = run.T, run.S
+    walk = prepared(where, layer, x, h_0, name)
+    T, S = walk.T, walk.S
     k = counted(where, "n_exponents", n_exponents, S)
-    transient = T // 10 if transient is None else step_count(where, "transient", transient)
-    if transient >= T:
-        raise OptionError(f"{where}: transient must be smaller than T = {T}, the steps of x; got {transient}")
+    transient = transient_steps(where, T // 10 if transient is None else transient, T)
     interval = arguments.positive_int(where, "interval", interval)
-    if products not in PRODUCTS:
-        raise OptionError(f"{where}: products must be one of {', '.join(map(repr, PRODUCTS))}; got {products!r}")
+    arguments.one_of(where, "products", products, PRODUCTS)
     intervals = -(-(T - transient) // interval)
     count = max(1, min(BATCHES, math.isqrt(intervals)))
-    sums, spans, rounding = np.zeros((count, run.N, k)), np.zeros(count, np.intp), np.zeros(k)
+    sums, spans, rounding = np.zeros((count, walk.N, k)), np.zeros(count, np.intp), np.zeros(k)
     done = 0
-    for t, m, _, R in run.decompositions(k, transient, interval, products, arguments.generator(where, rng)):
+    for t, m, _, R in walk.decompositions(k, transient, interval, products, arguments.generator(where, rng)):
         if t <= transient:
             continue
         diagonal = np.diagonal(R, axis1=1, axis2=2)
@@ -334,7 +325,7 @@ def lyapunov(
         done += 1
     rounding /= T - transient
     spectrum = LyapunovSpectrum(
-        run.name, S, T - transient, transient, interval, sums / spans[:, None, None], spans, rounding
+        walk.name, S, T - transient, transient, interval, sums / spans[:, None, None], spans, rounding
     )
     lost = rounding > ROUNDING
     if lost.any():
@@ -392,8 +383,7 @@ class CovariantVectors:
         """
         u, v = (self.vectors[..., self._checked("angle", name, index)] for name, index in (("i", i), ("j", j)))
         lengths = np.sort([np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1)], axis=0)
-        angle: Floats = 2 * np.arctan2(lengths[0], lengths[1])
-        return angle
+        return np.asarray(2 * np.arctan2(lengths[0], lengths[1]))
 
     def smallest_angle(self, m: int) -> Floats:
         """Return the smallest angle between the span of v^1 ... v^m and that of the others, (W+1, N).
@@ -412,8 +402,7 @@ class CovariantVectors:
         # The sine of the smallest angle needs the part of `rest` that is orthogonal to all of `leading`.
         sine = np.linalg.svd(rest - leading @ cosines, compute_uv=False)[..., -1]
         cosine = np.linalg.svd(cosines, compute_uv=False)[..., 0]
-        angle: Floats = np.arctan2(sine, cosine)
-        return angle
+        return np.asarray(np.arctan2(sine, cosine))
 
     def _checked(self, where: str, name: str, index: int) -> int:
         k = self.vectors.shape[3]
@@ -483,11 +472,11 @@ def covariant_vectors(
            [ 0.      , -0.242536]])
     """
     where = "covariant_vectors"
-    run = prepared(where, layer, x, h_0, name)
-    T, N, S = run.T, run.N, run.S
+    walk = prepared(where, layer, x, h_0, name)
+    T, N, S = walk.T, walk.N, walk.S
     k = counted(where, "n_vectors", n_vectors, S)
-    transient = T // 4 if transient is None else step_count(where, "transient", transient)
-    settling = T // 4 if settling is None else step_count(where, "settling", settling)
+    transient = T // 4 if transient is None else arguments.step_count(where, "transient", transient)
+    settling = T // 4 if settling is None else arguments.step_count(where, "settling", settling)
     W = T - transient - settling
     if W < 1:
         raise OptionError(
@@ -495,7 +484,7 @@ def covariant_vectors(
         )
     generator = arguments.generator(where, rng)
     vectors, triangles = np.empty((W + 1, N, S, k)), np.empty((T - transient, N, k, k))
-    for t, _, Q, R in run.decompositions(k, transient, 1, "auto", generator):
+    for t, _, Q, R in walk.decompositions(k, transient, 1, "auto", generator):
         if 0 <= t - transient <= W:
             vectors[t - transient] = Q
         if t > transient:
@@ -518,7 +507,7 @@ def covariant_vectors(
         if row < W:
             growth[row] = -np.log(lengths)
             vectors[row] = vectors[row] @ C
-    return CovariantVectors(run.name, transient, vectors, growth)
+    return CovariantVectors(walk.name, transient, vectors, growth)
 
 
 # ---------------------------------------------------------------------------------------------------------- the walk
@@ -666,8 +655,7 @@ def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | N
         raise DTypeError(f"{where}: layer must have real parameters; got dtype {layer.dtype}")
     names = [f"l{number}" for number in range(layer.num_layers)]
     name = names[-1] if name is None else name
-    if name not in names:
-        raise OptionError(f"{where}: name must be one of {', '.join(map(repr, names))}; got {name!r}")
+    arguments.one_of(where, "name", name, names)
     array = arguments.as_array(where, "x", x)
     if array.dtype.kind not in "biuf":
         raise DTypeError(f"{where}: x must hold real numbers; got dtype {array.dtype}")
@@ -693,6 +681,14 @@ def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | N
     return Walk(where, twin, array, h_0, name, S)
 
 
+def transient_steps(where: str, value: int, T: int) -> int:
+    """Return a number of first steps that do not count: fewer than all."""
+    transient = arguments.step_count(where, "transient", value)
+    if transient >= T:
+        raise OptionError(f"{where}: transient must be smaller than T = {T}, the steps of x; got {transient}")
+    return transient
+
+
 def counted(where: str, name: str, value: int | None, S: int) -> int:
     """Return a number of directions: all S where it is left out."""
     if value is None:
@@ -701,11 +697,3 @@ def counted(where: str, name: str, value: int | None, S: int) -> int:
     if k > S:
         raise OptionError(f"{where}: {name} must be at most S = {S}, the number of units of all states; got {k}")
     return k
-
-
-def step_count(where: str, name: str, value: int) -> int:
-    """Return a number of steps, 0 allowed."""
-    count = arguments.integer(where, name, value)
-    if count < 0:
-        raise OptionError(f"{where}: {name} must be at least 0; got {count}")
-    return count

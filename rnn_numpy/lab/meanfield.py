@@ -102,10 +102,6 @@ def meanfield(g: float, sigma2: float = 0.0) -> MeanField:
     sigma2 : float
         Variance of the input to a unit, at least 0.
 
-    Returns
-    -------
-    MeanField
-
     Raises
     ------
     OptionError, DTypeError
@@ -127,9 +123,7 @@ def meanfield(g: float, sigma2: float = 0.0) -> MeanField:
     10   0 0.8564
     """
     where = "meanfield"
-    g, sigma2 = arguments.positive_number(where, "g", g), arguments.real_number(where, "sigma2", sigma2)
-    if sigma2 < 0:
-        raise OptionError(f"{where}: sigma2 must be at least 0; got {sigma2}")
+    g, sigma2 = arguments.positive_number(where, "g", g), arguments.not_negative(where, "sigma2", sigma2)
     if sigma2 == 0 and g <= 1:
         return MeanField(g, sigma2, 0.0, math.log(g))
     # The right side of M1 over the left falls as q rises. tanh^2(a) >= a^2 - 2/3 a^4 and <= min(1, a^2) bracket it.
@@ -146,10 +140,6 @@ def critical_input_variance(g: float) -> float:
     ----------
     g : float
         At least 1. Below 1 there is no such variance: lambda_1 is negative without input, and more so with it.
-
-    Returns
-    -------
-    float
 
     Raises
     ------
@@ -187,10 +177,7 @@ def expectations(q: float) -> tuple[float, float]:
     >>> print(f"{tanh2:.6f} {sech4:.6f}")
     0.394294 0.464403
     """
-    q = arguments.real_number("expectations", "q", q)
-    if q < 0:
-        raise OptionError(f"expectations: q must be at least 0; got {q}")
-    width = math.sqrt(q)
+    width = math.sqrt(arguments.not_negative("expectations", "q", q))
     if width <= 1:
         nodes = _grid(LAST_Z)
         weights = STEP * np.exp(-(nodes**2) / 2) / math.sqrt(2 * math.pi)
@@ -249,8 +236,7 @@ def gaussian_product_exponents(n: int) -> Floats:
     """
     n = arguments.positive_int("gaussian_product_exponents", "n", n)
     digamma = optional_import("scipy.special", "the exponents of random products").digamma
-    exponents: Floats = 0.5 * (math.log(2 / n) + digamma((n - np.arange(n)) / 2))
-    return exponents
+    return np.asarray(0.5 * (math.log(2 / n) + digamma((n - np.arange(n)) / 2)))
 
 
 def gaussian_product_spread(n: int) -> Floats:
@@ -278,8 +264,7 @@ def gaussian_product_spread(n: int) -> Floats:
     """
     n = arguments.positive_int("gaussian_product_spread", "n", n)
     polygamma = optional_import("scipy.special", "the exponents of random products").polygamma
-    spread: Floats = 0.5 * np.sqrt(polygamma(1, (n - np.arange(n)) / 2))
-    return spread
+    return np.asarray(0.5 * np.sqrt(polygamma(1, (n - np.arange(n)) / 2)))
 
 
 def fuss_catalan_edge(factors: int) -> float:

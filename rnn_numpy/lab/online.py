@@ -164,8 +164,7 @@ class UoroResult:
         draws = len(self.samples)
         if draws == 1:
             return np.full(self.samples.shape[1], np.nan)
-        spread: Array = self.samples.std(axis=0, ddof=1) / np.sqrt(draws)
-        return spread
+        return np.asarray(self.samples.std(axis=0, ddof=1) / np.sqrt(draws))
 
 
 def uoro(
@@ -191,10 +190,6 @@ def uoro(
         Number of independent estimates, all made at once.
     rng : numpy.random.Generator, int or None
         Draws the signs.
-
-    Returns
-    -------
-    UoroResult
 
     Raises
     ------
@@ -281,19 +276,16 @@ def _estimates(
 
 def _times(array: Array, factors: Array) -> Array:
     """Multiply each (M, ...) of an array with its factor, (M,)."""
-    product: Array = array * factors.reshape(-1, *[1] * (array.ndim - 1))
-    return product
+    return np.asarray(array * factors.reshape(-1, *[1] * (array.ndim - 1)))
 
 
 def _length(arrays: dict[str, Array]) -> Array:
     """Return the Euclidean norms over all arrays, (M,)."""
     norms = [np.linalg.norm(array.reshape(len(array), -1), axis=1) for array in arrays.values()]
-    length: Array = np.hypot.reduce(norms)
-    return length
+    return np.asarray(np.hypot.reduce(norms))
 
 
 def _balance(one: Array, other: Array) -> Array:
     """Return sqrt(one / other), the factor that makes both norms equal; 1 where one of them is 0."""
     both = (one > 0) & (other > 0)
-    ratio: Array = np.sqrt(np.where(both, one, 1) / np.where(both, other, 1))
-    return ratio
+    return np.asarray(np.sqrt(np.where(both, one, 1) / np.where(both, other, 1)))

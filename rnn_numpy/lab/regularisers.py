@@ -91,6 +91,7 @@ References
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,7 +105,7 @@ from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.local import STEP, LocalSteps, entering, to_caller
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
-from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pusher, step_count
+from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pusher, transient_steps
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -163,6 +164,26 @@ def second_order(layer: Recurrent, x: Floats, states: Floats, u: Floats, v: Floa
     grads = layer.params.zeros_like()
     grads.flat[...] = back.grads.flat.imag / STEP
     return BackOneStep(back.dstates.imag / STEP, back.dx.imag / STEP, grads)
+
+
+def _bptt(
+    layer: Recurrent, x: Floats, states: Floats, second: BackOneStep, back: Callable[[int, Floats], Floats]
+) -> tuple[Parameters, Floats, Floats]:
+    """B1: carry the gradients of S2 back through time; return those by parameters, by x and by the initial state.
+
+    x (T, N, D) and states (T, N, S) are those before each step; `back` makes J_t^T ds of t and ds (N, S). No gradient
+    of its own enters at s_T.
+    """
+    T, N, S = states.shape
+    ds = second.dstates.reshape(T, N, -1, S).sum(axis=2)
+    total, passed = np.empty((T, N, S)), np.zeros((N, S))
+    for t in reversed(range(T)):
+        total[t] = passed
+        passed = ds[t] + back(t, passed)
+    first = back_one_step(layer, x.reshape(T * N, -1), states.reshape(T * N, S), total.reshape(T * N, S))
+    first.grads.flat[...] += second.grads.flat
+    dx = first.dx.reshape(T, N, -1) + second.dx.reshape(T, N, -1, x.shape[2]).sum(axis=2)
+    return first.grads, dx, passed
 
 
 # ----------------------------------------------------------------------------------------------------------- flossing
@@ -251,12 +272,12 @@ def floss(
     where = "floss"
     if isinstance(layer, Recurrent) and layer.dtype != np.float64:
         raise DTypeError(f"{where}: layer must be in float64; got {layer.dtype}. Convert it with .astype(np.float64)")
-    run = prepared(where, layer, x, h_0, None)
-    twin, T, N = run.layer, run.T, run.N
-    found = _flossed(where, twin, run.x.astype(np.float64), run.h_0, n_exponents, transient, rng)
+    walk = prepared(where, layer, x, h_0, None)
+    twin, T, N = walk.layer, walk.T, walk.N
+    found = _flossed(where, twin, walk.x.astype(np.float64), walk.h_0, n_exponents, transient, rng)
     k, S = found.exponents.shape[1], found.states.shape[2]
     weight = 2 * found.exponents / (k * N * (T - transient))  # B5, lambda'/m
-    inputs, before = run.x.astype(np.float64), found.states[:-1]
+    inputs, before = walk.x.astype(np.float64), found.states[:-1]
     dQ, dV = np.zeros((N, S, k)), np.empty((T, N, S, k))
     for t in reversed(range(T)):
         Q, R = found.Q[t + 1], found.R[t]
@@ -269,18 +290,11 @@ def floss(
     u, v = (a.swapaxes(2, 3).reshape(T * N * k, S) for a in (dV, found.Q[:-1]))
     repeated = [np.repeat(a, k, axis=1).reshape(T * N * k, -1) for a in (inputs, before)]
     second = second_order(twin, repeated[0], repeated[1], u, v)
-    ds = second.dstates.reshape(T, N, k, S).sum(axis=2)
-    total, passed = np.empty((T, N, S)), np.zeros((N, S))
-    for t in reversed(range(T)):  # B1; no gradient of its own enters at s_T
-        total[t] = passed
-        passed = ds[t] + np.einsum("nij,ni->nj", found.J[t], passed)
-    first = back_one_step(twin, inputs.reshape(T * N, -1), before.reshape(T * N, S), total.reshape(T * N, S))
-    grads = layer.params.zeros_like()
-    grads.flat[...] = first.grads.flat + second.grads.flat
-    dx = first.dx.reshape(T, N, -1) + second.dx.reshape(T, N, k, -1).sum(axis=2)
+    grads, dx, passed = _bptt(
+        twin, inputs, before, second, lambda t, ds: np.asarray(np.einsum("nij,ni->nj", found.J[t], ds))
+    )
     dh_0 = _unpacked(twin, passed)
-    unbatched = np.ndim(x) == 2
-    if unbatched:
+    if np.ndim(x) == 2:
         dx, dh_0 = dx[:, 0], mapped(lambda part: part[:, 0], dh_0)
     elif layer.batch_first:
         dx = dx.swapaxes(0, 1)
@@ -336,9 +350,7 @@ def _flossed(
     T, N = x.shape[:2]
     S = layer.num_layers * sum(layer._width(state) for state in layer.cell.states)
     k = counted(where, "n_exponents", n_exponents, S)
-    transient = step_count(where, "transient", transient)
-    if transient >= T:
-        raise OptionError(f"{where}: transient must be smaller than T = {T}, the steps of x; got {transient}")
+    transient = transient_steps(where, transient, T)
     with np.errstate(over="ignore", invalid="ignore"):
         trace = layer.forward(x, h_0, training=False)[2]
     runs = list(trace.runs.values())
@@ -459,10 +471,6 @@ def omega(
     bound : float
         Steps with |d_t|^2 below it do not count: a vanished gradient has no direction to keep. At least 0.
 
-    Returns
-    -------
-    Omega
-
     Raises
     ------
     OptionError, DTypeError, ShapeError
@@ -491,9 +499,7 @@ def omega(
     """
     where = "omega"
     _check_omega(where, layer, trace, form, gradient)
-    bound = arguments.real_number(where, "bound", bound)
-    if bound < 0:
-        raise OptionError(f"{where}: bound must be at least 0; got {bound}")
+    bound = arguments.not_negative(where, "bound", bound)
     steps = LocalSteps(layer, trace, "l0")
     cell, T, N, S = layer.cell, steps.T, steps.N, steps.S
     loss = entering(layer, trace, doutput, dh_n)
@@ -544,15 +550,8 @@ def omega(
         own.params[f"{name}_l0"] = weight
     flat = [a.reshape(T * N, -1) for a in (steps.x, before, d, v)]
     second = second_order(own, flat[0], flat[1], flat[2], flat[3])  # O8
-    ds = second.dstates.reshape(T, N, S)
-    total, passed = np.empty((T, N, S)), np.zeros((N, S))
-    for t in reversed(range(T)):
-        total[t] = passed
-        passed = ds[t] + steps.pull(np.full(N, t), rows, passed).dstates
-    first = back_one_step(own, flat[0], flat[1], total.reshape(T * N, S))
-    grads = layer.params.zeros_like()
-    grads.flat[...] = first.grads.flat + second.grads.flat
-    dx, initial = to_caller(layer, trace, (first.dx + second.dx).reshape(T, N, -1), {"l0": passed})
+    grads, dx, passed = _bptt(own, steps.x, before, second, lambda t, ds: steps.pull(np.full(N, t), rows, ds).dstates)
+    dx, initial = to_caller(layer, trace, dx, {"l0": passed})
     ddoutput, finals = to_caller(layer, trace, dd[..., :width], {"l0": dd[-1]})
     dh_0, ddh_n = (join([found[state] for state in cell.states]) for found in (initial, finals))
     return Omega(value, ratios, gradient, grads, dx, dh_0, ddoutput, ddh_n)
@@ -566,10 +565,8 @@ def _check_omega(where: str, layer: Recurrent, trace: Trace, form: str, gradient
         raise OptionError(f"{where}: layer must be a single one, with one direction; got {layer!r}")
     if layer.dtype != np.float64:
         raise DTypeError(f"{where}: layer must be in float64; got {layer.dtype}. Convert it with .astype(np.float64)")
-    if form not in FORMS:
-        raise OptionError(f"{where}: form must be one of {', '.join(map(repr, FORMS))}; got {form!r}")
-    if gradient not in GRADIENTS:
-        raise OptionError(f"{where}: gradient must be one of {', '.join(map(repr, GRADIENTS))}; got {gradient!r}")
+    arguments.one_of(where, "form", form, FORMS)
+    arguments.one_of(where, "gradient", gradient, GRADIENTS)
     cell = layer.cell
     if gradient == "immediate" and (cell.hidden_inputs or cell.parameters or cell.hidden_gradient != "da"):
         raise OptionError(

@@ -52,10 +52,6 @@ def reset_difference(
     x, h_0, lengths
         As for `GRU.forward`.
 
-    Returns
-    -------
-    ResetDifference
-
     Examples
     --------
     >>> import numpy as np
@@ -92,5 +88,4 @@ def reset_difference(
         return ResetDifference(0.0, 0.0, 0, 0, 0, np.zeros(len(differences)))
     t, n, unit = (int(index) for index in np.unravel_index(int(differences.argmax()), differences.shape))
     largest, scale = float(differences[t, n, unit]), float(np.abs(outputs[0]).max())
-    by_step: Array = differences.max(axis=(1, 2))
-    return ResetDifference(largest, largest / scale if scale else 0.0, t, n, unit, by_step)
+    return ResetDifference(largest, largest / scale if scale else 0.0, t, n, unit, differences.max(axis=(1, 2)))

@@ -124,11 +124,6 @@ class GradientDiagnosis:
         -------
         matplotlib Figure
             Not known to pyplot: save it with `save_figure`.
-
-        Raises
-        ------
-        MissingExtraError
-            matplotlib is not installed.
         """
         from rnn_numpy.report.plots import style
         from rnn_numpy.report.plots.gradient_flow import common_limits
@@ -139,41 +134,24 @@ class GradientDiagnosis:
         style.set_log(axes[0], *common_limits([layer.flow for layer in self.layers]))
         axes[0].set_xlim(0, self.length)
         for number, layer in enumerate(self.layers):
-            shown = (layer.flow.typical > 0) & np.isfinite(layer.flow.typical)
-            axes[0].plot(
-                np.where(shown, layer.flow.typical, np.nan),
-                color=style.COLOURS[number % len(style.COLOURS)],
-                linestyle=style.STYLES[number % len(style.STYLES)][0],
-                linewidth=style.LINE,
-                label=f"{layer.name}: {layer.flow.verdict}",
-            )
-        style.frame(
-            axes[0],
-            "lag: steps back in time from the loss",
-            "norm of the state's gradient",
-            "The gradient on its way back",
-        )
+            colour, (line, _) = style.COLOURS[number % len(style.COLOURS)], style.STYLES[number % len(style.STYLES)]
+            label = f"{layer.name}: {layer.flow.verdict}"
+            norms = style.positive(layer.flow.typical)
+            axes[0].plot(norms, color=colour, linestyle=line, linewidth=style.LINE, label=label)
+        title = "The gradient on its way back"
+        style.frame(axes[0], "lag: steps back in time from the loss", "norm of the state's gradient", title)
         axes[0].legend(frameon=False)
         if kept:
             axes[1].set_yscale("log")
             for number, (name, (gate, summary)) in enumerate(kept):
                 constants = np.sort(np.zeros(0) if summary.time_constants is None else summary.time_constants)
-                axes[1].plot(
-                    np.arange(1, len(constants) + 1),
-                    np.where((constants > 0) & np.isfinite(constants), constants, np.nan),
-                    color=style.COLOURS[number % len(style.COLOURS)],
-                    linestyle="none",
-                    marker=style.STYLES[number % len(style.STYLES)][1],
-                    markersize=4,
-                    label=f"{name}: gate {gate}",
-                )
+                units, shown = np.arange(1, len(constants) + 1), style.positive(constants)
+                colour, marker = style.COLOURS[number % len(style.COLOURS)], style.MARKERS[number % len(style.MARKERS)]
+                label = f"{name}: gate {gate}"
+                axes[1].plot(units, shown, color=colour, linestyle="none", marker=marker, markersize=4, label=label)
             axes[1].axhline(self.length, color="0.5", linewidth=1, linestyle="--", label=f"T = {self.length}")
-            style.frame(
-                axes[1],
-                "unit, the most forgetful first",
-                "time constant, steps",
-                "How long the units keep what they hold",
-            )
+            title = "How long the units keep what they hold"
+            style.frame(axes[1], "unit, the most forgetful first", "time constant, steps", title)
             axes[1].legend(frameon=False)
         return figure
 

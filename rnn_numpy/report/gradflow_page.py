@@ -4,9 +4,9 @@ few plain sentences. At most 100 columns wide."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from rnn_numpy.experiments.gradflow import GradflowResult, NetworkResult, gain_texts
+from rnn_numpy.experiments.gradflow import GradflowResult, NetworkResult, TrainingRecord, gain_texts
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
 from rnn_numpy.report.tables import count, listed, new_table, paragraph, plain, rendered, short
 
@@ -33,7 +33,6 @@ def gradflow_report(result: GradflowResult) -> str:
     MissingExtraError
         rich, which lays out the tables, is not installed.
     """
-    trained = [network for network in result.networks if network.after is not None]
     series, task = result.task.series, result.task
     baseline = f" (loss of repeating the last value: {plain(result.baseline)})"
     parts = [
@@ -42,12 +41,12 @@ def gradflow_report(result: GradflowResult) -> str:
             f"{count(len(series), 'sample')} of {count(len(series.channels), 'channel')}; "
             f"the last {len(series) - task.split} are held out."
         ),
-        _flow_table(f"Before training{baseline}", [(n, n.before, n.loss_before) for n in result.networks]),
+        _flow_table(f"Before training{baseline}", [(*pair, pair[0].loss_before) for pair in result.flows("before")]),
     ]
-    if trained:
+    if trained := result.flows("after"):
         title = f"After {result.training_length}{baseline}"
-        parts.append(_flow_table(title, [(n, n.after, n.loss_after) for n in trained]))
-        parts.append(_training_table(trained))
+        parts.append(_flow_table(title, [(*pair, pair[0].loss_after) for pair in trained]))
+        parts.append(_training_table([network for network, _ in trained]))
     if len({network.cell for network in result.networks}) > 1:
         parts.append(_reach_table(result.networks))
     parts += [paragraph(sentence) for sentence in _sentences(result)]
@@ -78,23 +77,16 @@ def half_life_text(flow: GradientFlow) -> str:
     return ("×2 " if flow.slope > 0 else "") + plain(flow.half_life)
 
 
-def _flow_table(title: str, rows: Iterable[tuple[NetworkResult, GradientFlow | None, float | None]]) -> str:
-    table, headed, rows = new_table(), False, list(rows)
+def _flow_table(title: str, rows: Sequence[tuple[NetworkResult, GradientFlow, float | None]]) -> str:
+    table, lags = new_table(), report_lags(rows[0][1].length)
     gains = gain_texts((network.gain for network, _, _ in rows), GAIN_DIGITS)
+    table.add_column("cell", overflow="fold")
+    table.add_column("gain", justify="right", overflow="fold")
+    for heading in (f"norm at\nlag {lags[0]}", *(f"lag\n{lag}" for lag in lags[1:]), "decay per\nstep", "half-\nlife"):
+        table.add_column(heading, justify="right")
+    table.add_column("verdict")
+    table.add_column("loss", justify="right")
     for network, flow, loss in rows:
-        if flow is None:
-            continue
-        lags = report_lags(flow.length)
-        if not headed:
-            table.add_column("cell", overflow="fold")
-            table.add_column("gain", justify="right", overflow="fold")
-            for position, lag in enumerate(lags):
-                table.add_column(f"lag\n{lag}" if position else f"norm at\nlag {lag}", justify="right")
-            table.add_column("decay per\nstep", justify="right")
-            table.add_column("half-\nlife", justify="right")
-            table.add_column("verdict")
-            table.add_column("loss", justify="right")
-            headed = True
         norms = [short(float(flow.typical[lag])) for lag in lags]
         table.add_row(
             network.cell, gains[network.gain], *norms, _slope(flow), half_life_text(flow), flow.verdict, plain(loss)
@@ -105,10 +97,9 @@ def _flow_table(title: str, rows: Iterable[tuple[NetworkResult, GradientFlow | N
 def _training_table(networks: Sequence[NetworkResult]) -> str:
     table = new_table()
     gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
-    for heading in ("cell", "gain", "steps", "clipping\nengaged", "largest gradient\n(before clipping)"):
+    headings = ("cell", "gain", "steps", "clipping\nengaged", "largest gradient\n(before clipping)")
+    for heading in (*headings, "loss of batch,\nfirst to last", "held-out loss,\nbefore to after"):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
-    table.add_column("loss of batch,\nfirst to last", justify="right")
-    table.add_column("held-out loss,\nbefore to after", justify="right")
     table.add_column("verdict,\nbefore to after")
     for network in networks:
         training, after = network.training, network.after
@@ -158,23 +149,19 @@ def _steps(flow: GradientFlow) -> str:
 
 
 def _sentences(result: GradflowResult) -> list[str]:
-    before = [(n, n.before) for n in result.networks]
-    trained = [n for n in result.networks if n.training is not None and n.after is not None]
-    after = [(n, n.after) for n in trained if n.after is not None]
+    before, after = result.flows("before"), result.flows("after")
+    trained = [(network, network.training) for network, _ in after if network.training is not None]
     sentences = [_verdicts("Before training", result, before)]
     if trained:
         sentences.append(_verdicts("After training", result, after))
-    sentences += _reaches("Before training", result, before)
-    sentences += _reaches("After training", result, after)
-    sentences += _gain_matters(result) + _gates(result)
-    sentences += _ended(result)
-    sentences.append(_losses(result))
+    sentences += _reaches("Before training", result, before) + _reaches("After training", result, after)
+    sentences += _gain_matters(result) + _gates(result) + _ended(result) + [_losses(result)]
     if trained:
         sentences.append(_clipping(result, trained))
     sentences += [
-        f"* {result.label(network)}: training ended early, {network.training.stopped}."
-        for network in trained
-        if network.training is not None and network.training.stopped
+        f"* {result.label(network)}: training ended early, {training.stopped}."
+        for network, training in trained
+        if training.stopped
     ]
     flow = result.networks[0].before
     worth = f"{flow.independent:.1f}"
@@ -271,8 +258,8 @@ def _reaches(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkRes
         return [f"{when}, the gradient reaches equally far back in all networks: {told(most)}."]
     clauses = []
     for extreme, words in ((most, "furthest back"), (least, "least far")):
-        chosen = [pair for pair, steps in zip(flows, reaches, strict=True) if steps == extreme]
-        clauses.append(f"{words} in {listed(_by_cell(result, chosen, paces=False))}, where {told(extreme)}")
+        found = [pair for pair, steps in zip(flows, reaches, strict=True) if steps == extreme]
+        clauses.append(f"{words} in {listed(_by_cell(result, found, paces=False))}, where {told(extreme)}")
     return [f"{when}, the gradient reaches {clauses[0]}, and {clauses[1]}."]
 
 
@@ -300,12 +287,12 @@ def _gates(result: GradflowResult) -> list[str]:
     """Say how much the gates keep, which explains what a gated cell does."""
     clauses: list[str] = []
     for cell, (gate, words) in KEEPING.items():
-        networks = [network for network in result.networks if network.cell == cell]
-        before = _range([network.before.gates.get(gate) for network in networks])
-        trained = [network.after for network in networks if network.after is not None]
-        after = _range([flow.gates.get(gate) for flow in trained])
+        before, after = (
+            _range([flow.gates.get(gate) for network, flow in result.flows(when) if network.cell == cell])
+            for when in ("before", "after")
+        )
         if before:
-            when = " before training" if trained else ""
+            when = " before training" if result.flows("after") else ""
             clauses.append(f"{words} is {before} on average{when}" + (f" and {after} after" if after else ""))
     if not clauses:
         return []
@@ -331,11 +318,7 @@ def _range(means: Sequence[float | None]) -> str:
 def _ended(result: GradflowResult) -> list[str]:
     sentences: list[str] = []
     for when in ("before", "after"):
-        flows: list[tuple[str, GradientFlow]] = []
-        for network in result.networks:
-            flow = network.before if when == "before" else network.after
-            if flow is not None:
-                flows.append((result.label(network), flow))
+        flows = [(result.label(network), flow) for network, flow in result.flows(when)]
         zero = [
             f"{label} (in {flow.vanished} of {flow.count} windows, from lag {flow.vanished_at} on in the median)"
             for label, flow in flows
@@ -353,7 +336,7 @@ def _ended(result: GradflowResult) -> list[str]:
 
 
 def _losses(result: GradflowResult) -> str:
-    trained = any(network.after is not None for network in result.networks)
+    trained = bool(result.flows("after"))
     losses = [(n.loss_after if trained else n.loss_before, n) for n in result.networks]
     finite = [(loss, n) for loss, n in losses if loss is not None and math.isfinite(loss)]
     start = f"Repeating the last value gives a loss of {plain(result.baseline)}"
@@ -361,26 +344,19 @@ def _losses(result: GradflowResult) -> str:
         return f"{start}; no network has a finite loss."
     best, network = min(finite, key=lambda pair: pair[0])
     beat = sum(loss < result.baseline for loss, _ in finite)
-    count = len(result.networks)
-    which = "does not beat it" if count == 1 else f"none of the {count} networks beats it"
-    if beat:
-        which = (
-            "the network beats it"
-            if count == 1
-            else f"{beat} of {count} networks {'beats' if beat == 1 else 'beat'} it"
-        )
-    elif count == 1:
-        which = "the network " + which
+    number = len(result.networks)
+    if number == 1:
+        which = "the network beats it" if beat else "the network does not beat it"
+    elif beat:
+        which = f"{beat} of {number} networks {'beats' if beat == 1 else 'beat'} it"
+    else:
+        which = f"none of the {number} networks beats it"
     untrained = "" if trained else " (none is trained)"
     return f"{start}; {which}{untrained}. The best is {result.label(network)} with {plain(best)}."
 
 
-def _clipping(result: GradflowResult, trained: Sequence[NetworkResult]) -> str:
-    shares = [
-        (100 * n.training.clipped / n.training.steps, result.label(n))
-        for n in trained
-        if n.training is not None and n.training.steps
-    ]
+def _clipping(result: GradflowResult, trained: Sequence[tuple[NetworkResult, TrainingRecord]]) -> str:
+    shares = [(100 * training.clipped / training.steps, result.label(n)) for n, training in trained if training.steps]
     clip = plain(result.options.clip)
     if not shares or max(shares)[0] == 0:
         return f"Clipping to a norm of {clip} never engaged."

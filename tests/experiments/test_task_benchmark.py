@@ -156,7 +156,7 @@ def test_the_flow_is_that_of_each_sequences_last_error(task: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "sorting"}, "BenchmarkOptions: task must be one of adding, copy, temporal-order, "),
+        ({"task": "sorting"}, "BenchmarkOptions: task must be one of 'adding', 'copy', 'temporal-order', "),
         (
             {"cells": ["elman"]},
             "BenchmarkOptions: cells must be among rnn-tanh, rnn-relu, irnn, lstm, gru; got 'elman'",

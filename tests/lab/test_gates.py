@@ -200,7 +200,9 @@ def test_what_the_report_refuses():
         gate_report(trace, gates=["g"])
     with pytest.raises(OptionError, match=r"GateReport: gate must be one of i, f, o; got 'z'"):
         gate_report(trace)["z"]
-    with pytest.raises(DTypeError, match=r"gate_report: run must be a LayerTrace, as trace\['l0'\].*; got ndarray"):
+    with pytest.raises(
+        DTypeError, match=r"gate_report: trace must be a Trace or a LayerTrace, as trace\['l0'\].*; got ndarray"
+    ):
         gate_report(np.zeros(3))
     with pytest.raises(OptionError, match=r"gate_report: the batch must have at least one sequence; got gates"):
         gate_report(LSTM(2, 3, rng=0).forward(np.zeros((4, 0, 2)))[2])

@@ -673,14 +673,14 @@ def test_task_and_options_must_agree() -> None:
         (
             {"init": "normal"},
             OptionError,
-            "GradflowOptions: init must be one of uniform, orthogonal, identity; got 'normal'",
+            "GradflowOptions: init must be one of 'uniform', 'orthogonal', 'identity'; got 'normal'",
         ),
         ({"hidden": 0}, OptionError, "GradflowOptions: hidden must be at least 1; got 0"),
         ({"layers": 1.5}, DTypeError, "GradflowOptions: layers must be an integer; got float 1.5"),
         ({"lr": -1.0}, OptionError, "GradflowOptions: lr must be greater than 0; got -1.0"),
         ({"clip": math.inf}, OptionError, "GradflowOptions: clip must be finite; got inf"),
         ({"seed": -1}, OptionError, "GradflowOptions: seed must be at least 0; got -1"),
-        ({"train_steps": True}, DTypeError, "GradflowOptions: train_steps must be an integer; got bool True"),
+        ({"train_steps": True}, DTypeError, "GradflowOptions: train_steps must be an integer; got the bool True"),
         ({"forget_bias": math.nan}, OptionError, "GradflowOptions: forget_bias must be finite; got nan"),
         ({"forget_bias": "1"}, DTypeError, "GradflowOptions: forget_bias must be a number; got str '1'"),
         (

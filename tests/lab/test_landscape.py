@@ -345,7 +345,7 @@ def test_what_the_landscape_refuses():
         cliff([1.0], [])
     with pytest.raises(DTypeError, match=r"cliff: w must be real; got dtype complex128"):
         cliff([1j], [1.0])
-    with pytest.raises(OptionError, match=r"fold_points: unit must be one of sigmoid, tanh; got 'relu'"):
+    with pytest.raises(OptionError, match=r"fold_points: unit must be one of 'sigmoid', 'tanh'; got 'relu'"):
         fold_points(5.0, "relu")
     with pytest.raises(DTypeError, match=r"fold_points: w must be real; got dtype complex128"):
         fold_points(5j)

@@ -235,7 +235,7 @@ def test_what_the_plots_refuse() -> None:
             OptionError, match="plot_gradient_flow: flows, cells and gains must be as many, at least one"
         ):
             plot_gradient_flow(flows, cells, [], ax)
-    with pytest.raises(OptionError, match=r"save_figure: suffix must be one of \.png, \.pdf, \.svg; got '\.gif'"):
+    with pytest.raises(OptionError, match=r"save_figure: suffix must be one of '\.png', '\.pdf', '\.svg'; got '\.gif'"):
         save_figure(Figure(), io.BytesIO(), ".gif")
 
 

@@ -76,7 +76,7 @@ def test_what_the_figures_refuse(trace):
         plot_gate_bands(trace, "z")
     with pytest.raises(OptionError, match=r"plot_gate_image: a gate has values in \[0, 1\]; 'h' of l0 has others"):
         plot_gate_image(RNN(2, 3, rng=0).forward(np.ones((4, 1, 2)))[2], "h")
-    with pytest.raises(DTypeError, match=r"plot_gate_bands: run must be a LayerTrace"):
+    with pytest.raises(DTypeError, match=r"plot_gate_bands: trace must be a Trace or a LayerTrace"):
         plot_gate_bands(None, "f")
     with pytest.raises(OptionError, match=r"plot_gate_bands: the batch must have at least one sequence"):
         plot_gate_bands(LSTM(2, 3, rng=0).forward(np.zeros((4, 0, 2)))[2], "f")

@@ -111,7 +111,7 @@ def test_every_diagram_can_be_read(w, b, unit):
 
 
 def test_what_the_figures_refuse(grid, monkeypatch):
-    with pytest.raises(OptionError, match=r"plot_cliff: show must be one of error, gradient; got 'loss'"):
+    with pytest.raises(OptionError, match=r"plot_cliff: show must be one of 'error', 'gradient'; got 'loss'"):
         plot_cliff(grid, show="loss")
     for module in ("matplotlib", "matplotlib.figure", "matplotlib.patheffects"):
         monkeypatch.setitem(sys.modules, module, None)

@@ -205,7 +205,7 @@ def test_cells_that_are_not_there_are_left_out_of_image_and_bar():
 
 
 def test_what_the_style_refuses():
-    with pytest.raises(OptionError, match=r"colour_scale: kind must be one of size, signed; got 'rainbow'"):
+    with pytest.raises(OptionError, match=r"colour_scale: kind must be one of 'size', 'signed'; got 'rainbow'"):
         colour_scale("rainbow")
     with pytest.raises(OptionError, match=r"log_norm: decades must be greater than 0; got 0.0"):
         log_norm([1.0], 0.0)

@@ -135,7 +135,7 @@ def _decoded(value: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The result of a point, as `to_json` wrote it, or its error: "type", "message" and "traceback", all text."""
+    """The result of a point, as `to_json` wrote it, or the "type", "message" and "traceback" of its error."""
 
     result: str | None = None
     error: dict[str, str] | None = None

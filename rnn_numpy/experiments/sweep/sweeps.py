@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core.arguments import flag, positive_int, positive_number
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.experiments.progress import progress_bar
+from rnn_numpy.experiments.progress import Progress, progress_bar
 from rnn_numpy.experiments.sweep.stores import Key, Outcome, ResultStore, canonical, from_json, to_json
 from rnn_numpy.experiments.sweep.workers import (
     GUARD,
@@ -55,7 +55,7 @@ def sweep(
     version: str | None = None,
     retry_failed: bool = False,
     timeout: float | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> SweepResult:
     """Compute a function at every point of a grid; keep each result at once, and compute none twice.
 
@@ -378,29 +378,25 @@ class SweepResult:
         """
         shown = len(self.rows) if rows is None else positive_int("SweepResult.table", "rows", rows)
         arguments = {name for row in self.rows for name in row["point"]}
-        columns = {name: _cells(values[:shown], name in arguments) for name, values in self._columns().items()}
-        errors = columns.pop(self._error_name(), None) if self.failed else None
-        if not columns and not errors:
+        columns = self._columns()
+        errors = columns.pop(self._error_name()) if self.failed else []
+        if not columns and not errors[:shown]:
             return "nothing to show: neither a point nor a result has a name in it"
         room = WIDTH - (len(GAP) + LEAST_ERROR if errors else 0)
         lines = [""] * (1 + min(shown, len(self.rows)))
         hidden: list[str] = []
-        for name, cells in columns.items():
-            title = _cut(name, CELL)
-            width = max(len(cell.text) for cell in [_Cell(title), *cells])
-            gap = GAP if lines[0] else ""
+        for name, values in columns.items():
+            written, right = _written(values[:shown], name in arguments)
+            texts = [_cut(text, CELL) for text in (name, *written)]
+            width, gap = max(map(len, texts)), GAP if lines[0] else ""
             if hidden or len(lines[0]) + len(gap) + width > room:
-                hidden.append(_cut(name, CELL))
+                hidden.append(texts[0])
                 continue
-            right = all(cell.number for cell in cells if cell.text != ABSENT)
-            texts = [title, *(cell.text for cell in cells)]
-            lines = [
-                line + gap + (text.rjust(width) if right else text.ljust(width))
-                for line, text in zip(lines, texts, strict=True)
-            ]
+            padded = [text.rjust(width) if right else text.ljust(width) for text in texts]
+            lines = [line + gap + text for line, text in zip(lines, padded, strict=True)]
         if errors:
             gap = GAP if lines[0] else ""
-            texts = [self._error_name(), *("" if cell.text == ABSENT else cell.whole for cell in errors)]
+            texts = [self._error_name(), *("" if error is _NONE else error for error in errors[:shown])]
             lines = [line + gap + _cut(text, WIDTH - len(line + gap)) for line, text in zip(lines, texts, strict=True)]
         if shown < len(self.rows):
             lines.append(f"... and {len(self.rows) - shown} more")
@@ -466,29 +462,16 @@ def _array(values: list[Any]) -> NDArray[Any]:
     return column
 
 
-@dataclasses.dataclass(frozen=True)
-class _Cell:
-    whole: str
-    number: bool = False
+def _written(values: list[Any], exact: bool) -> tuple[list[str], bool]:
+    """Return a column's texts, and whether all are numbers.
 
-    @property
-    def text(self) -> str:
-        return _cut(self.whole, CELL)
-
-    @classmethod
-    def of(cls, value: Any, digits: int = 6) -> _Cell:
-        if value is _NONE:
-            return cls(ABSENT)
-        if isinstance(value, float):
-            return cls(f"{value:.{digits}g}", True)
-        return cls(str(value), isinstance(value, int) and not isinstance(value, bool))
-
-
-def _cells(values: list[Any], exact: bool) -> list[_Cell]:
-    """Write a column, its floats with six digits; if `exact`, with all 17 where six do not tell two of them apart."""
+    Floats have six digits; if `exact`, all 17 where six do not tell two of them apart.
+    """
     floats = {repr(value): f"{value:.6g}" for value in values if isinstance(value, float)}
     digits = 17 if exact and len(set(floats.values())) < len(floats) else 6
-    return [_Cell.of(value, digits) for value in values]
+    texts = [f"{v:.{digits}g}" if isinstance(v, float) else ABSENT if v is _NONE else str(v) for v in values]
+    there = [value for value, text in zip(values, texts, strict=True) if text != ABSENT]
+    return texts, all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in there)
 
 
 def _cut(text: str, width: int) -> str:

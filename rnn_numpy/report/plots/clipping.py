@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import DTypeError, OptionError
-from rnn_numpy.report.plots.style import (
-    COLOURS,
-    FONT,
-    LINE,
-    axes_or_new,
-    frame,
-    line_look,
-    log_limits,
-    set_log,
-    tick_decades,
-)
+from rnn_numpy.report.plots import style
 from rnn_numpy.training import ClipLedger, ClipResult
 
 if TYPE_CHECKING:
@@ -51,8 +41,6 @@ def plot_clip_ledger(ledger: ClipLedger, ax: Axes | None = None, *, limit: float
     ------
     DTypeError, OptionError
         It is no ledger; it is empty; `limit` is not a finite number above 0.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_clip_ledger"
     if not isinstance(ledger, ClipLedger):
@@ -66,11 +54,11 @@ def plot_clip_ledger(ledger: ClipLedger, ax: Axes | None = None, *, limit: float
     engaged = np.array([result.engaged for result in ledger.results]) & ~skipped
     before, after = np.array([(result.norm, result.norm_after) for result in ledger.results]).T
     huge = np.isinf(before) & ~skipped
-    shown = [np.where(np.isfinite(norms) & (norms > 0) & ~skipped, norms, np.nan) for norms in (before, after)]
-    ax = axes_or_new(ax)
-    low, high = log_limits([*shown[0], *shown[1], limit or np.nan])
-    set_log(ax, low, high)
-    colours = dict(zip(("before", "cut", "after"), COLOURS, strict=False))
+    shown = [np.where(skipped, np.nan, style.positive(norms)) for norms in (before, after)]
+    ax = style.axes_or_new(ax)
+    low, high = style.log_limits([*shown[0], *shown[1], limit or np.nan])
+    style.set_log(ax, low, high)
+    colours = dict(zip(("before", "cut", "after"), style.COLOURS, strict=False))
     # A short run's updates are points as well: one between two gaps would not be seen.
     marker = "o" if len(updates) <= 60 else None
     if engaged.any():
@@ -78,26 +66,22 @@ def plot_clip_ledger(ledger: ClipLedger, ax: Axes | None = None, *, limit: float
         feet = np.where(np.isnan(shown[1]), low, shown[1])[engaged]
         ax.vlines(updates[engaged], feet, tops, color=colours["cut"], linewidth=2.0, alpha=0.6, label="cut off")
     ax.plot(updates, shown[0], color=colours["before"], linewidth=1.0, marker=marker, markersize=3, label="norm before")
-    ax.plot(updates, shown[1], color=colours["after"], linewidth=LINE, marker=marker, markersize=4, label="norm after")
+    ax.plot(
+        updates, shown[1], color=colours["after"], linewidth=style.LINE, marker=marker, markersize=4, label="norm after"
+    )
     if limit is not None:
         ax.axhline(limit, color="0.25", linestyle=(0, (4, 2)), linewidth=1.0, label=f"limit {limit:.3g}")
-    for chosen, shape, label in ((skipped, "x", "skipped: not finite"), (huge, "^", "too large for a float")):
-        if chosen.any():
-            edge = np.full(int(chosen.sum()), 0.97)
-            ax.plot(
-                updates[chosen],
-                edge,
-                transform=ax.get_xaxis_transform(),
-                color="black",
-                linestyle="none",
-                marker=shape,
-                markersize=6,
-                label=label,
-            )
+    look: dict[str, Any] = {"color": "black", "linestyle": "none", "markersize": 6}
+    for these, marker, label in ((skipped, "x", "skipped: not finite"), (huge, "^", "too large for a float")):
+        if these.any():
+            edge = np.full(int(these.sum()), 0.97)
+            ax.plot(updates[these], edge, transform=ax.get_xaxis_transform(), marker=marker, label=label, **look)
     ax.set_xlim(0.5, len(updates) + 0.5)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    frame(ax, "update", "norm of the gradient", _said(ledger))
-    ax.legend(loc="upper left", bbox_to_anchor=(0.0, -0.13), fontsize=FONT, frameon=False, borderaxespad=0, ncols=3)
+    style.frame(ax, "update", "norm of the gradient", _said(ledger))
+    ax.legend(
+        loc="upper left", bbox_to_anchor=(0.0, -0.13), fontsize=style.FONT, frameon=False, borderaxespad=0, ncols=3
+    )
     return ax
 
 
@@ -120,8 +104,6 @@ def plot_clip_directions(results: Mapping[str, Sequence[ClipResult]], ax: Axes |
     ------
     DTypeError, OptionError
         There are no rules; a rule has no result that was not skipped; something else than results.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_clip_directions"
     if not results:
@@ -137,19 +119,19 @@ def plot_clip_directions(results: Mapping[str, Sequence[ClipResult]], ax: Axes |
         if not points:
             raise OptionError(f"{where}: results[{label!r}] must have a result that was not skipped; got none")
         lines[label] = np.array(points[::-1]).T
-    ax = axes_or_new(ax)
+    ax = style.axes_or_new(ax)
     longest = max(line.shape[1] for line in lines.values())
     for number, (label, (factors, cosines)) in enumerate(lines.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        ax.plot(factors, cosines, color=colour, label=label, **line_look(number, number % 2, longest))
+        colour = style.COLOURS[number % len(style.COLOURS)]
+        ax.plot(factors, cosines, color=colour, label=label, **style.line_look(number, number % 2, longest))
     factors, cosines = np.concatenate(list(lines.values()), axis=1)
     ax.set_xscale("log")
-    weak, strong = 1.5 * float(factors.max()), log_limits(factors)[0]
+    weak, strong = 1.5 * float(factors.max()), style.log_limits(factors)[0]
     ax.set_xlim(weak, strong)
-    tick_decades(ax.xaxis, strong, weak)
+    style.tick_decades(ax.xaxis, strong, weak)
     ax.set_ylim(min(-0.02, float(cosines.min()) - 0.05), 1.05)
-    frame(ax, "factor: norm after / norm before", "cosine to the unclipped gradient")
-    ax.legend(loc="best", fontsize=FONT, frameon=False)
+    style.frame(ax, "factor: norm after / norm before", "cosine to the unclipped gradient")
+    ax.legend(loc="best", fontsize=style.FONT, frameon=False)
     return ax
 
 
@@ -163,9 +145,7 @@ def _common_end(ledger: ClipLedger) -> float | None:
 def _said(ledger: ClipLedger) -> str:
     """Return the title: how often clipping engaged, and how many updates were skipped."""
     share, skipped = ledger.engaged_share, ledger.skipped
-    said = (
-        f"no finite gradient in {len(ledger)} updates"
-        if share is None
-        else (f"clipping engaged at {100 * share:.3g} % of {len(ledger.finite)} updates")
-    )
-    return said + (f", {skipped} skipped" if skipped and share is not None else "")
+    if share is None:
+        return f"no finite gradient in {len(ledger)} updates"
+    said = f"clipping engaged at {100 * share:.3g} % of {len(ledger.finite)} updates"
+    return said + (f", {skipped} skipped" if skipped else "")

@@ -16,20 +16,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.lab.decomposition import Decomposition
 from rnn_numpy.lab.jacobians import StateJacobians
-from rnn_numpy.report.plots.style import (
-    COLOURS,
-    FONT,
-    axes_or_new,
-    colour_bar,
-    colour_scale,
-    draw_image,
-    frame,
-    line_look,
-    log_limits,
-    log_norm,
-    set_log,
-    signed_norm,
-)
+from rnn_numpy.report.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,21 +42,15 @@ def plot_norms(table: Decomposition, name: str, ax: Axes | None = None, *, decad
         How many powers of ten below the largest norm the colours reach; smaller ones have the last colour, and those
         that are exactly 0 are grey.
 
-    Returns
-    -------
-    ax
-
     Raises
     ------
     OptionError
         There is no such parameter; decades is not positive.
-    MissingExtraError
-        matplotlib is not installed.
     """
     decades = arguments.positive_number("plot_norms", "decades", decades)
     norms = table.norms(name)
     shown = np.where(norms > 0, norms, np.nan)
-    return _map(table, name, ax, shown, "norm of the block", log_norm(norms, decades), "size", "size")
+    return _map(table, name, ax, shown, "norm of the block", style.log_norm(norms, decades), "size", "size")
 
 
 def plot_shares(table: Decomposition, name: str, ax: Axes | None = None) -> Axes:
@@ -85,22 +66,16 @@ def plot_shares(table: Decomposition, name: str, ax: Axes | None = None) -> Axes
     ax : matplotlib Axes, optional
         The colour bar takes some of its room. Of a figure of its own where left out.
 
-    Returns
-    -------
-    ax
-
     Raises
     ------
     OptionError
         There is no such parameter, or its gradient is 0.
-    MissingExtraError
-        matplotlib is not installed.
     """
     shares = table.share(name)
     if np.isnan(shares).any():
         raise OptionError(f"plot_shares: the gradient of {name!r} is 0 or not finite, so no block has a share in it")
     label = "share of the gradient (all add up to 1)"
-    return _map(table, name, ax, shares, label, signed_norm(shares), "signed", "signed share")
+    return _map(table, name, ax, shares, label, style.signed_norm(shares), "signed", "signed share")
 
 
 def plot_lag_profile(profiles: Mapping[str, ArrayLike], ax: Axes | None = None) -> Axes:
@@ -114,16 +89,10 @@ def plot_lag_profile(profiles: Mapping[str, ArrayLike], ax: Axes | None = None) 
     ax : matplotlib Axes, optional
         Of a figure of its own where left out.
 
-    Returns
-    -------
-    ax
-
     Raises
     ------
     OptionError, ShapeError
         There are no profiles; one is not a vector.
-    MissingExtraError
-        matplotlib is not installed.
     """
     if not profiles:
         raise OptionError("plot_lag_profile: profiles must be at least one; got none")
@@ -131,23 +100,18 @@ def plot_lag_profile(profiles: Mapping[str, ArrayLike], ax: Axes | None = None) 
     for label, line in lines.items():
         if line.ndim != 1:
             raise ShapeError(f"plot_lag_profile: profiles[{label!r}] must have shape (T,); got {line.shape}")
-    ax = axes_or_new(ax)
-    set_log(ax, *log_limits(np.concatenate(list(lines.values()))))
+    ax = style.axes_or_new(ax)
+    style.set_log(ax, *style.log_limits(np.concatenate(list(lines.values()))))
     longest = max(len(line) for line in lines.values())
     for number, (label, line) in enumerate(lines.items()):
-        ax.plot(
-            np.arange(len(line)),
-            np.where((line > 0) & np.isfinite(line), line, np.nan),
-            color=COLOURS[number % len(COLOURS)],
-            label=label,
-            **line_look(number, number, longest),
-        )
+        colour = style.COLOURS[number % len(style.COLOURS)]
+        ax.plot(style.positive(line), color=colour, label=label, **style.line_look(number, number, longest))
     ax.set_xlim(0, max(longest - 1, 1))
     several = len(lines) > 1
     title = "" if several else next(iter(lines))
-    frame(ax, "lag $t - k$, in steps", "norm of the gradient's part at this lag", title)
+    style.frame(ax, "lag $t - k$, in steps", "norm of the gradient's part at this lag", title)
     if several:
-        ax.legend(frameon=False, fontsize=FONT)
+        ax.legend(frameon=False, fontsize=style.FONT)
     return ax
 
 
@@ -168,16 +132,10 @@ def plot_singular_histogram(steps: StateJacobians, ax: Axes | None = None, *, n:
         Of equal width in the logarithm. Singular values of exactly 0 are left out; what is more than sixteen powers of
         ten below the largest is counted in the lowest bin.
 
-    Returns
-    -------
-    ax
-
     Raises
     ------
     OptionError
         There is no such sequence; bins is not positive.
-    MissingExtraError
-        matplotlib is not installed.
     """
     bins = arguments.positive_int("plot_singular_histogram", "bins", bins)
     if not 0 <= n < steps.N:
@@ -191,21 +149,21 @@ def plot_singular_histogram(steps: StateJacobians, ax: Axes | None = None, *, n:
     edges = np.linspace(bottom, top, bins + 1)
     counts = np.stack([np.histogram(np.clip(row[~np.isnan(row)], bottom, top), edges)[0] for row in logs], axis=1)
     missing = np.broadcast_to(np.isnan(values).all(axis=1), counts.shape)
-    ax = axes_or_new(ax)
-    set_log(ax, 10**bottom, 10**top)
+    ax = style.axes_or_new(ax)
+    style.set_log(ax, 10**bottom, 10**top)
     image = ax.pcolormesh(
         np.arange(steps.T + 1) - 0.5,
         10**edges,
         np.ma.masked_array(counts, missing),
-        cmap=colour_scale("size"),
+        cmap=style.colour_scale("size"),
         vmin=0,
         vmax=max(1, counts.max()),
     )
-    ax.axhline(1, color=COLOURS[1], linewidth=1.4, linestyle=(0, (4, 2)))
-    bar = colour_bar(ax, image, "singular values in the bin")
+    ax.axhline(1, color=style.COLOURS[1], linewidth=1.4, linestyle=(0, (4, 2)))
+    bar = style.colour_bar(ax, image, "singular values in the bin")
     bar.locator = optional_import("matplotlib.ticker", "a figure").MaxNLocator(integer=True)
     bar.update_ticks()
-    frame(ax, "step $t$", "singular value of $J_t$", grid=False)
+    style.frame(ax, "step $t$", "singular value of $J_t$", grid=False)
     return ax
 
 
@@ -213,14 +171,14 @@ def _map(
     table: Decomposition, name: str, ax: Axes | None, values: Floats, label: str, norm: Normalize, kind: str, what: str
 ) -> Axes:
     """Draw a table (T, T), row 0 on top: white where there is no block, grey where it is NaN."""
-    ax = axes_or_new(ax)
+    ax = style.axes_or_new(ax)
     steps = np.arange(table.T)
-    draw_image(ax, steps, steps, values, label, norm, kind, there=table.exists(name))
+    style.draw_image(ax, steps, steps, values, label, norm, kind, there=table.exists(name))
     ax.invert_yaxis()
     every = max(1, -(-table.T // 8))
     ax.set_xticks(steps[::every])
     ax.set_yticks(steps[::every])
-    frame(
+    style.frame(
         ax, "step $k$ at which the parameter acts", "step $t$ of the loss", rf"{what} of $G(t, k)$, {name}", grid=False
     )
     for side in ("top", "right"):

@@ -22,12 +22,12 @@ OUTER, INNER = (0.05, 0.95), (0.25, 0.75)
 BANDS = ("#CFE3F0", "#85B9DA")
 
 
-def plot_gate_image(run: LayerTrace | Trace, gate: str, ax: Axes | None = None, *, sequence: int = 0) -> Axes:
+def plot_gate_image(trace: LayerTrace | Trace, gate: str, ax: Axes | None = None, *, sequence: int = 0) -> Axes:
     """Draw a gate of one sequence: time to the right, a row for each unit, dark where it is shut.
 
     Parameters
     ----------
-    run : LayerTrace, or Trace
+    trace : LayerTrace or Trace
         `trace["l0"]`, say; of a Trace, its top layer's forward direction.
     gate : str
         "f", say.
@@ -46,11 +46,9 @@ def plot_gate_image(run: LayerTrace | Trace, gate: str, ax: Axes | None = None, 
     ------
     OptionError
         The array is no gate of this trace, or there is no such sequence.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_gate_image"
-    layer = layer_of(where, run)
+    layer = layer_of(where, trace)
     values = gate_values(where, layer, gate)
     T, N, H = values.shape
     if not 0 <= sequence < N:
@@ -70,12 +68,12 @@ def plot_gate_image(run: LayerTrace | Trace, gate: str, ax: Axes | None = None, 
     return ax
 
 
-def plot_gate_bands(run: LayerTrace | Trace, gate: str, ax: Axes | None = None) -> Axes:
+def plot_gate_bands(trace: LayerTrace | Trace, gate: str, ax: Axes | None = None) -> Axes:
     """Draw how a gate is spread over units and sequences, step by step.
 
     Parameters
     ----------
-    run : LayerTrace, or Trace
+    trace : LayerTrace or Trace
         `trace["l0"]`, say; of a Trace, its top layer's forward direction.
     gate : str
         "f", say.
@@ -92,11 +90,9 @@ def plot_gate_bands(run: LayerTrace | Trace, gate: str, ax: Axes | None = None) 
     ------
     OptionError
         The array is no gate of this trace, or the batch is empty.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_gate_bands"
-    layer = layer_of(where, run)
+    layer = layer_of(where, trace)
     values, alive = gate_values(where, layer, gate), existing_steps(layer)
     if values.size == 0:
         raise OptionError(f"{where}: the batch must have at least one sequence; got gates of shape {values.shape}")

@@ -18,17 +18,7 @@ from rnn_numpy.errors import OptionError
 from rnn_numpy.experiments.gradflow import GradflowResult, gain_texts
 from rnn_numpy.lab.gradient_flow import GradientFlow
 from rnn_numpy.models.sequence import CELLS
-from rnn_numpy.report.plots.style import (
-    COLOURS,
-    TITLE,
-    axes_or_new,
-    frame,
-    label_ends,
-    line_look,
-    log_limits,
-    new_figure,
-    set_log,
-)
+from rnn_numpy.report.plots import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,10 +52,6 @@ def plot_gradient_flow(
     norm_limits : (float, float), optional
         Limits of the norm axis; `common_limits(flows)` where left out.
 
-    Returns
-    -------
-    ax
-
     Raises
     ------
     OptionError
@@ -76,35 +62,36 @@ def plot_gradient_flow(
             f"plot_gradient_flow: flows, cells and gains must be as many, at least one; "
             f"got {len(flows)}, {len(cells)}, {len(gains)}"
         )
-    ax = axes_or_new(ax)
+    ax = style.axes_or_new(ax)
     kinds, levels = list(dict.fromkeys([*CELLS, *cells])), sorted(set(gains))
     several = len(set(cells)) > 1
     texts = gain_texts(gains)
     longest = max(flow.length for flow in flows)
     low, high = norm_limits or common_limits(flows)
-    set_log(ax, low, high)
+    style.set_log(ax, low, high)
     ax.set_xlim(0, longest)
     ends: list[tuple[float, str, str]] = []
     for flow, cell, gain in zip(flows, cells, gains, strict=True):
-        colour = COLOURS[kinds.index(cell) % len(COLOURS)]
+        colour = style.COLOURS[kinds.index(cell) % len(style.COLOURS)]
         typical = flow.typical
         drawn = _drawn(typical)
-        ax.plot(np.arange(drawn), typical[:drawn], color=colour, **line_look(levels.index(gain), len(ends), longest))
+        look = style.line_look(levels.index(gain), len(ends), longest)
+        ax.plot(typical[:drawn], color=colour, **look)
         label = f"{cell if several else 'gain'} {texts[gain]}"
         if drawn <= flow.length:
             label += " → 0" if typical[drawn] == 0 else " → ∞"
             if drawn:
                 ax.plot(drawn - 1, typical[drawn - 1], color=colour, marker="X", markersize=8, linestyle="none")
         ends.append((float(typical[drawn - 1]) if drawn else high, label, colour))
-    frame(ax, "lag: steps back in time from the loss", "norm of the state's gradient")
-    label_ends(ax, ends)
+    style.frame(ax, "lag: steps back in time from the loss", "norm of the state's gradient")
+    style.label_ends(ax, ends)
     return ax
 
 
 def common_limits(flows: Sequence[GradientFlow]) -> tuple[float, float]:
     """Return limits of a log axis that show all of several flows, as `log_limits` does."""
     shown = [flow.typical[: _drawn(flow.typical)] for flow in flows]
-    return log_limits(np.concatenate(shown))
+    return style.log_limits(np.concatenate(shown))
 
 
 def _drawn(typical: Floats) -> int:
@@ -132,35 +119,28 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
     -------
     matplotlib Figure
         Not known to pyplot: save it with `save_figure`.
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
     """
     networks = result.networks
     cells = list(dict.fromkeys(network.cell for network in networks))
-    trained = [network for network in networks if network.after is not None]
-    rows = [("before training", [(network, network.before) for network in networks])]
-    if trained:
-        after = [(network, network.after) for network in trained if network.after is not None]
-        rows.append((f"after {result.training_length}", after))
+    rows = [("before training", result.flows("before"))]
+    if trained := result.flows("after"):
+        rows.append((f"after {result.training_length}", trained))
     flows = [flow for _, pairs in rows for _, flow in pairs]
-    limits = common_limits(flows)
-    crossed = any(_drawn(flow.typical) <= flow.length for flow in flows)
+    limits, crossed = common_limits(flows), any(_drawn(flow.typical) <= flow.length for flow in flows)
     # A single cell gets a wider panel, so that title and notes have room.
     panel = PANEL_WIDTH if len(cells) > 1 else 2 * PANEL_WIDTH
     longest = max(map(len, gain_texts(network.gain for network in networks).values()))
     right = 0.05 * panel + EDGE / 2 + LABEL_LETTER * (len("gain ") + longest + (len(" → 0") if crossed else 0))
     width = EDGE + len(cells) * (LEFT + panel + right)
+    left = (EDGE + LEFT) / width
     letters = int((width - 2 * EDGE - LEFT) / NOTE_LETTER)
     notes = [textwrap.fill(note, letters, break_on_hyphens=False) for note in _notes(result, crossed)]
     bottom = BOTTOM + NOTE_LINE * (1 + "\n".join(notes).count("\n")) + EDGE
     height = TOP + len(rows) * PANEL_HEIGHT + (len(rows) - 1) * BETWEEN + bottom
-    figure = new_figure(width, height, layout=None)
+    figure = style.new_figure(width, height, layout=None)
     axes = figure.subplots(len(rows), len(cells), squeeze=False)
     figure.subplots_adjust(
-        left=(EDGE + LEFT) / width,
+        left=left,
         right=1 - right / width,
         bottom=bottom / height,
         top=1 - TOP / height,
@@ -169,33 +149,18 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
     )
     for number, (panels, (when, pairs)) in enumerate(zip(axes, rows, strict=True), 1):
         for ax, cell in zip(panels, cells, strict=True):
-            chosen = [(network.gain, flow) for network, flow in pairs if network.cell == cell]
-            names = [cell] * len(chosen)
-            plot_gradient_flow(
-                [flow for _, flow in chosen], names, [gain for gain, _ in chosen], ax, norm_limits=limits
-            )
-            ax.set_title(f"{cell}, {when}", fontsize=TITLE)
+            shown = [(network.gain, flow) for network, flow in pairs if network.cell == cell]
+            gains, flows = [gain for gain, _ in shown], [flow for _, flow in shown]
+            plot_gradient_flow(flows, [cell] * len(shown), gains, ax, norm_limits=limits)
+            ax.set_title(f"{cell}, {when}", fontsize=style.TITLE)
             if ax is not panels[0]:
                 ax.set_ylabel("")
             if number < len(rows):
                 ax.set_xlabel("")
-    figure.suptitle(
-        "How a gradient fades or grows on its way back through time",
-        fontsize=14 if len(cells) > 1 else 12,
-        x=(EDGE + LEFT) / width,
-        y=1 - 0.22 / height,
-        ha="left",
-        va="top",
-    )
-    figure.text(
-        (EDGE + LEFT) / width,
-        (bottom - BOTTOM) / height,
-        "\n".join(notes),
-        fontsize=8.5,
-        color="0.35",
-        va="top",
-        linespacing=1.4,
-    )
+    title, size = "How a gradient fades or grows on its way back through time", 14 if len(cells) > 1 else 12
+    figure.suptitle(title, fontsize=size, x=left, y=1 - 0.22 / height, ha="left", va="top")
+    said, place = "\n".join(notes), (bottom - BOTTOM) / height
+    figure.text(left, place, said, fontsize=8.5, color="0.35", va="top", linespacing=1.4)
     return figure
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
-from rnn_numpy.errors import OptionError
 from rnn_numpy.lab.landscape import Bifurcation, Cliff, Descent, cliff_line, fold_points
 from rnn_numpy.report.plots.style import COLOURS, FONT, LINE, MARKERS, axes_or_new, draw_image, frame, log_norm
 
@@ -43,19 +43,12 @@ def plot_cliff(
     guides : bool
         Draw where theory has the cliff: the line on which the start is a fixed point, and the folds.
 
-    Returns
-    -------
-    ax
-
     Raises
     ------
     OptionError
         Another thing to show.
-    MissingExtraError
-        matplotlib is not installed.
     """
-    if show not in SHOWN:
-        raise OptionError(f"plot_cliff: show must be one of {', '.join(SHOWN)}; got {show!r}")
+    arguments.one_of("plot_cliff", "show", show, SHOWN)
     effects = optional_import("matplotlib.patheffects", "a figure")
     ax = axes_or_new(ax, 7.2, 5.2)
     values = grid.error if show == "error" else grid.gradient_norm
@@ -110,16 +103,11 @@ def plot_bifurcation(diagram: Bifurcation, ax: Axes | None = None) -> Axes:
     -------
     ax
         Where b varies, dotted lines stand at the folds inside of its range, with their values.
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
     """
     ax = axes_or_new(ax)
     kinds = (("stable", diagram.stable, COLOURS[0], "-"), ("unstable", ~diagram.stable, COLOURS[1], (0, (3, 1.5))))
-    for name, chosen, colour, style in kinds:
-        points = np.where(chosen, diagram.points, np.nan)
+    for name, shown, colour, style in kinds:
+        points = np.where(shown, diagram.points, np.nan)
         if np.isfinite(points).any():
             lines = ax.plot(diagram.values, points, color=colour, linestyle=style, linewidth=LINE)
             lines[0].set_label(f"{name} fixed point")
@@ -132,16 +120,9 @@ def plot_bifurcation(diagram: Bifurcation, ax: Axes | None = None) -> Axes:
         for fold, side in zip(fold_points(diagram.other, diagram.unit), ("right", "left"), strict=True):
             if left < fold < right:
                 ax.axvline(float(fold), color="0.5", linestyle=":", linewidth=1.2)
-                ax.annotate(
-                    f"fold at b = {fold:.4f}".replace("-", "−"),
-                    (float(fold), 0.02 if side == "left" else 0.98),
-                    (4 if side == "left" else -4, 0),
-                    xycoords=ax.get_xaxis_transform(),
-                    textcoords="offset points",
-                    ha=side,
-                    va="bottom" if side == "left" else "top",
-                    fontsize=FONT,
-                    color="0.3",
-                )
+                place, moved, va = (0.02, 4, "bottom") if side == "left" else (0.98, -4, "top")
+                look: dict[str, Any] = {"ha": side, "va": va, "fontsize": FONT, "color": "0.3"}
+                look |= {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
+                ax.annotate(f"fold at b = {fold:.4f}".replace("-", "−"), (float(fold), place), (moved, 0), **look)
     ax.legend(loc="best", fontsize=FONT, frameon=False)
     return ax

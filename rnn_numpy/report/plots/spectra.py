@@ -7,7 +7,7 @@ matplotlib, which is imported where it is used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,16 +40,10 @@ def plot_spectrum(
     theory : mapping of str to float or array_like, optional
         By label: lambda_1 alone, a level; or all exponents, a curve over i/S.
 
-    Returns
-    -------
-    matplotlib Axes
-
     Raises
     ------
     OptionError
         There is nothing to draw.
-    MissingExtraError
-        matplotlib is not installed.
 
     Notes
     -----
@@ -64,19 +58,11 @@ def plot_spectrum(
         places = (np.arange(spectrum.count) + 1) / spectrum.size
         shown = np.isfinite(spectrum.exponents)
         errors = np.nan_to_num(2 * spectrum.standard_errors[shown])
-        colour = COLOURS[number % len(COLOURS)]
-        dimension = spectrum.kaplan_yorke
-        ax.errorbar(
-            places[shown],
-            spectrum.exponents[shown],
-            yerr=errors,
-            color=colour,
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=3.5,
-            linestyle="none",
-            elinewidth=0.8,
-            label=label if dimension is None else f"{label}  (dimension {dimension:.3g} of {spectrum.size})",
-        )
+        look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+        look |= {"markersize": 3.5, "linestyle": "none", "elinewidth": 0.8}
+        if spectrum.kaplan_yorke is not None:
+            label += f"  (dimension {spectrum.kaplan_yorke:.3g} of {spectrum.size})"
+        ax.errorbar(places[shown], spectrum.exponents[shown], yerr=errors, label=label, **look)
     for number, (label, values) in enumerate((theory or {}).items()):
         curve = np.asarray(values, np.float64)
         style = LINES[(number + 1) % len(LINES)]
@@ -100,16 +86,10 @@ def plot_singular_values(values: ArrayLike, ax: Axes | None = None, *, exponents
     exponents : array_like, optional
         Lyapunov exponents: lines of slope lambda_i, dashed, from 1 at t = 0.
 
-    Returns
-    -------
-    matplotlib Axes
-
     Raises
     ------
     ShapeError, OptionError
         The values are no matrix; one is negative or NaN.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_singular_values"
     array = np.asarray(values, np.float64)
@@ -155,16 +135,10 @@ def plot_angles(
     bins : int
         Of 90 degrees.
 
-    Returns
-    -------
-    matplotlib Axes
-
     Raises
     ------
     OptionError, DTypeError
         There is no such vector; nothing to draw.
-    MissingExtraError
-        matplotlib is not installed.
     """
     where = "plot_angles"
     bins = arguments.positive_int(where, "bins", bins)
@@ -176,15 +150,10 @@ def plot_angles(
     ax = axes_or_new(ax)
     edges = np.linspace(0, 90, bins + 1)
     for number, (label, angles) in enumerate(drawn.items()):
-        shares, _ = np.histogram(np.degrees(angles), edges)
-        ax.stairs(
-            shares / angles.size / np.diff(edges),
-            edges,
-            color=COLOURS[number % len(COLOURS)],
-            linestyle=LINES[number % len(LINES)],
-            linewidth=1.6,
-            label=f"{label}  (median {np.degrees(np.median(angles)):.0f}°)",
-        )
+        shares = np.histogram(np.degrees(angles), edges)[0] / angles.size / np.diff(edges)
+        label += f"  (median {np.degrees(np.median(angles)):.0f}°)"
+        colour, style = COLOURS[number % len(COLOURS)], LINES[number % len(LINES)]
+        ax.stairs(shares, edges, color=colour, linestyle=style, linewidth=1.6, label=label)
     ax.set_xlim(0, 90)
     ax.set_xticks(range(0, 91, 15))
     ax.set_ylim(0, None)

@@ -109,8 +109,8 @@ def log_limits(values: ArrayLike) -> tuple[float, float]:
     >>> round(low, 6), round(high, 3)
     (0.000316, 31.623)
     """
-    numbers = np.asarray(values, np.float64)
-    logs = np.log10(numbers[np.isfinite(numbers) & (numbers > 0)])
+    logs = np.log10(positive(values))
+    logs = logs[~np.isnan(logs)]
     if logs.size == 0:
         return 0.1, 10.0
     low, high = float(logs.min()), float(logs.max())
@@ -118,6 +118,12 @@ def log_limits(values: ArrayLike) -> tuple[float, float]:
     # Inside of the range of floats, which matplotlib's ticks need a little room in as well.
     first = min(max(low - margin, -305.0), 303.0)
     return 10**first, 10 ** min(max(high + margin, first + 2), 305.0)
+
+
+def positive(values: ArrayLike) -> Floats:
+    """Return values, NaN where a log axis cannot show them."""
+    numbers = np.asarray(values, np.float64)
+    return np.where((numbers > 0) & np.isfinite(numbers), numbers, np.nan)
 
 
 def set_log(ax: Axes, low: float, high: float) -> None:
@@ -160,14 +166,8 @@ def line_look(level: int, place: int, length: int) -> dict[str, Any]:
     readable where lines lie upon each other. About eight points are marked, of the longest line's `length`.
     """
     style, marker = STYLES[level % len(STYLES)]
-    every = max(1, length // 8)
-    return {
-        "linestyle": style,
-        "linewidth": LINE,
-        "marker": marker,
-        "markersize": 5,
-        "markevery": (place * 2 % 17, every),
-    }
+    every = place * 2 % 17, max(1, length // 8)
+    return {"linestyle": style, "linewidth": LINE, "marker": marker, "markersize": 5, "markevery": every}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -182,8 +182,8 @@ def log_norm(values: ArrayLike, decades: float = 12.0) -> Normalize:
     """
     span = arguments.positive_number("log_norm", "decades", decades)
     colors = optional_import("matplotlib.colors", "a figure")
-    numbers = np.asarray(values, np.float64)
-    shown = numbers[np.isfinite(numbers) & (numbers > 0)]
+    shown = positive(values)
+    shown = shown[~np.isnan(shown)]
     largest = max(float(shown.max(initial=0.0)), 1e-306) if shown.size else 1.0
     high = math.log10(largest)
     low = math.log10(float(shown.min())) if shown.size else 0.0
@@ -204,8 +204,7 @@ def signed_norm(values: ArrayLike) -> Normalize:
 
 def colour_scale(kind: str) -> Colormap:
     """Return the colours for a "size", of one sign, or for "signed" numbers; what has no value is grey."""
-    if kind not in _SCALES:
-        raise OptionError(f"colour_scale: kind must be one of {', '.join(_SCALES)}; got {kind!r}")
+    arguments.one_of("colour_scale", "kind", kind, _SCALES)
     matplotlib = optional_import("matplotlib", "a figure")
     colours: Colormap = matplotlib.colormaps[_SCALES[kind]].with_extremes(bad=MISSING)
     return colours
@@ -316,18 +315,9 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     figure = ax.get_figure()
     inches = ax.get_position().height * (figure.get_figheight() if figure is not None else 4.8)  # type: ignore[union-attr]
     places = spread(np.clip(heights, 0, 1), 1.35 * FONT / 72 / inches, 0.0, 1.0)
+    leader: dict[str, Any] = {"linewidth": 0.7, "alpha": 0.7, "clip_on": False, "scalex": False, "scaley": False}
     for (_, label, colour), height, place in zip(ends, heights.tolist(), places.tolist(), strict=True):
-        ax.plot(
-            [1.0, 1.04],
-            [height, place],
-            transform=ax.transAxes,
-            color=colour,
-            linewidth=0.7,
-            alpha=0.7,
-            clip_on=False,
-            scalex=False,
-            scaley=False,
-        )
+        ax.plot([1.0, 1.04], [height, place], transform=ax.transAxes, color=colour, **leader)
         ax.text(1.05, place, label, transform=ax.transAxes, color=colour, fontsize=FONT, va="center", ha="left")
 
 
@@ -350,8 +340,7 @@ def save_figure(figure: Figure, file: Any, suffix: str) -> None:
     OptionError
         Another format.
     """
-    if suffix not in FORMATS:
-        raise OptionError(f"save_figure: suffix must be one of {', '.join(FORMATS)}; got {suffix!r}")
+    arguments.one_of("save_figure", "suffix", suffix, FORMATS)
     matplotlib = optional_import("matplotlib", "a figure")
     metadata: dict[str, Any] = {".png": {}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}[suffix]
     # A figure that pyplot does not know has the Agg canvas, and savefig picks the one of the format.

@@ -39,11 +39,6 @@ def benchmark_figure(result: BenchmarkResult) -> Figure:
     -------
     matplotlib Figure
         Not known to pyplot: save it with `save_figure`.
-
-    Raises
-    ------
-    MissingExtraError
-        matplotlib is not installed.
     """
     lines = optional_import("matplotlib.lines", "a figure")
     lengths, cells = result.options.lengths, result.options.cells
@@ -83,10 +78,6 @@ def plot_learning(result: BenchmarkResult, length: int, ax: Axes | None = None) 
         One of those that were run.
     ax : matplotlib Axes, optional
         Of a figure of its own where left out.
-
-    Returns
-    -------
-    ax
     """
     baseline = result.baselines[length]
     ax = axes_or_new(ax)
@@ -95,15 +86,8 @@ def plot_learning(result: BenchmarkResult, length: int, ax: Axes | None = None) 
         for run in result.of(length, cell):
             errors = np.array(run.losses) / baseline
             errors[~np.isfinite(errors)] = np.nan
-            ax.plot(
-                run.checked,
-                errors,
-                color=_CELL_COLOURS[cell],
-                linewidth=1.3,
-                marker=_MARKERS[cell],
-                markersize=4,
-                markevery=(run.seed, max(1, len(errors) // 5)),
-            )
+            every = run.seed, max(1, len(errors) // 5)
+            ax.plot(run.checked, errors, linewidth=1.3, markevery=every, **_look(cell))
             if run.solved_at is not None:
                 ax.plot(run.checked[-1], errors[-1], color=_CELL_COLOURS[cell], marker="*", markersize=12)
     ax.axhline(1.0, color="0.3", linestyle="--", linewidth=1)
@@ -121,31 +105,23 @@ def plot_flows(result: BenchmarkResult, length: int, ax: Axes | None = None) -> 
     """Draw the norm of the gradient by lag, over that at lag 0, at the start (dotted) and at the end (solid).
 
     Arguments as of `plot_learning`.
-
-    Returns
-    -------
-    ax
     """
     ax = axes_or_new(ax)
     ax.set_yscale("log")
     for cell in result.options.cells:
         for flow, style in zip(result.flows(length, cell), (":", "-"), strict=True):
-            shares = _shares(flow)
-            ax.plot(
-                np.arange(len(shares)),
-                shares,
-                color=_CELL_COLOURS[cell],
-                linestyle=style,
-                linewidth=1.6,
-                marker=_MARKERS[cell] if style == "-" else None,
-                markersize=4,
-                markevery=max(1, flow.length // 6),
-            )
+            look = _look(cell) | ({"marker": None} if style == ":" else {})
+            ax.plot(_shares(flow), linestyle=style, linewidth=1.6, markevery=max(1, flow.length // 6), **look)
     low, high = ax.get_ylim()
     set_log(ax, max(low, LOWEST), min(max(high, 10.0), 1 / LOWEST))
     ax.set_xlim(0, max(result.flows(length, cell)[0].length for cell in result.options.cells))
     frame(ax, "lag: steps back in time from the loss", "share of the state's gradient")
     return ax
+
+
+def _look(cell: str) -> dict[str, Any]:
+    """Return colour and markers of a cell's lines, as arguments of `ax.plot`."""
+    return {"color": _CELL_COLOURS[cell], "marker": _MARKERS[cell], "markersize": 4}
 
 
 def _shares(flow: GradientFlow) -> NDArray[np.float64]:
