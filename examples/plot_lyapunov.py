@@ -24,7 +24,7 @@ import sys
 import numpy as np
 
 from rnn_numpy import LSTM, RNN
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.lab import covariant_vectors, floss, lyapunov
 from rnn_numpy.report import plot_angles, plot_singular_values, plot_spectrum
 
@@ -94,7 +94,7 @@ print(f"\nslope of ln |dL/dh| in backward: {slope:.3f} per step, lambda_1 {spect
 # the slope. That is also why multiplying the matrices out fails: the smaller ones fall until they are 1e-16 of the
 # largest, and from there on they are rounding, not the net: they rise with the largest.
 
-J = LocalSteps(net, net.forward(silence[:60], output[199][None])[2], "l0").jacobians().state[:, 0]
+J = RecordedSteps(net, net.forward(silence[:60], output[199][None])[2], "l0").jacobians().state[:, 0]
 product, values = np.eye(H), []
 for J_t in J:
     product = J_t @ product

@@ -8,8 +8,8 @@ that was expected (symbols and numbers), what came instead, and what to do.
 from __future__ import annotations
 
 __all__ = [
-    "ConversionError", "DTypeError", "DataError", "GradientCheckError", "MissingExtraError", "NonFiniteError",
-    "OptionError", "RNNNumpyError", "ShapeError", "StalledError", "StateDictError",
+    "CellError", "ConversionError", "DTypeError", "DataError", "GradientCheckError", "MissingExtraError",
+    "NonFiniteError", "OptionError", "RNNNumpyError", "ShapeError", "StalledError", "StateDictError",
 ]  # fmt: skip
 
 
@@ -23,6 +23,10 @@ class ShapeError(RNNNumpyError, ValueError):
 
 class OptionError(RNNNumpyError, ValueError):
     """An option has a value outside of its range or choices."""
+
+
+class CellError(OptionError):
+    """The formulas of a cell and the names they ask for do not fit together."""
 
 
 class DTypeError(RNNNumpyError, TypeError):

@@ -3,8 +3,8 @@ r"""The exact gradient of a recurrent layer from its forward formulas alone, ste
 The gradient of a whole run can be had by the complex step of the whole run, entry by entry. That is slow, and where the
 run is chaotic it is wrong: two runs that round differently part as exp(lambda T). *State-forced*, neither happens. Each
 step is differentiated on its own, at the states that the run recorded, by the complex step of the driver's own forward
-step (`rnn_numpy.engine.local`): J_t = ds_t/ds_{t-1} and B_t = ds_t/da_t as explicit matrices. What is left is the chain
-rule,
+step (`rnn_numpy.engine.recorded`): J_t = ds_t/ds_{t-1} and B_t = ds_t/da_t as explicit matrices. What is left is the
+chain rule,
 
     (C1)  ds_t = (what the loss says to s_t) + J_{t+1}^T ds_{t+1}
     (C2)  da_t = B_t^T ds_t
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.engine.local import Jacobians, LocalSteps, entering, local_steps, to_caller
+from rnn_numpy.engine.recorded import Jacobians, RecordedSteps, from_loss, recorded_steps, to_caller
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import Trace
 
@@ -48,11 +48,11 @@ QUANTUM = 16 * float(np.finfo(np.float64).smallest_subnormal)
 PROBES = 8
 
 
-def _same(steps: LocalSteps, array: Array) -> Array:
+def _same(steps: RecordedSteps, array: Array) -> Array:
     return array
 
 
-def _same_source(steps: LocalSteps, kind: str, array: Array) -> Array:
+def _same_source(steps: RecordedSteps, kind: str, array: Array) -> Array:
     return array
 
 
@@ -80,14 +80,14 @@ class Variation:
         Whether the product of Jacobians is taken in the order of the forward pass.
     """
 
-    state: Callable[[LocalSteps, Array], Array] = _same
-    preactivation: Callable[[LocalSteps, Array], Array] = _same
-    loss: Callable[[LocalSteps, Array], Array] = _same
-    final: Callable[[LocalSteps, Array], Array] = _same
-    source: Callable[[LocalSteps, str, Array], Array] = _same_source
-    summed: Callable[[LocalSteps, Array], Array] = _same
-    handed: Callable[[LocalSteps, Array], Array] = _same
-    mask: Callable[[LocalSteps, Array], Array] = _same
+    state: Callable[[RecordedSteps, Array], Array] = _same
+    preactivation: Callable[[RecordedSteps, Array], Array] = _same
+    loss: Callable[[RecordedSteps, Array], Array] = _same
+    final: Callable[[RecordedSteps, Array], Array] = _same
+    source: Callable[[RecordedSteps, str, Array], Array] = _same_source
+    summed: Callable[[RecordedSteps, Array], Array] = _same
+    handed: Callable[[RecordedSteps, Array], Array] = _same
+    mask: Callable[[RecordedSteps, Array], Array] = _same
     forward_order: bool = False
 
 
@@ -153,7 +153,7 @@ class Tolerances:
 
 @dataclass
 class _Maps:
-    steps: LocalSteps
+    steps: RecordedSteps
     jacobians: Jacobians
     additive: dict[str, bool] = field(default_factory=dict)
     derivatives: dict[str, Array] = field(default_factory=dict)
@@ -194,9 +194,9 @@ class Forced:
     ) -> None:
         self.layer = layer
         self.trace = trace
-        self.entering = entering(layer, trace, doutput, dh_n)
+        self.from_loss = from_loss(layer, trace, doutput, dh_n)
         self.maps: dict[str, _Maps] = {}
-        for name, steps in local_steps(layer, trace).items():
+        for name, steps in recorded_steps(layer, trace).items():
             progress = None if tell is None else functools.partial(_progress, tell, name)
             steps.maps = steps.jacobians(progress)
             self.maps[name] = _Maps(steps, steps.maps)
@@ -206,7 +206,7 @@ class Forced:
     def of_loss(self, doutput: Any, dh_n: Any = None) -> Forced:
         """Return the gradient of another loss on the same pass; the matrices are shared."""
         other = copy.copy(self)
-        other.entering = entering(self.layer, self.trace, doutput, dh_n)
+        other.from_loss = from_loss(self.layer, self.trace, doutput, dh_n)
         other.__dict__.pop("exact", None)
         return other
 
@@ -223,14 +223,14 @@ class Forced:
                 maps.additive[name] = False
                 continue
             change = rng.normal(size=weight.shape)
-            nudge = np.zeros((steps.T, steps.N, steps.slabs))
+            nudge = np.zeros((steps.T, steps.N, steps.A))
             for rows, columns, source in _products(steps, name):
                 nudge[..., columns] += source @ change[rows].T if weight.ndim == 2 else change[rows]
             matrix = maps.jacobians.preactivation
             # Layer normalisation of tiny sums is nearly nothing: only rounding may be between the two.
             size = _apply(np.abs(matrix), np.abs(nudge)).max(axis=2, keepdims=True, initial=0.0)
             allowed = 512 * EPS * size + QUANTUM
-            difference = _apply(matrix, nudge) - steps.tangent(name, change)
+            difference = _apply(matrix, nudge) - steps.parameter_jvp(name, change)
             maps.additive[name] = bool(np.all(np.abs(difference) <= allowed))
 
     # ------------------------------------------------------------------------------------------------ the gradient
@@ -239,7 +239,7 @@ class Forced:
         """Return the gradient by C1 to C3, or what a variation of them makes of it."""
         runs: dict[str, DirectionGradient] = {}
         tensors: dict[str, Array] = {}
-        handed: Array = self.entering.output
+        handed: Array = self.from_loss.output
         for directions in reversed(self._stack()):
             dx: Array | None = None
             for maps in directions:
@@ -248,7 +248,7 @@ class Forced:
                 share = variation.handed(maps.steps, run.dx) if maps.steps.direction.layer else run.dx
                 dx = share if dx is None else dx + share
             handed = np.zeros(0) if dx is None else dx
-            factors = self.trace.context.factors
+            factors = self.trace.edge.factors
             layer = directions[0].steps.direction.layer
             if factors is not None and layer:
                 handed = handed * variation.mask(directions[0].steps, factors[layer - 1])
@@ -257,7 +257,7 @@ class Forced:
                 tensors[f"{parameter}_{name}"] = gradient
         ordered = {name: tensors[name] for name in self.layer.params if name in tensors}
         initial = {name: runs[name].dinitial for name in self.maps}
-        signal, states = to_caller(self.layer, self.trace, handed, initial)
+        signal, states = to_caller(self.trace, handed, initial)
         ordered["x"] = signal
         ordered |= {f"{state}_0": array for state, array in states.items()}
         return ForcedGradient(ordered, {name: runs[name] for name in self.maps})
@@ -281,7 +281,7 @@ class Forced:
         loss = np.zeros((steps.T, steps.N, steps.S))
         loss[..., : steps.widths[0]] = np.where(steps.alive[..., None], handed[..., steps.output_columns], 0)
         loss = variation.loss(steps, loss)
-        final = variation.final(steps, self.entering.finals[steps.direction.name])
+        final = variation.final(steps, self.from_loss.finals[steps.direction.name])
         dstates, carry = np.zeros_like(loss), final.copy()
         for t in reversed(steps.order()):
             alive = steps.alive[t][:, None]
@@ -293,7 +293,7 @@ class Forced:
         dx = self._to_input(steps, da)
         return DirectionGradient(loss, final, dstates, da, carry, dx)
 
-    def _to_input(self, steps: LocalSteps, da: Array) -> Array:
+    def _to_input(self, steps: RecordedSteps, da: Array) -> Array:
         """Return W_ih^T da, (T, N, D)."""
         weight = steps.weights()["weight_ih"]
         dx = np.zeros((steps.T, steps.N, weight.shape[1]))
@@ -322,7 +322,7 @@ class Forced:
                 found[name] = self._by_itself(maps, name, run.dstates)
         return found
 
-    def _few(self, steps: LocalSteps, weight: Array) -> bool:
+    def _few(self, steps: RecordedSteps, weight: Array) -> bool:
         return bool(weight.size * steps.T * steps.N * steps.S <= KEPT)
 
     def _by_itself(self, maps: _Maps, name: str, dstates: Array, absolute: bool = False) -> Array:
@@ -331,11 +331,11 @@ class Forced:
         weight = steps.weights()[name]
         if self._few(steps, weight):
             if name not in maps.derivatives:
-                maps.derivatives[name] = np.stack([steps.tangent(name, unit) for unit in _units(weight)], axis=-1)
+                maps.derivatives[name] = np.stack([steps.parameter_jvp(name, unit) for unit in _units(weight)], axis=-1)
             kept = maps.derivatives[name]
             total: Array = np.einsum("tns,tnsp->p", dstates, np.abs(kept) if absolute else kept)
             return total.reshape(weight.shape)
-        tangents = (steps.tangent(name, unit) for unit in _units(weight))
+        tangents = (steps.parameter_jvp(name, unit) for unit in _units(weight))
         values = [float(np.sum(dstates * (np.abs(tangent) if absolute else tangent))) for tangent in tangents]
         return np.array(values).reshape(weight.shape)
 
@@ -361,7 +361,7 @@ class Forced:
         up to two units of rounding. What the layer above hands down comes with its own bound.
         """
         rng = np.random.default_rng(seed)
-        signal_bound = np.zeros_like(self.entering.output)  # of what is handed down, and given exactly at the top
+        signal_bound = np.zeros_like(self.from_loss.output)  # of what is handed down, and given exactly at the top
         bounds: dict[str, Array] = {}
         absolute: dict[str, Array] = {}
         das: dict[str, Array] = {}
@@ -395,17 +395,13 @@ class Forced:
                     dx_absolute += sums[..., columns] @ weight[rows]
                 below = dx_bound if below is None else below + dx_bound
                 below_absolute = dx_absolute if below_absolute is None else below_absolute + dx_absolute
-            factors = self.trace.context.factors
+            factors = self.trace.edge.factors
             layer = directions[0].steps.direction.layer
             scale = np.ones(()) if factors is None or layer == 0 else factors[layer - 1]
             signal_bound = np.asarray(below) * scale
             absolute_x = np.asarray(below_absolute) * scale
-        signal, states = to_caller(
-            self.layer, self.trace, signal_bound, {name: initial_bounds[name] for name in self.maps}
-        )
-        total, total_states = to_caller(
-            self.layer, self.trace, absolute_x, {name: initial_absolute[name] for name in self.maps}
-        )
+        signal, states = to_caller(self.trace, signal_bound, {name: initial_bounds[name] for name in self.maps})
+        total, total_states = to_caller(self.trace, absolute_x, {name: initial_absolute[name] for name in self.maps})
         bounds["x"], absolute["x"] = signal, total
         bounds |= {f"{state}_0": array for state, array in states.items()}
         absolute |= {f"{state}_0": array for state, array in total_states.items()}
@@ -428,7 +424,7 @@ class Forced:
 
         t, n = np.nonzero(steps.alive)
         before, sums_of_a = steps.states("before")[t, n], _absolute_sums(steps)[t, n]
-        first = steps.pull(t, n, run.dstates[t, n])
+        first = steps.vjp(t, n, run.dstates[t, n])
         da, ds = np.zeros_like(first.da), np.zeros_like(first.dstates)
         sums = {name: np.zeros_like(array) for name, array in first.sums.items()}
         for _ in range(draws):
@@ -438,7 +434,7 @@ class Forced:
                     # What is recorded has been rounded once more, a gate as a function of a sum: not by less where
                     # that is 0.
                     array[...] = moved(array, 0.0 if name in steps.cell.states else np.abs(array).max(initial=0.0))
-            other = steps.pull(t, n, run.dstates[t, n], again)
+            other = steps.vjp(t, n, run.dstates[t, n], again)
             da = np.maximum(da, np.abs(other.da - first.da))
             ds = np.maximum(ds, np.abs(other.dstates - first.dstates))
             for name, array in sums.items():
@@ -483,7 +479,7 @@ def _progress(tell: Callable[[int, int, str], None], name: str, done: int, total
     tell(done, total, f"steps of {name}")
 
 
-def _products(steps: LocalSteps, name: str) -> Any:
+def _products(steps: RecordedSteps, name: str) -> Any:
     return steps.products("input" if name in ("weight_ih", "bias_ih") else "hidden")
 
 
@@ -506,7 +502,7 @@ def _pull(matrix: Array, vector: Array) -> Array:
     return product
 
 
-def _most(steps: LocalSteps, matrix: Array, dstates: Array) -> Array:
+def _most(steps: RecordedSteps, matrix: Array, dstates: Array) -> Array:
     """Return what rounding may do at most to what a matrix makes of dstates, (T, N, 1): a thousandth of it, or some
     units of rounding of what an open gate would make of it.
 
@@ -518,7 +514,7 @@ def _most(steps: LocalSteps, matrix: Array, dstates: Array) -> Array:
     return most
 
 
-def _openness(steps: LocalSteps, matrix: Array) -> float:
+def _openness(steps: RecordedSteps, matrix: Array) -> float:
     """Return the largest entry that a matrix has at any step, or would have with open gates: a state at most, and
     through a weight.
     """
@@ -527,9 +523,9 @@ def _openness(steps: LocalSteps, matrix: Array) -> float:
     return max(state * weight, float(np.abs(matrix).max(initial=0.0)))
 
 
-def _absolute_sums(steps: LocalSteps) -> Array:
+def _absolute_sums(steps: RecordedSteps) -> Array:
     """Return |W_ih| |x| + |W_hh| |h|, (T, N, A): what the rounding of a_t is relative to."""
-    sums = np.zeros((steps.T, steps.N, steps.slabs))
+    sums = np.zeros((steps.T, steps.N, steps.A))
     for kind in ("input", "hidden"):
         weight = np.abs(steps.weights()[f"weight_{'ih' if kind == 'input' else 'hh'}"])
         for rows, columns, source in steps.products(kind):
@@ -537,7 +533,7 @@ def _absolute_sums(steps: LocalSteps) -> Array:
     return sums
 
 
-def _in_forward_order(steps: LocalSteps, J: Array, loss: Array, final: Array) -> tuple[Array, Array]:
+def _in_forward_order(steps: RecordedSteps, J: Array, loss: Array, final: Array) -> tuple[Array, Array]:
     """Return ds_k = sum_t J_t^T ... J_{k+1}^T (what the loss says to s_t), the product in the wrong order: for each
     step, and for the initial state.
     """
@@ -606,7 +602,7 @@ def _absolute_contributions(maps: _Maps, run: DirectionGradient) -> Array:
     (T, N, A).
     """
     steps, jacobians = maps.steps, maps.jacobians
-    sums = np.zeros((steps.T, steps.N, steps.slabs))
+    sums = np.zeros((steps.T, steps.N, steps.A))
     stack = run.final[:, None].copy()  # (N, loss steps so far, S)
     for t in reversed(steps.order()):
         alive = steps.alive[t][:, None, None]
@@ -617,7 +613,7 @@ def _absolute_contributions(maps: _Maps, run: DirectionGradient) -> Array:
     return sums
 
 
-def _first_steps(steps: LocalSteps) -> Array:
+def _first_steps(steps: RecordedSteps) -> Array:
     """Return for each sequence the step that reads its initial state, (N,)."""
     alive = steps.alive[steps.order()]
     first: Array = np.asarray(steps.order())[alive.argmax(axis=0)]

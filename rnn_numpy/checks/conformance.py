@@ -1101,7 +1101,7 @@ def _kink_distance(layer: Any, problem: Problem) -> float:
         for states in (problem.states, None):
             variant = replace(problem, lengths=lengths, states=states)
             trace = _forward(layer, variant)[2]
-            distances += [np.abs(run.a[variant.alive()]).min() for run in trace.runs.values()]
+            distances += [np.abs(run.a[variant.alive()]).min() for run in trace.layers.values()]
     return float(min(distances))
 
 

@@ -18,7 +18,7 @@ from rnn_numpy.checks.oracles.function import EPS
 from rnn_numpy.checks.oracles.reference import reference_gradients
 from rnn_numpy.checks.report import Diagnosis, Findings, Row, kappas, rows_of, step_scales
 from rnn_numpy.checks.targets import LayerSubject, Point, parts
-from rnn_numpy.engine.forward_mode import rtrl
+from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.engine.recurrent import Recurrent
 
 Array = NDArray[Any]
@@ -56,11 +56,11 @@ class LayerCheck:
         self.tell = tell
         self.notes: list[str] = []
         self.layer: Recurrent = subject.layer
-        self.steps = subject.trace.context.plan.T
-        states = sum(self.layer._width(state) for state in self.layer.cell.states)
+        self.steps = subject.trace.edge.batch.T
+        states = sum(self.layer.width(state) for state in self.layer.cell.states)
         width = states + len(self.layer.cell.slabs) * self.layer.hidden_size
         directions = self.layer.num_layers * self.layer.num_directions
-        self.size = self.steps * subject.trace.context.plan.N * width * width * directions
+        self.size = self.steps * subject.trace.edge.batch.N * width * width * directions
         self.forced: Forced
         self.tolerances: Tolerances
 
@@ -113,7 +113,7 @@ class LayerCheck:
         affordable.
         """
         subject, layer, trace = self.subject, self.layer, self.subject.trace
-        if layer.cell.step_tangent is None:
+        if not layer.cell.has_tangent:
             return
         allowed = 64 * EPS * self.steps
         error = adjoint_error(layer, trace, seed=self.seed, directions=2)
@@ -121,7 +121,7 @@ class LayerCheck:
             # J v of one or two numbers may happen to cancel: what is wrong is so for every seed.
             error = min(error, adjoint_error(layer, trace, seed=self.seed + more, directions=2))
         findings.tried("adjoint", f"{error:.0e}", error <= allowed, error)
-        plan = trace.context.plan
+        plan = trace.edge.batch
         if layer.params.flat.size * self.steps * plan.N * layer.hidden_size * layer.cell.gates > MOST_FOR_RTRL:
             return
         forward = rtrl(layer, trace, subject.doutput, subject.dfinal)
@@ -141,8 +141,8 @@ class LayerCheck:
         """
         rows = []
         for name, run in self.forced.exact.runs.items():
-            latest = self.subject.trace.runs[name].latest
-            found = latest.arrays.find("da")
+            latest = self.subject.trace.layers[name].latest
+            found = latest.arrays.get("da")
             if found is None or latest.reached is not None or self.layer.cell.input_gradient != "da":
                 continue
             found = np.where(self.forced.maps[name].steps.alive[..., None], found, 0)
@@ -215,7 +215,7 @@ class LayerCheck:
         if getattr(self.layer, "nonlinearity", None) != "relu":
             return []
         places = []
-        for name, run in self.subject.trace.runs.items():
+        for name, run in self.subject.trace.layers.items():
             at_kink = (run.stored("a") == 0) & self.forced.maps[name].steps.alive[..., None]
             places += [f"{name} t={t} n={n} unit {u}" for t, n, u in np.argwhere(at_kink)]
         if not places:

@@ -311,7 +311,7 @@ class LayerSubject(Subject):
             watched |= numbered or ({} if value is None else {name: value})
         watched |= {f"params[{name!r}]": array for name, array in self.layer.params.items()}
         _, _, self.trace = self.forward()
-        for name, run in getattr(self.trace, "runs", {}).items():
+        for name, run in self.trace.layers.items() if isinstance(self.trace, Trace) else ():
             watched |= {f"trace[{name!r}].{key}": array for key, array in run.arrays.items()}
         before = {name: array.copy() for name, array in watched.items()}
         found = self.back(self.trace, None, self.doutput, self.dfinal)

@@ -56,16 +56,27 @@ class Parameters(Mapping[str, Array]):
             raise ShapeError(f"Parameters: flat must have shape (P,) = ({size},); got {flat.shape}")
         if flat.dtype != dtype:
             raise DTypeError(f"Parameters: flat must have dtype {np.dtype(dtype)}; got {flat.dtype}")
+        self._places: list[tuple[str, int, int, Shape]] = []
+        start = 0
+        for name, shape in self.shapes.items():
+            stop = start + math.prod(shape)
+            self._places.append((name, start, stop, shape))
+            start = stop
         self._attach(flat)
 
     def _attach(self, flat: Array) -> None:
         self._flat = flat
-        self._views: dict[str, Array] = {}
-        start = 0
-        for name, shape in self.shapes.items():
-            stop = start + math.prod(shape)
-            self._views[name] = flat[start:stop].reshape(shape)
-            start = stop
+        self.dtype: np.dtype[Any] = flat.dtype
+        self.arrays: dict[str, Array] = {}
+        for name, start, stop, shape in self._places:
+            self.arrays[name] = flat[start:stop].reshape(shape)
+
+    def twin(self, flat: Array) -> Parameters:
+        """Return the same names and shapes over another vector, (P,), which is not copied."""
+        twin = object.__new__(type(self))
+        twin.shapes, twin._places = self.shapes, self._places
+        twin._attach(flat)
+        return twin
 
     @classmethod
     def join(cls, parts: Mapping[str, Parameters]) -> Parameters:
@@ -124,18 +135,13 @@ class Parameters(Mapping[str, Array]):
             raise DTypeError(f"Parameters: {name} must be convertible to {self.dtype}; got {array.dtype}")
         target[...] = array
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of all arrays."""
-        return self._flat.dtype
-
     def zeros_like(self) -> Parameters:
         """Return a second instance of the same structure, all zeros: a place for gradients."""
-        return Parameters(self.shapes, self.dtype)
+        return self.twin(np.zeros_like(self.flat))
 
     def copy(self) -> Parameters:
         """Return an independent copy."""
-        return Parameters(self.shapes, self.dtype, self.flat.copy())
+        return self.twin(self.flat.copy())
 
     def astype(self, dtype: DTypeLike) -> Parameters:
         """Return an independent copy in another dtype."""
@@ -179,18 +185,18 @@ class Parameters(Mapping[str, Array]):
             self[name][...] = value
 
     def __getitem__(self, name: str) -> Array:
-        if name not in self._views:
-            raise KeyError(f"{name!r}; names are {', '.join(self._views)}")
-        return self._views[name]
+        if name not in self.arrays:
+            raise KeyError(f"{name!r}; names are {', '.join(self.arrays)}")
+        return self.arrays[name]
 
     def __setitem__(self, name: str, values: ArrayLike) -> None:
         self._copy_in(name, self[name], values)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
+        return iter(self.arrays)
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self.arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Views would be pickled and deep-copied as arrays of their own; rebuilding them keeps them views of `flat`.

@@ -7,9 +7,9 @@ and so lie side by side as further columns of one call of the cell's `step_backw
     (C1)  s'(t, k-1) = J_k^T s'(t, k)        s'(t, t) = dL_t/ds_t, what enters at step t and at no other
     (C2)  da(t, k)   = B_k^T s'(t, k)
 
-for all t >= k together, from the last step k to the first. `LocalSteps.pull` does the same for any steps in any order;
-here all columns of a call belong to one step k, so that what the step recorded is spread, not gathered, the local
-derivatives are computed once, and a step costs a few array operations more than in a backward pass.
+for all t >= k together, from the last step k to the first. `RecordedSteps.vjp` does the same for any steps in any
+order; here all columns of a call belong to one step k, so that what the step recorded is spread, not gathered, the
+local derivatives are computed once, and a step costs a few array operations more than in a backward pass.
 
 A stack is (n, Q, ·): the first n sequences in the engine's order, which are those that have the step, and Q gradients
 for each.
@@ -27,12 +27,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine import masks
-from rnn_numpy.engine.local import LocalSteps
-from rnn_numpy.engine.recurrent import BackwardResult, Recurrent, _as_column
-from rnn_numpy.engine.timeline import Plan, Timeline, argument_names
-from rnn_numpy.engine.trace import Arrays, Trace
+from rnn_numpy.engine.binding import Binding, as_column, constants_of, stacked
+from rnn_numpy.engine.cell import Chain
+from rnn_numpy.engine.parts import drop_backward
+from rnn_numpy.engine.recorded import RecordedSteps
+from rnn_numpy.engine.recurrent import BackwardResult, Recurrent, Run
+from rnn_numpy.engine.trace import Trace
+from rnn_numpy.engine.walk import Down
 from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
@@ -40,7 +41,7 @@ Array = NDArray[Any]
 LEAK = "leak"
 
 
-def steps_of(where: str, layer: Recurrent, trace: Trace, name: str | None) -> dict[str, LocalSteps]:
+def steps_of(where: str, layer: Recurrent, trace: Trace, name: str | None) -> dict[str, RecordedSteps]:
     """Return the steps of every layer and direction, or of the one that is named, by name; `where` is named in errors.
 
     Raises
@@ -54,10 +55,10 @@ def steps_of(where: str, layer: Recurrent, trace: Trace, name: str | None) -> di
         raise DTypeError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}")
     if layer.dtype.kind == "c":
         raise DTypeError(f"{where}: layer must be real; got dtype {layer.dtype}")
-    layer._context(where, trace)
-    if name is not None and name not in trace.runs:
-        raise OptionError(f"{where}: name must be one of {', '.join(map(repr, trace.runs))}; got {name!r}")
-    return {title: LocalSteps(layer, trace, title) for title in trace.runs if name is None or title == name}
+    layer.edge_of(where, trace)
+    if name is not None and name not in trace.layers:
+        raise OptionError(f"{where}: name must be one of {', '.join(map(repr, trace.layers))}; got {name!r}")
+    return {title: RecordedSteps(layer, trace, title) for title in trace.layers if name is None or title == name}
 
 
 def step_number(where: str, letter: str, value: Any, low: int, high: int, which: str = "") -> int:
@@ -95,32 +96,27 @@ def direct_gradients(
     result : BackwardResult
         What `backward` returns.
     """
-    context, cell = layer._context(where, trace), layer.cell
-    plan = context.plan
-    signal = layer._gradient_in(where, doutput, context)
-    finals = layer._states_in(where, "dh_n", dh_n, context)
-    runs = {name: copy.copy(run) for name, run in trace.runs.items()}
-    back = layer.backward(Trace(runs, trace.masks, context), doutput, dh_n)
-    scratch = Parameters(layer.params.shapes, layer.dtype)
+    edge, cell = layer.edge_of(where, trace), layer.cell
+    top, finals = edge.like_output(where, "doutput", doutput), edge.states_in(where, "dh_n", dh_n)
+    recorded = {name: copy.copy(one) for name, one in trace.layers.items()}
+    back = layer.backward(Trace(recorded, trace.masks, edge), doutput, dh_n)
+    scratch = layer.params.zeros_like()
     found: dict[str, Array] = {}
-    for directions in reversed(layer._layers):
-        below: Array | None = None
-        for direction in directions:
-            run, timeline = runs[direction.name], Timeline(plan, direction.reverse, cell.columns)
-            from_loss = None if signal is None else signal[:, :, direction.columns]
-            from_final = [None if final is None else final[direction.row] for final in finals]
-            direct = layer._new_gradients(run, timeline, plan, from_loss, from_final)
-            rows = slice(timeline.new, timeline.new + plan.T)
-            stacked = np.concatenate([direct["d" + state][rows] for state in cell.states], axis=2)
-            found[direction.name] = np.where(plan.exists(), stacked, 0)
-            if direction.layer == 0:
-                continue  # nobody asks what it hands down
-            arrays = Arrays({**run.arrays, **run.latest.arrays}, run.latest.arrays.part)
-            dx = layer._through_products(run, arrays, timeline, plan, layer._weights(scratch, direction))
-            below = dx if below is None else below + dx
-        if below is not None:
-            signal = below if context.factors is None else below * context.factors[directions[0].layer - 1]
-    return {name: found[name] for name in trace.runs}, back
+    walk = Down(layer.stack, edge.factors, top)
+    for direction in walk:
+        one = recorded[direction.name]
+        binding = Binding(one.chain, edge.batch, direction.reverse, dict(one.arrays), {})
+        run = Run(direction, one, binding, sums=layer.own(scratch, direction))
+        signal = None if walk.signal is None else walk.signal[:, :, direction.columns]
+        layer.open_backward(run, signal, [None if final is None else final[direction.row] for final in finals])
+        after = slice(binding.after, binding.after + edge.batch.T)
+        direct = [binding.arrays[f"d{state}"][after] for state in cell.states]
+        found[direction.name] = edge.existing(np.concatenate(direct, axis=2))
+        binding.arrays.update(one.latest.arrays)
+        # Nobody asks what the lowest layer hands down.
+        if direction.layer:
+            walk.give(layer.close_backward(run))
+    return {name: found[name] for name in trace.layers}, back
 
 
 @dataclass
@@ -144,17 +140,18 @@ class StackedStep:
     before: list[Array]
     inner: Array | None
     entered: list[Array]
-    arrays: Arrays
+    arrays: dict[str, Array]
+    chain: Chain
     count: tuple[int, int]
-    columns: bool
-    timeline: Timeline
 
     def gradient(self, name: str) -> Array:
         """Return a gradient that the step has computed, by the name of a formula's argument ("da_t"), (n, Q, ·)."""
-        array, offset = self.timeline.place(name, self.arrays)
-        (n, Q), width = self.count, array.shape[2]
-        row: Array = array[offset]
-        return row.T.reshape(width, n, Q).transpose(1, 2, 0) if self.columns else row.reshape(n, Q, width)
+        slot, (n, Q) = self.chain.place(name), self.count
+        row: Array = self.arrays[slot.array][1 if slot.when == "after" else 0]
+        row = row if slot.block is None else row[:, slot.block]
+        if self.chain.cell.columns:
+            return row.T.reshape(row.shape[1], n, Q).transpose(1, 2, 0)
+        return row.reshape(n, Q, row.shape[1])
 
 
 class Adjoints:
@@ -162,7 +159,7 @@ class Adjoints:
 
     Parameters
     ----------
-    steps : LocalSteps
+    steps : RecordedSteps
     apart : bool
         Keep apart by which way a gradient gets from a state to the one before; see `paths`.
 
@@ -174,71 +171,92 @@ class Adjoints:
     >>> rnn = RNN(2, 4, rng=0)
     >>> output, h_n, trace = rnn.forward(np.ones((3, 1, 2)))
     >>> back = rnn.backward(trace, np.ones_like(output))
-    >>> *_, (step, losses) = Adjoints(LocalSteps(rnn, trace, "l0")).carry(np.ones((3, 1, 4)))
+    >>> *_, (step, losses) = Adjoints(RecordedSteps(rnn, trace, "l0")).carry(np.ones((3, 1, 4)))
     >>> step.before[0].shape, losses.tolist()
     ((1, 3, 4), [2, 1, 0])
     >>> bool(np.allclose(step.before[0].sum(axis=1), back.dh_0[0], rtol=1e-14, atol=0))
     True
     """
 
-    def __init__(self, steps: LocalSteps, apart: bool = False) -> None:
+    def __init__(self, steps: RecordedSteps, apart: bool = False) -> None:
         self.steps = steps
         # States are apart as they are.
         self.apart = apart = apart and len(steps.cell.states) == 1
-        layer, cell, run = steps.layer, steps.cell, steps.run
-        self.order = list(steps.timeline.order(True))
-        self.one = Timeline(Plan(1, 1, None), False, cell.columns)
-        self.counts = steps.plan.counts or [steps.N] * steps.T
-        # The order in which W_hh lies in memory depends on the batch alone.
-        crowd = Plan(steps.T, steps.T * max(1, steps.N), None)
-        named = {name: run.weights[layer._symbol(name)] for name in layer._weights(layer.params, steps.direction)}
-        weight = run.weights["W_hh"]
+        layer, cell, recorded = steps.layer, steps.cell, steps.recorded
+        self.dtype = layer.params.dtype
+        self.order = list(steps.binding.order(True))
+        self.counts = steps.batch.counts or [steps.N] * steps.T
+        weights = dict(recorded.weights)
         self.split: list[tuple[str, Array, slice]] = []
         if apart:
             # The products with the blocks of W_hh that act on the state are ours, one path each. Without these blocks
             # the formulas' own product is what is left: nothing is found as a difference.
-            weight = weight.copy()
+            weights["W_hh"] = weights["W_hh"].copy()
             for gate, rows, columns, source in self.gate_blocks("hidden"):
                 if source == f"{cell.states[0]}_in":
-                    self.split.append((gate, run.weights["W_hh"][rows], columns))
-                    weight[rows] = 0
-        self.constants = layer._constants(weight, named, None, crowd, backward=True)
-        for name, extra in cell.parameters.items():
-            if extra.product is None:
-                self.constants["d" + extra.symbol] = _as_column(np.zeros_like(named[name]), cell)
-        around = masks.Masks(None if apart else run.masks.recurrent, run.masks.zoneout)
-        self.parts = around.backward(cell.states[0], (cell.step_backward, argument_names(cell.step_backward)))
+                    self.split.append((gate, recorded.weights["W_hh"][rows], columns))
+                    weights["W_hh"][rows] = 0
+        # Apart, what comes through W_hh has memory of its own, as with recurrent dropout, whose mask is ours, too.
+        chain = recorded.chain
+        self.chain = cell.chain(chain.hidden, True, chain.zoneout) if apart else chain
+        calls = self.chain.formulas["backward"]
+        self.calls = [call for call in calls if not apart or call[0] is not drop_backward]
+        # The order in which W_hh lies in memory depends on the batch alone.
+        constants = constants_of(self.chain, weights, steps.T * max(1, steps.N))
+        for symbol in cell.own_symbols:
+            constants["d" + symbol] = as_column(np.zeros_like(weights[symbol]), cell)
+        arrays = dict(recorded.arrays)
+        if apart and not chain.recurrent:
+            arrays[f"{cell.states[0]}_in"] = steps.aligned(f"{cell.states[0]}_prev")
+        self.constants = constants
+        # What the steps have recorded, (T, N, ·), by the name that formulas have for it.
+        recorded_arrays = Binding(self.chain, steps.batch, steps.direction.reverse, arrays, constants)
+        self.recorded: dict[str, Array] = {}
+        for _, slots, _ in self.calls:
+            for slot in slots:
+                if recorded_arrays.has(slot):
+                    self.recorded[slot.name] = recorded_arrays.aligned_to(slot)
         # Arrays that hold local derivatives before a step comes.
-        plan, timeline = steps.plan, steps.timeline
-        self.gradients = layer._new_gradients(run, timeline, plan, None, [None] * len(cell.states))
-        self.filled = cell.step_partials is not None
-        if cell.step_partials is not None:
-            arrays, names = Arrays({**run.arrays, **self.gradients}, self.gradients.part), argument_names
-            for block in timeline.blocks(self.gradients["da"][0].nbytes, True):
-                for given in timeline.stacked(names(cell.step_partials), arrays, self.constants, block):
-                    cell.step_partials(*given)
+        run = Run(steps.direction, recorded, steps.binding.on(dict(recorded.arrays), constants))
+        layer.open_backward(run, None, [None] * len(cell.states))
+        self.gradients = run.gradients.arrays
+        if cell.has_partials:
+            for block in run.binding.blocks(self.gradients["da"][0].nbytes, True):
+                run.binding.run_partials(block)
 
     def gate_blocks(self, kind: str) -> Iterator[tuple[str, slice, slice, str]]:
         """Yield (gate, its rows of W, its columns of the gradient, what W acts on) of W_ih ("input") or W_hh."""
         cell, H = self.steps.cell, self.steps.layer.hidden_size
-        for rows, columns, source in cell.blocks(kind, H):
+        for rows, columns, source in self.steps.recorded.chain.blocks[kind]:
             for start in range(0, rows.stop - rows.start, H):
                 first, place = rows.start + start, columns.start + start
                 yield cell.gate_names[first // H], slice(first, first + H), slice(place, place + H), source
 
     def width(self, name: str) -> int:
         """Return the width of a gradient, by the name of a formula's argument."""
-        return int(self.one.place(name, self.gradients)[0].shape[2])
+        slot = self.chain.place(name)
+        if slot.block is not None:
+            return int(slot.block.stop - slot.block.start)
+        return int(self.gradients[slot.array].shape[2])
 
     def new(self, k: int, Q: int) -> StackedStep:
         """Return step k with room for Q gradients of each sequence that has it; `after` is to be filled."""
         n = self.counts[k]
-        arrays = Arrays({}, self.gradients.part)
+        arrays: dict[str, Array] = {}
         after: list[Array] = []
         before: list[Array] = []
         inner: Array | None = None
+        columns = self.steps.cell.columns
         for name, width, kind in self._kinds:
-            arrays[name], rows = self._room(2 if kind == "state" else 1, width, n, Q)
+            # Each array twice: as formulas have it, (rows, n * Q, width), and as a stack, (rows, n, Q, width).
+            count = 2 if kind == "state" else 1
+            if columns:
+                rows = np.empty((count, width, n, Q), self.dtype)
+                arrays[name] = rows.reshape(count, width, n * Q).swapaxes(1, 2)
+                rows = rows.transpose(0, 2, 3, 1)
+            else:
+                rows = np.empty((count, n, Q, width), self.dtype)
+                arrays[name] = rows.reshape(count, n * Q, width)
             if kind == "state":
                 rows[0] = 0
                 before.append(rows[0])
@@ -248,7 +266,7 @@ class Adjoints:
                 inner = rows[0]
             elif kind == "partials":
                 rows[0] = self.gradients[name][k, :n, None]
-        return StackedStep(k, after, before, inner, after, arrays, (n, Q), self.steps.cell.columns, self.one)
+        return StackedStep(k, after, before, inner, after, arrays, self.chain, (n, Q))
 
     @functools.cached_property
     def _kinds(self) -> list[tuple[str, int, str]]:
@@ -256,63 +274,53 @@ class Adjoints:
         cell, found = self.steps.cell, list[tuple[str, int, str]]()
         into = f"d{cell.states[0]}_in"
         for name, array in self.gradients.items():
-            written = name == into or name.endswith("_new") or not self.filled
+            written = name == into or name.endswith("_new") or not cell.has_partials
             kind = "state" if name[1:] in cell.states else "inner" if name == into else "" if written else "partials"
             found.append((name, array.shape[2], kind))
         if self.apart and into not in self.gradients:
             found.append((into, self.steps.widths[0], "inner"))
         return found
 
-    def _room(self, rows: int, width: int, n: int, Q: int) -> tuple[Array, Array]:
-        """Return new memory twice: as formulas' arrays, (rows, n * Q, width), and as a stack, (rows, n, Q, width)."""
-        dtype = self.steps.layer.dtype
-        if self.steps.cell.columns:
-            array = np.empty((rows, width, n, Q), dtype)
-            return array.reshape(rows, width, n * Q).swapaxes(1, 2), array.transpose(0, 2, 3, 1)
-        array = np.empty((rows, n, Q, width), dtype)
-        return array.reshape(rows, n * Q, width), array
-
     def run(self, step: StackedStep) -> None:
         """Run the cell's backward formulas, and what masks do, on the gradients in `step.after`."""
         n, Q = step.count
         if len(step.after) > 1:
             step.entered = [step.after[0], *(array.copy() for array in step.after[1:])]
-        columns, H = self.steps.cell.columns, self.steps.layer.hidden_size
-        scratch = np.empty((H, n * Q) if columns else (n * Q, H), self.steps.layer.dtype)
-        for function, names in self.parts:
-            function(*(self._argument(name, step, scratch) for name in names))
-
-    def _argument(self, name: str, step: StackedStep, scratch: Array) -> Array:
-        if name in self.constants:
-            return self.constants[name]
-        if name == "scratch_t":
-            return scratch
-        place = self._recorded(name)
-        if place is None:
-            array, offset = self.one.place(name, step.arrays)
-            own: Array = array[offset]
-            return own.T if self.steps.cell.columns else own
-        (array, offset), (n, Q) = place, step.count
-        row = array[step.k + offset, :n]
-        # One sequence needs no copy: its row is spread by a stride of 0.
+        scratch = np.empty((n * Q, self.chain.hidden), self.dtype)
         if self.steps.cell.columns:
-            if n == 1:
-                return np.broadcast_to(row.T, (row.shape[1], Q))
-            return np.broadcast_to(row.T[:, :, None], (row.shape[1], n, Q)).reshape(row.shape[1], n * Q)
-        return np.broadcast_to(row[:, None], (n, Q, row.shape[1])).reshape(n * Q, row.shape[1])
+            scratch = np.empty((self.chain.hidden, n * Q), self.dtype).T
+        for formula, slots, columns in self.calls:
+            arguments: list[Array] = []
+            for slot in slots:
+                recorded = self.recorded.get(slot.name)
+                if recorded is not None:
+                    row = recorded[step.k, :n]
+                    # Each row Q times; that of one sequence needs no copy, it is spread by a stride of 0.
+                    if not columns:
+                        row = np.broadcast_to(row[:, None], (n, Q, row.shape[1])).reshape(n * Q, row.shape[1])
+                    elif n == 1:
+                        row = np.broadcast_to(row.T, (row.shape[1], Q))
+                    else:
+                        row = np.broadcast_to(row.T[:, :, None], (row.shape[1], n, Q)).reshape(row.shape[1], n * Q)
+                elif slot.name == "scratch_t":
+                    row = scratch.T if columns else scratch
+                elif slot.when == "fixed":
+                    row = self.constants[slot.name]
+                elif slot.when == "given":
+                    row = self._given(slot.name, n, Q)
+                else:
+                    row = step.arrays[slot.array][1 if slot.when == "after" else 0]
+                    row = row if slot.block is None else row[:, slot.block]
+                    row = row.T if columns else row
+                arguments.append(stacked(row, slot.stack, columns) if slot.stack else row)
+            formula(*arguments)
 
-    @functools.cached_property
-    def _places(self) -> dict[str, tuple[Array, int] | None]:
-        return {}
-
-    def _recorded(self, name: str) -> tuple[Array, int] | None:
-        """Return the recorded array that an argument means, and its row of step 0; None for a gradient."""
-        if name not in self._places:
-            try:
-                self._places[name] = self.steps.timeline.place(name, self.steps.run.arrays)
-            except KeyError:
-                self._places[name] = None
-        return self._places[name]
+    def _given(self, name: str, n: int, Q: int) -> Array:
+        """Return a given array for each column, or room for what its gradients are added to."""
+        given = self.steps.recorded.given
+        if name in given:
+            return np.repeat(given[name][:n], Q, axis=0)
+        return np.zeros((n * Q, *given[name[1:]].shape[1:]), self.dtype)
 
     def carry(
         self,
@@ -401,7 +409,7 @@ class Adjoints:
         found = [through[gate] for gate in cell.gate_names if gate in through]
         if step.inner is not None and len(found) < len(cell.gate_names):
             found.append(step.inner)
-        mask = self.steps.run.masks.recurrent
+        mask = self.steps.recorded.masks.recurrent
         if mask is not None:
             found = [array * mask[: step.count[0], None] for array in found]
         return [[step.before[0]], *([array] for array in found)]

@@ -1,4 +1,4 @@
-"""What the driver must know of a cell: its formulas, and how their arrays lie in memory.
+"""What the driver must know of a cell: a chain of parts, the formulas of each, and how their arrays lie in memory.
 
 A new cell is one file: the derivation in its docstring, the formulas, and a `Cell` that lists the names of what they
 read and write; `examples/run_your_own_cell.py` is such a file. The driver reads the *names of a formula's arguments*
@@ -9,11 +9,14 @@ and hands in, step after step:
     h_in               what the recurrent weights act on: h_prev, times its mask where there is recurrent dropout
     a_t                all pre-activations, the blocks of `slabs` one after the other; comes in holding W_ih x_t + b
     i_t, oif_t, ...    one slab of it, or neighbouring ones
+    i_f_g_t, ...       neighbouring slabs, stacked along an axis in front, (3, H, N): one operation for all of them
+    input_t            the slabs that W_ih x_t goes to
     tanh_c_t, ...      an array of `records`
     x_t                the input
     da_t, da_i_t, ...  the gradients of pre-activations; dh_t, dc_t, dh_prev, dc_prev, dh_in: those of states
     W_hh, W_hi, W_hrz  the recurrent weights, all or the rows of some slabs; further parameters under their symbol
     db_p, ...          sums to which the gradient of a further parameter is added at each step
+    values, ...        an array of `given`, the same at every step; dvalues: the sum to which its gradient is added
     b                  the sum of the biases, where the cell adds it itself
     half, one          1/2 and 1, as arrays of the layer's dtype: cheaper than numbers
     scratch_t          memory for an intermediate result, of the shape of h
@@ -31,8 +34,9 @@ of step_forward. vX is the change of X along one direction in which parameters, 
 linear in what changes, and reads the values that the step has recorded:
 
     vh_t, vc_t, vh_prev, vc_prev, vh_in      the changes of the states, named as the states are
-    va_t, va_i_t, va_oif_t, ...              those of the pre-activations and of their blocks
+    va_t, va_i_t, va_oif_t, vinput_t, ...    those of the pre-activations and of their blocks
     vp_i, ...                                those of further parameters without a product, as these come: (H, 1)
+    vm_t, valpha_t, ...                      those of `records`, where a formula names them
 
 Where a parameter's gradient is a product, dW_hh = da h_in^T say, the driver adds the change of the parameter times what
 it acts on to the change of what stands in front: va_t comes in holding vW_ih x_t + W_ih vx_t + vb + vW_hh h_in, and the
@@ -42,47 +46,43 @@ names, "du" say, has its change, vu_t, in the same way. va is the change of the 
 gradient: weights and biases come whole, whatever `sigmoids` says, and so a sigmoid's change is va_i_t * i_t *
 (1 - i_t), without a half.
 
-In a cell with `columns`, the default, these have shape (H, N): a column is a sequence, and a product is
+A step is a chain: the cell's own part, made of the formulas above, with further parts before and after it, each with
+formulas of its own (attention before, a projection after). Forward runs the chain from its beginning, backward from its
+end. Recurrent dropout and zoneout are parts as well (`rnn_numpy.engine.parts`), put around the cell's when they are
+asked for; what the cell calls h_t is then h_new_t.
+
+In a cell with `columns`, the default, arrays have shape (H, N): a column is a sequence, and a product is
 W_hh.dot(h_prev) as in a textbook. A gate is then one contiguous block for all sequences, which is what makes small
-steps fast. Without, they are (N, H). A trace shows (T, N, H) in either case.
+steps fast. Without, they are (N, H). A part may differ from its cell in this. A trace shows (T, N, H) in either case.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import memory
-from rnn_numpy.errors import OptionError
+from rnn_numpy.engine import parts
+from rnn_numpy.engine.parts import KINDS, Formula, Kind, Part, argument_names, writing
+from rnn_numpy.errors import CellError
 
 Array = NDArray[Any]
-Formula = Callable[..., None]
-P = ParamSpec("P")
-R = TypeVar("R")
+Width = int | Callable[[Any, Mapping[str, Array]], int]
 
-
-def _remembered(method: Callable[Concatenate[Cell, P], R]) -> Callable[Concatenate[Cell, P], R]:
-    """Keep a method's results in its object. (functools.cache would keep the object as well, for ever.)"""
-
-    @functools.wraps(method)
-    def remembering(self: Cell, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        results: dict[Any, R] = self.__dict__.setdefault("_remembered", {})
-        key = method.__name__, args, *kwargs.values()
-        if key not in results:
-            results[key] = method(self, *args, **kwargs)
-        return results[key]
-
-    return remembering
+# What "d" and "v" in front of a name stand for, by the formula that has it as an argument.
+DERIVATIVES = {"forward": "", "partials": "d", "backward": "d", "tangent": "v"}
+ALWAYS_KNOWN = ("W_hh", "b", "half", "one", "scratch_t")
 
 
 @dataclass(frozen=True)
-class Extra:
+class ExtraParameter:
     """A parameter that a cell has beside W_ih, W_hh and the biases.
 
     Parameters
@@ -96,12 +96,67 @@ class Extra:
     product : tuple of str, optional
         Names (gradient, input) of arrays whose product, summed over t and n, is its gradient. Where left out,
         `step_backward` adds to its argument "d" + symbol.
+    like_input : bool
+        Its rows are those of W_ih, one block a gate: it acts on `input_t`, and its product is with the gradient of
+        that, "dinput_t".
     """
 
     symbol: str
     shape: Callable[[Any], tuple[int, ...]]
     initial: float | None = None
     product: tuple[str, str] | None = None
+    like_input: bool = False
+
+
+@dataclass(frozen=True)
+class Given:
+    """An array of the call that is the same at every step: a memory to attend to, say.
+
+    Parameters
+    ----------
+    shape : tuple of str
+        Letters of the axes after the batch's, which is first: ("S", "H"). Equal letters are equal sizes; H is the
+        layer's.
+    products : mapping of str to tuple of str
+        Names (row, column) of step arrays, (T, N, S) and (T, N, M); the sum over t of their outer products, sequence
+        by sequence, is what its gradient has by each way. Without, `step_backward` adds to "d" + name.
+    differentiable : bool
+        A mask is not.
+    """
+
+    shape: tuple[str, ...]
+    products: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    differentiable: bool = True
+
+
+@dataclass(frozen=True)
+class Product:
+    """Of `derived`: an array that is the product of two, entry by entry."""
+
+    left: str
+    right: str
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature([inspect.Parameter(name, kind) for name in (self.left, self.right)])
+
+    def __call__(self, left: Array, right: Array) -> Array:
+        return left * right
+
+
+class Slot(NamedTuple):
+    """Where an argument is found: the array, which of its rows a step gets, which of its columns.
+
+    `when` is "before" or "after" (a state's rows), "step", "given", or "fixed" (the same at every step). `stack` is the
+    number of slabs that are stacked along an axis in front; 0 for none.
+    """
+
+    name: str
+    array: str
+    when: str
+    block: slice | None = None
+    stack: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +179,11 @@ class Cell:
         element: it gets many steps at once, with the time as a further axis in front.
     step_tangent : callable, optional
         Adds to the changes of pre-activations, writes those of the new states: what forward mode runs
-        (`rnn_numpy.engine.tangent`).
+        (`rnn_numpy.engine.forward_mode`).
+    before, after : tuple of Part
+        Further parts of the step.
+    own : mapping of str to str
+        What the cell's own formulas write in place of a state, {"h": "m"}, where a part after them makes the state.
     slabs : tuple of str, optional
         The blocks of a and da in memory order; the gates where left out.
     input_slabs, hidden_slabs : tuple of str, optional
@@ -135,11 +194,14 @@ class Cell:
         pre-activations come as u/2.
     hidden_inputs : mapping of str to str
         Gates whose rows of W_hh act on another array than h_in.
-    records, gradient_records : mapping of str to int
-        Further arrays of a step, written forward or backward, with their widths in units of H.
+    records, gradient_records : mapping of str to int or callable
+        Further arrays of a step, written forward or backward, with their widths in units of H, or a function of the
+        layer and the call's given arrays that returns the width.
+    given : mapping of str to Given
+        Arrays of the call that formulas read, the same at every step.
     input_gradient, hidden_gradient : str
         The gradient arrays from which those of W_ih and W_hh follow.
-    parameters : mapping of str to Extra
+    parameters : mapping of str to ExtraParameter
         Further parameters, under the names of the state dict.
     derived : mapping of str to callable
         Arrays that a trace computes when asked for, from the arrays that the arguments' names say.
@@ -154,7 +216,7 @@ class Cell:
 
     Raises
     ------
-    OptionError
+    CellError
         Slabs of the input or of the recurrent product are not neighbours in memory; a formula's argument or an entry of
         hidden_inputs names nothing; with step_tangent, the name of a change is that of another array, too.
     """
@@ -165,16 +227,20 @@ class Cell:
     step_backward: Formula
     step_partials: Formula | None = None
     step_tangent: Formula | None = None
+    before: tuple[Part, ...] = ()
+    after: tuple[Part, ...] = ()
+    own: Mapping[str, str] = field(default_factory=dict)
     slabs: tuple[str, ...] = ()
     input_slabs: tuple[str, ...] = ()
     hidden_slabs: tuple[str, ...] = ()
     sigmoids: tuple[str, ...] = ()
     hidden_inputs: Mapping[str, str] = field(default_factory=dict)
-    records: Mapping[str, int] = field(default_factory=dict)
-    gradient_records: Mapping[str, int] = field(default_factory=dict)
+    records: Mapping[str, Width] = field(default_factory=dict)
+    gradient_records: Mapping[str, Width] = field(default_factory=dict)
+    given: Mapping[str, Given] = field(default_factory=dict)
     input_gradient: str = "da"
     hidden_gradient: str = "da"
-    parameters: Mapping[str, Extra] = field(default_factory=dict)
+    parameters: Mapping[str, ExtraParameter] = field(default_factory=dict)
     derived: Mapping[str, Callable[..., Array]] = field(default_factory=dict)
     biased: bool = True
     columns: bool = True
@@ -189,38 +255,80 @@ class Cell:
         for name in ("input_slabs", "hidden_slabs", "sigmoids"):
             unknown = [slab for slab in getattr(self, name) if slab not in self.slabs]
             if unknown:
-                raise OptionError(f"Cell: {name} must be among slabs = {self.slabs}; got {unknown}")
+                raise CellError(f"Cell: {name} must be among slabs = {self.slabs}; got {unknown}")
         for name in ("input_slabs", "hidden_slabs"):
             places = sorted(self.slabs.index(slab) for slab in getattr(self, name))
             if places != list(range(places[0], places[0] + len(self.gate_names))):
-                raise OptionError(f"Cell: {name} must be neighbours in slabs = {self.slabs}; got {getattr(self, name)}")
+                raise CellError(f"Cell: {name} must be neighbours in slabs = {self.slabs}; got {getattr(self, name)}")
         for gate, source in self.hidden_inputs.items():
             if gate not in self.gate_names:
-                raise OptionError(f"Cell: hidden_inputs must be of gates, {self.gate_names}; got {gate!r}")
+                raise CellError(f"Cell: hidden_inputs must be of gates, {self.gate_names}; got {gate!r}")
             if not self._knows(source):
-                raise OptionError(f"Cell: hidden_inputs[{gate!r}] must name an array, as 'k_t'; got {source!r}")
+                raise CellError(f"Cell: hidden_inputs[{gate!r}] must name an array, as 'k_t'; got {source!r}")
         for title, extra in self.parameters.items():
-            if not isinstance(extra, Extra):
-                raise OptionError(f"Cell: parameters[{title!r}] must be an Extra; got {type(extra).__name__}")
+            if not isinstance(extra, ExtraParameter):
+                raise CellError(f"Cell: parameters[{title!r}] must be an ExtraParameter; got {type(extra).__name__}")
             for source in extra.product or ():
                 if not self._knows(source):
-                    raise OptionError(f"Cell: product of {title!r} must name arrays, as 'dh_t'; got {source!r}")
-        for formula in self._formulas:
-            derivative = "v" if formula is self.step_tangent else "d"
-            for name in inspect.signature(formula).parameters:
-                if not self._knows(name, derivative) or (name == "scratch_t" and formula is self.step_partials):
-                    title = getattr(formula, "__name__", repr(formula))
-                    raise OptionError(
-                        f"Cell: {title} has an argument {name!r}, which names no array of this cell; the module "
-                        "rnn_numpy.engine.cell lists what there is"
-                    )
-        if self.step_tangent is not None:
+                    raise CellError(f"Cell: product of {title!r} must name arrays, as 'dh_t'; got {source!r}")
+        for title, given in self.given.items():
+            for ways in given.products.values():
+                for source in ways:
+                    if not self._knows(source):
+                        raise CellError(
+                            f"Cell: products of given {title!r} must name arrays, as 'dk_t'; got {source!r}"
+                        )
+        for part in self.parts:
+            self._check(part)
+        if self.has_tangent:
             others = {*self.records, *self.states, *self._runs}
             taken = [name for name in self.tangent_widths if name in others]
             if taken:
-                raise OptionError(f"Cell: with step_tangent, {taken[0]!r} is the change of {taken[0][1:]!r}; rename it")
+                raise CellError(f"Cell: with step_tangent, {taken[0]!r} is the change of {taken[0][1:]!r}; rename it")
 
-    @property
+    def _check(self, part: Part) -> None:
+        for kind in KINDS:
+            formula = part.formula(kind)
+            for name, place in zip(argument_names(formula), part.arguments(kind), strict=True) if formula else ():
+                if not self._knows(place, DERIVATIVES[kind] or "d") or (place == "scratch_t" and kind == "partials"):
+                    raise CellError(
+                        f"Cell: {getattr(formula, '__name__', repr(formula))} has an argument {name!r}, which names no "
+                        f"array of this cell; known are {', '.join(self._known_names(DERIVATIVES[kind]))}"
+                    )
+
+    # ------------------------------------------------------------------------------------------------ parts
+
+    @functools.cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The chain, recurrent dropout and zoneout apart."""
+        own = Part(self.step_forward, self.step_backward, self.step_partials, self.step_tangent)
+        return (*self.before, own.renamed(writing(self.own)) if self.own else own, *self.after)
+
+    @functools.cached_property
+    def has_tangent(self) -> bool:
+        """Whether forward mode can run: all parts that run forward have a tangent."""
+        return all(part.tangent is not None for part in self.parts if part.forward is not None)
+
+    @functools.cached_property
+    def has_partials(self) -> bool:
+        """Whether a part computes local derivatives beforehand."""
+        return any(part.partials is not None for part in self.parts)
+
+    def chain(self, hidden: int, recurrent: bool = False, zoneout: tuple[str, ...] = ()) -> Chain:
+        """Return the whole chain of a step of `hidden` units, with recurrent dropout and zoneout of these states."""
+        chains: dict[Any, Chain] = self.__dict__.setdefault("_chains", {})
+        key = hidden, recurrent, zoneout
+        found = chains.get(key)
+        if found is None:
+            found = chains[key] = Chain(self, hidden, recurrent, zoneout)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_chains"}
+
+    # ------------------------------------------------------------------------------------------------ names
+
+    @functools.cached_property
     def gates(self) -> int:
         """Number of row blocks of W_ih."""
         return len(self.gate_names)
@@ -242,124 +350,266 @@ class Cell:
         return (*blocks, *self.gradient_records)
 
     @functools.cached_property
-    def tangent_widths(self) -> dict[str, int | None]:
-        """Names of the arrays of changes, "va" say, and their widths in units of H; None for a state's own."""
+    def tangent_widths(self) -> dict[str, Width | None]:
+        """Names of the arrays of changes, "va" say, and their widths; None for a state's own."""
         products = [extra.product[0].rpartition("_")[0] for extra in self.parameters.values() if extra.product]
-        widths: dict[str, int | None] = {"v" + state: None for state in self.states}
+        widths: dict[str, Width | None] = {"v" + state: None for state in self.states}
         widths["va"] = len(self.slabs)
         for name in (self.input_gradient, self.hidden_gradient, *products):
             if name in self.gradient_records:
                 widths["v" + name[1:]] = self.gradient_records[name]
+        # The change of a record goes from one part to another, or to the product of a further parameter.
+        named = [name for part in self.parts for name in set(part.arguments("tangent"))]
+        named += ["v" + extra.product[1] for extra in self.parameters.values() if extra.product]
+        for name, width in self.records.items():
+            if named.count(f"v{name}_t") > 1:
+                widths["v" + name] = width
         return widths
-
-    @_remembered
-    def columns_of(self, name: str, hidden: int) -> tuple[str, slice] | None:
-        """Return where one slab, or neighbouring ones, lie: the array and its columns; None if `name` is no such."""
-        array, letters = (name[:2], name[3:]) if name.startswith(("da_", "va_")) else ("a", name)
-        run = self._runs.get(letters)
-        return None if run is None else (array, slice(run[0] * hidden, run[1] * hidden))
 
     @functools.cached_property
     def _runs(self) -> dict[str, tuple[int, int]]:
         return _runs(self.slabs)
 
     @functools.cached_property
-    def _hidden_runs(self) -> dict[str, tuple[int, int]]:
+    def hidden_runs(self) -> dict[str, tuple[int, int]]:
+        """Where the rows of neighbouring slabs begin and end in W_hh in memory order, in units of H."""
         return _runs(tuple(slab for slab in self.slabs if slab in self.hidden_slabs))
 
     @functools.cached_property
-    def constant_names(self) -> frozenset[str]:
+    def constant_names(self) -> tuple[str, ...]:
         """What the formulas call rows of W_hh, `W_hrz` say."""
-        names = {name for formula in self._formulas for name in inspect.signature(formula).parameters}
-        return frozenset(name for name in names if name.startswith("W_h") and name[3:] in self._hidden_runs)
-
-    @property
-    def _formulas(self) -> list[Formula]:
-        further = [formula for formula in (self.step_partials, self.step_tangent) if formula is not None]
-        return [self.step_forward, *further, self.step_backward]
-
-    def _knows(self, name: str, derivative: str = "d") -> bool:
-        """Whether the driver can hand in an argument of this name, to a formula of gradients, "d", or changes, "v"."""
-        symbols = {extra.symbol for extra in self.parameters.values()}
-        if name in ("W_hh", "b", "half", "one", "scratch_t") or name in symbols:
-            return True
-        if name[:1] == derivative and name[1:] in symbols:
-            return derivative == "d" or name[1:] in self.own_symbols
-        if name.startswith("W_h") and name[3:] in self._hidden_runs:
-            return True
-        stem, _, when = name.rpartition("_")
-        state = stem[1:] if stem[:1] == derivative and stem not in self.states else stem
-        if when in ("t", "prev", "in") and state in self.states:
-            return when != "in" or state == self.states[0]
-        own = ("da", *self.gradient_records) if derivative == "d" else tuple(self.tangent_widths)
-        place = self.columns_of(stem, 1)
-        known = stem in ("x", "a", *self.records, *own) or (place is not None and place[0] in ("a", derivative + "a"))
-        return when == "t" and known
+        names = {name for part in self.parts for kind in KINDS for name in part.arguments(kind)}
+        return tuple(sorted(name for name in names if name.startswith("W_h") and name[3:] in self.hidden_runs))
 
     @functools.cached_property
     def own_symbols(self) -> dict[str, str]:
         """Symbol and name of each further parameter whose gradient step_backward sums itself: it has no product."""
         return {extra.symbol: name for name, extra in self.parameters.items() if extra.product is None}
 
-    @_remembered
-    def span(self, kind: str, hidden: int) -> slice:
-        """Return the columns of a that the "input" or the "hidden" product goes to."""
-        first = min(self.slabs.index(slab) for slab in self._slabs_of(kind))
-        return slice(first * hidden, (first + self.gates) * hidden)
+    def block_of(self, stem: str) -> tuple[str, tuple[int, int]] | None:
+        """Return the array, and where in units of H, of one slab or of neighbouring ones; None if it is no such."""
+        if stem in ("input", "dinput", "vinput"):
+            first = min(self.slabs.index(slab) for slab in self.input_slabs)
+            gradient = self.input_gradient[1:]
+            array = {"input": "a", "dinput": "d" + gradient, "vinput": "v" + gradient}[stem]
+            return array, (first, first + self.gates)
+        array, letters = (stem[:2], stem[3:]) if stem.startswith(("da_", "va_")) else ("a", stem)
+        run = self._runs.get(letters, self._runs.get(letters.replace("_", "")))
+        return None if run is None else (array, run)
 
-    def _slabs_of(self, kind: str) -> tuple[str, ...]:
+    def _knows(self, name: str, derivative: str = "d") -> bool:
+        """Whether the driver can hand in an argument of this name, to a formula of gradients, "d", or changes, "v"."""
+        if name in ALWAYS_KNOWN or name in self.given or name in {extra.symbol for extra in self.parameters.values()}:
+            return True
+        if name[:1] == derivative:
+            if derivative == "d" and name[1:] in {extra.symbol for extra in self.parameters.values()}:
+                return True
+            if name[1:] in self.own_symbols or (name[1:] in self.given and self.given[name[1:]].differentiable):
+                return True
+        if name.startswith("W_h") and name[3:] in self.hidden_runs:
+            return True
+        stem, _, when = name.rpartition("_")
+        state = stem[1:] if stem[:1] == derivative and stem not in self.states else stem
+        if when in ("t", "prev", "in") and state in self.states:
+            return when != "in" or state == self.states[0]
+        own = ("da", *self.gradient_records) if derivative == "d" else tuple(self.tangent_widths)
+        place = self.block_of(stem)
+        known = stem in ("x", "a", *self.records, *own)
+        return when == "t" and (known or (place is not None and place[0][:1] in ("a", derivative)))
+
+    def _known_names(self, derivative: str) -> list[str]:
+        """Return the names that a formula may have as arguments, for an error: of slabs one by one."""
+        states = [
+            f"{d}{state}_{when}"
+            for d in dict.fromkeys(("", derivative))
+            for state in self.states
+            for when in ("t", "prev")
+        ]
+        output = self.states[0]
+        arrays = ["x_t", "a_t", *(f"{name}_t" for name in self.forward_names), f"{output}_in"]
+        if derivative:
+            blocks = self.gradient_names if derivative == "d" else self.tangent_widths
+            arrays += [f"{derivative}a_t", *(f"{name}_t" for name in blocks), f"{derivative}{output}_in"]
+        symbols = [extra.symbol for extra in self.parameters.values()]
+        sums = [derivative + symbol for symbol in self.own_symbols] if derivative else []
+        return list(dict.fromkeys([*states, *arrays, *symbols, *sums, *self.given, *ALWAYS_KNOWN]))
+
+    # ------------------------------------------------------------------------------------------------ weights
+
+    def slabs_of(self, kind: str) -> tuple[str, ...]:
+        """Return the slab of each gate that the "input" or the "hidden" product goes to."""
         return self.input_slabs if kind == "input" else self.hidden_slabs
+
+    @functools.cached_property
+    def _moves(self) -> dict[tuple[str, bool], list[tuple[slice, slice, float]]]:
+        """For "input" and "hidden", halved or not: where blocks of rows lie in memory, where in the parameters, in
+        units of H, and what they are multiplied with. Neighbours that are alike go together.
+        """
+        found: dict[tuple[str, bool], list[tuple[slice, slice, float]]] = {}
+        for kind, halved in itertools.product(("input", "hidden"), (False, True)):
+            slabs, moves = self.slabs_of(kind), list[tuple[slice, slice, float]]()
+            for place, slab in enumerate(sorted(slabs, key=self.slabs.index)):
+                gate, scale = slabs.index(slab), 0.5 if halved and slab in self.sigmoids else 1.0
+                target, source = slice(place, place + 1), slice(gate, gate + 1)
+                if moves and moves[-1][1].stop == gate and moves[-1][2] == scale:
+                    before = moves.pop()
+                    target, source = slice(before[0].start, place + 1), slice(before[1].start, gate + 1)
+                moves.append((target, source, scale))
+            found[kind, halved] = moves
+        return found
 
     def arranged(self, kind: str, weight: Array, halved: bool) -> Array:
         """Return W_ih ("input") or W_hh ("hidden"), blocks in memory order, those of sigmoids halved if asked."""
-        order, scales = self._order(kind)
-        if order == list(range(self.gates)) and not (halved and self.sigmoids):
+        moves = self._moves[kind, halved]
+        if len(moves) == 1 and moves[0][2] == 1:
             return weight
         blocks = weight.reshape(self.gates, -1, weight.shape[1])
         result = memory.empty(blocks.shape, weight.dtype)
-        for target, gate, scale in zip(result, order, scales, strict=True):
-            if halved:
-                np.multiply(blocks[gate], scale, out=target)
+        for target, source, scale in moves:
+            if scale == 1:
+                result[target] = blocks[source]
             else:
-                target[...] = blocks[gate]
+                np.multiply(blocks[source], scale, out=result[target])
         return result.reshape(weight.shape)
-
-    @_remembered
-    def _order(self, kind: str) -> tuple[list[int], list[float]]:
-        """Return the gates in the order in which their blocks lie in memory, and what each is multiplied with."""
-        slabs = self._slabs_of(kind)
-        order = sorted(range(self.gates), key=lambda gate: self.slabs.index(slabs[gate]))
-        return order, [0.5 if slabs[gate] in self.sigmoids else 1.0 for gate in order]
 
     def bias(self, bias_ih: Array, bias_hh: Array, halved: bool = True) -> Array:
         """Return what the biases add to a, (slabs * H,)."""
         hidden = len(bias_ih) // self.gates
-        total = np.zeros(len(self.slabs) * hidden, bias_ih.dtype)
+        total = np.zeros((len(self.slabs), hidden), bias_ih.dtype)
         for kind, bias in (("input", bias_ih), ("hidden", bias_hh)):
-            for rows, columns, _ in self.blocks(kind, hidden):
-                total[columns] += bias[rows]
-        for slab in self.sigmoids if halved else ():
-            start, stop = self._runs[slab]
-            total[start * hidden : stop * hidden] *= 0.5
-        return total
+            start = min(map(self.slabs.index, self.slabs_of(kind)))
+            blocks = bias.reshape(self.gates, hidden)
+            for target, source, _ in self._moves[kind, False]:
+                total[start + target.start : start + target.stop] += blocks[source]
+        if halved and self.sigmoids:
+            total *= self._halves
+        return total.ravel()
 
-    def rows_of(self, name: str, hidden: int) -> slice:
-        """Return the rows that a formula calls W_hrz, say, of W_hh in memory order."""
-        start, stop = self._hidden_runs[name[3:]]
-        return slice(start * hidden, stop * hidden)
+    @functools.cached_property
+    def _halves(self) -> NDArray[np.float32]:
+        """1/2 for slabs of sigmoids, 1 for others, (slabs, 1): exact in any dtype."""
+        return np.array([[0.5 if slab in self.sigmoids else 1.0] for slab in self.slabs], np.float32)
 
-    @_remembered
-    def blocks(self, kind: str, hidden: int) -> list[tuple[slice, slice, str]]:
-        """Return (rows of the parameter, columns of da, input array) of the products that make a weight's gradient.
 
-        Gates that are neighbours in both orders and act on the same input share a product.
+class Chain:
+    """The parts of a cell's step, with those of recurrent dropout and zoneout around them, for one number of units.
+
+    All that follows from names alone is worked out here, once: which array and which rows each argument of each
+    formula means.
+
+    Parameters
+    ----------
+    cell : Cell
+    hidden : int
+        H.
+    recurrent : bool
+        Whether there is recurrent dropout.
+    zoneout : tuple of str
+        The states with zoneout.
+
+    Attributes
+    ----------
+    blocks : dict of str to list of (slice, slice, str)
+        For "input" and "hidden", the products that make a weight's gradient: rows of the parameter, columns of the
+        gradient, what the rows act on. Gates that are neighbours in both orders and act on the same array share one.
+    span : slice
+        The columns of a that the input's product goes to.
+    """
+
+    def __init__(self, cell: Cell, hidden: int, recurrent: bool, zoneout: tuple[str, ...]) -> None:
+        self.cell, self.hidden = cell, hidden
+        self.recurrent, self.zoneout = recurrent, zoneout
+        output = cell.states[0]
+        self._renamed = writing({state: f"{state}_new" for state in zoneout})
+        if not recurrent:
+            self._renamed |= {f"{d}{output}_in": f"{d}{output}_prev" for d in ("", "d", "v")}
+        before = [parts.recurrent_dropout(output)] if recurrent else []
+        before += [parts.way_around(state) for state in zoneout]
+        own = [part.renamed(self._renamed) for part in cell.parts] if self._renamed else list(cell.parts)
+        self.parts: tuple[Part, ...] = (*before, *own, *(parts.zoneout(state) for state in zoneout))
+        self._places: dict[str, Slot] = {}
+        self._own_places: dict[str, Slot] = {}
+        self.blocks = {kind: self._products(kind) for kind in ("input", "hidden")}
+        first = min(cell.slabs.index(slab) for slab in cell.input_slabs)
+        self.span = slice(first * hidden, (first + cell.gates) * hidden)
+        self.scales = {
+            symbol: slice(start * hidden, stop * hidden) for symbol, (start, stop) in cell.hidden_runs.items()
+        }
+
+    @functools.cached_property
+    def formulas(self) -> dict[Kind, list[tuple[Formula, tuple[Slot, ...], bool]]]:
+        """For each kind, the formulas in the order in which a step runs them, the places of their arguments, and
+        whether these come as columns.
         """
+        found: dict[Kind, list[tuple[Formula, tuple[Slot, ...], bool]]] = {}
+        for kind in KINDS:
+            found[kind] = []
+            for part in reversed(self.parts) if kind in ("partials", "backward") else self.parts:
+                formula = part.formula(kind)
+                if formula is not None:
+                    columns = self.cell.columns if part.columns is None else part.columns
+                    slots = tuple(self._place(name) for name in part.arguments(kind))
+                    found[kind].append((formula, slots, columns))
+        return found
+
+    def place(self, name: str) -> Slot:
+        """Return where an argument of one of the cell's own formulas is found."""
+        slot = self._own_places.get(name)
+        if slot is None:
+            slot = self._own_places[name] = self._place(self._renamed.get(name, name))
+        return slot
+
+    def _place(self, name: str) -> Slot:
+        slot = self._places.get(name)
+        if slot is None:
+            slot = self._places[name] = self._parsed(name)
+        return slot
+
+    def _parsed(self, name: str) -> Slot:
+        cell = self.cell
+        symbols = {extra.symbol for extra in cell.parameters.values()}
+        bare = name[1:] if name[:1] in ("d", "v") else name
+        if name in cell.given or (bare in cell.given and name != bare):
+            return Slot(name, name, "given")
+        if name in ALWAYS_KNOWN or name in symbols or (bare in symbols and bare != name):
+            return Slot(name, name, "fixed")
+        if name.startswith("W_h") and name[3:] in cell.hidden_runs:
+            return Slot(name, name, "fixed")
+        if name.endswith("_in"):
+            return Slot(name, name, "step")
+        stem, _, when = name.rpartition("_")
+        if stem in self.state_arrays:
+            return Slot(name, stem, "before" if when == "prev" else "after")
+        place = cell.block_of(stem)
+        if place is not None and stem not in ("a", "da", "va"):
+            array, (start, stop) = place
+            letters = stem.removeprefix(array + "_")
+            stack = 0 if letters in cell.slabs or "_" not in letters else stop - start
+            return Slot(name, array, "step", slice(start * self.hidden, stop * self.hidden), stack)
+        return Slot(name, stem, "step")
+
+    @functools.cached_property
+    def needs(self) -> frozenset[str]:
+        """Names of all arguments: some need memory that others do not."""
+        return frozenset(slot.name for calls in self.formulas.values() for _, slots, _ in calls for slot in slots)
+
+    @functools.cached_property
+    def state_arrays(self) -> frozenset[str]:
+        """Names of the arrays that have T+1 rows."""
+        return frozenset(d + state for state in self.cell.states for d in ("", "d", "v"))
+
+    def part_of(self, name: str) -> tuple[str, slice] | None:
+        """Return where one slab, or neighbouring ones, lie: the array and its columns; None if `name` is no such."""
+        place = self.cell.block_of(name)
+        return None if place is None else (place[0], slice(place[1][0] * self.hidden, place[1][1] * self.hidden))
+
+    def _products(self, kind: str) -> list[tuple[slice, slice, str]]:
+        cell, H = self.cell, self.hidden
         found: list[tuple[slice, slice, str]] = []
-        for gate, (name, slab) in enumerate(zip(self.gate_names, self._slabs_of(kind), strict=True)):
-            place = self.slabs.index(slab)
-            rows = slice(gate * hidden, (gate + 1) * hidden)
-            columns = slice(place * hidden, (place + 1) * hidden)
-            source = "x_t" if kind == "input" else self.hidden_inputs.get(name, f"{self.states[0]}_in")
+        for gate, (name, slab) in enumerate(zip(cell.gate_names, cell.slabs_of(kind), strict=True)):
+            place = cell.slabs.index(slab)
+            rows, columns = slice(gate * H, (gate + 1) * H), slice(place * H, (place + 1) * H)
+            source = "x_t" if kind == "input" else cell.hidden_inputs.get(name, f"{cell.states[0]}_in")
             if found and found[-1][1].stop == columns.start and found[-1][2] == source:
                 rows, columns = slice(found[-1][0].start, rows.stop), slice(found[-1][1].start, columns.stop)
                 found.pop()
@@ -367,7 +617,7 @@ class Cell:
         return found
 
 
-def _runs(names: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+def _runs(names: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Return where each stretch of `names` begins and ends, under the names written together."""
     ends = range(1, len(names) + 1)
     return {"".join(names[start:stop]): (start, stop) for stop in ends for start in range(stop)}

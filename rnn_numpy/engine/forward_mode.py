@@ -1,32 +1,32 @@
-"""Two proofs of a backward pass that do not run it again: real-time recurrent learning, and the adjoint identity.
+r"""Forward mode: how outputs and final states change with inputs, initial states and parameters, in the order of time.
 
-Both use the cells' hand-written Jacobian-vector products (`rnn_numpy.engine.tangent`) at the states that a trace
-recorded. No trajectory is computed twice, so that chaos, which makes every comparison with a difference quotient
-worthless after a few dozen steps, does no harm; and no step size is chosen.
+Around a recorded forward pass a layer is a linear map of small changes. Backward applies its transpose to gradients,
+from the last step to the first; this module applies the map itself, by the cells' third formula, `step_tangent`: vX is
+the change of X along one direction, and for t = 0 ... T-1
 
-Real-time recurrent learning [1]_ carries the influence matrix, here ds_t/dtheta for all states s of a layer or stack
-and all its parameters and initial states theta, forward in time:
+    (V1)  va_t = W_ih vx_t + vW_ih x_t + vb + vW_hh h_in      what enters at step t
+    (V2)  vs_t = J_t vs_{t-1} + B_t va_t                      step_tangent, with the masks around it
 
-    (I1)  ds_t/dtheta = J_t ds_{t-1}/dtheta + (what theta does at step t itself, with s_{t-1} held fixed)
-    (I2)  dL/dtheta   = sum_t (ds_t/dtheta)^T dL/ds_t directly
+where s stacks all states of the cell (`rnn_numpy.engine.recorded` defines J_t and B_t; here nobody forms them). The
+changes of a layer's outputs are, times the dropout factors, the changes of the next layer's inputs. So
 
-I2 needs no gradient from the future: it is the other way to take the double sum of `rnn_numpy.layers.rnn`, with the sum
-over k inside. A stack is one network, whose state is that of all its layers; its influence matrix is lower triangular,
-and only these blocks are computed: the state of a layer by the parameters of the layers below and its own. All layers
-take step t before any takes step t+1. Two directions have each its own order of steps, so that with them I1 runs
-through a whole layer, both directions, before the next one begins, and all influences on its outputs are kept.
+    <doutput, voutput> + <dh_n, vh_n>  =  <dx, vx> + <dh_0, vh_0> + <dW_ih, vW_ih> + ...
 
-References
-----------
-.. [1] R. J. Williams, D. Zipser, "A learning algorithm for continually running fully recurrent neural networks", Neural
-   Computation 1 (1989): eq. 2.9 to 2.12.
+for every change on the right and every gradient on the left: the two passes share no formula, so that the equation,
+which holds to rounding, proves both. Since all states are the recorded ones, it holds for chaotic nets, too.
+
+`jvp` carries one change; `TangentSteps` carries many of each sequence at once, as real-time recurrent learning does
+with one for every entry of every parameter (`UnitChanges`).
+
+Arrays are in the engine's order, sorted by length where there are lengths; slabs as they lie in memory, never halved.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,213 +34,510 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine.edge import Direction
+from rnn_numpy.engine.batch import Batch
+from rnn_numpy.engine.binding import Binding, constants_of, stacked
+from rnn_numpy.engine.cell import Slot
+from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.recorded import RecordedSteps, recorded_steps
 from rnn_numpy.engine.recurrent import Recurrent
-from rnn_numpy.engine.tangent import Recorded, TangentSteps, UnitChanges
 from rnn_numpy.engine.trace import Trace
-from rnn_numpy.errors import OptionError
+from rnn_numpy.engine.walk import Up
+from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
+NO_CHANGES: Mapping[str, Array] = MappingProxyType({})
+# Which product of a cell makes the gradients of which parameters.
+KINDS = (("input", "weight_ih", "bias_ih"), ("hidden", "weight_hh", "bias_hh"))
 
 
-@dataclass(frozen=True)
-class ForwardGradients:
-    """Gradients that were computed forward in time.
+# ---------------------------------------------------------------------------------------------- the steps
+
+
+class TangentSteps:
+    """The steps of one direction of one layer in forward mode, for `count` changes of each sequence at once.
+
+    Column k of sequence n is column n * count + k: there are M = N * count of them.
+
+    Parameters
+    ----------
+    steps : RecordedSteps
+    count : int
+    vparams : mapping of str to ndarray, optional
+        By symbol, "p_i" say, the changes of parameters by which the formulas themselves differentiate: of the
+        parameter's shape, for all columns; of a vector also (M, H), one for each column. Zeros where left out. The
+        changes of other parameters, and of the input, are added to the slots of each step.
+    vgiven : mapping of str to ndarray, (N, ·), optional
+        The changes of given arrays; zeros where left out.
 
     Attributes
     ----------
-    grads : Parameters
-        Of the parameters, under their names.
-    initial : dict of str to ndarray
-        Of the initial states, "dh_0" and, of an LSTM, "dc_0", each in its state's shape.
+    columns : int
+        M.
+
+    Raises
+    ------
+    OptionError
+        The cell has no `step_tangent`.
+
+    Examples
+    --------
+    J_t of an RNN, column by column: the changes of the state that follow from unit changes of the state before.
+
+    >>> from rnn_numpy.layers import RNN
+    >>> rnn = RNN(2, 3, rng=0)
+    >>> trace = rnn.forward(np.ones((4, 1, 2)))[2]
+    >>> tangents = TangentSteps(RecordedSteps(rnn, trace, "l0"), 3)
+    >>> (columns,) = tangents.step(2, tangents.begin([np.eye(3)]))
+    >>> expected = (1 - trace[2].h[0, :, None] ** 2) * rnn.params["weight_hh_l0"]
+    >>> bool(np.allclose(columns.T, expected, rtol=1e-14, atol=0))
+    True
     """
 
-    grads: Parameters
-    initial: dict[str, Array]
+    def __init__(
+        self,
+        steps: RecordedSteps,
+        count: int = 1,
+        vparams: Mapping[str, Array] = NO_CHANGES,
+        vgiven: Mapping[str, Array] = NO_CHANGES,
+    ) -> None:
+        layer, cell, recorded = steps.layer, steps.cell, steps.recorded
+        if not cell.has_tangent:
+            raise OptionError(
+                "TangentSteps: forward mode needs a cell with step_tangent, its Jacobian-vector product; that of "
+                f"{type(layer).__name__} has none (rnn_numpy.engine.cell says what it is to compute)"
+            )
+        self.steps, self.count, self.columns = steps, count, steps.N * count
+        self._batch = Batch(1, self.columns, None)
+        self._new = functools.partial(self._batch.new, dtype=layer.dtype, columns=cell.columns)
+        weights, names = recorded.weights, steps.weights()
+        bias = np.zeros(steps.A, layer.dtype)
+        if "bias_ih" in names:
+            bias = cell.bias(names["bias_ih"], names["bias_hh"], halved=False)
+        self._constants = constants_of(recorded.chain, weights, self.columns, bias=bias)
+        self._scratch = self._new(1, layer.hidden_size)[0]
+        # Changes of parameters that differ from column to column, (M, ·).
+        self._varying: dict[str, Array] = {}
+        for symbol, name in cell.own_symbols.items():
+            change = vparams.get(symbol, np.zeros_like(names[name]))
+            if change.ndim > names[name].ndim:
+                self._varying["v" + symbol] = change
+            else:
+                self._constants["v" + symbol] = change[:, None] if change.ndim == 1 and cell.columns else change
+        self._vgiven = {"v" + name: np.zeros_like(array) for name, array in recorded.given.items()}
+        self._vgiven |= {"v" + name: array for name, array in (vgiven or {}).items()}
+
+    def alive(self, t: int) -> int:
+        """Return how many columns have a step t: the first ones, since sequences are sorted by length."""
+        counts = self.steps.batch.counts
+        return self.columns if counts is None else counts[t] * self.count
+
+    def initial(self, vstates: Sequence[Array | None]) -> list[Array]:
+        """Return changes of the initial states, (M, H) each, with zeros in place of None."""
+        return [
+            np.zeros((self.columns, width), self.steps.layer.dtype) if vstate is None else vstate
+            for width, vstate in zip(self.steps.widths, vstates, strict=True)
+        ]
+
+    def begin(self, vstates: Sequence[Array]) -> Binding:
+        """Return the arrays of one step: the changes of the states before it, and zeros for all that it computes.
+
+        Parameters
+        ----------
+        vstates : sequence of ndarray, (M, H)
+            One for each state of the cell. Copied.
+        """
+        steps, arrays = self.steps, dict[str, Array]()
+        layer, cell, chain = steps.layer, steps.cell, steps.recorded.chain
+        widths = dict(zip(cell.states, steps.widths, strict=True))
+        for name, units in cell.tangent_widths.items():
+            rows, width = 1, units
+            if units is None:
+                rows, width = 2, widths[name[1:]]
+            elif isinstance(units, int):
+                width = units * layer.hidden_size
+            else:
+                width = units(layer, steps.recorded.given)
+            arrays[name] = self._new(rows, width)
+            arrays[name][...] = 0
+        for state, vstate in zip(cell.states, vstates, strict=True):
+            arrays["v" + state][0] = vstate
+        for state in chain.zoneout:
+            arrays[f"v{state}_new"] = self._new(1, widths[state])
+            arrays[f"v{state}_new"][...] = 0
+        if chain.recurrent:
+            arrays[f"v{cell.states[0]}_in"] = self._new(1, widths[cell.states[0]])
+        return Binding(chain, self._batch, False, arrays, self._constants)
+
+    def slot(self, name: str, binding: Binding) -> Array:
+        """Return the array, (M, K), that a formula's argument means, "va_t" say: where to add what enters."""
+        found: Array = binding.aligned(name)[0]
+        return found
+
+    def enter_input(self, binding: Binding, vx: Array) -> None:
+        """Add what a change of the input, (M, D), is to the step: W_ih vx_t."""
+        steps = self.steps
+        target = self.slot(_changed(steps.cell.input_gradient + "_t"), binding)
+        _add_input(steps, vx, target)
+
+    def step(self, t: int, binding: Binding) -> list[Array]:
+        """Run one step.
+
+        Parameters
+        ----------
+        t : int
+        binding : Binding
+            From `begin`, with what enters added to its slots. The step computes in its arrays.
+
+        Returns
+        -------
+        list of ndarray, (M, H)
+            The changes of the states after the step; of a sequence that has no step t, those before it.
+        """
+        alive = self.alive(t)
+        if alive:
+            for formula, slots, columns in binding.chain.formulas["tangent"]:
+                formula(*[self._argument(slot, columns, t, alive, binding) for slot in slots])
+        found: list[Array] = []
+        for state in self.steps.cell.states:
+            before, after = binding.arrays["v" + state]
+            after[alive:] = before[alive:]
+            found.append(after)
+        return found
+
+    def _argument(self, slot: Slot, columns: bool, t: int, alive: int, binding: Binding) -> Array:
+        """Return what a formula gets under a name: of all columns that have this step."""
+        recorded, source = self.steps.recorded, self.steps.binding
+        if slot.name == "scratch_t":
+            row: Array = self._scratch[:alive]
+        elif slot.name in self._varying:
+            row = self._varying[slot.name][:alive]
+        elif slot.when == "fixed":
+            return self._constants[slot.name]
+        elif slot.when == "given":
+            given = recorded.given.get(slot.name)
+            return np.repeat(
+                (self._vgiven[slot.name] if given is None else given)[: alive // self.count], self.count, axis=0
+            )
+        elif source.has(slot):
+            row = source.find(slot)[source.offset(slot) + t, : alive // self.count]
+            if self.count > 1:
+                # Where the formula wants columns, spread as columns are.
+                return np.repeat(row.T, self.count, axis=1) if columns else np.repeat(row, self.count, axis=0)
+        else:
+            row = binding.find(slot)[binding.offset(slot)][:alive]
+        row = row.T if columns else row
+        return stacked(row, slot.stack, columns) if slot.stack else row
 
 
-def rtrl(
+def _changed(gradient: str) -> str:
+    """Return the name of the change of what "da_t", say, is the gradient of."""
+    return "v" + gradient[1:]
+
+
+def _add_input(steps: RecordedSteps, vx: Array, target: Array) -> None:
+    """Add W_ih vx, (..., A), to `target`."""
+    weight = steps.recorded.weights["W_ih"]
+    for rows, columns, _ in steps.recorded.chain.blocks["input"]:
+        target[..., columns] += vx @ weight[rows].T
+
+
+class UnitChanges:
+    """A change for every entry of every parameter of one direction, and for every entry of its initial states.
+
+    The changes of one sequence are numbered as the entries lie in the parameters, the initial states' after them.
+
+    Parameters
+    ----------
+    steps : RecordedSteps
+
+    Attributes
+    ----------
+    count : int
+        K, the number of changes of each sequence.
+    places : dict of str to tuple of slice and shape
+        For each parameter, named without suffix, which changes are its entries.
+    initial : dict of str to slice
+        The same for each state.
+
+    Raises
+    ------
+    OptionError
+        A further parameter, other than a vector, has no product: its entries cannot be changed column by column.
+    """
+
+    def __init__(self, steps: RecordedSteps) -> None:
+        self.steps = steps
+        self.places: dict[str, tuple[slice, tuple[int, ...]]] = {}
+        start = 0
+        for name, array in steps.weights().items():
+            self.places[name] = slice(start, start + array.size), array.shape
+            start += array.size
+        for symbol, name in steps.cell.own_symbols.items():
+            if len(self.places[name][1]) != 1:
+                raise OptionError(
+                    f"UnitChanges: {name}, {symbol} in the formulas, must be a vector, or its ExtraParameter needs a "
+                    f"product; got shape {self.places[name][1]}"
+                )
+        self.initial: dict[str, slice] = {}
+        for state, width in zip(steps.cell.states, steps.widths, strict=True):
+            self.initial[state] = slice(start, start + width)
+            start += width
+        self.count = start
+
+    def tangents(self) -> TangentSteps:
+        """Return the steps that carry these changes."""
+        steps = self.steps
+        own: dict[str, Array] = {}
+        for symbol, name in steps.cell.own_symbols.items():
+            place, (size, *_) = self.places[name]
+            change = np.zeros((steps.N, self.count, size), steps.layer.dtype)
+            change[:, place] = np.eye(size)
+            own[symbol] = change.reshape(-1, size)
+        return TangentSteps(steps, self.count, own)
+
+    def begin(self) -> list[Array]:
+        """Return the changes of the initial states, (M, H) each: unit vectors where they are what changes."""
+        found: list[Array] = []
+        for state, width in zip(self.steps.cell.states, self.steps.widths, strict=True):
+            change = np.zeros((self.steps.N, self.count, width), self.steps.layer.dtype)
+            change[:, self.initial[state]] = np.eye(width)
+            found.append(change.reshape(-1, width))
+        return found
+
+    def enter(self, t: int, tangents: TangentSteps, binding: Binding) -> None:
+        """Add what the changes of the parameters are to step t: the immediate part of the influence matrix."""
+        steps, cell = self.steps, self.steps.cell
+        into_bias = self._grid(tangents.slot("va_t", binding))
+        for kind, weight, bias in KINDS:
+            gradient = cell.input_gradient if kind == "input" else cell.hidden_gradient
+            into = self._grid(tangents.slot(_changed(gradient + "_t"), binding))
+            for rows, columns, source in steps.products(kind):
+                self._diagonal(weight, into[columns], rows, source[t])
+                if bias in self.places:
+                    self._diagonal(bias, into_bias[columns], rows, np.ones((steps.N, 1)))
+        for name, extra in cell.parameters.items():
+            if extra.product is None:
+                continue
+            gradient, source_name = extra.product
+            source = steps.aligned(source_name)[t]
+            if extra.like_input:
+                into = self._grid(tangents.slot(_changed(cell.input_gradient + "_t"), binding))
+                for rows, columns, _ in steps.recorded.chain.blocks["input"]:
+                    self._diagonal(name, into[columns], rows, source)
+            else:
+                self._diagonal(name, self._grid(tangents.slot(_changed(gradient), binding)), slice(None), source)
+
+    def _grid(self, array: Array) -> Array:
+        """Return (M, A) as (A, N, K), the same memory."""
+        return array.T.reshape(array.shape[1], self.steps.N, self.count)
+
+    def _diagonal(self, name: str, into: Array, rows: slice, source: Array) -> None:
+        """Row r of a weight acts on `source`, (N, J), and goes to pre-activation r: write that into (R, N, K)."""
+        place, shape = self.places[name]
+        width = source.shape[1]
+        numbers = np.arange(place.start, place.stop).reshape(shape[0], width)[rows]
+        r = np.arange(len(numbers))
+        into[r[:, None], :, numbers] = source.T[None]
+
+
+# ---------------------------------------------------------------------------------------------- the whole layer
+
+
+class RecordedPass:
+    """A layer and a trace of it, for what runs through the recorded states forward in time.
+
+    Parameters
+    ----------
+    where : str
+        The function's name, for messages.
+    layer : Recurrent
+    trace : Trace
+        From `layer.forward`.
+
+    Attributes
+    ----------
+    edge : Edge
+    steps : dict of str to RecordedSteps
+        By name, "l0", "l0_reverse", ...
+
+    Raises
+    ------
+    DTypeError, ShapeError
+        `layer` is no recurrent layer, the trace is not one of this layer.
+    OptionError
+        The cell has no `step_tangent`.
+    """
+
+    def __init__(self, where: str, layer: Recurrent, trace: Trace) -> None:
+        if not isinstance(layer, Recurrent):
+            raise DTypeError(f"{where}: layer must be a recurrent layer, an RNN say; got {type(layer).__name__}")
+        self.where, self.layer = where, layer
+        self.edge: Edge = layer.edge_of(where, trace)
+        if not layer.cell.has_tangent:
+            raise OptionError(
+                f"{where}: {type(layer).__name__} has no formula for forward mode: its Cell needs a step_tangent "
+                "(rnn_numpy.engine.cell says what that is to compute)"
+            )
+        self.batch: Batch = self.edge.batch
+        self.steps = recorded_steps(layer, trace)
+
+    def factors(self, layer: int) -> Array | None:
+        """Return what the outputs of a layer are multiplied with, (T, N, directions * H); None for nothing."""
+        found = self.edge.factors
+        return None if found is None or layer == len(self.layer.stack) - 1 else found[layer]
+
+    def gradient_in(self, doutput: Any) -> Array | None:
+        """Check a gradient of the output; return it as (T, N, directions * H), 0 past the ends of sequences."""
+        array = self.edge.like_output(self.where, "doutput", doutput)
+        return None if array is None else self.edge.existing(array)
+
+    def parameter_changes(self, vparams: Mapping[str, ArrayLike] | None) -> Parameters:
+        """Check changes of parameters; return those of all, zeros where there is none."""
+        params = self.layer.params
+        changes = params.zeros_like()
+        if vparams is not None and not isinstance(vparams, Mapping):
+            raise DTypeError(
+                f"{self.where}: vparams must be Parameters, or a mapping from some of their names to arrays; got "
+                f"{type(vparams).__name__}"
+            )
+        for name, value in (vparams or {}).items():
+            if name not in params.shapes:
+                raise OptionError(f"{self.where}: vparams must have names of {list(params)}; got {name!r}")
+            array = arguments.array_of(self.where, f"vparams[{name!r}]", value, params.dtype)
+            symbols = f"params[{name!r}].shape"
+            changes[name] = arguments.shaped(self.where, f"vparams[{name!r}]", array, symbols, params.shapes[name])
+        return changes
+
+
+@dataclass(frozen=True)
+class TangentResult:
+    """What `jvp` returns.
+
+    Attributes
+    ----------
+    voutput : ndarray or PackedSequence
+        The change of the output, in its shape; 0 past the ends of sequences.
+    vh_n : ndarray, or tuple of ndarray
+        The change of the final states, as `forward` returns these: of an LSTM the pair (vh_n, vc_n).
+    """
+
+    voutput: Any
+    vh_n: Any
+
+
+def jvp(
     layer: Recurrent,
     trace: Trace,
-    doutput: ArrayLike | None,
-    dh_n: Any = None,
     *,
-    kept: Mapping[str, Sequence[ArrayLike]] | None = None,
-) -> ForwardGradients:
-    """Compute the gradients of parameters and initial states by real-time recurrent learning, forward in time.
-
-    They are those of `layer.backward`, but for rounding; no line of a backward pass is run.
+    vx: ArrayLike | None = None,
+    vh_0: Any = None,
+    vparams: Mapping[str, ArrayLike] | None = None,
+    vgiven: Mapping[str, ArrayLike] | None = None,
+) -> TangentResult:
+    """Carry a change of input, initial states and parameters forward through a recorded pass: a product J v.
 
     Parameters
     ----------
     layer : Recurrent
         With a cell that has `step_tangent`: every layer of this package.
     trace : Trace
-        From `layer.forward`.
-    doutput, dh_n
-        As for `layer.backward`.
-    kept : mapping of str to sequence of array_like of bool, (K, H), optional
-        For each direction ("l0", "l0_reverse") and each state, which entries of the influence matrix are kept after
-        each step, the others being set to 0: the gradient is then no longer exact. K changes, in the order of
-        `rnn_numpy.engine.tangent.UnitChanges`. For one layer alone; `rnn_numpy.lab.snap1` makes such a choice.
+        From `layer.forward`; its states, masks and parameters are those around which the layer is linear.
+    vx : ndarray, like x, optional
+        The change of the input; zeros where left out. Packed where x was. What it holds past the end of a sequence is
+        ignored.
+    vh_0 : ndarray, like h_0, optional
+        The change of the initial states, a tuple where the layer has several; zeros where left out.
+    vparams : mapping of str to ndarray, optional
+        The changes of parameters, under some or all of the names in `layer.params`; zeros for the others.
+    vgiven : mapping of str to ndarray, optional
+        The changes of given arrays, in their shapes; zeros where left out.
 
     Returns
     -------
-    ForwardGradients
+    TangentResult
+        voutput and vh_n, in the shapes of output and h_n.
 
     Raises
     ------
     ShapeError, DTypeError
-        A gradient does not have the shape or dtype of what it is the gradient of; the trace is another layer's.
+        A change does not have the shape or dtype of what it is the change of; the trace is another layer's.
     OptionError
-        A cell without `step_tangent`, or with a further parameter that is a matrix and has no product; `kept` with
-        several layers, or without one of the directions.
+        An unknown name; a cell without `step_tangent`.
 
     Notes
     -----
-    Cost: 2 N P G H^2 multiplications and additions per step, P the number of parameters, where backward has
-    4 N G H (D + H): for small layers only. An influence matrix has N P S numbers, S units of state, and a step takes
-    memory for a few times as many; of a layer with two directions below another one N P H are kept for each step.
+    Cost: the products of a forward pass, and those of the parameters' changes. Nothing is kept but the latest states'
+    changes and the outputs'.
 
     Examples
     --------
-    >>> from rnn_numpy.layers import GRU
-    >>> gru, rng = GRU(2, 3, rng=0), np.random.default_rng(1)
-    >>> output, h_n, trace = gru.forward(rng.normal(size=(20, 2, 2)))
-    >>> doutput = rng.normal(size=output.shape)
-    >>> forward, backward = rtrl(gru, trace, doutput).grads, gru.backward(trace, doutput).grads
-    >>> bool(np.abs(forward.flat - backward.flat).max() < 4e-15 * np.abs(backward.flat).max())
+    The change of a scalar loss along a direction, out of forward mode and out of backward:
+
+    >>> from rnn_numpy.layers import LSTM
+    >>> lstm, rng = LSTM(2, 3, rng=0), np.random.default_rng(1)
+    >>> output, (h_n, c_n), trace = lstm.forward(rng.normal(size=(4, 1, 2)))
+    >>> vx, doutput = rng.normal(size=(4, 1, 2)), rng.normal(size=(4, 1, 3))
+    >>> forward = np.vdot(doutput, jvp(lstm, trace, vx=vx).voutput)
+    >>> backward = np.vdot(lstm.backward(trace, doutput).dx, vx)
+    >>> bool(abs(forward - backward) < 1e-14)
     True
     """
-    recorded = Recorded("rtrl", layer, trace)
-    top, dfinals = recorded.gradient_in(doutput), recorded.states_in("dh_n", dh_n)
-    influence = _Influence(recorded, kept)
-    for direction, t in _schedule(recorded):
-        influence.advance(direction, t, top)
-    return influence.gradients(dfinals)
-
-
-def _schedule(recorded: Recorded) -> Iterator[tuple[Direction, int]]:
-    """Yield directions and steps in an order in which each step finds all that it depends on."""
-    flat = list(itertools.chain(*recorded.layers))
-    if recorded.layer.num_directions == 1:
-        yield from ((direction, t) for t in recorded.steps[flat[0].name].order() for direction in flat)
-    else:
-        yield from ((direction, t) for direction in flat for t in recorded.steps[direction.name].order())
-
-
-class _Influence:
-    """The influence matrix, in blocks: the states of one direction by the parameters and initial states of another."""
-
-    def __init__(self, recorded: Recorded, kept: Mapping[str, Sequence[ArrayLike]] | None) -> None:
-        self.recorded = recorded
-        self.units = {name: UnitChanges(steps) for name, steps in recorded.steps.items()}
-        self.kept = self._checked(kept)
-        self.sums = {
-            name: np.zeros((recorded.plan.N, unit.count), recorded.layer.dtype) for name, unit in self.units.items()
-        }
-        self.tangents: dict[tuple[str, str], TangentSteps] = {}
-        self.states: dict[tuple[str, str], list[Array]] = {}
-        # By layer, source and step, the influence on the layer's outputs, which the next layer reads.
-        self.signals: dict[tuple[int, str, int], Array] = {}
-        for direction in itertools.chain(*recorded.layers):
-            for source in self.sources(direction):
-                pair, unit = (direction.name, source.name), self.units[source.name]
-                if source is direction:
-                    self.tangents[pair] = unit.tangents()
-                    self.states[pair] = unit.begin()
-                else:
-                    tangents = self.tangents[pair] = TangentSteps(recorded.steps[direction.name], unit.count)
-                    self.states[pair] = tangents.initial([None] * len(recorded.layer.cell.states))
-
-    def _checked(self, kept: Mapping[str, Sequence[ArrayLike]] | None) -> dict[str, list[Array]]:
-        if kept is None:
-            return {}
-        where, names = self.recorded.where, list(self.units)
-        if len(self.recorded.layers) > 1 or sorted(kept) != sorted(names):
-            raise OptionError(
-                f"{where}: kept needs a single layer and an entry for each of {', '.join(names)}; got "
-                f"{len(self.recorded.layers)} layers and entries for {', '.join(sorted(kept)) or 'none'}"
-            )
-        checked: dict[str, list[Array]] = {}
-        for name, unit in self.units.items():
-            widths = unit.steps.widths
-            if len(kept[name]) != len(widths):
-                raise OptionError(f"{where}: kept[{name!r}] must have {len(widths)} arrays, one for each state")
-            arrays = [np.asarray(array, bool) for array in kept[name]]
-            for array, width in zip(arrays, widths, strict=True):
-                arguments.shaped(where, f"kept[{name!r}]", array, "(K, H)", (unit.count, width))
-            checked[name] = arrays
-        return checked
-
-    def sources(self, direction: Direction) -> list[Direction]:
-        """Return whose parameters a direction's states depend on: those of all layers below, and its own."""
-        return [*itertools.chain(*self.recorded.layers[: direction.layer]), direction]
-
-    def advance(self, direction: Direction, t: int, top: Array | None) -> None:
-        """Do step t of one direction: I1, and of I2 the term that belongs to its output."""
-        is_last = direction.layer == len(self.recorded.layers) - 1
-        for source in self.sources(direction):
-            pair = direction.name, source.name
-            tangents = self.tangents[pair]
-            arrays = tangents.begin(self.states[pair])
-            if source is direction:
-                self.units[source.name].enter(t, tangents, arrays)
-            else:
-                tangents.enter_input(arrays, self._signal(direction.layer - 1, source, t))
-            found = tangents.step(t, arrays)  # I1
-            for array, kept in zip(found, self.kept.get(direction.name, ()), strict=False):
-                by_change = array.reshape(self.recorded.plan.N, -1, array.shape[1])
-                by_change[...] = np.where(kept, by_change, 0)
-            self.states[pair] = found
+    recorded = RecordedPass("jvp", layer, trace)
+    edge = recorded.edge
+    changes = recorded.parameter_changes(vparams)
+    initial = edge.states_in("jvp", "vh_0", vh_0)
+    given = edge.given_in("jvp", layer, vgiven)
+    finals: list[list[Array]] = []
+    walk = Up(layer.stack, edge.factors, edge.like_input("jvp", "vx", vx))
+    for direction in walk:
+        steps, own = recorded.steps[direction.name], layer.own(changes, direction)
+        tangents = TangentSteps(steps, 1, {symbol: own[name] for symbol, name in steps.cell.own_symbols.items()}, given)
+        entering = _entering(steps, walk.signal, own, tangents)
+        output = np.zeros((steps.T, steps.N, steps.widths[0]), layer.dtype)
+        latest = tangents.initial([None if vstate is None else vstate[direction.row] for vstate in initial])
+        for t in steps.order():
+            binding = tangents.begin(latest)
+            for name, values in entering.items():
+                tangents.slot(name, binding)[...] += values[t]  # V1
+            latest = tangents.step(t, binding)  # V2
             alive = tangents.alive(t)
-            if is_last and top is not None:
-                self._add(source, found[0][:alive], top[t, :, direction.columns])  # I2
-            elif not is_last:
-                self._send(direction, source, t, found[0][:alive])
+            output[t, :alive] = latest[0][:alive]
+        walk.give(output)
+        finals.append(latest)
+    vh_n = edge.states_out([np.stack(arrays) for arrays in zip(*finals, strict=True)])
+    return TangentResult(edge.signal_out(walk.signal), vh_n[0] if len(vh_n) == 1 else vh_n)
 
-    def _add(self, source: Direction, vstate: Array, dstate: Array) -> None:
-        """Add (ds/dtheta)^T ds to the sums of one source; (M', H) and (N, H), of M' columns that exist."""
-        count = self.units[source.name].count
-        alive = len(vstate) // count
-        products = vstate.reshape(alive, count, vstate.shape[1]) @ dstate[:alive, :, None]
-        self.sums[source.name][:alive] += products[:, :, 0]
 
-    def _send(self, direction: Direction, source: Direction, t: int, vstate: Array) -> None:
-        """Keep the influence on a layer's output, times the dropout factors, for the next layer."""
-        recorded, count, key = self.recorded, self.units[source.name].count, (direction.layer, source.name, t)
-        if key not in self.signals:
-            self.signals[key] = np.zeros((recorded.plan.N * count, recorded.width), recorded.layer.dtype)
-        factors = recorded.factors(direction.layer)
-        if factors is not None:
-            vstate = vstate * np.repeat(factors[t, : len(vstate) // count, direction.columns], count, axis=0)
-        self.signals[key][: len(vstate), direction.columns] = vstate
+def _entering(
+    steps: RecordedSteps, vx: Array | None, changes: dict[str, Array], tangents: TangentSteps
+) -> dict[str, Array]:
+    """Return V1 for all steps at once: by argument's name, (T, N, ·). The transpose of what makes gradients of da."""
+    cell, found = steps.cell, dict[str, Array]()
+    empty = tangents.begin(tangents.initial([None] * len(cell.states)))
 
-    def _signal(self, layer: int, source: Direction, t: int) -> Array:
-        """Return the influence on a layer's output; where one direction alone reads it, it is let go."""
-        key = layer, source.name, t
-        return self.signals.pop(key) if self.recorded.layer.num_directions == 1 else self.signals[key]
+    def into(gradient: str) -> Array:
+        name = _changed(gradient)
+        if name not in found:
+            width = tangents.slot(name, empty).shape[1]
+            found[name] = np.zeros((steps.T, steps.N, width), steps.layer.dtype)
+        return found[name]
 
-    def gradients(self, dfinals: Sequence[Array | None]) -> ForwardGradients:
-        """Add I2's terms of the final states; return the sums under their names."""
-        recorded, layer = self.recorded, self.recorded.layer
-        rows = {direction.name: direction for direction in itertools.chain(*recorded.layers)}
-        for (name, source), vstates in self.states.items():
-            for vstate, dfinal in zip(vstates, dfinals, strict=True):
-                if dfinal is not None:
-                    self._add(rows[source], vstate, dfinal[rows[name].row])
-        grads = layer.params.zeros_like()
-        initial = [np.zeros((len(rows), recorded.plan.N, width), layer.dtype) for width in self._widths]
-        for name, direction in rows.items():
-            unit, sums = self.units[name], self.sums[name]
-            arrays = recorded.own(grads, direction)
-            for parameter, (place, shape) in unit.places.items():
-                arrays[parameter][...] = sums[:, place].sum(axis=0).reshape(shape)
-            for target, place in zip(initial, unit.initial.values(), strict=True):
-                target[direction.row] = sums[:, place]
-        names = [f"d{state}_0" for state in layer.cell.states]
-        return ForwardGradients(grads, dict(zip(names, recorded.states_to_caller(initial), strict=True)))
-
-    @property
-    def _widths(self) -> list[int]:
-        return next(iter(self.recorded.steps.values())).widths
+    for kind, weight, bias in KINDS:
+        target = into((cell.input_gradient if kind == "input" else cell.hidden_gradient) + "_t")
+        for rows, columns, source in steps.products(kind):
+            target[..., columns] += steps.edge.existing(source) @ changes[weight][rows].T
+            if bias in changes:
+                into("da_t")[..., columns] += changes[bias][rows]
+    if vx is not None:
+        _add_input(steps, vx, into(cell.input_gradient + "_t"))
+    for name, extra in cell.parameters.items():
+        if extra.product is None:
+            continue
+        gradient, source_name = extra.product
+        source = steps.aligned(source_name)
+        if extra.like_input:
+            for rows, columns, _ in steps.recorded.chain.blocks["input"]:
+                into(cell.input_gradient + "_t")[..., columns] += source @ changes[name][rows].T
+        else:
+            into(gradient)[...] += source @ changes[name].T
+    return found

@@ -6,16 +6,16 @@ driver is to hand them, step after step (`rnn_numpy.engine.cell` lists the names
 A sequence's forward pass through one direction is
 
     a = W_ih x + b_ih + b_hh      for many t at once: one matrix product
-    step_forward                  for t = 0 ... T-1 (in the reverse direction T-1 ... 0)
+    the chain's forward           for t = 0 ... T-1 (reverse direction: T-1 ... 0); a generator, which yields each t
 
 and its backward pass
 
-    step_partials                 for many t at once: the local derivatives, which need no gradient from the future
-    step_backward                 for t = T-1 ... 0 (reverse direction: 0 ... T-1); a generator, which yields each step
+    the chain's partials          for many t at once: the local derivatives, which need no gradient from the future
+    the chain's backward          for t = T-1 ... 0 (reverse direction: 0 ... T-1); a generator, which yields each t
     dW_ih = da^T x,  dW_hh = da^T h_prev,  db = sum da        over all t and n: one matrix product each
 
-so that only what the recurrence forces to be sequential runs inside the loops. What is the same for every cell,
-recurrent dropout and zoneout, stands before and after the cell's own formulas (`rnn_numpy.engine.masks`).
+so that only what the recurrence forces to be sequential runs inside the loops. A layer of one's own that does one of
+these differently overrides `forward_loop`, `open_backward`, `backward_loop` or `close_backward`.
 
 Layout. All arrays are time-major, (T, N, ·), one step a contiguous block, of rows or of columns as the cell's formulas
 want it. With `lengths` the sequences are sorted by length, longest first; those alive at step t are then the first n_t,
@@ -25,10 +25,10 @@ array is filled from the other end, sequence n entering at row length_n.
 
 from __future__ import annotations
 
+import collections
 import copy
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,14 +36,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine import masks
-from rnn_numpy.engine.cell import Cell
-from rnn_numpy.engine.edge import Base, Context, Direction
-from rnn_numpy.engine.timeline import Plan, Timeline, argument_names
-from rnn_numpy.engine.trace import Arrays, GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
+from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.options import Options
+from rnn_numpy.engine.parts import NONE, Masks
+from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.engine.walk import Direction, Down, Up
+from rnn_numpy.errors import DTypeError
 
 Array = NDArray[Any]
-Loop = Iterator[tuple[LayerTrace, int, GradientPass]]
+Result = tuple[Any, Any, Trace]
 
 
 class BackwardResult:
@@ -58,21 +60,127 @@ class BackwardResult:
         also `dc_0`, ...
     grads : Parameters
         Gradients of the parameters, the same object that was handed in, if one was.
+    dgiven : dict of str to ndarray
+        Gradients of the given arrays, in their shapes.
+    given_ways : dict of str to dict of str to ndarray
+        The terms of these, by the way that they came: of an attended memory "values" and "weights".
     """
 
     dx: Array
     dh_0: Array
+    dc_0: Array
     grads: Parameters
+    dgiven: dict[str, Array]
+    given_ways: dict[str, dict[str, Array]]
 
     def __init__(self, dx: Array, initial: Mapping[str, Array], grads: Parameters) -> None:
         self.dx = dx
         self.grads = grads
+        self.dgiven, self.given_ways = {}, {}
         for state, array in initial.items():
             setattr(self, f"d{state}_0", array)
 
     def __repr__(self) -> str:
-        rows = [f"{name} {array.shape}" for name, array in vars(self).items() if name != "grads"]
+        shown = {**{name: array for name, array in vars(self).items() if name[:1] == "d" and name != "dgiven"}}
+        shown |= {f"dgiven[{name!r}]": array for name, array in self.dgiven.items()}
+        rows = [f"{name} {array.shape}" for name, array in shown.items()]
         return f"BackwardResult({', '.join(rows)}, grads of {', '.join(self.grads)})"
+
+
+@dataclass
+class Run:
+    """One direction of one layer in one pass.
+
+    Attributes
+    ----------
+    direction : Direction
+    trace : LayerTrace
+        What it records, or has recorded.
+    binding : Binding
+        The arrays of its formulas.
+    gradients : GradientPass
+        What the backward pass computes.
+    sums : dict of str to ndarray
+        Gradients of its parameters, by their names without suffix; complete when the pass is closed.
+    ways : dict of str to dict of str to ndarray
+        Gradients of the given arrays, (N, ·), each by the ways that it came.
+    bias : ndarray, (slabs * H,)
+        What the biases add to a in a forward pass.
+    """
+
+    direction: Direction
+    trace: LayerTrace
+    binding: Binding
+    gradients: GradientPass = field(default_factory=GradientPass)
+    sums: dict[str, Array] = field(default_factory=dict)
+    ways: dict[str, dict[str, Array]] = field(default_factory=dict)
+    bias: Array = field(init=False)
+
+
+@dataclass
+class Pass:
+    """A whole pass through a layer: what it was asked for, the loop over its steps, where that stands, its result.
+
+    Attributes
+    ----------
+    trace : Trace
+    doutput : ndarray, (T, N, directions * H), or None
+        Of a backward pass, as are `dfinals`, one (layers * directions, N, H) or None for each state, and `grads`.
+    loop : iterator of int
+        Yields t after each step.
+    at : list of Run
+        The directions that the loop has come to, the present one last.
+    results : list
+        Holds the result, once the loop has run out.
+    """
+
+    trace: Trace
+    doutput: Array | None = None
+    dfinals: Sequence[Array | None] = ()
+    grads: Parameters | None = None
+    loop: Iterator[int] = field(init=False)
+    at: list[Run] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
+
+    def step(self) -> Step:
+        """Run one step."""
+        t = next(self.loop)
+        run = self.at[-1]
+        return Step(run.trace, t, run.gradients if run.gradients.arrays else None)
+
+    def exhaust(self) -> Any:
+        """Run all steps that are left; return the result."""
+        collections.deque(self.loop, maxlen=0)
+        return self.results[0]
+
+
+class ForwardSteps(Iterator[Step]):
+    """The forward pass, one step at each `next`: what `forward_steps` returns.
+
+    Attributes
+    ----------
+    trace : Trace
+        What has been recorded so far.
+    result : tuple (output, h_n, trace), or None
+        What `forward` returns, once the steps have run out.
+    """
+
+    def __init__(self, run: Pass) -> None:
+        self.trace = run.trace
+        self._pass = run
+        self._step: Step | None = None
+
+    @property
+    def result(self) -> Result | None:
+        """The result of the whole pass, once the steps have run out."""
+        return self._pass.results[0] if self._pass.results else None
+
+    def __next__(self) -> Step:
+        self._step = self._pass.step()
+        return self._step
+
+    def __repr__(self) -> str:
+        return _standing("ForwardSteps", self._step, bool(self._pass.results))
 
 
 class BackwardSteps(Iterator[Step]):
@@ -85,28 +193,31 @@ class BackwardSteps(Iterator[Step]):
         untouched.
     """
 
-    def __init__(self, loop: Loop, results: list[BackwardResult]) -> None:
-        self._loop = loop
-        self._results = results
+    def __init__(self, run: Pass) -> None:
+        self._pass = run
         self._step: Step | None = None
 
     @property
     def result(self) -> BackwardResult | None:
         """The result of the whole pass, once the steps have run out."""
-        return self._results[0] if self._results else None
+        return self._pass.results[0] if self._pass.results else None
 
     def __next__(self) -> Step:
-        self._step = Step(*next(self._loop))
+        self._step = self._pass.step()
         return self._step
 
     def __repr__(self) -> str:
-        if self._results:
-            return "BackwardSteps: done"
-        place = "before the first step" if self._step is None else f"after {self._step!r}".partition("\n")[0]
-        return f"BackwardSteps: {place}"
+        return _standing("BackwardSteps", self._step, bool(self._pass.results))
 
 
-class Recurrent(Base):
+def _standing(kind: str, step: Step | None, done: bool) -> str:
+    if done:
+        return f"{kind}: done"
+    place = "before the first step" if step is None else f"after {step!r}".partition("\n")[0]
+    return f"{kind}: {place}"
+
+
+class Recurrent(Options):
     """Base of the recurrent layers: parameters and the passes through layers, directions and time.
 
     A subclass sets `cell` and, in its constructor, the options that are its own. See `rnn_numpy.RNN` for the meaning of
@@ -114,7 +225,12 @@ class Recurrent(Base):
     """
 
     def __call__(
-        self, x: ArrayLike, h_0: ArrayLike | None = None, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        h_0: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        *,
+        given: Mapping[str, ArrayLike] | None = None,
     ) -> tuple[Array, Any]:
         """Run the layer for its outputs alone: no trace is kept, no dropout is applied.
 
@@ -125,8 +241,8 @@ class Recurrent(Base):
         output, h_n
             As `forward` returns them, bit for bit (without dropout), but writable.
         """
-        given = None, None, None
-        output, h_n, _ = self._forward(x, h_0, lengths, training=False, given=given, record=False, check_finite=False)
+        run = self._start_forward(x, h_0, lengths, training=False, given=given, record=False)
+        output, h_n, _ = run.exhaust()
         return output, h_n
 
     def forward(
@@ -139,6 +255,7 @@ class Recurrent(Base):
         dropout_masks: Sequence[ArrayLike] | None = None,
         recurrent_masks: Mapping[str, ArrayLike] | None = None,
         zoneout_masks: Mapping[str, Sequence[ArrayLike]] | None = None,
+        given: Mapping[str, ArrayLike] | None = None,
         check_finite: bool = False,
     ) -> tuple[Array, Any, Trace]:
         """Run the layer and record what its backward pass needs.
@@ -168,6 +285,9 @@ class Recurrent(Base):
         zoneout_masks : mapping of str to sequence of ndarray, (T, N, H), optional
             For each layer and direction, and each state, the share of the old state that is kept, in place of random
             ones: `trace.zoneout_masks`.
+        given : mapping of str to ndarray, optional
+            What the cell reads at every step, under the names of its `given`: a memory to attend to. As (S, N, M), or
+            (N, S, M) where batch_first, or (S, M) for one sequence; a mask is (N, S).
         check_finite : bool
             Look for NaN and infinity in inputs, states and outputs.
 
@@ -194,8 +314,51 @@ class Recurrent(Base):
         T N (D + K H) numbers for it, and copies of its weights. RNN has G = 1, K = 2; LSTM G = 4, K = 7; GRU G = 3,
         K = 5.
         """
-        given = dropout_masks, recurrent_masks, zoneout_masks
-        return self._forward(x, h_0, lengths, training=training, given=given, record=True, check_finite=check_finite)
+        masks = dropout_masks, recurrent_masks, zoneout_masks
+        run = self._start_forward(
+            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
+        )
+        result: tuple[Array, Any, Trace] = run.exhaust()
+        return result
+
+    def forward_steps(
+        self,
+        x: ArrayLike,
+        h_0: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        *,
+        training: bool = True,
+        dropout_masks: Sequence[ArrayLike] | None = None,
+        recurrent_masks: Mapping[str, ArrayLike] | None = None,
+        zoneout_masks: Mapping[str, Sequence[ArrayLike]] | None = None,
+        given: Mapping[str, ArrayLike] | None = None,
+        check_finite: bool = False,
+    ) -> ForwardSteps:
+        """Run the layer one step at a time, oldest step first.
+
+        Arguments and errors are those of `forward`, which runs this very loop.
+
+        Returns
+        -------
+        ForwardSteps
+            An iterator of `Step`; it visits the lowest layer first and, within a layer, the forward direction first.
+            After the last step `.result` is what `forward` returns.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rnn_numpy import RNN
+        >>> rnn = RNN(2, 3, rng=0)
+        >>> steps = rnn.forward_steps(np.ones((4, 1, 2)))
+        >>> [step.t for step in steps]
+        [0, 1, 2, 3]
+        >>> output, h_n, trace = steps.result
+        """
+        masks = dropout_masks, recurrent_masks, zoneout_masks
+        run = self._start_forward(
+            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
+        )
+        return ForwardSteps(run)
 
     def backward(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
@@ -228,10 +391,8 @@ class Recurrent(Base):
         -----
         Cost: twice the products of the forward pass.
         """
-        loop, results = self._start_backward(trace, doutput, dh_n, grads, copied=False)
-        for _ in loop:
-            pass
-        return results[0]
+        result: BackwardResult = self._start_backward(trace, doutput, dh_n, grads, copied=False).exhaust()
+        return result
 
     def backward_steps(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
@@ -260,369 +421,385 @@ class Recurrent(Base):
         >>> steps.result.dx.shape
         (4, 1, 2)
         """
-        return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, copied=True))
+        return BackwardSteps(self._start_backward(trace, doutput, dh_n, grads, copied=True))
 
-    def _start_backward(
-        self, trace: Trace, doutput: ArrayLike | None, dh_n: Any, grads: Parameters | None, copied: bool
-    ) -> tuple[Loop, list[BackwardResult]]:
-        """Check the arguments; return the loop, not yet begun, and the list to which it will append its result."""
-        where = f"{type(self).__name__}.backward"
-        context = self._context(where, trace)
-        if grads is not None:
-            grads = arguments.gradients(where, grads, self.params)
-        top = self._gradient_in(where, doutput, context)
-        dfinals = self._states_in(where, "dh_n", dh_n, context)
-        if copied:
-            top, dfinals = copy.deepcopy((top, dfinals))
-        results: list[BackwardResult] = []
-        return self._bptt(trace, top, dfinals, grads, results), results
+    def edge_of(self, where: str, trace: Trace) -> Edge:
+        """Return the edge of the call that made a trace, which must be this layer's; errors name `where`."""
+        if not isinstance(trace, Trace):
+            raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
+        edge = trace.edge.checked(where, self)
+        for recorded in trace.layers.values():
+            if recorded.chain.cell is not self.cell:  # the layer has other backward formulas than when it ran
+                recorded.chain = self.cell.chain(self.hidden_size, recorded.chain.recurrent, recorded.chain.zoneout)
+        return edge
 
-    # ------------------------------------------------------------------------------------------------ the passes
+    # ------------------------------------------------------------------------------------------------ forward
 
-    def _forward(
+    def _start_forward(
         self,
         x: Any,
         h_0: Any,
         lengths: ArrayLike | None,
         *,
         training: bool,
-        given: tuple[Any, Any, Any],
-        record: bool,
-        check_finite: bool,
-        nudges: Mapping[str, Array] = MappingProxyType({}),
-    ) -> tuple[Any, Any, Trace]:
+        masks: tuple[Any, Any, Any] = (None, None, None),
+        given: Mapping[str, Any] | None = None,
+        record: bool = True,
+        check_finite: bool = False,
+    ) -> Pass:
+        """Check the arguments; return the pass, not yet begun."""
         where = f"{type(self).__name__}.forward"
-        arguments.flag(where, "training", training)
-        arguments.flag(where, "check_finite", check_finite)
-        context, signal = self._inputs(where, x, lengths, copied=record)
-        plan = context.plan
-        states_0 = self._states_in(where, "h_0", h_0, context)
-        dropout_masks, recurrent_masks, zoneout_masks = given
-        factors = self._dropout_factors(where, dropout_masks, training, plan)
-        state_masks = self._state_masks(where, recurrent_masks, zoneout_masks, training, plan)
+        flags: dict[str, Any] = {"training": training, "check_finite": check_finite}
+        for name, value in flags.items():
+            if type(value) is not bool:
+                arguments.flag(where, name, value)
+        edge, signal = Edge.opened(self, where, x, lengths, copied=record)
+        batch = edge.batch
+        initial = edge.states_in(where, "h_0", h_0)
+        if given is not None or self.cell.given:
+            edge.given = self.given_arrays(where, edge, given)
+        dropout_masks, recurrent_masks, zoneout_masks = masks
+        if self.dropout or dropout_masks is not None:
+            edge.factors = self.dropout_factors(where, dropout_masks, training, batch)
+        state_masks = self.state_masks(where, recurrent_masks, zoneout_masks, training, batch)
         if check_finite:
-            for state, array in zip(self.cell.states, states_0, strict=True):
+            for state, array in zip(self.cell.states, initial, strict=True):
                 if array is not None:
-                    arguments.finite(where, f"{state}_0", plan.unsorted(array, 1), "layer * directions, n, unit")
-            arguments.finite(where, "x", plan.unsorted(np.where(plan.exists(), signal, 0), 1), "t, n, d")
-        context.factors = factors
-        runs: dict[str, LayerTrace] = {}
-        finals: list[tuple[Array, ...]] = []
-        for directions in self._layers:
-            outputs: list[Array] = []
-            for direction in directions:
-                timeline = Timeline(plan, direction.reverse, self.cell.columns)
-                initial = [None if state_0 is None else state_0[direction.row] for state_0 in states_0]
-                chosen = state_masks.get(direction.name, masks.NONE)
-                nudge = nudges.get(direction.name)
-                run = self._run_forward(direction, timeline, plan, signal, initial, chosen, record, nudge)
-                runs[direction.name] = run
-                outputs.append(timeline.output(run.arrays[self.cell.states[0]], plan))
-                finals.append(tuple(run.arrays[state][timeline.exit] for state in self.cell.states))
-                if check_finite:
-                    arguments.finite(where, f"output of {run.name}", plan.unsorted(outputs[-1], 1), "t, n, unit")
-            signal = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
-            if factors is not None and directions is not self._layers[-1]:
-                signal = signal * factors[directions[0].layer]
-        output = self._to_caller(signal, context)
-        if record and context.packed is None:
-            output = output.view()
-            output.flags.writeable = False
-        h_n = tuple(np.stack(arrays) for arrays in zip(*finals, strict=True))
-        kept = None if factors is None else [_locked(plan.unsorted(factor, 1)) for factor in factors]
-        trace = Trace(runs, kept, context)
+                    arguments.finite(where, f"{state}_0", batch.unsorted(array, 1), "layer * directions, n, unit")
+            arguments.finite(where, "x", batch.unsorted(np.where(batch.exists(), signal, 0), 1), "t, n, d")
+        kept = None if edge.factors is None else [_locked(batch.unsorted(factor, 1)) for factor in edge.factors]
+        trace = Trace({}, kept, edge)
         for name, chosen in state_masks.items():
             if chosen.recurrent is not None:
-                trace.recurrent_masks[name] = _locked(plan.unsorted(chosen.recurrent, 0))
+                trace.recurrent_masks[name] = _locked(batch.unsorted(chosen.recurrent, 0))
             if chosen.zoneout and (training or zoneout_masks):
-                trace.zoneout_masks[name] = tuple(_locked(plan.unsorted(k, 1)) for k in chosen.zoneout.values())
-        return output, _single(self._states_to_caller(h_n, context)), trace
-
-    def _run_forward(
-        self,
-        direction: Direction,
-        timeline: Timeline,
-        plan: Plan,
-        x: Array,
-        initial: Sequence[Array | None],
-        chosen: masks.Masks,
-        record: bool,
-        nudge: Array | None = None,
-    ) -> LayerTrace:
-        """Run one direction of one layer; return its trace with all that its steps wrote.
-
-        `nudge`, (T, N, slabs * H), is added to a before the steps: how one differentiates by a (see
-        `rnn_numpy.engine.local`). It needs a record.
-        """
-        cell, H = self.cell, self.hidden_size
-        weights, width = self._weights(self.params, direction), len(cell.slabs) * H
-        arrays = self._new_arrays(timeline, plan, x, initial, chosen, record)
-        run = LayerTrace(direction.name, direction.layer, direction.reverse, cell.states, plan.unsort)
-        run.describe(cell.forward_names, cell.gradient_names, cell.derived, plan.alive)
-        run.arrays, run.masks = arrays, chosen
-        bias = cell.bias(weights["bias_ih"], weights["bias_hh"]) if self.bias else np.zeros(width, self.dtype)
-        if record:
-            run.weights = {self._symbol(name): _copy(array) for name, array in weights.items()}
-            biases = [weights[name] for name in ("bias_ih", "bias_hh") if self.bias]
-            run.weights["b"] = sum(biases, np.zeros(cell.gates * H, self.dtype))
-        constants = self._constants(weights["weight_hh"], weights, bias, plan, backward=False)
-        parts = chosen.forward(cell.states[0], (cell.step_forward, argument_names(cell.step_forward)))
-        step, steps = self._compiled(parts, timeline, arrays, constants, plan, backward=False)
-        weight_ih = cell.arranged("input", weights["weight_ih"], halved=True)
-        filled = cell.span("input", H)
-        added = plan.repeated(bias, cell.columns)
-        to_input = added[:, filled] if self.bias and cell.biased else None
-        rest = [slice(None, filled.start), slice(filled.stop, None)] if filled.stop - filled.start < width else []
-        for block in timeline.blocks(plan.N * width * self.dtype.itemsize, False):
-            low = min(block)
-            a = timeline.block_of(arrays["a"], block)
-            plan.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
-            exists = True if plan.alive is None else plan.alive[low : low + len(block), :, None]
-            for columns in rest:
-                np.copyto(a[..., columns], added[:, columns] if cell.biased else 0, where=exists)
-            if nudge is not None:
-                a += timeline.block_of(nudge, block)
-            for t, step_arguments in zip(block, steps, strict=False):  # noqa: B007  (t is for the debugger)
-                step(*step_arguments)
+                trace.zoneout_masks[name] = tuple(_locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
+        run = Pass(trace)
+        run.loop = self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
         return run
 
-    def _new_arrays(
+    def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
+        """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
+        found = edge.given_in(where, self, given)
+        missing = [name for name in self.cell.given if name not in found]
+        if missing:
+            raise DTypeError(f"{where}: given must have {', '.join(self.cell.given)}; {', '.join(missing)} is missing")
+        return found
+
+    def _climb(
         self,
-        timeline: Timeline,
-        plan: Plan,
         x: Array,
         initial: Sequence[Array | None],
-        chosen: masks.Masks,
+        state_masks: Mapping[str, Masks],
+        run: Pass,
         record: bool,
-    ) -> Arrays:
-        """Return x, and new arrays for all that the steps write; the states hold the initial ones.
-
-        Without a trace, what the next step overwrites has memory for one step or one block of steps alone.
-        """
-        cell, H = self.cell, self.hidden_size
-        new = functools.partial(plan.new if record else plan.passing, dtype=self.dtype, columns=cell.columns)
-        alone = not record and chosen is masks.NONE
-        arrays = Arrays({"x": x}, functools.partial(cell.columns_of, hidden=H))
-        for name, state_0 in zip(cell.states, initial, strict=True):
-            make = plan.passing if alone and name in cell.overwritten else plan.new
-            arrays[name] = make(plan.T + 1, self._width(name), self.dtype, cell.columns)
-            arrays[name][timeline.entry] = 0 if state_0 is None else state_0
-        for name, units in cell.records.items():
-            arrays[name] = new(plan.T, units * H)
-        arrays.update(self._masked_arrays(chosen, plan, new))
-        if cell.in_place and alone:
-            arrays["a"] = arrays[cell.states[0]][timeline.new : timeline.new + plan.T]
-        else:
-            width = len(cell.slabs) * H
-            block_size = timeline.block_size(plan.N * width * self.dtype.itemsize)
-            is_ring = not record and plan.counts is None and block_size < plan.T
-            arrays["a"] = plan.new(block_size if is_ring else plan.T, width, self.dtype, cell.columns)
-        return arrays
-
-    def _bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        results: list[BackwardResult],
-    ) -> Loop:
-        """The whole backward pass; yields once per layer, direction and step, and appends its result at the end."""
-        context: Context = trace.context
-        plan, cell = context.plan, self.cell
-        own = Parameters(self.params.shapes, self.dtype, memory.empty(self.params.flat.shape, self.dtype))
-        rows = len(trace.runs)
-        initial = tuple(np.empty((rows, plan.N, self._width(state)), self.dtype) for state in cell.states)
-        dx: Array | None = None
-        # All at once: with two passes side by side, a trace shows the arrays of the one that began last.
-        passes = {name: GradientPass(Arrays()) for name in trace.runs}
-        for name, run in trace.runs.items():
-            run.latest = passes[name]
-        for directions in reversed(self._layers):
-            if dx is not None:
-                # The input of the layer above was this layer's output, times the dropout factors.
-                doutput = dx if context.factors is None else dx * context.factors[directions[0].layer]
-            dx = None
-            for direction in directions:
-                run = trace.runs[direction.name]
-                timeline = Timeline(plan, direction.reverse, cell.columns)
-                from_loss = None if doutput is None else doutput[:, :, direction.columns]
-                from_final = [None if dfinal is None else dfinal[direction.row] for dfinal in dfinals]
-                gradients = passes[direction.name]
-                gradients.arrays = self._new_gradients(run, timeline, plan, from_loss, from_final)
-                recorded = Arrays({**run.arrays, **gradients.arrays}, gradients.arrays.part)
-                sums = self._weights(own, direction)
-                gradients.reached = -1 if direction.reverse else timeline.span
-                for t in self._run_backward(run, timeline, plan, recorded, sums):
-                    gradients.reached = t
-                    yield run, t, gradients
-                gradients.reached = None
-                for dstate_0, state in zip(initial, cell.states, strict=True):
-                    dstate_0[direction.row] = recorded["d" + state][timeline.entry]
-                dx_run = self._through_products(run, recorded, timeline, plan, sums)
-                dx = dx_run if dx is None else dx + dx_run
-        if grads is None:
-            grads = own
-        else:
-            grads.flat += own.flat
-        if dx is not None:
-            dinitial = dict(zip(cell.states, self._states_to_caller(initial, context), strict=True))
-            results.append(BackwardResult(self._to_caller(dx, context), dinitial, grads))
-
-    def _run_backward(
-        self,
-        run: LayerTrace,
-        timeline: Timeline,
-        plan: Plan,
-        arrays: Arrays,
-        sums: Mapping[str, Array],
+        finite: str | None,
     ) -> Iterator[int]:
-        """BPTT through one direction of one layer; yields t after each step."""
-        cell, weights = self.cell, run.weights
-        named = {name: weights[self._symbol(name)] for name in sums}
-        constants = self._constants(weights["W_hh"], named, None, plan, backward=True)
-        for name, extra in cell.parameters.items():
-            if extra.product is None:
-                sums[name][...] = 0
-                constants["d" + extra.symbol] = _as_column(sums[name], cell)
-        parts = run.masks.backward(cell.states[0], (cell.step_backward, argument_names(cell.step_backward)))
-        step, steps = self._compiled(parts, timeline, arrays, constants, plan, backward=True)
-        for block in timeline.blocks(arrays["da"][0].nbytes, True):
-            if cell.step_partials is not None:
-                names = argument_names(cell.step_partials)
-                for block_arguments in timeline.stacked(names, arrays, constants, block):
-                    cell.step_partials(*block_arguments)
-            for t, step_arguments in zip(block, steps, strict=False):
-                step(*step_arguments)
-                yield t
+        """The whole forward pass; yields t after each step of each layer and direction, and hands in its result at the
+        end. `finite` is the function to name where an output is not finite, None not to look.
+        """
+        trace, edge, states = run.trace, run.trace.edge, self.cell.states
+        batch = edge.batch
+        params = self.params
+        if record:  # the gradient is that of what was computed, whatever happens to the parameters
+            flat = params.flat
+            kept = memory.empty(flat.shape, flat.dtype)
+            kept[...] = flat
+            params = params.twin(kept)
+        finals: list[Array] = []
+        for width in edge.widths.values():
+            finals.append(np.empty((edge.rows, batch.N, width), params.dtype))
+        walk = Up(self.stack, edge.factors, x)
+        for direction in walk:
+            masks = state_masks.get(direction.name, NONE)
+            at = self.open_forward(direction, edge, walk.signal, initial, masks, params, record)
+            trace.layers[direction.name] = at.trace
+            run.at.append(at)
+            yield from self.forward_loop(at)
+            binding = at.binding
+            output = binding.output(binding.arrays[states[0]])
+            walk.give(output)
+            for final, state in zip(finals, states, strict=True):
+                final[direction.row] = binding.arrays[state][binding.exit]
+            if finite is not None:
+                arguments.finite(finite, f"output of {direction.name}", batch.unsorted(output, 1), "t, n, unit")
+        output = edge.signal_out(walk.signal)
+        if record and edge.packed is None:
+            output = _locked(output)
+        h_n = edge.states_out(finals)
+        run.results.append((output, h_n[0] if len(h_n) == 1 else h_n, trace))
 
-    def _new_gradients(
+    def open_forward(
         self,
-        run: LayerTrace,
-        timeline: Timeline,
-        plan: Plan,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-    ) -> Arrays:
-        """Return new arrays for the gradients of a and of the states; these hold what the loss adds directly."""
-        cell, H = self.cell, self.hidden_size
-        new = functools.partial(plan.new, dtype=self.dtype, columns=cell.columns)
-        gradients = Arrays({}, functools.partial(cell.columns_of, hidden=H))
+        direction: Direction,
+        edge: Edge,
+        x: Array,
+        initial: Sequence[Array | None],
+        masks: Masks = NONE,
+        params: Parameters | None = None,
+        record: bool = True,
+    ) -> Run:
+        """Return one direction of one layer with arrays for all that its steps write; the states hold the initial ones,
+        row `direction.row` of `initial`.
+
+        Without a record, what the next step overwrites has memory for one step or one block of steps alone. A record
+        keeps `params`, which must not change any more.
+        """
+        cell, H, batch, dtype = self.cell, self.hidden_size, edge.batch, self.params.dtype
+        T, columns, widths, width = batch.T, cell.columns, edge.widths, len(cell.slabs) * H
+        chain = cell.chain(H, masks.recurrent is not None, tuple(masks.zoneout))
+        trace = LayerTrace(direction, chain, batch, masks)
+        trace.weights = weights = self.by_symbol(self.params if params is None else params, direction)
+        run = Run(direction, trace, Binding(chain, batch, direction.reverse, {"x": x}, {}, edge.given), NOTHING)
+        run.bias = cell.bias(weights["b_ih"], weights["b_hh"]) if self.bias else np.zeros(width, dtype)
+        run.binding.constants = constants_of(chain, weights, batch.N, bias=run.bias, halved=True)
+        arrays = run.binding.arrays
+        new, alone = batch.new if record else batch.reused, not record and masks is NONE
+        for state, state_0 in zip(cell.states, initial, strict=True):
+            make = batch.reused if alone and state in cell.overwritten else batch.new
+            arrays[state] = make(T + 1, widths[state], dtype, columns)
+            arrays[state][run.binding.entry] = 0 if state_0 is None else state_0[direction.row]
+        for name, units in cell.records.items():
+            arrays[name] = new(T, units * H if isinstance(units, int) else units(self, edge.given), dtype, columns)
+        if masks is not NONE:
+            _lay_masks(run.binding, masks, widths, new)
+        if cell.in_place and alone:
+            arrays["a"] = arrays[cell.states[0]][run.binding.after : run.binding.after + T]
+        else:
+            size = T if record or batch.counts is not None else min(T, block_size(batch.N * width * dtype.itemsize))
+            arrays["a"] = batch.new(size, width, dtype, columns)
+        if record:
+            trace.arrays, trace.given = arrays, edge.given
+            trace.reached = run.binding.span if direction.reverse else -1
+        return run
+
+    def forward_loop(self, run: Run, nudge: Array | None = None) -> Iterator[int]:
+        """Run the steps of one direction of one layer; yields t after each.
+
+        `nudge`, (T, N, slabs * H), is added to a before the steps: how one differentiates by a (see
+        `rnn_numpy.engine.recorded`).
+        """
+        binding, trace, cell = run.binding, run.trace, self.cell
+        batch, chain, x = binding.batch, binding.chain, binding.arrays["x"]
+        weights, width = trace.weights, len(cell.slabs) * self.hidden_size
+        weight_ih, filled = cell.arranged("input", weights["W_ih"], halved=True), chain.span
+        added = batch.repeated(run.bias, cell.columns)
+        to_input = added[:, filled] if self.bias and cell.biased else None
+        rest = [slice(None, filled.start), slice(filled.stop, None)] if filled.stop - filled.start < width else []
+        calls = binding.calls("forward")
+        for block in binding.blocks(batch.N * width * self.params.dtype.itemsize, False):
+            low = min(block[0], block[-1])
+            a = binding.block_of(binding.arrays["a"], block)
+            batch.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
+            for columns in rest:
+                exists = True if batch.alive is None else batch.alive[low : low + len(block), :, None]
+                np.copyto(a[..., columns], added[:, columns] if cell.biased else 0, where=exists)
+            if nudge is not None:
+                a += binding.block_of(nudge, block)
+            for t in block:
+                for formula, rows in calls:
+                    formula(*next(rows))
+                trace.reached = t
+                yield t
+        trace.reached = None
+
+    # ------------------------------------------------------------------------------------------------ backward
+
+    def _start_backward(
+        self, trace: Trace, doutput: ArrayLike | None, dh_n: Any, grads: Parameters | None, copied: bool
+    ) -> Pass:
+        """Check the arguments; return the pass, not yet begun."""
+        where = f"{type(self).__name__}.backward"
+        edge = self.edge_of(where, trace)
+        if grads is not None:
+            grads = arguments.gradients(where, grads, self.params)
+        top = edge.like_output(where, "doutput", doutput)
+        dfinals = edge.states_in(where, "dh_n", dh_n)
+        if copied:
+            top, dfinals = copy.deepcopy((top, dfinals))
+        run = Pass(trace, top, dfinals, grads)
+        run.loop = self.bptt(run)
+        return run
+
+    def bptt(self, run: Pass) -> Iterator[int]:
+        """The whole backward pass; yields t after each step of each layer and direction, and hands in its result at the
+        end.
+        """
+        trace, edge, states = run.trace, run.trace.edge, self.cell.states
+        N, dtype = edge.batch.N, self.params.dtype
+        own = self.params.twin(memory.empty(self.params.flat.shape, dtype))
+        initial: list[Array] = []
+        for width in edge.widths.values():
+            initial.append(np.empty((len(trace.layers), N, width), dtype))
+        passes: dict[str, GradientPass] = {}
+        # All at once: with two passes side by side, a trace shows the arrays of the one that began last.
+        for name, layer in trace.layers.items():
+            passes[name] = layer.latest = GradientPass()
+        walk = Down(self.stack, edge.factors, run.doutput)
+        for direction in walk:
+            recorded = trace.layers[direction.name]
+            chain = recorded.chain
+            constants = constants_of(chain, recorded.weights, N)
+            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, dict(edge.given))
+            at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
+            from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
+            self.open_backward(
+                at, from_loss, [None if final is None else final[direction.row] for final in run.dfinals]
+            )
+            run.at.append(at)
+            yield from self.backward_loop(at)
+            at.gradients.reached = None
+            for dstate_0, state in zip(initial, states, strict=True):
+                dstate_0[direction.row] = binding.arrays["d" + state][binding.entry]
+            walk.give(self.close_backward(at))
+        grads = own if run.grads is None else run.grads
+        if grads is not own:
+            grads.flat += own.flat
+        dinitial = dict(zip(states, edge.states_out(initial), strict=True))
+        result = BackwardResult(edge.signal_out(walk.signal), dinitial, grads)
+        if edge.given:
+            self._give_back(edge, run, result)
+        run.results.append(result)
+
+    def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
+        """Make the arrays of one direction's gradients; those of the states hold what the loss adds directly.
+
+        Parameters
+        ----------
+        doutput : ndarray, (T, N, H), or None
+        dfinals : sequence of ndarray, (N, H), or None
+            One for each state.
+        """
+        binding, cell, H = run.binding, self.cell, self.hidden_size
+        batch, dtype, columns = binding.batch, self.params.dtype, cell.columns
+        gradients = run.gradients.arrays
         for index, (state, dfinal) in enumerate(zip(cell.states, dfinals, strict=True)):
-            dstate = new(plan.T + 1, self._width(state))
-            from_loss = dstate[timeline.new : timeline.new + plan.T]
+            dstate = gradients["d" + state] = batch.new(batch.T + 1, binding.arrays[state].shape[2], dtype, columns)
             if index > 0 or doutput is None:
                 dstate[...] = 0
-            elif plan.alive is None:
-                from_loss[...] = doutput
-                dstate[timeline.entry] = 0
             else:
-                from_loss[plan.alive] = doutput[plan.alive]
+                from_loss = dstate[binding.after : binding.after + batch.T]
+                if batch.alive is None:
+                    from_loss[...] = doutput
+                    dstate[binding.entry] = 0
+                else:
+                    from_loss[batch.alive] = doutput[batch.alive]
             if dfinal is not None:
-                dstate[timeline.exit] += dfinal
-            gradients["d" + state] = dstate
-        gradients["da"] = new(plan.T, len(cell.slabs) * H)
+                dstate[binding.exit] += dfinal
+        gradients["da"] = batch.new(batch.T, len(cell.slabs) * H, dtype, columns)
         for name, width in cell.gradient_records.items():
-            gradients[name] = new(plan.T, width * H)
-        for state in run.masks.zoneout:
-            gradients[f"d{state}_new"] = new(plan.T, self._width(state))
-        if run.masks.recurrent is not None:
-            dstate_in = gradients[f"d{cell.states[0]}_in"] = new(plan.T, self._width(cell.states[0]))
+            size = width * H if isinstance(width, int) else width(self, run.trace.given)
+            gradients[name] = batch.new(batch.T, size, dtype, columns)
+        for state in binding.chain.zoneout:
+            gradients[f"d{state}_new"] = batch.new(batch.T, binding.arrays[state].shape[2], dtype, columns)
+        if binding.chain.recurrent:
+            output = cell.states[0]
+            dstate_in = batch.new(batch.T, binding.arrays[output].shape[2], dtype, columns)
             dstate_in[...] = 0
-        return gradients
+            gradients[f"d{output}_in"] = dstate_in
+        binding.arrays.update(gradients)
+        for name, array in run.trace.given.items():
+            if cell.given[name].differentiable:
+                binding.given["d" + name] = np.zeros_like(array)
+                run.ways[name] = {"": binding.given["d" + name]}
+        run.gradients.reached = -1 if binding.reverse else binding.span
 
-    def _through_products(
-        self, run: LayerTrace, arrays: Arrays, timeline: Timeline, plan: Plan, sums: Mapping[str, Array]
-    ) -> Array:
+    def backward_loop(self, run: Run) -> Iterator[int]:
+        """BPTT through one direction of one layer; yields t after each step."""
+        binding, cell, gradients = run.binding, self.cell, run.gradients
+        for symbol, name in cell.own_symbols.items():
+            run.sums[name][...] = 0
+            binding.constants["d" + symbol] = as_column(run.sums[name], cell)
+        calls = binding.calls("backward")
+        for block in binding.blocks(binding.arrays["da"][0].nbytes, True):
+            if cell.has_partials:
+                binding.run_partials(block)
+            for t in block:
+                for formula, rows in calls:
+                    formula(*next(rows))
+                gradients.reached = t
+                yield t
+
+    def close_backward(self, run: Run) -> Array:
         """Write one direction's parameter gradients, sums over t and n, as products; return the gradient of its input.
 
         The weights' rows may lie in memory in another order than in the parameters; each block of rows has a product.
         """
-        cell, H = self.cell, self.hidden_size
-        flat = functools.cache(lambda name: plan.flat(timeline.aligned(name, arrays)))
-        for kind, name, gradient in (
-            ("input", "weight_ih", cell.input_gradient),
-            ("hidden", "weight_hh", cell.hidden_gradient),
-        ):
-            for rows, columns, source in cell.blocks(kind, H):
-                np.dot(flat(gradient + "_t")[:, columns].T, flat(source), out=sums[name][rows])
+        binding, cell, sums = run.binding, self.cell, run.sums
+        batch, blocks, dtype = binding.batch, binding.chain.blocks, self.params.dtype
+        flattened: dict[str, Array] = {}
+
+        def flat(name: str) -> Array:
+            if name not in flattened:
+                flattened[name] = batch.flat(binding.aligned(name))
+            return flattened[name]
+
+        da_in, da_hidden = flat(cell.input_gradient + "_t"), flat(cell.hidden_gradient + "_t")
+        for rows, columns, source in blocks["input"]:
+            np.dot(da_in[:, columns].T, flat(source), out=sums["weight_ih"][rows])
+        for rows, columns, source in blocks["hidden"]:
+            np.dot(da_hidden[:, columns].T, flat(source), out=sums["weight_hh"][rows])
         for name, extra in cell.parameters.items():
-            if extra.product is not None:
-                gradient, source = extra.product
+            if extra.product is None:
+                continue
+            gradient, source = extra.product
+            if extra.like_input:
+                for rows, columns, _ in blocks["input"]:
+                    np.dot(da_in[:, columns].T, flat(source), out=sums[name][rows])
+            else:
                 np.dot(flat(gradient).T, flat(source), out=sums[name])
         if self.bias:
             da = flat("da_t")
-            db = da.T.dot(np.ones(len(da), self.dtype))  # several times as fast as da.sum(axis=0)
-            for kind, name in (("input", "bias_ih"), ("hidden", "bias_hh")):
-                for rows, columns, _ in cell.blocks(kind, H):
-                    sums[name][rows] = db[columns]
-        dx: Array = plan.new(plan.T, run.arrays["x"].shape[2], self.dtype, False)
-        da = flat(cell.input_gradient + "_t")[:, cell.span("input", H)]
-        weight_ih = cell.arranged("input", run.weights["W_ih"], halved=False)
-        if plan.alive is not None:
-            dx[plan.alive] = da.dot(weight_ih)
+            db = da.T.dot(np.ones(len(da), dtype))  # several times as fast as da.sum(axis=0)
+            for rows, columns, _ in blocks["input"]:
+                sums["bias_ih"][rows] = db[columns]
+            for rows, columns, _ in blocks["hidden"]:
+                sums["bias_hh"][rows] = db[columns]
+        for name, ways in run.ways.items():
+            for way, (left, right) in cell.given[name].products.items():
+                # The outer products, summed over t, sequence by sequence.
+                ways[way] = binding.aligned(left).transpose(1, 2, 0) @ binding.aligned(right).swapaxes(0, 1)
+        dx: Array = batch.new(batch.T, run.trace.arrays["x"].shape[2], dtype, False)
+        weight_ih = cell.arranged("input", run.trace.weights["W_ih"], halved=False)
+        da_in = da_in[:, binding.chain.span]
+        if batch.alive is not None:
+            dx[batch.alive] = da_in.dot(weight_ih)
         else:
-            np.dot(da, weight_ih, out=dx.reshape(len(da), dx.shape[2]))
+            np.dot(da_in, weight_ih, out=dx.reshape(len(da_in), dx.shape[2]))
         return dx
 
-    def _compiled(
-        self,
-        parts: Sequence[masks.Part],
-        timeline: Timeline,
-        arrays: Arrays,
-        constants: dict[str, Array],
-        plan: Plan,
-        backward: bool,
-    ) -> tuple[Callable[..., None], Iterator[tuple[Any, ...]]]:
-        """Return the function of a step, and an iterator over its arguments, step after step."""
-        # Scratch belongs to this pass alone: passes on one trace may run side by side.
-        scratch = plan.passing(plan.T, self.hidden_size, self.dtype, self.cell.columns)
-        if plan.counts is None:
-            constants["scratch_t"] = scratch[0].T if self.cell.columns else scratch[0]
-        else:
-            arrays = Arrays({**arrays, "scratch": scratch}, arrays.part)
-        calls = [timeline.arguments(names, arrays, constants, backward) for _, names in parts]
-        if len(parts) == 1:
-            return parts[0][0], calls[0]
-        return masks.chained(parts), zip(*calls, strict=True)
-
-    def _constants(
-        self, weight_hh: Array, weights: Mapping[str, Array], bias: Array | None, plan: Plan, backward: bool
-    ) -> dict[str, Array]:
-        """Return the arguments of formulas that are the same at every step."""
-        cell, H = self.cell, self.hidden_size
-        constants: dict[str, Array] = {}
-        arranged = cell.arranged("hidden", weight_hh, halved=not backward)
-        constants["W_hh"] = _laid_out(arranged, plan.N, cell.columns, backward)
-        for name in cell.constant_names:
-            constants[name] = constants["W_hh"][cell.rows_of(name, H)]
-        constants["half"], constants["one"] = np.array(0.5, self.dtype), np.array(1, self.dtype)
-        for name, extra in cell.parameters.items():
-            constants[extra.symbol] = _as_column(weights[name], cell)
-        if bias is not None:
-            constants["b"] = _as_column(bias, cell)
-        return constants
-
-    def _masked_arrays(self, chosen: masks.Masks, plan: Plan, new: Callable[[int, int], Array]) -> dict[str, Array]:
-        """Return the arrays that masks read, and those that hold what they have changed."""
-        cell, arrays = self.cell, dict[str, Array]()
-
-        def laid_out(array: Array) -> Array:
-            return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2) if cell.columns else array
-
-        if chosen.recurrent is not None:
-            shape = (plan.T, *chosen.recurrent.shape)
-            arrays["recurrent_mask"] = np.broadcast_to(laid_out(chosen.recurrent), shape)
-            arrays[f"{cell.states[0]}_in"] = new(plan.T, self._width(cell.states[0]))
-        for state, kept in chosen.zoneout.items():
-            arrays[f"{state}_kept"] = laid_out(kept)
-            arrays[f"{state}_new"] = new(plan.T, self._width(state))
-        return arrays
+    def _give_back(self, edge: Edge, run: Pass, result: BackwardResult) -> None:
+        """Add up the gradients of the given arrays over layers and directions."""
+        for name, given in self.cell.given.items():
+            if not given.differentiable or name not in edge.given:
+                continue
+            total: dict[str, Array] = {}
+            for at in run.at:
+                for way, array in at.ways[name].items():
+                    total[way] = total[way] + array if way in total else array
+            if given.products:
+                del total[""]
+            ways = {way: edge.given_out(array, len(given.shape)) for way, array in total.items()}
+            result.dgiven[name] = sum(ways.values(), np.zeros((), edge.dtype))
+            result.given_ways[name] = {way: array for way, array in ways.items() if way}
 
 
-def _single(states: tuple[Array, ...]) -> Any:
-    """Return the one state of a cell with one, else all: the form in which a caller sees states."""
-    return states[0] if len(states) == 1 else states
+def _lay_masks(binding: Binding, masks: Masks, widths: Mapping[str, int], new: Any) -> None:
+    """Add the arrays that masks read, and those that hold what they have changed."""
+    batch, cell, arrays = binding.batch, binding.chain.cell, binding.arrays
+    dtype = binding.constants["half"].dtype
+
+    def laid_out(array: Array) -> Array:
+        return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2) if cell.columns else array
+
+    if masks.recurrent is not None:
+        output = cell.states[0]
+        shape = (batch.T, *masks.recurrent.shape)
+        arrays["recurrent_mask"] = np.broadcast_to(laid_out(masks.recurrent), shape)
+        arrays[f"{output}_in"] = new(batch.T, widths[output], dtype, cell.columns)
+    for state, kept in masks.zoneout.items():
+        arrays[f"{state}_kept"] = laid_out(kept)
+        arrays[f"{state}_new"] = new(batch.T, widths[state], dtype, cell.columns)
 
 
 def _locked(array: Array) -> Array:
@@ -630,38 +807,3 @@ def _locked(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _copy(array: Array) -> Array:
-    copied = memory.empty(array.shape, array.dtype)
-    copied[...] = array
-    return copied
-
-
-def _as_column(array: Array, cell: Cell) -> Array:
-    """Return a vector so that it can be added to each column, where the cell works on columns."""
-    return array[:, None] if cell.columns and array.ndim == 1 else array
-
-
-def _laid_out(weight: Array, batch: int, columns: bool, backward: bool) -> Array:
-    """Return W_hh, equal in value, in the memory order in which the product of a step is fastest.
-
-    Figures in benchmarks/README.md. As the left factor, forward, it lies by rows, but for a single sequence; its
-    transpose, backward, does where the matrix is small enough for a copy to pay. As the right factor it lies by rows as
-    well; only OpenBLAS's kernels for processors without AVX-512 are faster, up to 15 % of the product, with columns in
-    double precision and in large single-precision products.
-    """
-    if columns:
-        by_rows = weight.shape[1] >= 256 if backward else batch > 1
-    else:
-        wide = _has_avx512() or batch == 1 or (weight.dtype == np.float32 and weight.shape[1] < 256)
-        by_rows = wide == backward
-    return np.ascontiguousarray(weight) if by_rows else np.asfortranarray(weight)
-
-
-@functools.cache
-def _has_avx512() -> bool:
-    """Whether the processor has what OpenBLAS's AVX-512 kernels need."""
-    config = np.show_config(mode="dicts")
-    found = config.get("SIMD Extensions", {}).get("found", []) if isinstance(config, dict) else []
-    return any(name.startswith(("AVX512", "X86_V4")) for name in found)

@@ -14,57 +14,21 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.engine.batch import Batch
+from rnn_numpy.engine.cell import Chain
+from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.parts import NONE, Masks
+from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
 
 _HINT = "Gradients are there once backward or backward_steps has run on this trace"
-
-
-def _no_part(name: str) -> None:
-    """Of an `Arrays` without parts."""
-
-
-class Arrays(dict[str, Array]):
-    """Arrays by name; also their parts, a gate's columns for instance, under names of their own.
-
-    Parameters
-    ----------
-    arrays : dict of str to ndarray, (T, N, ·)
-    part : callable
-        Maps a name to (name of the array, columns), or to None.
-
-    Examples
-    --------
-    >>> gates = Arrays({"a": np.zeros((5, 2, 6))}, {"i": ("a", slice(0, 3))}.get)
-    >>> gates["i"].shape
-    (5, 2, 3)
-    """
-
-    def __init__(
-        self, arrays: Mapping[str, Array] = MappingProxyType({}), part: Callable[[str], Any] = _no_part
-    ) -> None:
-        super().__init__(arrays)
-        self.part = part
-
-    def __missing__(self, name: str) -> Array:
-        place = self.part(name)
-        if place is None or place[0] not in self:
-            raise KeyError(name)
-        return self[place[0]][:, :, place[1]]
-
-    def find(self, name: str) -> Array | None:
-        """Return an array or a part of one, or None."""
-        try:
-            return self[name]
-        except KeyError:
-            return None
 
 
 class GradientPass:
@@ -78,9 +42,12 @@ class GradientPass:
         The step at which the pass stands; None once it has done all.
     """
 
-    def __init__(self, arrays: Arrays, reached: int | None = None) -> None:
-        self.arrays = arrays
+    def __init__(self, arrays: Any = None, reached: int | None = None) -> None:
+        self.arrays: dict[str, Array] = {} if arrays is None else arrays
         self.reached = reached
+
+
+NOTHING = GradientPass()  # of a trace that no backward pass has begun on
 
 
 class LayerTrace:
@@ -104,36 +71,25 @@ class LayerTrace:
     weights : dict of str to ndarray
         Copies of W_ih and W_hh as they were in the forward pass: the gradient is that of what was computed, whatever
         happened to the parameters since.
+    given : dict of str to ndarray, (N, ·)
+        The call's given arrays, in the engine's order.
     latest : GradientPass
         The latest backward pass.
+    reached : int or None
+        The step at which a forward pass stands that is not through; None once it has done all.
     """
 
-    def __init__(self, name: str, layer: int, reverse: bool, states: tuple[str, ...], unsort: Array | None) -> None:
-        self.name = name
-        self.layer = layer
-        self.reverse = reverse
-        self.states = states
-        self.arrays = Arrays()
+    def __init__(self, direction: Direction, chain: Chain, batch: Batch, masks: Masks = NONE) -> None:
+        self.name, self.layer, self.reverse = direction.name, direction.layer, direction.reverse
+        self.chain, self.masks = chain, masks
+        self.states = chain.cell.states
+        self.arrays: dict[str, Array] = {}
+        self.given: dict[str, Array] = {}
         self.weights: dict[str, Array] = {}
-        self.masks: Any = None
-        self.latest = GradientPass(Arrays())
-        self._unsort = unsort
-        self.describe((), (), {}, None)
-
-    def describe(
-        self,
-        forward: tuple[str, ...],
-        gradients: tuple[str, ...],
-        derived: Mapping[str, Callable[..., Array]],
-        alive: Array | None,
-    ) -> None:
-        """Set the names of the step arrays that a user sees, the functions behind those computed when asked for, and
-        which steps exist, (T, N); None for all.
-        """
-        self._forward_names = forward
-        self._gradient_names = gradients
-        self._derived = derived
-        self._alive = alive
+        self.latest = NOTHING
+        self.reached: int | None = None
+        self._derived = chain.cell.derived
+        self._alive, self._unsort = batch.alive, batch.unsort
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -143,9 +99,13 @@ class LayerTrace:
     def names_of(self, gradients: GradientPass) -> tuple[str, ...]:
         """Return the names of the arrays that there are with a backward pass, or without one that has not begun."""
         found = [name for name in self._derived if name[:1] != "d"]
-        names = ["x", *_masked(self.arrays), *found, *self._forward_names, *self.states]
+        names = ["x", *_masked(self.arrays), *found, *self.chain.cell.forward_names, *self.states]
         if gradients.arrays:
-            names += [*(f"d{state}" for state in self.states), *_masked(gradients.arrays), *self._gradient_names]
+            names += [
+                *(f"d{state}" for state in self.states),
+                *_masked(gradients.arrays),
+                *self.chain.cell.gradient_names,
+            ]
             names += [name for name in self._derived if name[:1] == "d"]
         return tuple(names)
 
@@ -155,7 +115,17 @@ class LayerTrace:
 
     def is_gradient(self, name: str) -> bool:
         """Whether `name` is an array that a backward pass computes, or follows from one."""
-        return self.arrays.find(name) is None and (name[:1] == "d" or name in self.latest.arrays)
+        return self.find(name) is None and (name[:1] == "d" or name in self.latest.arrays)
+
+    def find(self, name: str, arrays: Mapping[str, Array] | None = None) -> Array | None:
+        """Return a recorded array, or one of `arrays`, or the columns of one that are called by a name of their own, a
+        gate's; None where there is none.
+        """
+        arrays = self.arrays if arrays is None else arrays
+        if name in arrays:
+            return arrays[name]
+        place = self.chain.part_of(name)
+        return arrays[place[0]][:, :, place[1]] if place is not None and place[0] in arrays else None
 
     def stored(self, name: str, gradients: GradientPass | None = None) -> Array:
         """Return the array `name` as the engine holds it: rows sorted by length, longest first."""
@@ -163,9 +133,9 @@ class LayerTrace:
         if name in self._derived:  # also where the engine has an array of this name, with blocks in its own order
             computed = self.derive(name, lambda argument: self._aligned(argument, chosen))
             return computed if self._alive is None else np.where(self._alive[:, :, None], computed, 0)
-        array = self.arrays.find(name)
+        array = self.find(name)
         if array is None:
-            array = chosen.arrays.find(name)
+            array = self.find(name, chosen.arrays)
         if name in ("a", "da", "scratch") and name not in self.names_of(chosen):
             array = None  # the engine's own memory: gates in its order
         if array is None:
@@ -177,7 +147,20 @@ class LayerTrace:
         """Compute an array from those that `find` returns."""
         function = self._derived[name]
         names = inspect.signature(function).parameters
-        return function(*(self.weights[name] if name in self.weights else find(name) for name in names))
+        return function(
+            *(
+                self.bias if name == "b" else self.weights[name] if name in self.weights else find(name)
+                for name in names
+            )
+        )
+
+    @property
+    def bias(self) -> Array:
+        """The sum of the biases, blocks in the parameters' order; zeros without."""
+        W_hh = self.weights["W_hh"]
+        return sum(
+            (self.weights[name] for name in ("b_ih", "b_hh") if name in self.weights), np.zeros(len(W_hh), W_hh.dtype)
+        )
 
     def is_derived(self, name: str) -> bool:
         """Whether an array is computed when asked for."""
@@ -196,7 +179,7 @@ class LayerTrace:
         """Return the name of the array that a formula means by `name`: h_in is h_prev but for recurrent dropout; h, dh
         are what the cell itself computes and gets, with zoneout h_new, dh_new.
         """
-        present = self.arrays.find(name) is not None or gradients.arrays.find(name) is not None
+        present = self.find(name) is not None or self.find(name, gradients.arrays) is not None
         if name.endswith("_in") and not present:
             return name[:-3] + "_prev"
         fresh = name + "_new"
@@ -219,12 +202,16 @@ class LayerTrace:
         if name.startswith("_") or "latest" not in self.__dict__:
             raise AttributeError(name)
         array = self.stored(name)
-        reached = self.latest.reached
-        if reached is not None and self.is_gradient(name):
+        reached = self.latest.reached if self.is_gradient(name) else self.reached
+        if reached is not None and name != "x":
             array = array.copy()
+            if not self.is_gradient(name):
+                # Of a state, the row after a step belongs to it.
+                state = int(self.is_state(name))
+                array[slice(0, reached) if self.reverse else slice(reached + 1 + state, None)] = np.nan
             # Of the first state's gradient, the row that the last step added to is complete, too; of a further one's,
             # it still lacks what comes through the first.
-            if self.reverse:
+            elif self.reverse:
                 array[reached + (2 if name == "d" + self.states[0] else 1) :] = np.nan
             else:
                 array[: reached + (1 if name[1:] in self.states[1:] else 0)] = np.nan
@@ -300,6 +287,11 @@ class Step:
         reached = self._pass().reached
         return reached is None or (self.t <= reached if self.reverse else self.t >= reached)
 
+    def _is_recorded(self) -> bool:
+        """Whether the forward pass has done this step."""
+        reached = self._trace.reached
+        return reached is None or (self.t >= reached if self.reverse else self.t <= reached)
+
     @property
     def layer(self) -> int:
         """Number of the layer, 0 the lowest."""
@@ -314,7 +306,9 @@ class Step:
     def names(self) -> tuple[str, ...]:
         """The names of the arrays of this step: what the step reads before what it writes."""
         states = self._trace.states
-        names = self._trace.names_of(self._pass() if self._is_done() else GradientPass(Arrays()))
+        if not self._is_recorded():
+            return ("x",)
+        names = self._trace.names_of(self._pass() if self._is_done() else NOTHING)
         gradients = [name + "_prev" for name in names if name[:1] == "d" and self._trace.is_state(name)]
         return ("x", *(state + "_prev" for state in states), *names[1:], *gradients)
 
@@ -323,6 +317,8 @@ class Step:
             raise AttributeError(name)
         trace = self._trace
         gradients = self._pass()
+        if not self._is_recorded() and name != "x" and name in trace.names_of(NOTHING):
+            raise AttributeError(f"step {self.t} has no {name} yet: the forward pass stands at t = {trace.reached}")
         if gradients.arrays and trace.is_gradient(name.removesuffix("_prev")) and not self._is_done():
             raise AttributeError(
                 f"step {self.t} has no {name} yet: the backward pass stands at t = {gradients.reached}"
@@ -366,28 +362,28 @@ class Trace:
         The same of zoneout, an array for each state.
     """
 
-    def __init__(self, runs: dict[str, LayerTrace], masks: list[Array] | None, context: Any) -> None:
-        self.runs = runs
+    def __init__(self, layers: dict[str, LayerTrace], masks: list[Array] | None, edge: Edge) -> None:
+        self.layers = layers
         self.masks = masks
         self.recurrent_masks: dict[str, Array] = {}
         self.zoneout_masks: dict[str, tuple[Array, ...]] = {}
-        self.context = context
+        self.edge = edge
 
     @property
     def top(self) -> LayerTrace:
         """The last layer's forward direction."""
-        return [run for run in self.runs.values() if not run.reverse][-1]
+        return [layer for layer in self.layers.values() if not layer.reverse][-1]
 
     def __getitem__(self, key: str | int) -> Any:
         if isinstance(key, str):
-            if key not in self.runs:
-                raise OptionError(f"trace[{key!r}]: layers and directions are {', '.join(map(repr, self.runs))}")
-            return self.runs[key]
+            if key not in self.layers:
+                raise OptionError(f"trace[{key!r}]: layers and directions are {', '.join(map(repr, self.layers))}")
+            return self.layers[key]
         step: Step = self.top[key]
         return step
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "runs" not in self.__dict__:
+        if name.startswith("_") or "layers" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self.top, name)
 
@@ -401,10 +397,10 @@ class Trace:
         return [*super().__dir__(), *self.top.names]
 
     def __repr__(self) -> str:
-        return "\n".join(["Trace", *map(repr, self.runs.values())])
+        return "\n".join(["Trace", *map(repr, self.layers.values())])
 
 
-def _masked(arrays: Arrays) -> list[str]:
+def _masked(arrays: Mapping[str, Array]) -> list[str]:
     """Return the names of what recurrent dropout and zoneout put between the states and a cell's formulas."""
     return [name for name in arrays if name.endswith(("_in", "_new"))]
 

@@ -82,6 +82,7 @@ References
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ from rnn_numpy.core.numbers import row_norms
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU
@@ -152,7 +153,7 @@ def _once(method: Callable[[Any, K], V]) -> Callable[[Any, K], V]:
 class _Direction:
     """The table of one direction of one layer."""
 
-    def __init__(self, steps: LocalSteps, direct: Array) -> None:
+    def __init__(self, steps: RecordedSteps, direct: Array) -> None:
         self.steps, self.direct = steps, direct
         self.T, self.N = steps.T, steps.N
         self.adjoints = Adjoints(steps)
@@ -179,9 +180,8 @@ class _Direction:
 
     def family(self, name: str) -> list[_Term]:
         """Return the terms that are worth a common pass with those of a parameter."""
-        terms = {piece.term for piece in self.pieces[name]}
-        if any(term.by_tangents for term in terms):
-            return list(terms)
+        if self.pieces[name][0].term.by_tangents:
+            return self.terms(name)
         every = dict.fromkeys(piece.term for pieces in self.pieces.values() for piece in pieces)
         return [term for term in every if not term.by_tangents]
 
@@ -193,7 +193,7 @@ class _Direction:
         if term.source is None:
             found = np.ones((self.T, self.N, 1), self.direct.dtype)
         else:
-            found = self.steps.timeline.aligned(term.source, self.steps.run.arrays)
+            found = self.steps.aligned(term.source)
         return np.where(self.steps.alive[:, :, None], found, 0)
 
     @_once
@@ -215,17 +215,19 @@ class _Direction:
         """Return which of the equal parts of a gradient a piece has."""
         return int(piece.columns.start // (piece.columns.stop - piece.columns.start))
 
+    @_once
     def slabs(self, term: _Term) -> int:
         """Return the number of gates in a term's gradient; 1 where there are none."""
-        piece = next(piece for pieces in self.pieces.values() for piece in pieces if piece.term == term)
-        return self.width(term) // int(piece.columns.stop - piece.columns.start)
+        pieces = itertools.chain.from_iterable(self.pieces.values())
+        columns = {piece.term: piece.columns for piece in pieces}[term]
+        return self.width(term) // int(columns.stop - columns.start)
 
     @_once
     def tangents_of(self, name: str) -> Array:
         """Return ds_k/dp at fixed s_{k-1}, (T, N, S, P), of a parameter that is no factor of a product."""
         shape = self.shapes[name]
         changes = np.eye(math.prod(shape)).reshape(-1, *shape)
-        return np.stack([self.steps.tangent(name, change) for change in changes], axis=3)
+        return np.stack([self.steps.parameter_jvp(name, change) for change in changes], axis=3)
 
     def stack(self, step: StackedStep, term: _Term) -> Array:
         """Return the gradients of a term at a step, (n, K, Q); n is 1 where the batch is summed up already."""
@@ -261,15 +263,18 @@ class _Direction:
                 same.setdefault(term.gradient, []).append(term)
             # Row k, the loss steps in the order in which they come.
             found = {term: np.zeros((self.slabs(term), self.T, self.T)) for term in terms}
-            groups = [(alike, self.slabs(alike[0]), self.is_single(alike[0])) for alike in same.values()]
+            groups: list[tuple[list[_Term], int, list[Array]]] = []
+            for alike in same.values():
+                triangles = [] if self.is_single(alike[0]) else list(map(self.triangle, alike))
+                groups.append((alike, self.slabs(alike[0]), triangles))
             for step, losses in self.adjoints.carry(self.direct):
                 k = step.k
-                for alike, slabs, single in groups:
+                for alike, slabs, triangles in groups:
                     block = self.stack(step, alike[0])
-                    if single:  # |da v^T| = |da| |v|
+                    if not triangles:  # |da v^T| = |da| |v|
                         found[alike[0]][:, k, : len(losses)] = _norm(block.reshape(slabs, -1, len(losses)), 1)
                     else:
-                        for term, norms in zip(alike, self._block_norms(k, alike, block), strict=True):
+                        for term, norms in zip(alike, self._block_norms(k, slabs, triangles, block), strict=True):
                             found[term][:, k, : len(losses)] = norms
             order = self.adjoints.order
             for alike in same.values():
@@ -286,21 +291,21 @@ class _Direction:
         """Return whether a block is one product of two vectors."""
         return term.by_tangents or self.N == 1
 
-    def _block_norms(self, k: int, terms: Sequence[_Term], block: Array) -> Iterator[Floats]:
-        """Yield |R da|, (slabs, Q), of each of several terms with the same gradient, (n, K, Q)."""
+    def _block_norms(self, k: int, slabs: int, triangles: Sequence[Array], block: Array) -> list[Floats]:
+        """Return |R da|, (slabs, Q), for each R of several terms with the same gradient, (n, K, Q)."""
         n, K, Q = block.shape
-        slabs = self.slabs(terms[0])
-        triangles = [self.triangle(term)[k, :, :n] for term in terms]
-        factor = np.concatenate(triangles)
+        factor = np.concatenate([triangle[k, :, :n] for triangle in triangles])
         if block.strides[1] > block.strides[2]:
             norms = _norm((factor @ block.reshape(n, K * Q)).reshape(-1, K // slabs, Q), 1).reshape(-1, slabs, Q)
         else:  # as it lies in memory: a copy would cost more than the product
             mixed = factor @ block.swapaxes(1, 2).reshape(n, Q * K)
             norms = _norm(mixed.reshape(-1, Q, slabs, K // slabs), 3).swapaxes(1, 2)
-        start = 0
+        found, start = list[Floats](), 0
         for triangle in triangles:
-            yield _norm(norms[start : start + len(triangle)], 0)
-            start += len(triangle)
+            stop = start + triangle.shape[1]
+            found.append(_norm(norms[start:stop], 0))
+            start = stop
+        return found
 
     def sums(self, terms: Sequence[_Term], mask: NDArray[np.bool_] | None = None) -> dict[_Term, Array]:
         """Return da summed over the loss steps that a mask (T, T) keeps, (T, n, K) by term."""
@@ -426,7 +431,7 @@ def _norm(array: Array, axis: int | None = None) -> Floats:
     """
     if axis is None:
         array, axis = array.ravel(), 0
-    turned = array.transpose([i for i in range(array.ndim) if i != axis] + [axis])
+    turned = np.moveaxis(array, axis, -1)
     squares = np.einsum("...k,...k->...", turned, turned, dtype=np.float64)
     if squares.size == 0 or (squares.min() > 1e-270 and squares.max() < 1e270):
         return np.asarray(np.sqrt(squares))
@@ -567,7 +572,7 @@ class PathSplit:
         where = f"PathSplit.{where}"
         arguments.one_of(where, kind, choice, choices)
         table, short, gate = self._decomposition._place(where, name)
-        return self._routes[table.steps.run.name], short, gate
+        return self._routes[table.steps.recorded.name], short, gate
 
     def gradient(self, route: str, name: str) -> Array:
         """Return the part of a parameter's gradient that comes by one class of routes."""
@@ -636,7 +641,7 @@ class Truncation:
     def gradient(self, name: str) -> Array:
         """Return G_K, the sum of the blocks that are kept."""
         table, short, gate = self._decomposition._place("Truncation.gradient", name)
-        kept = self._sums[table.steps.run.name]
+        kept = self._sums[table.steps.recorded.name]
         return _rows(table, short, gate, table.truncated(self.mask, short, kept))
 
     def _pair(self, name: str | None) -> tuple[Array, Array]:

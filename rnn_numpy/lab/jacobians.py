@@ -51,7 +51,7 @@ from numpy.typing import NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.adjoints import step_number, steps_of
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.layers import RNN
 
@@ -176,15 +176,15 @@ class StateJacobians:
            [0., 0., 1.]])
     """
 
-    def __init__(self, steps: LocalSteps) -> None:
+    def __init__(self, steps: RecordedSteps) -> None:
         self._steps = steps
         self.T: int = steps.T
         self.N, self.S = steps.N, steps.S
         self.states = steps.cell.states
         self.widths = tuple(steps.widths)
         self.reverse = steps.direction.reverse
-        self._alive: NDArray[np.bool_] = steps.plan.unsorted(steps.alive, 1)
-        self.array: Array = steps.plan.unsorted(rows_of_steps(steps, np.arange(self.T)), 1)
+        self._alive: NDArray[np.bool_] = steps.batch.unsorted(steps.alive, 1)
+        self.array: Array = steps.batch.unsorted(rows_of_steps(steps, np.arange(self.T)), 1)
 
     def __len__(self) -> int:
         return self.T
@@ -269,7 +269,7 @@ class StateJacobians:
             steps += _log(values[:, 0])
         slopes: Floats | None = None
         weights: Floats | None = None
-        masks = self._steps.run.masks
+        masks = self._steps.recorded.masks
         if isinstance(self._steps.layer, RNN) and masks.recurrent is None and not masks.zoneout:
             log = _log(np.linalg.norm(self._steps.weights()["weight_hh"].astype(np.float64), 2))
             weights = self._alive[list(factors)].sum(axis=0) * log
@@ -285,12 +285,12 @@ class StateJacobians:
         steps = self._steps
         t, n = np.nonzero(steps.alive)
         found = np.zeros((self.T, self.N))
-        found[t, n] = np.abs(steps.pull(t, n, np.ones((len(t), self.S), steps.layer.dtype)).da).max(axis=1)
-        return np.asarray(steps.plan.unsorted(found, 1))
+        found[t, n] = np.abs(steps.vjp(t, n, np.ones((len(t), self.S), steps.layer.dtype)).da).max(axis=1)
+        return np.asarray(steps.batch.unsorted(found, 1))
 
     def __repr__(self) -> str:
         names = ", ".join(self.states)
-        return f"StateJacobians of {self._steps.run.name}: T = {self.T}, N = {self.N}, S = {self.S} ({names})"
+        return f"StateJacobians of {self._steps.recorded.name}: T = {self.T}, N = {self.N}, S = {self.S} ({names})"
 
 
 def jacobian(layer: Recurrent, trace: Trace, t: int, *, name: str | None = None) -> StateJacobian:
@@ -321,7 +321,7 @@ def jacobian(layer: Recurrent, trace: Trace, t: int, *, name: str | None = None)
     steps = _steps("jacobian", layer, trace, name)
     t = step_number("jacobian", "t", t, 0, steps.T - 1)
     k = t + 1 if steps.direction.reverse else t - 1
-    array: Array = steps.plan.unsorted(rows_of_steps(steps, np.array([t])), 1)[0]
+    array: Array = steps.batch.unsorted(rows_of_steps(steps, np.array([t])), 1)[0]
     return StateJacobian(t, k, array, steps.cell.states, tuple(steps.widths))
 
 
@@ -345,12 +345,12 @@ def state_jacobians(layer: Recurrent, trace: Trace, *, name: str | None = None) 
     return StateJacobians(_steps("state_jacobians", layer, trace, name))
 
 
-def _steps(where: str, layer: Recurrent, trace: Trace, name: str | None) -> LocalSteps:
+def _steps(where: str, layer: Recurrent, trace: Trace, name: str | None) -> RecordedSteps:
     every = steps_of(where, layer, trace, name)
     return every[trace.top.name if name is None else name]
 
 
-def rows_of_steps(steps: LocalSteps, which: Indices) -> Array:
+def rows_of_steps(steps: RecordedSteps, which: Indices) -> Array:
     """Return J_t of some steps, (len, N, S, S), in the engine's order of the sequences; NaN where there is no step.
 
     Row i of J_t is e_i^T J_t, what arrives when the unit vector e_i is sent back: S columns for each step and sequence.
@@ -358,11 +358,11 @@ def rows_of_steps(steps: LocalSteps, which: Indices) -> Array:
     S = steps.S
     found = np.full((len(which), steps.N, S, S), np.nan, steps.layer.dtype)
     place, n = np.nonzero(steps.alive[which])
-    size = max(1, CHUNK // (S * max(S, steps.slabs)))
+    size = max(1, CHUNK // (S * max(S, steps.A)))
     for start in range(0, len(place), size):
         i, row = place[start : start + size], n[start : start + size]
         units = np.tile(np.eye(S, dtype=steps.layer.dtype), (len(i), 1))
-        pulled = steps.pull(np.repeat(which[i], S), np.repeat(row, S), units)
+        pulled = steps.vjp(np.repeat(which[i], S), np.repeat(row, S), units)
         found[i, row] = pulled.dstates.reshape(len(i), S, S)
     return found
 

@@ -149,7 +149,7 @@ def measured(
         doutput[-1] = last
         norms = flow_norms(layer, trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput, below=True)
     layers = []
-    for name, run in trace.runs.items():
+    for name, run in trace.layers.items():
         growth, error = _growth(layer, x, name, generator)
         flow = GradientFlow(norms[-1 - run.layer], float(time_major.shape[1]))
         layers.append(_layer_diagnosis(layer, run, flow, growth, error))

@@ -95,8 +95,8 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import plain
 from rnn_numpy.core.states import mapped
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.engine.local import STEP, LocalSteps
-from rnn_numpy.engine.tangent import TangentSteps
+from rnn_numpy.engine.forward_mode import TangentSteps
+from rnn_numpy.engine.recorded import STEP, RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab.jacobians import rows_of_steps
@@ -551,7 +551,7 @@ class Walk:
         """The number of sequences."""
         return int(self.x.shape[1])
 
-    def pieces(self) -> Iterator[tuple[int, LocalSteps]]:
+    def pieces(self) -> Iterator[tuple[int, RecordedSteps]]:
         """Yield (first step, steps) piece by piece; each begins with the last states of the one before."""
         width = max(1, self.N * len(self.layer.cell.slabs) * self.layer.hidden_size * self.layer.num_layers)
         size = max(1, min(1024, CHUNK // width))
@@ -561,10 +561,10 @@ class Walk:
             with np.errstate(over="ignore", invalid="ignore"):  # looked at just below
                 _, states, trace = self.layer.forward(piece, states, training=False)
             self._finite(trace, start)
-            yield start, LocalSteps(self.layer, trace, self.name)
+            yield start, RecordedSteps(self.layer, trace, self.name)
 
     def _finite(self, trace: Trace, start: int) -> None:
-        run = trace.runs[self.name]
+        run = trace.layers[self.name]
         for state in self.layer.cell.states:
             rows = np.isfinite(run.arrays[state]).all(axis=(1, 2))
             if not rows.all():
@@ -573,11 +573,11 @@ class Walk:
                     "trajectory leaves the range of floats, or x does"
                 )
 
-    def products(self, steps: LocalSteps, k: int, kind: str) -> Iterator[Product]:
+    def products(self, steps: RecordedSteps, k: int, kind: str) -> Iterator[Product]:
         """Yield the function V -> J_t V, for (N, S, k), of one step after the other."""
         S = self.S
         if kind == "auto":
-            tangent = steps.cell.step_tangent is not None
+            tangent = steps.cell.has_tangent
             cheaper = self.N * S**2 >= MANY if tangent else S >= 128 and 4 * k <= S
             kind = "columns" if cheaper else "matrix"
         if kind == "columns":
@@ -585,7 +585,7 @@ class Walk:
             for t in range(steps.T):
                 yield functools.partial(push, t)
         else:
-            size = max(1, CHUNK // (self.N * S * max(S, steps.slabs)))
+            size = max(1, CHUNK // (self.N * S * max(S, steps.A)))
             for low in range(0, steps.T, size):
                 for J in rows_of_steps(steps, np.arange(low, min(low + size, steps.T))):
                     yield functools.partial(np.matmul, J)
@@ -614,13 +614,13 @@ class Walk:
                     since = 0
 
 
-def pusher(steps: LocalSteps, k: int) -> Callable[[int, Floats], Floats]:
+def pusher(steps: RecordedSteps, k: int) -> Callable[[int, Floats], Floats]:
     """Return the function (t, V) -> J_t V, for V (N, S, k), of a layer in float64 whose sequences have all steps.
 
     It runs the cell's `step_tangent`; of a cell that has none, the complex step of `step_forward`.
     """
     N, S, cell = steps.N, steps.S, steps.cell
-    if cell.step_tangent is not None:
+    if cell.has_tangent:
         tangents = TangentSteps(steps, k)
 
         def moved(t: int, rows: Floats) -> Array:
@@ -633,7 +633,7 @@ def pusher(steps: LocalSteps, k: int) -> Callable[[int, Floats], Floats]:
             # Columns with entries up to 1: the complex step of a long one would be no small step.
             lengths = np.abs(rows).max(axis=1, keepdims=True)
             unit = rows / np.where(lengths > 0, lengths, 1)
-            pushed = steps.push(np.full(N * k, t), n, states[t, n] + 1j * STEP * unit)
+            pushed = steps.evaluate(np.full(N * k, t), n, states[t, n] + 1j * STEP * unit)
             return np.asarray(pushed.imag / STEP * lengths)
 
     def push(t: int, V: Floats) -> Floats:
@@ -677,7 +677,7 @@ def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | N
         h_0 = mapped(lambda part: np.asarray(part, np.float64), h_0)
         if unbatched:
             h_0 = mapped(lambda part: part[:, None] if part.ndim == 2 else part, h_0)
-    S = sum(layer._width(state) for state in layer.cell.states)
+    S = sum(layer.width(state) for state in layer.cell.states)
     return Walk(where, twin, array, h_0, name, S)
 
 

@@ -40,10 +40,10 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.engine.edge import Direction
-from rnn_numpy.engine.forward_mode import ForwardGradients, rtrl
-from rnn_numpy.engine.tangent import Recorded, TangentSteps, UnitChanges
+from rnn_numpy.engine.forward_mode import RecordedPass, TangentSteps, UnitChanges
+from rnn_numpy.engine.influence import ForwardGradients, rtrl
 from rnn_numpy.engine.trace import Trace
+from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
@@ -106,9 +106,9 @@ def snap1(layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any =
     return rtrl(layer, trace, doutput, dh_n, kept=kept)
 
 
-def _one_layer(where: str, layer: Recurrent, trace: Trace) -> Recorded:
+def _one_layer(where: str, layer: Recurrent, trace: Trace) -> RecordedPass:
     """Return the recorded pass of a layer, which must be a single one."""
-    recorded = Recorded(where, layer, trace)
+    recorded = RecordedPass(where, layer, trace)
     if layer.num_layers > 1:
         raise OptionError(f"{where}: layer must have one layer; got num_layers = {layer.num_layers}")
     return recorded
@@ -225,9 +225,9 @@ def uoro(
         )
     count = arguments.positive_int(where, "draws", draws)
     signs = arguments.generator(where, rng)
-    top, dfinals = recorded.gradient_in(doutput), recorded.states_in("dh_n", dh_n)
+    top, dfinals = recorded.gradient_in(doutput), recorded.edge.states_in(recorded.where, "dh_n", dh_n)
     found: dict[str, Array] = {}
-    for direction in recorded.layers[0]:
+    for direction in recorded.layer.stack[0]:
         estimates = _estimates(recorded, direction, top, dfinals, count, signs)
         found.update({f"{name}_{direction.name}": estimate for name, estimate in estimates.items()})
     samples = np.concatenate([found[name].reshape(count, -1) for name in layer.params], axis=1)
@@ -235,7 +235,7 @@ def uoro(
 
 
 def _estimates(
-    recorded: Recorded,
+    recorded: RecordedPass,
     direction: Direction,
     top: Array | None,
     dfinals: list[Array | None],
@@ -243,7 +243,7 @@ def _estimates(
     signs: np.random.Generator,
 ) -> dict[str, Array]:
     """Return the estimates of one direction's parameters, (draws, *shape), without suffix. Column: n * draws + draw."""
-    steps, N = recorded.steps[direction.name], recorded.plan.N
+    steps, N = recorded.steps[direction.name], recorded.batch.N
     tangents = TangentSteps(steps, draws)
     n = np.repeat(np.arange(N), draws)
     state = np.zeros((N * draws, steps.S), recorded.layer.dtype)  # s~
@@ -258,7 +258,7 @@ def _estimates(
         alive = tangents.alive(t)
         carried = np.concatenate(tangents.step(t, tangents.begin(steps.split(state))), axis=1)[:alive]  # J s~
         nu = signs.choice(np.array([-1, 1], state.dtype), size=carried.shape)
-        step = steps.column_gradients(steps.pull(np.full(alive, t), n[:alive], nu))
+        step = steps.column_gradients(steps.vjp(np.full(alive, t), n[:alive], nu))
         latest = {name: array[:alive] for name, array in theta.items()}
         rho_0 = _balance(_length(latest), np.linalg.norm(carried, axis=1))
         rho_1 = _balance(_length(step), np.linalg.norm(nu, axis=1))

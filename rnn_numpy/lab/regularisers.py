@@ -102,7 +102,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.states import join, mapped
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.engine.local import STEP, LocalSteps, entering, to_caller
+from rnn_numpy.engine.recorded import STEP, RecordedSteps, from_loss, to_caller
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab.lyapunov import CHUNK, counted, prepared, pusher, transient_steps
@@ -147,7 +147,7 @@ def _packed(states: list[Array]) -> Array:
 
 def _unpacked(layer: Recurrent, packed: Array) -> Any:
     """Return (M, S) as the layer wants its states: (layers, M, H) of each."""
-    widths = [layer.num_layers * layer._width(state) for state in layer.cell.states]
+    widths = [layer.num_layers * layer.width(state) for state in layer.cell.states]
     parts = [
         part.reshape(len(packed), layer.num_layers, -1).swapaxes(0, 1)
         for part in np.split(packed, np.cumsum(widths)[:-1], axis=1)
@@ -348,12 +348,12 @@ def _flossed(
     where: str, layer: Recurrent, x: Array, h_0: Any, n_exponents: int | None, transient: int, rng: Any
 ) -> _Flossed:
     T, N = x.shape[:2]
-    S = layer.num_layers * sum(layer._width(state) for state in layer.cell.states)
+    S = layer.num_layers * sum(layer.width(state) for state in layer.cell.states)
     k = counted(where, "n_exponents", n_exponents, S)
     transient = transient_steps(where, transient, T)
     with np.errstate(over="ignore", invalid="ignore"):
         trace = layer.forward(x, h_0, training=False)[2]
-    runs = list(trace.runs.values())
+    runs = list(trace.layers.values())
     parts = [run.arrays[state] for state in layer.cell.states for run in runs]
     states = np.concatenate(parts, axis=2)  # F1
     if not np.isfinite(states).all():
@@ -500,17 +500,17 @@ def omega(
     where = "omega"
     _check_omega(where, layer, trace, form, gradient)
     bound = arguments.not_negative(where, "bound", bound)
-    steps = LocalSteps(layer, trace, "l0")
+    steps = RecordedSteps(layer, trace, "l0")
     cell, T, N, S = layer.cell, steps.T, steps.N, steps.S
-    loss = entering(layer, trace, doutput, dh_n)
+    loss = from_loss(layer, trace, doutput, dh_n)
     width = steps.widths[0]
     rows = np.arange(N)
-    d, q, da = np.empty((T, N, S)), np.empty((T, N, S)), np.empty((T, N, steps.slabs))
+    d, q, da = np.empty((T, N, S)), np.empty((T, N, S)), np.empty((T, N, steps.A))
     passed = loss.finals["l0"]
     for t in reversed(range(T)):
         d[t] = passed
         d[t, :, :width] += loss.output[t]
-        pulled = steps.pull(np.full(N, t), rows, d[t])
+        pulled = steps.vjp(np.full(N, t), rows, d[t])
         q[t], da[t] = pulled.dstates, pulled.da  # O1
         passed = pulled.dstates
     # In units of the largest entry of d_t: squares of gradients that explode or vanish leave the range of floats.
@@ -550,9 +550,9 @@ def omega(
         own.params[f"{name}_l0"] = weight
     flat = [a.reshape(T * N, -1) for a in (steps.x, before, d, v)]
     second = second_order(own, flat[0], flat[1], flat[2], flat[3])  # O8
-    grads, dx, passed = _bptt(own, steps.x, before, second, lambda t, ds: steps.pull(np.full(N, t), rows, ds).dstates)
-    dx, initial = to_caller(layer, trace, dx, {"l0": passed})
-    ddoutput, finals = to_caller(layer, trace, dd[..., :width], {"l0": dd[-1]})
+    grads, dx, passed = _bptt(own, steps.x, before, second, lambda t, ds: steps.vjp(np.full(N, t), rows, ds).dstates)
+    dx, initial = to_caller(trace, dx, {"l0": passed})
+    ddoutput, finals = to_caller(trace, dd[..., :width], {"l0": dd[-1]})
     dh_0, ddh_n = (join([found[state] for state in cell.states]) for found in (initial, finals))
     return Omega(value, ratios, gradient, grads, dx, dh_0, ddoutput, ddh_n)
 
@@ -573,8 +573,8 @@ def _check_omega(where: str, layer: Recurrent, trace: Trace, form: str, gradient
             f"{where}: gradient = 'immediate' is for cells whose Jacobian has no other matrix than W_hh, acting on the "
             f"state; {type(layer).__name__} has. Use gradient='full'"
         )
-    layer._context(where, trace)
-    if trace.context.plan.counts is not None:
+    layer.edge_of(where, trace)
+    if trace.edge.batch.counts is not None:
         raise OptionError(f"{where}: trace must be recorded without lengths: d_t past the end of a sequence is no step")
     if trace.recurrent_masks or trace.zoneout_masks:
         raise OptionError(f"{where}: trace must be recorded without masks; use layer.forward(x, training=False)")

@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.cell import Cell
-from rnn_numpy.engine.edge import Direction
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import LayerTrace, Trace
+from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import DTypeError, ShapeError
 from rnn_numpy.layers.gru import GRU
 from rnn_numpy.layers.lstm import LSTM
@@ -70,11 +70,8 @@ class _OneStep(Recurrent):
     def __init_subclass__(cls, cell: str) -> None:
         cls.__name__ = cell
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name.removesuffix("_l0"): shape for name, shape in super()._shapes().items()}
-
-    def _weights(self, params: Parameters, direction: Direction) -> dict[str, Array]:
-        return dict(params)
+    def full_name(self, name: str, direction: Direction) -> str:
+        return name
 
 
 class _RNNStep(_OneStep, RNN, cell="RNNCell"):
@@ -222,9 +219,9 @@ class StepCell:
         where = f"{type(self).__name__}.backward"
         if not isinstance(trace, Trace):
             raise DTypeError(f"{where}: trace must be the second result of forward; got {type(trace).__name__}")
-        if trace.context.signature != self._layer._signature():
+        if trace.edge.signature != self._layer.signature():
             raise ShapeError(f"{where}: trace was recorded by a cell with other options, not by this {self!r}")
-        batch = None if trace.context.unbatched else trace.context.plan.N
+        batch = None if trace.edge.unbatched else trace.edge.batch.N
         names = [f"d{state}" for state in self._layer.cell.states]
         back = self._layer.backward(trace, None, self._states(where, names, dh, batch), grads)
         states = {state: getattr(back, f"d{state}_0")[0] for state in self._layer.cell.states}

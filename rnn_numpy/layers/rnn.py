@@ -61,9 +61,9 @@ differential of each line, in the order of the lines, for t = 0 ... T-1.
     (T1)  va_t = W_ih vx_t + vW_ih x_t + vb_ih + vb_hh + vW_hh h_{t-1} + W_hh vh_{t-1}      the differential of F1
     (T2)  vh_t = va_t * phi'(a_t)                                                           the differential of F2
 
-All of T1 but its last term the driver adds up beforehand (`rnn_numpy.engine.tangent`). T1 and T2 together are vh_t =
-J_t vh_{t-1} + (what enters at t); B2 and B1 are the transposed maps, so that for every direction and every gradient
-sum_t <doutput_t, vh_t> = <dW_ih, vW_ih> + <dW_hh, vW_hh> + ...
+All of T1 but its last term the driver adds up beforehand (`rnn_numpy.engine.forward_mode`). T1 and T2 together are
+vh_t = J_t vh_{t-1} + (what enters at t); B2 and B1 are the transposed maps, so that for every direction and every
+gradient sum_t <doutput_t, vh_t> = <dW_ih, vW_ih> + <dW_hh, vW_hh> + ...
 
 Where the largest singular value of every J_t stays below one number smaller than 1, P(t, k) shrinks at least
 geometrically with t - k: the gradient vanishes. It can explode only where singular values exceed 1 [3]_.
@@ -84,7 +84,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rnn_numpy.engine.cell import Cell, Formula
+from rnn_numpy.engine.cell import Cell
+from rnn_numpy.engine.parts import Formula
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import OptionError
 
@@ -297,9 +298,6 @@ class RNN(Recurrent):
             dtype=dtype,
             rng=rng,
         )
-
-    def _options(self) -> list[str]:
-        return [*([] if self.nonlinearity == "tanh" else [f"nonlinearity={self.nonlinearity!r}"]), *super()._options()]
 
 
 def _cell(forward: Formula, partials: Formula, tangent: Formula) -> Cell:

@@ -145,22 +145,22 @@ def backward_clipped(
             f"{where}: layer must be real; got dtype {layer.dtype}. Run layer.backward, which caps nothing"
         )
     steps = layer.backward_steps(trace, doutput, dh_n, grads)
-    plan = trace.context.plan
-    norms = {name: np.full((plan.T, plan.N), np.nan, layer.dtype) for name in trace.runs}
-    factors = {name: np.ones((plan.T, plan.N), layer.dtype) for name in trace.runs}
-    names = {(run.layer, run.reverse): name for name, run in trace.runs.items()}
+    batch = trace.edge.batch
+    norms = {name: np.full((batch.T, batch.N), np.nan, layer.dtype) for name in trace.layers}
+    factors = {name: np.ones((batch.T, batch.N), layer.dtype) for name in trace.layers}
+    names = {(run.layer, run.reverse): name for name, run in trace.layers.items()}
     for step in steps:
         name = names[step.layer, step.reverse]
         # Of the sequences that have this step: sorted by length, they are the first ones.
-        count = plan.N if plan.counts is None else plan.counts[step.t]
+        count = batch.N if batch.counts is None else batch.counts[step.t]
         row = step.t + (1 if step.reverse else 0)
-        states = _rows(trace.runs[name].latest, layer.cell.states, row, count)
+        states = _rows(trace.layers[name].latest, layer.cell.states, row, count)
         norms[name][step.t, :count], factors[name][step.t, :count] = _cap(states, limit, where, name, step.t)
     return ClippedBackward(
         cast(BackwardResult, steps.result),  # it is there once the steps have run out
         limit,
-        {name: plan.unsorted(array, 1) for name, array in norms.items()},
-        {name: plan.unsorted(array, 1) for name, array in factors.items()},
+        {name: batch.unsorted(array, 1) for name, array in norms.items()},
+        {name: batch.unsorted(array, 1) for name, array in factors.items()},
     )
 
 

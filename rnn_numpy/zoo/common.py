@@ -8,16 +8,13 @@ all steps, `WrongSums`; elsewhere it overrides the method in question.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from rnn_numpy.engine.cell import Formula
-from rnn_numpy.engine.recurrent import Recurrent
-from rnn_numpy.engine.timeline import Plan, Timeline, argument_names
-from rnn_numpy.engine.trace import Arrays, LayerTrace
+from rnn_numpy.engine.parts import Formula, argument_names
+from rnn_numpy.engine.recurrent import Recurrent, Run
 
 Array = NDArray[Any]
 
@@ -79,17 +76,15 @@ class WrongFormulas(Recurrent):
 class WrongSums(Recurrent):
     """A layer whose parameter gradients are spoilt when they are complete: a mixin, to stand before RNN, LSTM or GRU.
 
-    `_spoil(run, arrays, sums)` does that; `sums` are one direction's gradients, weight_ih, weight_hh, bias_ih, bias_hh.
+    `_spoil(run)` does that; `run.sums` are one direction's gradients, weight_ih, weight_hh, bias_ih, bias_hh.
     """
 
-    def _through_products(
-        self, run: LayerTrace, arrays: Arrays, timeline: Timeline, plan: Plan, sums: Mapping[str, Array]
-    ) -> Array:
-        dx = super()._through_products(run, arrays, timeline, plan, sums)
-        self._spoil(run, arrays, sums)
+    def close_backward(self, run: Run) -> Array:
+        dx = super().close_backward(run)
+        self._spoil(run)
         return dx
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
+    def _spoil(self, run: Run) -> None:
         raise NotImplementedError
 
 

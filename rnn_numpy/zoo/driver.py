@@ -5,7 +5,7 @@ Each class says in its docstring what is wrong; `SPECIMENS` says what follows fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine.edge import Direction
-from rnn_numpy.engine.recurrent import BackwardResult, Loop
-from rnn_numpy.engine.timeline import Plan, Timeline
-from rnn_numpy.engine.trace import Arrays, LayerTrace, Trace
+from rnn_numpy.engine.binding import Binding
+from rnn_numpy.engine.recurrent import BackwardResult, Pass, Run
+from rnn_numpy.engine.trace import Trace
+from rnn_numpy.engine.walk import Direction
 from rnn_numpy.layers import GRU, LSTM, RNN
 from rnn_numpy.zoo.common import WrongSums
 from rnn_numpy.zoo.specimen import Specimen, Where, tensors
@@ -29,65 +29,37 @@ Array = NDArray[Any]
 class FinalStateGradientIgnored(GRU):
     """dh_n is accepted and not used."""
 
-    def _new_gradients(
-        self,
-        run: LayerTrace,
-        timeline: Timeline,
-        plan: Plan,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-    ) -> Arrays:
-        return super()._new_gradients(run, timeline, plan, doutput, [None] * len(dfinals))
+    def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
+        super().open_backward(run, doutput, [None] * len(dfinals))
 
 
 class FinalStateGradientAtT(RNN):
     """dh_n enters after step T - 1, also for sequences that end before."""
 
-    def _new_gradients(
-        self,
-        run: LayerTrace,
-        timeline: Timeline,
-        plan: Plan,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-    ) -> Arrays:
-        gradients = super()._new_gradients(run, timeline, plan, doutput, [None])
+    def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
+        super().open_backward(run, doutput, [None])
+        gradients = run.gradients.arrays
         if dfinals[0] is not None:
-            gradients["dh"][plan.T] += dfinals[0]  # right: [timeline.exit]
-        return gradients
+            gradients["dh"][run.binding.batch.T] += dfinals[0]  # right: [run.binding.exit]
 
 
 class LastLossAlone(LSTM):
     """doutput of the last step is read, as of a net that classifies; the rest is not."""
 
-    def _new_gradients(
-        self,
-        run: LayerTrace,
-        timeline: Timeline,
-        plan: Plan,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-    ) -> Arrays:
-        gradients = super()._new_gradients(run, timeline, plan, doutput, dfinals)
-        gradients["dh"][: plan.T] = 0
-        return gradients
+    def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
+        super().open_backward(run, doutput, dfinals)
+        gradients = run.gradients.arrays
+        gradients["dh"][: run.binding.batch.T] = 0
 
 
 class PaddingLeaks(LSTM):
     """doutput past the end of a sequence goes to its last step, as if the output had stayed there."""
 
-    def _new_gradients(
-        self,
-        run: LayerTrace,
-        timeline: Timeline,
-        plan: Plan,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-    ) -> Arrays:
-        gradients = super()._new_gradients(run, timeline, plan, doutput, dfinals)
+    def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
+        super().open_backward(run, doutput, dfinals)
+        gradients = run.gradients.arrays
         if doutput is not None:
-            gradients["dh"][timeline.exit] += np.where(plan.exists(), 0, doutput).sum(axis=0)
-        return gradients
+            gradients["dh"][run.binding.exit] += np.where(run.binding.batch.exists(), 0, doutput).sum(axis=0)
 
 
 # ------------------------------------------------------------------------------------------------ layers and directions
@@ -96,52 +68,40 @@ class PaddingLeaks(LSTM):
 class ReverseNotReversed(LSTM):
     """Back-propagation through the reverse direction runs from T - 1 to 0, as through the forward one."""
 
-    def _run_backward(
-        self, run: LayerTrace, timeline: Timeline, plan: Plan, arrays: Arrays, sums: Mapping[str, Array]
-    ) -> Iterator[int]:
-        timeline = Timeline(plan, False, timeline.columns)  # right: run.reverse
-        yield from super()._run_backward(run, timeline, plan, arrays, sums)
+    def backward_loop(self, run: Run) -> Iterator[int]:
+        b = run.binding
+        forward = Binding(b.chain, b.batch, False, b.arrays, b.constants)  # right: run.direction.reverse
+        yield from super().backward_loop(replace(run, binding=forward))
 
 
 class SameHalfTwice(GRU):
     """Both directions get the first half of doutput."""
 
-    def _directions(self, layer: int) -> list[Direction]:
-        directions = super()._directions(layer)
+    def directions_of(self, layer: int) -> list[Direction]:
+        directions = super().directions_of(layer)
         return [replace(direction, columns=directions[0].columns) for direction in directions]
 
 
 class DoutputOverwrittenBetweenDirections(LSTM):
     """dx of the upper layer's forward direction is written over its doutput before the reverse direction reads that."""
 
-    def _through_products(
-        self, run: LayerTrace, arrays: Arrays, timeline: Timeline, plan: Plan, sums: Mapping[str, Array]
-    ) -> Array:
-        dx = super()._through_products(run, arrays, timeline, plan, sums)
+    def close_backward(self, run: Run) -> Array:
+        dx = super().close_backward(run)
         self._shared = dx
         return dx
 
-    def _new_gradients(
-        self,
-        run: LayerTrace,
-        timeline: Timeline,
-        plan: Plan,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-    ) -> Arrays:
-        if run.reverse and run.layer > 0:
+    def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
+        if run.direction.reverse and run.direction.layer > 0:
             doutput = self._shared[:, :, self.hidden_size :]  # right: doutput
-        return super()._new_gradients(run, timeline, plan, doutput, dfinals)
+        super().open_backward(run, doutput, dfinals)
 
 
 class ReverseDirectionCutOff(GRU):
     """The lower layer gets the upper one's forward direction alone."""
 
-    def _through_products(
-        self, run: LayerTrace, arrays: Arrays, timeline: Timeline, plan: Plan, sums: Mapping[str, Array]
-    ) -> Array:
-        dx = super()._through_products(run, arrays, timeline, plan, sums)
-        if run.layer > 0 and run.reverse:
+    def close_backward(self, run: Run) -> Array:
+        dx = super().close_backward(run)
+        if run.direction.layer > 0 and run.direction.reverse:
             dx[...] = 0
         return dx
 
@@ -149,20 +109,18 @@ class ReverseDirectionCutOff(GRU):
 class ReverseNeverAdded(WrongSums, RNN):
     """The reverse direction's parameters get nothing."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        if run.reverse:
-            for gradient in sums.values():
+    def _spoil(self, run: Run) -> None:
+        if run.direction.reverse:
+            for gradient in run.sums.values():
                 gradient[...] = 0
 
 
 class LowerLayerCutOff(RNN):
     """Nothing goes from layer 1 to layer 0."""
 
-    def _through_products(
-        self, run: LayerTrace, arrays: Arrays, timeline: Timeline, plan: Plan, sums: Mapping[str, Array]
-    ) -> Array:
-        dx = super()._through_products(run, arrays, timeline, plan, sums)
-        if run.layer > 0:
+    def close_backward(self, run: Run) -> Array:
+        dx = super().close_backward(run)
+        if run.direction.layer > 0:
             dx[...] = 0
         return dx
 
@@ -173,70 +131,47 @@ class LowerLayerCutOff(RNN):
 class DropoutMaskIgnored(LSTM):
     """The lower layer gets a gradient also through outputs that were dropped."""
 
-    def _bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        results: list[BackwardResult],
-    ) -> Loop:
-        masks, trace.context.factors = trace.context.factors, None
+    def bptt(self, run: Pass) -> Iterator[int]:
+        masks, run.trace.edge.factors = run.trace.edge.factors, None
         try:
-            yield from super()._bptt(trace, doutput, dfinals, grads, results)
+            yield from super().bptt(run)
         finally:
-            trace.context.factors = masks
+            run.trace.edge.factors = masks
 
 
 class DropoutMaskInHalfPrecision(LSTM):
     """The mask is kept in float16 for backward: 1/(1-p) is rounded to three digits."""
 
-    def _bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        results: list[BackwardResult],
-    ) -> Loop:
-        masks = trace.context.factors
+    def bptt(self, run: Pass) -> Iterator[int]:
+        masks = run.trace.edge.factors
         if masks is not None:
-            trace.context.factors = [mask.astype(np.float16).astype(self.dtype) for mask in masks]
+            run.trace.edge.factors = [mask.astype(np.float16).astype(self.dtype) for mask in masks]
         try:
-            yield from super()._bptt(trace, doutput, dfinals, grads, results)
+            yield from super().bptt(run)
         finally:
-            trace.context.factors = masks
+            run.trace.edge.factors = masks
 
 
 class DropoutMaskDrawnAgain(GRU):
     """Backward draws a mask of its own."""
 
-    def _bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        results: list[BackwardResult],
-    ) -> Loop:
-        masks = trace.context.factors
+    def bptt(self, run: Pass) -> Iterator[int]:
+        masks = run.trace.edge.factors
         if masks is not None:
-            trace.context.factors = [self._drawn(self.dropout, mask.shape) for mask in masks]
+            run.trace.edge.factors = [self._drawn(self.dropout, mask.shape) for mask in masks]
         try:
-            yield from super()._bptt(trace, doutput, dfinals, grads, results)
+            yield from super().bptt(run)
         finally:
-            trace.context.factors = masks
+            run.trace.edge.factors = masks
 
 
 class RecurrentMaskIgnored(RNN):
     """dh_{t-1} gets a gradient also through units that were hidden from W_hh."""
 
-    def _run_backward(
-        self, run: LayerTrace, timeline: Timeline, plan: Plan, arrays: Arrays, sums: Mapping[str, Array]
-    ) -> Iterator[int]:
-        if "recurrent_mask" in arrays:
-            arrays = Arrays({**arrays, "recurrent_mask": np.ones_like(arrays["recurrent_mask"])}, arrays.part)
-        yield from super()._run_backward(run, timeline, plan, arrays, sums)
+    def backward_loop(self, run: Run) -> Iterator[int]:
+        if "recurrent_mask" in run.binding.arrays:
+            run.binding.arrays["recurrent_mask"] = np.ones_like(run.binding.arrays["recurrent_mask"])
+        yield from super().backward_loop(run)
 
 
 # ---------------------------------------------------------------------------------------------- arguments and results
@@ -245,47 +180,33 @@ class RecurrentMaskIgnored(RNN):
 class Clipped(WrongSums, RNN):
     """Parameter gradients are cut off at 5."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        for gradient in sums.values():
+    def _spoil(self, run: Run) -> None:
+        for gradient in run.sums.values():
             np.clip(gradient, -5, 5, out=gradient)
 
 
 class DividedByTheBatch(WrongSums, RNN):
     """Parameter gradients are means over the batch of a loss that is a sum."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        for gradient in sums.values():
-            gradient /= arrays["x"].shape[1]
+    def _spoil(self, run: Run) -> None:
+        for gradient in run.sums.values():
+            gradient /= run.binding.arrays["x"].shape[1]
 
 
 class InitialStateGradientZero(GRU):
     """dh_0 is returned as zeros."""
 
-    def _bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        results: list[BackwardResult],
-    ) -> Loop:
-        yield from super()._bptt(trace, doutput, dfinals, grads, results)
-        results[0].dh_0[...] = 0
+    def bptt(self, run: Pass) -> Iterator[int]:
+        yield from super().bptt(run)
+        run.results[0].dh_0[...] = 0
 
 
 class OrderOfLengthsKept(GRU):
     """dh_0 stays in the order of lengths in which the engine works."""
 
-    def _bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        results: list[BackwardResult],
-    ) -> Loop:
-        yield from super()._bptt(trace, doutput, dfinals, grads, results)
-        results[0].dh_0 = trace.context.plan.sorted(results[0].dh_0, 1)
+    def bptt(self, run: Pass) -> Iterator[int]:
+        yield from super().bptt(run)
+        run.results[0].dh_0 = run.trace.edge.batch.sorted(run.results[0].dh_0, 1)
 
 
 class DoutputScribbledOn(LSTM):
@@ -304,48 +225,27 @@ class DoutputScribbledOn(LSTM):
 class WeightDecayInBackward(RNN):
     """Backward takes a step of weight decay."""
 
-    def _bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        results: list[BackwardResult],
-    ) -> Loop:
-        yield from super()._bptt(trace, doutput, dfinals, grads, results)
+    def bptt(self, run: Pass) -> Iterator[int]:
+        yield from super().bptt(run)
         self.params.flat *= 0.99
 
 
 class GradsOverwritten(RNN):
     """What grads held is lost."""
 
-    def _bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        results: list[BackwardResult],
-    ) -> Loop:
-        if grads is not None:
-            grads.flat[:] = 0
-        yield from super()._bptt(trace, doutput, dfinals, grads, results)
+    def bptt(self, run: Pass) -> Iterator[int]:
+        if run.grads is not None:
+            run.grads.flat[:] = 0
+        yield from super().bptt(run)
 
 
 class GradsNeverCleared(GRU):
     """One set of gradients serves all calls."""
 
-    def _bptt(
-        self,
-        trace: Trace,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-        grads: Parameters | None,
-        results: list[BackwardResult],
-    ) -> Loop:
-        if grads is None:
-            grads = self._kept = getattr(self, "_kept", self.params.zeros_like())
-        yield from super()._bptt(trace, doutput, dfinals, grads, results)
+    def bptt(self, run: Pass) -> Iterator[int]:
+        if run.grads is None:
+            run.grads = self._kept = getattr(self, "_kept", self.params.zeros_like())
+        yield from super().bptt(run)
 
 
 BOTH = ("l0", "l0_reverse")

@@ -6,13 +6,12 @@ says what follows from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from numpy.typing import NDArray
 
-from rnn_numpy.engine.timeline import Plan, Timeline
-from rnn_numpy.engine.trace import Arrays, LayerTrace
+from rnn_numpy.engine.recurrent import Run
 from rnn_numpy.layers.gru import GRU
 from rnn_numpy.zoo.common import WrongFormulas, WrongSums, rows_of
 from rnn_numpy.zoo.specimen import Specimen, Where, tensors
@@ -147,27 +146,25 @@ class ResetGateFromStateGradient(WrongFormulas, GRU):
 class HiddenBiasWithoutReset(WrongSums, GRU):
     """db_hn = sum da_n: one bias gradient for both sides, which holds for every block but this one."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        sums["bias_hh"][...] = sums["bias_ih"]  # right: of the block n, sum of da_n * r
+    def _spoil(self, run: Run) -> None:
+        run.sums["bias_hh"][...] = run.sums["bias_ih"]  # right: of the block n, sum of da_n * r
 
 
 class ResetAndUpdateSwapped(WrongSums, GRU):
     """The rows of r hold the gradient of z, and the reverse."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
+    def _spoil(self, run: Run) -> None:
         r, z = rows_of("r", self), rows_of("z", self)
-        for gradient in sums.values():
+        for gradient in run.sums.values():
             gradient[r], gradient[z] = gradient[z].copy(), gradient[r].copy()
 
 
 class TwiceTheGradient(GRU):
     """Everything is twice what it should be."""
 
-    def _run_backward(
-        self, run: LayerTrace, timeline: Timeline, plan: Plan, arrays: Arrays, sums: Mapping[str, Array]
-    ) -> Iterator[int]:
-        arrays["dh"][...] *= 2  # what the loss adds, before the first step
-        yield from super()._run_backward(run, timeline, plan, arrays, sums)
+    def backward_loop(self, run: Run) -> Iterator[int]:
+        run.binding.arrays["dh"][...] *= 2  # what the loss adds, before the first step
+        yield from super().backward_loop(run)
 
 
 def _partial(gate: str) -> Where:

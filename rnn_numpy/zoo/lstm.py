@@ -5,14 +5,13 @@ Each class says in its docstring what is wrong; `SPECIMENS` says what follows fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.engine.timeline import Plan, Timeline
-from rnn_numpy.engine.trace import Arrays, LayerTrace
+from rnn_numpy.engine.recurrent import Run
 from rnn_numpy.layers.lstm import LSTM
 from rnn_numpy.zoo.common import WrongFormulas, WrongSums, rows_of
 from rnn_numpy.zoo.specimen import Specimen, Where, tensors
@@ -133,17 +132,17 @@ class OutputGateFromCellGradient(WrongFormulas, LSTM):
 class InputAndForgetSwapped(WrongSums, LSTM):
     """The rows of i hold the gradient of f, and the reverse."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
+    def _spoil(self, run: Run) -> None:
         i, f = rows_of("i", self), rows_of("f", self)
-        for gradient in sums.values():
+        for gradient in run.sums.values():
             gradient[i], gradient[f] = gradient[f].copy(), gradient[i].copy()
 
 
 class BiasOfForgetGateCopied(WrongSums, LSTM):
     """The line for f, copied for i and o, and not changed."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        for bias in (sums["bias_ih"], sums["bias_hh"]):
+    def _spoil(self, run: Run) -> None:
+        for bias in (run.sums["bias_ih"], run.sums["bias_hh"]):
             bias[rows_of("i", self)] = bias[rows_of("f", self)]
             bias[rows_of("o", self)] = bias[rows_of("f", self)]
 
@@ -151,60 +150,51 @@ class BiasOfForgetGateCopied(WrongSums, LSTM):
 class BiasDoubled(WrongSums, LSTM):
     """Both biases get the gradient of both."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        sums["bias_ih"][...] += sums["bias_hh"]
-        sums["bias_hh"][...] = sums["bias_ih"]
+    def _spoil(self, run: Run) -> None:
+        run.sums["bias_ih"][...] += run.sums["bias_hh"]
+        run.sums["bias_hh"][...] = run.sums["bias_ih"]
 
 
 class BiasHhIgnored(WrongSums, LSTM):
     """The second bias never gets a gradient."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        sums["bias_hh"][...] = 0
+    def _spoil(self, run: Run) -> None:
+        run.sums["bias_hh"][...] = 0
 
 
 class BufferHoldsTheWeights(WrongSums, LSTM):
     """The gradients are added to a buffer that was cut from the parameters."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        for name, gradient in sums.items():
-            gradient += self.params[f"{name}_{run.name}"]
+    def _spoil(self, run: Run) -> None:
+        for name, gradient in run.sums.items():
+            gradient += self.params[f"{name}_{run.direction.name}"]
 
 
 class GradientsNeverWritten(WrongSums, LSTM):
     """The gradient of the gates is allocated, and the parameters' sums are made from it before it is filled."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        for gradient in sums.values():
+    def _spoil(self, run: Run) -> None:
+        for gradient in run.sums.values():
             gradient[...] = 0
 
 
 class FirstStepSkipped(LSTM):
     """The loop ends before t = 0."""
 
-    def _run_backward(
-        self, run: LayerTrace, timeline: Timeline, plan: Plan, arrays: Arrays, sums: Mapping[str, Array]
-    ) -> Iterator[int]:
-        steps = super()._run_backward(run, timeline, plan, arrays, sums)
-        for _ in timeline.order(True)[:-1]:  # right: all of them
+    def backward_loop(self, run: Run) -> Iterator[int]:
+        steps = super().backward_loop(run)
+        for _ in run.binding.order(True)[:-1]:  # right: all of them
             yield next(steps)
-        arrays["da"][0] = 0  # as it was allocated
-        arrays["dh"][0] = arrays["dc"][0] = 0
+        run.binding.arrays["da"][0] = 0  # as it was allocated
+        run.binding.arrays["dh"][0] = run.binding.arrays["dc"][0] = 0
 
 
 class FinalCellGradientIgnored(LSTM):
     """dc_n is accepted and not used."""
 
-    def _new_gradients(
-        self,
-        run: LayerTrace,
-        timeline: Timeline,
-        plan: Plan,
-        doutput: Array | None,
-        dfinals: Sequence[Array | None],
-    ) -> Arrays:
+    def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
         dh_n, _ = dfinals
-        return super()._new_gradients(run, timeline, plan, doutput, [dh_n, None])
+        super().open_backward(run, doutput, [dh_n, None])
 
 
 def _partial(gate: str, steps: str = "all") -> Where:

@@ -5,14 +5,13 @@ Each class says in its docstring what is wrong; `SPECIMENS` says what follows fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.engine.timeline import Plan, Timeline
-from rnn_numpy.engine.trace import Arrays, LayerTrace
+from rnn_numpy.engine.recurrent import Run
 from rnn_numpy.layers.rnn import RNN
 from rnn_numpy.zoo.common import WrongFormulas, WrongSums
 from rnn_numpy.zoo.specimen import Specimen, Where, tensors
@@ -145,40 +144,34 @@ class ReluOfTheGradient(WrongFormulas, RNN):
 class StatesNotShifted(RNN):
     """dW_hh from h_t in place of h_{t-1}."""
 
-    def _through_products(
-        self, run: LayerTrace, arrays: Arrays, timeline: Timeline, plan: Plan, sums: Mapping[str, Array]
-    ) -> Array:
-        dx = super()._through_products(run, arrays, timeline, plan, sums)
-        da, h_t = plan.flat(arrays["da"]), plan.flat(arrays["h"][1:])
-        sums["weight_hh"][...] = da.T.dot(h_t)  # right: arrays["h"][:-1]
+    def close_backward(self, run: Run) -> Array:
+        dx = super().close_backward(run)
+        da, h_t = run.binding.batch.flat(run.binding.arrays["da"]), run.binding.batch.flat(run.binding.arrays["h"][1:])
+        run.sums["weight_hh"][...] = da.T.dot(h_t)  # right: run.binding.arrays["h"][:-1]
         return dx
 
 
 class LastStepSkipped(RNN):
     """The loop begins at t = T - 2."""
 
-    def _run_backward(
-        self, run: LayerTrace, timeline: Timeline, plan: Plan, arrays: Arrays, sums: Mapping[str, Array]
-    ) -> Iterator[int]:
-        arrays["dh"][-1] = 0  # so that the step t = T - 1 does nothing
-        yield from super()._run_backward(run, timeline, plan, arrays, sums)
+    def backward_loop(self, run: Run) -> Iterator[int]:
+        run.binding.arrays["dh"][-1] = 0  # so that the step t = T - 1 does nothing
+        yield from super().backward_loop(run)
 
 
 class JacobiansInForwardOrder(RNN):
     """dh_k sums J_t^T ... J_{k+1}^T delta_t: the product in the order in which the steps ran forward."""
 
-    def _run_backward(
-        self, run: LayerTrace, timeline: Timeline, plan: Plan, arrays: Arrays, sums: Mapping[str, Array]
-    ) -> Iterator[int]:
-        delta, h, W_hh = arrays["dh"].copy(), arrays["h"], run.weights["W_hh"]
-        yield from super()._run_backward(run, timeline, plan, arrays, sums)
-        for k in range(plan.T + 1):  # row k holds dh_{k-1}
+    def backward_loop(self, run: Run) -> Iterator[int]:
+        delta, h, W_hh = run.binding.arrays["dh"].copy(), run.binding.arrays["h"], run.trace.weights["W_hh"]
+        yield from super().backward_loop(run)
+        for k in range(run.binding.batch.T + 1):  # row k holds dh_{k-1}
             late = delta[k:].copy()
             for j in range(1, len(late)):
                 # Right: from the last Jacobian to the first.
                 late[j:] = (late[j:] * (1 - h[k + j] ** 2)) @ W_hh
-            arrays["dh"][k] = late.sum(axis=0)
-        arrays["da"][...] = arrays["dh"][1:] * (1 - h[1:] ** 2)
+            run.binding.arrays["dh"][k] = late.sum(axis=0)
+        run.binding.arrays["da"][...] = run.binding.arrays["dh"][1:] * (1 - h[1:] ** 2)
 
 
 class TruncatedWindow(RNN):
@@ -186,17 +179,15 @@ class TruncatedWindow(RNN):
 
     window = 10
 
-    def _run_backward(
-        self, run: LayerTrace, timeline: Timeline, plan: Plan, arrays: Arrays, sums: Mapping[str, Array]
-    ) -> Iterator[int]:
-        yield from super()._run_backward(run, timeline, plan, arrays, sums)
-        if plan.T < self.window:
+    def backward_loop(self, run: Run) -> Iterator[int]:
+        yield from super().backward_loop(run)
+        if run.binding.batch.T < self.window:
             return
-        dh, da, slope = arrays["dh"], arrays["da"], 1 - arrays["h"][1:] ** 2
+        dh, da, slope = run.binding.arrays["dh"], run.binding.arrays["da"], 1 - run.binding.arrays["h"][1:] ** 2
         # All of it is linear: what came from a whole window ahead is found, and taken away.
         late = dh.copy()
         for _ in range(self.window):
-            late = (late[1:] * slope[: len(late) - 1]) @ run.weights["W_hh"]
+            late = (late[1:] * slope[: len(late) - 1]) @ run.trace.weights["W_hh"]
         dh[: len(late)] -= late
         da[: len(late) - 1] -= late[1:] * slope[: len(late) - 1]
 
@@ -204,16 +195,16 @@ class TruncatedWindow(RNN):
 class OneEntryDoubled(WrongSums, RNN):
     """One entry of dW_hh counts twice."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        sums["weight_hh"][0, 1] *= 2
+    def _spoil(self, run: Run) -> None:
+        run.sums["weight_hh"][0, 1] *= 2
 
 
 class AlternatingError(WrongSums, RNN):
     """Entries of dW_hh are 10 % too large and 10 % too small, in turn."""
 
-    def _spoil(self, run: LayerTrace, arrays: Arrays, sums: Mapping[str, Array]) -> None:
-        sums["weight_hh"].flat[0::2] *= 1.1
-        sums["weight_hh"].flat[1::2] *= 0.9
+    def _spoil(self, run: Run) -> None:
+        run.sums["weight_hh"].flat[0::2] *= 1.1
+        run.sums["weight_hh"].flat[1::2] *= 0.9
 
 
 RECURRENCE = Where(EVERYTHING, "recurrence", steps="all but the last")

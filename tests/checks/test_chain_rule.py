@@ -41,7 +41,7 @@ class Run:
         shape = (N, T, 3) if layer.batch_first else (T, N, 3)
         self.x = rng.normal(size=shape)
         rows = layer.num_layers * layer.num_directions
-        widths = [layer._width(state) for state in layer.cell.states]
+        widths = [layer.width(state) for state in layer.cell.states]
         self.h_0 = single(tuple(rng.normal(size=(rows, N, width)) for width in widths))
         output, h_n, self.trace = layer.forward(self.x, self.h_0, lengths, **self.masks)
         self.doutput = rng.normal(size=output.shape)
@@ -150,7 +150,7 @@ def test_recurrence_dropped_is_the_sum_of_windows_of_one_step(kind):
     layer, states = run.layer, run.trace
     expected = layer.params.zeros_like()
     for t in range(6):
-        before = single(tuple(states.runs["l0"].arrays[state][t][None] for state in layer.cell.states))
+        before = single(tuple(states.layers["l0"].arrays[state][t][None] for state in layer.cell.states))
         _, _, trace = layer.forward(run.x[t : t + 1], before)
         layer.backward(trace, run.doutput[t : t + 1], run.dh_n if t == 5 else None, expected)
     for name, gradient in expected.items():

@@ -110,10 +110,10 @@ def test_first_step_and_reverse_direction_are_named():
 class WrongFrom(RNN):
     """da is off by a thousandth at step 5."""
 
-    def _run_backward(self, run, timeline, plan, arrays, sums):
-        for t in super()._run_backward(run, timeline, plan, arrays, sums):
+    def backward_loop(self, run):
+        for t in super().backward_loop(run):
             if t == 5:
-                arrays["da"][5] *= self.factor
+                run.binding.arrays["da"][5] *= self.factor
             yield t
 
 
@@ -133,11 +133,10 @@ def test_the_gate_and_the_layer_are_found(gate):
     rows = slice("ifgo".index(gate) * 3, "ifgo".index(gate) * 3 + 3)
 
     class Wrong(LSTM):
-        def _run_backward(self, run, timeline, plan, arrays, sums):
-            for t in super()._run_backward(run, timeline, plan, arrays, sums):
-                if run.name == "l1":
-                    part = arrays[f"da_{gate}"]
-                    part[t] *= 1.3
+        def backward_loop(self, run):
+            for t in super().backward_loop(run):
+                if run.direction.name == "l1":
+                    run.binding.aligned(f"da_{gate}_t")[t] *= 1.3
                 yield t
 
     assert rows.stop <= 12
@@ -167,8 +166,8 @@ def with_backward(kind, change, **options):
     return type("Given", (kind,), {"backward": backward})(2, 3, rng=0, **options)
 
 
-def turned(self, run, arrays, sums):
-    sums["weight_hh"][...] = sums["weight_hh"].T.copy()
+def turned(self, run):
+    run.sums["weight_hh"][...] = run.sums["weight_hh"].T.copy()
 
 
 def shifted(d, by):
@@ -196,11 +195,12 @@ def factor_of(c):
 
 
 def summed(name, da, source):
-    """Return an RNN whose gradient of W_ih or W_hh is the sum over all steps of da(arrays) times source(run)."""
+    """Return an RNN whose gradient of W_ih or W_hh is the sum over all steps of da(da_t) times source(arrays)."""
 
-    def spoil(self, run, arrays, sums):
-        if run.name == "l0":
-            sums[name][...] = np.einsum("tna,tnd->ad", da(arrays["da"]), source(run.arrays))
+    def spoil(self, run):
+        arrays = run.binding.arrays
+        if run.direction.name == "l0":
+            run.sums[name][...] = np.einsum("tna,tnd->ad", da(arrays["da"]), source(arrays))
 
     return of_sums(RNN, spoil)
 
@@ -230,17 +230,17 @@ PLANTED = {
     "h_n ignored": (lambda: with_backward(LSTM, lambda d, h: (d, (0 * h[0], h[1]))), "final-state gradient ignored"),
     "final states ignored": (lambda: with_backward(LSTM, lambda d, h: (d, None)), "final-state gradient ignored"),
     "halves exchanged": (lambda: with_backward(GRU, halves, bidirectional=True), "reverse direction not reversed"),
-    "x of the step before": (lambda: summed("weight_ih", whole, lambda run: shifted(run["x"], 1)), "off by one step"),
-    "x of the step after": (lambda: summed("weight_ih", whole, lambda run: shifted(run["x"], -1)), "off by one step"),
-    "h of two steps before": (lambda: summed("weight_hh", whole, lambda run: shifted(run["h"][:-1], 1)),
+    "x of the step before": (lambda: summed("weight_ih", whole, lambda at: shifted(at["x"], 1)), "off by one step"),
+    "x of the step after": (lambda: summed("weight_ih", whole, lambda at: shifted(at["x"], -1)), "off by one step"),
+    "h of two steps before": (lambda: summed("weight_hh", whole, lambda at: shifted(at["h"][:-1], 1)),
                               "off by one step"),
-    "dW_hh without the first step": (lambda: summed("weight_hh", but_first, lambda run: run["h"][:-1]),
+    "dW_hh without the first step": (lambda: summed("weight_hh", but_first, lambda at: at["h"][:-1]),
                                      "first step skipped"),
     "half of the recurrence": (lambda: factor_of(0.5), "constant factor"),
     "a third of the recurrence, of three sequences": (lambda: factor_of(1 / 3), "constant factor"),
     "dW_hh transposed": (lambda: of_sums(RNN, turned), "transposed"),
-    "dW_hh of one entry": (lambda: of_sums(RNN, lambda self, run, arrays, sums: np.multiply.at(
-        sums["weight_hh"], (0, 1), 3)), "entries rescaled"),
+    "dW_hh of one entry": (lambda: of_sums(RNN, lambda self, run: np.multiply.at(
+        run.sums["weight_hh"], (0, 1), 3)), "entries rescaled"),
 }  # fmt: skip
 
 
@@ -277,7 +277,7 @@ def suspected(number):
     kind, options = SUSPECTED[number]
     layer = kind(3, 4, rng=1, **options)
     rows = layer.num_layers * layer.num_directions
-    widths = [layer._width(state) for state in layer.cell.states]
+    widths = [layer.width(state) for state in layer.cell.states]
     states = tuple(data(rows, 3, width, seed=k) for k, width in enumerate(widths))
     output, h_n, trace = layer.forward(data(6, 3, 3), states if len(states) > 1 else states[0], [4, 6, 3])
     finals = tuple(data(*state.shape, seed=9) for state in (h_n if isinstance(h_n, tuple) else (h_n,)))

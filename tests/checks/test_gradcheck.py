@@ -1,5 +1,6 @@
 """The gradient check of layers: right ones pass with their digits, wrong ones are found, whatever the size."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
 from rnn_numpy.checks import assert_gradients, gradcheck
 from rnn_numpy.checks.chain_rule import Forced
 from rnn_numpy.core.packing import pack_padded_sequence
-from rnn_numpy.engine import masks
+from rnn_numpy.engine import parts
 from rnn_numpy.errors import GradientCheckError, OptionError
 from rnn_numpy.zoo.common import WrongFormulas, WrongSums
 
@@ -26,8 +27,8 @@ def spoilt(kind, change, *args, **options):
     """Return a layer whose sums over the steps go through `change` when they are complete."""
 
     class Spoilt(WrongSums, kind):
-        def _spoil(self, run, arrays, sums):
-            change(run, arrays, sums)
+        def _spoil(self, run):
+            change(run.sums)
 
     return Spoilt(*args, **options)
 
@@ -75,7 +76,7 @@ def test_no_loss_at_all_is_right():
 @pytest.mark.parametrize("kind", CORES)
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_hh"])
 def test_an_entry_off_by_1e_12_is_found(kind, name):
-    def change(run, arrays, sums):
+    def change(sums):
         # The largest entry: what cancels in smaller ones may be more than 1e-12 of them.
         sums[name].flat[np.abs(sums[name]).argmax()] *= 1 + 1e-12
 
@@ -117,10 +118,10 @@ def test_the_initial_states_gradient_of_one_layer():
 
 def test_wrong_only_with_lengths():
     class Wrong(LSTM):
-        def _through_products(self, run, arrays, timeline, plan, sums):
-            dx = super()._through_products(run, arrays, timeline, plan, sums)
-            if plan.sort is not None:
-                sums["bias_hh"] *= 1.5
+        def close_backward(self, run):
+            dx = super().close_backward(run)
+            if run.binding.batch.sort is not None:
+                run.sums["bias_hh"] *= 1.5
             return dx
 
     assert gradcheck(Wrong(2, 3, rng=0), data(6, 2, 2)).ok
@@ -156,10 +157,10 @@ def test_a_wrong_gradient_of_1e_100_is_found():
 
 def test_a_mistake_that_has_vanished_from_every_sum_is_found_at_its_step():
     class Wrong(RNN):
-        def _run_backward(self, run, timeline, plan, arrays, sums):
-            for t in super()._run_backward(run, timeline, plan, arrays, sums):
+        def backward_loop(self, run):
+            for t in super().backward_loop(run):
                 if t == 5:
-                    arrays["da"][5] *= 1.001
+                    run.binding.arrays["da"][5] *= 1.001
                 yield t
 
     layer = contracting(Wrong(2, 4, rng=0), 0.4)
@@ -184,8 +185,8 @@ def test_exploding_gradients_are_checked_step_by_step():
 
 def test_an_error_of_1e_9_in_an_exploding_net():
     class Wrong(WrongSums, RNN):
-        def _spoil(self, run, arrays, sums):
-            sums["weight_hh"][3, 4] *= 1 + 1e-9
+        def _spoil(self, run):
+            run.sums["weight_hh"][3, 4] *= 1 + 1e-9
 
     report = gradcheck(exploding(Wrong), data(200, 2, 2))
     assert report.growth > 1e7
@@ -203,7 +204,7 @@ def test_float32_is_compared_with_its_checked_twin():
     assert max(row.error for row in report.rows if row.note) > 1e-9
     assert max(row.error for row in report.rows if not row.note) < 1e-13
 
-    def change(run, arrays, sums):
+    def change(sums):
         if sums["bias_ih"].dtype == np.float32:
             sums["bias_ih"] *= np.float32(1.001)
 
@@ -245,12 +246,14 @@ def test_masks_of_the_callers_are_used():
 @pytest.mark.parametrize("name", ["drop_backward", "zone_backward_new", "zone_backward_prev"])
 def test_masks_not_applied(name, monkeypatch):
     replacement = {
-        "drop_backward": lambda dstate_in, mask, dstate_prev: np.add(dstate_prev, dstate_in, out=dstate_prev),
-        "zone_backward_new": lambda dstate, kept, dstate_new: np.copyto(dstate_new, dstate),
-        "zone_backward_prev": lambda dstate, kept, dstate_prev: None,
+        "drop_backward": lambda dh_in, m, dh_prev: np.add(dh_prev, dh_in, out=dh_prev),
+        "zone_backward_new": lambda ds_t, k_t, ds_new: np.copyto(ds_new, ds_t),
+        "zone_backward_prev": lambda ds_t, k_t, ds_prev: None,
     }
-    monkeypatch.setattr(masks, name, replacement[name])
-    report = gradcheck(LSTM(2, 3, rng=0, **MASKED), data(6, 2, 2))
+    monkeypatch.setattr(parts, name, replacement[name])
+    layer = LSTM(2, 3, rng=0, **MASKED)
+    layer.cell = dataclasses.replace(layer.cell)  # a new one looks the formulas of masks up anew
+    report = gradcheck(layer, data(6, 2, 2))
     assert not report.ok
     assert "weight_hh_l0" in {row.name for row in report.rows if row.verdict != "ok"}
 
@@ -288,7 +291,7 @@ def test_a_final_states_gradient_that_a_loss_forgets():
 
 
 def wrong_report():
-    def change(run, arrays, sums):
+    def change(sums):
         sums["weight_hh"][5:8] *= 2  # of an LSTM with H = 4: rows of f
 
     return gradcheck(spoilt(LSTM, change, 2, 4, rng=0), data(8, 2, 2))
@@ -334,7 +337,7 @@ def test_a_report_is_a_hundred_columns_wide_and_json(make):
 
 
 def test_a_gradient_that_is_not_finite():
-    def change(run, arrays, sums):
+    def change(sums):
         sums["bias_ih"][2] = np.nan
 
     report = gradcheck(spoilt(GRU, change, 2, 3, rng=0), data(6, 2, 2))
@@ -347,7 +350,7 @@ def test_raise_if_failed_and_assert_gradients():
     with pytest.raises(GradientCheckError, match="the gradient check failed\n(.*\n)*.*weight_hh_l0.f .*WRONG"):
         wrong_report().raise_if_failed()
     with pytest.raises(GradientCheckError, match="sign"):
-        assert_gradients(spoilt(RNN, lambda run, arrays, sums: np.negative(sums["bias_hh"], out=sums["bias_hh"]),
+        assert_gradients(spoilt(RNN, lambda sums: np.negative(sums["bias_hh"], out=sums["bias_hh"]),
                                 2, 3, rng=0), data(4, 1, 2))  # fmt: skip
     assert assert_gradients(RNN(2, 3, rng=0), data(4, 1, 2)).ok
 

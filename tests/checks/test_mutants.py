@@ -16,8 +16,10 @@ import twin
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.checks import CHECKS, Case, assert_grad_close, conformance_checks, conformance_failures
 from rnn_numpy.core import Parameters, arguments, memory
-from rnn_numpy.engine import Cell, Extra, Recurrent, masks
-from rnn_numpy.engine.timeline import Timeline
+from rnn_numpy.engine import Cell, ExtraParameter, Recurrent, parts
+from rnn_numpy.engine.binding import Binding
+from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.options import Options
 from rnn_numpy.errors import GradientCheckError
 from rnn_numpy.layers import gru, lstm, rnn
 from rnn_numpy.layers.lstm import lstm_step_backward, lstm_step_partials
@@ -31,25 +33,25 @@ ORIGINAL = {
         (Cell, "arranged"),
         (Cell, "bias"),
         (Recurrent, "__call__"),
-        (Recurrent, "_bptt"),
-        (Recurrent, "_directions"),
-        (Recurrent, "_dropout_factors"),
-        (Recurrent, "_gradient_in"),
-        (Recurrent, "_drawn"),
-        (Recurrent, "_inputs"),
-        (Recurrent, "_masked_arrays"),
-        (Recurrent, "_new_gradients"),
-        (Recurrent, "_run_backward"),
-        (Recurrent, "_state_masks"),
-        (Recurrent, "_states_in"),
-        (Recurrent, "_states_to_caller"),
-        (Recurrent, "_through_products"),
-        (Recurrent, "_to_caller"),
-        (Timeline, "output"),
+        (Recurrent, "backward_loop"),
+        (Recurrent, "bptt"),
+        (Recurrent, "close_backward"),
+        (Recurrent, "open_backward"),
+        (Recurrent, "open_forward"),
+        (Options, "_drawn"),
+        (Options, "directions_of"),
+        (Options, "dropout_factors"),
+        (Options, "state_masks"),
+        (Edge, "like_output"),
+        (Edge, "opened"),
+        (Edge, "signal_out"),
+        (Edge, "states_in"),
+        (Edge, "states_out"),
+        (Binding, "output"),
         (arguments, "sequence_lengths"),
-        (masks, "drop_backward"),
-        (masks, "zone_backward_new"),
-        (masks, "zone_backward_prev"),
+        (parts, "drop_backward"),
+        (parts, "zone_backward_new"),
+        (parts, "zone_backward_prev"),
         (memory, "empty"),
     ]
 }
@@ -73,16 +75,15 @@ class Mutant:
     kind: type = RNN
 
     def plant(self, monkeypatch):
-        if self.formulas:
-            owner, name = self.place()
-            # Fails for a field that the cell does not have.
-            changed = dataclasses.replace(owner[name], **self.formulas)
-            monkeypatch.setitem(owner, name, changed)
+        owner, name = self.place()
+        # A new cell, which looks up the formulas of masks anew. Fails for a field that the cell does not have.
+        monkeypatch.setitem(owner, name, dataclasses.replace(owner[name], **self.formulas))
         for owner, replacement in self.methods:
             name = replacement.__name__
             original = ORIGINAL[owner, name]
             assert list(inspect.signature(replacement).parameters) == list(inspect.signature(original).parameters), name
-            monkeypatch.setattr(owner, name, replacement)
+            is_class_method = inspect.ismethod(original)
+            monkeypatch.setattr(owner, name, staticmethod(replacement) if is_class_method else replacement)
 
     def place(self):
         """Return the mapping and the key under which the case's layer finds its cell."""
@@ -164,153 +165,149 @@ def forward_in_single_precision(a_t, h_in, W_hh, h_t):
 # ------------------------------------------------------------------------------------------------ wrong drivers
 
 
-def backward_loop(order, shift=0):
-    """Return a `_run_backward` written out plainly, over the steps that `order` leaves of the right ones."""
+def plain_loop(order, shift=0):
+    """Return a `backward_loop` written out plainly, over the steps that `order` leaves of the right ones.
 
-    def _run_backward(self, run, timeline, plan, arrays, sums):
-        da, dh, h, weight_hh = arrays["da"], arrays["dh"], arrays["h"], run.weights["W_hh"]
-        for t in order(list(timeline.order(True))):
-            rows = slice(None) if plan.lengths is None else slice(int(np.sum(plan.lengths > t)))
-            tanh_step_partials(h[min(t + timeline.new + shift, plan.T), rows], da[t, rows])
-            rnn_step_backward(dh[t + timeline.new, rows], weight_hh, da[t, rows], dh[t + timeline.prev, rows])
+    da is all zero at first, so that what it leaves out counts as zero.
+    """
+
+    def backward_loop(self, run):
+        binding, batch = run.binding, run.binding.batch
+        da, dh, h = (binding.arrays[name] for name in ("da", "dh", "h"))
+        da[...] = 0
+        for t in order(list(binding.order(True))):
+            rows = slice(None) if batch.lengths is None else slice(int(np.sum(batch.lengths > t)))
+            tanh_step_partials(h[min(t + binding.after + shift, batch.T), rows], da[t, rows])
+            before = dh[t + binding.before, rows]
+            rnn_step_backward(dh[t + binding.after, rows], run.trace.weights["W_hh"], da[t, rows], before)
+            run.gradients.reached = t
             yield t
 
-    return _run_backward
-
-
-def zeroed_first(run_backward):
-    """Return `_run_backward` with da all zero at first, so that what a loop leaves out counts as zero."""
-
-    def _run_backward(self, run, timeline, plan, arrays, sums):
-        arrays["da"][...] = 0
-        yield from run_backward(self, run, timeline, plan, arrays, sums)
-
-    return _run_backward
+    return backward_loop
 
 
 def accumulating(change):
-    """Return a `_through_products` with the factors of each product as `change(arrays, timeline, plan)` says."""
+    """Return a `close_backward` with the factors of each product as `change(binding)` says."""
 
-    def _through_products(self, run, arrays, timeline, plan, sums):
-        dx = ORIGINAL[Recurrent, "_through_products"](self, run, arrays, timeline, plan, sums)
-        da, x, h_prev, db = change(arrays, timeline, plan)
-        sums["weight_ih"][...] = da.T.dot(x)
-        sums["weight_hh"][...] = da.T.dot(h_prev)
+    def close_backward(self, run):
+        dx = ORIGINAL[Recurrent, "close_backward"](self, run)
+        da, x, h_prev, db = change(run.binding)
+        run.sums["weight_ih"][...] = da.T.dot(x)
+        run.sums["weight_hh"][...] = da.T.dot(h_prev)
         if self.bias:
-            sums["bias_ih"][...] = sums["bias_hh"][...] = db
+            run.sums["bias_ih"][...] = run.sums["bias_hh"][...] = db
         return dx
 
-    return _through_products
+    return close_backward
 
 
 def after_products(change):
-    """Return a `_through_products` after which `change(sums, arrays, hidden_size)` has its way."""
+    """Return a `close_backward` after which `change(sums, arrays)` has its way."""
 
-    def _through_products(self, run, arrays, timeline, plan, sums):
-        dx = ORIGINAL[Recurrent, "_through_products"](self, run, arrays, timeline, plan, sums)
-        change(sums, arrays, self.hidden_size)
+    def close_backward(self, run):
+        dx = ORIGINAL[Recurrent, "close_backward"](self, run)
+        change(run.sums, run.binding.arrays)
         return dx
 
-    return _through_products
+    return close_backward
 
 
-def factors(arrays, timeline, plan):
-    da, x = plan.flat(arrays["da"]), plan.flat(arrays["x"])
-    return da, x, plan.flat(arrays["h"][timeline.prev :][: plan.T]), da.sum(axis=0)
+def factors(binding):
+    da, x, h_prev = (binding.batch.flat(binding.aligned(name)) for name in ("da_t", "x_t", "h_prev"))
+    return da, x, h_prev, da.sum(axis=0)
 
 
-def unshifted_h(arrays, timeline, plan):
-    da, x, _, db = factors(arrays, timeline, plan)
-    return da, x, plan.flat(arrays["h"][timeline.new :][: plan.T]), db
+def unshifted_h(binding):
+    da, x, _, db = factors(binding)
+    return da, x, binding.batch.flat(binding.aligned("h_t")), db
 
 
-def h_in_place_of_x(arrays, timeline, plan):
-    da, x, h_prev, db = factors(arrays, timeline, plan)
+def h_in_place_of_x(binding):
+    da, x, h_prev, db = factors(binding)
     return da, h_prev if x.shape == h_prev.shape else x, h_prev, db
 
 
-def doubled_bias(arrays, timeline, plan):
-    da, x, h_prev, db = factors(arrays, timeline, plan)
+def doubled_bias(binding):
+    da, x, h_prev, db = factors(binding)
     return da, x, h_prev, 2 * db
 
 
-def dh_in_place_of_da(arrays, timeline, plan):
-    _, x, h_prev, _ = factors(arrays, timeline, plan)
-    dh = plan.flat(arrays["dh"][timeline.new :][: plan.T])
+def dh_in_place_of_da(binding):
+    _, x, h_prev, _ = factors(binding)
+    dh = binding.batch.flat(binding.aligned("dh_t"))
     return dh, x, h_prev, dh.sum(axis=0)
 
 
-def batch_mean(arrays, timeline, plan):
-    da, x, h_prev, db = factors(arrays, timeline, plan)
-    return da / max(plan.N, 1), x, h_prev, db / max(plan.N, 1)
+def batch_mean(binding):
+    da, x, h_prev, db = factors(binding)
+    N = max(binding.batch.N, 1)
+    return da / N, x, h_prev, db / N
 
 
-def weighted_by_the_batch(arrays, timeline, plan):
-    da, x, h_prev, db = factors(arrays, timeline, plan)
-    return da * plan.N * (1 / plan.N), x, h_prev, db
+def weighted_by_the_batch(binding):
+    da, x, h_prev, db = factors(binding)
+    return da * binding.batch.N * (1 / binding.batch.N), x, h_prev, db
 
 
-def newest_step_only(arrays, timeline, plan):
-    da = arrays["da"].copy()
-    da[timeline.order(False)[:-1]] = 0
-    return factors({**arrays, "da": da}, timeline, plan)
+def newest_step_only(binding):
+    da = binding.arrays["da"].copy()
+    da[binding.order(False)[:-1]] = 0
+    return factors(binding.on({**binding.arrays, "da": da}, binding.constants))
 
 
-def grads_overwritten(self, trace, doutput, dfinals, grads, results):
-    if grads is not None:
-        grads.flat[:] = 0
-    yield from ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results)
+def grads_overwritten(self, run):
+    if run.grads is not None:
+        run.grads.flat[:] = 0
+    yield from ORIGINAL[Recurrent, "bptt"](self, run)
 
 
-def noise(sums, arrays, hidden_size):
+def noise(sums, arrays):
     sums["weight_hh"][...] *= 1 + 1e-15 * np.random.default_rng().normal(size=sums["weight_hh"].shape)
 
 
-def bias_summed_in_another_order(sums, arrays, hidden_size):
+def bias_summed_in_another_order(sums, arrays):
     # Equal but for rounding.
     if "bias_hh" in sums:
         sums["bias_hh"][...] = arrays["da"].real[::-1].sum(axis=(0, 1))
 
 
-def one_bias_gradient_for_both_sides(sums, arrays, hidden_size):
+def one_bias_gradient_for_both_sides(sums, arrays):
     if "bias_hh" in sums:
         sums["bias_hh"][...] = sums["bias_ih"]
 
 
-def no_final_state_gradient(self, run, timeline, plan, doutput, dfinals):
-    return ORIGINAL[Recurrent, "_new_gradients"](self, run, timeline, plan, doutput, [None for _ in dfinals])
+def no_final_state_gradient(self, run, doutput, dfinals):
+    ORIGINAL[Recurrent, "open_backward"](self, run, doutput, [None for _ in dfinals])
 
 
-def final_state_gradient_at_the_longest(self, run, timeline, plan, doutput, dfinals):
-    gradients = ORIGINAL[Recurrent, "_new_gradients"](self, run, timeline, plan, doutput, [None for _ in dfinals])
-    for array, dfinal in zip(gradients.values(), dfinals, strict=False):
+def final_state_gradient_at_the_longest(self, run, doutput, dfinals):
+    ORIGINAL[Recurrent, "open_backward"](self, run, doutput, [None for _ in dfinals])
+    for state, dfinal in zip(self.cell.states, dfinals, strict=True):
         if dfinal is not None:
-            array[0 if timeline.reverse else plan.T] += dfinal
-    return gradients
+            run.binding.arrays["d" + state][0 if run.binding.reverse else run.binding.batch.T] += dfinal
 
 
-def padding_of_doutput_read(self, run, timeline, plan, doutput, dfinals):
-    gradients = ORIGINAL[Recurrent, "_new_gradients"](self, run, timeline, plan, doutput, dfinals)
-    if doutput is not None and plan.alive is not None:
-        gradients["dh"][timeline.new :][: plan.T] += np.where(plan.alive[:, :, None], 0, doutput)
-    return gradients
+def padding_of_doutput_read(self, run, doutput, dfinals):
+    ORIGINAL[Recurrent, "open_backward"](self, run, doutput, dfinals)
+    alive = run.binding.batch.alive
+    if doutput is not None and alive is not None:
+        run.binding.aligned("dh_t")[...] += np.where(alive[:, :, None], 0, doutput)
 
 
-def doutput_modified(self, run, timeline, plan, doutput, dfinals):
-    gradients = ORIGINAL[Recurrent, "_new_gradients"](self, run, timeline, plan, doutput, dfinals)
+def doutput_modified(self, run, doutput, dfinals):
+    ORIGINAL[Recurrent, "open_backward"](self, run, doutput, dfinals)
     if doutput is not None:
         doutput *= 0.5
-    return gradients
 
 
 def after_bptt(change):
-    """Return a `_bptt` whose result is changed."""
+    """Return a `bptt` whose result is changed."""
 
-    def _bptt(self, trace, doutput, dfinals, grads, results):
-        yield from ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results)
-        change(self, results[0])
+    def bptt(self, run):
+        yield from ORIGINAL[Recurrent, "bptt"](self, run)
+        change(self, run.results[0])
 
-    return _bptt
+    return bptt
 
 
 def zero_dh_0(self, result):
@@ -330,34 +327,35 @@ def dx_in_double_precision(self, result):
     result.dx = result.dx.astype(np.float64)
 
 
-def masks_forgotten(self, trace, doutput, dfinals, grads, results):
-    kept, trace.context.factors = trace.context.factors, None
+def masks_forgotten(self, run):
+    edge = run.trace.edge
+    kept, edge.factors = edge.factors, None
     try:
-        yield from ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results)
+        yield from ORIGINAL[Recurrent, "bptt"](self, run)
     finally:
-        trace.context.factors = kept
+        edge.factors = kept
 
 
-def grads_touched_early(self, trace, doutput, dfinals, grads, results):
-    before = grads.flat.copy()
-    for step in ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results):
-        grads.flat[:] = before + 1
+def grads_touched_early(self, run):
+    before = run.grads.flat.copy()
+    for step in ORIGINAL[Recurrent, "bptt"](self, run):
+        run.grads.flat[:] = before + 1
         yield step
-        grads.flat[:] = before
+        run.grads.flat[:] = before
 
 
-def result_before_the_end(self, trace, doutput, dfinals, grads, results):
-    steps = list(ORIGINAL[Recurrent, "_bptt"](self, trace, doutput, dfinals, grads, results))
+def result_before_the_end(self, run):
+    steps = list(ORIGINAL[Recurrent, "bptt"](self, run))
     yield from steps
 
 
 def reverse_not_reversed(self, layer):
-    directions = ORIGINAL[Recurrent, "_directions"](self, layer)
+    directions = ORIGINAL[Options, "directions_of"](self, layer)
     return [dataclasses.replace(direction, reverse=False) for direction in directions]
 
 
 def both_directions_in_one_half(self, layer):
-    directions = ORIGINAL[Recurrent, "_directions"](self, layer)
+    directions = ORIGINAL[Options, "directions_of"](self, layer)
     return [dataclasses.replace(direction, columns=directions[0].columns) for direction in directions]
 
 
@@ -370,142 +368,145 @@ def lengths_taken_for_sorted(where, lengths, steps, batch):
     return None if found is None else np.sort(found)[::-1]
 
 
-def order_of_states_forgotten(self, states, context):
-    return tuple(array[:, 0] if context.unbatched else array for array in states)
+def order_of_states_forgotten(self, states):
+    return tuple(array[:, 0] if self.unbatched else array for array in states)
 
 
-def initial_state_ignored(self, where, name, value, context):
-    found = ORIGINAL[Recurrent, "_states_in"](self, where, name, value, context)
+def initial_state_ignored(self, where, name, value):
+    found = ORIGINAL[Edge, "states_in"](self, where, name, value)
     return [None for _ in found] if name == "h_0" else found
 
 
-def initial_state_in_the_output(self, states, plan):
-    return states[self.new : self.new + plan.T]
+def initial_state_in_the_output(self, states):
+    return states[self.after : self.after + self.batch.T]
 
 
-def batch_normalised(self, where, x, lengths, copied):
-    context, signal = ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
-    return context, signal - signal.mean(axis=1, keepdims=True) if signal.shape[1] else signal
+def batch_normalised(layer, where, x, lengths, copied):
+    edge, signal = ORIGINAL[Edge, "opened"](layer, where, x, lengths, copied)
+    return edge, signal - signal.mean(axis=1, keepdims=True) if signal.shape[1] else signal
 
 
-def centred_over_time(self, where, x, lengths, copied):
-    context, signal = ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
-    return context, signal - signal.mean(axis=0)
+def centred_over_time(layer, where, x, lengths, copied):
+    edge, signal = ORIGINAL[Edge, "opened"](layer, where, x, lengths, copied)
+    return edge, signal - signal.mean(axis=0)
 
 
-def empty_sequences_let_through(self, where, x, lengths, copied):
+def empty_sequences_let_through(layer, where, x, lengths, copied):
     array = np.asarray(x)
-    time = 1 if self.batch_first and array.ndim == 3 else 0
+    time = 1 if layer.batch_first and array.ndim == 3 else 0
     if array.shape[time] == 0:
         x = np.zeros([1 if axis == time else size for axis, size in enumerate(array.shape)], array.dtype)
-    return ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
+    return ORIGINAL[Edge, "opened"](layer, where, x, lengths, copied)
 
 
-def x_kept_in_the_layer(self, where, x, lengths, copied):
-    self.last_x = x
-    return ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
+def x_kept_in_the_layer(layer, where, x, lengths, copied):
+    layer.last_x = x
+    return ORIGINAL[Edge, "opened"](layer, where, x, lengths, copied)
 
 
-def batch_first_for_inputs_only(self, array, context):
-    array = context.plan.unsorted(array, 1)
-    return array[:, 0] if context.unbatched else array
+def batch_first_for_inputs_only(self, array):
+    array = self.batch.unsorted(array, 1)
+    return array[:, 0] if self.unbatched else array
 
 
-def batch_axis_kept(self, array, context):
-    array = context.plan.unsorted(array, 1)
-    return array.swapaxes(0, 1) if self.batch_first and not context.unbatched else array
+def batch_axis_kept(self, array):
+    array = self.batch.unsorted(array, 1)
+    return array.swapaxes(0, 1) if self.batch_first and not self.unbatched else array
 
 
-def memory_order_for_axis_order(self, where, x, lengths, copied):
-    return ORIGINAL[Recurrent, "_inputs"](self, where, np.ravel(x, order="K").reshape(np.shape(x)), lengths, copied)
+def memory_order_for_axis_order(layer, where, x, lengths, copied):
+    return ORIGINAL[Edge, "opened"](layer, where, np.ravel(x, order="K").reshape(np.shape(x)), lengths, copied)
 
 
-def batch_first_ignored_in_doutput(self, where, doutput, context):
-    found = ORIGINAL[Recurrent, "_gradient_in"](self, where, doutput, context)
-    if found is None or not self.batch_first or context.unbatched:
+def batch_first_ignored_in_doutput(self, where, name, value):
+    found = ORIGINAL[Edge, "like_output"](self, where, name, value)
+    if found is None or not self.batch_first or self.unbatched:
         return found
     return found.swapaxes(0, 1).reshape(found.shape)
 
 
-def dropout_without_training(self, where, given, training, plan):
-    return ORIGINAL[Recurrent, "_dropout_factors"](self, where, given, True, plan)
+def dropout_without_training(self, where, given, training, batch):
+    return ORIGINAL[Options, "dropout_factors"](self, where, given, True, batch)
 
 
-def dropout_masks_not_replayed(self, where, given, training, plan):
-    return ORIGINAL[Recurrent, "_dropout_factors"](self, where, None, training, plan)
+def dropout_masks_not_replayed(self, where, given, training, batch):
+    return ORIGINAL[Options, "dropout_factors"](self, where, None, training, batch)
 
 
 def masks_unscaled(self, rate, shape):
-    return (ORIGINAL[Recurrent, "_drawn"](self, rate, shape) > 0).astype(self.dtype)
+    return (ORIGINAL[Options, "_drawn"](self, rate, shape) > 0).astype(self.dtype)
 
 
-def state_masks(**changes):
-    """Return a `_state_masks` some of whose arguments are others."""
+def changed_state_masks(**changes):
+    """Return a `state_masks` some of whose arguments are others."""
 
-    def _state_masks(self, where, recurrent, zoneout, training, plan):
+    def state_masks(self, where, recurrent, zoneout, training, batch):
         given = {"recurrent": recurrent, "zoneout": zoneout, "training": training} | changes
-        return ORIGINAL[Recurrent, "_state_masks"](self, where, **given, plan=plan)
+        return ORIGINAL[Options, "state_masks"](self, where, **given, batch=batch)
 
-    return _state_masks
+    return state_masks
 
 
-def zoneout_in_training_only(self, where, recurrent, zoneout, training, plan):
-    found = ORIGINAL[Recurrent, "_state_masks"](self, where, recurrent, zoneout, training, plan)
+def zoneout_in_training_only(self, where, recurrent, zoneout, training, batch):
+    found = ORIGINAL[Options, "state_masks"](self, where, recurrent, zoneout, training, batch)
     return found if training or zoneout is not None else {}
 
 
-def zoneout_of_h_alone(self, where, recurrent, zoneout, training, plan):
-    found = ORIGINAL[Recurrent, "_state_masks"](self, where, recurrent, zoneout, training, plan)
+def zoneout_of_h_alone(self, where, recurrent, zoneout, training, batch):
+    found = ORIGINAL[Options, "state_masks"](self, where, recurrent, zoneout, training, batch)
     for chosen in found.values():
         if "c" in chosen.zoneout:
             chosen.zoneout["c"][...] = 0
     return found
 
 
-def one_state_mask_for_the_batch(self, where, recurrent, zoneout, training, plan):
-    found = ORIGINAL[Recurrent, "_state_masks"](self, where, recurrent, zoneout, training, plan)
-    return {name: masks.Masks(chosen.recurrent[:1], chosen.zoneout) for name, chosen in found.items()}
+def one_state_mask_for_the_batch(self, where, recurrent, zoneout, training, batch):
+    found = ORIGINAL[Options, "state_masks"](self, where, recurrent, zoneout, training, batch)
+    return {name: parts.Masks(chosen.recurrent[:1], chosen.zoneout) for name, chosen in found.items()}
 
 
-def another_recurrent_mask_at_each_step(self, chosen, plan, new):
-    arrays = ORIGINAL[Recurrent, "_masked_arrays"](self, chosen, plan, new)
-    if "recurrent_mask" in arrays:
-        changing = arrays["recurrent_mask"].copy()
+def another_recurrent_mask_at_each_step(self, direction, edge, x, initial, masks, params, record):
+    run = ORIGINAL[Recurrent, "open_forward"](self, direction, edge, x, initial, masks, params, record)
+    if "recurrent_mask" in run.binding.arrays:
+        changing = run.binding.arrays["recurrent_mask"].copy()
         for t, mask in enumerate(changing):
             mask[...] = np.roll(mask, t, axis=1)
-        arrays["recurrent_mask"] = changing
-    return arrays
+        run.binding.arrays["recurrent_mask"] = changing
+        if record:
+            run.trace.arrays["recurrent_mask"] = changing
+    return run
 
 
-def drop_backward(dstate_in, mask, dstate_prev):
-    dstate_prev += dstate_in
+def drop_backward(dh_in, m, dh_prev):
+    dh_prev += dh_in
 
 
-def zone_backward_new(dstate, kept, dstate_new):
-    dstate_new[...] = dstate
+def zone_backward_new(ds_t, k_t, ds_new):
+    ds_new[...] = ds_t
 
 
-def zone_backward_prev(dstate, kept, dstate_prev):
+def zone_backward_prev(ds_t, k_t, ds_prev):
     pass
 
 
-def packed_in_the_order_of_the_engine(self, array, context):
-    if context.packed is not None:
-        return context.packed.pack(array)
-    return ORIGINAL[Recurrent, "_to_caller"](self, array, context)
+def packed_in_the_order_of_the_engine(self, array):
+    if self.packed is not None:
+        return self.packed.pack(array)
+    return ORIGINAL[Edge, "signal_out"](self, array)
 
 
-def packed_gradient_taken_for_sorted(self, where, doutput, context):
-    found = ORIGINAL[Recurrent, "_gradient_in"](self, where, doutput, context)
-    return found if context.packed is None or found is None else context.plan.unsorted(found, 1)
+def packed_gradient_taken_for_sorted(self, where, name, value):
+    found = ORIGINAL[Edge, "like_output"](self, where, name, value)
+    return found if self.packed is None or found is None else self.batch.unsorted(found, 1)
 
 
-def lengths_of_a_pack_ignored(self, where, x, lengths, copied):
+def lengths_of_a_pack_ignored(layer, where, x, lengths, copied):
     if not hasattr(x, "padded"):
-        return ORIGINAL[Recurrent, "_inputs"](self, where, x, lengths, copied)
-    padded = x.padded(batch_first=self.batch_first)[0]
-    context, signal = ORIGINAL[Recurrent, "_inputs"](self, where, padded, None, copied)
-    return dataclasses.replace(context, packed=x), signal
+        return ORIGINAL[Edge, "opened"](layer, where, x, lengths, copied)
+    padded = x.padded(batch_first=layer.batch_first)[0]
+    edge, signal = ORIGINAL[Edge, "opened"](layer, where, padded, None, copied)
+    edge.packed = x
+    return edge, signal
 
 
 # ------------------------------------------------------------------------------------------------ wrong gates
@@ -634,8 +635,8 @@ def memory_order_ignored(self, kind, weight, halved):
     return found if halved else weight
 
 
-def inference_from_zero(self, x, h_0=None, lengths=None):
-    return ORIGINAL[Recurrent, "__call__"](self, x, None, lengths)
+def inference_from_zero(self, x, h_0=None, lengths=None, *, given=None):
+    return ORIGINAL[Recurrent, "__call__"](self, x, None, lengths, given=given)
 
 
 def views_in_state_dict(self):
@@ -677,10 +678,6 @@ def formula(name, caught_by, kind=RNN, options=None, **fields):
     return Mutant(name, caught_by, formulas=fields, options=options or {}, kind=kind)
 
 
-def loop(order, shift=0):
-    return zeroed_first(backward_loop(order, shift))
-
-
 MUTANTS = [
     formula("W_hh transposed", GRADIENTS, step_backward=transposed_W_hh),
     formula(
@@ -718,90 +715,90 @@ MUTANTS = [
         "first step missing",
         (*GRADIENTS, "check_first_step", "check_steps"),
         Recurrent,
-        "_run_backward",
-        loop(lambda steps: steps[:-1]),
+        "backward_loop",
+        plain_loop(lambda steps: steps[:-1]),
     ),
     planted(
         "last step skipped",
         (*GRADIENTS, "check_gradients_of_final_state"),
         Recurrent,
-        "_run_backward",
-        loop(lambda steps: steps[1:]),
+        "backward_loop",
+        plain_loop(lambda steps: steps[1:]),
     ),
-    planted("steps in the wrong order", GRADIENTS, Recurrent, "_run_backward", loop(lambda steps: steps[::-1])),
-    planted("derivative of the next state", GRADIENTS, Recurrent, "_run_backward", loop(list, shift=1)),
-    planted("unshifted h", GRADIENTS, Recurrent, "_through_products", accumulating(unshifted_h)),
-    planted("dW_ih from h", GRADIENTS, Recurrent, "_through_products", accumulating(h_in_place_of_x), num_layers=2),
-    planted("bias doubled", GRADIENTS, Recurrent, "_through_products", accumulating(doubled_bias)),
-    planted("dh in place of da", GRADIENTS, Recurrent, "_through_products", accumulating(dh_in_place_of_da)),
+    planted("steps in the wrong order", GRADIENTS, Recurrent, "backward_loop", plain_loop(lambda steps: steps[::-1])),
+    planted("derivative of the next state", GRADIENTS, Recurrent, "backward_loop", plain_loop(list, shift=1)),
+    planted("unshifted h", GRADIENTS, Recurrent, "close_backward", accumulating(unshifted_h)),
+    planted("dW_ih from h", GRADIENTS, Recurrent, "close_backward", accumulating(h_in_place_of_x), num_layers=2),
+    planted("bias doubled", GRADIENTS, Recurrent, "close_backward", accumulating(doubled_bias)),
+    planted("dh in place of da", GRADIENTS, Recurrent, "close_backward", accumulating(dh_in_place_of_da)),
     planted(
         "mean over the batch",
         (*GRADIENTS, "check_accumulation"),
         Recurrent,
-        "_through_products",
+        "close_backward",
         accumulating(batch_mean),
     ),
     planted(
         "division by the batch size",
         ("check_empty_batch",),
         Recurrent,
-        "_through_products",
+        "close_backward",
         accumulating(weighted_by_the_batch),
     ),
     planted(
         "parameter gradients of the newest step only",
         (*GRADIENTS, "check_chunks"),
         Recurrent,
-        "_through_products",
+        "close_backward",
         accumulating(newest_step_only),
     ),
-    planted("grads overwritten", ("check_accumulation", "check_chunks"), Recurrent, "_bptt", grads_overwritten),
-    planted("rounding noise", ("check_repeatable",), Recurrent, "_through_products", after_products(noise)),
+    planted("grads overwritten", ("check_accumulation", "check_chunks"), Recurrent, "bptt", grads_overwritten),
+    planted("rounding noise", ("check_repeatable",), Recurrent, "close_backward", after_products(noise)),
     planted(
         "final-state gradient ignored",
         (*GRADIENTS, "check_gradients_of_final_state", "check_chunks"),
         Recurrent,
-        "_new_gradients",
+        "open_backward",
         no_final_state_gradient,
     ),
     planted(
         "final-state gradient enters at T",
         (*GRADIENTS, "check_padding"),
         Recurrent,
-        "_new_gradients",
+        "open_backward",
         final_state_gradient_at_the_longest,
     ),
     planted(
         "padding of doutput leaks",
         ("check_padding",),
         Recurrent,
-        "_new_gradients",
+        "open_backward",
         padding_of_doutput_read,
         bidirectional=True,
     ),
-    planted("doutput modified", ("check_unchanged",), Recurrent, "_new_gradients", doutput_modified),
-    planted("dh_0 zero", (*GRADIENTS, "check_first_step"), Recurrent, "_bptt", after_bptt(zero_dh_0)),
-    planted("dx[0] zero", (*GRADIENTS, "check_first_step"), Recurrent, "_bptt", after_bptt(zero_first_dx)),
-    planted("gradients clipped", ("check_linearity",), Recurrent, "_bptt", after_bptt(clipped_grads)),
-    planted("dx in float64", ("check_float32",), Recurrent, "_bptt", after_bptt(dx_in_double_precision)),
+    planted("doutput modified", ("check_unchanged",), Recurrent, "open_backward", doutput_modified),
+    planted("dh_0 zero", (*GRADIENTS, "check_first_step"), Recurrent, "bptt", after_bptt(zero_dh_0)),
+    planted("dx[0] zero", (*GRADIENTS, "check_first_step"), Recurrent, "bptt", after_bptt(zero_first_dx)),
+    planted("gradients clipped", ("check_linearity",), Recurrent, "bptt", after_bptt(clipped_grads)),
+    planted("dx in float64", ("check_float32",), Recurrent, "bptt", after_bptt(dx_in_double_precision)),
     planted(
-        "dropout masks forgotten in backward", GRADIENTS, Recurrent, "_bptt", masks_forgotten, num_layers=2, dropout=0.4
+        "dropout masks forgotten in backward", GRADIENTS, Recurrent, "bptt", masks_forgotten, num_layers=2, dropout=0.4
     ),
-    planted("grads touched before the end", ("check_steps",), Recurrent, "_bptt", grads_touched_early),
-    planted("result before the end", ("check_steps",), Recurrent, "_bptt", result_before_the_end),
+    planted("grads touched before the end", ("check_steps",), Recurrent, "bptt", grads_touched_early),
+    planted("result before the end", ("check_steps",), Recurrent, "bptt", result_before_the_end),
     planted(
         "reverse direction not reversed",
         ("check_reversal", "check_steps"),
-        Recurrent,
-        "_directions",
+        Options,
+        "directions_of",
         reverse_not_reversed,
         bidirectional=True,
     ),
     planted(
         "both directions read one half of doutput",
         GRADIENTS,
-        Recurrent,
-        "_directions",
+        Options,
+        "directions_of",
         both_directions_in_one_half,
         bidirectional=True,
     ),
@@ -816,52 +813,52 @@ MUTANTS = [
     planted(
         "order of final states forgotten",
         (*GRADIENTS, "check_padding"),
-        Recurrent,
-        "_states_to_caller",
+        Edge,
+        "states_out",
         order_of_states_forgotten,
     ),
-    planted("initial state ignored", (*GRADIENTS, "check_chunks"), Recurrent, "_states_in", initial_state_ignored),
+    planted("initial state ignored", (*GRADIENTS, "check_chunks"), Edge, "states_in", initial_state_ignored),
     planted(
         "initial state shows in the output",
         ("check_padding",),
-        Timeline,
+        Binding,
         "output",
         initial_state_in_the_output,
         bidirectional=True,
     ),
-    planted("inputs centred over the batch", ("check_batch",), Recurrent, "_inputs", batch_normalised),
-    planted("inputs centred over time", ("check_causality", "check_chunks"), Recurrent, "_inputs", centred_over_time),
-    planted("T = 0 let through", ("check_no_steps",), Recurrent, "_inputs", empty_sequences_let_through),
-    planted("activations kept in the layer", ("check_unchanged",), Recurrent, "_inputs", x_kept_in_the_layer),
+    planted("inputs centred over the batch", ("check_batch",), Edge, "opened", batch_normalised),
+    planted("inputs centred over time", ("check_causality", "check_chunks"), Edge, "opened", centred_over_time),
+    planted("T = 0 let through", ("check_no_steps",), Edge, "opened", empty_sequences_let_through),
+    planted("activations kept in the layer", ("check_unchanged",), Edge, "opened", x_kept_in_the_layer),
     planted(
         "batch_first for inputs only",
         ("check_batch_first", "check_gradients_of_output"),
-        Recurrent,
-        "_to_caller",
+        Edge,
+        "signal_out",
         batch_first_for_inputs_only,
         batch_first=True,
     ),
-    planted("batch axis kept for one sequence", ("check_unbatched",), Recurrent, "_to_caller", batch_axis_kept),
+    planted("batch axis kept for one sequence", ("check_unbatched",), Edge, "signal_out", batch_axis_kept),
     planted(
         "order in memory taken for the order of axes",
         ("check_strides",),
-        Recurrent,
-        "_inputs",
+        Edge,
+        "opened",
         memory_order_for_axis_order,
     ),
     planted(
         "batch_first ignored in doutput",
         (*GRADIENTS, "check_batch_first"),
-        Recurrent,
-        "_gradient_in",
+        Edge,
+        "like_output",
         batch_first_ignored_in_doutput,
         batch_first=True,
     ),
     planted(
         "dropout without training",
         ("check_dropout", "check_inference"),
-        Recurrent,
-        "_dropout_factors",
+        Options,
+        "dropout_factors",
         dropout_without_training,
         num_layers=2,
         dropout=0.4,
@@ -869,8 +866,8 @@ MUTANTS = [
     planted(
         "masks not replayed",
         ("check_dropout",),
-        Recurrent,
-        "_dropout_factors",
+        Options,
+        "dropout_factors",
         dropout_masks_not_replayed,
         num_layers=2,
         dropout=0.4,
@@ -883,7 +880,7 @@ MUTANTS = [
         "biases summed in two orders",
         ("check_bias_gradients",),
         Recurrent,
-        "_through_products",
+        "close_backward",
         after_products(bias_summed_in_another_order),
     ),
 ]
@@ -891,37 +888,42 @@ MUTANTS = [
 STATE_MASKS = {"recurrent_dropout": 0.4, "zoneout": 0.3}
 
 MUTANTS += [
-    planted(name, (check,), Recurrent, "_state_masks", function, kind, **STATE_MASKS)
+    planted(name, (check,), Options, "state_masks", function, kind, **STATE_MASKS)
     for name, check, function, kind in [
-        ("recurrent masks not replayed", "check_recurrent_dropout", state_masks(recurrent=None, training=True), RNN),
-        ("zoneout masks not replayed", "check_zoneout", state_masks(zoneout=None, training=True), GRU),
-        ("recurrent dropout without training", "check_inference", state_masks(training=True), LSTM),
+        (
+            "recurrent masks not replayed",
+            "check_recurrent_dropout",
+            changed_state_masks(recurrent=None, training=True),
+            RNN,
+        ),
+        ("zoneout masks not replayed", "check_zoneout", changed_state_masks(zoneout=None, training=True), GRU),
+        ("recurrent dropout without training", "check_inference", changed_state_masks(training=True), LSTM),
         ("zoneout in training only", "check_zoneout", zoneout_in_training_only, LSTM),
         ("zoneout of h alone", "check_zoneout", zoneout_of_h_alone, LSTM),
         ("one recurrent mask for the batch", "check_recurrent_dropout", one_state_mask_for_the_batch, RNN),
     ]
 ]
 MUTANTS += [
-    planted("masks unscaled", ("check_recurrent_dropout",), Recurrent, "_drawn", masks_unscaled, GRU, **STATE_MASKS),
+    planted("masks unscaled", ("check_recurrent_dropout",), Options, "_drawn", masks_unscaled, GRU, **STATE_MASKS),
     planted(
         "another recurrent mask at each step",
         ("check_recurrent_dropout",),
         Recurrent,
-        "_masked_arrays",
+        "open_forward",
         another_recurrent_mask_at_each_step,
         **STATE_MASKS,
     ),
 ]
 MUTANTS += [
-    planted(f"{function.__name__} without its mask", GRADIENTS, masks, function.__name__, function, LSTM, **STATE_MASKS)
+    planted(f"{function.__name__} without its mask", GRADIENTS, parts, function.__name__, function, LSTM, **STATE_MASKS)
     for function in (drop_backward, zone_backward_new, zone_backward_prev)
 ]
 MUTANTS += [
-    planted(name, ("check_packed",), Recurrent, method, function, LSTM)
+    planted(name, ("check_packed",), Edge, method, function, LSTM)
     for name, method, function in [
-        ("packed in the order of the engine", "_to_caller", packed_in_the_order_of_the_engine),
-        ("packed gradient taken for sorted", "_gradient_in", packed_gradient_taken_for_sorted),
-        ("lengths of a pack ignored", "_inputs", lengths_of_a_pack_ignored),
+        ("packed in the order of the engine", "signal_out", packed_in_the_order_of_the_engine),
+        ("packed gradient taken for sorted", "like_output", packed_gradient_taken_for_sorted),
+        ("lengths of a pack ignored", "opened", lengths_of_a_pack_ignored),
     ]
 ]
 MUTANTS += [
@@ -958,7 +960,7 @@ MUTANTS += [
         GRADIENTS,
         LSTM,
         PROJECTION,
-        parameters={"weight_hr": Extra("W_hr", lstm._projection_shape, product=("dh_t", f"{source}_t"))},
+        parameters={"weight_hr": ExtraParameter("W_hr", lstm._projection_shape, product=("dh_t", f"{source}_t"))},
     )
     for source in ("tanh_c", "c", "o")
 ]
@@ -987,7 +989,7 @@ MUTANTS += [
         "GRU: one bias gradient for both sides",
         (*GRADIENTS, "check_bias_gradients"),
         Recurrent,
-        "_through_products",
+        "close_backward",
         after_products(one_bias_gradient_for_both_sides),
         GRU,
     ),
@@ -1023,7 +1025,7 @@ def test_mutant_is_caught(mutant, monkeypatch):
 @pytest.mark.parametrize(
     "unmutated",
     [
-        Mutant("RNN", (), methods=((Recurrent, loop(list)), (Recurrent, accumulating(factors)))),
+        Mutant("RNN", (), methods=((Recurrent, plain_loop(list)), (Recurrent, accumulating(factors)))),
         formula("LSTM", (), LSTM, step_backward=lstm_backward_but()),
         formula("projected LSTM", (), LSTM, PROJECTION, step_backward=projected_backward_but("")),
         formula("GRU", (), GRU, step_backward=gru_backward_but()),
@@ -1071,7 +1073,7 @@ OTHER_LAYERS = [
     formula("blocks z, r, n, reset before", (), GRU, BEFORE, input_slabs=("z", "r", "n"), hidden_slabs=("z", "r", "n")),
     formula("z and 1 - z exchanged", (), GRU, BEFORE, step_forward=gru_with_z_and_1_minus_z_exchanged),
     planted(
-        "both directions in one order", (), Recurrent, "_directions", reverse_not_reversed, LSTM, bidirectional=True
+        "both directions in one order", (), Options, "directions_of", reverse_not_reversed, LSTM, bidirectional=True
     ),
 ]
 

@@ -61,7 +61,7 @@ def drawn(seed):
     rows = layer.num_layers * layer.num_directions
 
     def states():
-        widths = [layer._width(state) for state in layer.cell.states]
+        widths = [layer.width(state) for state in layer.cell.states]
         arrays = tuple(rng.normal(size=(rows, w) if unbatched else (rows, N, w)).astype(layer.dtype) for w in widths)
         return arrays if len(arrays) > 1 else arrays[0]
 
@@ -69,7 +69,7 @@ def drawn(seed):
         given["h_0"] = states()
     loss, size = str(rng.choice(LOSSES)), rng.choice([1.0, 1.0, 0.0, 1e-200, 1e200]) if double else 1.0
     if loss != "left out":
-        doutput = rng.normal(size=(*shape[:-1], layer.num_directions * layer._output_width))
+        doutput = rng.normal(size=(*shape[:-1], layer.num_directions * layer.output_width))
         if loss == "last step":
             doutput[(slice(None),) * time + (slice(0, T - 1),)] = 0
         elif loss == "one entry":

@@ -46,7 +46,7 @@ def test_a_stack_is_many_single_steps(kind, options, losses):
             for column, t in enumerate(chosen.tolist()):
                 whole = current.get(t, np.zeros((N, steps.S)))
                 whole = direct[name][k] if t == k else whole
-                pulled = steps.pull(np.full(n, k), rows, whole[:n])
+                pulled = steps.vjp(np.full(n, k), rows, whole[:n])
                 found = np.concatenate([before[:, column] for before in step.before], axis=1)
                 scale = np.abs(pulled.dstates).max(initial=0.0)
                 np.testing.assert_allclose(found, pulled.dstates, rtol=0, atol=16 * EPS * scale)
@@ -86,7 +86,7 @@ def test_what_enters_at_all_steps_is_what_backward_gets(kind, options):
     layer, trace, doutput = recorded(kind, options)
     direct, back = direct_gradients(layer, trace, doutput, None, "test")
     np.testing.assert_array_equal(back.dx, layer.backward(trace, doutput).dx)
-    unsort = trace.context.plan.unsort
+    unsort = trace.edge.batch.unsort
     for row, (name, steps) in enumerate(steps_of("test", layer, trace, None).items()):
         initial = np.zeros((N, steps.S))
         for step, _ in Adjoints(steps).carry(direct[name]):
@@ -94,7 +94,7 @@ def test_what_enters_at_all_steps_is_what_backward_gets(kind, options):
             sums = np.concatenate([before.sum(axis=1) for before in step.before], axis=1)
             enters = np.ones(n, bool)
             if steps.direction.reverse:  # each sequence has its initial state behind its own last step
-                enters = steps.plan.lengths[:n] == step.k + 1
+                enters = steps.batch.lengths[:n] == step.k + 1
             elif step.k > 0:
                 continue
             initial[:n][enters] = sums[enters]

@@ -17,8 +17,8 @@ import pytest
 from rnn_numpy import LSTM, RNN, SGD, Forecaster, Parameters
 from rnn_numpy.checks.conformance import Case, conformance_failures
 from rnn_numpy.core import memory
-from rnn_numpy.engine import Cell, Extra, Recurrent
-from rnn_numpy.engine.timeline import Plan
+from rnn_numpy.engine import Cell, ExtraParameter, Recurrent
+from rnn_numpy.engine.batch import Batch
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 
 
@@ -268,7 +268,7 @@ def test_padding_costs_no_work(monkeypatch):
 
         return counted
 
-    flat = Plan.flat
+    flat = Batch.flat
 
     def counted_flat(self, array):
         rows = flat(self, array)
@@ -282,7 +282,7 @@ def test_padding_costs_no_work(monkeypatch):
         step_partials=counting("partials", layer.cell.step_partials, 1),
         step_backward=counting("backward", layer.cell.step_backward, 2),
     )
-    monkeypatch.setattr(Plan, "flat", counted_flat)
+    monkeypatch.setattr(Batch, "flat", counted_flat)
     lengths = [3, 50, 1, 7]
     output, _, trace = layer.forward(np.ones((50, 4, 2)), lengths=lengths)
     layer.backward(trace, np.ones(output.shape))
@@ -327,7 +327,10 @@ def test_states_may_have_any_names_and_number(options):
         ({"hidden_inputs": {"q": "s_in"}}, "hidden_inputs must be of gates"),
         ({"hidden_inputs": {"a": "q_t"}}, r"hidden_inputs\['a'\] must name an array"),
         ({"parameters": {"leak": max}}, r"parameters\['leak'\] must be an Extra"),
-        ({"parameters": {"leak": Extra("W_l", len, product=("dz_t", "s_t"))}}, "product of 'leak' must name arrays"),
+        (
+            {"parameters": {"leak": ExtraParameter("W_l", len, product=("dz_t", "s_t"))}},
+            "product of 'leak' must name arrays",
+        ),
         ({"step_forward": lambda a_t, h_prev: None}, "argument 'h_prev', which names no array"),
     ],
 )

@@ -252,6 +252,10 @@ def test_every_error_is_exported():
     assert sorted(errors.__all__) == sorted(classes)
 
 
+# What a wrong layer of the zoo overrides; its class says what is wrong.
+HOOKS = {"backward_loop", "bptt", "close_backward", "directions_of", "open_backward"}
+
+
 def public_definitions(tree):
     """Yield (qualified name, node) for public functions and classes, and for the public methods of these."""
     for node in tree.body:
@@ -267,7 +271,12 @@ def test_public_names_have_docstrings():
     silent = [name for name in SOURCES if not ast.get_docstring(parsed(name))]
     for name in SOURCES:
         definitions = public_definitions(parsed(name))
-        silent += [f"{name}.{qualified}" for qualified, node in definitions if not ast.get_docstring(node)]
+        hooks = HOOKS if name.startswith("rnn_numpy.zoo.") else set()
+        silent += [
+            f"{name}.{qualified}"
+            for qualified, node in definitions
+            if not ast.get_docstring(node) and node.name not in hooks
+        ]
     assert silent == []
 
 

@@ -142,7 +142,7 @@ def test_blocks_of_the_last_layer_are_those_of_a_loss_at_one_step(kind, options)
     layer, trace, doutput, _ = recorded(kind, options)
     table = decompose(layer, trace, doutput)
     top = layer.num_layers - 1
-    for title in [name for name in trace.runs if trace.runs[name].layer == top]:
+    for title in [name for name in trace.layers if trace.layers[name].layer == top]:
         run = trace[title]
         sides = {"weight_ih": "x", "weight_hh": f"{run.states[0]}_prev"}
         for t in range(T):

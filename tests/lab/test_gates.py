@@ -146,7 +146,7 @@ def test_a_net_that_sees_its_bias_alone_has_the_memory_of_the_bias():
 def test_steps_beyond_a_length_do_not_count(options):
     lengths = [3, 30, 12, 7]
     trace = trace_of(LSTM, lengths=lengths, **options)
-    for name, run in trace.runs.items():
+    for name, run in trace.layers.items():
         report = gate_report(run)
         for summary in report.gates:
             values = np.concatenate([getattr(run, summary.gate)[:length, n] for n, length in enumerate(lengths)])
@@ -167,7 +167,7 @@ def test_a_trace_means_its_top_layer():
 
 def test_a_gate_that_was_shut_once_remembers_nothing():
     trace = trace_of(LSTM)
-    trace.runs["l0"].stored("f")[5, 0, 2] = 0.0
+    trace.layers["l0"].stored("f")[5, 0, 2] = 0.0
     summary = gate_report(trace)["f"]
     assert summary.kept[2] == 0 and summary.time_constants[2] == 0 and summary.effective_memories[2] == 1
     assert (np.delete(summary.kept, 2) > 0).all()

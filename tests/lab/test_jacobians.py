@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, Cell, LayerNormLSTM, PeepholeLSTM, Recurrent, orthogonal
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.lab import jacobian, state_jacobians
 
@@ -60,9 +60,9 @@ class Linear(Recurrent):
 @pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
 def test_against_the_complex_step_of_forward(kind, options):
     layer, trace = recorded(kind, options)
-    for name in trace.runs:
-        expected = LocalSteps(layer, trace, name).jacobians().state
-        expected = trace.context.plan.unsorted(expected, 1)
+    for name in trace.layers:
+        expected = RecordedSteps(layer, trace, name).jacobians().state
+        expected = trace.edge.batch.unsorted(expected, 1)
         found = state_jacobians(layer, trace, name=name)
         there = np.arange(T)[:, None] < np.array(LENGTHS)
         # Layer normalisation subtracts means: a few digits cancel.
@@ -169,7 +169,7 @@ def test_the_condition_of_a_singular_jacobian():
 @pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
 def test_products_compose(kind, options):
     layer, trace = recorded(kind, options, None)
-    for name in trace.runs:
+    for name in trace.layers:
         steps = state_jacobians(layer, trace, name=name)
         t, m, k, start = (1, 3, 5, T) if steps.reverse else (5, 3, 1, -1)
         P = steps.product(t, k)
@@ -195,12 +195,12 @@ def test_the_latest_factor_stands_on_the_left_and_there_are_t_minus_k():
 def test_a_product_is_what_backward_does_to_a_gradient(kind, options):
     """P(t, -1)^T applied to a gradient of the last states is the gradient of the initial states."""
     layer, trace = recorded(kind, {**options, "num_layers": 1, "dropout": 0.0})
-    for row, name in enumerate(trace.runs):
+    for row, name in enumerate(trace.layers):
         steps = state_jacobians(layer, trace, name=name)
         gradient = np.random.default_rng(0).normal(size=(N, steps.S))
         dh_n = []
         for width, part in zip(steps.widths, np.split(gradient, np.cumsum(steps.widths)[:-1], axis=1), strict=True):
-            state = np.zeros((len(trace.runs), N, width))
+            state = np.zeros((len(trace.layers), N, width))
             state[row] = part
             dh_n.append(state)
         back = layer.backward(trace, None, tuple(dh_n) if len(dh_n) > 1 else dh_n[0])
@@ -247,7 +247,7 @@ def test_relu_in_its_positive_regime_is_linear():
 @pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
 def test_norms_lie_between_their_bounds(kind, options):
     layer, trace = recorded(kind, options)
-    for name in trace.runs:
+    for name in trace.layers:
         steps = state_jacobians(layer, trace, name=name)
         pairs = ((0, T), (0, 1), (1, 1)) if steps.reverse else ((1, -1), (3, 1), (6, 0), (2, 2))
         for t, k in pairs:

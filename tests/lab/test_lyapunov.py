@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, Cell, PeepholeLSTM, Recurrent
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab import LyapunovSpectrum, covariant_vectors, lyapunov
 from rnn_numpy.lab.jacobians import rows_of_steps
@@ -110,7 +110,7 @@ def inputs(steps=60, sequences=2, width=3):
 def jacobians(net, x, h_0=None, name=None):
     """All J_t, (T, N, S, S), by the complex step of the forward formulas: another way than the one under test."""
     trace = net.forward(x, h_0, training=False)[2]
-    return LocalSteps(net, trace, name or f"l{net.num_layers - 1}").jacobians().state
+    return RecordedSteps(net, trace, name or f"l{net.num_layers - 1}").jacobians().state
 
 
 # ----------------------------------------------------------------------------------------------------------- identities
@@ -302,7 +302,7 @@ def test_a_stack_has_the_exponents_of_its_layers():
     """The Jacobian of all states of the stack, by the complex step of the whole layer, is block triangular."""
     net, x = RNN(3, 3, num_layers=2, rng=0), inputs(600, 1)
     twin = net.astype(np.complex128)
-    states = np.stack([net.forward(x)[2].runs[name].h[:, 0] for name in ("l0", "l1")], axis=1)  # (T+1, layers, H)
+    states = np.stack([net.forward(x)[2].layers[name].h[:, 0] for name in ("l0", "l1")], axis=1)  # (T+1, layers, H)
     J = np.empty((600, 6, 6))
     for column in range(6):
         nudged = states[:-1].reshape(600, 6).astype(complex)
@@ -549,5 +549,5 @@ def test_wrong_arguments_of_vectors(call, error, words):
 
 def test_rows_are_what_backward_sends_back():
     net, x = GRU(3, 4, rng=0), inputs(5)
-    steps = LocalSteps(net, net.forward(x)[2], "l0")
+    steps = RecordedSteps(net, net.forward(x)[2], "l0")
     np.testing.assert_allclose(rows_of_steps(steps, np.arange(1, 4)), steps.jacobians().state[1:4], atol=1e-15)

@@ -6,11 +6,11 @@ import pytest
 import strategies
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, Linear, PeepholeLSTM
 from rnn_numpy.checks import rtrl
-from rnn_numpy.engine.local import local_steps
-from rnn_numpy.engine.tangent import Recorded, UnitChanges
+from rnn_numpy.engine.forward_mode import RecordedPass, UnitChanges
+from rnn_numpy.engine.recorded import recorded_steps
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.lab import online, snap1, uoro
-from tests.engine.test_tangent import EPS, Minimal, as_tuple, assert_close, problem
+from tests.engine.test_forward_mode import EPS, Minimal, as_tuple, assert_close, problem
 
 MASKED = {"bidirectional": True, "recurrent_dropout": 0.3, "zoneout": 0.2}
 LOCAL = [
@@ -53,7 +53,7 @@ def recorded(kind, options, diagonal=False, hidden=4, steps=8):
 def test_snap1_of_an_rnn_is_its_recursion():
     """p_t[i,j] = phi'(a_i) (W_ii p_{t-1}[i,j] + h_{t-1}[j]), and with x_j and 1 for the others: RTRL, J_t diagonal."""
     layer, trace, doutput, _ = recorded(RNN, {})
-    W, run = layer.params["weight_hh_l0"], trace.runs["l0"]
+    W, run = layer.params["weight_hh_l0"], trace.layers["l0"]
     expected = {name: np.zeros(array.shape) for name, array in layer.params.items()}
     p = {name: np.zeros((2, *array.shape)) for name, array in layer.params.items()}
     for t, step in enumerate(run):
@@ -77,9 +77,9 @@ def test_snap1_is_rtrl_with_diagonal_jacobians(kind, options):
     H = layer.hidden_size
     past = np.arange(8)[:, None] >= np.array([6, 8])
     doutput = np.where(past[:, :, None], 0, doutput)
-    edge = Recorded("test", layer, trace)
-    order = edge.plan.sort
-    for row, (name, steps) in enumerate(local_steps(layer, trace).items()):
+    edge = RecordedPass("test", layer, trace)
+    order = edge.batch.sort
+    for row, (name, steps) in enumerate(recorded_steps(layer, trace).items()):
         jacobians, S = steps.jacobians(), len(steps.widths)
         blocks = jacobians.state.reshape(8, 2, S, H, S, H)
         blocks = np.einsum("tnaubu->tnuab", blocks)  # what a unit's states do to the same unit's
@@ -151,7 +151,7 @@ def test_snap1_needs_one_layer_and_units_of_their_own(kind, options, message):
 
 def test_snap1_keeps_what_it_says():
     layer, trace, doutput, _ = recorded(LSTM, {})
-    changes = UnitChanges(local_steps(layer, trace)["l0"])
+    changes = UnitChanges(recorded_steps(layer, trace)["l0"])
     units = online._units(changes)
     assert units[changes.places["weight_hh"][0]].reshape(16, 4)[6].tolist() == [2] * 4  # gate f, unit 2
     assert units[changes.initial["c"]].tolist() == [0, 1, 2, 3]
@@ -263,12 +263,13 @@ def test_nothing_is_modified():
     output, _, trace = layer.forward(**point)
     layer.backward(trace, np.ones_like(output))
     before = {
-        name: {k: a.copy() for k, a in {**run.arrays, **run.latest.arrays}.items()} for name, run in trace.runs.items()
+        name: {k: a.copy() for k, a in {**run.arrays, **run.latest.arrays}.items()}
+        for name, run in trace.layers.items()
     }
     params = layer.params.flat.copy()
     snap1(layer, trace, np.ones_like(output))
     uoro(layer, trace, np.ones_like(output), draws=2, rng=0)
     np.testing.assert_array_equal(layer.params.flat, params)
-    for name, run in trace.runs.items():
+    for name, run in trace.layers.items():
         for key, array in {**run.arrays, **run.latest.arrays}.items():
             np.testing.assert_array_equal(array, before[name][key], err_msg=key)

@@ -58,7 +58,7 @@ def made(kind, options):
 def states_of(layer, seed=3):
     """Random initial states (or gradients of final ones), in the layer's form."""
     rng = np.random.default_rng(seed)
-    parts = [0.5 * rng.normal(size=(layer.num_layers, 2, layer._width(state))) for state in layer.cell.states]
+    parts = [0.5 * rng.normal(size=(layer.num_layers, 2, layer.width(state))) for state in layer.cell.states]
     return parts[0] if len(parts) == 1 else tuple(parts)
 
 
@@ -228,7 +228,7 @@ def omega_value(layer, x, h_0, doutput, dh_n, form):
     """Omega in the layer's dtype out of the steps of `backward_steps`, complex or not: what it means, in a loop."""
     output, _, trace = layer.forward(x, h_0, training=False)
     doutput = doutput(output) if callable(doutput) else doutput
-    padded = np.zeros((*doutput.shape[:2], sum(layer._width(state) for state in layer.cell.states)), layer.dtype)
+    padded = np.zeros((*doutput.shape[:2], sum(layer.width(state) for state in layer.cell.states)), layer.dtype)
     padded[..., : doutput.shape[2]] = doutput
     error = padded[-1] + np.concatenate([part[0] for part in as_tuple(dh_n)], axis=1)
     terms = []
@@ -244,7 +244,7 @@ def omega_value(layer, x, h_0, doutput, dh_n, form):
 
 def losses(layer):
     rng = np.random.default_rng(8)
-    return rng.normal(size=(7, 2, layer._output_width)), states_of(layer, seed=9)
+    return rng.normal(size=(7, 2, layer.output_width)), states_of(layer, seed=9)
 
 
 @pytest.mark.parametrize("form", ["eq9", "eq10"])

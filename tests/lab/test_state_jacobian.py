@@ -21,7 +21,7 @@ def prepared(kind, **options):
     """Return a layer, an input of one step, and states before it, a tuple."""
     rng = np.random.default_rng(sum(map(ord, f"{kind.__name__}{options}")))
     layer = kind(D, H, **options, rng=rng)
-    return layer, rng.normal(size=(1, 1, D)), tuple(rng.normal(size=(1, 1, layer._width(s))) for s in layer.cell.states)
+    return layer, rng.normal(size=(1, 1, D)), tuple(rng.normal(size=(1, 1, layer.width(s))) for s in layer.cell.states)
 
 
 def pushed(layer, x, states):
@@ -30,7 +30,7 @@ def pushed(layer, x, states):
     blocks = {}
     for index, after in enumerate(layer.cell.states):
         rows = {before: [] for before in layer.cell.states}
-        for unit in range(layer._width(after)):
+        for unit in range(layer.width(after)):
             gradients = tuple(np.zeros_like(state) for state in states)
             gradients[index][0, 0, unit] = 1.0
             back = layer.backward(trace, None, gradients if len(states) > 1 else gradients[0])
@@ -46,7 +46,7 @@ def by_complex_step(layer, x, states):
     blocks = {}
     for index, after in enumerate(names):
         rows = []
-        for unit in range(layer._width(after)):
+        for unit in range(layer.width(after)):
 
             def loss(at, index=index, unit=unit):
                 before = tuple(at[name][None, None].astype(complex) for name in names)

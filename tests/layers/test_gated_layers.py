@@ -270,7 +270,7 @@ def test_a_trace_shows_the_pass_that_began_last():
     next(second)
     list(first)
     list(second)
-    assert [np.abs(run.dh).max() for run in trace.runs.values()] == [0.0, 0.0]
+    assert [np.abs(run.dh).max() for run in trace.layers.values()] == [0.0, 0.0]
     assert np.any(first.result.dx)
 
 

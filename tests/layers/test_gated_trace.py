@@ -50,7 +50,7 @@ def made(name, lengths, masked=False, **options):
     finals = finals if isinstance(finals, tuple) else (finals,)
     widths, masks = [state.shape[-1] for state in finals], {}
     if masked:
-        names = [direction.name for directions in layer._layers for direction in directions]
+        names = [direction.name for directions in layer.stack for direction in directions]
         masks["recurrent_masks"] = {run: (rng.random((N, widths[0])) >= 0.3) / 0.7 for run in names}
         masks["zoneout_masks"] = {run: [1.0 * (rng.random((T, N, w)) < 0.3) for w in widths] for run in names}
     states, dstates = (tuple(rng.normal(size=state.shape) for state in finals) for _ in range(2))
@@ -85,7 +85,7 @@ def test_every_value_and_gradient_at_every_step(name, masked, lengths):
     problem, point, sight = setup.problem(), setup.point(), twin.Sight()
     twin.run(problem, twin.lifted(point), sight)
     more = ("h_in", *(f"{state}_new" for state in setup.layer.cell.states)) if masked else ()
-    for run in trace.runs.values():
+    for run in trace.layers.values():
         places = [(run.name, t, n) for n in range(N) for t in range(problem.lengths[n])]
         for array in (*VALUES[name], *more):
             found = np.array([getattr(run[t], array)[n] for _, t, n in places])
@@ -121,7 +121,7 @@ def test_padding_holds_zeros(name, lengths):
     back = setup.backward(trace)
     dead = np.arange(T)[:, None] >= np.array(lengths)
     assert not np.any(back.dx[dead])
-    for run in trace.runs.values():
+    for run in trace.layers.values():
         for array in run.names:
             if array != "x" and not run.is_state(array):
                 assert not np.any(getattr(run, array)[dead]), array
@@ -145,9 +145,9 @@ def test_a_sequence_alone_has_the_trace_of_its_row(name):
         )
         own = alone.forward()[2]
         alone.backward(own)
-        for run in own.runs.values():
+        for run in own.layers.values():
             for array in run.names:
-                rows = getattr(trace.runs[run.name], array)[: length + run.is_state(array), n]
+                rows = getattr(trace.layers[run.name], array)[: length + run.is_state(array), n]
                 assert_grad_close(f"{array} of {run.name}", rows, getattr(run, array)[:, 0], 1e-13)
 
 
@@ -215,7 +215,7 @@ def test_a_stopped_pass_shows_no_gradient_of_steps_that_it_has_not_done(name, le
 @pytest.mark.parametrize("lengths", [None, [2, 4, 1]])
 def test_steps_are_backward_bit_for_bit(name, lengths):
     setup, trace = made(name, lengths, num_layers=2, bidirectional=True)
-    expected = {run.name: {array: getattr(run, array).copy() for array in run.names} for run in trace.runs.values()}
+    expected = {run.name: {array: getattr(run, array).copy() for array in run.names} for run in trace.layers.values()}
     states = setup.dstates if len(setup.dstates) > 1 else setup.dstates[0]
     for step in setup.layer.backward_steps(trace, setup.doutput, states):
         run, before, after = step._trace, int(step.reverse), int(not step.reverse)
@@ -229,6 +229,6 @@ def test_steps_are_backward_bit_for_bit(name, lengths):
                 # What goes through h_{t-1} comes to it with the step before.
                 value, row = value[alive], (step.dc * step.f)[alive]
             assert np.array_equal(value, row), array
-    for run in trace.runs.values():
+    for run in trace.layers.values():
         for array, whole in expected[run.name].items():
             assert np.array_equal(getattr(run, array), whole), array

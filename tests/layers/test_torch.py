@@ -78,7 +78,7 @@ def torch_twins(layer):
     before = getattr(layer, "reset", "after") == "before"
     kind = gru_before() if before else getattr(torch.nn, type(layer).__name__)
     for k in range(layer.num_layers):
-        inputs = layer.input_size if k == 0 else layer.num_directions * layer._width("h")
+        inputs = layer.input_size if k == 0 else layer.num_directions * layer.width("h")
         twin = kind(inputs, layer.hidden_size, **options_of(layer), dtype=torch.float64)
         own = {
             name.replace(f"_l{k}", "_l0"): torch.from_numpy(array)
@@ -132,7 +132,7 @@ def torch_results(setup, moved=0.0):
         for parameter in twin.parameters():
             parameter.data = torch.from_numpy(blurred(parameter.data.numpy()))
     names, rows = layer.cell.states, layer.num_layers * layer.num_directions
-    zeros = tuple(np.zeros((rows, x.shape[1], layer._width(name))) for name in names)
+    zeros = tuple(np.zeros((rows, x.shape[1], layer.width(name))) for name in names)
     initial = [tensor(blurred(state)) for state in setup.batched(setup.states) or zeros]
     output, finals = torch_layers(twins, x, initial, setup)
     weights = [setup.time_major(setup.doutput), *(setup.batched(setup.dstates) or [None] * len(names))]

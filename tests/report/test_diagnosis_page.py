@@ -217,7 +217,7 @@ def test_the_flow_of_a_lower_layer():
     doutput[-1] = normals / np.linalg.norm(normals, axis=1, keepdims=True)
     net.backward(trace, doutput)
     for layer in page.layers:
-        expected = np.linalg.norm(trace.runs[layer.name].dh[::-1], axis=-1)
+        expected = np.linalg.norm(trace.layers[layer.name].dh[::-1], axis=-1)
         np.testing.assert_allclose(layer.flow.norms, expected, rtol=1e-12)
 
 

@@ -151,7 +151,7 @@ def setups(
         if layer.dropout:
             shape = (T, N, output.shape[-1])
             masks["dropout_masks"] = [(rng.random(shape) >= 0.4) / 0.6 for _ in range(num_layers - 1)]
-        names = [direction.name for directions in layer._layers for direction in directions]
+        names = [direction.name for directions in layer.stack for direction in directions]
         if recurrent:
             masks["recurrent_masks"] = {name: (rng.random((N, widths[0])) >= 0.3) / 0.7 for name in names}
         if zoned:

@@ -94,7 +94,7 @@ def run(problem, point, sight=None):
     """
     layer, sight = problem.layer, sight or Sight()
     names, x = layer.cell.states, point["x"]
-    widths = [layer._width(name) for name in names]
+    widths = [layer.width(name) for name in names]
     stacked = max([len(array) for array in point.values()] + [len(nudge) for nudge in sight.nudges.values()])
     T, N, dtype, rows = *x.shape[1:3], x.dtype, layer.num_layers * layer.num_directions
     finals = [np.zeros((stacked, rows, N, width), dtype) for width in widths]

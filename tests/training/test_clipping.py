@@ -351,7 +351,7 @@ def test_lag_norms_are_those_of_the_summands_of_dw_hh(layer, N):
     net = layer(2, 4, bidirectional=True, rng=0)
     output, _, trace = net.forward(rng.normal(size=(7, N, 2)))
     back = net.backward(trace, rng.normal(size=output.shape))
-    for name, run in trace.runs.items():
+    for name, run in trace.layers.items():
         da = run.da_hh if layer is GRU else run.da
         h_prev = run.h[1:] if run.reverse else run.h[:-1]
         summands = np.einsum("tni,tnj->tij", da, h_prev)

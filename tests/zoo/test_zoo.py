@@ -210,7 +210,7 @@ def test_the_sums_are_right_unless_it_says_so(animal):
     layer = shown.layer
     _, _, trace = shown.forward(layer)
     back = layer.backward(trace, shown.doutput, shown.dh_n)
-    for name, run in trace.runs.items():
+    for name, run in trace.layers.items():
         da = run.da_ih if layer.cell.gate_names == ("r", "z", "n") else run.da
         expected = np.einsum("tnk,tnd->kd", da, run.x)
         size = np.abs(expected).max()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.checks.chain_rule import Forced, Variation
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 
 Array = NDArray[Any]
 
@@ -97,7 +97,7 @@ def suspects(forced: Forced) -> Iterator[Suspect]:
     N = steps.N
 
     # What a loss says directly, and how it goes through time.
-    def nothing(_: LocalSteps, array: Array) -> Array:
+    def nothing(_: RecordedSteps, array: Array) -> Array:
         return np.zeros_like(array)
 
     yield Suspect(
@@ -288,7 +288,7 @@ def suspects(forced: Forced) -> Iterator[Suspect]:
     )
     # Gates.
     for gate in cell.slabs:
-        columns = steps.cell.columns_of(gate, H)
+        columns = steps.recorded.chain.part_of(gate)
         span = columns[1] if columns is not None else slice(0, H)
         name = gate if len(cell.slabs) > 1 else None
         text = f"gate {gate}" if name else "the activation"
@@ -367,7 +367,7 @@ def suspects(forced: Forced) -> Iterator[Suspect]:
                 Variation(handed=functools.partial(_cut_direction, reverse)),
                 part="between layers",
             )
-        factors = forced.trace.context.factors
+        factors = forced.trace.edge.factors
         if factors is not None:
             yield Suspect(
                 "dropout mask ignored",
@@ -375,7 +375,7 @@ def suspects(forced: Forced) -> Iterator[Suspect]:
                 Variation(mask=lambda _, factors: np.ones_like(factors)),
                 part="between layers",
             )
-    if any(maps.steps.run.masks.recurrent is not None for maps in forced.maps.values()):
+    if any(maps.steps.recorded.masks.recurrent is not None for maps in forced.maps.values()):
         yield Suspect(
             "dropout mask ignored",
             "the gradient of the state is not multiplied with the mask of recurrent dropout",
@@ -432,18 +432,18 @@ OTHER_DERIVATIVES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def _scaled(factor: float, _: LocalSteps, array: Array) -> Array:
+def _scaled(factor: float, _: RecordedSteps, array: Array) -> Array:
     return factor * array
 
 
-def _only_first(steps: LocalSteps, J: Array) -> Array:
+def _only_first(steps: RecordedSteps, J: Array) -> Array:
     kept = np.zeros_like(J)
     entry = _entries(steps)
     kept[entry] = J[entry]
     return kept
 
 
-def _entries(steps: LocalSteps, which: int = 0) -> tuple[Array, Array]:
+def _entries(steps: RecordedSteps, which: int = 0) -> tuple[Array, Array]:
     """Return (t, n) of the first, or last, step of each sequence."""
     order = np.asarray(steps.order())
     alive = steps.alive[order]
@@ -451,32 +451,32 @@ def _entries(steps: LocalSteps, which: int = 0) -> tuple[Array, Array]:
     return order[first], np.arange(steps.N)
 
 
-def _but_first(change: Callable[[LocalSteps, Array], Array], steps: LocalSteps, J: Array) -> Array:
+def _but_first(change: Callable[[RecordedSteps, Array], Array], steps: RecordedSteps, J: Array) -> Array:
     changed = change(steps, J)
     entry = _entries(steps)
     changed[entry] = J[entry]
     return changed
 
 
-def _ungated(later: slice, steps: LocalSteps, J: Array) -> Array:
+def _ungated(later: slice, steps: RecordedSteps, J: Array) -> Array:
     """Without the forget gate: all that goes from c_{t-1} to c_t, and on to h_t, is a multiple of f."""
-    f = steps.run.arrays["f"][:, :, None, :]
+    f = steps.recorded.stored("f")[:, :, None, :]
     changed = J.copy()
     changed[..., later] = np.divide(J[..., later], f, out=np.zeros_like(J[..., later]), where=f != 0)
     return changed
 
 
-def _final_of_longest(steps: LocalSteps, final: Array) -> Array:
+def _final_of_longest(steps: RecordedSteps, final: Array) -> Array:
     lengths = steps.alive.sum(axis=0)
     return np.where((lengths == steps.T)[:, None], final, 0)
 
 
-def _through_weights(steps: LocalSteps, J: Array) -> Array:
+def _through_weights(steps: RecordedSteps, J: Array) -> Array:
     through: Array = steps.maps.preactivation @ _hidden_matrix(steps)
     return through
 
 
-def _rows_of(steps: LocalSteps, gate: str) -> tuple[slice, slice]:
+def _rows_of(steps: RecordedSteps, gate: str) -> tuple[slice, slice]:
     """Return the columns of a slab, and its gate's rows of W_hh."""
     H = steps.layer.hidden_size
     slab = steps.cell.slabs.index(gate)
@@ -484,9 +484,9 @@ def _rows_of(steps: LocalSteps, gate: str) -> tuple[slice, slice]:
     return slice(slab * H, (slab + 1) * H), slice(row * H, (row + 1) * H)
 
 
-def _reset_before(steps: LocalSteps, J: Array) -> Array:
+def _reset_before(steps: RecordedSteps, J: Array) -> Array:
     q, rows = _rows_of(steps, "q")
-    weight, r, B = steps.weights()["weight_hh"][rows], steps.run.arrays["r"], steps.maps.preactivation
+    weight, r, B = steps.weights()["weight_hh"][rows], steps.recorded.stored("r"), steps.maps.preactivation
     H = steps.layer.hidden_size
     n = steps.cell.slabs.index("n")
     right = B[..., q] @ weight
@@ -494,25 +494,25 @@ def _reset_before(steps: LocalSteps, J: Array) -> Array:
     return np.asarray(J + wrong - right)
 
 
-def _reset_forgotten(steps: LocalSteps, J: Array) -> Array:
+def _reset_forgotten(steps: RecordedSteps, J: Array) -> Array:
     n, rows = _rows_of(steps, "n")
     through = steps.maps.preactivation[..., n] @ steps.weights()["weight_hh"][rows]
-    return np.asarray(J + through * (1 - steps.run.arrays["r"])[:, :, None, :])
+    return np.asarray(J + through * (1 - steps.recorded.stored("r"))[:, :, None, :])
 
 
-def _without_columns(span: slice, _: LocalSteps, J: Array) -> Array:
+def _without_columns(span: slice, _: RecordedSteps, J: Array) -> Array:
     cut = J.copy()
     cut[..., span] = 0
     return cut
 
 
-def _zeroed(span: slice, _: LocalSteps, array: Array) -> Array:
+def _zeroed(span: slice, _: RecordedSteps, array: Array) -> Array:
     cut = array.copy()
     cut[..., span] = 0
     return cut
 
 
-def _cut_through(first: slice, later: slice, is_state: bool, steps: LocalSteps, matrix: Array) -> Array:
+def _cut_through(first: slice, later: slice, is_state: bool, steps: RecordedSteps, matrix: Array) -> Array:
     """Leave of what the output depends on only what does not go through a later state.
 
     For an LSTM, h = o tanh(c): its derivative by o alone. Which slabs those are is read off the matrix: the ones on
@@ -529,14 +529,14 @@ def _cut_through(first: slice, later: slice, is_state: bool, steps: LocalSteps, 
     return cut
 
 
-def _last_alone(steps: LocalSteps, loss: Array) -> Array:
+def _last_alone(steps: RecordedSteps, loss: Array) -> Array:
     kept = np.zeros_like(loss)
     last = _entries(steps, -1)
     kept[last] = loss[last]
     return kept
 
 
-def _shifted(shift: int, _: LocalSteps, array: Array) -> Array:
+def _shifted(shift: int, _: RecordedSteps, array: Array) -> Array:
     moved = np.zeros_like(array)
     if shift > 0:
         moved[shift:] = array[:-shift]
@@ -545,36 +545,36 @@ def _shifted(shift: int, _: LocalSteps, array: Array) -> Array:
     return moved
 
 
-def _shifted_source(chosen: str, shift: int, steps: LocalSteps, kind: str, source: Array) -> Array:
+def _shifted_source(chosen: str, shift: int, steps: RecordedSteps, kind: str, source: Array) -> Array:
     return _shifted(shift, steps, source) if kind == chosen else source
 
 
-def _after_source(steps: LocalSteps, kind: str, source: Array) -> Array:
+def _after_source(steps: RecordedSteps, kind: str, source: Array) -> Array:
     after = steps.states("after")[..., : steps.widths[0]]
     return after if kind == "hidden" and source.shape == after.shape else source
 
 
-def _without_step(which: int, steps: LocalSteps, array: Array) -> Array:
+def _without_step(which: int, steps: RecordedSteps, array: Array) -> Array:
     left = array.copy()
     left[_entries(steps, which)] = 0
     return left
 
 
-def _source_without_step(which: int, steps: LocalSteps, kind: str, source: Array) -> Array:
+def _source_without_step(which: int, steps: RecordedSteps, kind: str, source: Array) -> Array:
     return _without_step(which, steps, source) if kind == "hidden" else source
 
 
-def _silenced(which: int, steps: LocalSteps, matrix: Array) -> Array:
+def _silenced(which: int, steps: RecordedSteps, matrix: Array) -> Array:
     return _without_step(which, steps, matrix)
 
 
-def _passed(which: int, steps: LocalSteps, J: Array) -> Array:
+def _passed(which: int, steps: RecordedSteps, J: Array) -> Array:
     left = J.copy()
     left[_entries(steps, which)] = np.eye(J.shape[-1])
     return left
 
 
-def _gate_scaled(span: slice, factor: float, _: LocalSteps, B: Array) -> Array:
+def _gate_scaled(span: slice, factor: float, _: RecordedSteps, B: Array) -> Array:
     scaled = B.copy()
     scaled[..., span] *= factor
     return scaled
@@ -583,14 +583,14 @@ def _gate_scaled(span: slice, factor: float, _: LocalSteps, B: Array) -> Array:
 # What flows to the step before through W_hh: J = (directly) + B M, with M what the states do to a.
 
 
-def _hidden_matrix(steps: LocalSteps, turned: bool = False, mask: bool = True) -> Array:
+def _hidden_matrix(steps: RecordedSteps, turned: bool = False, mask: bool = True) -> Array:
     """Return da_t/ds_{t-1} through W_hh, (T, N, A, S), for the rows that act on the state itself."""
     weight = steps.weights()["weight_hh"]
-    matrix = np.zeros((steps.T, steps.N, steps.slabs, steps.S))
+    matrix = np.zeros((steps.T, steps.N, steps.A, steps.S))
     width = steps.widths[0]
     state = np.ones((steps.N, width))
-    if mask and steps.run.masks.recurrent is not None:
-        state = steps.run.masks.recurrent
+    if mask and steps.recorded.masks.recurrent is not None:
+        state = steps.recorded.masks.recurrent
     before = steps.states("before")[..., :width]
     for rows, columns, source in steps.products("hidden"):
         if source.shape[-1] != width:
@@ -609,32 +609,32 @@ def _hidden_matrix(steps: LocalSteps, turned: bool = False, mask: bool = True) -
     return matrix
 
 
-def _through(change: Callable[[LocalSteps, Array], Array], steps: LocalSteps, J: Array) -> Array:
+def _through(change: Callable[[RecordedSteps, Array], Array], steps: RecordedSteps, J: Array) -> Array:
     """Return J where B is changed: the part of it that goes through W_hh changes with B."""
     B = steps.maps.preactivation
     return np.asarray(J + (change(steps, B) - B) @ _hidden_matrix(steps))
 
 
-def _recurrent(other: Callable[[LocalSteps], Array], steps: LocalSteps, J: Array) -> Array:
+def _recurrent(other: Callable[[RecordedSteps], Array], steps: RecordedSteps, J: Array) -> Array:
     return np.asarray(J + steps.maps.preactivation @ (other(steps) - _hidden_matrix(steps)))
 
 
-def _turned(steps: LocalSteps) -> Array:
+def _turned(steps: RecordedSteps) -> Array:
     return _hidden_matrix(steps, turned=True)
 
 
-def _without_mask(steps: LocalSteps) -> Array:
+def _without_mask(steps: RecordedSteps) -> Array:
     return _hidden_matrix(steps, mask=False)
 
 
-def _values(steps: LocalSteps, gate: str) -> tuple[Array, Array] | None:
+def _values(steps: RecordedSteps, gate: str) -> tuple[Array, Array] | None:
     """Return (value, pre-activation) of a slab, (T, N, H); the value of a cell with a single slab is its state."""
     cell, H = steps.cell, steps.layer.hidden_size
     if len(cell.slabs) == 1:
         value = steps.states("after")[..., :H]
-        stored = steps.run.arrays["a"]
+        stored = steps.recorded.arrays["a"]
         return value, stored if not cell.in_place or stored is not value else np.arctanh(value)
-    found = steps.run.arrays.find(gate)
+    found = steps.recorded.find(gate)
     if found is None:
         return None
     value = found
@@ -643,7 +643,7 @@ def _values(steps: LocalSteps, gate: str) -> tuple[Array, Array] | None:
     return value, a
 
 
-def _derivative(steps: LocalSteps, gate: str) -> Array | None:
+def _derivative(steps: RecordedSteps, gate: str) -> Array | None:
     """Return the derivative of a slab's activation, or None where it has none or it is not known."""
     found = _values(steps, gate)
     cell = steps.cell
@@ -660,15 +660,15 @@ def _derivative(steps: LocalSteps, gate: str) -> Array | None:
     return derivative
 
 
-def _without_derivative(gate: str, steps: LocalSteps, B: Array) -> Array:
+def _without_derivative(gate: str, steps: RecordedSteps, B: Array) -> Array:
     return _other_derivative(gate, lambda value, a: np.ones_like(value), steps, B)
 
 
-def _other_derivative(gate: str, function: Callable[[Array, Array], Array], steps: LocalSteps, B: Array) -> Array:
+def _other_derivative(gate: str, function: Callable[[Array, Array], Array], steps: RecordedSteps, B: Array) -> Array:
     derivative, values = _derivative(steps, gate), _values(steps, gate)
     if derivative is None or values is None:
         return B
-    place = steps.cell.columns_of(gate, steps.layer.hidden_size)
+    place = steps.recorded.chain.part_of(gate)
     span = slice(None) if place is None else place[1]
     other = function(*values)
     ratio = np.divide(other, derivative, out=np.zeros_like(derivative), where=derivative != 0)
@@ -676,45 +676,45 @@ def _other_derivative(gate: str, function: Callable[[Array, Array], Array], step
     changed[..., span] *= ratio[:, :, None, :]
     if gate == "n":  # of a GRU: r, and q, act through n
         for other_gate in ("q", "r"):
-            further = steps.cell.columns_of(other_gate, steps.layer.hidden_size)
+            further = steps.recorded.chain.part_of(other_gate)
             if further is not None:
                 changed[..., further[1]] *= ratio[:, :, None, :]
     return changed
 
 
-def _cut_direction(reverse: bool, steps: LocalSteps, dx: Array) -> Array:
+def _cut_direction(reverse: bool, steps: RecordedSteps, dx: Array) -> Array:
     return np.zeros_like(dx) if steps.direction.reverse == reverse else dx
 
 
-def _unmasked_source(steps: LocalSteps, kind: str, source: Array) -> Array:
+def _unmasked_source(steps: RecordedSteps, kind: str, source: Array) -> Array:
     before = steps.states("before")[..., : steps.widths[0]]
     return before if kind == "hidden" and source.shape == before.shape else source
 
 
-def _flipped_loss(steps: LocalSteps, loss: Array) -> Array:
+def _flipped_loss(steps: RecordedSteps, loss: Array) -> Array:
     return loss[::-1] if steps.direction.reverse else loss
 
 
-def _flipped_source(steps: LocalSteps, kind: str, source: Array) -> Array:
+def _flipped_source(steps: RecordedSteps, kind: str, source: Array) -> Array:
     return source[::-1] if steps.direction.reverse else source
 
 
-def _flipped_state(steps: LocalSteps, matrix: Array) -> Array:
+def _flipped_state(steps: RecordedSteps, matrix: Array) -> Array:
     return matrix[::-1] if steps.direction.reverse else matrix
 
 
-def _other_half(forced: Forced, half: int | None) -> Callable[[LocalSteps, Array], Array]:
+def _other_half(forced: Forced, half: int | None) -> Callable[[RecordedSteps, Array], Array]:
     """Return a variation of the loss in which a direction of the top layer gets another half of the outputs'
     gradient.
     """
 
-    def exchanged(steps: LocalSteps, loss: Array) -> Array:
+    def exchanged(steps: RecordedSteps, loss: Array) -> Array:
         direction = steps.direction
         if direction.layer != steps.layer.num_layers - 1:
             return loss
         width = steps.widths[0]
         chosen = (1 - int(direction.reverse)) if half is None else half
-        part = forced.entering.output[..., chosen * width : (chosen + 1) * width]
+        part = forced.from_loss.output[..., chosen * width : (chosen + 1) * width]
         changed = loss.copy()
         changed[..., :width] = np.where(steps.alive[..., None], part, 0)
         return changed

@@ -28,7 +28,7 @@ from rnn_numpy.checks.diagnosis.known_mistakes import Suspect, suspects
 from rnn_numpy.checks.diagnosis.patterns import close, matches, narrowed, relation, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row, step_scales
 from rnn_numpy.checks.targets import LayerSubject, Point, Subject, mapped
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 
 Array = NDArray[Any]
 
@@ -345,7 +345,7 @@ def _wrong_step(
     exact = forced.of_loss(doutput, dfinal).exact
     for name in names:
         steps, run = forced.maps[name].steps, exact.runs[name]
-        found = trace.runs[name].latest.arrays.find("da")
+        found = trace.layers[name].latest.arrays.get("da")
         if found is None:
             return {}
         found = np.where(steps.alive[..., None], found, 0)
@@ -389,7 +389,7 @@ def _meaning(part: str) -> str:
     }[part]
 
 
-def _gate_of(steps: LocalSteps, difference: Array) -> str | None:
+def _gate_of(steps: RecordedSteps, difference: Array) -> str | None:
     """Return the one gate in which a difference lies, or None where it lies in several, or there is but one."""
     cell, H = steps.cell, steps.layer.hidden_size
     if len(cell.slabs) == 1:

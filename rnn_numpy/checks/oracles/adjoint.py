@@ -1,8 +1,8 @@
 """The adjoint identity <J v, u> = <v, J^T u>: a proof of a backward pass that does not run the forward pass again.
 
-J v is the cells' hand-written Jacobian-vector product (`rnn_numpy.engine.tangent`) at the states that a trace recorded.
-No trajectory is computed twice, so that chaos, which makes every comparison with a difference quotient worthless after
-a few dozen steps, does no harm; and no step size is chosen.
+J v is the cells' hand-written Jacobian-vector product (`rnn_numpy.engine.forward_mode`) at the states that a trace
+recorded. No trajectory is computed twice, so that chaos, which makes every comparison with a difference quotient
+worthless after a few dozen steps, does no harm; and no step size is chosen.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.packing import PackedSequence
+from rnn_numpy.engine.forward_mode import RecordedPass, jvp
 from rnn_numpy.engine.recurrent import Recurrent
-from rnn_numpy.engine.tangent import Recorded, jvp
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import OptionError
 
@@ -76,7 +76,7 @@ def adjoint_error(
     where = "adjoint_error"
     pairs = arguments.positive_int(where, "directions", directions)
     rng = np.random.default_rng(seed)
-    recorded = Recorded(where, layer, trace)
+    recorded = RecordedPass(where, layer, trace)
     initial = [f"{state}_0" for state in layer.cell.states]
     known = ["x", *initial, *layer.params]
     chosen = known if names is None else list(names)
@@ -84,8 +84,8 @@ def adjoint_error(
     if unknown or not chosen:
         raise OptionError(f"{where}: names must be among {known}; got {unknown or 'none'}")
     zero = jvp(layer, trace)  # what has the shapes of the results
-    x = recorded.to_caller(next(iter(trace.runs.values())).arrays["x"])
-    latest = {name: run.latest for name, run in trace.runs.items()}
+    x = recorded.edge.signal_out(next(iter(trace.layers.values())).arrays["x"])
+    latest = {name: run.latest for name, run in trace.layers.items()}
     worst = 0.0
     try:
         for _ in range(pairs):
@@ -106,7 +106,7 @@ def adjoint_error(
             difference = float(abs(after - before))
             worst = max(worst, difference / length if length else (np.inf if difference else 0.0))
     finally:
-        for name, run in trace.runs.items():
+        for name, run in trace.layers.items():
             run.latest = latest[name]
     return worst
 
@@ -132,7 +132,7 @@ def adjoint_errors(layer: Recurrent, trace: Trace, *, seed: int = 0, directions:
     >>> max(errors.values()) < 1e-15
     True
     """
-    names = ["x", *(f"{state}_0" for state in Recorded("adjoint_errors", layer, trace).layer.cell.states)]
+    names = ["x", *(f"{state}_0" for state in RecordedPass("adjoint_errors", layer, trace).layer.cell.states)]
     return {
         name: adjoint_error(layer, trace, seed=seed, directions=directions, names=[name])
         for name in [*names, *layer.params]

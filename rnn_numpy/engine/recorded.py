@@ -14,31 +14,34 @@ and back-propagation through time is the product of these matrices:
     (C1)  s'_t     = dL/ds_t directly + J_{t+1}^T s'_{t+1}
     (C2)  da_t     = B_t^T s'_t
 
-`LocalSteps` gives both matrices without any formula for a derivative: by the complex step of F, one column for each
-sequence, step and entry, all in one call of the driver's own forward step. Whoever wants them from the backward
-formulas pushes unit vectors through `pull`, which is `step_backward` on as many columns as there are vectors. That both
-agree is the proof that a backward formula belongs to its forward formula, step by step; since the states are the
-recorded ones, no chaos can come between.
+`RecordedSteps` gives both matrices without any formula for a derivative: by the complex step of F, one column for each
+sequence, step and entry, all in one call of the driver's own forward step. From the backward formulas they come as
+well: `vjp` is the chain's backward on as many columns as there are vectors. That both agree is the proof that a
+backward formula belongs to its forward formula, step by step; since the states are the recorded ones, no chaos can come
+between.
 
 Arrays are in the engine's order, (T, N, ·), sorted by length where there are lengths; slabs as they lie in memory.
 """
 
 from __future__ import annotations
 
+import collections
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine import masks
-from rnn_numpy.engine.edge import Direction
-from rnn_numpy.engine.recurrent import Recurrent
-from rnn_numpy.engine.timeline import Plan, Timeline
-from rnn_numpy.engine.trace import Arrays, LayerTrace, Trace
+from rnn_numpy.engine.batch import Batch
+from rnn_numpy.engine.binding import Binding, constants_of
+from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.parts import NONE, Masks
+from rnn_numpy.engine.recurrent import Recurrent, Run
+from rnn_numpy.engine.trace import LayerTrace, Trace
+from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import OptionError
 
 Array = NDArray[Any]
@@ -72,8 +75,8 @@ class Jacobians:
 
 
 @dataclass(frozen=True)
-class Pulled:
-    """What `LocalSteps.pull` returns, for M columns.
+class StepGradients:
+    """What `RecordedSteps.vjp` returns, for M columns.
 
     Attributes
     ----------
@@ -81,7 +84,7 @@ class Pulled:
         dL/da_t, slabs as they lie in memory.
     dstates : ndarray, (M, S)
         dL/ds_{t-1}.
-    arrays : Arrays
+    binding : Binding
         All arrays of the step, recorded ones and gradients, each with one row (1, M, ·) or two (states).
     sums : dict of str to ndarray
         Gradients of the parameters, by their names without suffix, summed over the columns.
@@ -89,11 +92,11 @@ class Pulled:
 
     da: Array
     dstates: Array
-    arrays: Arrays
+    binding: Binding
     sums: dict[str, Array]
 
 
-class LocalSteps:
+class RecordedSteps:
     """The steps of one direction of one layer, each on its own, at the states that a trace recorded.
 
     Parameters
@@ -110,8 +113,12 @@ class LocalSteps:
     T, N : int
     widths : list of int
         Units of each state; S is their sum.
-    slabs : int
-        A, the width of a.
+    A : int
+        The width of a.
+    recorded : LayerTrace
+        What the forward pass recorded.
+    binding : Binding
+        The recorded arrays, by the names of formulas' arguments.
     alive : ndarray of bool, (T, N)
         Which steps exist.
     x : ndarray, (T, N, D)
@@ -124,24 +131,26 @@ class LocalSteps:
     >>> from rnn_numpy.layers import RNN
     >>> rnn = RNN(2, 3, rng=0)
     >>> trace = rnn.forward(np.ones((4, 1, 2)))[2]
-    >>> jacobians = LocalSteps(rnn, trace, "l0").jacobians()
+    >>> jacobians = RecordedSteps(rnn, trace, "l0").jacobians()
     >>> expected = (1 - trace.h[1:, 0, :, None] ** 2) * rnn.params["weight_hh_l0"]
     >>> bool(np.allclose(jacobians.state[:, 0], expected, rtol=1e-14, atol=0))
     True
     """
 
     def __init__(self, layer: Recurrent, trace: Trace, name: str) -> None:
-        self.layer = layer
-        self.cell = layer.cell
-        self.run: LayerTrace = trace.runs[name]
-        self.plan: Plan = trace.context.plan
-        self.direction: Direction = next(d for ds in layer._layers for d in ds if d.name == name)
-        self.timeline = Timeline(self.plan, self.direction.reverse, self.cell.columns)
-        self.T, self.N = self.plan.T, self.plan.N
-        self.widths = [layer._width(state) for state in self.cell.states]
-        self.slabs = len(self.cell.slabs) * layer.hidden_size
-        self.alive: NDArray[np.bool_] = self.plan.exists()[:, :, 0]
-        self.x: Array = self.run.arrays["x"]
+        self.layer, self.cell = layer, layer.cell
+        self.recorded: LayerTrace = trace.layers[name]
+        self.edge: Edge = trace.edge
+        self.batch: Batch = trace.edge.batch
+        self.direction: Direction = next(d for directions in layer.stack for d in directions if d.name == name)
+        recorded, reverse = self.recorded, self.direction.reverse
+        self.binding = Binding(recorded.chain, self.batch, reverse, recorded.arrays, {}, recorded.given)
+        self.T, self.N = self.batch.T, self.batch.N
+        self.widths = [layer.width(state) for state in self.cell.states]
+        self.A = len(self.cell.slabs) * layer.hidden_size
+        self.alive: NDArray[np.bool_] = self.batch.exists()[:, :, 0]
+        self.x: Array = self.recorded.arrays["x"]
+        self._single = replace(self.direction, reverse=False, row=0)
 
     @property
     def output_columns(self) -> slice:
@@ -157,27 +166,31 @@ class LocalSteps:
     @functools.cached_property
     def twin(self) -> Recurrent:
         """The layer in complex128, with the parameters of the trace."""
-        return self._recorded(np.complex128)
+        return self._with_recorded_parameters(np.complex128)
 
-    def _recorded(self, dtype: DTypeLike) -> Recurrent:
+    def _with_recorded_parameters(self, dtype: DTypeLike) -> Recurrent:
         twin = self.layer.astype(dtype)
-        for name, view in twin._weights(twin.params, self.direction).items():
-            view[...] = self.run.weights[twin._symbol(name)]
+        for symbol, view in twin.by_symbol(twin.params, self.direction).items():
+            view[...] = self.recorded.weights[symbol]
         return twin
 
     def states(self, when: str) -> Array:
         """Return the recorded states "before" or "after" each step, (T, N, S)."""
-        offset = self.timeline.prev if when == "before" else self.timeline.new
-        arrays = [self.run.arrays[state][offset : offset + self.T] for state in self.cell.states]
+        offset = self.binding.before if when == "before" else self.binding.after
+        arrays = [self.recorded.arrays[state][offset : offset + self.T] for state in self.cell.states]
         return np.concatenate(arrays, axis=2)
+
+    def aligned(self, name: str) -> Array:
+        """Return what an argument of a formula was at each step, "h_in" say, (T, N, ·)."""
+        return self.binding.aligned(name)
 
     def order(self) -> list[int]:
         """Return the steps as the forward pass visits them."""
-        return list(self.timeline.order(False))
+        return list(self.binding.order(False))
 
     # ------------------------------------------------------------------------------------------------ forward
 
-    def push(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> Array:
+    def evaluate(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> Array:
         """Run single steps forward, in complex numbers.
 
         Parameters
@@ -194,24 +207,27 @@ class LocalSteps:
         ndarray, (M, S)
             The states after it.
         """
-        run = self._again(self.twin, t, n, states, nudge)
-        return np.concatenate([run.arrays[state][1] for state in self.cell.states], axis=1)
+        recorded = self._again(self.twin, t, n, states, nudge)
+        return np.concatenate([recorded.arrays[state][1] for state in self.cell.states], axis=1)
 
     def rerun(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> LayerTrace:
-        """Run single steps forward as `push` does, in the layer's own dtype; return what they record, for `pull`."""
-        return self._again(self._recorded(self.layer.dtype), t, n, states, nudge)
+        """Run single steps forward as `evaluate` does, in the layer's own dtype; return what they record, for `vjp`."""
+        return self._again(self._with_recorded_parameters(self.layer.dtype), t, n, states, nudge)
 
     def _again(self, layer: Recurrent, t: Indices, n: Indices, states: Array, nudge: Array | None) -> LayerTrace:
-        plan = Plan(1, len(t), None)
-        timeline = Timeline(plan, False, self.cell.columns)
-        initial = [part.astype(layer.dtype, copy=False) for part in self.split(states)]
-        given = None if nudge is None else (nudge * self._scales)[None]
+        initial = [part.astype(layer.dtype, copy=False)[None] for part in self.split(states)]
         x = np.ascontiguousarray(self.x[t, n][None]).astype(layer.dtype)
-        chosen = self.run.masks
-        if chosen is not masks.NONE:
-            recurrent = None if chosen.recurrent is None else chosen.recurrent[n]
-            chosen = masks.Masks(recurrent, {state: kept[t, n][None] for state, kept in chosen.zoneout.items()})
-        return layer._run_forward(self.direction, timeline, plan, x, initial, chosen, True, given)
+        run = layer.open_forward(self._single, self.edge.single_steps(n, layer.dtype), x, initial, self._masks(t, n))
+        collections.deque(layer.forward_loop(run, None if nudge is None else (nudge * self._scales)[None]), maxlen=0)
+        return run.trace
+
+    def _masks(self, t: Indices, n: Indices) -> Masks:
+        """Return the masks of single steps, each a column."""
+        masks = self.recorded.masks
+        if masks is NONE:
+            return NONE
+        recurrent = None if masks.recurrent is None else masks.recurrent[n]
+        return Masks(recurrent, {state: kept[t, n][None] for state, kept in masks.zoneout.items()})
 
     @functools.cached_property
     def maps(self) -> Jacobians:
@@ -228,19 +244,19 @@ class LocalSteps:
         """Cut (..., S) into the cell's states."""
         return np.split(states, np.cumsum(self.widths)[:-1], axis=-1)
 
-    def jacobians(self, tell: Callable[[int, int], None] | None = None) -> Jacobians:
+    def jacobians(self, progress: Callable[[int, int], None] | None = None) -> Jacobians:
         """Differentiate every step by all that it reads, by the complex step of the forward formulas.
 
         Parameters
         ----------
-        tell : callable, optional
+        progress : callable, optional
             Called with (done, all) as the work goes on.
 
         Notes
         -----
         Cost: S + A forward steps in complex numbers for each step of each sequence, in calls of many columns.
         """
-        S, A = self.S, self.slabs
+        S, A = self.S, self.A
         J, B = np.zeros((self.T, self.N, S, S)), np.zeros((self.T, self.N, S, A))
         before, after = self.states("before"), self.states("after")
         steps, rows = np.nonzero(self.alive)
@@ -255,18 +271,18 @@ class LocalSteps:
             states[:, entries[:S], entries[:S]] += 1j * STEP
             nudge[:, entries[S:], entries[S:] - S] = 1j * STEP
             columns = np.repeat(t, S + A), np.repeat(n, S + A)
-            found = self.push(*columns, states.reshape(-1, S), nudge.reshape(-1, A)).reshape(count, S + A, S)
+            found = self.evaluate(*columns, states.reshape(-1, S), nudge.reshape(-1, A)).reshape(count, S + A, S)
             derivatives = found.imag.swapaxes(1, 2) / STEP
             J[t, n], B[t, n] = derivatives[:, :, :S], derivatives[:, :, S:]
             deviation = max(deviation, float(np.abs(found[:, 0].real - after[t, n]).max(initial=0.0)) / largest)
-            if tell is not None:
-                tell(min(start + size, len(steps)), len(steps))
+            if progress is not None:
+                progress(min(start + size, len(steps)), len(steps))
         return Jacobians(J, B, deviation)
 
     # ------------------------------------------------------------------------------------------------ backward
 
-    def pull(self, t: Indices, n: Indices, dstates: Array, run: LayerTrace | None = None) -> Pulled:
-        """Run single steps backward: the cell's `step_backward`, with masks, on as many columns as wanted.
+    def vjp(self, t: Indices, n: Indices, dstates: Array, recorded: LayerTrace | None = None) -> StepGradients:
+        """Run single steps backward: the chain's backward, masks among it, on as many columns as wanted.
 
         Parameters
         ----------
@@ -274,37 +290,35 @@ class LocalSteps:
             Which step of which sequence each column is; one step may stand in many columns.
         dstates : ndarray, (M, S)
             dL/ds_t, total.
-        run : LayerTrace, optional
+        recorded : LayerTrace, optional
             What the columns' formulas read, from `rerun` with the same columns; the recorded arrays where left out.
         """
-        run, layer = self._gathered(t, n) if run is None else run, self.layer
-        plan = Plan(1, len(t), None)
-        timeline = Timeline(plan, False, self.cell.columns)
-        gradients = layer._new_gradients(run, timeline, plan, None, self.split(dstates))
-        arrays = Arrays({**run.arrays, **gradients}, gradients.part)
+        layer, recorded = self.layer, self._gathered(t, n) if recorded is None else recorded
+        constants = constants_of(recorded.chain, recorded.weights, len(t))
+        arrays, batch = dict(recorded.arrays), Batch(1, len(t), None)
+        binding = Binding(recorded.chain, batch, False, arrays, constants, dict(recorded.given))
         own = Parameters(layer.params.shapes, layer.dtype)
-        sums = layer._weights(own, self.direction)
-        for _ in layer._run_backward(run, timeline, plan, arrays, sums):
-            pass
-        layer._through_products(run, arrays, timeline, plan, sums)
-        before = np.concatenate([arrays["d" + state][0] for state in self.cell.states], axis=1)
-        return Pulled(arrays["da"][0], before, arrays, sums)
+        run = Run(self._single, recorded, binding, sums=layer.own(own, self.direction))
+        layer.open_backward(run, None, self.split(dstates))
+        collections.deque(layer.backward_loop(run), maxlen=0)
+        layer.close_backward(run)
+        before = np.concatenate([binding.arrays["d" + state][0] for state in self.cell.states], axis=1)
+        return StepGradients(binding.arrays["da"][0], before, binding, run.sums)
 
     def _gathered(self, t: Indices, n: Indices) -> LayerTrace:
         """Return a trace of one step whose columns are single steps of the recorded one."""
-        cell, source = self.cell, self.run.arrays
-        run = LayerTrace(self.run.name, self.run.layer, False, cell.states, None)
-        run.weights, run.masks = self.run.weights, self.run.masks
-        run.arrays = Arrays({}, source.part)
-        plan = Plan(1, len(t), None)
-        for name, array in source.items():
+        cell, batch = self.cell, Batch(1, len(t), None)
+        trace = LayerTrace(self._single, self.recorded.chain, batch, self.recorded.masks)
+        trace.weights = self.recorded.weights
+        trace.given = {name: array[n] for name, array in self.recorded.given.items()}
+        for name, array in self.recorded.arrays.items():
             is_state = name in cell.states
-            rows = [array[t + self.timeline.prev, n], array[t + self.timeline.new, n]] if is_state else [array[t, n]]
-            target = plan.new(len(rows), array.shape[2], array.dtype, cell.columns)
+            rows = [array[t + self.binding.before, n], array[t + self.binding.after, n]] if is_state else [array[t, n]]
+            target = batch.new(len(rows), array.shape[2], array.dtype, cell.columns)
             for row, values in zip(target, rows, strict=True):
                 row[...] = values
-            run.arrays[name] = target
-        return run
+            trace.arrays[name] = target
+        return trace
 
     # ------------------------------------------------------------------------------------------------ parameters
 
@@ -312,15 +326,15 @@ class LocalSteps:
         """Yield (rows of the weight, columns of a, what the rows act on, (T, N, ·)) of W_ih ("input") or W_hh
         ("hidden"): the weight's gradient is the sum over t, n of da[columns] times what they act on.
         """
-        for rows, columns, source in self.cell.blocks(kind, self.layer.hidden_size):
-            yield rows, columns, self.timeline.aligned(source, self.run.arrays)
+        for rows, columns, source in self.recorded.chain.blocks[kind]:
+            yield rows, columns, self.aligned(source)
 
-    def column_gradients(self, pulled: Pulled) -> dict[str, Array]:
+    def column_gradients(self, gradients: StepGradients) -> dict[str, Array]:
         """Return the gradients of this direction's parameters by the step of each column alone.
 
         Parameters
         ----------
-        pulled : Pulled
+        gradients : StepGradients
             Of M columns.
 
         Returns
@@ -333,36 +347,43 @@ class LocalSteps:
         OptionError
             A further parameter has no product: the formulas themselves sum its gradient, over all columns.
         """
-        cell, arrays, hidden = self.cell, pulled.arrays, self.layer.hidden_size
+        cell, blocks, count = self.cell, self.recorded.chain.blocks, len(gradients.da)
         if cell.own_symbols:
             names = ", ".join(cell.own_symbols.values())
-            raise OptionError(f"LocalSteps.column_gradients: {names} must have a product to have a gradient per column")
-        timeline = Timeline(Plan(1, len(pulled.da), None), False, cell.columns)
-        found = {name: np.zeros((len(pulled.da), *array.shape), array.dtype) for name, array in self.weights().items()}
+            raise OptionError(
+                f"RecordedSteps.column_gradients: {names} must have a product to have a gradient per column"
+            )
+        found = {name: np.zeros((count, *array.shape), array.dtype) for name, array in self.weights().items()}
 
         def of(name: str) -> Array:
-            row: Array = timeline.aligned(name, arrays)[0]
+            row: Array = gradients.binding.aligned(name)[0]
             return row
 
         for kind, gradient, weight, bias in (
             ("input", cell.input_gradient, "weight_ih", "bias_ih"),
             ("hidden", cell.hidden_gradient, "weight_hh", "bias_hh"),
         ):
-            for rows, columns, source in cell.blocks(kind, hidden):
+            for rows, columns, source in blocks[kind]:
                 found[weight][:, rows] = of(gradient + "_t")[:, columns, None] * of(source)[:, None]
                 if bias in found:
-                    found[bias][:, rows] = pulled.da[:, columns]
+                    found[bias][:, rows] = gradients.da[:, columns]
         for name, extra in cell.parameters.items():
-            if extra.product is not None:
-                found[name][...] = of(extra.product[0])[:, :, None] * of(extra.product[1])[:, None]
+            if extra.product is None:
+                continue
+            left, source = extra.product
+            if extra.like_input:
+                for rows, columns, _ in blocks["input"]:
+                    found[name][:, rows] = of(cell.input_gradient + "_t")[:, columns, None] * of(source)[:, None]
+            else:
+                found[name][...] = of(left)[:, :, None] * of(source)[:, None]
         return found
 
     def weights(self) -> dict[str, Array]:
         """Return this direction's parameters as the trace has them, by their names without suffix."""
-        names = self.layer._weights(self.layer.params, self.direction)
-        return {name: self.run.weights[self.layer._symbol(name)] for name in names}
+        names = self.layer.own(self.layer.params, self.direction)
+        return dict(zip(names, self.recorded.weights.values(), strict=True))
 
-    def tangent(self, name: str, change: Array) -> Array:
+    def parameter_jvp(self, name: str, change: Array) -> Array:
         """Differentiate every step along a change of one parameter of this direction, (T, N, S), complex step.
 
         Parameters
@@ -372,12 +393,12 @@ class LocalSteps:
         change : ndarray
             Of the parameter's shape.
         """
-        view = self.twin._weights(self.twin.params, self.direction)[name]
+        view = self.twin.own(self.twin.params, self.direction)[name]
         steps, rows = np.nonzero(self.alive)
         value = view.copy()
         view[...] = value + 1j * STEP * change
         try:
-            found = self.push(steps, rows, self.states("before")[steps, rows])
+            found = self.evaluate(steps, rows, self.states("before")[steps, rows])
         finally:
             view[...] = value
         tangent = np.zeros((self.T, self.N, self.S))
@@ -385,13 +406,13 @@ class LocalSteps:
         return tangent
 
 
-def local_steps(layer: Recurrent, trace: Trace) -> dict[str, LocalSteps]:
+def recorded_steps(layer: Recurrent, trace: Trace) -> dict[str, RecordedSteps]:
     """Return the steps of every layer and direction, by name, the lowest layer first."""
-    return {name: LocalSteps(layer, trace, name) for name in trace.runs}
+    return {name: RecordedSteps(layer, trace, name) for name in trace.layers}
 
 
 @dataclass(frozen=True)
-class Entering:
+class FromLoss:
     """What the loss says directly to the top layer and to the final states, in the engine's order.
 
     Attributes
@@ -406,7 +427,7 @@ class Entering:
     finals: dict[str, Array]
 
 
-def entering(layer: Recurrent, trace: Trace, doutput: Any, dh_n: Any = None) -> Entering:
+def from_loss(layer: Recurrent, trace: Trace, doutput: Any, dh_n: Any = None) -> FromLoss:
     """Check gradients of a loss as `layer.backward` does, and bring them into the engine's order.
 
     Raises
@@ -415,26 +436,23 @@ def entering(layer: Recurrent, trace: Trace, doutput: Any, dh_n: Any = None) -> 
         As `layer.backward` does.
     """
     where = f"{type(layer).__name__}.backward"
-    context = layer._context(where, trace)
-    plan = context.plan
-    output = layer._gradient_in(where, doutput, context)
+    edge = layer.edge_of(where, trace)
+    N = edge.batch.N
+    output = edge.like_output(where, "doutput", doutput)
     if output is None:
-        output = np.zeros((plan.T, plan.N, layer.num_directions * layer._output_width), layer.dtype)
-    finals = layer._states_in(where, "dh_n", dh_n, context)
+        output = np.zeros((edge.batch.T, N, edge.output_width), layer.dtype)
+    finals = edge.states_in(where, "dh_n", dh_n)
     found: dict[str, Array] = {}
-    for direction in (direction for directions in layer._layers for direction in directions):
-        widths = [layer._width(state) for state in layer.cell.states]
+    for direction in (direction for directions in layer.stack for direction in directions):
         parts = [
-            np.zeros((plan.N, width), layer.dtype) if final is None else final[direction.row]
-            for final, width in zip(finals, widths, strict=True)
+            np.zeros((N, width), layer.dtype) if final is None else final[direction.row]
+            for final, width in zip(finals, edge.widths.values(), strict=True)
         ]
         found[direction.name] = np.concatenate(parts, axis=1)
-    return Entering(np.where(plan.exists(), output, 0), found)
+    return FromLoss(edge.existing(output), found)
 
 
-def to_caller(
-    layer: Recurrent, trace: Trace, signal: Array, initial: Mapping[str, Array]
-) -> tuple[Array, dict[str, Array]]:
+def to_caller(trace: Trace, signal: Array, initial: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
     """Bring something of x's shape, and something of the initial states', from the engine's order into the caller's.
 
     Parameters
@@ -449,9 +467,8 @@ def to_caller(
     initial : dict of str to ndarray, like h_0
         By state.
     """
-    context = trace.context
-    widths = np.cumsum([layer._width(state) for state in layer.cell.states])[:-1]
+    edge = trace.edge
+    widths = np.cumsum(list(edge.widths.values()))[:-1]
     split = [np.split(array, widths, axis=1) for array in initial.values()]
-    stacked = tuple(np.stack(arrays) for arrays in zip(*split, strict=True))
-    states = layer._states_to_caller(stacked, context)
-    return layer._to_caller(signal, context), dict(zip(layer.cell.states, states, strict=True))
+    states = edge.states_out([np.stack(arrays) for arrays in zip(*split, strict=True)])
+    return edge.signal_out(signal), dict(zip(edge.widths, states, strict=True))

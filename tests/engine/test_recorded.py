@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
-from rnn_numpy.engine.local import LocalSteps, local_steps
+from rnn_numpy.engine.recorded import RecordedSteps, recorded_steps
 
 EPS = np.finfo(float).eps
 EVERYTHING = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.2}
@@ -34,19 +34,18 @@ def pulled(steps):
     """Return the Jacobians of every step as backward has them: unit vectors through step_backward."""
     t, n = np.nonzero(steps.alive)
     S = steps.S
-    result = steps.pull(np.repeat(t, S), np.repeat(n, S), np.tile(np.eye(S), (len(t), 1)))
-    cell = steps.cell
-    da = result.arrays[cell.input_gradient][0][:, cell.span("input", steps.layer.hidden_size)]
+    result = steps.vjp(np.repeat(t, S), np.repeat(n, S), np.tile(np.eye(S), (len(t), 1)))
+    da = result.binding.aligned(steps.cell.input_gradient + "_t")[0][:, steps.recorded.chain.span]
     return t, n, result.dstates.reshape(len(t), S, S), da.reshape(len(t), S, -1)
 
 
 @pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
 def test_both_passes_have_the_same_jacobians(kind, options):
     layer, trace = recorded(kind, options)
-    for steps in local_steps(layer, trace).values():
+    for steps in recorded_steps(layer, trace).values():
         jacobians = steps.jacobians()
         t, n, state, da = pulled(steps)
-        span = steps.cell.span("input", layer.hidden_size)
+        span = steps.recorded.chain.span
         for found, expected in (
             (state, jacobians.state[t, n]),
             (da, jacobians.preactivation[t, n][:, :, span]),
@@ -60,22 +59,22 @@ def test_both_passes_have_the_same_jacobians(kind, options):
 
 def test_a_step_that_is_not_the_layers_deviates():
     layer, trace = recorded(RNN, {})
-    trace.runs["l0"].weights["W_hh"][0, 0] += 1e-6
-    assert LocalSteps(layer, trace, "l0").jacobians().deviation > 1e-8
+    trace.layers["l0"].weights["W_hh"][0, 0] += 1e-6
+    assert RecordedSteps(layer, trace, "l0").jacobians().deviation > 1e-8
 
 
 @pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
 def test_tangent_of_the_recurrent_weights(kind, options):
     """A change V of W_hh changes a_t by V h_in, where the formulas add W_hh h_in to a_t and nothing else."""
     layer, trace = recorded(kind, options)
-    for steps in local_steps(layer, trace).values():
+    for steps in recorded_steps(layer, trace).values():
         weight = steps.weights()["weight_hh"]
         change = np.random.default_rng(0).normal(size=weight.shape)
-        nudge = np.zeros((steps.T, steps.N, steps.slabs))
+        nudge = np.zeros((steps.T, steps.N, steps.A))
         for rows, columns, source in steps.products("hidden"):
             nudge[..., columns] += source @ change[rows].T
         expected = np.einsum("tnsa,tna->tns", steps.jacobians().preactivation, nudge)
-        found = steps.tangent("weight_hh", change)
+        found = steps.parameter_jvp("weight_hh", change)
         if kind is LayerNormLSTM:
             assert not np.allclose(found, expected, rtol=1e-3, atol=0)  # the product is normalised on its way
         else:
@@ -84,10 +83,10 @@ def test_tangent_of_the_recurrent_weights(kind, options):
 
 def test_jacobians_in_pieces_are_the_same(monkeypatch):
     layer, trace = recorded(LSTM, EVERYTHING)
-    whole = LocalSteps(layer, trace, "l0").jacobians()
-    monkeypatch.setattr("rnn_numpy.engine.local.CHUNK", 1)
+    whole = RecordedSteps(layer, trace, "l0").jacobians()
+    monkeypatch.setattr("rnn_numpy.engine.recorded.CHUNK", 1)
     told = []
-    pieces = LocalSteps(layer, trace, "l0").jacobians(lambda done, total: told.append((done, total)))
+    pieces = RecordedSteps(layer, trace, "l0").jacobians(lambda done, total: told.append((done, total)))
     np.testing.assert_allclose(pieces.state, whole.state, rtol=0, atol=4 * EPS)
     np.testing.assert_allclose(pieces.preactivation, whole.preactivation, rtol=0, atol=4 * EPS)
     assert told == [(k, 13) for k in range(1, 14)]
@@ -97,10 +96,10 @@ def test_nothing_is_modified():
     layer, trace = recorded(LSTM, EVERYTHING)
     layer.backward(trace, np.ones((7, 3, 10)))
     before = layer.params.flat.copy(), trace.h.copy(), trace.dh.copy()
-    for steps in local_steps(layer, trace).values():
+    for steps in recorded_steps(layer, trace).values():
         steps.jacobians()
         pulled(steps)
-        steps.tangent("weight_ih", np.ones_like(steps.weights()["weight_ih"]))
+        steps.parameter_jvp("weight_ih", np.ones_like(steps.weights()["weight_ih"]))
     np.testing.assert_array_equal(layer.params.flat, before[0])
     np.testing.assert_array_equal(trace.h, before[1])
     np.testing.assert_array_equal(trace.dh, before[2])

@@ -1,0 +1,246 @@
+"""Two proofs of a backward pass that do not run it again: real-time recurrent learning, and the adjoint identity.
+
+Both use the cells' hand-written Jacobian-vector products (`rnn_numpy.engine.forward_mode`) at the states that a trace
+recorded. No trajectory is computed twice, so that chaos, which makes every comparison with a difference quotient
+worthless after a few dozen steps, does no harm; and no step size is chosen.
+
+Real-time recurrent learning [1]_ carries the influence matrix, here ds_t/dtheta for all states s of a layer or stack
+and all its parameters and initial states theta, forward in time:
+
+    (I1)  ds_t/dtheta = J_t ds_{t-1}/dtheta + (what theta does at step t itself, with s_{t-1} held fixed)
+    (I2)  dL/dtheta   = sum_t (ds_t/dtheta)^T dL/ds_t directly
+
+I2 needs no gradient from the future: it is the other way to take the double sum of `rnn_numpy.layers.rnn`, with the sum
+over k inside. A stack is one network, whose state is that of all its layers; its influence matrix is lower triangular,
+and only these blocks are computed: the state of a layer by the parameters of the layers below and its own. All layers
+take step t before any takes step t+1. Two directions have each its own order of steps, so that with them I1 runs
+through a whole layer, both directions, before the next one begins, and all influences on its outputs are kept.
+
+References
+----------
+.. [1] R. J. Williams, D. Zipser, "A learning algorithm for continually running fully recurrent neural networks", Neural
+   Computation 1 (1989): eq. 2.9 to 2.12.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.engine.forward_mode import RecordedPass, TangentSteps, UnitChanges
+from rnn_numpy.engine.recurrent import Recurrent
+from rnn_numpy.engine.trace import Trace
+from rnn_numpy.engine.walk import Direction
+from rnn_numpy.errors import OptionError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ForwardGradients:
+    """Gradients that were computed forward in time.
+
+    Attributes
+    ----------
+    grads : Parameters
+        Of the parameters, under their names.
+    initial : dict of str to ndarray
+        Of the initial states, "dh_0" and, of an LSTM, "dc_0", each in its state's shape.
+    """
+
+    grads: Parameters
+    initial: dict[str, Array]
+
+
+def rtrl(
+    layer: Recurrent,
+    trace: Trace,
+    doutput: ArrayLike | None,
+    dh_n: Any = None,
+    *,
+    kept: Mapping[str, Sequence[ArrayLike]] | None = None,
+) -> ForwardGradients:
+    """Compute the gradients of parameters and initial states by real-time recurrent learning, forward in time.
+
+    They are those of `layer.backward`, but for rounding; no line of a backward pass is run.
+
+    Parameters
+    ----------
+    layer : Recurrent
+        With a cell that has `step_tangent`: every layer of this package.
+    trace : Trace
+        From `layer.forward`.
+    doutput, dh_n
+        As for `layer.backward`.
+    kept : mapping of str to sequence of array_like of bool, (K, H), optional
+        For each direction ("l0", "l0_reverse") and each state, which entries of the influence matrix are kept after
+        each step, the others being set to 0: the gradient is then no longer exact. K changes, in the order of
+        `rnn_numpy.engine.forward_mode.UnitChanges`. For one layer alone; `rnn_numpy.lab.snap1` makes such a choice.
+
+    Returns
+    -------
+    ForwardGradients
+
+    Raises
+    ------
+    ShapeError, DTypeError
+        A gradient does not have the shape or dtype of what it is the gradient of; the trace is another layer's.
+    OptionError
+        A cell without `step_tangent`, or with a further parameter that is a matrix and has no product; `kept` with
+        several layers, or without one of the directions.
+
+    Notes
+    -----
+    Cost: 2 N P G H^2 multiplications and additions per step, P the number of parameters, where backward has
+    4 N G H (D + H): for small layers only. An influence matrix has N P S numbers, S units of state, and a step takes
+    memory for a few times as many; of a layer with two directions below another one N P H are kept for each step.
+
+    Examples
+    --------
+    >>> from rnn_numpy.layers import GRU
+    >>> gru, rng = GRU(2, 3, rng=0), np.random.default_rng(1)
+    >>> output, h_n, trace = gru.forward(rng.normal(size=(20, 2, 2)))
+    >>> doutput = rng.normal(size=output.shape)
+    >>> forward, backward = rtrl(gru, trace, doutput).grads, gru.backward(trace, doutput).grads
+    >>> bool(np.abs(forward.flat - backward.flat).max() < 4e-15 * np.abs(backward.flat).max())
+    True
+    """
+    recorded = RecordedPass("rtrl", layer, trace)
+    top, dfinals = recorded.gradient_in(doutput), recorded.edge.states_in("rtrl", "dh_n", dh_n)
+    influence = _Influence(recorded, kept)
+    for direction, t in _schedule(recorded):
+        influence.advance(direction, t, top)
+    return influence.gradients(dfinals)
+
+
+def _schedule(recorded: RecordedPass) -> Iterator[tuple[Direction, int]]:
+    """Yield directions and steps in an order in which each step finds all that it depends on."""
+    flat = list(itertools.chain(*recorded.layer.stack))
+    if recorded.layer.num_directions == 1:
+        yield from ((direction, t) for t in recorded.steps[flat[0].name].order() for direction in flat)
+    else:
+        yield from ((direction, t) for direction in flat for t in recorded.steps[direction.name].order())
+
+
+class _Influence:
+    """The influence matrix, in blocks: the states of one direction by the parameters and initial states of another."""
+
+    def __init__(self, recorded: RecordedPass, kept: Mapping[str, Sequence[ArrayLike]] | None) -> None:
+        self.recorded = recorded
+        self.units = {name: UnitChanges(steps) for name, steps in recorded.steps.items()}
+        self.kept = self._checked(kept)
+        self.sums = {
+            name: np.zeros((recorded.batch.N, unit.count), recorded.layer.dtype) for name, unit in self.units.items()
+        }
+        self.tangents: dict[tuple[str, str], TangentSteps] = {}
+        self.states: dict[tuple[str, str], list[Array]] = {}
+        # By layer, source and step, the influence on the layer's outputs, which the next layer reads.
+        self.signals: dict[tuple[int, str, int], Array] = {}
+        for direction in itertools.chain(*recorded.layer.stack):
+            for source in self.sources(direction):
+                pair, unit = (direction.name, source.name), self.units[source.name]
+                if source is direction:
+                    self.tangents[pair] = unit.tangents()
+                    self.states[pair] = unit.begin()
+                else:
+                    tangents = self.tangents[pair] = TangentSteps(recorded.steps[direction.name], unit.count)
+                    self.states[pair] = tangents.initial([None] * len(recorded.layer.cell.states))
+
+    def _checked(self, kept: Mapping[str, Sequence[ArrayLike]] | None) -> dict[str, list[Array]]:
+        if kept is None:
+            return {}
+        where, names = self.recorded.where, list(self.units)
+        if len(self.recorded.layer.stack) > 1 or sorted(kept) != sorted(names):
+            raise OptionError(
+                f"{where}: kept needs a single layer and an entry for each of {', '.join(names)}; got "
+                f"{len(self.recorded.layer.stack)} layers and entries for {', '.join(sorted(kept)) or 'none'}"
+            )
+        checked: dict[str, list[Array]] = {}
+        for name, unit in self.units.items():
+            widths = unit.steps.widths
+            if len(kept[name]) != len(widths):
+                raise OptionError(f"{where}: kept[{name!r}] must have {len(widths)} arrays, one for each state")
+            arrays = [np.asarray(array, bool) for array in kept[name]]
+            for array, width in zip(arrays, widths, strict=True):
+                arguments.shaped(where, f"kept[{name!r}]", array, "(K, H)", (unit.count, width))
+            checked[name] = arrays
+        return checked
+
+    def sources(self, direction: Direction) -> list[Direction]:
+        """Return whose parameters a direction's states depend on: those of all layers below, and its own."""
+        return [*itertools.chain(*self.recorded.layer.stack[: direction.layer]), direction]
+
+    def advance(self, direction: Direction, t: int, top: Array | None) -> None:
+        """Do step t of one direction: I1, and of I2 the term that belongs to its output."""
+        is_last = direction.layer == len(self.recorded.layer.stack) - 1
+        for source in self.sources(direction):
+            pair = direction.name, source.name
+            tangents = self.tangents[pair]
+            binding = tangents.begin(self.states[pair])
+            if source is direction:
+                self.units[source.name].enter(t, tangents, binding)
+            else:
+                tangents.enter_input(binding, self._signal(direction.layer - 1, source, t))
+            found = tangents.step(t, binding)  # I1
+            for array, kept in zip(found, self.kept.get(direction.name, ()), strict=False):
+                by_change = array.reshape(self.recorded.batch.N, -1, array.shape[1])
+                by_change[...] = np.where(kept, by_change, 0)
+            self.states[pair] = found
+            alive = tangents.alive(t)
+            if is_last and top is not None:
+                self._add(source, found[0][:alive], top[t, :, direction.columns])  # I2
+            elif not is_last:
+                self._send(direction, source, t, found[0][:alive])
+
+    def _add(self, source: Direction, vstate: Array, dstate: Array) -> None:
+        """Add (ds/dtheta)^T ds to the sums of one source; (M', H) and (N, H), of M' columns that exist."""
+        count = self.units[source.name].count
+        alive = len(vstate) // count
+        products = vstate.reshape(alive, count, vstate.shape[1]) @ dstate[:alive, :, None]
+        self.sums[source.name][:alive] += products[:, :, 0]
+
+    def _send(self, direction: Direction, source: Direction, t: int, vstate: Array) -> None:
+        """Keep the influence on a layer's output, times the dropout factors, for the next layer."""
+        recorded, count, key = self.recorded, self.units[source.name].count, (direction.layer, source.name, t)
+        if key not in self.signals:
+            self.signals[key] = np.zeros((recorded.batch.N * count, recorded.edge.output_width), recorded.layer.dtype)
+        factors = recorded.factors(direction.layer)
+        if factors is not None:
+            vstate = vstate * np.repeat(factors[t, : len(vstate) // count, direction.columns], count, axis=0)
+        self.signals[key][: len(vstate), direction.columns] = vstate
+
+    def _signal(self, layer: int, source: Direction, t: int) -> Array:
+        """Return the influence on a layer's output; where one direction alone reads it, it is let go."""
+        key = layer, source.name, t
+        return self.signals.pop(key) if self.recorded.layer.num_directions == 1 else self.signals[key]
+
+    def gradients(self, dfinals: Sequence[Array | None]) -> ForwardGradients:
+        """Add I2's terms of the final states; return the sums under their names."""
+        recorded, layer = self.recorded, self.recorded.layer
+        rows = {direction.name: direction for direction in itertools.chain(*recorded.layer.stack)}
+        for (name, source), vstates in self.states.items():
+            for vstate, dfinal in zip(vstates, dfinals, strict=True):
+                if dfinal is not None:
+                    self._add(rows[source], vstate, dfinal[rows[name].row])
+        grads = layer.params.zeros_like()
+        initial = [np.zeros((len(rows), recorded.batch.N, width), layer.dtype) for width in self._widths]
+        for name, direction in rows.items():
+            unit, sums = self.units[name], self.sums[name]
+            arrays = layer.own(grads, direction)
+            for parameter, (place, shape) in unit.places.items():
+                arrays[parameter][...] = sums[:, place].sum(axis=0).reshape(shape)
+            for target, place in zip(initial, unit.initial.values(), strict=True):
+                target[direction.row] = sums[:, place]
+        names = [f"d{state}_0" for state in layer.cell.states]
+        return ForwardGradients(grads, dict(zip(names, recorded.edge.states_out(initial), strict=True)))
+
+    @property
+    def _widths(self) -> list[int]:
+        return next(iter(self.recorded.steps.values())).widths
