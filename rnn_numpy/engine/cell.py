@@ -213,6 +213,8 @@ class Cell:
         `step_forward` works where a_t and h_t are one memory. (Inference then needs one array less.)
     overwritten : tuple of str
         States of which `step_forward` may find the old and the new one in one memory.
+    trial : bool
+        Whether the formulas are tried, once, before they are first used: do they write all outputs, and those alone?
 
     Raises
     ------
@@ -246,8 +248,12 @@ class Cell:
     columns: bool = True
     in_place: bool = False
     overwritten: tuple[str, ...] = ()
+    trial: bool = True
+    tried: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
+        if not self.trial:
+            self.tried.update(("forward", "backward"))
         # The names are all that the driver has to go by: a slip in one must not wait for the first call to show.
         for name in ("slabs", "input_slabs", "hidden_slabs"):
             if not getattr(self, name):
