@@ -76,7 +76,7 @@ from rnn_numpy.checks.report import (
     Row,
     Trial,
 )
-from rnn_numpy.engine.rtrl import (
+from rnn_numpy.engine.influence import (
     ForwardGradients,
     rtrl,
 )

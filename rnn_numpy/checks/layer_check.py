@@ -18,8 +18,8 @@ from rnn_numpy.checks.oracles.function import EPS
 from rnn_numpy.checks.oracles.reference import reference_gradients
 from rnn_numpy.checks.report import Diagnosis, Findings, Row, kappas, rows_of, step_scales
 from rnn_numpy.checks.targets import LayerSubject, Point, parts
+from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.engine.recurrent import Recurrent
-from rnn_numpy.engine.rtrl import rtrl
 
 Array = NDArray[Any]
 Tell = Callable[[int, int, str], None]

@@ -19,7 +19,7 @@ from rnn_numpy.checks import (
 )
 from rnn_numpy.engine import Cell, Recurrent
 from rnn_numpy.errors import GradientCheckError
-from tests.engine.test_own_cells import CASES as OWN_CASES
+from tests.layers.test_own_cells import CASES as OWN_CASES
 
 # A later layer joins in one line, with the options that only it has.
 LAYER_CASES = [
