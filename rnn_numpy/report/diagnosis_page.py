@@ -105,13 +105,7 @@ class GradientDiagnosis:
         return "\n".join(lines)
 
     def figure(self) -> Figure:
-        """Draw the norms by lag, a line for each layer, and beside it the time constants of keeping gates, if any.
-
-        Returns
-        -------
-        matplotlib Figure
-            Not known to pyplot: save it with `save_figure`.
-        """
+        """Draw the norms by lag, a line for each layer, and beside it the time constants of keeping gates, if any."""
         from rnn_numpy.report.plots import style
         from rnn_numpy.report.plots.gradient_flow import common_limits
 
