@@ -483,13 +483,17 @@ class Cell:
         hidden = len(bias_ih) // self.gates
         total = np.zeros((len(self.slabs), hidden), bias_ih.dtype)
         for kind, bias in (("input", bias_ih), ("hidden", bias_hh)):
-            start = min(map(self.slabs.index, self.slabs_of(kind)))
-            blocks = bias.reshape(self.gates, hidden)
+            blocks, into = bias.reshape(self.gates, hidden), total[self._starts[kind] :]
             for target, source, _ in self._moves[kind, False]:
-                total[start + target.start : start + target.stop] += blocks[source]
+                into[target] += blocks[source]
         if halved and self.sigmoids:
             total *= self._halves
         return total.ravel()
+
+    @functools.cached_property
+    def _starts(self) -> dict[str, int]:
+        """The first of the slabs that the "input" and the "hidden" product go to."""
+        return {kind: min(map(self.slabs.index, self.slabs_of(kind))) for kind in ("input", "hidden")}
 
     @functools.cached_property
     def _halves(self) -> NDArray[np.float32]:
