@@ -288,7 +288,7 @@ def suspects(forced: Forced) -> Iterator[Suspect]:
     )
     # Gates.
     for gate in cell.slabs:
-        columns = steps.recorded.chain.part_of(gate)
+        columns = steps.recorded.chain.blocks_by_name.get(gate)
         span = columns[1] if columns is not None else slice(0, H)
         name = gate if len(cell.slabs) > 1 else None
         text = f"gate {gate}" if name else "the activation"
@@ -668,7 +668,7 @@ def _other_derivative(gate: str, function: Callable[[Array, Array], Array], step
     derivative, values = _derivative(steps, gate), _values(steps, gate)
     if derivative is None or values is None:
         return B
-    place = steps.recorded.chain.part_of(gate)
+    place = steps.recorded.chain.blocks_by_name.get(gate)
     span = slice(None) if place is None else place[1]
     other = function(*values)
     ratio = np.divide(other, derivative, out=np.zeros_like(derivative), where=derivative != 0)
@@ -676,7 +676,7 @@ def _other_derivative(gate: str, function: Callable[[Array, Array], Array], step
     changed[..., span] *= ratio[:, :, None, :]
     if gate == "n":  # of a GRU: r, and q, act through n
         for other_gate in ("q", "r"):
-            further = steps.recorded.chain.part_of(other_gate)
+            further = steps.recorded.chain.blocks_by_name.get(other_gate)
             if further is not None:
                 changed[..., further[1]] *= ratio[:, :, None, :]
     return changed
