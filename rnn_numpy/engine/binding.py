@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class Binding:
     given : mapping of str to ndarray, (N, ·), optional
         The call's given arrays, and what their gradients are added to, or their changes.
 
+    `guard` is set where formulas are on trial (`rnn_numpy.engine.trial`).
+
     Attributes
     ----------
     before, after : int
@@ -61,6 +63,7 @@ class Binding:
         self.chain, self.batch, self.reverse = chain, batch, reverse
         self.arrays, self.constants = arrays, constants
         self.given: dict[str, Array] = {} if given is None else given
+        self.guard: Callable[[Formula, tuple[Slot, ...]], Formula] | None = None
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.span = batch.T  # steps that some sequence has
         end: Any = batch.T
@@ -146,7 +149,8 @@ class Binding:
                     columns_of_arguments.append(self._alive(scratch, columns, backward))
                 else:
                     columns_of_arguments.append(itertools.repeat(self.constants[slot.name]))
-            found.append((formula, zip(*columns_of_arguments, strict=False)))
+            guarded = formula if self.guard is None else self.guard(formula, slots)
+            found.append((guarded, zip(*columns_of_arguments, strict=False)))
         return found
 
     def _scratch(self) -> Array:
@@ -198,6 +202,7 @@ class Binding:
         low, high = min(block[0], block[-1]), max(block[0], block[-1]) + 1
         whole = high - low == self.batch.T
         for formula, slots, columns in self.chain.formulas["partials"]:
+            formula = formula if self.guard is None else self.guard(formula, slots)
             places: list[tuple[Array, int | None]] = []
             for slot in slots:
                 if slot.when == "fixed":

@@ -213,6 +213,8 @@ class Cell:
         `step_forward` works where a_t and h_t are one memory. (Inference then needs one array less.)
     overwritten : tuple of str
         States of which `step_forward` may find the old and the new one in one memory.
+    trial : bool
+        Whether the formulas are tried, once, before they are first used: do they write all outputs, and those alone?
 
     Raises
     ------
@@ -246,8 +248,12 @@ class Cell:
     columns: bool = True
     in_place: bool = False
     overwritten: tuple[str, ...] = ()
+    trial: bool = True
+    tried: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
+        if not self.trial:
+            self.tried.update(("forward", "backward"))
         # The names are all that the driver has to go by: a slip in one must not wait for the first call to show.
         for name in ("slabs", "input_slabs", "hidden_slabs"):
             if not getattr(self, name):
@@ -477,13 +483,17 @@ class Cell:
         hidden = len(bias_ih) // self.gates
         total = np.zeros((len(self.slabs), hidden), bias_ih.dtype)
         for kind, bias in (("input", bias_ih), ("hidden", bias_hh)):
-            start = min(map(self.slabs.index, self.slabs_of(kind)))
-            blocks = bias.reshape(self.gates, hidden)
+            blocks, into = bias.reshape(self.gates, hidden), total[self._starts[kind] :]
             for target, source, _ in self._moves[kind, False]:
-                total[start + target.start : start + target.stop] += blocks[source]
+                into[target] += blocks[source]
         if halved and self.sigmoids:
             total *= self._halves
         return total.ravel()
+
+    @functools.cached_property
+    def _starts(self) -> dict[str, int]:
+        """The first of the slabs that the "input" and the "hidden" product go to."""
+        return {kind: min(map(self.slabs.index, self.slabs_of(kind))) for kind in ("input", "hidden")}
 
     @functools.cached_property
     def _halves(self) -> NDArray[np.float32]:

@@ -41,6 +41,7 @@ from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Masks
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.engine.trial import try_formulas
 from rnn_numpy.engine.walk import Direction, Down, Up
 from rnn_numpy.errors import DTypeError
 
@@ -449,6 +450,8 @@ class Recurrent(Options):
     ) -> Pass:
         """Check the arguments; return the pass, not yet begun."""
         where = f"{type(self).__name__}.forward"
+        if "forward" not in self.cell.tried:
+            try_formulas(self, "forward", Run)
         flags: dict[str, Any] = {"training": training, "check_finite": check_finite}
         for name, value in flags.items():
             if type(value) is not bool:
@@ -610,6 +613,8 @@ class Recurrent(Options):
     ) -> Pass:
         """Check the arguments; return the pass, not yet begun."""
         where = f"{type(self).__name__}.backward"
+        if "backward" not in self.cell.tried:
+            try_formulas(self, "backward", Run)
         edge = self.edge_of(where, trace)
         if grads is not None:
             grads = arguments.gradients(where, grads, self.params)
