@@ -174,11 +174,6 @@ def test_a_trial_costs_nothing_of_the_layer():
     """It draws no random number, keeps no array, and is held once."""
     rng = np.random.default_rng(0)
 
-    class Net(Recurrent):
-        cell = Cell(
-            **MGU, parameters={"scale": ExtraParameter("u", lambda layer: (layer.hidden_size,), 1.0, ("dh_t", "x_t"))}
-        )
-
     net = type("Plain", (Recurrent,), {"cell": Cell(**MGU)})(2, 3, recurrent_dropout=0.5, rng=rng)
     before, params = rng.bit_generator.state, net.params.flat.copy()
     assert net.cell.tried == set()
