@@ -262,8 +262,8 @@ def test_what_the_arrays_are(params: Any, error: type[RNNNumpyError], told: str)
         (
             {"method": "exact"},
             OptionError,
-            "method must be one of auto, chain, complex step, ridders, fourth order, central difference, directional; "
-            "got 'exact'",
+            "method must be one of auto, stepwise, complex step, ridders, fourth order, central difference, "
+            "directional; got 'exact'",
         ),
         (
             {"method": "stepwise"},

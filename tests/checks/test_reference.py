@@ -3,7 +3,8 @@ import functools
 import numpy as np
 import pytest
 
-from rnn_numpy.checks import Kink, complex_step, high_precision, reference_gradients
+from rnn_numpy.checks import complex_step, high_precision, reference_gradients
+from rnn_numpy.checks.oracles import Kink
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 
 METHODS = ["complex step", "ridders", "fourth order", "central difference"]
