@@ -460,7 +460,7 @@ def _lengths(configuration: Configuration) -> list[int] | None:
 
 def _jvp() -> Callable[..., Any]:
     """Return forward mode: it has moved since 0.2.0, which has it in `layers`."""
-    for room in ("engine", "layers"):
+    for room in ("engine.forward_mode", "layers"):
         with contextlib.suppress(ModuleNotFoundError, AttributeError):
             found: Callable[..., Any] = importlib.import_module(f"rnn_numpy.{room}").jvp
             return found
@@ -508,7 +508,8 @@ def _traced(prefix: str, trace: Any, configuration: Configuration) -> dict[str, 
     for title in _titles(configuration):
         run = trace[title]
         found |= _named(f"{prefix}/{title}", {name: getattr(run, name) for name in run.names})
-        found |= _named(f"{prefix}/{title}", dict(run.weights))
+        # "b", the sum of two others, is no longer kept but computed when asked for.
+        found |= _named(f"{prefix}/{title}", {name: array for name, array in run.weights.items() if name != "b"})
     return found
 
 

@@ -13,7 +13,7 @@ from rnn_numpy.checks.oracles.precision import high_precision
 from rnn_numpy.checks.oracles.reference import Reference, reference_gradients
 from rnn_numpy.checks.oracles.taylor import adjoint_test, taylor_test
 from rnn_numpy.checks.report import Diagnosis, GradcheckReport
-from rnn_numpy.engine.rtrl import rtrl
+from rnn_numpy.engine.influence import rtrl
 
 __all__ = [
     "CHECKS", "TOLERANCES", "Case", "Diagnosis", "GradcheckReport", "Reference", "adjoint_error", "adjoint_errors",

@@ -19,8 +19,8 @@ from rnn_numpy.checks.oracles.reference import reference_gradients
 from rnn_numpy.checks.report import Diagnosis, Findings, Row, kappas, rows_of, step_scales
 from rnn_numpy.checks.rounding import Tolerances, tolerances
 from rnn_numpy.checks.targets import LayerTarget, Point, parts
+from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.engine.recurrent import Recurrent
-from rnn_numpy.engine.rtrl import rtrl
 
 Array = NDArray[Any]
 Progress = Callable[[int, int, str], None]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -164,6 +165,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (
             continue
         try:
             target = path.resolve()
+            if target.is_symlink():  # links that lead in a circle, which Python 3.13 no longer finds
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             if target in seen:
                 raise BadInputError(f"{path}: {seen[target]} and {option} are the same file")
             if any(target == read.resolve() for read in reads):
@@ -176,7 +179,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (
                 raise BadInputError(f"{path}: there is no directory {target.parent}; create it first")
             with tempfile.TemporaryFile(dir=target.parent):
                 seen[target] = option
-        except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        except (OSError, RuntimeError) as error:  # RuntimeError: such links, before Python 3.13
             raise BadInputError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from None
 
 

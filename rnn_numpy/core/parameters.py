@@ -6,7 +6,6 @@ its name.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -67,11 +66,15 @@ class Parameters(Mapping[str, Array]):
 
     def _attach(self, flat: Array) -> None:
         self._flat = flat
-        self.arrays = {name: flat[start:stop].reshape(shape) for name, start, stop, shape in self._places}
+        self.dtype: np.dtype[Any] = flat.dtype
+        self.arrays: dict[str, Array] = {}
+        for name, start, stop, shape in self._places:
+            self.arrays[name] = flat[start:stop].reshape(shape)
 
     def twin(self, flat: Array) -> Parameters:
         """Return the same names and shapes over another vector, (P,), which is not copied."""
-        twin = copy.copy(self)
+        twin = object.__new__(type(self))
+        twin.shapes, twin._places = self.shapes, self._places
         twin._attach(flat)
         return twin
 
@@ -132,18 +135,13 @@ class Parameters(Mapping[str, Array]):
             raise DTypeError(f"Parameters: {name} must be convertible to {self.dtype}; got {array.dtype}")
         target[...] = array
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of all arrays."""
-        return self._flat.dtype
-
     def zeros_like(self) -> Parameters:
         """Return a second instance of the same structure, all zeros: a place for gradients."""
-        return Parameters(self.shapes, self.dtype)
+        return self.twin(np.zeros_like(self.flat))
 
     def copy(self) -> Parameters:
         """Return an independent copy."""
-        return Parameters(self.shapes, self.dtype, self.flat.copy())
+        return self.twin(self.flat.copy())
 
     def astype(self, dtype: DTypeLike) -> Parameters:
         """Return an independent copy in another dtype."""

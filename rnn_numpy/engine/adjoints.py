@@ -27,10 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine.batch import Batch
-from rnn_numpy.engine.binding import Binding, as_column, constants_of
-from rnn_numpy.engine.cell import Slot
+from rnn_numpy.engine.binding import Binding, as_column, constants_of, stacked
+from rnn_numpy.engine.cell import Chain
 from rnn_numpy.engine.parts import drop_backward
 from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent, Run
@@ -102,7 +100,7 @@ def direct_gradients(
     top, finals = edge.like_output(where, "doutput", doutput), edge.states_in(where, "dh_n", dh_n)
     recorded = {name: copy.copy(one) for name, one in trace.layers.items()}
     back = layer.backward(Trace(recorded, trace.masks, edge), doutput, dh_n)
-    scratch = Parameters(layer.params.shapes, layer.dtype)
+    scratch = layer.params.zeros_like()
     found: dict[str, Array] = {}
     walk = Down(layer.stack, edge.factors, top)
     for direction in walk:
@@ -142,14 +140,16 @@ class StackedStep:
     before: list[Array]
     inner: Array | None
     entered: list[Array]
-    binding: Binding
+    arrays: dict[str, Array]
+    chain: Chain
     count: tuple[int, int]
 
     def gradient(self, name: str) -> Array:
         """Return a gradient that the step has computed, by the name of a formula's argument ("da_t"), (n, Q, ·)."""
-        row: Array = self.binding.aligned(name)[0]
-        n, Q = self.count
-        if self.binding.chain.cell.columns:
+        slot, (n, Q) = self.chain.place(name), self.count
+        row: Array = self.arrays[slot.array][1 if slot.when == "after" else 0]
+        row = row if slot.block is None else row[:, slot.block]
+        if self.chain.cell.columns:
             return row.T.reshape(row.shape[1], n, Q).transpose(1, 2, 0)
         return row.reshape(n, Q, row.shape[1])
 
@@ -183,6 +183,7 @@ class Adjoints:
         # States are apart as they are.
         self.apart = apart = apart and len(steps.cell.states) == 1
         layer, cell, recorded = steps.layer, steps.cell, steps.recorded
+        self.dtype = layer.params.dtype
         self.order = list(steps.binding.order(True))
         self.counts = steps.batch.counts or [steps.N] * steps.T
         weights = dict(recorded.weights)
@@ -207,8 +208,15 @@ class Adjoints:
         arrays = dict(recorded.arrays)
         if apart and not chain.recurrent:
             arrays[f"{cell.states[0]}_in"] = steps.aligned(f"{cell.states[0]}_prev")
+        self.constants = constants
+        # What the steps have recorded, (T, N, ·), by the name that formulas have for it.
+        recorded_arrays = Binding(self.chain, steps.batch, steps.direction.reverse, arrays, constants)
+        self.recorded: dict[str, Array] = {}
+        for _, slots, _ in self.calls:
+            for slot in slots:
+                if recorded_arrays.has(slot):
+                    self.recorded[slot.name] = recorded_arrays.aligned_to(slot)
         # Arrays that hold local derivatives before a step comes.
-        self.recorded = Binding(self.chain, steps.batch, steps.direction.reverse, arrays, constants)
         run = Run(steps.direction, recorded, steps.binding.on(dict(recorded.arrays), constants))
         layer.open_backward(run, None, [None] * len(cell.states))
         self.gradients = run.gradients.arrays
@@ -226,7 +234,10 @@ class Adjoints:
 
     def width(self, name: str) -> int:
         """Return the width of a gradient, by the name of a formula's argument."""
-        return int(self.recorded.on(self.gradients, {}).aligned(name).shape[2])
+        slot = self.chain.place(name)
+        if slot.block is not None:
+            return int(slot.block.stop - slot.block.start)
+        return int(self.gradients[slot.array].shape[2])
 
     def new(self, k: int, Q: int) -> StackedStep:
         """Return step k with room for Q gradients of each sequence that has it; `after` is to be filled."""
@@ -235,8 +246,17 @@ class Adjoints:
         after: list[Array] = []
         before: list[Array] = []
         inner: Array | None = None
+        columns = self.steps.cell.columns
         for name, width, kind in self._kinds:
-            arrays[name], rows = self._room(2 if kind == "state" else 1, width, n, Q)
+            # Each array twice: as formulas have it, (rows, n * Q, width), and as a stack, (rows, n, Q, width).
+            count = 2 if kind == "state" else 1
+            if columns:
+                rows = np.empty((count, width, n, Q), self.dtype)
+                arrays[name] = rows.reshape(count, width, n * Q).swapaxes(1, 2)
+                rows = rows.transpose(0, 2, 3, 1)
+            else:
+                rows = np.empty((count, n, Q, width), self.dtype)
+                arrays[name] = rows.reshape(count, n * Q, width)
             if kind == "state":
                 rows[0] = 0
                 before.append(rows[0])
@@ -246,8 +266,7 @@ class Adjoints:
                 inner = rows[0]
             elif kind == "partials":
                 rows[0] = self.gradients[name][k, :n, None]
-        binding = Binding(self.chain, Batch(1, n * Q, None), False, arrays, {})
-        return StackedStep(k, after, before, inner, after, binding, (n, Q))
+        return StackedStep(k, after, before, inner, after, arrays, self.chain, (n, Q))
 
     @functools.cached_property
     def _kinds(self) -> list[tuple[str, int, str]]:
@@ -262,49 +281,46 @@ class Adjoints:
             found.append((into, self.steps.widths[0], "inner"))
         return found
 
-    def _room(self, rows: int, width: int, n: int, Q: int) -> tuple[Array, Array]:
-        """Return new memory twice: as formulas' arrays, (rows, n * Q, width), and as a stack, (rows, n, Q, width)."""
-        dtype = self.steps.layer.dtype
-        if self.steps.cell.columns:
-            array = np.empty((rows, width, n, Q), dtype)
-            return array.reshape(rows, width, n * Q).swapaxes(1, 2), array.transpose(0, 2, 3, 1)
-        array = np.empty((rows, n, Q, width), dtype)
-        return array.reshape(rows, n * Q, width), array
-
     def run(self, step: StackedStep) -> None:
         """Run the cell's backward formulas, and what masks do, on the gradients in `step.after`."""
         n, Q = step.count
         if len(step.after) > 1:
             step.entered = [step.after[0], *(array.copy() for array in step.after[1:])]
-        scratch = np.empty((n * Q, self.chain.hidden), self.steps.layer.dtype)
+        scratch = np.empty((n * Q, self.chain.hidden), self.dtype)
         if self.steps.cell.columns:
-            scratch = np.empty((self.chain.hidden, n * Q), self.steps.layer.dtype).T
+            scratch = np.empty((self.chain.hidden, n * Q), self.dtype).T
         for formula, slots, columns in self.calls:
-            formula(*[self._argument(slot, columns, step, scratch) for slot in slots])
+            arguments: list[Array] = []
+            for slot in slots:
+                recorded = self.recorded.get(slot.name)
+                if recorded is not None:
+                    row = recorded[step.k, :n]
+                    # Each row Q times; that of one sequence needs no copy, it is spread by a stride of 0.
+                    if not columns:
+                        row = np.broadcast_to(row[:, None], (n, Q, row.shape[1])).reshape(n * Q, row.shape[1])
+                    elif n == 1:
+                        row = np.broadcast_to(row.T, (row.shape[1], Q))
+                    else:
+                        row = np.broadcast_to(row.T[:, :, None], (row.shape[1], n, Q)).reshape(row.shape[1], n * Q)
+                elif slot.name == "scratch_t":
+                    row = scratch.T if columns else scratch
+                elif slot.when == "fixed":
+                    row = self.constants[slot.name]
+                elif slot.when == "given":
+                    row = self._given(slot.name, n, Q)
+                else:
+                    row = step.arrays[slot.array][1 if slot.when == "after" else 0]
+                    row = row if slot.block is None else row[:, slot.block]
+                    row = row.T if columns else row
+                arguments.append(stacked(row, slot.stack, columns) if slot.stack else row)
+            formula(*arguments)
 
-    def _argument(self, slot: Slot, columns: bool, step: StackedStep, scratch: Array) -> Array:
-        """Return an argument: of what the step has recorded each row Q times, of gradients the step's own."""
-        n, Q = step.count
-        if slot.name == "scratch_t":
-            row = scratch
-        elif slot.when == "fixed":
-            return self.recorded.constants[slot.name]
-        elif slot.when == "given":
-            given = self.steps.recorded.given
-            if slot.name in given:
-                return np.repeat(given[slot.name][:n], Q, axis=0)
-            return np.zeros((n * Q, *given[slot.name[1:]].shape[1:]), self.steps.layer.dtype)
-        elif self.recorded.has(slot):
-            row = self.recorded.find(slot)[step.k + self.recorded.offset(slot), :n]
-            # One sequence needs no copy: its row is spread by a stride of 0.
-            if columns:
-                if n == 1:
-                    return np.broadcast_to(row.T, (row.shape[1], Q))
-                return np.broadcast_to(row.T[:, :, None], (row.shape[1], n, Q)).reshape(row.shape[1], n * Q)
-            return np.broadcast_to(row[:, None], (n, Q, row.shape[1])).reshape(n * Q, row.shape[1])
-        else:
-            row = step.binding.find(slot)[step.binding.offset(slot)]
-        return row.T if columns else row
+    def _given(self, name: str, n: int, Q: int) -> Array:
+        """Return a given array for each column, or room for what its gradients are added to."""
+        given = self.steps.recorded.given
+        if name in given:
+            return np.repeat(given[name][:n], Q, axis=0)
+        return np.zeros((n * Q, *given[name[1:]].shape[1:]), self.dtype)
 
     def carry(
         self,

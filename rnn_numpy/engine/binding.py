@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,9 +35,13 @@ class Binding:
     reverse : bool
         Whether the direction runs from the end to the start.
     arrays : dict of str to ndarray, (T, N, ·) or (T+1, N, ·)
-        Recorded ones, gradients or changes; of given ones (N, ·).
+        Recorded ones, gradients or changes.
     constants : dict of str to ndarray
         What is the same at every step: see `constants_of`.
+    given : mapping of str to ndarray, (N, ·), optional
+        The call's given arrays, and what their gradients are added to, or their changes.
+
+    `guard` is set where formulas are on trial (`rnn_numpy.engine.trial`).
 
     Attributes
     ----------
@@ -48,10 +52,18 @@ class Binding:
     """
 
     def __init__(
-        self, chain: Chain, batch: Batch, reverse: bool, arrays: dict[str, Array], constants: dict[str, Array]
+        self,
+        chain: Chain,
+        batch: Batch,
+        reverse: bool,
+        arrays: dict[str, Array],
+        constants: dict[str, Array],
+        given: dict[str, Array] | None = None,
     ) -> None:
         self.chain, self.batch, self.reverse = chain, batch, reverse
         self.arrays, self.constants = arrays, constants
+        self.given: dict[str, Array] = {} if given is None else given
+        self.guard: Callable[[Formula, tuple[Slot, ...]], Formula] | None = None
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.span = batch.T  # steps that some sequence has
         end: Any = batch.T
@@ -63,7 +75,7 @@ class Binding:
 
     def on(self, arrays: dict[str, Array], constants: dict[str, Array]) -> Binding:
         """Return the same chain and order of steps bound to other arrays."""
-        return Binding(self.chain, self.batch, self.reverse, arrays, constants)
+        return Binding(self.chain, self.batch, self.reverse, arrays, constants, self.given)
 
     # ------------------------------------------------------------------------------------------------ time
 
@@ -74,8 +86,10 @@ class Binding:
 
     def blocks(self, step_bytes: int, backward: bool) -> list[range]:
         """Return the steps as a pass visits them, in blocks that keep their arrays in the cache."""
-        order, size = self.order(backward), block_size(step_bytes)
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        order, size = self.order(backward), max(1, BLOCK_BYTES // max(1, step_bytes))
+        if size >= self.span:
+            return [order]
+        return [order[start : start + size] for start in range(0, self.span, size)]
 
     def block_of(self, array: Array, block: range) -> Array:
         """Return the rows of a step array, or of a ring of fewer rows (see `rows`), that belong to `block`."""
@@ -103,9 +117,17 @@ class Binding:
 
     def aligned(self, name: str) -> Array:
         """Return the rows 0 ... T-1 that an argument's name means, (T, N, K)."""
-        slot = self.chain.place(name)
-        offset = self.offset(slot)
-        return self.find(slot)[offset : offset + self.batch.T]
+        return self.aligned_to(self.chain.place(name))
+
+    def aligned_to(self, slot: Slot) -> Array:
+        """Return the same of a place."""
+        array = self.arrays[slot.array]
+        if slot.block is not None:
+            array = array[:, :, slot.block]
+        if slot.when == "step":
+            return array
+        offset = self.before if slot.when == "before" else self.after
+        return array[offset : offset + self.batch.T]
 
     def has(self, slot: Slot) -> bool:
         """Whether the argument is among the arrays, not the constants."""
@@ -115,71 +137,101 @@ class Binding:
 
     def calls(self, kind: Kind) -> list[Call]:
         """Return the formulas of a step in turn, each with an iterator over its arguments, step after step."""
-        backward = kind == "backward"
-        if "scratch_t" not in self.constants:
-            # Scratch belongs to this pass alone: passes on one trace may run side by side.
-            self.arrays["scratch"] = self.batch.reused(
-                self.batch.T, self.chain.hidden, self.dtype, self.chain.cell.columns
-            )
-        return [
-            (formula, zip(*[self.rows(slot, columns, backward) for slot in slots], strict=False))
-            for formula, slots, columns in self.chain.formulas[kind]
-        ]
+        backward, found = kind == "backward", list[Call]()
+        # Scratch belongs to this pass alone: passes on one trace may run side by side.
+        scratch = self._scratch() if "scratch_t" in self.chain.needs else None
+        for formula, slots, columns in self.chain.formulas[kind]:
+            columns_of_arguments: list[Iterable[Array]] = []
+            for slot in slots:
+                if slot.when != "fixed":
+                    columns_of_arguments.append(self.rows(slot, columns, backward))
+                elif scratch is not None and slot.name == "scratch_t":
+                    columns_of_arguments.append(self._alive(scratch, columns, backward))
+                else:
+                    columns_of_arguments.append(itertools.repeat(self.constants[slot.name]))
+            guarded = formula if self.guard is None else self.guard(formula, slots)
+            found.append((guarded, zip(*columns_of_arguments, strict=False)))
+        return found
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of the layer."""
-        return self.constants["half"].dtype
+    def _scratch(self) -> Array:
+        """Return memory for an intermediate result, (N, H)."""
+        dtype, columns = self.constants["half"].dtype, self.chain.cell.columns
+        memory: Array = self.batch.reused(1, self.chain.hidden, dtype, columns)[0]
+        return memory
+
+    def _alive(self, array: Array, columns: bool, backward: bool) -> Iterable[Array]:
+        """Return at each step of `order` the same array, (N, ·), of the sequences alive at t."""
+        array, counts = array.T if columns else array, self.batch.counts
+        if counts is None:
+            return itertools.repeat(array)
+        return [array[:, : counts[t]] if columns else array[: counts[t]] for t in self.order(backward)]
 
     def rows(self, slot: Slot, columns: bool, backward: bool) -> Iterable[Array]:
         """Return what an argument is at each step of `order`: of each row the sequences alive at t.
 
         An array with fewer rows than steps is a ring: inference uses it for one block of steps after the other.
         """
-        counts, flip = self.batch.counts, backward != self.reverse
-        if slot.when == "fixed":
-            if slot.name != "scratch_t":
-                return itertools.repeat(self.constants[slot.name])
-            array = self.arrays["scratch"]
-            if counts is None:
-                return itertools.repeat(array[0].T if columns else array[0])
-        elif slot.when == "given":
-            array = self.arrays[slot.name]
-            return itertools.repeat(array) if counts is None else [array[: counts[t]] for t in self.order(backward)]
-        else:
-            array = self.find(slot)
+        if slot.when == "given":
+            return self._alive(self.given[slot.name], False, backward)
+        rows, batch, flip = self.arrays[slot.array], self.batch, backward != self.reverse
+        if slot.block is not None:
+            rows = rows[:, :, slot.block]
         if columns:
-            array = array.swapaxes(1, 2)
-        if len(array) < self.batch.T:
-            return itertools.cycle(list(array[::-1] if flip else array))
-        offset = self.before if slot.when == "before" else self.after if slot.when == "after" else 0
-        rows = array[offset : offset + self.span]
-        if counts is None:
+            rows = rows.swapaxes(1, 2)
+        if len(rows) < batch.T:
+            return itertools.cycle(list(rows[::-1] if flip else rows))
+        if slot.when != "step":
+            offset = self.before if slot.when == "before" else self.after
+            rows = rows[offset : offset + self.span]
+        elif self.span < batch.T:
+            rows = rows[: self.span]
+        if batch.counts is None:
+            rows = stacked(rows, slot.stack, columns) if slot.stack else rows
             return rows[::-1] if flip else rows
-        counted = zip(rows, counts, strict=False)
+        counted = zip(rows, batch.counts, strict=False)
         alive = [row[:, :n] for row, n in counted] if columns else [row[:n] for row, n in counted]
+        if slot.stack:
+            alive = [stacked(row, slot.stack, columns) for row in alive]
         return alive[::-1] if flip else alive
 
     def run_partials(self, block: range) -> None:
         """Run what of the backward formulas needs no gradient from the future, for all steps of `block` at once; one by
         one where sequences end early.
         """
-        counts = self.batch.counts
+        counts, arrays, offsets = self.batch.counts, self.arrays, {"before": self.before, "after": self.after}
+        low, high = min(block[0], block[-1]), max(block[0], block[-1]) + 1
+        whole = high - low == self.batch.T
         for formula, slots, columns in self.chain.formulas["partials"]:
+            formula = formula if self.guard is None else self.guard(formula, slots)
             places: list[tuple[Array, int | None]] = []
             for slot in slots:
                 if slot.when == "fixed":
                     places.append((self.constants[slot.name], None))
-                else:
-                    array = self.find(slot)
-                    places.append((array.swapaxes(1, 2) if columns else array, self.offset(slot)))
+                    continue
+                array = arrays[slot.array]
+                if slot.block is not None:
+                    array = array[:, :, slot.block]
+                places.append((array.swapaxes(1, 2) if columns else array, offsets.get(slot.when, 0)))
             if counts is None:
-                low, high = min(block[0], block[-1]), max(block[0], block[-1]) + 1
-                formula(*[array if offset is None else array[offset + low : offset + high] for array, offset in places])
+                formula(
+                    *[
+                        array if at is None or (whole and len(array) == high) else array[at + low : at + high]
+                        for array, at in places
+                    ]
+                )
                 continue
             for t in block:
                 n = (slice(None), slice(counts[t])) if columns else slice(counts[t])
-                formula(*[array if offset is None else array[offset + t][n] for array, offset in places])
+                formula(*[array if at is None else array[at + t][n] for array, at in places])
+
+
+def stacked(array: Array, count: int, columns: bool) -> Array:
+    """Return slabs, (..., count * H, N) in columns or (..., N, count * H), stacked: (..., count, H, N) or (..., count,
+    N, H), the same memory.
+    """
+    if columns:
+        return array.reshape(*array.shape[:-2], count, array.shape[-2] // count, array.shape[-1])
+    return array.reshape(*array.shape[:-1], count, array.shape[-1] // count).swapaxes(-2, -3)
 
 
 def block_size(step_bytes: int) -> int:
@@ -217,7 +269,7 @@ def constants_of(
         constants[extra.symbol] = (
             cell.arranged("input", weight, halved) if extra.like_input else as_column(weight, cell)
         )
-    if bias is not None:
+    if bias is not None and "b" in chain.needs:
         constants["b"] = as_column(bias, cell)
     return constants
 

@@ -9,6 +9,7 @@ and hands in, step after step:
     h_in               what the recurrent weights act on: h_prev, times its mask where there is recurrent dropout
     a_t                all pre-activations, the blocks of `slabs` one after the other; comes in holding W_ih x_t + b
     i_t, oif_t, ...    one slab of it, or neighbouring ones
+    i_f_g_t, ...       neighbouring slabs, stacked along an axis in front, (3, H, N): one operation for all of them
     input_t            the slabs that W_ih x_t goes to
     tanh_c_t, ...      an array of `records`
     x_t                the input
@@ -58,6 +59,8 @@ steps fast. Without, they are (N, H). A part may differ from its cell in this. A
 from __future__ import annotations
 
 import functools
+import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -126,16 +129,34 @@ class Given:
     differentiable: bool = True
 
 
+@dataclass(frozen=True)
+class Product:
+    """Of `derived`: an array that is the product of two, entry by entry."""
+
+    left: str
+    right: str
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature([inspect.Parameter(name, kind) for name in (self.left, self.right)])
+
+    def __call__(self, left: Array, right: Array) -> Array:
+        return left * right
+
+
 class Slot(NamedTuple):
     """Where an argument is found: the array, which of its rows a step gets, which of its columns.
 
-    `when` is "before" or "after" (a state's rows), "step", "given", or "fixed" (the same at every step).
+    `when` is "before" or "after" (a state's rows), "step", "given", or "fixed" (the same at every step). `stack` is the
+    number of slabs that are stacked along an axis in front; 0 for none.
     """
 
     name: str
     array: str
     when: str
     block: slice | None = None
+    stack: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +213,8 @@ class Cell:
         `step_forward` works where a_t and h_t are one memory. (Inference then needs one array less.)
     overwritten : tuple of str
         States of which `step_forward` may find the old and the new one in one memory.
+    trial : bool
+        Whether the formulas are tried, once, before they are first used: do they write all outputs, and those alone?
 
     Raises
     ------
@@ -225,8 +248,12 @@ class Cell:
     columns: bool = True
     in_place: bool = False
     overwritten: tuple[str, ...] = ()
+    trial: bool = True
+    tried: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
+        if not self.trial:
+            self.tried.update(("forward", "backward"))
         # The names are all that the driver has to go by: a slip in one must not wait for the first call to show.
         for name in ("slabs", "input_slabs", "hidden_slabs"):
             if not getattr(self, name):
@@ -307,7 +334,7 @@ class Cell:
 
     # ------------------------------------------------------------------------------------------------ names
 
-    @property
+    @functools.cached_property
     def gates(self) -> int:
         """Number of row blocks of W_ih."""
         return len(self.gate_names)
@@ -373,7 +400,7 @@ class Cell:
             array = {"input": "a", "dinput": "d" + gradient, "vinput": "v" + gradient}[stem]
             return array, (first, first + self.gates)
         array, letters = (stem[:2], stem[3:]) if stem.startswith(("da_", "va_")) else ("a", stem)
-        run = self._runs.get(letters)
+        run = self._runs.get(letters, self._runs.get(letters.replace("_", "")))
         return None if run is None else (array, run)
 
     def _knows(self, name: str, derivative: str = "d") -> bool:
@@ -420,41 +447,58 @@ class Cell:
         return self.input_slabs if kind == "input" else self.hidden_slabs
 
     @functools.cached_property
-    def _orders(self) -> dict[str, tuple[list[int], list[float]]]:
-        """The gates in the order in which their blocks lie in memory, and what each is multiplied with."""
-        found: dict[str, tuple[list[int], list[float]]] = {}
-        for kind in ("input", "hidden"):
-            slabs = self.slabs_of(kind)
-            order = sorted(range(self.gates), key=lambda gate: self.slabs.index(slabs[gate]))
-            found[kind] = order, [0.5 if slabs[gate] in self.sigmoids else 1.0 for gate in order]
+    def _moves(self) -> dict[tuple[str, bool], list[tuple[slice, slice, float]]]:
+        """For "input" and "hidden", halved or not: where blocks of rows lie in memory, where in the parameters, in
+        units of H, and what they are multiplied with. Neighbours that are alike go together.
+        """
+        found: dict[tuple[str, bool], list[tuple[slice, slice, float]]] = {}
+        for kind, halved in itertools.product(("input", "hidden"), (False, True)):
+            slabs, moves = self.slabs_of(kind), list[tuple[slice, slice, float]]()
+            for place, slab in enumerate(sorted(slabs, key=self.slabs.index)):
+                gate, scale = slabs.index(slab), 0.5 if halved and slab in self.sigmoids else 1.0
+                target, source = slice(place, place + 1), slice(gate, gate + 1)
+                if moves and moves[-1][1].stop == gate and moves[-1][2] == scale:
+                    before = moves.pop()
+                    target, source = slice(before[0].start, place + 1), slice(before[1].start, gate + 1)
+                moves.append((target, source, scale))
+            found[kind, halved] = moves
         return found
 
     def arranged(self, kind: str, weight: Array, halved: bool) -> Array:
         """Return W_ih ("input") or W_hh ("hidden"), blocks in memory order, those of sigmoids halved if asked."""
-        order, scales = self._orders[kind]
-        if order == list(range(self.gates)) and not (halved and self.sigmoids):
+        moves = self._moves[kind, halved]
+        if len(moves) == 1 and moves[0][2] == 1:
             return weight
         blocks = weight.reshape(self.gates, -1, weight.shape[1])
         result = memory.empty(blocks.shape, weight.dtype)
-        for target, gate, scale in zip(result, order, scales, strict=True):
-            if halved:
-                np.multiply(blocks[gate], scale, out=target)
+        for target, source, scale in moves:
+            if scale == 1:
+                result[target] = blocks[source]
             else:
-                target[...] = blocks[gate]
+                np.multiply(blocks[source], scale, out=result[target])
         return result.reshape(weight.shape)
 
     def bias(self, bias_ih: Array, bias_hh: Array, halved: bool = True) -> Array:
         """Return what the biases add to a, (slabs * H,)."""
         hidden = len(bias_ih) // self.gates
-        total = np.zeros(len(self.slabs) * hidden, bias_ih.dtype)
-        blocks = self.chain(hidden).blocks
+        total = np.zeros((len(self.slabs), hidden), bias_ih.dtype)
         for kind, bias in (("input", bias_ih), ("hidden", bias_hh)):
-            for rows, columns, _ in blocks[kind]:
-                total[columns] += bias[rows]
-        for slab in self.sigmoids if halved else ():
-            start, stop = self._runs[slab]
-            total[start * hidden : stop * hidden] *= 0.5
-        return total
+            blocks, into = bias.reshape(self.gates, hidden), total[self._starts[kind] :]
+            for target, source, _ in self._moves[kind, False]:
+                into[target] += blocks[source]
+        if halved and self.sigmoids:
+            total *= self._halves
+        return total.ravel()
+
+    @functools.cached_property
+    def _starts(self) -> dict[str, int]:
+        """The first of the slabs that the "input" and the "hidden" product go to."""
+        return {kind: min(map(self.slabs.index, self.slabs_of(kind))) for kind in ("input", "hidden")}
+
+    @functools.cached_property
+    def _halves(self) -> NDArray[np.float32]:
+        """1/2 for slabs of sigmoids, 1 for others, (slabs, 1): exact in any dtype."""
+        return np.array([[0.5 if slab in self.sigmoids else 1.0] for slab in self.slabs], np.float32)
 
 
 class Chain:
@@ -494,6 +538,7 @@ class Chain:
         own = [part.renamed(self._renamed) for part in cell.parts] if self._renamed else list(cell.parts)
         self.parts: tuple[Part, ...] = (*before, *own, *(parts.zoneout(state) for state in zoneout))
         self._places: dict[str, Slot] = {}
+        self._own_places: dict[str, Slot] = {}
         self.blocks = {kind: self._products(kind) for kind in ("input", "hidden")}
         first = min(cell.slabs.index(slab) for slab in cell.input_slabs)
         self.span = slice(first * hidden, (first + cell.gates) * hidden)
@@ -519,7 +564,10 @@ class Chain:
 
     def place(self, name: str) -> Slot:
         """Return where an argument of one of the cell's own formulas is found."""
-        return self._place(self._renamed.get(name, name))
+        slot = self._own_places.get(name)
+        if slot is None:
+            slot = self._own_places[name] = self._place(self._renamed.get(name, name))
+        return slot
 
     def _place(self, name: str) -> Slot:
         slot = self._places.get(name)
@@ -545,8 +593,15 @@ class Chain:
         place = cell.block_of(stem)
         if place is not None and stem not in ("a", "da", "va"):
             array, (start, stop) = place
-            return Slot(name, array, "step", slice(start * self.hidden, stop * self.hidden))
+            letters = stem.removeprefix(array + "_")
+            stack = 0 if letters in cell.slabs or "_" not in letters else stop - start
+            return Slot(name, array, "step", slice(start * self.hidden, stop * self.hidden), stack)
         return Slot(name, stem, "step")
+
+    @functools.cached_property
+    def needs(self) -> frozenset[str]:
+        """Names of all arguments: some need memory that others do not."""
+        return frozenset(slot.name for calls in self.formulas.values() for _, slots, _ in calls for slot in slots)
 
     @functools.cached_property
     def state_arrays(self) -> frozenset[str]:

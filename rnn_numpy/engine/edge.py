@@ -50,9 +50,9 @@ class Edge:
     def __init__(self, layer: Options, unbatched: bool, packed: PackedSequence | None, batch: Batch) -> None:
         self.unbatched, self.packed, self.batch = unbatched, packed, batch
         self.signature = layer.signature()
-        self.batch_first, self.dtype, self.input_size = layer.batch_first, layer.params.flat.dtype, layer.input_size
-        self.widths = {state: layer.width(state) for state in layer.cell.states}
-        self.output_width = layer.num_directions * self.widths[layer.cell.states[0]]
+        self.batch_first, self.dtype, self.input_size = layer.batch_first, layer.params.dtype, layer.input_size
+        self.widths = layer.widths
+        self.output_width = layer.num_directions * layer.output_width
         self.rows = layer.num_layers * layer.num_directions
         self.factors: list[Array] | None = None
         self.given: dict[str, Array] = {}
@@ -60,7 +60,7 @@ class Edge:
     @classmethod
     def opened(cls, layer: Options, where: str, x: Any, lengths: ArrayLike | None, copied: bool) -> tuple[Edge, Array]:
         """Check x and lengths; return the call's edge and x as (T, N, D) in the engine's order."""
-        packed, dtype, D = None, layer.params.flat.dtype, layer.input_size
+        packed, dtype, D = None, layer.params.dtype, layer.input_size
         if isinstance(x, PackedSequence):
             packed = x
             if lengths is not None:
@@ -83,7 +83,7 @@ class Edge:
         T, N = signal.shape[:2]
         if T == 0:
             raise ShapeError(f"{where}: x must have at least one step, T >= 1; got shape {array.shape} with T = 0")
-        batch = Batch(T, N, arguments.sequence_lengths(where, lengths, T, N))
+        batch = Batch(T, N, None if lengths is None else arguments.sequence_lengths(where, lengths, T, N))
         if batch.sort is not None:
             signal = batch.sorted(signal, 1)
         elif copied:
@@ -140,7 +140,8 @@ class Edge:
         else:
             symbols, shape = f"(T, N, {letters})", (T, N, width)
         arguments.shaped(where, name, array, symbols, shape, f"It must have the shape of {model}")
-        return self.batch.sorted(self.time_major(array), 1)
+        array = self.time_major(array)
+        return array if self.batch.sort is None else self.batch.sorted(array, 1)
 
     def existing(self, array: Array) -> Array:
         """Return (T, N, K) with zeros past the ends of sequences."""

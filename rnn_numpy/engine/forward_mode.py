@@ -35,7 +35,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.batch import Batch
-from rnn_numpy.engine.binding import Binding, constants_of
+from rnn_numpy.engine.binding import Binding, constants_of, stacked
 from rnn_numpy.engine.cell import Slot
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.recorded import RecordedSteps, recorded_steps
@@ -225,7 +225,8 @@ class TangentSteps:
                 return np.repeat(row.T, self.count, axis=1) if columns else np.repeat(row, self.count, axis=0)
         else:
             row = binding.find(slot)[binding.offset(slot)][:alive]
-        return row.T if columns else row
+        row = row.T if columns else row
+        return stacked(row, slot.stack, columns) if slot.stack else row
 
 
 def _changed(gradient: str) -> str:

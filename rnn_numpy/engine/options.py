@@ -6,6 +6,7 @@ It knows no time loop and no formula: those are the driver's and the cells'.
 from __future__ import annotations
 
 import copy
+import inspect
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,7 @@ class Options:
         self.dropout = arguments.probability(kind, "dropout", dropout)
         self.bidirectional = arguments.flag(kind, "bidirectional", bidirectional)
         self.recurrent_dropout = arguments.probability(kind, "recurrent_dropout", recurrent_dropout)
+        self.cell = self.with_parts(self.cell)
         rates = tuple(zoneout) if isinstance(zoneout, tuple | list) else (zoneout,) * len(self.cell.states)
         if len(rates) != len(self.cell.states):
             names = ", ".join(self.cell.states)
@@ -66,8 +68,11 @@ class Options:
                 stacklevel=3,
             )
         self.rng = arguments.generator(kind, rng)
+        self.num_directions = 2 if self.bidirectional else 1
+        self.widths = {state: self.width(state) for state in self.cell.states}
+        self.output_width = self.widths[self.cell.states[0]]
         self.stack = [self.directions_of(layer) for layer in range(self.num_layers)]
-        self.params = Parameters(self._shapes(), arguments.layer_dtype(kind, dtype))
+        self.params = Parameters(self.shapes(), arguments.layer_dtype(kind, dtype))
         # torch's default for all recurrent parameters, biases among them, drawn in this order.
         bound = 1 / np.sqrt(self.hidden_size)
         self.params.flat[:] = self.rng.uniform(-bound, bound, self.params.flat.size)
@@ -80,11 +85,6 @@ class Options:
     def dtype(self) -> np.dtype[Any]:
         """The dtype of parameters, inputs and outputs."""
         return self.params.dtype
-
-    @property
-    def num_directions(self) -> int:
-        """2 where bidirectional, else 1."""
-        return 2 if self.bidirectional else 1
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the parameters under torch.nn's names, in torch.nn's order."""
@@ -108,14 +108,13 @@ class Options:
 
     # ------------------------------------------------------------------------------------------------ parameters
 
+    def with_parts(self, cell: Cell) -> Cell:
+        """Return the cell that the layer runs: a subclass may put further parts around it."""
+        return cell
+
     def width(self, state: str) -> int:
         """Return the number of units of a state."""
         return self.hidden_size
-
-    @property
-    def output_width(self) -> int:
-        """Number of units of the output in one direction."""
-        return self.width(self.cell.states[0])
 
     def directions_of(self, layer: int) -> list[Direction]:
         """Return the one or two directions of a layer, in torch's order."""
@@ -125,18 +124,18 @@ class Options:
             for k, name in enumerate(names)
         ]
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all parameters, and note what each is called where."""
         rows, shapes = self.cell.gates * self.hidden_size, dict[str, tuple[int, ...]]()
-        self._titles: dict[str, list[tuple[str, str, str]]] = {}
+        self._titles: dict[str, tuple[list[str], list[str], list[str]]] = {}
         for direction in itertools.chain(*self.stack):
             inputs = self.input_size if direction.layer == 0 else self.num_directions * self.output_width
             own: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, self.output_width)}
             own |= {"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {}
             own |= {name: extra.shape(self) for name, extra in self.cell.parameters.items()}
-            titles = [(name, self.symbol(name), self.full_name(name, direction)) for name in own]
-            self._titles[direction.name] = titles
-            shapes |= {full: own[name] for name, _, full in titles}
+            symbols, titles = map(self.symbol, own), [self.full_name(name, direction) for name in own]
+            self._titles[direction.name] = list(own), list(symbols), titles
+            shapes |= zip(titles, own.values(), strict=True)
         return shapes
 
     def full_name(self, name: str, direction: Direction) -> str:
@@ -150,13 +149,13 @@ class Options:
 
     def own(self, params: Parameters, direction: Direction) -> dict[str, Array]:
         """Return the arrays of one direction of one layer, of parameters or of gradients, without their suffix."""
-        arrays = params.arrays
-        return {name: arrays[full] for name, _, full in self._titles[direction.name]}
+        names, _, titles = self._titles[direction.name]
+        return dict(zip(names, map(params.arrays.__getitem__, titles), strict=True))
 
     def by_symbol(self, params: Parameters, direction: Direction) -> dict[str, Array]:
         """Return the same under the symbols that formulas have for them."""
-        arrays = params.arrays
-        return {symbol: arrays[full] for _, symbol, full in self._titles[direction.name]}
+        _, symbols, titles = self._titles[direction.name]
+        return dict(zip(symbols, map(params.arrays.__getitem__, titles), strict=True))
 
     def signature(self) -> tuple[Any, ...]:
         """Return what a trace must agree with."""
@@ -165,7 +164,7 @@ class Options:
             self.cell.states,
             self.cell.step_forward,
             self.params.shapes,
-            self.params.flat.dtype,
+            self.params.dtype,
             self.batch_first,
         )
 
@@ -193,6 +192,10 @@ class Options:
         self, where: str, recurrent: Any, zoneout: Any, training: bool, batch: Batch
     ) -> dict[str, parts.Masks]:
         """Return the masks of recurrent dropout and zoneout of each layer and direction, in the engine's order."""
+        drops = recurrent or (training and self.recurrent_dropout > 0)
+        zones = zoneout or any(self.zoneout)
+        if recurrent is None and zoneout is None and not drops and not zones:
+            return {}
         names = [direction.name for direction in itertools.chain(*self.stack)]
         states, found = self.cell.states, dict[str, parts.Masks]()
         for kind, given in (("recurrent_masks", recurrent), ("zoneout_masks", zoneout)):
@@ -202,8 +205,6 @@ class Options:
                 got = sorted(given) if isinstance(given, Mapping) else type(given).__name__
                 wanted = f"a dict with an entry for each of {', '.join(names)}"
                 raise OptionError(f"{where}: {kind} must be {wanted}; got {got}")
-        drops = recurrent or (training and self.recurrent_dropout > 0)
-        zones = zoneout or any(self.zoneout)
         for name in names if drops or zones else ():
             mask, kept = None, dict[str, Array]()
             if drops:
@@ -246,17 +247,30 @@ class Options:
 
     # ------------------------------------------------------------------------------------------------ words
 
-    def _options(self) -> list[str]:
-        """Return the options that differ from their defaults, for the repr."""
-        options = [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
-        options += [] if self.bias else ["bias=False"]
-        options += ["batch_first=True"] if self.batch_first else []
-        options += [f"dropout={self.dropout}"] if self.dropout else []
-        options += ["bidirectional=True"] if self.bidirectional else []
-        options += [f"recurrent_dropout={self.recurrent_dropout}"] if self.recurrent_dropout else []
-        if any(self.zoneout):
-            options.append(f"zoneout={self.zoneout[0] if len(set(self.zoneout)) == 1 else self.zoneout}")
-        return [*options, f"dtype={self.dtype}"]
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments that make a layer like this one: its sizes, and all options.
+
+        JSON can hold them. Generators and initial values are not among them: `type(layer)(**layer.config())` has
+        parameters of its own, which `load_state_dict` replaces.
+        """
+        zoneout = self.zoneout[0] if len(set(self.zoneout)) == 1 else self.zoneout
+        translated = {"zoneout": zoneout, "dtype": self.dtype.name}
+        return {name: translated.get(name, getattr(self, name)) for name in self._arguments() if hasattr(self, name)}
+
+    @classmethod
+    def _arguments(cls) -> dict[str, Any]:
+        """Return the arguments of the constructor, but for `self` and `rng`, and their defaults."""
+        found: dict[str, Any] = {}
+        for kind in reversed(cls.__mro__):
+            if issubclass(kind, Options) and "__init__" in vars(kind):
+                given = inspect.signature(vars(kind)["__init__"]).parameters
+                found |= {name: parameter.default for name, parameter in given.items()}
+        shared = list(inspect.signature(Options.__init__).parameters)
+        names = [*shared[1:3], *(name for name in found if name not in shared), *shared[3:]]
+        return {name: found[name] for name in names if name != "rng"}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join([str(self.input_size), str(self.hidden_size), *self._options()])})"
+        config, defaults = self.config(), self._arguments()
+        options = [f"{name}={value!r}" for name, value in list(config.items())[2:-1] if value != defaults[name]]
+        words = [str(self.input_size), str(self.hidden_size), *options, f"dtype={self.dtype}"]
+        return f"{type(self).__name__}({', '.join(words)})"

@@ -143,14 +143,14 @@ class RecordedSteps:
         self.edge: Edge = trace.edge
         self.batch: Batch = trace.edge.batch
         self.direction: Direction = next(d for directions in layer.stack for d in directions if d.name == name)
-        arrays = {**self.recorded.arrays, **self.recorded.given}
-        self.binding = Binding(self.recorded.chain, self.batch, self.direction.reverse, arrays, {})
+        recorded, reverse = self.recorded, self.direction.reverse
+        self.binding = Binding(recorded.chain, self.batch, reverse, recorded.arrays, {}, recorded.given)
         self.T, self.N = self.batch.T, self.batch.N
         self.widths = [layer.width(state) for state in self.cell.states]
         self.A = len(self.cell.slabs) * layer.hidden_size
         self.alive: NDArray[np.bool_] = self.batch.exists()[:, :, 0]
         self.x: Array = self.recorded.arrays["x"]
-        self._single = replace(self.direction, reverse=False)
+        self._single = replace(self.direction, reverse=False, row=0)
 
     @property
     def output_columns(self) -> slice:
@@ -215,7 +215,7 @@ class RecordedSteps:
         return self._again(self._with_recorded_parameters(self.layer.dtype), t, n, states, nudge)
 
     def _again(self, layer: Recurrent, t: Indices, n: Indices, states: Array, nudge: Array | None) -> LayerTrace:
-        initial = [part.astype(layer.dtype, copy=False) for part in self.split(states)]
+        initial = [part.astype(layer.dtype, copy=False)[None] for part in self.split(states)]
         x = np.ascontiguousarray(self.x[t, n][None]).astype(layer.dtype)
         run = layer.open_forward(self._single, self.edge.single_steps(n, layer.dtype), x, initial, self._masks(t, n))
         collections.deque(layer.forward_loop(run, None if nudge is None else (nudge * self._scales)[None]), maxlen=0)
@@ -295,7 +295,8 @@ class RecordedSteps:
         """
         layer, recorded = self.layer, self._gathered(t, n) if recorded is None else recorded
         constants = constants_of(recorded.chain, recorded.weights, len(t))
-        binding = Binding(recorded.chain, Batch(1, len(t), None), False, dict(recorded.arrays), constants)
+        arrays, batch = dict(recorded.arrays), Batch(1, len(t), None)
+        binding = Binding(recorded.chain, batch, False, arrays, constants, dict(recorded.given))
         own = Parameters(layer.params.shapes, layer.dtype)
         run = Run(self._single, recorded, binding, sums=layer.own(own, self.direction))
         layer.open_backward(run, None, self.split(dstates))
@@ -380,7 +381,7 @@ class RecordedSteps:
     def weights(self) -> dict[str, Array]:
         """Return this direction's parameters as the trace has them, by their names without suffix."""
         names = self.layer.own(self.layer.params, self.direction)
-        return {name: self.recorded.weights[self.layer.symbol(name)] for name in names}
+        return dict(zip(names, self.recorded.weights.values(), strict=True))
 
     def parameter_jvp(self, name: str, change: Array) -> Array:
         """Differentiate every step along a change of one parameter of this direction, (T, N, S), complex step.

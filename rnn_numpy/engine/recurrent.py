@@ -40,7 +40,8 @@ from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_o
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Masks
-from rnn_numpy.engine.trace import GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.engine.trial import try_formulas
 from rnn_numpy.engine.walk import Direction, Down, Up
 from rnn_numpy.errors import DTypeError
 
@@ -104,6 +105,8 @@ class Run:
         Gradients of its parameters, by their names without suffix; complete when the pass is closed.
     ways : dict of str to dict of str to ndarray
         Gradients of the given arrays, (N, ·), each by the ways that it came.
+    bias : ndarray, (slabs * H,)
+        What the biases add to a in a forward pass.
     """
 
     direction: Direction
@@ -112,6 +115,7 @@ class Run:
     gradients: GradientPass = field(default_factory=GradientPass)
     sums: dict[str, Array] = field(default_factory=dict)
     ways: dict[str, dict[str, Array]] = field(default_factory=dict)
+    bias: Array = field(init=False)
 
 
 @dataclass
@@ -135,7 +139,7 @@ class Pass:
     doutput: Array | None = None
     dfinals: Sequence[Array | None] = ()
     grads: Parameters | None = None
-    loop: Iterator[int] = field(default_factory=lambda: iter(()))
+    loop: Iterator[int] = field(init=False)
     at: list[Run] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
 
@@ -446,22 +450,27 @@ class Recurrent(Options):
     ) -> Pass:
         """Check the arguments; return the pass, not yet begun."""
         where = f"{type(self).__name__}.forward"
-        arguments.flag(where, "training", training)
-        arguments.flag(where, "check_finite", check_finite)
+        if "forward" not in self.cell.tried:
+            try_formulas(self, "forward", Run)
+        flags: dict[str, Any] = {"training": training, "check_finite": check_finite}
+        for name, value in flags.items():
+            if type(value) is not bool:
+                arguments.flag(where, name, value)
         edge, signal = Edge.opened(self, where, x, lengths, copied=record)
         batch = edge.batch
         initial = edge.states_in(where, "h_0", h_0)
         if given is not None or self.cell.given:
-            edge.given = self._given(where, edge, given)
+            edge.given = self.given_arrays(where, edge, given)
         dropout_masks, recurrent_masks, zoneout_masks = masks
-        edge.factors = factors = self.dropout_factors(where, dropout_masks, training, batch)
+        if self.dropout or dropout_masks is not None:
+            edge.factors = self.dropout_factors(where, dropout_masks, training, batch)
         state_masks = self.state_masks(where, recurrent_masks, zoneout_masks, training, batch)
         if check_finite:
             for state, array in zip(self.cell.states, initial, strict=True):
                 if array is not None:
                     arguments.finite(where, f"{state}_0", batch.unsorted(array, 1), "layer * directions, n, unit")
             arguments.finite(where, "x", batch.unsorted(np.where(batch.exists(), signal, 0), 1), "t, n, d")
-        kept = None if factors is None else [_locked(batch.unsorted(factor, 1)) for factor in factors]
+        kept = None if edge.factors is None else [_locked(batch.unsorted(factor, 1)) for factor in edge.factors]
         trace = Trace({}, kept, edge)
         for name, chosen in state_masks.items():
             if chosen.recurrent is not None:
@@ -472,7 +481,7 @@ class Recurrent(Options):
         run.loop = self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
         return run
 
-    def _given(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
+    def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
         found = edge.given_in(where, self, given)
         missing = [name for name in self.cell.given if name not in found]
@@ -494,27 +503,33 @@ class Recurrent(Options):
         """
         trace, edge, states = run.trace, run.trace.edge, self.cell.states
         batch = edge.batch
-        params = self.params.twin(_copy(self.params.flat)) if record else self.params
-        finals: list[list[Array]] = []
+        params = self.params
+        if record:  # the gradient is that of what was computed, whatever happens to the parameters
+            flat = params.flat
+            kept = memory.empty(flat.shape, flat.dtype)
+            kept[...] = flat
+            params = params.twin(kept)
+        finals: list[Array] = []
+        for width in edge.widths.values():
+            finals.append(np.empty((edge.rows, batch.N, width), params.dtype))
         walk = Up(self.stack, edge.factors, x)
         for direction in walk:
-            state_0 = [None if array is None else array[direction.row] for array in initial]
-            at = self.open_forward(
-                direction, edge, walk.signal, state_0, state_masks.get(direction.name, NONE), params, record
-            )
+            masks = state_masks.get(direction.name, NONE)
+            at = self.open_forward(direction, edge, walk.signal, initial, masks, params, record)
             trace.layers[direction.name] = at.trace
             run.at.append(at)
             yield from self.forward_loop(at)
             binding = at.binding
             output = binding.output(binding.arrays[states[0]])
             walk.give(output)
-            finals.append([binding.arrays[state][binding.exit] for state in states])
+            for final, state in zip(finals, states, strict=True):
+                final[direction.row] = binding.arrays[state][binding.exit]
             if finite is not None:
                 arguments.finite(finite, f"output of {direction.name}", batch.unsorted(output, 1), "t, n, unit")
         output = edge.signal_out(walk.signal)
         if record and edge.packed is None:
             output = _locked(output)
-        h_n = edge.states_out([np.stack(arrays) for arrays in zip(*finals, strict=True)])
+        h_n = edge.states_out(finals)
         run.results.append((output, h_n[0] if len(h_n) == 1 else h_n, trace))
 
     def open_forward(
@@ -527,44 +542,39 @@ class Recurrent(Options):
         params: Parameters | None = None,
         record: bool = True,
     ) -> Run:
-        """Return one direction of one layer with arrays for all that its steps write; the states hold the initial ones.
+        """Return one direction of one layer with arrays for all that its steps write; the states hold the initial ones,
+        row `direction.row` of `initial`.
 
         Without a record, what the next step overwrites has memory for one step or one block of steps alone. A record
         keeps `params`, which must not change any more.
         """
-        cell, H, batch, dtype = self.cell, self.hidden_size, edge.batch, self.params.flat.dtype
+        cell, H, batch, dtype = self.cell, self.hidden_size, edge.batch, self.params.dtype
+        T, columns, widths, width = batch.T, cell.columns, edge.widths, len(cell.slabs) * H
         chain = cell.chain(H, masks.recurrent is not None, tuple(masks.zoneout))
         trace = LayerTrace(direction, chain, batch, masks)
         trace.weights = weights = self.by_symbol(self.params if params is None else params, direction)
-        if record:
-            trace.given = edge.given
-        bias = cell.bias(weights["b_ih"], weights["b_hh"]) if self.bias else np.zeros(len(cell.slabs) * H, dtype)
-        constants = constants_of(chain, weights, batch.N, bias=bias, halved=True)
-        binding = Binding(chain, batch, direction.reverse, {"x": x, **edge.given}, constants)
-        arrays, columns = binding.arrays, cell.columns
-        new = batch.new if record else batch.reused
-        alone = not record and masks is NONE
+        run = Run(direction, trace, Binding(chain, batch, direction.reverse, {"x": x}, {}, edge.given), NOTHING)
+        run.bias = cell.bias(weights["b_ih"], weights["b_hh"]) if self.bias else np.zeros(width, dtype)
+        run.binding.constants = constants_of(chain, weights, batch.N, bias=run.bias, halved=True)
+        arrays = run.binding.arrays
+        new, alone = batch.new if record else batch.reused, not record and masks is NONE
         for state, state_0 in zip(cell.states, initial, strict=True):
             make = batch.reused if alone and state in cell.overwritten else batch.new
-            arrays[state] = make(batch.T + 1, edge.widths[state], dtype, columns)
-            arrays[state][binding.entry] = 0 if state_0 is None else state_0
-        for name, width in cell.records.items():
-            arrays[name] = new(
-                batch.T, width * H if isinstance(width, int) else width(self, edge.given), dtype, columns
-            )
+            arrays[state] = make(T + 1, widths[state], dtype, columns)
+            arrays[state][run.binding.entry] = 0 if state_0 is None else state_0[direction.row]
+        for name, units in cell.records.items():
+            arrays[name] = new(T, units * H if isinstance(units, int) else units(self, edge.given), dtype, columns)
         if masks is not NONE:
-            _lay_masks(binding, masks, edge.widths, new)
+            _lay_masks(run.binding, masks, widths, new)
         if cell.in_place and alone:
-            arrays["a"] = arrays[cell.states[0]][binding.after : binding.after + batch.T]
+            arrays["a"] = arrays[cell.states[0]][run.binding.after : run.binding.after + T]
         else:
-            width = len(cell.slabs) * H
-            size = block_size(batch.N * width * dtype.itemsize)
-            is_ring = not record and batch.counts is None and size < batch.T
-            arrays["a"] = batch.new(size if is_ring else batch.T, width, dtype, columns)
+            size = T if record or batch.counts is not None else min(T, block_size(batch.N * width * dtype.itemsize))
+            arrays["a"] = batch.new(size, width, dtype, columns)
         if record:
-            trace.arrays = {name: array for name, array in arrays.items() if name not in edge.given}
-            trace.reached = binding.span if direction.reverse else -1
-        return Run(direction, trace, binding)
+            trace.arrays, trace.given = arrays, edge.given
+            trace.reached = run.binding.span if direction.reverse else -1
+        return run
 
     def forward_loop(self, run: Run, nudge: Array | None = None) -> Iterator[int]:
         """Run the steps of one direction of one layer; yields t after each.
@@ -576,11 +586,11 @@ class Recurrent(Options):
         batch, chain, x = binding.batch, binding.chain, binding.arrays["x"]
         weights, width = trace.weights, len(cell.slabs) * self.hidden_size
         weight_ih, filled = cell.arranged("input", weights["W_ih"], halved=True), chain.span
-        added = batch.repeated(binding.constants["b"].ravel(), cell.columns)
+        added = batch.repeated(run.bias, cell.columns)
         to_input = added[:, filled] if self.bias and cell.biased else None
         rest = [slice(None, filled.start), slice(filled.stop, None)] if filled.stop - filled.start < width else []
         calls = binding.calls("forward")
-        for block in binding.blocks(batch.N * width * self.params.flat.dtype.itemsize, False):
+        for block in binding.blocks(batch.N * width * self.params.dtype.itemsize, False):
             low = min(block[0], block[-1])
             a = binding.block_of(binding.arrays["a"], block)
             batch.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
@@ -603,6 +613,8 @@ class Recurrent(Options):
     ) -> Pass:
         """Check the arguments; return the pass, not yet begun."""
         where = f"{type(self).__name__}.backward"
+        if "backward" not in self.cell.tried:
+            try_formulas(self, "backward", Run)
         edge = self.edge_of(where, trace)
         if grads is not None:
             grads = arguments.gradients(where, grads, self.params)
@@ -619,18 +631,21 @@ class Recurrent(Options):
         end.
         """
         trace, edge, states = run.trace, run.trace.edge, self.cell.states
-        N, dtype = edge.batch.N, self.params.flat.dtype
+        N, dtype = edge.batch.N, self.params.dtype
         own = self.params.twin(memory.empty(self.params.flat.shape, dtype))
-        initial = [np.empty((len(trace.layers), N, width), dtype) for width in edge.widths.values()]
+        initial: list[Array] = []
+        for width in edge.widths.values():
+            initial.append(np.empty((len(trace.layers), N, width), dtype))
+        passes: dict[str, GradientPass] = {}
         # All at once: with two passes side by side, a trace shows the arrays of the one that began last.
-        passes = {name: GradientPass() for name in trace.layers}
         for name, layer in trace.layers.items():
-            layer.latest = passes[name]
+            passes[name] = layer.latest = GradientPass()
         walk = Down(self.stack, edge.factors, run.doutput)
         for direction in walk:
             recorded = trace.layers[direction.name]
-            constants = constants_of(recorded.chain, recorded.weights, N)
-            binding = Binding(recorded.chain, edge.batch, direction.reverse, dict(recorded.arrays), constants)
+            chain = recorded.chain
+            constants = constants_of(chain, recorded.weights, N)
+            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, dict(edge.given))
             at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
             self.open_backward(
@@ -661,7 +676,7 @@ class Recurrent(Options):
             One for each state.
         """
         binding, cell, H = run.binding, self.cell, self.hidden_size
-        batch, dtype, columns = binding.batch, self.params.flat.dtype, cell.columns
+        batch, dtype, columns = binding.batch, self.params.dtype, cell.columns
         gradients = run.gradients.arrays
         for index, (state, dfinal) in enumerate(zip(cell.states, dfinals, strict=True)):
             dstate = gradients["d" + state] = batch.new(batch.T + 1, binding.arrays[state].shape[2], dtype, columns)
@@ -689,10 +704,9 @@ class Recurrent(Options):
             gradients[f"d{output}_in"] = dstate_in
         binding.arrays.update(gradients)
         for name, array in run.trace.given.items():
-            binding.arrays[name] = array
             if cell.given[name].differentiable:
-                run.ways[name] = {"": np.zeros_like(array)}
-                binding.arrays["d" + name] = run.ways[name][""]
+                binding.given["d" + name] = np.zeros_like(array)
+                run.ways[name] = {"": binding.given["d" + name]}
         run.gradients.reached = -1 if binding.reverse else binding.span
 
     def backward_loop(self, run: Run) -> Iterator[int]:
@@ -717,7 +731,7 @@ class Recurrent(Options):
         The weights' rows may lie in memory in another order than in the parameters; each block of rows has a product.
         """
         binding, cell, sums = run.binding, self.cell, run.sums
-        batch, blocks, dtype = binding.batch, binding.chain.blocks, self.params.flat.dtype
+        batch, blocks, dtype = binding.batch, binding.chain.blocks, self.params.dtype
         flattened: dict[str, Array] = {}
 
         def flat(name: str) -> Array:
@@ -778,7 +792,7 @@ class Recurrent(Options):
 def _lay_masks(binding: Binding, masks: Masks, widths: Mapping[str, int], new: Any) -> None:
     """Add the arrays that masks read, and those that hold what they have changed."""
     batch, cell, arrays = binding.batch, binding.chain.cell, binding.arrays
-    dtype = binding.dtype
+    dtype = binding.constants["half"].dtype
 
     def laid_out(array: Array) -> Array:
         return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2) if cell.columns else array
@@ -798,9 +812,3 @@ def _locked(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _copy(array: Array) -> Array:
-    copied = memory.empty(array.shape, array.dtype)
-    copied[...] = array
-    return copied

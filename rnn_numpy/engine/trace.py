@@ -42,9 +42,12 @@ class GradientPass:
         The step at which the pass stands; None once it has done all.
     """
 
-    def __init__(self, arrays: dict[str, Array] | None = None, reached: int | None = None) -> None:
-        self.arrays = {} if arrays is None else arrays
+    def __init__(self, arrays: Any = None, reached: int | None = None) -> None:
+        self.arrays: dict[str, Array] = {} if arrays is None else arrays
         self.reached = reached
+
+
+NOTHING = GradientPass()  # of a trace that no backward pass has begun on
 
 
 class LayerTrace:
@@ -83,7 +86,7 @@ class LayerTrace:
         self.arrays: dict[str, Array] = {}
         self.given: dict[str, Array] = {}
         self.weights: dict[str, Array] = {}
-        self.latest = GradientPass()
+        self.latest = NOTHING
         self.reached: int | None = None
         self._derived = chain.cell.derived
         self._alive, self._unsort = batch.alive, batch.unsort
@@ -305,7 +308,7 @@ class Step:
         states = self._trace.states
         if not self._is_recorded():
             return ("x",)
-        names = self._trace.names_of(self._pass() if self._is_done() else GradientPass())
+        names = self._trace.names_of(self._pass() if self._is_done() else NOTHING)
         gradients = [name + "_prev" for name in names if name[:1] == "d" and self._trace.is_state(name)]
         return ("x", *(state + "_prev" for state in states), *names[1:], *gradients)
 
@@ -314,7 +317,7 @@ class Step:
             raise AttributeError(name)
         trace = self._trace
         gradients = self._pass()
-        if not self._is_recorded() and name != "x" and name in trace.names_of(GradientPass()):
+        if not self._is_recorded() and name != "x" and name in trace.names_of(NOTHING):
             raise AttributeError(f"step {self.t} has no {name} yet: the forward pass stands at t = {trace.reached}")
         if gradients.arrays and trace.is_gradient(name.removesuffix("_prev")) and not self._is_done():
             raise AttributeError(

@@ -82,6 +82,7 @@ References
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,9 +180,8 @@ class _Direction:
 
     def family(self, name: str) -> list[_Term]:
         """Return the terms that are worth a common pass with those of a parameter."""
-        terms = {piece.term for piece in self.pieces[name]}
-        if any(term.by_tangents for term in terms):
-            return list(terms)
+        if self.pieces[name][0].term.by_tangents:
+            return self.terms(name)
         every = dict.fromkeys(piece.term for pieces in self.pieces.values() for piece in pieces)
         return [term for term in every if not term.by_tangents]
 
@@ -215,10 +215,12 @@ class _Direction:
         """Return which of the equal parts of a gradient a piece has."""
         return int(piece.columns.start // (piece.columns.stop - piece.columns.start))
 
+    @_once
     def slabs(self, term: _Term) -> int:
         """Return the number of gates in a term's gradient; 1 where there are none."""
-        piece = next(piece for pieces in self.pieces.values() for piece in pieces if piece.term == term)
-        return self.width(term) // int(piece.columns.stop - piece.columns.start)
+        pieces = itertools.chain.from_iterable(self.pieces.values())
+        columns = {piece.term: piece.columns for piece in pieces}[term]
+        return self.width(term) // int(columns.stop - columns.start)
 
     @_once
     def tangents_of(self, name: str) -> Array:
@@ -261,15 +263,18 @@ class _Direction:
                 same.setdefault(term.gradient, []).append(term)
             # Row k, the loss steps in the order in which they come.
             found = {term: np.zeros((self.slabs(term), self.T, self.T)) for term in terms}
-            groups = [(alike, self.slabs(alike[0]), self.is_single(alike[0])) for alike in same.values()]
+            groups: list[tuple[list[_Term], int, list[Array]]] = []
+            for alike in same.values():
+                triangles = [] if self.is_single(alike[0]) else list(map(self.triangle, alike))
+                groups.append((alike, self.slabs(alike[0]), triangles))
             for step, losses in self.adjoints.carry(self.direct):
                 k = step.k
-                for alike, slabs, single in groups:
+                for alike, slabs, triangles in groups:
                     block = self.stack(step, alike[0])
-                    if single:  # |da v^T| = |da| |v|
+                    if not triangles:  # |da v^T| = |da| |v|
                         found[alike[0]][:, k, : len(losses)] = _norm(block.reshape(slabs, -1, len(losses)), 1)
                     else:
-                        for term, norms in zip(alike, self._block_norms(k, alike, block), strict=True):
+                        for term, norms in zip(alike, self._block_norms(k, slabs, triangles, block), strict=True):
                             found[term][:, k, : len(losses)] = norms
             order = self.adjoints.order
             for alike in same.values():
@@ -286,21 +291,21 @@ class _Direction:
         """Return whether a block is one product of two vectors."""
         return term.by_tangents or self.N == 1
 
-    def _block_norms(self, k: int, terms: Sequence[_Term], block: Array) -> Iterator[Floats]:
-        """Yield |R da|, (slabs, Q), of each of several terms with the same gradient, (n, K, Q)."""
+    def _block_norms(self, k: int, slabs: int, triangles: Sequence[Array], block: Array) -> list[Floats]:
+        """Return |R da|, (slabs, Q), for each R of several terms with the same gradient, (n, K, Q)."""
         n, K, Q = block.shape
-        slabs = self.slabs(terms[0])
-        triangles = [self.triangle(term)[k, :, :n] for term in terms]
-        factor = np.concatenate(triangles)
+        factor = np.concatenate([triangle[k, :, :n] for triangle in triangles])
         if block.strides[1] > block.strides[2]:
             norms = _norm((factor @ block.reshape(n, K * Q)).reshape(-1, K // slabs, Q), 1).reshape(-1, slabs, Q)
         else:  # as it lies in memory: a copy would cost more than the product
             mixed = factor @ block.swapaxes(1, 2).reshape(n, Q * K)
             norms = _norm(mixed.reshape(-1, Q, slabs, K // slabs), 3).swapaxes(1, 2)
-        start = 0
+        found, start = list[Floats](), 0
         for triangle in triangles:
-            yield _norm(norms[start : start + len(triangle)], 0)
-            start += len(triangle)
+            stop = start + triangle.shape[1]
+            found.append(_norm(norms[start:stop], 0))
+            start = stop
+        return found
 
     def sums(self, terms: Sequence[_Term], mask: NDArray[np.bool_] | None = None) -> dict[_Term, Array]:
         """Return da summed over the loss steps that a mask (T, T) keeps, (T, n, K) by term."""
@@ -426,7 +431,7 @@ def _norm(array: Array, axis: int | None = None) -> Floats:
     """
     if axis is None:
         array, axis = array.ravel(), 0
-    turned = array.transpose([i for i in range(array.ndim) if i != axis] + [axis])
+    turned = np.moveaxis(array, axis, -1)
     squares = np.einsum("...k,...k->...", turned, turned, dtype=np.float64)
     if squares.size == 0 or (squares.min() > 1e-270 and squares.max() < 1e270):
         return np.asarray(np.sqrt(squares))

@@ -41,7 +41,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.forward_mode import RecordedPass, TangentSteps, UnitChanges
-from rnn_numpy.engine.rtrl import ForwardGradients, rtrl
+from rnn_numpy.engine.influence import ForwardGradients, rtrl
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import DTypeError, OptionError

@@ -65,17 +65,7 @@ def reset_difference(
         raise DTypeError(f"reset_difference: gru must be a GRU; got {type(gru).__name__}")
     outputs: list[Array] = []
     for reset in CELLS:
-        twin = GRU(
-            gru.input_size,
-            gru.hidden_size,
-            gru.num_layers,
-            gru.bias,
-            gru.batch_first,
-            bidirectional=gru.bidirectional,
-            reset=reset,
-            zoneout=gru.zoneout[0],
-            dtype=gru.dtype,
-        )
+        twin = GRU(**(gru.config() | {"reset": reset, "dropout": 0.0}))
         twin.load_state_dict(gru.params)
         output: Any = twin(x, h_0, lengths)[0]
         if isinstance(output, PackedSequence):

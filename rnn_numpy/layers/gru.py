@@ -68,7 +68,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rnn_numpy.engine.cell import Cell
+from rnn_numpy.engine.cell import Cell, Product
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import OptionError
 
@@ -79,19 +79,9 @@ Array = NDArray[Any]
 
 
 def after_step_forward(
-    qrz_t: Array,
-    rz_t: Array,
-    q_t: Array,
-    r_t: Array,
-    z_t: Array,
-    n_t: Array,
-    h_in: Array,
-    h_prev: Array,
-    W_hh: Array,
-    half: Array,
-    scratch_t: Array,
-    h_t: Array,
-) -> None:
+    qrz_t: Array, rz_t: Array, q_t: Array, r_t: Array, z_t: Array, n_t: Array, h_in: Array, h_prev: Array,
+    W_hh: Array, half: Array, scratch_t: Array, h_t: Array,
+) -> None:  # fmt: skip
     """F1 to F4, reset after the product. Turns the blocks q, r, z, n into their values, writes h_t.
 
     Parameters
@@ -122,18 +112,9 @@ def after_step_forward(
 
 
 def after_step_partials(
-    rz_t: Array,
-    q_t: Array,
-    z_t: Array,
-    n_t: Array,
-    h_prev: Array,
-    one: Array,
-    da_rz_t: Array,
-    da_q_t: Array,
-    da_r_t: Array,
-    da_z_t: Array,
-    da_n_t: Array,
-) -> None:
+    rz_t: Array, q_t: Array, z_t: Array, n_t: Array, h_prev: Array, one: Array, da_rz_t: Array, da_q_t: Array,
+    da_r_t: Array, da_z_t: Array, da_n_t: Array,
+) -> None:  # fmt: skip
     """The factors of B2 to B4 that need no gradient, into the blocks r, z, n; da_q_t is scratch.
 
     Parameters
@@ -154,19 +135,9 @@ def after_step_partials(
 
 
 def after_step_backward(
-    dh_t: Array,
-    r_t: Array,
-    z_t: Array,
-    W_hh: Array,
-    scratch_t: Array,
-    da_qrz_t: Array,
-    da_q_t: Array,
-    da_r_t: Array,
-    da_z_t: Array,
-    da_n_t: Array,
-    dh_prev: Array,
-    dh_in: Array,
-) -> None:
+    dh_t: Array, r_t: Array, z_t: Array, W_hh: Array, scratch_t: Array, da_qrz_t: Array, da_q_t: Array,
+    da_r_t: Array, da_z_t: Array, da_n_t: Array, dh_prev: Array, dh_in: Array,
+) -> None:  # fmt: skip
     """B4 to B1, reset after the product. Writes the blocks q, r, z, n of da_t, adds to dh_prev and dh_in.
 
     Parameters
@@ -192,18 +163,9 @@ def after_step_backward(
 
 
 def before_step_forward(
-    rz_t: Array,
-    r_t: Array,
-    z_t: Array,
-    n_t: Array,
-    h_in: Array,
-    h_prev: Array,
-    W_hrz: Array,
-    W_hn: Array,
-    half: Array,
-    k_t: Array,
-    h_t: Array,
-) -> None:
+    rz_t: Array, r_t: Array, z_t: Array, n_t: Array, h_in: Array, h_prev: Array, W_hrz: Array, W_hn: Array,
+    half: Array, k_t: Array, h_t: Array,
+) -> None:  # fmt: skip
     """F1 to F4, reset before the product. Arguments as in `after_step_forward`; k_t, (H, N), is written."""
     rz_t += W_hrz.dot(h_in)  # F1
     np.tanh(rz_t, out=rz_t)
@@ -218,18 +180,9 @@ def before_step_forward(
 
 
 def before_step_partials(
-    rz_t: Array,
-    z_t: Array,
-    n_t: Array,
-    h_in: Array,
-    h_prev: Array,
-    one: Array,
-    da_rz_t: Array,
-    da_r_t: Array,
-    da_z_t: Array,
-    da_n_t: Array,
-    dk_t: Array,
-) -> None:
+    rz_t: Array, z_t: Array, n_t: Array, h_in: Array, h_prev: Array, one: Array, da_rz_t: Array, da_r_t: Array,
+    da_z_t: Array, da_n_t: Array, dk_t: Array,
+) -> None:  # fmt: skip
     """The factors of B2 to B4 that need no gradient; dk_t is scratch. Arguments as in `after_step_partials`."""
     np.subtract(one, rz_t, out=da_rz_t)
     da_rz_t *= rz_t
@@ -243,20 +196,9 @@ def before_step_partials(
 
 
 def before_step_backward(
-    dh_t: Array,
-    r_t: Array,
-    z_t: Array,
-    W_hrz: Array,
-    W_hn: Array,
-    scratch_t: Array,
-    da_rz_t: Array,
-    da_r_t: Array,
-    da_z_t: Array,
-    da_n_t: Array,
-    dk_t: Array,
-    dh_prev: Array,
-    dh_in: Array,
-) -> None:
+    dh_t: Array, r_t: Array, z_t: Array, W_hrz: Array, W_hn: Array, scratch_t: Array, da_rz_t: Array,
+    da_r_t: Array, da_z_t: Array, da_n_t: Array, dk_t: Array, dh_prev: Array, dh_in: Array,
+) -> None:  # fmt: skip
     """B4 to B1, reset before the product. Arguments as in `after_step_backward`; dk_t, (H, N), is written."""
     da_z_t *= dh_t  # B4
     np.multiply(dh_t, z_t, out=scratch_t)
@@ -270,21 +212,9 @@ def before_step_backward(
 
 
 def after_step_tangent(
-    va_qrz_t: Array,
-    va_q_t: Array,
-    va_r_t: Array,
-    va_z_t: Array,
-    va_n_t: Array,
-    vh_in: Array,
-    vh_prev: Array,
-    q_t: Array,
-    r_t: Array,
-    z_t: Array,
-    n_t: Array,
-    h_prev: Array,
-    W_hh: Array,
-    vh_t: Array,
-) -> None:
+    va_qrz_t: Array, va_q_t: Array, va_r_t: Array, va_z_t: Array, va_n_t: Array, vh_in: Array, vh_prev: Array,
+    q_t: Array, r_t: Array, z_t: Array, n_t: Array, h_prev: Array, W_hh: Array, vh_t: Array,
+) -> None:  # fmt: skip
     """T1 to T4, reset after the product. Adds to the blocks of va_t, writes vh_t.
 
     Parameters
@@ -308,21 +238,9 @@ def after_step_tangent(
 
 
 def before_step_tangent(
-    va_rz_t: Array,
-    va_r_t: Array,
-    va_z_t: Array,
-    va_n_t: Array,
-    vh_in: Array,
-    vh_prev: Array,
-    r_t: Array,
-    z_t: Array,
-    n_t: Array,
-    h_in: Array,
-    h_prev: Array,
-    W_hrz: Array,
-    W_hn: Array,
-    vh_t: Array,
-) -> None:
+    va_rz_t: Array, va_r_t: Array, va_z_t: Array, va_n_t: Array, vh_in: Array, vh_prev: Array, r_t: Array,
+    z_t: Array, n_t: Array, h_in: Array, h_prev: Array, W_hrz: Array, W_hn: Array, vh_t: Array,
+) -> None:  # fmt: skip
     """T1 to T4, reset before the product. Arguments as in `after_step_tangent`."""
     va_rz_t += W_hrz.dot(vh_in)  # T1
     vr = va_r_t * r_t * (1 - r_t)
@@ -344,14 +262,6 @@ def _da_hh(da_r: Array, da_z: Array, da_q: Array) -> Array:
     return np.concatenate([da_r, da_z, da_q], axis=-1)
 
 
-def _dr_after(da_n: Array, q: Array) -> Array:
-    return da_n * q
-
-
-def _dr_before(dk: Array, h_in: Array) -> Array:
-    return dk * h_in
-
-
 def _dz(dh: Array, h_prev: Array, n: Array) -> Array:
     dz: Array = dh * (h_prev - n)
     return dz
@@ -362,34 +272,33 @@ def _dn(dh: Array, z: Array) -> Array:
     return dn
 
 
-CELLS = {
-    "after": Cell(
-        ("r", "z", "n"),
-        ("h",),
-        after_step_forward,
-        after_step_backward,
-        after_step_partials,
-        after_step_tangent,
-        slabs=("q", "r", "z", "n"),
-        input_slabs=("r", "z", "n"),
-        hidden_slabs=("r", "z", "q"),
-        sigmoids=("r", "z"),
-        derived={"da_ih": _da_ih, "da_hh": _da_hh, "dr": _dr_after, "dz": _dz, "dn": _dn},
-    ),
-    "before": Cell(
-        ("r", "z", "n"),
-        ("h",),
-        before_step_forward,
-        before_step_backward,
-        before_step_partials,
-        before_step_tangent,
-        sigmoids=("r", "z"),
-        hidden_inputs={"n": "k_t"},
-        records={"k": 1},
-        gradient_records={"dk": 1},
-        derived={"da_ih": _da_ih, "da_hh": _da_ih, "dr": _dr_before, "dz": _dz, "dn": _dn},
-    ),
-}
+BEFORE = Cell(
+    ("r", "z", "n"),
+    ("h",),
+    before_step_forward,
+    before_step_backward,
+    before_step_partials,
+    before_step_tangent,
+    sigmoids=("r", "z"),
+    hidden_inputs={"n": "k_t"},
+    records={"k": 1},
+    gradient_records={"dk": 1},
+    derived={"da_ih": _da_ih, "da_hh": _da_ih, "dr": Product("dk", "h_in"), "dz": _dz, "dn": _dn},
+)
+AFTER = Cell(
+    BEFORE.gate_names,
+    BEFORE.states,
+    after_step_forward,
+    after_step_backward,
+    after_step_partials,
+    after_step_tangent,
+    slabs=("q", "r", "z", "n"),
+    input_slabs=("r", "z", "n"),
+    hidden_slabs=("r", "z", "q"),
+    sigmoids=("r", "z"),
+    derived={**BEFORE.derived, "da_hh": _da_hh, "dr": Product("da_n", "q")},
+)
+CELLS = {"after": AFTER, "before": BEFORE}
 
 
 class GRU(Recurrent):
@@ -483,6 +392,3 @@ class GRU(Recurrent):
             dtype=dtype,
             rng=rng,
         )
-
-    def _options(self) -> list[str]:
-        return [*([] if self.reset == "after" else [f"reset={self.reset!r}"]), *super()._options()]

@@ -71,7 +71,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.engine.cell import Cell, ExtraParameter
+from rnn_numpy.engine.cell import Cell, ExtraParameter, Product
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.layers.initializers import set_forget_bias
 from rnn_numpy.layers.lstm import GATES
@@ -110,28 +110,10 @@ def sigmoid_in_place(a: Array, half: Array) -> None:
 
 
 def layer_norm_step_forward(
-    epsilon: float,
-    a_t: Array,
-    if_t: Array,
-    i_t: Array,
-    f_t: Array,
-    g_t: Array,
-    o_t: Array,
-    h_in: Array,
-    c_prev: Array,
-    W_hh: Array,
-    alpha_ih: Array,
-    alpha_hh: Array,
-    b: Array,
-    alpha_c: Array,
-    beta_c: Array,
-    half: Array,
-    u_t: Array,
-    v_t: Array,
-    c_t: Array,
-    tanh_k_t: Array,
-    h_t: Array,
-) -> None:
+    epsilon: float, a_t: Array, if_t: Array, i_t: Array, f_t: Array, g_t: Array, o_t: Array, h_in: Array,
+    c_prev: Array, W_hh: Array, alpha_ih: Array, alpha_hh: Array, b: Array, alpha_c: Array, beta_c: Array,
+    half: Array, u_t: Array, v_t: Array, c_t: Array, tanh_k_t: Array, h_t: Array,
+) -> None:  # fmt: skip
     """F1 to F6. Turns a_t into the gates, writes u_t, v_t, c_t, tanh_k_t, h_t.
 
     Parameters
@@ -167,37 +149,12 @@ def layer_norm_step_forward(
 
 
 def layer_norm_step_backward(
-    epsilon: float,
-    dh_t: Array,
-    i_t: Array,
-    f_t: Array,
-    g_t: Array,
-    o_t: Array,
-    c_prev: Array,
-    c_t: Array,
-    tanh_k_t: Array,
-    u_t: Array,
-    v_t: Array,
-    W_hh: Array,
-    alpha_ih: Array,
-    alpha_hh: Array,
-    alpha_c: Array,
-    dk_t: Array,
-    dc_t: Array,
-    da_t: Array,
-    da_i_t: Array,
-    da_f_t: Array,
-    da_g_t: Array,
-    da_o_t: Array,
-    du_t: Array,
-    dv_t: Array,
-    dc_prev: Array,
-    dh_in: Array,
-    dalpha_ih: Array,
-    dalpha_hh: Array,
-    dalpha_c: Array,
+    epsilon: float, dh_t: Array, i_t: Array, f_t: Array, g_t: Array, o_t: Array, c_prev: Array, c_t: Array,
+    tanh_k_t: Array, u_t: Array, v_t: Array, W_hh: Array, alpha_ih: Array, alpha_hh: Array, alpha_c: Array,
+    dk_t: Array, dc_t: Array, da_t: Array, da_i_t: Array, da_f_t: Array, da_g_t: Array, da_o_t: Array,
+    du_t: Array, dv_t: Array, dc_prev: Array, dh_in: Array, dalpha_ih: Array, dalpha_hh: Array, dalpha_c: Array,
     dbeta_c: Array,
-) -> None:
+) -> None:  # fmt: skip
     """B6 to B1, and of BW what is a sum. Writes dk_t, da_t, du_t, dv_t, dc_prev, adds to dc_t, dh_in and the sums.
 
     Parameters
@@ -237,36 +194,12 @@ def layer_norm_step_backward(
 
 
 def layer_norm_step_tangent(
-    epsilon: float,
-    va_t: Array,
-    va_i_t: Array,
-    va_f_t: Array,
-    va_g_t: Array,
-    va_o_t: Array,
-    vu_t: Array,
-    vv_t: Array,
-    vh_in: Array,
-    vc_prev: Array,
-    i_t: Array,
-    f_t: Array,
-    g_t: Array,
-    o_t: Array,
-    c_prev: Array,
-    c_t: Array,
-    tanh_k_t: Array,
-    u_t: Array,
-    v_t: Array,
-    W_hh: Array,
-    alpha_ih: Array,
-    alpha_hh: Array,
-    alpha_c: Array,
-    valpha_ih: Array,
-    valpha_hh: Array,
-    valpha_c: Array,
-    vbeta_c: Array,
-    vc_t: Array,
+    epsilon: float, va_t: Array, va_i_t: Array, va_f_t: Array, va_g_t: Array, va_o_t: Array, vu_t: Array,
+    vv_t: Array, vh_in: Array, vc_prev: Array, i_t: Array, f_t: Array, g_t: Array, o_t: Array, c_prev: Array,
+    c_t: Array, tanh_k_t: Array, u_t: Array, v_t: Array, W_hh: Array, alpha_ih: Array, alpha_hh: Array,
+    alpha_c: Array, valpha_ih: Array, valpha_hh: Array, valpha_c: Array, vbeta_c: Array, vc_t: Array,
     vh_t: Array,
-) -> None:
+) -> None:  # fmt: skip
     """T1 to T6. Adds to vv_t and va_t, writes vc_t and vh_t.
 
     Parameters
@@ -297,11 +230,11 @@ def layer_norm_step_tangent(
     vh_t[...] = vo * tanh_k_t + o_t * (1 - tanh_k_t * tanh_k_t) * vk  # T6
 
 
-class _Bound(functools.partial[Any]):
+class Bound(functools.partial[Any]):
     """A formula with its first arguments fixed; equal to another one with the same formula and the same arguments."""
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Bound) and (self.func, self.args) == (other.func, other.args)
+        return isinstance(other, Bound) and (self.func, self.args) == (other.func, other.args)
 
     def __hash__(self) -> int:
         return hash((self.func, self.args))
@@ -315,10 +248,6 @@ def _layer_norm_a(epsilon: float, u: Array, v: Array, alpha_ih: Array, alpha_hh:
     y_u, y_v = (np.moveaxis(array, 0, -1) for array in rows)
     a: Array = alpha_ih * y_u + alpha_hh * y_v + b
     return a
-
-
-def _do(dh: Array, tanh_k: Array) -> Array:
-    return dh * tanh_k
 
 
 def _hidden(layer: Recurrent) -> tuple[int, ...]:
@@ -335,9 +264,9 @@ def layer_norm_cell(epsilon: float) -> Cell:
     return Cell(
         ("i", "f", "g", "o"),
         ("h", "c"),
-        _Bound(layer_norm_step_forward, epsilon),
-        _Bound(layer_norm_step_backward, epsilon),
-        step_tangent=_Bound(layer_norm_step_tangent, epsilon),
+        Bound(layer_norm_step_forward, epsilon),
+        Bound(layer_norm_step_backward, epsilon),
+        step_tangent=Bound(layer_norm_step_tangent, epsilon),
         records={"u": 4, "v": 4, "tanh_k": 1},
         gradient_records={"dk": 1, "du": 4, "dv": 4},
         input_gradient="du",
@@ -349,9 +278,9 @@ def layer_norm_cell(epsilon: float) -> Cell:
             "bias_c": ExtraParameter("beta_c", _hidden, 0.0),
         },
         derived={
-            **{name: GATES[name] for name in ("da", "di", "df", "dg")},
-            "a": _Bound(_layer_norm_a, epsilon),
-            "do": _do,
+            **GATES,
+            "do": Product("dh", "tanh_k"),
+            "a": Bound(_layer_norm_a, epsilon),
         },
         biased=False,
         overwritten=("c",),
@@ -471,6 +400,3 @@ class LayerNormLSTM(Recurrent):
         )
         if forget_bias is not None:
             set_forget_bias(self, arguments.real_number("LayerNormLSTM", "forget_bias", forget_bias))
-
-    def _options(self) -> list[str]:
-        return [*([] if self.epsilon == 1e-5 else [f"epsilon={self.epsilon}"]), *super()._options()]

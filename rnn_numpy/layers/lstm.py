@@ -70,13 +70,15 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.engine.cell import Cell, ExtraParameter
+from rnn_numpy.engine.cell import Cell, ExtraParameter, Product
+from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.layers.initializers import set_forget_bias
@@ -87,22 +89,10 @@ Array = NDArray[Any]
 
 
 def lstm_step_forward(
-    a_t: Array,
-    oif_t: Array,
-    o_t: Array,
-    i_t: Array,
-    f_t: Array,
-    g_t: Array,
-    h_in: Array,
-    c_prev: Array,
-    W_hh: Array,
-    half: Array,
-    scratch_t: Array,
-    c_t: Array,
-    tanh_c_t: Array,
-    h_t: Array,
-) -> None:
-    """F1 to F5 without projection. Turns a_t into the gates, writes c_t, tanh_c_t, h_t.
+    a_t: Array, oif_t: Array, o_t: Array, i_t: Array, f_t: Array, g_t: Array, h_in: Array, c_prev: Array,
+    W_hh: Array, half: Array, scratch_t: Array, c_t: Array, tanh_c_t: Array, h_t: Array,
+) -> None:  # fmt: skip
+    """F1 to F4. Turns a_t into the gates, writes c_t, tanh_c_t, h_t.
 
     Parameters
     ----------
@@ -131,20 +121,9 @@ def lstm_step_forward(
 
 
 def lstm_step_partials(
-    oif_t: Array,
-    o_t: Array,
-    i_t: Array,
-    g_t: Array,
-    c_prev: Array,
-    tanh_c_t: Array,
-    one: Array,
-    da_oif_t: Array,
-    da_o_t: Array,
-    da_i_t: Array,
-    da_f_t: Array,
-    da_g_t: Array,
-    dm_dc_t: Array,
-) -> None:
+    oif_t: Array, o_t: Array, i_t: Array, g_t: Array, c_prev: Array, tanh_c_t: Array, one: Array,
+    da_oif_t: Array, da_o_t: Array, da_i_t: Array, da_f_t: Array, da_g_t: Array, dm_dc_t: Array,
+) -> None:  # fmt: skip
     """The factors of B3 and B4 that need no gradient: into the blocks of da_t, and dm/dc into dm_dc_t.
 
     Parameters
@@ -167,20 +146,9 @@ def lstm_step_partials(
 
 
 def lstm_step_backward(
-    dh_t: Array,
-    f_t: Array,
-    dm_dc_t: Array,
-    W_hh: Array,
-    scratch_t: Array,
-    dc_t: Array,
-    da_t: Array,
-    da_o_t: Array,
-    da_i_t: Array,
-    da_f_t: Array,
-    da_g_t: Array,
-    dc_prev: Array,
-    dh_in: Array,
-) -> None:
+    dh_t: Array, f_t: Array, dm_dc_t: Array, W_hh: Array, scratch_t: Array, dc_t: Array, da_t: Array,
+    da_o_t: Array, da_i_f_g_t: Array, dc_prev: Array, dh_in: Array,
+) -> None:  # fmt: skip
     """B4, B3, B1: undoes F4 to F1. Writes da_t and dc_prev, adds to dc_t and dh_in.
 
     Parameters
@@ -194,7 +162,7 @@ def lstm_step_backward(
         Comes in as the gradient from step t+1, goes out as the total one.
     da_t : ndarray, (4H, N)
         Comes in holding the partial derivatives, goes out as dL/da_t.
-    da_o_t, da_i_t, da_f_t, da_g_t : ndarray, (H, N)
+    da_o_t, da_i_f_g_t : ndarray, (H, N) and (3, H, N)
         Its blocks.
     dc_prev : ndarray, (H, N)
     dh_in : ndarray, (H, N)
@@ -203,77 +171,32 @@ def lstm_step_backward(
     np.multiply(dh_t, dm_dc_t, out=scratch_t)  # B4
     dc_t += scratch_t
     da_o_t *= dh_t
-    da_i_t *= dc_t  # B3
-    da_f_t *= dc_t
-    da_g_t *= dc_t
+    da_i_f_g_t *= dc_t  # B3
     np.multiply(dc_t, f_t, out=dc_prev)
     dh_in += W_hh.T.dot(da_t)  # B1
 
 
-def projected_step_forward(
-    a_t: Array,
-    oif_t: Array,
-    o_t: Array,
-    i_t: Array,
-    f_t: Array,
-    g_t: Array,
-    h_in: Array,
-    c_prev: Array,
-    W_hh: Array,
-    W_hr: Array,
-    half: Array,
-    scratch_t: Array,
-    c_t: Array,
-    tanh_c_t: Array,
-    m_t: Array,
-    h_t: Array,
-) -> None:
-    """F1 to F5 with projection: h_t is (P, N), m_t (H, N), W_hr (P, H), W_hh (4H, P)."""
-    lstm_step_forward(a_t, oif_t, o_t, i_t, f_t, g_t, h_in, c_prev, W_hh, half, scratch_t, c_t, tanh_c_t, m_t)
-    h_t[...] = W_hr.dot(m_t)  # F5
+def project_forward(m_t: Array, W_hr: Array, h_t: Array) -> None:
+    """F5. Writes h_t, (P, N); m_t is (H, N), W_hr (P, H)."""
+    h_t[...] = W_hr.dot(m_t)
 
 
-def projected_step_backward(
-    dh_t: Array,
-    f_t: Array,
-    dm_dc_t: Array,
-    W_hh: Array,
-    W_hr: Array,
-    scratch_t: Array,
-    dc_t: Array,
-    da_t: Array,
-    da_o_t: Array,
-    da_i_t: Array,
-    da_f_t: Array,
-    da_g_t: Array,
-    dc_prev: Array,
-    dm_t: Array,
-    dh_in: Array,
-) -> None:
-    """B5 with projection, then B4, B3, B1. Writes dm_t as well."""
-    dm_t[...] = W_hr.T.dot(dh_t)  # B5
-    lstm_step_backward(dm_t, f_t, dm_dc_t, W_hh, scratch_t, dc_t, da_t, da_o_t, da_i_t, da_f_t, da_g_t, dc_prev, dh_in)
+def project_backward(dh_t: Array, W_hr: Array, dm_t: Array) -> None:
+    """B5: undoes F5. Writes dm_t."""
+    dm_t[...] = W_hr.T.dot(dh_t)
+
+
+def project_tangent(vm_t: Array, W_hr: Array, vh_t: Array) -> None:
+    """T5. vh_t comes in holding vW_hr m_t."""
+    vh_t += W_hr.dot(vm_t)
 
 
 def lstm_step_tangent(
-    va_t: Array,
-    va_o_t: Array,
-    va_i_t: Array,
-    va_f_t: Array,
-    va_g_t: Array,
-    vh_in: Array,
-    vc_prev: Array,
-    o_t: Array,
-    i_t: Array,
-    f_t: Array,
-    g_t: Array,
-    c_prev: Array,
-    tanh_c_t: Array,
-    W_hh: Array,
-    vc_t: Array,
+    va_t: Array, va_o_t: Array, va_i_t: Array, va_f_t: Array, va_g_t: Array, vh_in: Array, vc_prev: Array,
+    o_t: Array, i_t: Array, f_t: Array, g_t: Array, c_prev: Array, tanh_c_t: Array, W_hh: Array, vc_t: Array,
     vh_t: Array,
-) -> None:
-    """T1 to T5 without projection. Adds to va_t, writes vc_t and vh_t.
+) -> None:  # fmt: skip
+    """T1 to T4. Adds to va_t, writes vc_t and vh_t.
 
     Parameters
     ----------
@@ -298,48 +221,6 @@ def lstm_step_tangent(
     vh_t[...] = vo * tanh_c_t + o_t * (1 - tanh_c_t * tanh_c_t) * vc_t  # T4
 
 
-def projected_step_tangent(
-    va_t: Array,
-    va_o_t: Array,
-    va_i_t: Array,
-    va_f_t: Array,
-    va_g_t: Array,
-    vh_in: Array,
-    vc_prev: Array,
-    o_t: Array,
-    i_t: Array,
-    f_t: Array,
-    g_t: Array,
-    c_prev: Array,
-    tanh_c_t: Array,
-    W_hh: Array,
-    W_hr: Array,
-    scratch_t: Array,
-    vc_t: Array,
-    vh_t: Array,
-) -> None:
-    """T1 to T5 with projection: vh_t, (P, N), comes in holding vW_hr m_t; scratch_t, (H, N), takes vm_t."""
-    lstm_step_tangent(
-        va_t,
-        va_o_t,
-        va_i_t,
-        va_f_t,
-        va_g_t,
-        vh_in,
-        vc_prev,
-        o_t,
-        i_t,
-        f_t,
-        g_t,
-        c_prev,
-        tanh_c_t,
-        W_hh,
-        vc_t,
-        scratch_t,
-    )
-    vh_t += W_hr.dot(scratch_t)  # T5
-
-
 # What a trace computes when asked for: gradients of the gates themselves, and blocks in the order of the parameters.
 
 
@@ -352,47 +233,17 @@ def _da(da_i: Array, da_f: Array, da_g: Array, da_o: Array) -> Array:
     return np.concatenate([da_i, da_f, da_g, da_o], axis=-1)
 
 
-def _di(dc: Array, g: Array) -> Array:
-    return dc * g
-
-
-def _df(dc: Array, c_prev: Array) -> Array:
-    return dc * c_prev
-
-
-def _dg(dc: Array, i: Array) -> Array:
-    return dc * i
-
-
-def _do(dh: Array, tanh_c: Array) -> Array:
-    return dh * tanh_c
-
-
-def _dtanh_c(dh: Array, o: Array) -> Array:
-    return dh * o
-
-
-def _do_projected(dm: Array, tanh_c: Array) -> Array:
-    return dm * tanh_c
-
-
-def _dtanh_c_projected(dm: Array, o: Array) -> Array:
-    return dm * o
+GATES: dict[str, Callable[..., Array]] = {
+    "da": _da,
+    "di": Product("dc", "g"),
+    "df": Product("dc", "c_prev"),
+    "dg": Product("dc", "i"),
+}
 
 
 def _projection_shape(layer: LSTM) -> tuple[int, ...]:
     return layer.proj_size, layer.hidden_size
 
-
-GATES: dict[str, Callable[..., Array]] = {
-    "a": _a,
-    "da": _da,
-    "di": _di,
-    "df": _df,
-    "dg": _dg,
-    "do": _do,
-    "dtanh_c": _dtanh_c,
-}
 
 CELL = Cell(
     ("i", "f", "g", "o"),
@@ -407,26 +258,19 @@ CELL = Cell(
     sigmoids=("o", "i", "f"),
     records={"tanh_c": 1},
     gradient_records={"dm_dc": 1},
-    derived=GATES,
+    derived={"a": _a, **GATES, "do": Product("dh", "tanh_c"), "dtanh_c": Product("dh", "o")},
     overwritten=("c",),
 )
 
-PROJECTED_CELL = Cell(
-    CELL.gate_names,
-    CELL.states,
-    projected_step_forward,
-    projected_step_backward,
-    lstm_step_partials,
-    projected_step_tangent,
-    slabs=CELL.slabs,
-    input_slabs=CELL.input_slabs,
-    hidden_slabs=CELL.hidden_slabs,
-    sigmoids=CELL.sigmoids,
+# The LSTM's own part writes m_t; h_t is what a further part makes of it.
+PROJECTED_CELL = replace(
+    CELL,
+    own={"h": "m"},
+    after=(Part(project_forward, project_backward, tangent=project_tangent),),
     records={"tanh_c": 1, "m": 1},
     gradient_records={"dm_dc": 1, "dm": 1},
     parameters={"weight_hr": ExtraParameter("W_hr", _projection_shape, product=("dh_t", "m_t"))},
-    derived={**GATES, "do": _do_projected, "dtanh_c": _dtanh_c_projected},
-    overwritten=("c",),
+    derived={"a": _a, **GATES, "do": Product("dm", "tanh_c"), "dtanh_c": Product("dm", "o")},
 )
 
 
@@ -556,6 +400,3 @@ class LSTM(Recurrent):
     def width(self, state: str) -> int:
         """Return the number of units of a state: h has P with a projection."""
         return self.proj_size if state == "h" and self.proj_size else self.hidden_size
-
-    def _options(self) -> list[str]:
-        return [*([f"proj_size={self.proj_size}"] if self.proj_size else []), *super()._options()]

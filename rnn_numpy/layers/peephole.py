@@ -48,16 +48,18 @@ References
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.engine.cell import Cell, ExtraParameter
+from rnn_numpy.engine.cell import ExtraParameter
+from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.layers.initializers import set_forget_bias
-from rnn_numpy.layers.lstm import GATES, lstm_step_backward, lstm_step_partials
+from rnn_numpy.layers.lstm import CELL
 
 Array = NDArray[Any]
 
@@ -65,25 +67,10 @@ Array = NDArray[Any]
 
 
 def peephole_step_forward(
-    a_t: Array,
-    ifg_t: Array,
-    if_t: Array,
-    o_t: Array,
-    i_t: Array,
-    f_t: Array,
-    g_t: Array,
-    h_in: Array,
-    c_prev: Array,
-    W_hh: Array,
-    p_i: Array,
-    p_f: Array,
-    p_o: Array,
-    half: Array,
-    scratch_t: Array,
-    c_t: Array,
-    tanh_c_t: Array,
-    h_t: Array,
-) -> None:
+    a_t: Array, ifg_t: Array, if_t: Array, o_t: Array, i_t: Array, f_t: Array, g_t: Array, h_in: Array,
+    c_prev: Array, W_hh: Array, p_i: Array, p_f: Array, p_o: Array, half: Array, scratch_t: Array, c_t: Array,
+    tanh_c_t: Array, h_t: Array,
+) -> None:  # fmt: skip
     """F1 to F5. Turns a_t into the gates, writes c_t, tanh_c_t, h_t.
 
     Parameters
@@ -119,49 +106,22 @@ def peephole_step_forward(
     np.multiply(o_t, tanh_c_t, out=h_t)
 
 
-def peephole_step_backward(
-    dh_t: Array,
-    f_t: Array,
-    c_prev: Array,
-    c_t: Array,
-    dm_dc_t: Array,
-    W_hh: Array,
-    p_i: Array,
-    p_f: Array,
-    p_o: Array,
-    scratch_t: Array,
-    dc_t: Array,
-    da_t: Array,
-    da_o_t: Array,
-    da_i_t: Array,
-    da_f_t: Array,
-    da_g_t: Array,
-    dc_prev: Array,
-    dh_in: Array,
-    dp_i: Array,
-    dp_f: Array,
-    dp_o: Array,
-) -> None:
-    """B5 to B1. Writes da_t and dc_prev, adds to dc_t, dh_in, dp_i, dp_f, dp_o.
+def output_peephole_backward(dh_t: Array, da_o_t: Array, p_o: Array, dc_t: Array) -> None:
+    """B4, for c_t through the output gate. Adds to dc_t; da_o_t still holds its partial derivative."""
+    dc_t += p_o * (da_o_t * dh_t)
+
+
+def peepholes_backward(
+    da_i_t: Array, da_f_t: Array, da_o_t: Array, c_prev: Array, c_t: Array, p_i: Array, p_f: Array,
+    dc_prev: Array, dp_i: Array, dp_f: Array, dp_o: Array,
+) -> None:  # fmt: skip
+    """B1 for c_{t-1}, and BW, when the LSTM's own backward has run. Adds to all that is written.
 
     Parameters
     ----------
-    dh_t, f_t, c_prev, c_t : ndarray, (H, N)
-    dm_dc_t : ndarray, (H, N)
-        The factor of B5, o_t * (1 - tanh(c_t)^2).
-    W_hh : ndarray, (4H, H)
-    p_i, p_f, p_o : ndarray, (H, 1)
-    scratch_t : ndarray, (H, N)
-    dc_t : ndarray, (H, N)
-        Comes in as the gradient from step t+1, goes out as the total one.
-    da_t, da_o_t, da_i_t, da_f_t, da_g_t : ndarray, (4H, N) and (H, N)
-        dL/da_t and its blocks; come in holding the partial derivatives.
-    dc_prev, dh_in : ndarray, (H, N)
-    dp_i, dp_f, dp_o : ndarray, (H, 1)
+    da_i_t, da_f_t, da_o_t, c_prev, c_t, dc_prev : ndarray, (H, N)
+    p_i, p_f, dp_i, dp_f, dp_o : ndarray, (H, 1)
     """
-    dc_t += p_o * (da_o_t * dh_t)  # B4: da_o, before the LSTM's step makes it
-    # The rest of B5, B3 and B1 is the LSTM's.
-    lstm_step_backward(dh_t, f_t, dm_dc_t, W_hh, scratch_t, dc_t, da_t, da_o_t, da_i_t, da_f_t, da_g_t, dc_prev, dh_in)
     dc_prev += p_i * da_i_t  # B1
     dc_prev += p_f * da_f_t
     dp_i += (da_i_t * c_prev).sum(axis=1, keepdims=True)  # BW
@@ -170,30 +130,10 @@ def peephole_step_backward(
 
 
 def peephole_step_tangent(
-    va_t: Array,
-    va_o_t: Array,
-    va_i_t: Array,
-    va_f_t: Array,
-    va_g_t: Array,
-    vh_in: Array,
-    vc_prev: Array,
-    o_t: Array,
-    i_t: Array,
-    f_t: Array,
-    g_t: Array,
-    c_prev: Array,
-    c_t: Array,
-    tanh_c_t: Array,
-    W_hh: Array,
-    p_i: Array,
-    p_f: Array,
-    p_o: Array,
-    vp_i: Array,
-    vp_f: Array,
-    vp_o: Array,
-    vc_t: Array,
-    vh_t: Array,
-) -> None:
+    va_t: Array, va_o_t: Array, va_i_t: Array, va_f_t: Array, va_g_t: Array, vh_in: Array, vc_prev: Array,
+    o_t: Array, i_t: Array, f_t: Array, g_t: Array, c_prev: Array, c_t: Array, tanh_c_t: Array, W_hh: Array,
+    p_i: Array, p_f: Array, p_o: Array, vp_i: Array, vp_f: Array, vp_o: Array, vc_t: Array, vh_t: Array,
+) -> None:  # fmt: skip
     """T1 to T5. Adds to va_t, writes vc_t and vh_t.
 
     Parameters
@@ -224,17 +164,9 @@ def peephole_step_tangent(
 
 
 def _peephole_a(
-    x: Array,
-    h_in: Array,
-    c_prev: Array,
-    c: Array,
-    W_ih: Array,
-    W_hh: Array,
-    b: Array,
-    p_i: Array,
-    p_f: Array,
+    x: Array, h_in: Array, c_prev: Array, c: Array, W_ih: Array, W_hh: Array, b: Array, p_i: Array, p_f: Array,
     p_o: Array,
-) -> Array:
+) -> Array:  # fmt: skip
     peeps = [p_i * c_prev, p_f * c_prev, np.zeros_like(c), p_o * c]
     a: Array = x @ W_ih.T + h_in @ W_hh.T + b + np.concatenate(peeps, axis=-1)
     return a
@@ -244,26 +176,15 @@ def _hidden(layer: Recurrent) -> tuple[int, ...]:
     return (layer.hidden_size,)
 
 
-PEEPHOLE_CELL = Cell(
-    ("i", "f", "g", "o"),
-    ("h", "c"),
-    peephole_step_forward,
-    peephole_step_backward,
-    lstm_step_partials,  # the factors of B3 and B5 are the LSTM's
-    peephole_step_tangent,
-    slabs=("o", "i", "f", "g"),
-    input_slabs=("i", "f", "g", "o"),
-    hidden_slabs=("i", "f", "g", "o"),
-    sigmoids=("o", "i", "f"),
-    records={"tanh_c": 1},
-    gradient_records={"dm_dc": 1},
-    parameters={
-        "peephole_i": ExtraParameter("p_i", _hidden),
-        "peephole_f": ExtraParameter("p_f", _hidden),
-        "peephole_o": ExtraParameter("p_o", _hidden),
-    },
-    derived={**GATES, "a": _peephole_a},
-    overwritten=("c",),
+# The factors of B3 and B5, and what is left of B5, B3 and B1, are the LSTM's; parts around it add what peepholes add.
+PEEPHOLE_CELL = replace(
+    CELL,
+    step_forward=peephole_step_forward,
+    step_tangent=peephole_step_tangent,
+    before=(Part(backward=peepholes_backward),),
+    after=(Part(backward=output_peephole_backward),),
+    parameters={f"peephole_{gate}": ExtraParameter(f"p_{gate}", _hidden) for gate in "ifo"},
+    derived={**CELL.derived, "a": _peephole_a},
 )
 
 

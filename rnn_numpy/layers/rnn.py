@@ -299,9 +299,6 @@ class RNN(Recurrent):
             rng=rng,
         )
 
-    def _options(self) -> list[str]:
-        return [*([] if self.nonlinearity == "tanh" else [f"nonlinearity={self.nonlinearity!r}"]), *super()._options()]
-
 
 def _cell(forward: Formula, partials: Formula, tangent: Formula) -> Cell:
     # Rows, not columns: with one gate there is no slab to keep together, and rows save turning x and doutput around.

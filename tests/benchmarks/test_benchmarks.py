@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from frameworks import marked
 
 from benchmarks import contenders, measure, peak_memory, summary, tables, train_step, worker
 from benchmarks.cases import CELLS, DTYPES, GATES, GRID, MODES, Case, Size, problem
@@ -317,6 +318,7 @@ def test_arguments_are_read() -> None:
     assert (options.modes, options.contenders) == (["inference"], ["jax", "products"])
 
 
+@pytest.mark.needs_torch
 def test_a_library_that_is_missing_is_told(monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setitem(contenders.LIBRARIES, "jax", ("no_such_library", "json"))
     assert contenders.missing("jax") == ["no_such_library"]
@@ -337,6 +339,7 @@ def test_a_library_that_is_missing_is_told(monkeypatch, capsys) -> None:  # type
     assert lines[3].startswith("1 points, 1 rounds of rnn_numpy, products: about ")
 
 
+@pytest.mark.needs_onnxruntime
 def test_contenders_that_can_do_nothing_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         train_step.main(["--contenders", "onnxruntime", "--modes", "training"])
@@ -422,6 +425,12 @@ def test_sequences_on_a_kink_of_relu_are_found() -> None:
 RIVALS = ("torch", "jax", "onnxruntime")
 
 
+def with_all_rivals(test):  # type: ignore[no-untyped-def]
+    for rival in RIVALS:
+        test = getattr(pytest.mark, f"needs_{rival}")(test)
+    return test
+
+
 @pytest.fixture(scope="module")
 def workers() -> Iterator[dict[str, worker.Worker]]:
     """All that compute networks, in processes of their own: JAX would change the options of this one."""
@@ -429,6 +438,7 @@ def workers() -> Iterator[dict[str, worker.Worker]]:
         yield started
 
 
+@with_all_rivals
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("cell", CELLS)
@@ -450,6 +460,7 @@ def test_all_contenders_compute_the_same(cell: str, mode: str, dtype: str, worke
         measure.require_equal(case, rival, measure.differences(mine, theirs))
 
 
+@with_all_rivals
 @pytest.mark.parametrize("name", ["rnn_numpy", "torch", "jax"])
 def test_silent_sequences_get_no_gradient(name: str, workers: dict[str, worker.Worker]) -> None:
     workers[name].ask("load", case=TINY.to_json())
@@ -461,6 +472,7 @@ def test_silent_sequences_get_no_gradient(name: str, workers: dict[str, worker.W
     assert np.array_equal(everything["dx"], again["dx"])
 
 
+@with_all_rivals
 @pytest.mark.parametrize("cell", CELLS)
 def test_onnx_runtime_knows_no_float64(cell: str, workers: dict[str, worker.Worker]) -> None:
     # Should a newer one know it, `contenders.covers` is to be widened.
@@ -587,7 +599,7 @@ def test_workers_get_their_threads_and_say_why_they_fail(monkeypatch: pytest.Mon
         nobody.ask("environment")
 
 
-@pytest.mark.parametrize("name", ["rnn_numpy", *RIVALS, "products"])
+@pytest.mark.parametrize("name", marked("rnn_numpy", *RIVALS, "products"))
 def test_one_thread_is_one_thread(name: str) -> None:
     # Products large enough that each of these libraries would share them among all cores.
     case = Case("rnn-tanh", (4, 256, 512, 512), "float32", mode="inference")
@@ -596,6 +608,7 @@ def test_one_thread_is_one_thread(name: str) -> None:
         assert min(one.ask("block", repeats=5)["cores"] for _ in range(3)) < 1.1
 
 
+@with_all_rivals
 def test_train_step_with_all_contenders(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "out.json"
     arguments = ["--sizes", "4,2,3,5", "--threads", "1", "--repeats", "2", "--patience", "0", "--json", str(path)]
@@ -645,7 +658,7 @@ def test_train_step_with_all_contenders(tmp_path, capsys) -> None:  # type: igno
             assert max(found.values()) <= measure.TOLERANCE[case.dtype]
 
 
-@pytest.mark.parametrize("rival", RIVALS)
+@pytest.mark.parametrize("rival", marked(*RIVALS))
 def test_unequal_results_end_the_run(rival: str, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(measure, "TOLERANCE", {"float32": -1.0})
     arguments = ["--sizes", "1,1,1,1", "--threads", "1", "--repeats", "1", "--dtypes", "float32", "--cells", "rnn-tanh"]
@@ -664,6 +677,7 @@ def test_peak_memory_follows_the_formula(cell: str, size: tuple[int, int, int, i
     assert 0.9 * figures["formula"] <= figures["traced"] <= 1.05 * figures["formula"] + 50_000
 
 
+@pytest.mark.needs_torch
 def test_peak_memory_program(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "memory.json"
     assert peak_memory.main(["--sizes", "20,4,8,8", "--dtypes", "float32", "--json", str(path)]) == 0

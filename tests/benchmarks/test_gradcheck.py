@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from frameworks import marked
 
 from benchmarks import gradcheck_speed, gradcheck_zoo
 from benchmarks.cases import Case
@@ -35,16 +36,16 @@ def verdict(name: str, rival: str, wrong: str | None, right: str | None = None, 
 # ------------------------------------------------------------------------------------------------------- the checkers
 
 
-@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize("name", marked(*CHECKS, fast="torch"))
 def test_a_checker_accepts_what_is_right_and_rejects_what_is_wrong(name: str) -> None:
     check = CHECKS[name]()
     assert check(cubes(1.0)) is None
     assert check(cubes(1.1)) is not None
 
 
-@pytest.mark.parametrize(("name", "seen"), [("autograd", 1e-3), ("plain", 1e-6), ("torch", 1e-2)])
-def test_what_a_checker_does_not_see(name: str, seen: float) -> None:
-    check = CHECKS[name]()
+@pytest.mark.parametrize("name", marked("autograd", "plain", "torch"))
+def test_what_a_checker_does_not_see(name: str) -> None:
+    check, seen = CHECKS[name](), {"autograd": 1e-3, "plain": 1e-6, "torch": 1e-2}[name]
     assert check(cubes(1 + seen)) is not None
     assert check(cubes(1 + 1e-8)) is None
 
@@ -111,6 +112,8 @@ def test_table_and_totals() -> None:
 # ------------------------------------------------------------------------------------------------------- the programs
 
 
+@pytest.mark.needs_torch
+@pytest.mark.needs_jax
 def test_the_zoo_program(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "out.json"
     names = ["recurrence-transposed", "truncated-window"]
@@ -149,6 +152,7 @@ def test_a_process_that_fails_is_told() -> None:
         gradcheck_zoo.ask("numpy", ["unicorn"], 4)
 
 
+@pytest.mark.needs_torch
 @pytest.mark.parametrize("cell", gradcheck_speed.CELLS)
 def test_torchs_gradient_is_ours(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which a worker's process finds set
@@ -163,6 +167,7 @@ def test_torchs_gradient_is_ours(cell: str, monkeypatch: pytest.MonkeyPatch) -> 
         theirs.step()
 
 
+@pytest.mark.needs_torch
 def test_the_speed_program(tmp_path, capsys) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "out.json"
     assert gradcheck_speed.main(["--smoke", "--cells", "rnn-tanh", "--json", str(path)]) == 0

@@ -11,7 +11,7 @@ from rnn_numpy.checks import CHECKS, Case, conformance, conformance_checks, conf
 from rnn_numpy.checks.conformance import conformance_id, not_applicable
 from rnn_numpy.engine import Cell, Recurrent
 from rnn_numpy.errors import GradientCheckError
-from tests.engine.test_own_cells import CASES as OWN_CASES
+from tests.layers.test_own_cells import CASES as OWN_CASES
 
 # A later layer joins in one line, with the options that only it has.
 LAYER_CASES = [

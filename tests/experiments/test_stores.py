@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import struct
 from collections.abc import Iterator
@@ -243,11 +244,12 @@ def test_what_cannot_be_a_store(tmp_path: Path, kind: str) -> None:
         "folder": (tmp_path, "Is a directory"),
         "missing": (tmp_path / "no" / "results.jsonl", "No such file or directory"),
         "device": (Path(os.devnull), "is not a regular file"),
-        "zero byte": (tmp_path / "a\0b", "embedded null byte"),
+        # "embedded null byte", and since Python 3.13 "open: embedded null character in path".
+        "zero byte": (tmp_path / "a\0b", "(open: )?embedded null (byte|character in path)"),
     }[kind]
     with pytest.raises(DataError) as caught:
         reopened(path)
-    assert str(caught.value) == f"f: {path}: cannot be used as a store: {reason}"
+    assert re.fullmatch(f"{re.escape(f'f: {path}: cannot be used as a store: ')}{reason}", str(caught.value))
 
 
 def test_a_store_is_a_path() -> None:

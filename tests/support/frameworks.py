@@ -9,6 +9,8 @@ without the marker its first use fails, torch installed or not.
 import importlib
 import os
 
+import pytest
+
 # Large, and not there for every version of Python as soon as NumPy is.
 MARKED = ("torch", "keras", "jax", "onnxruntime")
 
@@ -34,6 +36,13 @@ class Later:
                 f"{self.__name__}.{attribute}: only a test that bears @pytest.mark.needs_{library} may use {library}"
             )
         return getattr(importlib.import_module(self.__name__), attribute)
+
+
+def marked(*names, **libraries):
+    """Return names as parameters, with the marker of the library that is called so, or that `libraries` gives."""
+    marks = {name: [getattr(pytest.mark, f"needs_{name}")] for name in MARKED}
+    marks |= {name: marks[library] for name, library in libraries.items()}
+    return [pytest.param(name, marks=marks.get(name, [])) for name in names]
 
 
 torch = Later("torch")

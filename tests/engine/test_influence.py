@@ -13,7 +13,7 @@ from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM, pack_padded_s
 from rnn_numpy.checks import adjoint_error, adjoint_errors, rtrl
 from rnn_numpy.engine import parts
 from rnn_numpy.engine.forward_mode import RecordedPass, UnitChanges
-from rnn_numpy.engine.rtrl import _Influence, _schedule
+from rnn_numpy.engine.influence import _Influence, _schedule
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers import Linear, rnn
 from tests.engine.test_forward_mode import EACH_LAYER, EPS, EVERYTHING, Minimal, Mixed, as_tuple, assert_close, problem

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from frameworks import torch
+from planting import planted
 
 from rnn_numpy import LSTM
 from rnn_numpy.checks import (
@@ -129,13 +130,13 @@ def test_gradients_by_complex_step_with_default_options(kind, options):
 # ---------------------------------------------------------------------------------------------- planted mistakes
 
 SLIPS = [
-    (PeepholeLSTM, "peephole_step_backward", "dc_t += p_o * (da_o_t * dh_t)", "pass"),
-    (PeepholeLSTM, "peephole_step_backward", "dc_prev += p_i * da_i_t", "pass"),
-    (PeepholeLSTM, "peephole_step_backward", "dc_prev += p_f * da_f_t", "dc_prev += p_i * da_f_t"),
-    (PeepholeLSTM, "peephole_step_backward", "(da_i_t * c_prev)", "(da_i_t * c_t)"),
-    (PeepholeLSTM, "peephole_step_backward", "(da_f_t * c_prev)", "(da_i_t * c_prev)"),
-    (PeepholeLSTM, "peephole_step_backward", "(da_o_t * c_t)", "(da_o_t * c_prev)"),
-    (PeepholeLSTM, "peephole_step_backward", "dp_o += ", "dp_o[...] = "),
+    (PeepholeLSTM, "output_peephole_backward", "dc_t += p_o * (da_o_t * dh_t)", "pass"),
+    (PeepholeLSTM, "peepholes_backward", "dc_prev += p_i * da_i_t", "pass"),
+    (PeepholeLSTM, "peepholes_backward", "dc_prev += p_f * da_f_t", "dc_prev += p_i * da_f_t"),
+    (PeepholeLSTM, "peepholes_backward", "(da_i_t * c_prev)", "(da_i_t * c_t)"),
+    (PeepholeLSTM, "peepholes_backward", "(da_f_t * c_prev)", "(da_i_t * c_prev)"),
+    (PeepholeLSTM, "peepholes_backward", "(da_o_t * c_t)", "(da_o_t * c_prev)"),
+    (PeepholeLSTM, "peepholes_backward", "dp_o += ", "dp_o[...] = "),
     (LayerNormLSTM, "layer_norm_step_backward", "(1 - tanh_k_t * tanh_k_t)", "(1 - tanh_k_t)"),
     (LayerNormLSTM, "layer_norm_step_backward", "dc_t += normalized_backward(alpha_c * dk_t, y, s_c)", "dc_t += dk_t"),
     (LayerNormLSTM, "layer_norm_step_backward", "alpha_c * dk_t", "dk_t"),
@@ -160,10 +161,10 @@ def test_a_wrong_line_is_found(kind, formula, line, slip):
             super().__init__(*arguments, **options)
             # Gains of 1 and shifts of 0 would hide a factor that is missing.
             self.params.flat[:] *= np.linspace(0.8, 1.2, self.params.flat.size)
-            wrong = namespace[formula]
+            right, wrong = getattr(module, formula), namespace[formula]
             if kind is LayerNormLSTM:
-                wrong = layer_norm._Bound(wrong, self.epsilon)
-            self.cell = replace(self.cell, step_backward=wrong)
+                right, wrong = (layer_norm.Bound(one, self.epsilon) for one in (right, wrong))
+            self.cell = planted(self.cell, right, wrong)
 
     case = Case(Mutant, {"epsilon": 0.3} if kind is LayerNormLSTM else {})
     with pytest.raises(GradientCheckError):
