@@ -90,23 +90,9 @@ class BackwardResult:
 
 @dataclass
 class Run:
-    """One direction of one layer in one pass.
-
-    Attributes
-    ----------
-    direction : Direction
-    trace : LayerTrace
-        What it records, or has recorded.
-    binding : Binding
-        The arrays of its formulas.
-    gradients : GradientPass
-        What the backward pass computes.
-    sums : dict of str to ndarray
-        Gradients of its parameters, by their names without suffix; complete when the pass is closed.
-    ways : dict of str to dict of str to ndarray
-        Gradients of the given arrays, (N, ·), each by the ways that it came.
-    bias : ndarray, (slabs * H,)
-        What the biases add to a in a forward pass.
+    """One direction of one layer in one pass: what it records, or has recorded, the arrays of its formulas, what a
+    backward pass computes. `sums` are gradients of its parameters by their names without suffix, `ways` those of given
+    arrays, (N, ·), by the ways that they came, `bias` is what biases add to a in a forward pass, (slabs * H,).
     """
 
     direction: Direction
@@ -120,19 +106,8 @@ class Run:
 
 @dataclass
 class Pass:
-    """A whole pass through a layer: what it was asked for, the loop over its steps, where that stands, its result.
-
-    Attributes
-    ----------
-    trace : Trace
-    doutput : ndarray, (T, N, directions * H), or None
-        Of a backward pass, as are `dfinals`, one (layers * directions, N, H) or None for each state, and `grads`.
-    loop : iterator of int
-        Yields t after each step.
-    at : list of Run
-        The directions that the loop has come to, the present one last.
-    results : list
-        Holds the result, once the loop has run out.
+    """A whole pass through a layer: what it was asked for, the loop over its steps, the directions that this has come
+    to, the present one last, and in the end its result.
     """
 
     trace: Trace
@@ -155,7 +130,25 @@ class Pass:
         return self.results[0]
 
 
-class ForwardSteps(Iterator[Step]):
+class _Steps(Iterator[Step]):
+    """A pass, one step at each `next`."""
+
+    def __init__(self, run: Pass) -> None:
+        self._pass = run
+        self._step: Step | None = None
+
+    def __next__(self) -> Step:
+        self._step = self._pass.step()
+        return self._step
+
+    def __repr__(self) -> str:
+        if self._pass.results:
+            return f"{type(self).__name__}: done"
+        step = "before the first step" if self._step is None else f"after {self._step!r}".partition("\n")[0]
+        return f"{type(self).__name__}: {step}"
+
+
+class ForwardSteps(_Steps):
     """The forward pass, one step at each `next`: what `forward_steps` returns.
 
     Attributes
@@ -167,24 +160,16 @@ class ForwardSteps(Iterator[Step]):
     """
 
     def __init__(self, run: Pass) -> None:
+        super().__init__(run)
         self.trace = run.trace
-        self._pass = run
-        self._step: Step | None = None
 
     @property
     def result(self) -> Result | None:
         """The result of the whole pass, once the steps have run out."""
         return self._pass.results[0] if self._pass.results else None
 
-    def __next__(self) -> Step:
-        self._step = self._pass.step()
-        return self._step
 
-    def __repr__(self) -> str:
-        return _standing("ForwardSteps", self._step, bool(self._pass.results))
-
-
-class BackwardSteps(Iterator[Step]):
+class BackwardSteps(_Steps):
     """The backward pass, one step at each `next`: what `backward_steps` returns.
 
     Attributes
@@ -194,28 +179,10 @@ class BackwardSteps(Iterator[Step]):
         untouched.
     """
 
-    def __init__(self, run: Pass) -> None:
-        self._pass = run
-        self._step: Step | None = None
-
     @property
     def result(self) -> BackwardResult | None:
         """The result of the whole pass, once the steps have run out."""
         return self._pass.results[0] if self._pass.results else None
-
-    def __next__(self) -> Step:
-        self._step = self._pass.step()
-        return self._step
-
-    def __repr__(self) -> str:
-        return _standing("BackwardSteps", self._step, bool(self._pass.results))
-
-
-def _standing(kind: str, step: Step | None, done: bool) -> str:
-    if done:
-        return f"{kind}: done"
-    place = "before the first step" if step is None else f"after {step!r}".partition("\n")[0]
-    return f"{kind}: {place}"
 
 
 class Recurrent(Options):

@@ -22,7 +22,7 @@ from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
 from rnn_numpy.errors import GradientCheckError
 from rnn_numpy.layers import gru, lstm, rnn
-from rnn_numpy.layers.lstm import lstm_step_backward, lstm_step_partials
+from rnn_numpy.layers.lstm import lstm_step_partials
 from rnn_numpy.layers.rnn import rnn_step_backward, tanh_step_forward, tanh_step_partials
 
 ORIGINAL = {

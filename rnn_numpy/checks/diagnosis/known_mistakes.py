@@ -309,7 +309,7 @@ OTHER_DERIVATIVES: dict[str, Callable[[Array, Array], Array]] = {
 
 def _of_a_gate(steps: RecordedSteps, gate: str) -> Iterator[Mistake]:
     """A gate's derivative missing, its path cut, its sign, another derivative."""
-    cell, columns = steps.cell, steps.recorded.chain.part_of(gate)
+    cell, columns = steps.cell, steps.recorded.chain.blocks_by_name.get(gate)
     span = columns[1] if columns is not None else slice(0, steps.layer.hidden_size)
     name = gate if len(cell.slabs) > 1 else None
     text = f"gate {gate}" if name else "the activation"
@@ -613,7 +613,7 @@ def _derivative_as(gate: str, function: Callable[[Array, Array], Array]) -> Chan
         other = B.copy()
         # Of a GRU, r and q act through n.
         for name in (gate, "q", "r") if gate == "n" else (gate,):
-            place = steps.recorded.chain.part_of(name)
+            place = steps.recorded.chain.blocks_by_name.get(name)
             if place is not None or name == gate:
                 other[..., slice(None) if place is None else place[1]] *= ratio[:, :, None, :]
         return other
