@@ -257,7 +257,7 @@ class Recurrent(Options):
             What the cell reads at every step, under the names of its `given`: a memory to attend to. As (S, N, M), or
             (N, S, M) where batch_first, or (S, M) for one sequence; a mask is (N, S).
         check_finite : bool
-            Look for NaN and infinity in inputs, states and outputs.
+            Look for NaN and infinity in inputs, states, given arrays and outputs.
 
         Returns
         -------
@@ -437,6 +437,9 @@ class Recurrent(Options):
                 if array is not None:
                     arguments.finite(where, f"{state}_0", batch.unsorted(array, 1), "layer * directions, n, unit")
             arguments.finite(where, "x", batch.unsorted(np.where(batch.exists(), signal, 0), 1), "t, n, d")
+            for name, array in edge.given.items():
+                axes = ", ".join(("n", *self.cell.given[name].shape)).lower()
+                arguments.finite(where, f"given[{name!r}]", batch.unsorted(array, 0), axes)
         kept = None if edge.factors is None else [_locked(batch.unsorted(factor, 1)) for factor in edge.factors]
         trace = Trace({}, kept, edge)
         for name, chosen in state_masks.items():

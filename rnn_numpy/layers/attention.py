@@ -65,15 +65,20 @@ from rnn_numpy.engine.cell import Cell, ExtraParameter, Given
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent
-from rnn_numpy.errors import OptionError
+from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.layers.gru import GRU
 from rnn_numpy.layers.lstm import LSTM
 from rnn_numpy.layers.rnn import RNN
 
 Array = NDArray[Any]
 
-# Arrays are (N, ·), a row for each sequence, whatever the cell behind works on. `v @ A` over stacks of matrices takes
-# v[:, None]: one row for each.
+# Arrays are (N, ·), a row for each sequence, whatever the cell behind works on. Sums over s are taken one by one, from
+# the first: rows of the memory that do not exist, zeros at the end of a sum, then change no digit of it.
+
+
+def sum_over_s(array: Array) -> Array:
+    """Return the sums of the rows of (N, S), (N, 1)."""
+    return np.add.accumulate(array, axis=1)[:, -1:]
 
 
 def attend_forward(
@@ -89,34 +94,34 @@ def attend_forward(
     score_t, alpha_t : ndarray, (N, S)
     context_t : ndarray, (N, M)
     """
-    score_t[...] = (values @ h_prev[:, :, None])[:, :, 0]  # F1
+    np.einsum("nm,nsm->ns", h_prev, values, out=score_t)  # F1
     # F2. The shift is real, so that the line has a complex derivative; what does not exist is out before exp sees it.
     largest = np.max(score_t.real, axis=1, keepdims=True, where=exists, initial=-np.inf)
     np.copyto(alpha_t, np.where(exists, score_t - np.where(exists.any(axis=1, keepdims=True), largest, 0), 0))
     np.exp(alpha_t, out=alpha_t)
     alpha_t *= exists
-    total = alpha_t.sum(axis=1, keepdims=True)
+    total = sum_over_s(alpha_t)
     alpha_t /= np.where(total == 0, 1, total)
-    context_t[...] = (alpha_t[:, None] @ values)[:, 0]  # F3
+    np.einsum("ns,nsm->nm", alpha_t, values, out=context_t)  # F3
 
 
 def attend_backward(
     dcontext_t: Array, alpha_t: Array, values: Array, dalpha_t: Array, dscore_t: Array, dh_prev: Array
 ) -> None:
     """B3 to B1: undoes F3 to F1, but for the memory. Writes dalpha_t and dscore_t, adds to dh_prev."""
-    dalpha_t[...] = (values @ dcontext_t[:, :, None])[:, :, 0]  # B3
-    np.subtract(dalpha_t, (alpha_t * dalpha_t).sum(axis=1, keepdims=True), out=dscore_t)  # B2
+    np.einsum("nm,nsm->ns", dcontext_t, values, out=dalpha_t)  # B3
+    np.subtract(dalpha_t, sum_over_s(alpha_t * dalpha_t), out=dscore_t)  # B2
     dscore_t *= alpha_t
-    dh_prev += (dscore_t[:, None] @ values)[:, 0]  # B1
+    dh_prev += np.einsum("ns,nsm->nm", dscore_t, values)  # B1
 
 
 def attend_tangent(
     vh_prev: Array, vvalues: Array, h_prev: Array, values: Array, alpha_t: Array, vcontext_t: Array
 ) -> None:
     """T1 to T3. Writes vcontext_t."""
-    vscore = (values @ vh_prev[:, :, None] + vvalues @ h_prev[:, :, None])[:, :, 0]  # T1
-    valpha = alpha_t * (vscore - (alpha_t * vscore).sum(axis=1, keepdims=True))  # T2
-    vcontext_t[...] = (valpha[:, None] @ values + alpha_t[:, None] @ vvalues)[:, 0]  # T3
+    vscore = np.einsum("nm,nsm->ns", vh_prev, values) + np.einsum("nm,nsm->ns", h_prev, vvalues)  # T1
+    valpha = alpha_t * (vscore - sum_over_s(alpha_t * vscore))  # T2
+    vcontext_t[...] = np.einsum("ns,nsm->nm", valpha, values) + np.einsum("ns,nsm->nm", alpha_t, vvalues)  # T3
 
 
 def context_forward(context_t: Array, W_ch: Array, input_t: Array) -> None:
@@ -184,11 +189,17 @@ class Attending(Recurrent):
     Raises
     ------
     OptionError
-        Several layers or two directions: attention belongs to the first layer of a decoder; put plain ones on top.
+        Several layers or two directions: attention belongs to the first layer of a decoder; put plain ones on top. A
+        projection.
     """
 
     def with_parts(self, cell: Cell) -> Cell:
         """Return the cell with attention in front."""
+        if self.width(cell.states[0]) != self.hidden_size:
+            raise OptionError(
+                f"{type(self).__name__}: must have no projection, so that {cell.states[0]} and the memory have H = "
+                f"{self.hidden_size} units each; got proj_size = {self.width(cell.states[0])}"
+            )
         if self.num_layers > 1 or self.bidirectional:
             raise OptionError(
                 f"{type(self).__name__}: must have one layer and one direction; got num_layers = {self.num_layers}, "
@@ -197,13 +208,17 @@ class Attending(Recurrent):
         return attending(cell)
 
     def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
-        """Check the memory and its mask; without a mask all rows count."""
-        if isinstance(given, Mapping) and given.get("exists") is None and "values" in given:
-            values = np.asarray(given["values"])
-            rows = values.shape[:-1] if values.ndim > 1 else (0,)
-            given = {**given, "exists": np.ones(rows if edge.unbatched or edge.batch_first else rows[::-1], bool)}
-        found = super().given_arrays(where, edge, given)
-        found["exists"] = found["exists"].astype(bool)
+        """Check the memory and its mask; without a mask all rows count. Rows that do not are not read."""
+        found = edge.given_in(where, self, given)
+        if "values" not in found:
+            raise DTypeError(f"{where}: given must have an array 'values', the memory; it is missing")
+        exists = found.setdefault("exists", np.ones(found["values"].shape[:2], bool))
+        if exists.dtype != bool:
+            raise DTypeError(
+                f"{where}: given['exists'] must hold bools, True where a row of the memory counts; got {exists.dtype}"
+            )
+        if not exists.all():
+            found["values"] = np.where(exists[:, :, None], found["values"], 0)
         return found
 
 
