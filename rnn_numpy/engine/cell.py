@@ -252,7 +252,9 @@ class Cell:
     tried: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
-        if not self.trial:
+        formulas = [formula for part in self.parts for formula in map(part.formula, KINDS) if formula is not None]
+        # The package's own have been tried; a breakpoint in one of them stops at the caller's steps alone.
+        if not self.trial or all(str(getattr(one, "__module__", "")).startswith("rnn_numpy.") for one in formulas):
             self.tried.update(("forward", "backward"))
         # The names are all that the driver has to go by: a slip in one must not wait for the first call to show.
         for name in ("slabs", "input_slabs", "hidden_slabs"):
