@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN
-from rnn_numpy.checks import adjoint_test, assert_grad_close, cauchy_riemann, complex_step, directional_derivative, taylor_test
+from rnn_numpy.checks import (
+    adjoint_test,
+    assert_grad_close,
+    cauchy_riemann,
+    complex_step,
+    directional_derivative,
+    taylor_test,
+)
 from rnn_numpy.checks.oracles import hessian, hessian_vector
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError, ShapeError
 

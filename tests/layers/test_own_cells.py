@@ -19,7 +19,16 @@ from frameworks import torch
 from planting import planted
 
 from rnn_numpy import LSTM
-from rnn_numpy.checks import CHECKS, Case, assert_grad_close, complex_step, conformance, conformance_checks, conformance_failures, recurrent_cases
+from rnn_numpy.checks import (
+    CHECKS,
+    Case,
+    assert_grad_close,
+    complex_step,
+    conformance,
+    conformance_checks,
+    conformance_failures,
+    recurrent_cases,
+)
 from rnn_numpy.checks.conformance import conformance_id
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 from rnn_numpy.layers import layer_norm
