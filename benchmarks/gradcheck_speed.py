@@ -69,7 +69,7 @@ class OurCheck(Layer):
 
     def step(self) -> None:
         """Check; a report that is not ok ends the run."""
-        from rnn_numpy.checks import gradcheck# type: ignore[attr-defined,unused-ignore]
+        from rnn_numpy.checks import gradcheck  # type: ignore[attr-defined,unused-ignore]
 
         report = gradcheck(self.layer, self.x, self.h_0, doutput=self.doutput, dh_n=self.dh_n)
         if not report.ok:

@@ -257,7 +257,7 @@ def ours(shown: Exhibit, layer: Recurrent) -> tuple[str | None, str | None]:
 
     Here is the one place that knows how our own checker is called.
     """
-    from rnn_numpy.checks import gradcheck# type: ignore[attr-defined,unused-ignore]
+    from rnn_numpy.checks import gradcheck  # type: ignore[attr-defined,unused-ignore]
 
     loss = {"doutput": shown.doutput, "dh_n": shown.dh_n}
     report = gradcheck(copy.deepcopy(layer), shown.x, shown.h_0, shown.lengths, **loss, **shown.masks)
@@ -279,7 +279,7 @@ BOTH_FORMS = ("torch", "fast", "jax")
 
 # What each says of layers that are right; by the specimens' data alone one would not know of options that need none.
 CONTROLS = tuple(
-    Specimen(f"right-{kind.__name__.lower()}", kind, "none", "sign", Where((), "loop"), options=options)
+    Specimen(f"right-{kind.__name__.lower()}", kind, "sign", Where((), "loop"), options=options)
     for kind, options in ((RNN, {}), (LSTM, {}), (GRU, {}))
 )
 
@@ -392,7 +392,7 @@ def ask(library: str, names: Sequence[str], steps: int) -> list[Verdict]:
 def has_ours() -> bool:
     """Whether this package has a checker of its own."""
     with contextlib.suppress(ImportError):
-        from rnn_numpy.checks import gradcheck# type: ignore[attr-defined,unused-ignore]  # noqa: F401
+        from rnn_numpy.checks import gradcheck  # type: ignore[attr-defined,unused-ignore]  # noqa: F401
 
         return True
     return False
