@@ -1,8 +1,8 @@
 """A cell's formulas on trial, once, before they are first used: do they write what they promise, and nothing else?
 
-The first call of a layer with a cell runs two steps of a small twin of it, forward or backward, on memory full of NaN
-and with all that formulas only read locked. A formula that forgets an output leaves NaN there; one that writes over an
-input is stopped. Both would otherwise be wrong numbers somewhere else.
+The first call of a layer with a cell runs two steps of a small twin of it, forward or backward, on memory full of a
+NaN that no operation makes and with all that formulas only read locked. A formula that forgets an output leaves it
+there; one that writes over an input is stopped. Both would otherwise be wrong numbers somewhere else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def _look(binding: Binding, kind: Kind, names: list[str]) -> None:
     chain = binding.chain
     for name in names:
         array = binding.arrays[name]
-        if not np.isnan(array).any():
+        if not memory.is_poison(array).any():
             continue
         formulas = [
             _title(formula) for formula, slots, _ in chain.formulas[kind] if any(slot.array == name for slot in slots)
@@ -142,7 +143,7 @@ def _locked(formula: Formula, read: list[bool], *arguments: Array) -> None:
             copies = [np.copy(array) for array in arguments]
             copies[own.index(name)].flags.writeable = False
             try:
-                formula(*copies)
+                _unseen(formula, copies)
             except ValueError as error:
                 if "read-only" in str(error):
                     raise CellError(
@@ -150,7 +151,17 @@ def _locked(formula: Formula, read: list[bool], *arguments: Array) -> None:
                         f"{', '.join(other for other, locked in zip(own, read, strict=True) if not locked)}"
                     ) from None
                 raise
-    formula(*arguments)
+    _unseen(formula, arguments)
+
+
+def _unseen(formula: Formula, arguments: Sequence[Array]) -> None:
+    """Run a formula so that a debugger does not stop in it: its breakpoints are for the caller's steps."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        formula(*arguments)
+    finally:
+        sys.settrace(tracer)
 
 
 def _title(formula: Formula) -> str:
