@@ -830,3 +830,20 @@ def test_a_wrong_tangent_is_caught():
     forward = rtrl(problem.layer, trace, problem.doutput, alone(problem.dfinal))
     back = problem.backward(trace)
     assert np.abs(forward.grads["weight_hh_l0"] - back.grads["weight_hh_l0"]).max() > 1e-6
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_trace_keeps_the_memory_as_it_was(batch_first, batch):
+    decoder, rng = AttentionRNN(2, 3, batch_first=batch_first, rng=0), np.random.default_rng(0)
+    x, values, exists = (
+        rng.normal(size=(batch, batch, 2)),
+        rng.normal(size=(batch, batch, 3)),
+        np.ones((batch, batch), bool),
+    )
+    output, _, trace = decoder.forward(x, given={"values": values, "exists": exists})
+    expected = decoder.backward(trace, np.ones_like(output))
+    values[...], exists[...] = 5, False
+    back = decoder.backward(trace, np.ones_like(output))
+    np.testing.assert_array_equal(back.grads.flat, expected.grads.flat)
+    np.testing.assert_array_equal(back.dgiven["values"], expected.dgiven["values"])
