@@ -10,7 +10,7 @@ import inspect
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -24,19 +24,6 @@ from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 
 Array = NDArray[Any]
-
-
-class RecurrentOptions(TypedDict, total=False):
-    """What every recurrent layer's constructor takes beside its sizes, number of layers and options of its own."""
-
-    bias: bool
-    batch_first: bool
-    dropout: float
-    bidirectional: bool
-    recurrent_dropout: float
-    zoneout: float | tuple[float, ...]
-    dtype: DTypeLike
-    rng: np.random.Generator | int | None
 
 
 class Options:
@@ -279,7 +266,7 @@ class Options:
                 given = inspect.signature(vars(kind)["__init__"]).parameters
                 found |= {name: parameter.default for name, parameter in given.items()}
         shared = list(inspect.signature(Options.__init__).parameters)
-        names = [*shared[1:3], *(name for name in found if name not in (*shared, "options")), *shared[3:]]
+        names = [*shared[1:3], *(name for name in found if name not in shared), *shared[3:]]
         return {name: found[name] for name in names if name != "rng"}
 
     def __repr__(self) -> str:

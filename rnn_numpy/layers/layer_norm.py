@@ -65,14 +65,13 @@ References
 from __future__ import annotations
 
 import functools
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.engine.cell import Cell, ExtraParameter, Product
-from rnn_numpy.engine.options import RecurrentOptions
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.layers.initializers import set_forget_bias
 from rnn_numpy.layers.lstm import GATES
@@ -267,7 +266,7 @@ class LayerNormLSTM(Recurrent):
         Added to variances. It bounds the factor by which a normalisation magnifies, 1/sqrt(epsilon).
     forget_bias : float, optional
         The forget gates' total bias at first; drawn as all others where left out.
-    num_layers, **options
+    num_layers, bias, batch_first, dropout, bidirectional, recurrent_dropout, zoneout, dtype, rng
         As for `LSTM`. Without bias beta_c, a part of the normalisation, stays; at first it is 0, and gains are 1.
 
     Attributes
@@ -307,11 +306,17 @@ class LayerNormLSTM(Recurrent):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, *, epsilon: float = 1e-5,
-        forget_bias: float | None = None, **options: Unpack[RecurrentOptions],
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, epsilon: float = 1e-5,
+        recurrent_dropout: float = 0.0, zoneout: float | tuple[float, ...] = 0.0,
+        forget_bias: float | None = None, dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
     ) -> None:  # fmt: skip
         self.epsilon = arguments.positive_number("LayerNormLSTM", "epsilon", epsilon)
         self.cell = layer_norm_cell(self.epsilon)
-        super().__init__(input_size, hidden_size, num_layers, **options)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, dtype=dtype, rng=rng,
+        )  # fmt: skip
         if forget_bias is not None:
             set_forget_bias(self, arguments.real_number("LayerNormLSTM", "forget_bias", forget_bias))

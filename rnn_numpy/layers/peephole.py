@@ -49,14 +49,13 @@ References
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.engine.cell import ExtraParameter
-from rnn_numpy.engine.options import RecurrentOptions
 from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.layers.initializers import set_forget_bias
@@ -175,7 +174,7 @@ class PeepholeLSTM(Recurrent):
         D and H.
     forget_bias : float, optional
         The forget gates' total bias at first; drawn as all others where left out.
-    num_layers, **options
+    num_layers, bias, batch_first, dropout, bidirectional, recurrent_dropout, zoneout, dtype, rng
         As for `LSTM`. With recurrent_dropout the peepholes still see the cell; rng draws them, too.
 
     Attributes
@@ -212,9 +211,15 @@ class PeepholeLSTM(Recurrent):
     cell = PEEPHOLE_CELL
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, *,
-        forget_bias: float | None = None, **options: Unpack[RecurrentOptions],
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
+        recurrent_dropout: float = 0.0, zoneout: float | tuple[float, ...] = 0.0,
+        forget_bias: float | None = None, dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(input_size, hidden_size, num_layers, **options)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, dtype=dtype, rng=rng,
+        )  # fmt: skip
         if forget_bias is not None:
             set_forget_bias(self, arguments.real_number("PeepholeLSTM", "forget_bias", forget_bias))
