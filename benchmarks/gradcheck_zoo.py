@@ -279,7 +279,7 @@ BOTH_FORMS = ("torch", "fast", "jax")
 
 # What each says of layers that are right; by the specimens' data alone one would not know of options that need none.
 CONTROLS = tuple(
-    Specimen(f"right-{kind.__name__.lower()}", kind, "none", "sign", Where((), "loop"), options=options)
+    Specimen(f"right-{kind.__name__.lower()}", kind, "sign", Where((), "loop"), options=options)
     for kind, options in ((RNN, {}), (LSTM, {}), (GRU, {}))
 )
 

@@ -46,7 +46,7 @@ def exercise(animal):
     tree = ast.parse(textwrap.dedent(inspect.getsource(animal.layer)))
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
-            node.name = "Exercise"
+            node.name, node.decorator_list = "Exercise", []
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             del node.body[0]
         if isinstance(node, ast.FunctionDef):

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rnn_numpy.checks.chain_rule import Forced
+from rnn_numpy.checks.chain_rule import ChainRule
 from rnn_numpy.checks.compare import ORACLE_TOLERANCES, assert_grad_close
 from rnn_numpy.checks.oracles.complex_step import COMPLEX_STEP, complex_step
 from rnn_numpy.checks.oracles.differences import central_difference
@@ -1257,7 +1257,7 @@ def _assert_stepwise(layer: Any, problem: Problem) -> None:
         return
     run = _forward(layer, problem)
     analytic = _point_gradients(_result(layer, run, _backward(layer, run[2], problem)))
-    found = Forced(layer, run[2], *_gradients_in(layer, problem)).exact.tensors
+    found = ChainRule(layer, run[2], *_gradients_in(layer, problem)).exact.tensors
     states = {f"{own}_0": f"{name}_0" for own, name in zip(_state_names(layer), STATE_NAMES, strict=False)}
     reference = {states.get(name, name): array for name, array in found.items()}
     reference["x"] = _axes(layer, reference["x"])

@@ -8,7 +8,7 @@
 No absolute tolerance decides anything, so that a gradient of 1e-100 is judged as one of 1; and no end-to-end run stands
 alone, so that chaos does not drown the verdict. What is done with a recurrent layer:
 
-1. The reference is *state-forced* (`rnn_numpy.checks.chain_rule`): each step's forward formula is differentiated at the
+1. The reference is *state-chain* (`rnn_numpy.checks.chain_rule`): each step's forward formula is differentiated at the
    recorded states by the complex step, and chained. Every entry of every parameter, input and initial state is
    compared, and the gradients of the pre-activations at every step as well, where a mistake that has vanished from the
    sums still shows.
@@ -37,13 +37,13 @@ from rnn_numpy.checks.loss_check import along_directions, by_entries, single_row
 from rnn_numpy.checks.oracles.function import checked_gradients, checked_params
 from rnn_numpy.checks.oracles.taylor import TaylorResult, taylor_test
 from rnn_numpy.checks.report import UNDECIDED, WRONG, Diagnosis, Findings, GradcheckReport
-from rnn_numpy.checks.targets import LayerSubject, ModelSubject, PairSubject, Point, Subject
+from rnn_numpy.checks.targets import FunctionsTarget, LayerTarget, ModelTarget, Point, Target
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 
 Array = NDArray[Any]
-Tell = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
-METHODS = ("auto", "forced", "complex step", "ridders", "fourth order", "central difference", "directional")
+METHODS = ("auto", "stepwise", "complex step", "ridders", "fourth order", "central difference", "directional")
 
 
 def gradcheck(
@@ -63,7 +63,7 @@ def gradcheck(
     zoneout_masks: Mapping[str, Sequence[ArrayLike]] | None = None,
     trials: bool = True,
     seed: int = 0,
-    tell: Tell | None = None,
+    progress: Progress | None = None,
 ) -> GradcheckReport:
     """Check a hand-written gradient, and say what is wrong with it.
 
@@ -85,7 +85,7 @@ def gradcheck(
         A loss on top of a layer in place of that: maps (output, h_n) to (loss, doutput), or (loss, doutput, dh_n). Its
         own gradient is checked too.
     method : str
-        Where the reference comes from. "forced": steps at recorded states, for recurrent layers of this package and
+        Where the reference comes from. "stepwise": steps at recorded states, for recurrent layers of this package and
         subclasses of them. "complex step", "ridders", "fourth order", "central difference": of the whole loss, entry by
         entry. "directional": the complex step of the whole loss along a few random directions for each array, for what
         is too large for more. "auto": the first of these that is exact and affordable.
@@ -97,7 +97,7 @@ def gradcheck(
         Also run Taylor's test, the adjoint test and RTRL, where they apply.
     seed : int
         Of all random draws: gradients of outputs, masks, directions.
-    tell : callable, optional
+    progress : callable, optional
         Called with (done, total, label) as the work goes on.
 
     Returns
@@ -116,7 +116,7 @@ def gradcheck(
 
     Notes
     -----
-    Cost, forced: as many single forward steps as there are steps, states and pre-activations, in calls of many columns:
+    Cost, chain: as many single forward steps as there are steps, states and pre-activations, in calls of many columns:
     0.2 s for an LSTM of T = 30, H = 32. Otherwise one evaluation of the loss, or some, for each entry.
 
     Examples
@@ -142,7 +142,7 @@ def gradcheck(
         raise OptionError(f"{where}: method must be one of {', '.join(METHODS)}; got {method!r}")
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise OptionError(f"{where}: seed must be a whole number of at least 0; got {seed!r}")
-    for name, function in (("tell", tell), ("loss", loss)):
+    for name, function in (("progress", progress), ("loss", loss)):
         if function is not None and not callable(function):
             raise DTypeError(f"{where}: {name} must be a function; got {type(function).__name__}")
     if isinstance(target, type) and not callable(grads):
@@ -154,29 +154,29 @@ def gradcheck(
             raise OptionError(f"{where}: grads goes with a function and its dict of arrays; a layer brings its own")
         if x is None:
             raise OptionError(f"{where}: a layer needs an input x, (T, N, D)")
-        subject: Subject = LayerSubject(target, x, h_0, lengths, doutput, dh_n, loss, masks, seed)
+        checked: Target = LayerTarget(target, x, h_0, lengths, doutput, dh_n, loss, masks, seed)
     elif hasattr(target, "loss_and_grads"):
         _none(where, "a model", doutput=doutput, dh_n=dh_n, loss=loss, grads=grads, **masks)
         given = [x, h_0, lengths]
         while given and given[-1] is None:
             given.pop()
-        subject = ModelSubject(target, tuple(given))
+        checked = ModelTarget(target, tuple(given))
     elif callable(target):
         _none(where, "a function", h_0=h_0, lengths=lengths, doutput=doutput, dh_n=dh_n, loss=loss, **masks)
         if not callable(grads):
             raise OptionError(
                 f"{where}: a function needs grads, the function whose gradients are checked; got {grads!r}"
             )
-        checked = checked_params(x, where=where)
-        subject = PairSubject(target, grads, checked.arrays, checked_gradients)
-        subject.notes += checked.notes
+        params = checked_params(x, where=where)
+        checked = FunctionsTarget(target, grads, params.arrays, checked_gradients)
+        checked.notes += params.notes
     else:
         raise DTypeError(
             f"{where}: target must be a layer (forward, backward), a model (loss_and_grads) or a function; "
             f"got {type(target).__name__}"
         )
-    chosen = _chosen(where, subject, names)
-    return _check(subject, chosen, method, trials, seed, tell or _silence)
+    chosen = _chosen(where, checked, names)
+    return _check(checked, chosen, method, trials, seed, progress or _silence)
 
 
 def assert_gradients(*args: Any, **kwargs: Any) -> GradcheckReport:
@@ -205,40 +205,44 @@ def _none(where: str, what: str, **arguments: Any) -> None:
         raise OptionError(f"{where}: {', '.join(given)} goes with a layer, not with {what}; leave it out")
 
 
-def _chosen(where: str, subject: Subject, names: Iterable[str] | None) -> list[str]:
+def _chosen(where: str, checked: Target, names: Iterable[str] | None) -> list[str]:
     if names is None:
-        return list(subject.point)
+        return list(checked.point)
     if not isinstance(names, Iterable):
         raise OptionError(f"{where}: names must be a list of names; got {names!r}")
     chosen = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    unknown = [name for name in chosen if name not in subject.point]
+    unknown = [name for name in chosen if name not in checked.point]
     if unknown or not chosen:
-        raise OptionError(f"{where}: names must be among {', '.join(subject.point)}; got {unknown or chosen}")
+        raise OptionError(f"{where}: names must be among {', '.join(checked.point)}; got {unknown or chosen}")
     return chosen
 
 
-def _check(subject: Subject, names: list[str], method: str, trials: bool, seed: int, tell: Tell) -> GradcheckReport:
+def _check(
+    checked: Target, names: list[str], method: str, trials: bool, seed: int, progress: Progress
+) -> GradcheckReport:
     """Run the check: the claimed gradient, twice; a reference; the verdicts; the diagnosis; further tests."""
-    first = subject.analytic()
-    touched = subject.touched()
-    second = subject.analytic()
+    first = checked.analytic()
+    touched = checked.touched()
+    second = checked.analytic()
     reproducible = all(first[name].tobytes() == second[name].tobytes() for name in first)
     finite = all(np.isfinite(array).all() for array in first.values())
-    layer = LayerCheck(subject, names, seed, tell) if isinstance(subject, LayerSubject) and subject.recurrent else None
-    if method == "forced" and layer is None:
-        raise OptionError("gradcheck: method 'forced' is for recurrent layers of this package and their subclasses")
+    layer = (
+        LayerCheck(checked, names, seed, progress) if isinstance(checked, LayerTarget) and checked.recurrent else None
+    )
+    if method == "stepwise" and layer is None:
+        raise OptionError("gradcheck: method 'stepwise' is for recurrent layers of this package and their subclasses")
     findings: Findings | None = None
-    if layer is not None and method in ("auto", "forced"):
+    if layer is not None and method in ("auto", "stepwise"):
         findings = layer.compare(first)
         if findings is None and layer.too_large:
             method = "directional"
     if findings is None:
         compare = along_directions if method == "directional" else by_entries
-        findings = compare(subject, names, first, "auto" if method == "forced" else method, seed, tell)
+        findings = compare(checked, names, first, "auto" if method == "stepwise" else method, seed, progress)
         findings.notes[:0] = [] if layer is None else layer.notes
         layer = None
-    if subject.single and finite:
-        findings.rows += single_rows(subject, names, seed, {} if layer is None else layer.tolerances.tensors)
+    if checked.single and finite:
+        findings.rows += single_rows(checked, names, seed, {} if layer is None else layer.tolerances.tensors)
         findings.notes.append(
             "the float64 twin was checked first; the rows marked float32 compare the original with it"
         )
@@ -259,21 +263,21 @@ def _check(subject: Subject, names: list[str], method: str, trials: bool, seed: 
                 why = f"wrong are {wrong}; directions do not tell more: check a smaller one entry by entry"
                 diagnosis = Diagnosis("unknown", why, explained=False)
             else:
-                diagnosis = diagnose_tensors(subject, first, findings.reference, findings.rows)
-    elif isinstance(subject, LayerSubject):
-        diagnosis = subject.broken_promise(first)
+                diagnosis = diagnose_tensors(checked, first, findings.reference, findings.rows)
+    elif isinstance(checked, LayerTarget):
+        diagnosis = checked.broken_promise(first)
     if trials and finite and not touched and reproducible:
-        _try_taylor(subject, names, first, findings, seed)
+        _try_taylor(checked, names, first, findings, seed)
         if layer is not None:
             layer.try_forward_mode(first, findings)
     return GradcheckReport(
-        subject.title,
+        checked.title,
         findings.method,
         findings.rows,
         findings.trials,
         diagnosis,
         findings.growth,
-        [*subject.notes, *findings.notes],
+        [*checked.notes, *findings.notes],
         list(findings.kinks),
         seed,
         reproducible,
@@ -306,26 +310,26 @@ def _differing(first: Point, second: Point) -> Diagnosis:
     return Diagnosis("not deterministic", f"two runs on the same arrays differ in {titles}")
 
 
-def _try_taylor(subject: Subject, names: list[str], analytic: Point, findings: Findings, seed: int) -> None:
+def _try_taylor(checked: Target, names: list[str], analytic: Point, findings: Findings, seed: int) -> None:
     """Taylor's test of the whole gradient: its remainders fall as e^2, and in the odd version as e^3."""
     if findings.growth > 1e3 or findings.kinks or not any(array.any() for array in analytic.values()):
         return  # where e is amplified a thousandfold, or there is a corner, no remainder falls as a power of e
     single = any(array.dtype == np.float32 for array in analytic.values())
     if single or any(row.verdict == UNDECIDED for row in findings.rows):
         return  # or where the gradient has too few digits to tell
-    fixed = {name: array for name, array in subject.point.items() if name not in names}
-    point = {name: subject.point[name] for name in names}
+    fixed = {name: array for name, array in checked.point.items() if name not in names}
+    point = {name: checked.point[name] for name in names}
 
     def tested(gradients: Point) -> TaylorResult:
         gradient = {name: gradients[name] for name in names}
-        return taylor_test(lambda at: subject.loss({**fixed, **at}), point, gradient, directions=1, seed=seed)
+        return taylor_test(lambda at: checked.loss({**fixed, **at}), point, gradient, directions=1, seed=seed)
 
     try:
         with np.errstate(over="raise"):
             result = tested(analytic)
             wrong = "wrong" in result.verdicts.values()
             # A loss on top is none of the reference's business: what it says of the outputs is taken as it says it.
-            known = not (isinstance(subject, LayerSubject) and subject.on_top is not None)
+            known = not (isinstance(checked, LayerTarget) and checked.on_top is not None)
             known = known and all(np.isfinite(findings.reference[name]).all() for name in names)
             if wrong and known and "wrong" in tested(findings.reference).verdicts.values():
                 # Inputs of 1e8, or gates next to saturation: the loss bends within the smallest of the steps.

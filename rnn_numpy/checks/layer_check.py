@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.checks.chain_rule import Forced, Tolerances
+from rnn_numpy.checks.chain_rule import ChainRule
 from rnn_numpy.checks.diagnosis.locate import diagnose_layer
 from rnn_numpy.checks.loss_check import slope
 from rnn_numpy.checks.oracles.adjoint import adjoint_error
@@ -17,12 +17,13 @@ from rnn_numpy.checks.oracles.complex_step import COMPLEX_STEP
 from rnn_numpy.checks.oracles.function import EPS
 from rnn_numpy.checks.oracles.reference import reference_gradients
 from rnn_numpy.checks.report import Diagnosis, Findings, Row, kappas, rows_of, step_scales
-from rnn_numpy.checks.targets import LayerSubject, Point, parts
+from rnn_numpy.checks.rounding import Tolerances, tolerances
+from rnn_numpy.checks.targets import LayerTarget, Point, parts
 from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.engine.recurrent import Recurrent
 
 Array = NDArray[Any]
-Tell = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 # Beyond this many numbers, all matrices of all steps together, a layer is checked along directions only.
 MOST = 2**31
@@ -42,26 +43,26 @@ class LayerCheck:
 
     Parameters
     ----------
-    subject : LayerSubject
+    target : LayerTarget
     names : list of str
         The tensors that are checked.
     seed : int
-    tell : callable
+    progress : callable
     """
 
-    def __init__(self, subject: LayerSubject, names: list[str], seed: int, tell: Tell) -> None:
-        self.subject = subject
+    def __init__(self, target: LayerTarget, names: list[str], seed: int, progress: Progress) -> None:
+        self.target = target
         self.names = names
         self.seed = seed
-        self.tell = tell
+        self.progress = progress
         self.notes: list[str] = []
-        self.layer: Recurrent = subject.layer
-        self.steps = subject.trace.edge.batch.T
+        self.layer: Recurrent = target.layer
+        self.steps = target.trace.edge.batch.T
         states = sum(self.layer.width(state) for state in self.layer.cell.states)
         width = states + len(self.layer.cell.slabs) * self.layer.hidden_size
         directions = self.layer.num_layers * self.layer.num_directions
-        self.size = self.steps * subject.trace.edge.batch.N * width * width * directions
-        self.forced: Forced
+        self.size = self.steps * target.trace.edge.batch.N * width * width * directions
+        self.chain: ChainRule
         self.tolerances: Tolerances
 
     @property
@@ -70,20 +71,20 @@ class LayerCheck:
         return bool(self.size > MOST)
 
     def compare(self, analytic: Point) -> Findings | None:
-        """Compare a gradient with the state-forced one; None where that cannot be had, for the reason in `notes`."""
-        subject, trace = self.subject, self.subject.trace
+        """Compare a gradient with the stepwise one; None where that cannot be had, for the reason in `notes`."""
+        target, trace = self.target, self.target.trace
         if self.too_large:
             self.notes.append(
                 f"{self.size:.0e} numbers in the matrices of all steps are too many to check each entry: checked along "
                 "directions. A shorter run, or fewer units, is checked in full"
             )
             return None
-        self.forced = forced = Forced(self.layer, trace, subject.doutput, subject.dfinal, self.tell)
-        exact = forced.exact.tensors
+        self.chain = chain = ChainRule(self.layer, trace, target.doutput, target.dfinal, self.progress)
+        exact = chain.exact.tensors
         method = "complex step of each forward step at the recorded states, chained"
-        findings = Findings(method, [], exact, growth=_growth(forced))
-        self.tolerances = tolerances = forced.tolerances(seed=self.seed)
-        if not (forced.deviation <= 1e-12 and self._confirmed(exact, findings)):
+        findings = Findings(method, [], exact, growth=_growth(chain))
+        self.tolerances = allowed = tolerances(chain, seed=self.seed)
+        if not (chain.deviation <= 1e-12 and self._confirmed(exact, findings)):
             self.notes.append(
                 "the layer's forward pass is not the chain of its cell's steps: compared end to end instead"
             )
@@ -91,28 +92,28 @@ class LayerCheck:
         for name in self.names:
             findings.rows += rows_of(
                 name,
-                subject.gates,
+                target.gates,
                 analytic[name],
                 exact[name],
-                tolerances.tensors[name],
-                kappa=kappas(exact[name], tolerances.absolute[name]),
+                allowed.tensors[name],
+                kappa=kappas(exact[name], allowed.absolute[name]),
                 scale=step_scales(exact[name]) if name == "x" else None,
             )
         findings.rows += self._rows_of_steps()
-        if subject.on_top is not None:
+        if target.on_top is not None:
             findings.rows += self._loss_rows()
         findings.notes += self._kinks()
         return findings
 
     def diagnose(self, analytic: Point, findings: Findings) -> Diagnosis:
         """Name the mistake behind rows that are wrong."""
-        return diagnose_layer(self.subject, self.forced, self.tolerances, analytic, findings.rows)
+        return diagnose_layer(self.target, self.chain, self.tolerances, analytic, findings.rows)
 
     def try_forward_mode(self, analytic: Point, findings: Findings) -> None:
         """Compare with hand-written tangents: the adjoint test, and real-time recurrent learning where that is
         affordable.
         """
-        subject, layer, trace = self.subject, self.layer, self.subject.trace
+        target, layer, trace = self.target, self.layer, self.target.trace
         if not layer.cell.has_tangent:
             return
         allowed = 64 * EPS * self.steps
@@ -124,7 +125,7 @@ class LayerCheck:
         plan = trace.edge.batch
         if layer.params.flat.size * self.steps * plan.N * layer.hidden_size * layer.cell.gates > MOST_FOR_RTRL:
             return
-        forward = rtrl(layer, trace, subject.doutput, subject.dfinal)
+        forward = rtrl(layer, trace, target.doutput, target.dfinal)
         worst, right = 0.0, True
         for name, gradient in forward.grads.items():
             scale = float(np.abs(gradient).max(initial=0.0))
@@ -140,12 +141,12 @@ class LayerCheck:
         mistake may have vanished from the sums.
         """
         rows = []
-        for name, run in self.forced.exact.runs.items():
-            latest = self.subject.trace.layers[name].latest
+        for name, run in self.chain.exact.runs.items():
+            latest = self.target.trace.layers[name].latest
             found = latest.arrays.get("da")
             if found is None or latest.reached is not None or self.layer.cell.input_gradient != "da":
                 continue
-            found = np.where(self.forced.maps[name].steps.alive[..., None], found, 0)
+            found = np.where(self.chain.maps[name].steps.alive[..., None], found, 0)
             title, allowed = f"da_{name}", self.tolerances.da[name]
             rows += rows_of(title, {}, found, run.da, allowed, scale=step_scales(run.da))
         return rows
@@ -159,16 +160,14 @@ class LayerCheck:
             rate = math.log(findings.growth) / self.steps
             findings.notes.append(
                 f"perturbations grow {findings.growth:.0e}-fold within the run (about {rate:+.2f} per step): "
-                f"rounding moves any "
-                f"end-to-end reference by {drift:.0e} of it. The check is state-forced: step by step, at the "
-                f"recorded states, "
-                "where nothing drifts"
+                f"rounding moves any end-to-end reference by {drift:.0e} of it. The check is stepwise: at the recorded "
+                "states, where nothing drifts"
             )
             return True
-        if self.subject.on_top is not None:
+        if self.target.on_top is not None:
             return True  # a loss on top need not be analytic: it is checked by itself
         # The loss is linear in doutput: brought to the size of 1, what the imaginary parts hold does not underflow.
-        unit, factor = self.subject.normalised()
+        unit, factor = self.target.normalised()
         rng = np.random.default_rng([self.seed, 1])
         errors, sizes = [], []
         for name, gradient in exact.items():
@@ -189,19 +188,19 @@ class LayerCheck:
 
     def _loss_rows(self) -> list[Row]:
         """Check what the loss on top says of outputs and final states."""
-        subject = self.subject
-        output, final, _ = subject.forward()
+        target = self.target
+        output, final, _ = target.forward()
         states = parts(final)
         point = {"output": np.array(output)}
-        point |= {f"{name}_n": np.array(state) for name, state in zip(subject.names, states, strict=True)}
+        point |= {f"{name}_n": np.array(state) for name, state in zip(target.names, states, strict=True)}
 
         def loss(at: Mapping[str, Array]) -> Any:
-            finals = tuple(at[f"{name}_n"] for name in subject.names)
-            return subject.top(at["output"], finals if isinstance(final, tuple) else finals[0])[0]
+            finals = tuple(at[f"{name}_n"] for name in target.names)
+            return target.top(at["output"], finals if isinstance(final, tuple) else finals[0])[0]
 
         reference = reference_gradients(loss, point, seed=self.seed, where="gradcheck: loss")
-        dfinals = (None,) * len(states) if subject.dfinal is None else parts(subject.dfinal)
-        claimed = dict(zip(point, (subject.doutput, *dfinals), strict=True))
+        dfinals = (None,) * len(states) if target.dfinal is None else parts(target.dfinal)
+        claimed = dict(zip(point, (target.doutput, *dfinals), strict=True))
         rows = []
         for name, gradient in claimed.items():
             found = np.zeros(point[name].shape) if gradient is None else np.asarray(gradient)
@@ -215,8 +214,8 @@ class LayerCheck:
         if getattr(self.layer, "nonlinearity", None) != "relu":
             return []
         places = []
-        for name, run in self.subject.trace.layers.items():
-            at_kink = (run.stored("a") == 0) & self.forced.maps[name].steps.alive[..., None]
+        for name, run in self.target.trace.layers.items():
+            at_kink = (run.stored("a") == 0) & self.chain.maps[name].steps.alive[..., None]
             places += [f"{name} t={t} n={n} unit {u}" for t, n, u in np.argwhere(at_kink)]
         if not places:
             return []
@@ -228,7 +227,7 @@ class LayerCheck:
         ]
 
 
-def _growth(forced: Forced) -> float:
+def _growth(chain: ChainRule) -> float:
     """Return how much a random perturbation grows, at most, from any step to any later one; by the matrices of the
     steps. The worst perturbation may grow a few times as much.
 
@@ -236,7 +235,7 @@ def _growth(forced: Forced) -> float:
     shorter. What a layer makes of an error goes into the next one.
     """
     by_layer: dict[int, float] = {}
-    for maps in forced.maps.values():
+    for maps in chain.maps.values():
         steps, rng, worst = maps.steps, np.random.default_rng(0), 1.0
         vector = _unit(rng, steps.N, steps.S)
         for t in steps.order():

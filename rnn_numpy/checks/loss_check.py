@@ -22,11 +22,11 @@ from rnn_numpy.checks.oracles.differences import RIDDERS_STEP, ridders_estimate
 from rnn_numpy.checks.oracles.function import EPS, DirectedLine, Function, norm
 from rnn_numpy.checks.oracles.reference import TINY, Kink, reference_gradients, takes_no_complex, too_small
 from rnn_numpy.checks.report import OK, WRONG, Findings, Row, rows_of, undecided
-from rnn_numpy.checks.targets import Point, Subject
+from rnn_numpy.checks.targets import Point, Target
 from rnn_numpy.errors import GradientCheckError
 
 Array = NDArray[Any]
-Tell = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 # A gradient of which rounding may be more than this does not pass: it would mean too little.
 TOO_NOISY = 1e-6
@@ -40,12 +40,14 @@ DIRECTIONS = 4
 NOISE_STEP = EPS**0.25
 
 
-def by_entries(subject: Subject, names: list[str], analytic: Point, method: str, seed: int, tell: Tell) -> Findings:
+def by_entries(
+    target: Target, names: list[str], analytic: Point, method: str, seed: int, progress: Progress
+) -> Findings:
     """Compare with the derivative of the loss by each entry; see `reference_gradients` for the methods."""
     reference = reference_gradients(
-        subject.loss, subject.point, method=method, seed=seed, names=names, tell=tell, where="gradcheck"
+        target.loss, target.point, method=method, seed=seed, names=names, progress=progress, where="gradcheck"
     )
-    noise = _noise(subject, analytic, seed)
+    noise = _noise(target, analytic, seed)
     gradients = dict(reference.gradients)
     rows: list[Row] = []
     open_names: list[str] = []
@@ -57,7 +59,7 @@ def by_entries(subject: Subject, names: list[str], analytic: Point, method: str,
         own, moved = 16 * _eps(analytic[name]) * largest, noise[name]
         # A gradient that jumps when its point moves in the last digit excuses an error no further than this.
         allowed = errors + own + 8 * np.minimum(moved, TOO_NOISY * largest)
-        found = rows_of(name, subject.gates, analytic[name], exact, allowed, note="kink" if kinks else "")
+        found = rows_of(name, target.gates, analytic[name], exact, allowed, note="kink" if kinks else "")
         doubt = float(np.maximum(errors, moved).max(initial=0.0))
         if doubt > TOO_NOISY * largest and (largest or np.any(analytic[name])):
             open_names.append(name)
@@ -66,7 +68,7 @@ def by_entries(subject: Subject, names: list[str], analytic: Point, method: str,
                 excused = np.where(errors + moved > 0, np.inf, excused)
             found = [
                 undecided(row) if excuse.verdict == OK else row
-                for row, excuse in zip(found, rows_of(name, subject.gates, analytic[name], exact, excused), strict=True)
+                for row, excuse in zip(found, rows_of(name, target.gates, analytic[name], exact, excused), strict=True)
             ]
         rows += found
     notes = [*reference.notes, *_kinks_note(reference.kinks), *_single_note(analytic, names), *_doubt_note(open_names)]
@@ -109,7 +111,7 @@ def _eps(array: Array) -> float:
     return float(np.finfo(array.dtype).eps)
 
 
-def _noise(subject: Subject, analytic: Point, seed: int) -> Point:
+def _noise(target: Target, analytic: Point, seed: int) -> Point:
     """Return what rounding may do to each entry of the claimed gradient.
 
     How much it changes when its point moves in the last digit; and how rough it is along a line: 1 - tanh(a)^2 has lost
@@ -118,7 +120,7 @@ def _noise(subject: Subject, analytic: Point, seed: int) -> Point:
     rng = np.random.default_rng([seed, 3])
     eps = max(map(_eps, analytic.values()))
     noise = {name: np.zeros(array.shape) for name, array in analytic.items()}
-    shaken = [subject.at(_shaken(subject.point, eps, rng)) for _ in range(3)]
+    shaken = [target.at(_shaken(target.point, eps, rng)) for _ in range(3)]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # of what is not finite, another row tells
         for name, array in noise.items():
             for found in shaken:
@@ -129,10 +131,10 @@ def _noise(subject: Subject, analytic: Point, seed: int) -> Point:
             for name, array in noise.items()
         )
     step = NOISE_STEP if growth < 1 else min(NOISE_STEP, 0.01 / growth)
-    signs = {name: rng.choice([-1.0, 1.0], array.shape) for name, array in subject.point.items()}
+    signs = {name: rng.choice([-1.0, 1.0], array.shape) for name, array in target.point.items()}
     line = [analytic]
     for k in range(1, 9):
-        line.append(subject.at({name: array * (1 + k * step * signs[name]) for name, array in subject.point.items()}))
+        line.append(target.at({name: array * (1 + k * step * signs[name]) for name, array in target.point.items()}))
     with np.errstate(over="ignore", invalid="ignore"):
         for name, array in noise.items():
             # Of a smooth function sixth differences are next to nothing; of errors of size 1, each its own, sqrt(924).
@@ -148,7 +150,7 @@ def _shaken(point: Point, eps: float, rng: np.random.Generator) -> Point:
 
 
 def along_directions(
-    subject: Subject, names: list[str], analytic: Point, method: str, seed: int, tell: Tell
+    target: Target, names: list[str], analytic: Point, method: str, seed: int, progress: Progress
 ) -> Findings:
     """Compare each array's gradient with the slope of the loss along signed random directions, by the complex step.
 
@@ -156,19 +158,19 @@ def along_directions(
     entry by entry. An error of a single entry shows as its share of the gradient's norm.
     """
     rng = np.random.default_rng([seed, 4])
-    way = _way_along(subject, names, rng)
-    noise = _noise(subject, analytic, seed)
+    way = _way_along(target, names, rng)
+    noise = _noise(target, analytic, seed)
     rows: list[Row] = []
     open_names: list[str] = []
     for number, name in enumerate(names):
         gradient = analytic[name]
-        tell(number, len(names), f"directions of {name}")
+        progress(number, len(names), f"directions of {name}")
         row, doubt = _along(way, name, gradient, noise[name], rng)
         if doubt > TOO_NOISY and (row.reference or row.analytic):
             open_names.append(name)
             row = undecided(row) if row.error <= 8 * doubt or doubt > HOPELESS else row
         rows.append(row)
-    tell(len(names), len(names), "directions")
+    progress(len(names), len(names), "directions")
     note = (
         f"each array was checked along {DIRECTIONS} signed random directions, relative to the norm of its gradient; "
         "analytic and reference are the slopes along the worst of them"
@@ -186,15 +188,15 @@ class _Way(NamedTuple):
     notes: list[str]
 
 
-def _way_along(subject: Subject, names: list[str], rng: np.random.Generator) -> _Way:
+def _way_along(target: Target, names: list[str], rng: np.random.Generator) -> _Way:
     """Return the complex step where the loss is analytic, else Ridders' differences."""
-    where, loss = "gradcheck", subject.loss
-    real = Function(where, loss, subject.point)
+    where, loss = "gradcheck", target.loss
+    real = Function(where, loss, target.point)
     middle = real.repeatable()
-    nearby = _shaken(subject.point, EPS, rng)
-    here, there = (Function(where, loss, at, np.complex128) for at in (subject.point, nearby))
+    nearby = _shaken(target.point, EPS, rng)
+    here, there = (Function(where, loss, at, np.complex128) for at in (target.point, nearby))
     try:
-        with dropped_parts_are_errors(here, subject.point, names):
+        with dropped_parts_are_errors(here, target.point, names):
             test = contradiction(here, names, COMPLEX_STEP)
         told = "" if test is None else _why_not(test)
     except GradientCheckError as error:
@@ -247,14 +249,14 @@ def _along(way: _Way, name: str, gradient: Array, noise: Array, rng: np.random.G
     return Row(name, None, gradient.shape, off, (), claimed, found, math.nan, allowed, verdict), doubt
 
 
-def slope(subject: Subject, name: str, direction: Array) -> float:
-    """Return the slope of a subject's loss along a change of one array, by one complex forward pass."""
-    shifted = {key: array.astype(np.complex128) for key, array in subject.point.items()}
+def slope(target: Target, name: str, direction: Array) -> float:
+    """Return the slope of a target's loss along a change of one array, by one complex forward pass."""
+    shifted = {key: array.astype(np.complex128) for key, array in target.point.items()}
     shifted[name] += 1j * COMPLEX_STEP * direction
-    return float(complex(subject.loss(shifted)).imag / COMPLEX_STEP)
+    return float(complex(target.loss(shifted)).imag / COMPLEX_STEP)
 
 
-def single_rows(subject: Subject, names: list[str], seed: int, rounding: Mapping[str, Array]) -> list[Row]:
+def single_rows(target: Target, names: list[str], seed: int, rounding: Mapping[str, Array]) -> list[Row]:
     """Compare a float32 gradient with that of its float64 twin, which has been checked by itself.
 
     Both passes of the single one round at every step. How much that matters is asked of the double one, with its data
@@ -263,10 +265,10 @@ def single_rows(subject: Subject, names: list[str], seed: int, rounding: Mapping
     """
     eps, tiny = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
     rng = np.random.default_rng([seed, 2])
-    exact, single = subject.at(subject.point), subject.in_single()
+    exact, single = target.at(target.point), target.in_single()
     moved = dict.fromkeys(exact, 0.0)
     for _ in range(4):
-        for name, gradient in subject.at(_shaken(subject.point, eps, rng)).items():
+        for name, gradient in target.at(_shaken(target.point, eps, rng)).items():
             moved[name] = max(moved[name], float(np.abs(gradient - exact[name]).max(initial=0.0)))
     rows = []
     for name in names:
@@ -274,5 +276,5 @@ def single_rows(subject: Subject, names: list[str], seed: int, rounding: Mapping
         allowed = np.full(exact[name].shape, 8 * moved[name] + 32 * eps * largest + tiny)
         if name in rounding:
             allowed += eps / EPS * rounding[name]
-        rows += rows_of(name, subject.gates, single[name], exact[name], allowed, note="float32")
+        rows += rows_of(name, target.gates, single[name], exact[name], allowed, note="float32")
     return rows

@@ -33,7 +33,7 @@ Array = NDArray[Any]
 Point = dict[str, Array]
 
 
-class Subject:
+class Target:
     """A loss of named arrays and the gradient claimed for it.
 
     Attributes
@@ -59,26 +59,26 @@ class Subject:
 
     def analytic(self) -> Point:
         """Run forward and backward once; return the claimed gradient of each array of `point`."""
-        raise TypeError("Subject: a subclass says how")
+        raise TypeError("Target: a subclass says how")
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         """Return the loss at another point, real or complex as its arrays are."""
-        raise TypeError("Subject: a subclass says how")
+        raise TypeError("Target: a subclass says how")
 
     def at(self, point: Mapping[str, Array]) -> Point:
         """Return the claimed gradient at another point."""
-        raise TypeError("Subject: a subclass says how")
+        raise TypeError("Target: a subclass says how")
 
     def in_single(self) -> Point:
         """Return the claimed gradient of the float32 original, on the data rounded to float32."""
-        raise TypeError("Subject: a subclass says how")
+        raise TypeError("Target: a subclass says how")
 
     def touched(self) -> list[str]:
         """Return the names of arguments that the last run has modified."""
         return []
 
 
-class LayerSubject(Subject):
+class LayerTarget(Target):
     """A layer with a loss on top.
 
     Parameters
@@ -224,7 +224,7 @@ class LayerSubject(Subject):
     def top(self, output: Array, final: Any) -> tuple[Any, Any, Any]:
         """Return (loss, doutput, dh_n) of the loss on top."""
         if self.on_top is None:
-            raise TypeError("LayerSubject: there is no loss on top")
+            raise TypeError("LayerTarget: there is no loss on top")
         states = mapped(_read_only, final)
         try:
             result = self.on_top(mapped(_read_only, output), states)
@@ -374,7 +374,7 @@ class LayerSubject(Subject):
         terms += zip(parts(self.dfinal), parts(final), strict=True) if self.many else ()
         return sum((np.sum(gradient * array) for gradient, array in terms), dtype.type(0))
 
-    def normalised(self) -> tuple[LayerSubject, float]:
+    def normalised(self) -> tuple[LayerTarget, float]:
         """Return this subject with gradients of outputs and final states of the size of 1, and the power of 2 by which
         its loss is larger.
         """
@@ -394,7 +394,7 @@ class LayerSubject(Subject):
         return self._twin
 
 
-class ModelSubject(Subject):
+class ModelTarget(Target):
     """A model with params, astype and loss_and_grads(*inputs) -> (loss, grads, ...)."""
 
     def __init__(self, model: Any, inputs: tuple[Any, ...]) -> None:
@@ -467,7 +467,7 @@ class ModelSubject(Subject):
             return self._gradients(self.model, copy.deepcopy(self.inputs), np.float64)
 
 
-class PairSubject(Subject):
+class FunctionsTarget(Target):
     """Two functions of a dict of arrays: a loss, and its gradients by the same names."""
 
     def __init__(

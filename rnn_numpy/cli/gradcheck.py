@@ -26,7 +26,7 @@ from rnn_numpy.report.gradcheck_page import checks_text, named, zoo_text
 LAYERS = ("rnn-tanh", "rnn-relu", "lstm", "lstm-projected", "gru", "gru-before", "peephole", "layernorm")
 SINGLE = {"rnn-cell": RNNCell, "lstm-cell": LSTMCell, "gru-cell": GRUCell, "linear": Linear}
 CELLS = (*LAYERS, *SINGLE)
-METHODS = ("auto", "forced", "complex-step", "ridders", "fourth-order", "central-difference", "directional")
+METHODS = ("auto", "stepwise", "complex-step", "ridders", "fourth-order", "central-difference", "directional")
 DTYPES = ("float64", "float32")
 
 PARTS = 1000  # of which the bar thinks a single check to be made
@@ -129,9 +129,9 @@ def _layers(arguments: argparse.Namespace, progress: Progress) -> list[tuple[str
         # Unequal, unsorted lengths: padding, and the way back from each sequence's own end, are checked as well.
         lengths = rng.permutation(np.linspace(1, T, N).round().astype(int)) if name in LAYERS and N > 1 else None
         method = arguments.method.replace("-", " ")
-        method = "auto" if method == "forced" and name in SINGLE else method
+        method = "auto" if method == "stepwise" and name in SINGLE else method
         part = _part(progress, number, len(names), name)
-        reports.append((name, gradcheck(layer, x, None, lengths, method=method, seed=arguments.seed, tell=part)))
+        reports.append((name, gradcheck(layer, x, None, lengths, method=method, seed=arguments.seed, progress=part)))
     return reports
 
 
@@ -153,7 +153,7 @@ def _target(arguments: argparse.Namespace, progress: Progress) -> list[tuple[str
             raise BadInputError(f"{arguments.target}: must return a tuple (loss, grads, params); got {got}")
         loss, grads, params = result
         report = gradcheck(
-            loss, params, grads=grads, method=arguments.method.replace("-", " "), seed=arguments.seed, tell=progress
+            loss, params, grads=grads, method=arguments.method.replace("-", " "), seed=arguments.seed, progress=progress
         )
     except (BadInputError, RNNNumpyError):
         raise
@@ -170,7 +170,7 @@ def _zoo(arguments: argparse.Namespace, progress: Progress) -> tuple[str, bool, 
     for number, specimen in enumerate(ZOO):
         part = _part(progress, number, len(ZOO), specimen.name)
         shown = specimen.exhibit(seed=arguments.seed)
-        given = {"doutput": shown.doutput, "dh_n": shown.dh_n, "seed": arguments.seed, "tell": part, **shown.masks}
+        given = {"doutput": shown.doutput, "dh_n": shown.dh_n, "seed": arguments.seed, "progress": part, **shown.masks}
         report = gradcheck(shown.layer, shown.x, shown.h_0, shown.lengths, **given)
         found.append((specimen, report))
     numbers = [

@@ -42,15 +42,7 @@ LEAK = "leak"
 
 
 def steps_of(where: str, layer: Recurrent, trace: Trace, name: str | None) -> dict[str, RecordedSteps]:
-    """Return the steps of every layer and direction, or of the one that is named, by name; `where` is named in errors.
-
-    Raises
-    ------
-    ShapeError, DTypeError
-        The trace is another layer's; the layer is complex, or none.
-    OptionError
-        There is no such layer and direction.
-    """
+    """Return the steps of every layer and direction by name, or of one; errors name `where`."""
     if not isinstance(layer, Recurrent):
         raise DTypeError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}")
     if layer.dtype.kind == "c":
@@ -62,13 +54,7 @@ def steps_of(where: str, layer: Recurrent, trace: Trace, name: str | None) -> di
 
 
 def step_number(where: str, letter: str, value: Any, low: int, high: int, which: str = "") -> int:
-    """Return `value` as an int from `low` to `high`; `which` says in an error what else there is to know.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        It is no integer; it is out of range.
-    """
+    """Return `value` as an int from `low` to `high`; `which` says in an error what else there is to know."""
     step = arguments.integer(where, letter, value)
     if not low <= step <= high:
         hint = f" ({which})" if which else ""
@@ -79,22 +65,11 @@ def step_number(where: str, letter: str, value: Any, low: int, high: int, which:
 def direct_gradients(
     layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any, where: str
 ) -> tuple[dict[str, Array], BackwardResult]:
-    """Return the gradient that enters at each step of each layer and direction, and at no other; and BPTT's result.
+    """Return the gradient that enters at each step and at no other, dL/ds_t directly, (T, N, S) by layer and direction
+    in the engine's order, and what `backward` returns; the trace keeps the gradients that it has.
 
-    Parameters
-    ----------
-    layer, trace, doutput, dh_n
-        As for `Recurrent.backward`. The trace keeps the gradients that it has.
-    where : str
-        The function that errors name.
-
-    Returns
-    -------
-    direct : dict of str to ndarray, (T, N, S)
-        By name, "l0" and so on: dL/ds_t directly, engine's order. Into the last layer comes doutput; into a lower one
-        what the layer above hands down at the same step; and the final state's gradient at each sequence's last step.
-    result : BackwardResult
-        What `backward` returns.
+    Into the last layer comes doutput; into a lower one what the layer above hands down at the same step; and the final
+    state's gradient at each sequence's last step.
     """
     edge, cell = layer.edge_of(where, trace), layer.cell
     top, finals = edge.like_output(where, "doutput", doutput), edge.states_in(where, "dh_n", dh_n)
@@ -123,16 +98,10 @@ def direct_gradients(
 class StackedStep:
     """One step k, on a stack of gradients.
 
-    Attributes
-    ----------
-    k : int
-    after, before : list of ndarray, (n, Q, ·)
-        One array for each state: dL/ds_k, to be written; and dL/ds_{k-1}, once the step has run, zeros at first. What
-        the formulas add to a further state, dc_t += ..., stands in `after` then, as it does in a trace.
-    entered : list of ndarray, (n, Q, ·)
-        dL/ds_k as it was before the step ran.
-    inner : ndarray, (n, Q, ·), or None
-        Where the paths are kept apart: what `before` lacks; see `Adjoints.paths`.
+    `after` and `before` have an array for each state, (n, Q, ·): dL/ds_k, to be written, and dL/ds_{k-1}, once the step
+    has run, zeros at first. What the formulas add to a further state, dc_t += ..., stands in `after` then, as it does
+    in a trace; `entered` is dL/ds_k as it was before the step ran. Where the paths are kept apart, `inner` is what
+    `before` lacks; see `Adjoints.paths`.
     """
 
     k: int
@@ -157,11 +126,7 @@ class StackedStep:
 class Adjoints:
     """The backward steps of one direction of one layer, each on a stack of gradients.
 
-    Parameters
-    ----------
-    steps : RecordedSteps
-    apart : bool
-        Keep apart by which way a gradient gets from a state to the one before; see `paths`.
+    With `apart`, it is kept apart by which way a gradient gets from a state to the one before; see `paths`.
 
     Examples
     --------
@@ -328,26 +293,12 @@ class Adjoints:
         losses: Collection[int] | None = None,
         until: int | None = None,
     ) -> Iterator[tuple[StackedStep, NDArray[np.intp]]]:
-        """Carry what enters at each loss step backward, each by itself; yield every step k and its loss steps.
+        """Carry what enters at each loss step backward, each by itself; yield every step k and its loss steps, (Q,),
+        the newest last: which t each gradient of the stack belongs to.
 
-        Parameters
-        ----------
-        direct : ndarray, (T, N, S)
-            As from `direct_gradients`.
-        losses : collection of int, optional
-            The loss steps t to carry; all where left out.
-        until : int, optional
-            The last k to visit.
-
-        Yields
-        ------
-        step : StackedStep
-        losses : ndarray of int, (Q,)
-            Which t each gradient of the stack belongs to, newest last.
-
-        Notes
-        -----
-        Cost: T (T + 1) / 2 columns through the backward step, for each sequence; memory for one step's at a time.
+        `direct`, (T, N, S), is as from `direct_gradients`, `losses` are the loss steps t to carry, all where left out,
+        `until` the last k to visit. Cost: T (T + 1) / 2 columns through the backward step, for each sequence; memory
+        for one step's at a time.
         """
         parts = self.steps.split(direct)
         chosen, Q = np.empty(len(self.order), np.intp), 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,25 +28,11 @@ BLOCK_BYTES = 2**19  # of one array; with the others that a formula touches, abo
 class Binding:
     """One direction's chain and its arrays: which rows of which array each argument of each formula is.
 
-    Parameters
-    ----------
-    chain : Chain
-    batch : Batch
-    reverse : bool
-        Whether the direction runs from the end to the start.
-    arrays : dict of str to ndarray, (T, N, ·) or (T+1, N, ·)
-        Recorded ones, gradients or changes.
-    constants : dict of str to ndarray
-        What is the same at every step: see `constants_of`.
-    given : mapping of str to ndarray, (N, ·), optional
-        The call's given arrays, and what their gradients are added to, or their changes.
-
-    Attributes
-    ----------
-    before, after : int
-        The row of a state array that is the state before step 0, and after it.
-    entry, exit : index
-        Into a state array: where the initial state goes, and where the final state is found.
+    `arrays` are recorded ones, gradients or changes, (T, N, ·) or (T+1, N, ·), `constants` what is the same at every
+    step (see `constants_of`), `given` the call's given arrays, (N, ·), and what their gradients are added to. `before`
+    and `after` are the rows of a state array that are the state before step 0 and after it, `entry` and `exit` the
+    indices at which the initial state goes in and the final state is found. `guard` is set where formulas are on trial
+    (`rnn_numpy.engine.trial`).
     """
 
     def __init__(
@@ -61,6 +47,7 @@ class Binding:
         self.chain, self.batch, self.reverse = chain, batch, reverse
         self.arrays, self.constants = arrays, constants
         self.given: dict[str, Array] = {} if given is None else given
+        self.guard: Callable[[Formula, tuple[Slot, ...]], Formula] | None = None
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.span = batch.T  # steps that some sequence has
         end: Any = batch.T
@@ -146,7 +133,8 @@ class Binding:
                     columns_of_arguments.append(self._alive(scratch, columns, backward))
                 else:
                     columns_of_arguments.append(itertools.repeat(self.constants[slot.name]))
-            found.append((formula, zip(*columns_of_arguments, strict=False)))
+            guarded = formula if self.guard is None else self.guard(formula, slots)
+            found.append((guarded, zip(*columns_of_arguments, strict=False)))
         return found
 
     def _scratch(self) -> Array:
@@ -198,6 +186,7 @@ class Binding:
         low, high = min(block[0], block[-1]), max(block[0], block[-1]) + 1
         whole = high - low == self.batch.T
         for formula, slots, columns in self.chain.formulas["partials"]:
+            formula = formula if self.guard is None else self.guard(formula, slots)
             places: list[tuple[Array, int | None]] = []
             for slot in slots:
                 if slot.when == "fixed":
@@ -237,19 +226,8 @@ def block_size(step_bytes: int) -> int:
 def constants_of(
     chain: Chain, weights: Mapping[str, Array], batch: int, *, bias: Array | None = None, halved: bool = False
 ) -> dict[str, Array]:
-    """Return the arguments of formulas that are the same at every step.
-
-    Parameters
-    ----------
-    chain : Chain
-    weights : mapping of str to ndarray
-        By symbol: W_hh and the further parameters'.
-    batch : int
-        Number of sequences, which decides the memory order of W_hh.
-    bias : ndarray, optional
-        What the formulas get as b.
-    halved : bool
-        Whether rows of sigmoids are halved, as they are forward.
+    """Return the arguments of formulas that are the same at every step, from weights by symbol; `batch` decides the
+    memory order of W_hh, and where `halved`, as forward, the rows of sigmoids are.
     """
     cell = chain.cell
     constants: dict[str, Array] = {}

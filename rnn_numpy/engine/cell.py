@@ -213,6 +213,8 @@ class Cell:
         `step_forward` works where a_t and h_t are one memory. (Inference then needs one array less.)
     overwritten : tuple of str
         States of which `step_forward` may find the old and the new one in one memory.
+    trial : bool
+        Whether the formulas are tried, once, before they are first used: do they write all outputs, and those alone?
 
     Raises
     ------
@@ -246,8 +248,14 @@ class Cell:
     columns: bool = True
     in_place: bool = False
     overwritten: tuple[str, ...] = ()
+    trial: bool = True
+    tried: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
+        formulas = [formula for part in self.parts for formula in map(part.formula, KINDS) if formula is not None]
+        # The package's own have been tried; a breakpoint in one of them stops at the caller's steps alone.
+        if not self.trial or all(str(getattr(one, "__module__", "")).startswith("rnn_numpy.") for one in formulas):
+            self.tried.update(("forward", "backward"))
         # The names are all that the driver has to go by: a slip in one must not wait for the first call to show.
         for name in ("slabs", "input_slabs", "hidden_slabs"):
             if not getattr(self, name):
@@ -263,25 +271,25 @@ class Cell:
         for gate, source in self.hidden_inputs.items():
             if gate not in self.gate_names:
                 raise CellError(f"Cell: hidden_inputs must be of gates, {self.gate_names}; got {gate!r}")
-            if not self._knows(source):
+            if self.place_of(source) is None:
                 raise CellError(f"Cell: hidden_inputs[{gate!r}] must name an array, as 'k_t'; got {source!r}")
         for title, extra in self.parameters.items():
             if not isinstance(extra, ExtraParameter):
                 raise CellError(f"Cell: parameters[{title!r}] must be an ExtraParameter; got {type(extra).__name__}")
             for source in extra.product or ():
-                if not self._knows(source):
+                if self.place_of(source) is None:
                     raise CellError(f"Cell: product of {title!r} must name arrays, as 'dh_t'; got {source!r}")
         for title, given in self.given.items():
             for ways in given.products.values():
                 for source in ways:
-                    if not self._knows(source):
+                    if self.place_of(source) is None:
                         raise CellError(
                             f"Cell: products of given {title!r} must name arrays, as 'dk_t'; got {source!r}"
                         )
         for part in self.parts:
             self._check(part)
         if self.has_tangent:
-            others = {*self.records, *self.states, *self._runs}
+            others = {*self.records, *self.states, *self.runs}
             taken = [name for name in self.tangent_widths if name in others]
             if taken:
                 raise CellError(f"Cell: with step_tangent, {taken[0]!r} is the change of {taken[0][1:]!r}; rename it")
@@ -290,7 +298,7 @@ class Cell:
         for kind in KINDS:
             formula = part.formula(kind)
             for name, place in zip(argument_names(formula), part.arguments(kind), strict=True) if formula else ():
-                if not self._knows(place, DERIVATIVES[kind] or "d") or (place == "scratch_t" and kind == "partials"):
+                if self.place_of(place, DERIVATIVES[kind] or "d") is None or (place, kind) == ("scratch_t", "partials"):
                     raise CellError(
                         f"Cell: {getattr(formula, '__name__', repr(formula))} has an argument {name!r}, which names no "
                         f"array of this cell; known are {', '.join(self._known_names(DERIVATIVES[kind]))}"
@@ -367,7 +375,8 @@ class Cell:
         return widths
 
     @functools.cached_property
-    def _runs(self) -> dict[str, tuple[int, int]]:
+    def runs(self) -> dict[str, tuple[int, int]]:
+        """Where each stretch of neighbouring slabs begins and ends, in units of H."""
         return _runs(self.slabs)
 
     @functools.cached_property
@@ -386,36 +395,39 @@ class Cell:
         """Symbol and name of each further parameter whose gradient step_backward sums itself: it has no product."""
         return {extra.symbol: name for name, extra in self.parameters.items() if extra.product is None}
 
-    def block_of(self, stem: str) -> tuple[str, tuple[int, int]] | None:
-        """Return the array, and where in units of H, of one slab or of neighbouring ones; None if it is no such."""
-        if stem in ("input", "dinput", "vinput"):
-            first = min(self.slabs.index(slab) for slab in self.input_slabs)
-            gradient = self.input_gradient[1:]
-            array = {"input": "a", "dinput": "d" + gradient, "vinput": "v" + gradient}[stem]
-            return array, (first, first + self.gates)
-        array, letters = (stem[:2], stem[3:]) if stem.startswith(("da_", "va_")) else ("a", stem)
-        run = self._runs.get(letters, self._runs.get(letters.replace("_", "")))
-        return None if run is None else (array, run)
-
-    def _knows(self, name: str, derivative: str = "d") -> bool:
-        """Whether the driver can hand in an argument of this name, to a formula of gradients, "d", or changes, "v"."""
-        if name in ALWAYS_KNOWN or name in self.given or name in {extra.symbol for extra in self.parameters.values()}:
-            return True
-        if name[:1] == derivative:
-            if derivative == "d" and name[1:] in {extra.symbol for extra in self.parameters.values()}:
-                return True
-            if name[1:] in self.own_symbols or (name[1:] in self.given and self.given[name[1:]].differentiable):
-                return True
+    def place_of(self, name: str, derivative: str = "d") -> Slot | None:
+        """Return where an argument is found, blocks in units of H: the grammar of names, all of it. None for a name
+        that says nothing to a formula of gradients, "d", or of changes, "v".
+        """
+        symbols = {extra.symbol for extra in self.parameters.values()}
+        bare = name[1:] if name[:1] == derivative else ""
+        if name in self.given or (bare in self.given and self.given[bare].differentiable):
+            return Slot(name, name, "given")
+        if name in ALWAYS_KNOWN or name in symbols or bare in (symbols if derivative == "d" else self.own_symbols):
+            return Slot(name, name, "fixed")
         if name.startswith("W_h") and name[3:] in self.hidden_runs:
-            return True
+            return Slot(name, name, "fixed")
         stem, _, when = name.rpartition("_")
         state = stem[1:] if stem[:1] == derivative and stem not in self.states else stem
-        if when in ("t", "prev", "in") and state in self.states:
-            return when != "in" or state == self.states[0]
-        own = ("da", *self.gradient_records) if derivative == "d" else tuple(self.tangent_widths)
-        place = self.block_of(stem)
-        known = stem in ("x", "a", *self.records, *own)
-        return when == "t" and (known or (place is not None and place[0][:1] in ("a", derivative)))
+        if state in self.states and when in ("t", "prev"):
+            return Slot(name, stem, "after" if when == "t" else "before")
+        if state == self.states[0] and when == "in":
+            return Slot(name, name, "step")
+        if when != "t":
+            return None
+        own = ("da", *self.gradient_records) if derivative == "d" else self.tangent_widths
+        if stem in ("x", "a") or stem in self.records or stem in own:
+            return Slot(name, stem, "step")
+        if stem in ("input", derivative + "input"):
+            first = min(map(self.slabs.index, self.input_slabs))
+            array = "a" if stem == "input" else derivative + self.input_gradient[1:]
+            return Slot(name, array, "step", slice(first, first + self.gates))
+        array, letters = (derivative + "a", stem[3:]) if stem.startswith(derivative + "a_") else ("a", stem)
+        run = self.runs.get(letters, self.runs.get(letters.replace("_", "")))
+        if run is None:
+            return None
+        stack = run[1] - run[0] if letters not in self.runs else 0
+        return Slot(name, array, "step", slice(*run), stack)
 
     def _known_names(self, derivative: str) -> list[str]:
         """Return the names that a formula may have as arguments, for an error: of slabs one by one."""
@@ -477,13 +489,17 @@ class Cell:
         hidden = len(bias_ih) // self.gates
         total = np.zeros((len(self.slabs), hidden), bias_ih.dtype)
         for kind, bias in (("input", bias_ih), ("hidden", bias_hh)):
-            start = min(map(self.slabs.index, self.slabs_of(kind)))
-            blocks = bias.reshape(self.gates, hidden)
+            blocks, into = bias.reshape(self.gates, hidden), total[self._starts[kind] :]
             for target, source, _ in self._moves[kind, False]:
-                total[start + target.start : start + target.stop] += blocks[source]
+                into[target] += blocks[source]
         if halved and self.sigmoids:
             total *= self._halves
         return total.ravel()
+
+    @functools.cached_property
+    def _starts(self) -> dict[str, int]:
+        """The first of the slabs that the "input" and the "hidden" product go to."""
+        return {kind: min(map(self.slabs.index, self.slabs_of(kind))) for kind in ("input", "hidden")}
 
     @functools.cached_property
     def _halves(self) -> NDArray[np.float32]:
@@ -492,28 +508,12 @@ class Cell:
 
 
 class Chain:
-    """The parts of a cell's step, with those of recurrent dropout and zoneout around them, for one number of units.
+    """The parts of a cell's step, with those of recurrent dropout and zoneout around them, for H units.
 
     All that follows from names alone is worked out here, once: which array and which rows each argument of each
-    formula means.
-
-    Parameters
-    ----------
-    cell : Cell
-    hidden : int
-        H.
-    recurrent : bool
-        Whether there is recurrent dropout.
-    zoneout : tuple of str
-        The states with zoneout.
-
-    Attributes
-    ----------
-    blocks : dict of str to list of (slice, slice, str)
-        For "input" and "hidden", the products that make a weight's gradient: rows of the parameter, columns of the
-        gradient, what the rows act on. Gates that are neighbours in both orders and act on the same array share one.
-    span : slice
-        The columns of a that the input's product goes to.
+    formula means. `blocks` has, for "input" and "hidden", the products that make a weight's gradient: rows of the
+    parameter, columns of the gradient, what the rows act on; gates that are neighbours in both orders and act on the
+    same array share one. `span` are the columns of a that the input's product goes to.
     """
 
     def __init__(self, cell: Cell, hidden: int, recurrent: bool, zoneout: tuple[str, ...]) -> None:
@@ -562,31 +562,14 @@ class Chain:
     def _place(self, name: str) -> Slot:
         slot = self._places.get(name)
         if slot is None:
-            slot = self._places[name] = self._parsed(name)
+            slot = self.cell.place_of(name, "v" if name[:1] == "v" else "d")
+            if slot is None:  # what masks read and write, s_new, s_kept and the mask itself
+                slot = Slot(name, name.removesuffix("_t"), "step")
+            if slot.block is not None:
+                start, stop = slot.block.start * self.hidden, slot.block.stop * self.hidden
+                slot = slot._replace(block=slice(start, stop))
+            self._places[name] = slot
         return slot
-
-    def _parsed(self, name: str) -> Slot:
-        cell = self.cell
-        symbols = {extra.symbol for extra in cell.parameters.values()}
-        bare = name[1:] if name[:1] in ("d", "v") else name
-        if name in cell.given or (bare in cell.given and name != bare):
-            return Slot(name, name, "given")
-        if name in ALWAYS_KNOWN or name in symbols or (bare in symbols and bare != name):
-            return Slot(name, name, "fixed")
-        if name.startswith("W_h") and name[3:] in cell.hidden_runs:
-            return Slot(name, name, "fixed")
-        if name.endswith("_in"):
-            return Slot(name, name, "step")
-        stem, _, when = name.rpartition("_")
-        if stem in self.state_arrays:
-            return Slot(name, stem, "before" if when == "prev" else "after")
-        place = cell.block_of(stem)
-        if place is not None and stem not in ("a", "da", "va"):
-            array, (start, stop) = place
-            letters = stem.removeprefix(array + "_")
-            stack = 0 if letters in cell.slabs or "_" not in letters else stop - start
-            return Slot(name, array, "step", slice(start * self.hidden, stop * self.hidden), stack)
-        return Slot(name, stem, "step")
 
     @functools.cached_property
     def needs(self) -> frozenset[str]:
@@ -594,14 +577,13 @@ class Chain:
         return frozenset(slot.name for calls in self.formulas.values() for _, slots, _ in calls for slot in slots)
 
     @functools.cached_property
-    def state_arrays(self) -> frozenset[str]:
-        """Names of the arrays that have T+1 rows."""
-        return frozenset(d + state for state in self.cell.states for d in ("", "d", "v"))
-
-    def part_of(self, name: str) -> tuple[str, slice] | None:
-        """Return where one slab, or neighbouring ones, lie: the array and its columns; None if `name` is no such."""
-        place = self.cell.block_of(name)
-        return None if place is None else (place[0], slice(place[1][0] * self.hidden, place[1][1] * self.hidden))
+    def blocks_by_name(self) -> dict[str, tuple[str, slice]]:
+        """The array and the columns of each slab, and of neighbouring ones, by their names in a trace."""
+        found: dict[str, tuple[str, slice]] = {}
+        for letters, (start, stop) in self.cell.runs.items():
+            for name, array in ((letters, "a"), (f"da_{letters}", "da")):
+                found[name] = array, slice(start * self.hidden, stop * self.hidden)
+        return found
 
     def _products(self, kind: str) -> list[tuple[slice, slice, str]]:
         cell, H = self.cell, self.hidden

@@ -27,24 +27,8 @@ Array = NDArray[Any]
 class Edge:
     """One call of a layer: its sizes, and the way of arrays in and out.
 
-    Parameters
-    ----------
-    layer : Options
-        Read for its sizes; not kept.
-    unbatched : bool
-        Whether x is (T, D).
-    packed : PackedSequence or None
-        The input, where it was packed.
-    batch : Batch
-
-    Attributes
-    ----------
-    signature : tuple
-        What a layer must agree with to use a trace of this call.
-    factors : list of ndarray, (T, N, directions * H), or None
-        The dropout masks between layers, in the engine's order.
-    given : dict of str to ndarray, (N, ·)
-        The call's given arrays, in the engine's order.
+    `signature` is what a layer must agree with to use a trace of the call; `factors` are the dropout masks between
+    layers, (T, N, directions * H), and `given` the call's given arrays, (N, ·), in the engine's order.
     """
 
     def __init__(self, layer: Options, unbatched: bool, packed: PackedSequence | None, batch: Batch) -> None:

@@ -56,28 +56,11 @@ KINDS = (("input", "weight_ih", "bias_ih"), ("hidden", "weight_hh", "bias_hh"))
 class TangentSteps:
     """The steps of one direction of one layer in forward mode, for `count` changes of each sequence at once.
 
-    Column k of sequence n is column n * count + k: there are M = N * count of them.
-
-    Parameters
-    ----------
-    steps : RecordedSteps
-    count : int
-    vparams : mapping of str to ndarray, optional
-        By symbol, "p_i" say, the changes of parameters by which the formulas themselves differentiate: of the
-        parameter's shape, for all columns; of a vector also (M, H), one for each column. Zeros where left out. The
-        changes of other parameters, and of the input, are added to the slots of each step.
-    vgiven : mapping of str to ndarray, (N, ·), optional
-        The changes of given arrays; zeros where left out.
-
-    Attributes
-    ----------
-    columns : int
-        M.
-
-    Raises
-    ------
-    OptionError
-        The cell has no `step_tangent`.
+    Column k of sequence n is column n * count + k: there are M = N * count of them. `vparams` has, by symbol, the
+    changes of parameters by which the formulas themselves differentiate: of the parameter's shape, for all columns; of
+    a vector also (M, H), one for each column. `vgiven` has those of given arrays, (N, ·). Zeros where left out; the
+    changes of other parameters, and of the input, are added to the slots of each step. A cell without `step_tangent`
+    is an OptionError.
 
     Examples
     --------
@@ -139,12 +122,8 @@ class TangentSteps:
         ]
 
     def begin(self, vstates: Sequence[Array]) -> Binding:
-        """Return the arrays of one step: the changes of the states before it, and zeros for all that it computes.
-
-        Parameters
-        ----------
-        vstates : sequence of ndarray, (M, H)
-            One for each state of the cell. Copied.
+        """Return the arrays of one step: the changes of the states before it, (M, H) each, copied, and zeros for all
+        that it computes.
         """
         steps, arrays = self.steps, dict[str, Array]()
         layer, cell, chain = steps.layer, steps.cell, steps.recorded.chain
@@ -180,18 +159,8 @@ class TangentSteps:
         _add_input(steps, vx, target)
 
     def step(self, t: int, binding: Binding) -> list[Array]:
-        """Run one step.
-
-        Parameters
-        ----------
-        t : int
-        binding : Binding
-            From `begin`, with what enters added to its slots. The step computes in its arrays.
-
-        Returns
-        -------
-        list of ndarray, (M, H)
-            The changes of the states after the step; of a sequence that has no step t, those before it.
+        """Run one step in the arrays from `begin`, with what enters added to its slots; return the changes of the
+        states after it, (M, H) each, and of a sequence that has no step t, those before it.
         """
         alive = self.alive(t)
         if alive:
@@ -244,25 +213,9 @@ def _add_input(steps: RecordedSteps, vx: Array, target: Array) -> None:
 class UnitChanges:
     """A change for every entry of every parameter of one direction, and for every entry of its initial states.
 
-    The changes of one sequence are numbered as the entries lie in the parameters, the initial states' after them.
-
-    Parameters
-    ----------
-    steps : RecordedSteps
-
-    Attributes
-    ----------
-    count : int
-        K, the number of changes of each sequence.
-    places : dict of str to tuple of slice and shape
-        For each parameter, named without suffix, which changes are its entries.
-    initial : dict of str to slice
-        The same for each state.
-
-    Raises
-    ------
-    OptionError
-        A further parameter, other than a vector, has no product: its entries cannot be changed column by column.
+    The changes of one sequence are numbered as the entries lie in the parameters, the initial states' after them:
+    `count` in all, those of each parameter at `places`, with its shape, those of each state at `initial`. A further
+    parameter without a product, other than a vector, is an OptionError: its entries cannot be changed column by column.
     """
 
     def __init__(self, steps: RecordedSteps) -> None:
@@ -344,29 +297,7 @@ class UnitChanges:
 
 
 class RecordedPass:
-    """A layer and a trace of it, for what runs through the recorded states forward in time.
-
-    Parameters
-    ----------
-    where : str
-        The function's name, for messages.
-    layer : Recurrent
-    trace : Trace
-        From `layer.forward`.
-
-    Attributes
-    ----------
-    edge : Edge
-    steps : dict of str to RecordedSteps
-        By name, "l0", "l0_reverse", ...
-
-    Raises
-    ------
-    DTypeError, ShapeError
-        `layer` is no recurrent layer, the trace is not one of this layer.
-    OptionError
-        The cell has no `step_tangent`.
-    """
+    """A layer and a trace of it, for what runs through the recorded states forward in time; errors name `where`."""
 
     def __init__(self, where: str, layer: Recurrent, trace: Trace) -> None:
         if not isinstance(layer, Recurrent):

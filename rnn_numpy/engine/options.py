@@ -72,7 +72,7 @@ class Options:
         self.widths = {state: self.width(state) for state in self.cell.states}
         self.output_width = self.widths[self.cell.states[0]]
         self.stack = [self.directions_of(layer) for layer in range(self.num_layers)]
-        self.params = Parameters(self._shapes(), arguments.layer_dtype(kind, dtype))
+        self.params = Parameters(self.shapes(), arguments.layer_dtype(kind, dtype))
         # torch's default for all recurrent parameters, biases among them, drawn in this order.
         bound = 1 / np.sqrt(self.hidden_size)
         self.params.flat[:] = self.rng.uniform(-bound, bound, self.params.flat.size)
@@ -124,7 +124,7 @@ class Options:
             for k, name in enumerate(names)
         ]
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all parameters, and note what each is called where."""
         rows, shapes = self.cell.gates * self.hidden_size, dict[str, tuple[int, ...]]()
         self._titles: dict[str, tuple[list[str], list[str], list[str]]] = {}

@@ -55,18 +55,10 @@ CHUNK = 2**20  # entries of one array of pre-activations, at most, that are diff
 
 @dataclass(frozen=True)
 class Jacobians:
-    """The linear maps of every step of one direction of one layer.
-
-    Attributes
-    ----------
-    state : ndarray, (T, N, S, S)
-        J_t: row i, column j is d s_t[i] / d s_{t-1}[j]. Zero where a sequence has no step t.
-    preactivation : ndarray, (T, N, S, A)
-        B_t, by what comes in as a_t, slabs as they lie in memory.
-    deviation : float
-        Largest difference of a state computed again from the recorded ones and the recorded state itself, relative to
-        the largest state, or to 1, the size at which gates are rounded: some units of rounding, or the trace is not
-        that of this layer.
+    """The linear maps of every step of one direction of one layer: J_t, (T, N, S, S), and B_t, (T, N, S, A), slabs as
+    they lie in memory; zero where a sequence has no step t. `deviation` is the largest difference of a state computed
+    again and the recorded one, relative to the largest state, or to 1, the size at which gates are rounded: some units
+    of rounding, or the trace is not that of this layer.
     """
 
     state: Array
@@ -76,18 +68,9 @@ class Jacobians:
 
 @dataclass(frozen=True)
 class StepGradients:
-    """What `RecordedSteps.vjp` returns, for M columns.
-
-    Attributes
-    ----------
-    da : ndarray, (M, A)
-        dL/da_t, slabs as they lie in memory.
-    dstates : ndarray, (M, S)
-        dL/ds_{t-1}.
-    binding : Binding
-        All arrays of the step, recorded ones and gradients, each with one row (1, M, ·) or two (states).
-    sums : dict of str to ndarray
-        Gradients of the parameters, by their names without suffix, summed over the columns.
+    """What `RecordedSteps.vjp` returns, for M columns: dL/da_t, (M, A), slabs as they lie in memory; dL/ds_{t-1},
+    (M, S); all arrays of the step, each with one row (1, M, ·) or two (states); and gradients of the parameters by
+    their names without suffix, summed over the columns.
     """
 
     da: Array
@@ -99,30 +82,8 @@ class StepGradients:
 class RecordedSteps:
     """The steps of one direction of one layer, each on its own, at the states that a trace recorded.
 
-    Parameters
-    ----------
-    layer : Recurrent
-        Real; its options are read, its parameters are not: a trace has those of its forward pass.
-    trace : Trace
-        From `layer.forward`.
-    name : str
-        "l0", "l0_reverse", "l1", ...
-
-    Attributes
-    ----------
-    T, N : int
-    widths : list of int
-        Units of each state; S is their sum.
-    A : int
-        The width of a.
-    recorded : LayerTrace
-        What the forward pass recorded.
-    binding : Binding
-        The recorded arrays, by the names of formulas' arguments.
-    alive : ndarray of bool, (T, N)
-        Which steps exist.
-    x : ndarray, (T, N, D)
-        What the layer read.
+    The layer is real; its options are read, its parameters are not: a trace has those of its forward pass. S is the
+    number of units of all states (`widths`), A the width of a; `alive`, (T, N), says which steps exist.
 
     Examples
     --------
@@ -191,21 +152,8 @@ class RecordedSteps:
     # ------------------------------------------------------------------------------------------------ forward
 
     def evaluate(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> Array:
-        """Run single steps forward, in complex numbers.
-
-        Parameters
-        ----------
-        t, n : ndarray of int, (M,)
-            Which step of which sequence each column is.
-        states : ndarray, (M, S)
-            The states before it.
-        nudge : ndarray, (M, A), optional
-            Added to a_t.
-
-        Returns
-        -------
-        ndarray, (M, S)
-            The states after it.
+        """Run single steps forward, in complex numbers: column m is step t[m] of sequence n[m], from states[m], (M, S);
+        a nudge, (M, A), is added to a_t. Return the states after them, (M, S).
         """
         recorded = self._again(self.twin, t, n, states, nudge)
         return np.concatenate([recorded.arrays[state][1] for state in self.cell.states], axis=1)
@@ -247,14 +195,8 @@ class RecordedSteps:
     def jacobians(self, progress: Callable[[int, int], None] | None = None) -> Jacobians:
         """Differentiate every step by all that it reads, by the complex step of the forward formulas.
 
-        Parameters
-        ----------
-        progress : callable, optional
-            Called with (done, all) as the work goes on.
-
-        Notes
-        -----
-        Cost: S + A forward steps in complex numbers for each step of each sequence, in calls of many columns.
+        Cost: S + A forward steps in complex numbers for each step of each sequence, in calls of many columns;
+        `progress` is called with (done, all) as the work goes on.
         """
         S, A = self.S, self.A
         J, B = np.zeros((self.T, self.N, S, S)), np.zeros((self.T, self.N, S, A))
@@ -284,14 +226,8 @@ class RecordedSteps:
     def vjp(self, t: Indices, n: Indices, dstates: Array, recorded: LayerTrace | None = None) -> StepGradients:
         """Run single steps backward: the chain's backward, masks among it, on as many columns as wanted.
 
-        Parameters
-        ----------
-        t, n : ndarray of int, (M,)
-            Which step of which sequence each column is; one step may stand in many columns.
-        dstates : ndarray, (M, S)
-            dL/ds_t, total.
-        recorded : LayerTrace, optional
-            What the columns' formulas read, from `rerun` with the same columns; the recorded arrays where left out.
+        Column m is step t[m] of sequence n[m], with the total gradient dstates[m] at its states, (M, S); one step may
+        stand in many columns. What formulas read is what was recorded, or `recorded`, from `rerun` with these columns.
         """
         layer, recorded = self.layer, self._gathered(t, n) if recorded is None else recorded
         constants = constants_of(recorded.chain, recorded.weights, len(t))
@@ -330,17 +266,8 @@ class RecordedSteps:
             yield rows, columns, self.aligned(source)
 
     def column_gradients(self, gradients: StepGradients) -> dict[str, Array]:
-        """Return the gradients of this direction's parameters by the step of each column alone.
-
-        Parameters
-        ----------
-        gradients : StepGradients
-            Of M columns.
-
-        Returns
-        -------
-        dict of str to ndarray, (M, ...)
-            By names without suffix, each of the parameter's shape with M in front.
+        """Return the gradients of this direction's parameters by the step of each column alone: by names without
+        suffix, each of the parameter's shape with M in front.
 
         Raises
         ------
@@ -384,15 +311,7 @@ class RecordedSteps:
         return dict(zip(names, self.recorded.weights.values(), strict=True))
 
     def parameter_jvp(self, name: str, change: Array) -> Array:
-        """Differentiate every step along a change of one parameter of this direction, (T, N, S), complex step.
-
-        Parameters
-        ----------
-        name : str
-            Without suffix, "weight_hh".
-        change : ndarray
-            Of the parameter's shape.
-        """
+        """Differentiate every step along a change of one parameter, named without suffix: (T, N, S), complex step."""
         view = self.twin.own(self.twin.params, self.direction)[name]
         steps, rows = np.nonzero(self.alive)
         value = view.copy()
@@ -413,14 +332,8 @@ def recorded_steps(layer: Recurrent, trace: Trace) -> dict[str, RecordedSteps]:
 
 @dataclass(frozen=True)
 class FromLoss:
-    """What the loss says directly to the top layer and to the final states, in the engine's order.
-
-    Attributes
-    ----------
-    output : ndarray, (T, N, directions * H)
-        dL/doutput; 0 past the end of a sequence.
-    finals : dict of str to ndarray, (N, S)
-        By layer and direction, dL/d(final states).
+    """What the loss says directly, in the engine's order: dL/doutput, (T, N, directions * H), 0 past the end of a
+    sequence, and by layer and direction dL/d(final states), (N, S).
     """
 
     output: Array
@@ -428,13 +341,7 @@ class FromLoss:
 
 
 def from_loss(layer: Recurrent, trace: Trace, doutput: Any, dh_n: Any = None) -> FromLoss:
-    """Check gradients of a loss as `layer.backward` does, and bring them into the engine's order.
-
-    Raises
-    ------
-    ShapeError, DTypeError
-        As `layer.backward` does.
-    """
+    """Check gradients of a loss as `layer.backward` does, with its errors, and bring them into the engine's order."""
     where = f"{type(layer).__name__}.backward"
     edge = layer.edge_of(where, trace)
     N = edge.batch.N
@@ -453,19 +360,8 @@ def from_loss(layer: Recurrent, trace: Trace, doutput: Any, dh_n: Any = None) ->
 
 
 def to_caller(trace: Trace, signal: Array, initial: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """Bring something of x's shape, and something of the initial states', from the engine's order into the caller's.
-
-    Parameters
-    ----------
-    signal : ndarray, (T, N, D)
-    initial : mapping of str to ndarray, (N, S)
-        By layer and direction, states side by side.
-
-    Returns
-    -------
-    signal : ndarray, like x
-    initial : dict of str to ndarray, like h_0
-        By state.
+    """Bring something of x's shape, (T, N, D), and of the initial states', (N, S) by layer and direction, from the
+    engine's order into the caller's; the latter by state, like h_0.
     """
     edge = trace.edge
     widths = np.cumsum(list(edge.widths.values()))[:-1]

@@ -41,6 +41,7 @@ from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Masks
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.engine.trial import try_formulas
 from rnn_numpy.engine.walk import Direction, Down, Up
 from rnn_numpy.errors import DTypeError
 
@@ -89,23 +90,9 @@ class BackwardResult:
 
 @dataclass
 class Run:
-    """One direction of one layer in one pass.
-
-    Attributes
-    ----------
-    direction : Direction
-    trace : LayerTrace
-        What it records, or has recorded.
-    binding : Binding
-        The arrays of its formulas.
-    gradients : GradientPass
-        What the backward pass computes.
-    sums : dict of str to ndarray
-        Gradients of its parameters, by their names without suffix; complete when the pass is closed.
-    ways : dict of str to dict of str to ndarray
-        Gradients of the given arrays, (N, ·), each by the ways that it came.
-    bias : ndarray, (slabs * H,)
-        What the biases add to a in a forward pass.
+    """One direction of one layer in one pass: what it records, or has recorded, the arrays of its formulas, what a
+    backward pass computes. `sums` are gradients of its parameters by their names without suffix, `ways` those of given
+    arrays, (N, ·), by the ways that they came, `bias` is what biases add to a in a forward pass, (slabs * H,).
     """
 
     direction: Direction
@@ -119,42 +106,45 @@ class Run:
 
 @dataclass
 class Pass:
-    """A whole pass through a layer: what it was asked for, the loop over its steps, where that stands, its result.
-
-    Attributes
-    ----------
-    trace : Trace
-    doutput : ndarray, (T, N, directions * H), or None
-        Of a backward pass, as are `dfinals`, one (layers * directions, N, H) or None for each state, and `grads`.
-    loop : iterator of int
-        Yields t after each step.
-    at : list of Run
-        The directions that the loop has come to, the present one last.
-    results : list
-        Holds the result, once the loop has run out.
+    """A whole pass through a layer: what it was asked for, the directions that its loop has come to, the present one
+    last, and in the end its result. (It does not hold the loop, which holds it: a pass left halfway is freed at once.)
     """
 
     trace: Trace
     doutput: Array | None = None
     dfinals: Sequence[Array | None] = ()
     grads: Parameters | None = None
-    loop: Iterator[int] = field(init=False)
     at: list[Run] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
 
-    def step(self) -> Step:
-        """Run one step."""
-        t = next(self.loop)
-        run = self.at[-1]
-        return Step(run.trace, t, run.gradients if run.gradients.arrays else None)
 
-    def exhaust(self) -> Any:
-        """Run all steps that are left; return the result."""
-        collections.deque(self.loop, maxlen=0)
-        return self.results[0]
+def _exhausted(run: Pass, loop: Iterator[int]) -> Any:
+    """Run all steps of a pass; return its result."""
+    collections.deque(loop, maxlen=0)
+    return run.results[0]
 
 
-class ForwardSteps(Iterator[Step]):
+class _Steps(Iterator[Step]):
+    """A pass, one step at each `next`."""
+
+    def __init__(self, run: Pass, loop: Iterator[int]) -> None:
+        self._pass, self._loop = run, loop
+        self._step: Step | None = None
+
+    def __next__(self) -> Step:
+        t = next(self._loop)
+        at = self._pass.at[-1]
+        self._step = Step(at.trace, t, at.gradients if at.gradients.arrays else None)
+        return self._step
+
+    def __repr__(self) -> str:
+        if self._pass.results:
+            return f"{type(self).__name__}: done"
+        step = "before the first step" if self._step is None else f"after {self._step!r}".partition("\n")[0]
+        return f"{type(self).__name__}: {step}"
+
+
+class ForwardSteps(_Steps):
     """The forward pass, one step at each `next`: what `forward_steps` returns.
 
     Attributes
@@ -165,25 +155,17 @@ class ForwardSteps(Iterator[Step]):
         What `forward` returns, once the steps have run out.
     """
 
-    def __init__(self, run: Pass) -> None:
+    def __init__(self, run: Pass, loop: Iterator[int]) -> None:
+        super().__init__(run, loop)
         self.trace = run.trace
-        self._pass = run
-        self._step: Step | None = None
 
     @property
     def result(self) -> Result | None:
         """The result of the whole pass, once the steps have run out."""
         return self._pass.results[0] if self._pass.results else None
 
-    def __next__(self) -> Step:
-        self._step = self._pass.step()
-        return self._step
 
-    def __repr__(self) -> str:
-        return _standing("ForwardSteps", self._step, bool(self._pass.results))
-
-
-class BackwardSteps(Iterator[Step]):
+class BackwardSteps(_Steps):
     """The backward pass, one step at each `next`: what `backward_steps` returns.
 
     Attributes
@@ -193,28 +175,10 @@ class BackwardSteps(Iterator[Step]):
         untouched.
     """
 
-    def __init__(self, run: Pass) -> None:
-        self._pass = run
-        self._step: Step | None = None
-
     @property
     def result(self) -> BackwardResult | None:
         """The result of the whole pass, once the steps have run out."""
         return self._pass.results[0] if self._pass.results else None
-
-    def __next__(self) -> Step:
-        self._step = self._pass.step()
-        return self._step
-
-    def __repr__(self) -> str:
-        return _standing("BackwardSteps", self._step, bool(self._pass.results))
-
-
-def _standing(kind: str, step: Step | None, done: bool) -> str:
-    if done:
-        return f"{kind}: done"
-    place = "before the first step" if step is None else f"after {step!r}".partition("\n")[0]
-    return f"{kind}: {place}"
 
 
 class Recurrent(Options):
@@ -241,8 +205,7 @@ class Recurrent(Options):
         output, h_n
             As `forward` returns them, bit for bit (without dropout), but writable.
         """
-        run = self._start_forward(x, h_0, lengths, training=False, given=given, record=False)
-        output, h_n, _ = run.exhaust()
+        output, h_n, _ = _exhausted(*self._start_forward(x, h_0, lengths, training=False, given=given, record=False))
         return output, h_n
 
     def forward(
@@ -315,10 +278,10 @@ class Recurrent(Options):
         K = 5.
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
-        run = self._start_forward(
+        started = self._start_forward(
             x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
         )
-        result: tuple[Array, Any, Trace] = run.exhaust()
+        result: tuple[Array, Any, Trace] = _exhausted(*started)
         return result
 
     def forward_steps(
@@ -355,10 +318,10 @@ class Recurrent(Options):
         >>> output, h_n, trace = steps.result
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
-        run = self._start_forward(
+        started = self._start_forward(
             x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
         )
-        return ForwardSteps(run)
+        return ForwardSteps(*started)
 
     def backward(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
@@ -391,7 +354,7 @@ class Recurrent(Options):
         -----
         Cost: twice the products of the forward pass.
         """
-        result: BackwardResult = self._start_backward(trace, doutput, dh_n, grads, copied=False).exhaust()
+        result: BackwardResult = _exhausted(*self._start_backward(trace, doutput, dh_n, grads, copied=False))
         return result
 
     def backward_steps(
@@ -421,7 +384,7 @@ class Recurrent(Options):
         >>> steps.result.dx.shape
         (4, 1, 2)
         """
-        return BackwardSteps(self._start_backward(trace, doutput, dh_n, grads, copied=True))
+        return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, copied=True))
 
     def edge_of(self, where: str, trace: Trace) -> Edge:
         """Return the edge of the call that made a trace, which must be this layer's; errors name `where`."""
@@ -446,9 +409,11 @@ class Recurrent(Options):
         given: Mapping[str, Any] | None = None,
         record: bool = True,
         check_finite: bool = False,
-    ) -> Pass:
-        """Check the arguments; return the pass, not yet begun."""
+    ) -> tuple[Pass, Iterator[int]]:
+        """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.forward"
+        if "forward" not in self.cell.tried:
+            try_formulas(self, "forward", Run)
         flags: dict[str, Any] = {"training": training, "check_finite": check_finite}
         for name, value in flags.items():
             if type(value) is not bool:
@@ -478,8 +443,7 @@ class Recurrent(Options):
             if chosen.zoneout and (training or zoneout_masks):
                 trace.zoneout_masks[name] = tuple(_locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
         run = Pass(trace)
-        run.loop = self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
-        return run
+        return run, self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
 
     def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
@@ -610,9 +574,11 @@ class Recurrent(Options):
 
     def _start_backward(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: Any, grads: Parameters | None, copied: bool
-    ) -> Pass:
-        """Check the arguments; return the pass, not yet begun."""
+    ) -> tuple[Pass, Iterator[int]]:
+        """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.backward"
+        if "backward" not in self.cell.tried:
+            try_formulas(self, "backward", Run)
         edge = self.edge_of(where, trace)
         if grads is not None:
             grads = arguments.gradients(where, grads, self.params)
@@ -621,8 +587,7 @@ class Recurrent(Options):
         if copied:
             top, dfinals = copy.deepcopy((top, dfinals))
         run = Pass(trace, top, dfinals, grads)
-        run.loop = self.bptt(run)
-        return run
+        return run, self.bptt(run)
 
     def bptt(self, run: Pass) -> Iterator[int]:
         """The whole backward pass; yields t after each step of each layer and direction, and hands in its result at the

@@ -124,7 +124,7 @@ class LayerTrace:
         arrays = self.arrays if arrays is None else arrays
         if name in arrays:
             return arrays[name]
-        place = self.chain.part_of(name)
+        place = self.chain.blocks_by_name.get(name)
         return arrays[place[0]][:, :, place[1]] if place is not None and place[0] in arrays else None
 
     def stored(self, name: str, gradients: GradientPass | None = None) -> Array:

@@ -37,19 +37,8 @@ class Direction:
 class Up:
     """The walk from the lowest layer to the last one.
 
-    Parameters
-    ----------
-    layers : sequence of sequence of Direction
-        The directions of each layer, the lowest layer first.
-    factors : sequence of ndarray, (T, N, directions * H), or None
-        What each layer's outputs, but the last's, are multiplied with.
-    signal : ndarray, (T, N, ·), or None
-        What the lowest layer reads.
-
-    Attributes
-    ----------
-    signal
-        What the present layer reads; in the end, what the last one gave.
+    `layers` has the directions of each layer, `factors` what each layer's outputs, but the last's, are multiplied with,
+    (T, N, directions * H). `signal` is what the present layer reads, (T, N, ·) or None; in the end, what the last gave.
     """
 
     def __init__(self, layers: Sequence[Sequence[Direction]], factors: Sequence[Array] | None, signal: Any) -> None:
@@ -71,9 +60,7 @@ class Up:
 
 
 class Down:
-    """The walk from the last layer to the lowest one.
-
-    Parameters and attributes are those of `Up`; `signal` begins as what comes to the last layer's outputs, (T, N,
+    """The walk from the last layer to the lowest one; `signal` begins as what comes to the last layer's outputs, (T, N,
     directions * H) or None, and ends as what comes to the input.
     """
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rnn_numpy.checks import discrepancy, tolerance
 from rnn_numpy.core import arguments, states
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.errors import ConversionError, DTypeError, OptionError
+from rnn_numpy.errors import ConversionError, DTypeError
 from rnn_numpy.layers import GRU, LSTM, RNN
 
 Array = NDArray[Any]
@@ -60,9 +60,8 @@ def cell_of(where: str, layer: Any) -> str:
 
 def checked_cell(where: str, cell: Any) -> str:
     """Return `cell` if it is the name of one."""
-    if not isinstance(cell, str) or cell not in LAYERS:
-        raise OptionError(f"{where}: cell must be one of {', '.join(map(repr, LAYERS))}; got {cell!r}")
-    return cell
+    arguments.one_of(where, "cell", cell, LAYERS)
+    return str(cell)
 
 
 def checked_nonlinearity(where: str, cell: str, nonlinearity: Any) -> str:

@@ -330,20 +330,21 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
         time_major = output.swapaxes(0, 1) if layer.batch_first else output
         last = np.asarray(dh_last)
         arguments.shaped(where, "dh_last", last, "(N, H)", time_major.shape[1:])
-        doutput = np.zeros_like(time_major)
-        doutput[-1] = last
-        norms = flow_norms(layer, trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput)[0]
+        norms = flow_norms(layer, trace, last)[0]
         sigmoids = [gate for gate in layer.cell.gate_names if gate in layer.cell.sigmoids]
         gates = {gate: float(getattr(trace, gate).mean()) for gate in sigmoids}
     return GradientFlow(norms, float(norms.shape[1]) if independent is None else independent, gates)
 
 
-def flow_norms(layer: Recurrent, trace: Trace, doutput: ArrayLike, below: bool = False) -> list[Floats]:
+def flow_norms(layer: Recurrent, trace: Trace, dh_last: NDArray[Any], below: bool = False) -> list[Floats]:
     """Return the norms by lag, (T+1, N), of the top layer; with `below` those of the layers below it as well.
 
-    The loss reads the last step's h and nothing else. The top layer comes first, and without `below` the pass ends
-    there. An array belongs to its step only while the pass is halted at it: the step before will add to dc_prev.
+    The loss reads the last step's h, (N, H), and nothing else. The top layer comes first, and without `below` the pass
+    ends there. An array belongs to its step only while the pass is halted at it: the step before will add to dc_prev.
     """
+    doutput = np.zeros((len(trace), *dh_last.shape), layer.dtype)
+    doutput[-1] = dh_last
+    doutput = doutput.swapaxes(0, 1) if layer.batch_first else doutput
     rows: dict[int, list[NDArray[Any]]] = {}
     for step in islice(layer.backward_steps(trace, doutput), len(trace) * (layer.num_layers if below else 1)):
         found = rows.setdefault(step.layer, [])

@@ -326,20 +326,8 @@ def jacobian(layer: Recurrent, trace: Trace, t: int, *, name: str | None = None)
 
 
 def state_jacobians(layer: Recurrent, trace: Trace, *, name: str | None = None) -> StateJacobians:
-    """Return the Jacobians of all steps, and through them their products.
+    """Return the Jacobians of all steps, and through them their products; arguments and errors are those of `jacobian`.
 
-    Parameters
-    ----------
-    layer, trace, name
-        As for `jacobian`.
-
-    Raises
-    ------
-    ShapeError, DTypeError, OptionError
-        As `jacobian`.
-
-    Notes
-    -----
     Memory: T N S^2 numbers.
     """
     return StateJacobians(_steps("state_jacobians", layer, trace, name))

@@ -204,21 +204,8 @@ def cliff(w: ArrayLike, b: ArrayLike, steps: int = STEPS, start: float = START, 
 
 
 def cliff_line(w: ArrayLike, start: float = START) -> Floats:
-    """Return b at which x_0 is a fixed point: the cliff, where w > 1/s'(x_0).
+    """Return b, of the shape of w, at which x_0 = `start` is a fixed point: the cliff, where w > 1/s'(x_0).
 
-    Parameters
-    ----------
-    w : array_like
-    start : float
-        x_0.
-
-    Returns
-    -------
-    ndarray
-        b, of the shape of w.
-
-    Examples
-    --------
     >>> cliff_line(4.94).round(5)
     np.float64(-2.57495)
     """

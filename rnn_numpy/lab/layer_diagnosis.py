@@ -145,9 +145,7 @@ def measured(
             )
         time_major = output.swapaxes(0, 1) if layer.batch_first else output
         last, source = _last_gradient(where, model, time_major, target, generator)
-        doutput = np.zeros_like(time_major)
-        doutput[-1] = last
-        norms = flow_norms(layer, trace, doutput.swapaxes(0, 1) if layer.batch_first else doutput, below=True)
+        norms = flow_norms(layer, trace, last, below=True)
     layers = []
     for name, run in trace.layers.items():
         growth, error = _growth(layer, x, name, generator)

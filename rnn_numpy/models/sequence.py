@@ -83,9 +83,8 @@ class SequenceModel:
         where = type(self).__name__
         if not isinstance(rnn, Recurrent):
             raise DTypeError(f"{where}: rnn must be a recurrent layer: RNN, LSTM or GRU; got {type(rnn).__name__}")
-        for name, value, options in (("reads", reads, READS), ("loss", loss, tuple(LOSSES))):
-            if value not in options:
-                raise OptionError(f"{where}: {name} must be one of {', '.join(map(repr, options))}; got {value!r}")
+        arguments.one_of(where, "reads", reads, READS)
+        arguments.one_of(where, "loss", loss, LOSSES)
         self.rnn, self.reads, self.loss = rnn, reads, loss
         width = rnn.num_directions * (getattr(rnn, "proj_size", 0) or rnn.hidden_size)
         self.readout = Linear(width, outputs, dtype=rnn.dtype, rng=arguments.generator(where, rng))

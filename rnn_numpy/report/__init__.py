@@ -1,6 +1,7 @@
 """Reports: what was measured, in words, tables and figures.
 
-Needs the lab extra for tables (rich) and figures (matplotlib); both are imported where they are used.
+Needs the lab extra for tables (rich) and figures (matplotlib); both are imported where they are used, and where one is
+not installed, MissingExtraError is raised. pyplot does not know these figures: save them with `save_figure`.
 """
 
 from rnn_numpy.report.benchmark_page import benchmark_report

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from rnn_numpy.report.tables import WIDTH, short
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 # From this share on, saturated states, shut gates, dead units are named. Of relu states half is off in a healthy net.
 MANY, OFF = 0.3, 0.8
 
@@ -41,6 +42,8 @@ class GradientDiagnosis:
         T and N.
     layers : tuple of LayerDiagnosis
         The lowest first.
+    what, why, advice : list of str
+        Sentences: what is happening, the reasons that the numbers show, what to try.
     """
 
     title: str
@@ -48,6 +51,9 @@ class GradientDiagnosis:
     length: int
     count: int
     layers: tuple[LayerDiagnosis, ...]
+    what: list[str]
+    why: list[str]
+    advice: list[str]
 
     @property
     def top(self) -> LayerDiagnosis:
@@ -58,25 +64,6 @@ class GradientDiagnosis:
     def verdict(self) -> str:
         """ "vanishing", "steady", "exploding" or "diverged": of the top layer's gradient."""
         return self.top.flow.verdict
-
-    @cached_property
-    def _found(self) -> tuple[list[str], list[str], list[str]]:
-        return _findings(self)
-
-    @property
-    def what(self) -> list[str]:
-        """Sentences: what is happening."""
-        return self._found[0]
-
-    @property
-    def why(self) -> list[str]:
-        """Sentences: the reasons that the numbers show."""
-        return self._found[1]
-
-    @property
-    def advice(self) -> list[str]:
-        """Sentences: what to try."""
-        return self._found[2]
 
     def to_dict(self) -> dict[str, Any]:
         """Return numbers and sentences as plain Python objects, for JSON."""
@@ -118,13 +105,7 @@ class GradientDiagnosis:
         return "\n".join(lines)
 
     def figure(self) -> Figure:
-        """Draw the norms by lag, a line for each layer, and beside it the time constants of keeping gates, if any.
-
-        Returns
-        -------
-        matplotlib Figure
-            Not known to pyplot: save it with `save_figure`.
-        """
+        """Draw the norms by lag, a line for each layer, and beside it the time constants of keeping gates, if any."""
         from rnn_numpy.report.plots import style
         from rnn_numpy.report.plots.gradient_flow import common_limits
 
@@ -204,18 +185,19 @@ def diagnose(
     >>> diagnose(LSTM(3, 16, forget_bias=5.0, rng=0), x).verdict
     'steady'
     """
-    return GradientDiagnosis(*measured("diagnose", model, x, target, rng))
+    title, source, length, count, layers = measured("diagnose", model, x, target, rng)
+    return GradientDiagnosis(title, source, length, count, layers, *_findings(layers, length))
 
 
-def _findings(page: GradientDiagnosis) -> tuple[list[str], list[str], list[str]]:
+def _findings(layers: Sequence[LayerDiagnosis], T: int) -> tuple[list[str], list[str], list[str]]:
     """Return the sentences: what is happening, why, what to try."""
-    top, T = page.top, page.length
-    flow, verdict = top.flow, page.verdict
+    top = layers[-1]
+    flow, verdict = top.flow, top.flow.verdict
     what, why, advice = [_happening(flow, T)], list[str](), list[str]()
-    for layer in page.layers[:-1]:
+    for layer in layers[:-1]:
         if layer.flow.verdict != verdict:
             what.append(f"In {layer.name}, below, it is {layer.flow.verdict}.")
-    for layer in page.layers:
+    for layer in layers:
         if layer.chaotic and layer.growth is not None:
             what.append(
                 f"{layer.name} is chaotic: small differences of its states grow by a factor of "

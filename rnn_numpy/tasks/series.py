@@ -29,6 +29,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import DataError, OptionError
 from rnn_numpy.tasks.task import Batch, SequenceTask, sizes
@@ -149,8 +150,7 @@ def load_bundled(name: str) -> Series:
     MissingExtraError
         matplotlib is not installed.
     """
-    if name not in BUNDLED:
-        raise OptionError(f"load_bundled: name must be one of {', '.join(map(repr, BUNDLED))}; got {name!r}")
+    arguments.one_of("load_bundled", "name", name, BUNDLED)
     return {"eeg": _load_eeg, "stocks": _load_stocks, "membrane": _load_membrane}[name]()
 
 

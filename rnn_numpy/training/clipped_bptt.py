@@ -30,7 +30,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
-from rnn_numpy.engine.trace import GradientPass, Trace
+from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, NonFiniteError
 
 Array = NDArray[Any]
@@ -154,7 +154,8 @@ def backward_clipped(
         # Of the sequences that have this step: sorted by length, they are the first ones.
         count = batch.N if batch.counts is None else batch.counts[step.t]
         row = step.t + (1 if step.reverse else 0)
-        states = _rows(trace.layers[name].latest, layer.cell.states, row, count)
+        gradients = trace.layers[name].latest.arrays  # the memory that the next step reads
+        states = [gradients["d" + state][row, :count] for state in layer.cell.states]
         norms[name][step.t, :count], factors[name][step.t, :count] = _cap(states, limit, where, name, step.t)
     return ClippedBackward(
         cast(BackwardResult, steps.result),  # it is there once the steps have run out
@@ -162,11 +163,6 @@ def backward_clipped(
         {name: batch.unsorted(array, 1) for name, array in norms.items()},
         {name: batch.unsorted(array, 1) for name, array in factors.items()},
     )
-
-
-def _rows(gradients: GradientPass, states: tuple[str, ...], row: int, count: int) -> list[Array]:
-    """Return the gradients of all states before a step, (count, ·) each: the memory that the next step reads."""
-    return [gradients.arrays["d" + state][row, :count] for state in states]
 
 
 def _cap(states: list[Array], limit: float, where: str, name: str, t: int) -> tuple[Array, Array]:

@@ -236,8 +236,7 @@ def clip_grad_norm_per_layer(
     """
     where = "clip_grad_norm_per_layer"
     limit = arguments.positive_number(where, "max_norm", max_norm)
-    if by not in GROUPINGS:
-        raise OptionError(f"{where}: by must be one of {', '.join(map(repr, GROUPINGS))}; got {by!r}")
+    arguments.one_of(where, "by", by, GROUPINGS)
     found = _untouched(where, grads, trace, on_nonfinite)
     if found.skipped:
         return found
@@ -362,9 +361,7 @@ def _untouched(where: str, grads: Parameters, trace: Trace | LayerTrace | None, 
     are to be skipped.
     """
     arguments.parameters(where, "grads", grads, "as backward returns them")
-    if on_nonfinite not in ON_NONFINITE:
-        options = ", ".join(map(repr, ON_NONFINITE))
-        raise OptionError(f"{where}: on_nonfinite must be one of {options}; got {on_nonfinite!r}")
+    arguments.one_of(where, "on_nonfinite", on_nonfinite, ON_NONFINITE)
     size = grads.flat.size
     largest = largest_of(grads.flat)
     if not math.isfinite(largest):

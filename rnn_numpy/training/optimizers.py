@@ -130,11 +130,8 @@ class Adam:
         if max(beta1, beta2) == 1:
             raise OptionError(f"Adam: betas must be below 1: with 1 no gradient would ever enter; got {betas}")
         self.betas = (beta1, beta2)
-        self.eps = arguments.real_number("Adam", "eps", eps)
-        self.weight_decay = arguments.real_number("Adam", "weight_decay", weight_decay)
-        for name in ("eps", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise OptionError(f"Adam: {name} must be at least 0; got {getattr(self, name)}")
+        self.eps = arguments.not_negative("Adam", "eps", eps)
+        self.weight_decay = arguments.not_negative("Adam", "weight_decay", weight_decay)
         self.steps = 0
         self.first = params.zeros_like()
         self.second = params.zeros_like()

@@ -70,7 +70,7 @@ class WrongFormulas(Recurrent):
             formula = getattr(self, f"_instead_of_{name}", getattr(self.cell, name))
             after = getattr(self, f"_after_{name}", None)
             changes[name] = formula if after is None else Then(formula, after)
-        self.cell = replace(self.cell, **changes)
+        self.cell = replace(self.cell, trial=False, **changes)
 
 
 class WrongSums(Recurrent):

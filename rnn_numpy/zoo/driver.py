@@ -1,6 +1,6 @@
 """Wrong backward passes whose mistake is in no formula: lengths, layers, directions, masks, memory, arguments, results.
 
-Each class says in its docstring what is wrong; `SPECIMENS` says what follows from it.
+Each class says in its docstring what is wrong, and above it what follows from that.
 """
 
 from __future__ import annotations
@@ -19,22 +19,43 @@ from rnn_numpy.engine.trace import Trace
 from rnn_numpy.engine.walk import Direction
 from rnn_numpy.layers import GRU, LSTM, RNN
 from rnn_numpy.zoo.common import WrongSums
-from rnn_numpy.zoo.specimen import Specimen, Where, tensors
+from rnn_numpy.zoo.specimen import Specimens, Where, tensors
 
 Array = NDArray[Any]
+
+SPECIMENS = Specimens()
+
+BOTH = ("l0", "l0_reverse")
+EVERYTHING = tensors("x", "states", "parameters")
+EVERYTHING_OF_LSTM = tensors("x", "states", "parameters", cell="lstm")
+REVERSE = ("l0_reverse",)
+STACKED = {"num_layers": 2}
+DROPPED = {"num_layers": 2, "dropout": 0.4}
+BIDIRECTIONAL = {"bidirectional": True}
+OUTSIDE = "outside of the steps"
 
 # ---------------------------------------------------------------------------------------------------- the loss's entry
 
 
+@SPECIMENS.add(
+    "final-state-gradient-ignored", "final-state gradient ignored", Where(EVERYTHING, "loss's entry"), needs=("dh_n",)
+)
 class FinalStateGradientIgnored(GRU):
-    """dh_n is accepted and not used."""
+    """A loss that reads the final state has no gradient."""
 
     def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
         super().open_backward(run, doutput, [None] * len(dfinals))
 
 
+@SPECIMENS.add(
+    "final-state-gradient-at-T",
+    "final-state gradient ignored",
+    Where(EVERYTHING, "loss's entry", steps="early"),
+    needs=("dh_n", "lengths"),
+    also=("padding leaks",),
+)
 class FinalStateGradientAtT(RNN):
-    """dh_n enters after step T - 1, also for sequences that end before."""
+    """The final state's gradient enters at the last step of the batch, which a shorter sequence does not have."""
 
     def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
         super().open_backward(run, doutput, [None])
@@ -43,8 +64,11 @@ class FinalStateGradientAtT(RNN):
             gradients["dh"][run.binding.batch.T] += dfinals[0]  # right: [run.binding.exit]
 
 
+@SPECIMENS.add(
+    "last-loss-alone", "only the last step's loss", Where(EVERYTHING_OF_LSTM, "loss's entry", steps="all but the last")
+)
 class LastLossAlone(LSTM):
-    """doutput of the last step is read, as of a net that classifies; the rest is not."""
+    """The gradient of the last output is read, that of all others is not."""
 
     def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
         super().open_backward(run, doutput, dfinals)
@@ -52,8 +76,15 @@ class LastLossAlone(LSTM):
         gradients["dh"][: run.binding.batch.T] = 0
 
 
+@SPECIMENS.add(
+    "padding-leaks",
+    "padding leaks",
+    Where(EVERYTHING_OF_LSTM, "loss's entry", steps="early"),
+    "Keras repeats a sequence's last output past its end; here it is 0, a constant",
+    needs=("lengths",),
+)
 class PaddingLeaks(LSTM):
-    """doutput past the end of a sequence goes to its last step, as if the output had stayed there."""
+    """Doutput in the padding is added at the last step of the sequence."""
 
     def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
         super().open_backward(run, doutput, dfinals)
@@ -65,8 +96,15 @@ class PaddingLeaks(LSTM):
 # ------------------------------------------------------------------------------------------------ layers and directions
 
 
+@SPECIMENS.add(
+    "reverse-not-reversed",
+    "reverse direction not reversed",
+    Where(tensors("x", "states", "parameters", layers=REVERSE, cell="lstm"), "loop"),
+    "thinc 9.1.1, bidirectional: [::1] where [::-1] was meant",
+    options=BIDIRECTIONAL,
+)
 class ReverseNotReversed(LSTM):
-    """Back-propagation through the reverse direction runs from T - 1 to 0, as through the forward one."""
+    """The reverse direction is back-propagated in the order of the forward one."""
 
     def backward_loop(self, run: Run) -> Iterator[int]:
         b = run.binding
@@ -74,16 +112,34 @@ class ReverseNotReversed(LSTM):
         yield from super().backward_loop(replace(run, binding=forward))
 
 
+@SPECIMENS.add(
+    "same-half-twice",
+    "reverse direction not reversed",
+    Where(tensors("x", "states", "parameters", layers=REVERSE), "loss's entry"),
+    "thinc 9.1.1, bidirectional",
+    options=BIDIRECTIONAL,
+)
 class SameHalfTwice(GRU):
-    """Both directions get the first half of doutput."""
+    """The output of two directions is split into its first half, twice."""
 
     def directions_of(self, layer: int) -> list[Direction]:
         directions = super().directions_of(layer)
         return [replace(direction, columns=directions[0].columns) for direction in directions]
 
 
+@SPECIMENS.add(
+    "doutput-overwritten",
+    "overwritten, not added",
+    Where(
+        tensors("x", "states", "parameters", layers=("l0", "l0_reverse", "l1_reverse"), cell="lstm"),
+        "loss's entry",
+    ),
+    "mxnet issue 17898, pull request 18203: stacked bidirectional LSTM",
+    options={**STACKED, **BIDIRECTIONAL},
+    also=("lower layer cut off",),
+)
 class DoutputOverwrittenBetweenDirections(LSTM):
-    """dx of the upper layer's forward direction is written over its doutput before the reverse direction reads that."""
+    """Two directions share doutput, and the first writes its dx there before the second reads it."""
 
     def close_backward(self, run: Run) -> Array:
         dx = super().close_backward(run)
@@ -96,8 +152,14 @@ class DoutputOverwrittenBetweenDirections(LSTM):
         super().open_backward(run, doutput, dfinals)
 
 
+@SPECIMENS.add(
+    "reverse-direction-cut-off",
+    "lower layer cut off",
+    Where(tensors("x", "states", "parameters", layers=BOTH), "between layers"),
+    options={**STACKED, **BIDIRECTIONAL},
+)
 class ReverseDirectionCutOff(GRU):
-    """The lower layer gets the upper one's forward direction alone."""
+    """What the upper layer hands down lacks its reverse direction's share."""
 
     def close_backward(self, run: Run) -> Array:
         dx = super().close_backward(run)
@@ -106,8 +168,16 @@ class ReverseDirectionCutOff(GRU):
         return dx
 
 
+@SPECIMENS.add(
+    "reverse-never-added",
+    "never accumulated",
+    Where(tensors("parameters", layers=REVERSE), "sums over steps", steps="none"),
+    "mlpack pull request 1742, bidirectional RNN: totalGradient += backwardGradient was missing",
+    options=BIDIRECTIONAL,
+    also=("bias ignored",),
+)
 class ReverseNeverAdded(WrongSums, RNN):
-    """The reverse direction's parameters get nothing."""
+    """The gradients of the reverse direction's parameters are computed and not added to the total."""
 
     def _spoil(self, run: Run) -> None:
         if run.direction.reverse:
@@ -115,8 +185,14 @@ class ReverseNeverAdded(WrongSums, RNN):
                 gradient[...] = 0
 
 
+@SPECIMENS.add(
+    "lower-layer-cut-off",
+    "lower layer cut off",
+    Where(tensors("x", "states", "parameters"), "between layers"),
+    options=STACKED,
+)
 class LowerLayerCutOff(RNN):
-    """Nothing goes from layer 1 to layer 0."""
+    """The upper layer hands nothing to the one below, which learns from its final state alone."""
 
     def close_backward(self, run: Run) -> Array:
         dx = super().close_backward(run)
@@ -128,8 +204,15 @@ class LowerLayerCutOff(RNN):
 # ------------------------------------------------------------------------------------------------------------- dropout
 
 
+@SPECIMENS.add(
+    "dropout-mask-ignored",
+    "dropout mask ignored",
+    Where(EVERYTHING_OF_LSTM, "between layers"),
+    options=DROPPED,
+    needs=("dropout masks",),
+)
 class DropoutMaskIgnored(LSTM):
-    """The lower layer gets a gradient also through outputs that were dropped."""
+    """The gradient from the upper layer is not multiplied with the dropout mask."""
 
     def bptt(self, run: Pass) -> Iterator[int]:
         masks, run.trace.edge.factors = run.trace.edge.factors, None
@@ -139,8 +222,16 @@ class DropoutMaskIgnored(LSTM):
             run.trace.edge.factors = masks
 
 
+@SPECIMENS.add(
+    "dropout-mask-in-half-precision",
+    "lower precision",
+    Where(EVERYTHING_OF_LSTM, "between layers"),
+    options=DROPPED,
+    needs=("dropout masks",),
+    also=("dropout mask ignored",),
+)
 class DropoutMaskInHalfPrecision(LSTM):
-    """The mask is kept in float16 for backward: 1/(1-p) is rounded to three digits."""
+    """To save memory backward has the dropout mask in float16, in which 1/0.6 is 1.667."""
 
     def bptt(self, run: Pass) -> Iterator[int]:
         masks = run.trace.edge.factors
@@ -152,8 +243,16 @@ class DropoutMaskInHalfPrecision(LSTM):
             run.trace.edge.factors = masks
 
 
+@SPECIMENS.add(
+    "dropout-mask-drawn-again",
+    "not deterministic",
+    Where(EVERYTHING, "between layers"),
+    options=DROPPED,
+    needs=("dropout masks",),
+    also=("dropout mask ignored",),
+)
 class DropoutMaskDrawnAgain(GRU):
-    """Backward draws a mask of its own."""
+    """The gradient from the upper layer is multiplied with a mask that is drawn anew."""
 
     def bptt(self, run: Pass) -> Iterator[int]:
         masks = run.trace.edge.factors
@@ -165,8 +264,15 @@ class DropoutMaskDrawnAgain(GRU):
             run.trace.edge.factors = masks
 
 
+@SPECIMENS.add(
+    "recurrent-mask-ignored",
+    "dropout mask ignored",
+    Where(EVERYTHING, "recurrence", steps="all but the last"),
+    options={"recurrent_dropout": 0.4},
+    needs=("recurrent masks",),
+)
 class RecurrentMaskIgnored(RNN):
-    """dh_{t-1} gets a gradient also through units that were hidden from W_hh."""
+    """The gradient that goes back through W_hh is not multiplied with the mask of recurrent dropout."""
 
     def backward_loop(self, run: Run) -> Iterator[int]:
         if "recurrent_mask" in run.binding.arrays:
@@ -177,40 +283,59 @@ class RecurrentMaskIgnored(RNN):
 # ---------------------------------------------------------------------------------------------- arguments and results
 
 
+@SPECIMENS.add(
+    "clipped",
+    "clipped",
+    Where(tensors("parameters"), OUTSIDE, steps="none"),
+    "min-char-rnn: np.clip inside of lossFun",
+    needs=("large loss",),
+)
 class Clipped(WrongSums, RNN):
-    """Parameter gradients are cut off at 5."""
+    """Gradients are cut off at 5 in the function that computes them, before anybody can check them."""
 
     def _spoil(self, run: Run) -> None:
         for gradient in run.sums.values():
             np.clip(gradient, -5, 5, out=gradient)
 
 
+@SPECIMENS.add(
+    "divided-by-the-batch",
+    "missing 1/N",
+    Where(tensors("parameters"), "sums over steps", steps="none"),
+    needs=("N > 1",),
+    also=("constant factor",),
+)
 class DividedByTheBatch(WrongSums, RNN):
-    """Parameter gradients are means over the batch of a loss that is a sum."""
+    """The parameters' gradients are divided by N, while the loss is not."""
 
     def _spoil(self, run: Run) -> None:
         for gradient in run.sums.values():
             gradient /= run.binding.arrays["x"].shape[1]
 
 
+@SPECIMENS.add("initial-state-gradient-zero", "never accumulated", Where(("h_0",), OUTSIDE, steps="none"))
 class InitialStateGradientZero(GRU):
-    """dh_0 is returned as zeros."""
+    """The initial state's gradient is returned as zeros."""
 
     def bptt(self, run: Pass) -> Iterator[int]:
         yield from super().bptt(run)
         run.results[0].dh_0[...] = 0
 
 
+@SPECIMENS.add(
+    "order-of-lengths-kept", "batch mixed", Where(("h_0",), OUTSIDE, steps="none"), needs=("lengths", "N > 1")
+)
 class OrderOfLengthsKept(GRU):
-    """dh_0 stays in the order of lengths in which the engine works."""
+    """The initial states' gradients come back sorted by length: each sequence gets another one's."""
 
     def bptt(self, run: Pass) -> Iterator[int]:
         yield from super().bptt(run)
         run.results[0].dh_0 = run.trace.edge.batch.sorted(run.results[0].dh_0, 1)
 
 
+@SPECIMENS.add("doutput-scribbled-on", "input modified", Where(EVERYTHING_OF_LSTM, OUTSIDE), needs=("second call",))
 class DoutputScribbledOn(LSTM):
-    """The gradients of all steps are accumulated in the caller's doutput."""
+    """The first call is right; it leaves its own sums in doutput, so that a second call is not."""
 
     def backward(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
@@ -222,16 +347,23 @@ class DoutputScribbledOn(LSTM):
         return result
 
 
+@SPECIMENS.add("weight-decay-in-backward", "parameters modified", Where(EVERYTHING, OUTSIDE), needs=("second call",))
 class WeightDecayInBackward(RNN):
-    """Backward takes a step of weight decay."""
+    """The gradients are right; then the parameters are 1 % smaller."""
 
     def bptt(self, run: Pass) -> Iterator[int]:
         yield from super().bptt(run)
         self.params.flat *= 0.99
 
 
+@SPECIMENS.add(
+    "grads-overwritten",
+    "overwritten, not added",
+    Where(tensors("parameters"), OUTSIDE, steps="none"),
+    needs=("second call", "grads handed in"),
+)
 class GradsOverwritten(RNN):
-    """What grads held is lost."""
+    """Gradients of an earlier call are erased instead of added to."""
 
     def bptt(self, run: Pass) -> Iterator[int]:
         if run.grads is not None:
@@ -239,217 +371,17 @@ class GradsOverwritten(RNN):
         yield from super().bptt(run)
 
 
+@SPECIMENS.add(
+    "grads-never-cleared",
+    "accumulated over calls",
+    Where(tensors("parameters"), OUTSIDE, steps="none"),
+    needs=("second call",),
+    also=("constant factor",),
+)
 class GradsNeverCleared(GRU):
-    """One set of gradients serves all calls."""
+    """The second call returns the sum of both."""
 
     def bptt(self, run: Pass) -> Iterator[int]:
         if run.grads is None:
             run.grads = self._kept = getattr(self, "_kept", self.params.zeros_like())
         yield from super().bptt(run)
-
-
-BOTH = ("l0", "l0_reverse")
-EVERYTHING = tensors("x", "states", "parameters")
-EVERYTHING_OF_LSTM = tensors("x", "states", "parameters", cell="lstm")
-REVERSE = ("l0_reverse",)
-STACKED = {"num_layers": 2}
-DROPPED = {"num_layers": 2, "dropout": 0.4}
-BIDIRECTIONAL = {"bidirectional": True}
-OUTSIDE = "outside of the steps"
-
-SPECIMENS = (
-    Specimen(
-        "final-state-gradient-ignored",
-        FinalStateGradientIgnored,
-        "a loss that reads the final state has no gradient",
-        "final-state gradient ignored",
-        Where(EVERYTHING, "loss's entry"),
-        needs=("dh_n",),
-    ),
-    Specimen(
-        "final-state-gradient-at-T",
-        FinalStateGradientAtT,
-        "the final state's gradient enters at the last step of the batch, which a shorter sequence does not have",
-        "final-state gradient ignored",
-        Where(EVERYTHING, "loss's entry", steps="early"),
-        needs=("dh_n", "lengths"),
-        also=("padding leaks",),
-    ),
-    Specimen(
-        "last-loss-alone",
-        LastLossAlone,
-        "the gradient of the last output is read, that of all others is not",
-        "only the last step's loss",
-        Where(EVERYTHING_OF_LSTM, "loss's entry", steps="all but the last"),
-    ),
-    Specimen(
-        "padding-leaks",
-        PaddingLeaks,
-        "doutput in the padding is added at the last step of the sequence",
-        "padding leaks",
-        Where(EVERYTHING_OF_LSTM, "loss's entry", steps="early"),
-        "Keras repeats a sequence's last output past its end; here it is 0, a constant",
-        needs=("lengths",),
-    ),
-    Specimen(
-        "reverse-not-reversed",
-        ReverseNotReversed,
-        "the reverse direction is back-propagated in the order of the forward one",
-        "reverse direction not reversed",
-        Where(tensors("x", "states", "parameters", layers=REVERSE, cell="lstm"), "loop"),
-        "thinc 9.1.1, bidirectional: [::1] where [::-1] was meant",
-        options=BIDIRECTIONAL,
-    ),
-    Specimen(
-        "same-half-twice",
-        SameHalfTwice,
-        "the output of two directions is split into its first half, twice",
-        "reverse direction not reversed",
-        Where(tensors("x", "states", "parameters", layers=REVERSE), "loss's entry"),
-        "thinc 9.1.1, bidirectional",
-        options=BIDIRECTIONAL,
-    ),
-    Specimen(
-        "doutput-overwritten",
-        DoutputOverwrittenBetweenDirections,
-        "two directions share doutput, and the first writes its dx there before the second reads it",
-        "overwritten, not added",
-        Where(
-            tensors("x", "states", "parameters", layers=("l0", "l0_reverse", "l1_reverse"), cell="lstm"),
-            "loss's entry",
-        ),
-        "mxnet issue 17898, pull request 18203: stacked bidirectional LSTM",
-        options={**STACKED, **BIDIRECTIONAL},
-        also=("lower layer cut off",),
-    ),
-    Specimen(
-        "reverse-direction-cut-off",
-        ReverseDirectionCutOff,
-        "what the upper layer hands down lacks its reverse direction's share",
-        "lower layer cut off",
-        Where(tensors("x", "states", "parameters", layers=BOTH), "between layers"),
-        options={**STACKED, **BIDIRECTIONAL},
-    ),
-    Specimen(
-        "reverse-never-added",
-        ReverseNeverAdded,
-        "the gradients of the reverse direction's parameters are computed and not added to the total",
-        "never accumulated",
-        Where(tensors("parameters", layers=REVERSE), "sums over steps", steps="none"),
-        "mlpack pull request 1742, bidirectional RNN: totalGradient += backwardGradient was missing",
-        options=BIDIRECTIONAL,
-        also=("bias ignored",),
-    ),
-    Specimen(
-        "lower-layer-cut-off",
-        LowerLayerCutOff,
-        "the upper layer hands nothing to the one below, which learns from its final state alone",
-        "lower layer cut off",
-        Where(tensors("x", "states", "parameters"), "between layers"),
-        options=STACKED,
-    ),
-    Specimen(
-        "dropout-mask-ignored",
-        DropoutMaskIgnored,
-        "the gradient from the upper layer is not multiplied with the dropout mask",
-        "dropout mask ignored",
-        Where(EVERYTHING_OF_LSTM, "between layers"),
-        options=DROPPED,
-        needs=("dropout masks",),
-    ),
-    Specimen(
-        "dropout-mask-in-half-precision",
-        DropoutMaskInHalfPrecision,
-        "to save memory backward has the dropout mask in float16, in which 1/0.6 is 1.667",
-        "lower precision",
-        Where(EVERYTHING_OF_LSTM, "between layers"),
-        options=DROPPED,
-        needs=("dropout masks",),
-        also=("dropout mask ignored",),
-    ),
-    Specimen(
-        "dropout-mask-drawn-again",
-        DropoutMaskDrawnAgain,
-        "the gradient from the upper layer is multiplied with a mask that is drawn anew",
-        "not deterministic",
-        Where(EVERYTHING, "between layers"),
-        options=DROPPED,
-        needs=("dropout masks",),
-        also=("dropout mask ignored",),
-    ),
-    Specimen(
-        "recurrent-mask-ignored",
-        RecurrentMaskIgnored,
-        "the gradient that goes back through W_hh is not multiplied with the mask of recurrent dropout",
-        "dropout mask ignored",
-        Where(EVERYTHING, "recurrence", steps="all but the last"),
-        options={"recurrent_dropout": 0.4},
-        needs=("recurrent masks",),
-    ),
-    Specimen(
-        "clipped",
-        Clipped,
-        "gradients are cut off at 5 in the function that computes them, before anybody can check them",
-        "clipped",
-        Where(tensors("parameters"), OUTSIDE, steps="none"),
-        "min-char-rnn: np.clip inside of lossFun",
-        needs=("large loss",),
-    ),
-    Specimen(
-        "divided-by-the-batch",
-        DividedByTheBatch,
-        "the parameters' gradients are divided by N, while the loss is not",
-        "missing 1/N",
-        Where(tensors("parameters"), "sums over steps", steps="none"),
-        needs=("N > 1",),
-        also=("constant factor",),
-    ),
-    Specimen(
-        "initial-state-gradient-zero",
-        InitialStateGradientZero,
-        "the initial state's gradient is returned as zeros",
-        "never accumulated",
-        Where(("h_0",), OUTSIDE, steps="none"),
-    ),
-    Specimen(
-        "order-of-lengths-kept",
-        OrderOfLengthsKept,
-        "the initial states' gradients come back sorted by length: each sequence gets another one's",
-        "batch mixed",
-        Where(("h_0",), OUTSIDE, steps="none"),
-        needs=("lengths", "N > 1"),
-    ),
-    Specimen(
-        "doutput-scribbled-on",
-        DoutputScribbledOn,
-        "the first call is right; it leaves its own sums in doutput, so that a second call is not",
-        "input modified",
-        Where(EVERYTHING_OF_LSTM, OUTSIDE),
-        needs=("second call",),
-    ),
-    Specimen(
-        "weight-decay-in-backward",
-        WeightDecayInBackward,
-        "the gradients are right; then the parameters are 1 % smaller",
-        "parameters modified",
-        Where(EVERYTHING, OUTSIDE),
-        needs=("second call",),
-    ),
-    Specimen(
-        "grads-overwritten",
-        GradsOverwritten,
-        "gradients of an earlier call are erased instead of added to",
-        "overwritten, not added",
-        Where(tensors("parameters"), OUTSIDE, steps="none"),
-        needs=("second call", "grads handed in"),
-    ),
-    Specimen(
-        "grads-never-cleared",
-        GradsNeverCleared,
-        "the second call returns the sum of both",
-        "accumulated over calls",
-        Where(tensors("parameters"), OUTSIDE, steps="none"),
-        needs=("second call",),
-        also=("constant factor",),
-    ),
-)

@@ -1,6 +1,6 @@
 """Wrong backward passes of the LSTM. Its formulas work on columns: arrays of a step are (H, N).
 
-Each class says in its docstring what is wrong; `SPECIMENS` says what follows from it.
+Each class says in its docstring what is wrong, and above it what follows from that.
 """
 
 from __future__ import annotations
@@ -14,64 +14,86 @@ from numpy.typing import NDArray
 from rnn_numpy.engine.recurrent import Run
 from rnn_numpy.layers.lstm import LSTM
 from rnn_numpy.zoo.common import WrongFormulas, WrongSums, rows_of
-from rnn_numpy.zoo.specimen import Specimen, Where, tensors
+from rnn_numpy.zoo.specimen import Specimens, Where, tensors
 
 Array = NDArray[Any]
+
+SPECIMENS = Specimens()
 
 EVERYTHING = tensors("x", "states", "parameters", cell="lstm")
 PARAMETERS = tensors("parameters")
 
 
+def _partial(gate: str, steps: str = "all") -> Where:
+    return Where(EVERYTHING, "immediate partial", gate, steps)
+
+
+RECURRENCE = Where(EVERYTHING, "recurrence", steps="all but the last")
+
+
+@SPECIMENS.add("input-gate-derivative-missing", "gate derivative missing", _partial("i"))
 class InputGateDerivativeMissing(WrongFormulas, LSTM):
-    """da_i = dc_t * g_t."""
+    """The gradient passes the sigmoid of the input gate as if it were the identity."""
 
     @staticmethod
     def _after_step_partials(g_t: Array, da_i_t: Array) -> None:
         da_i_t[...] = g_t  # right: g_t * i_t * (1 - i_t)
 
 
+@SPECIMENS.add(
+    "forget-gate-derivative-missing",
+    "gate derivative missing",
+    _partial("f"),
+    "RNN-LSTM-in-numpy issue 1: the argument that asks sigmoid() for its derivative is left out, for f alone",
+    also=("wrong derivative",),
+)
 class ForgetGateDerivativeMissing(WrongFormulas, LSTM):
-    """da_f = dc_t * c_{t-1} * f_t."""
+    """The forget gate's gradient is multiplied by f, not by f (1 - f)."""
 
     @staticmethod
     def _after_step_partials(f_t: Array, c_prev: Array, da_f_t: Array) -> None:
         da_f_t[...] = c_prev * f_t  # right: c_prev * f_t * (1 - f_t)
 
 
+@SPECIMENS.add("candidate-derivative-missing", "gate derivative missing", _partial("g"))
 class CandidateDerivativeMissing(WrongFormulas, LSTM):
-    """da_g = dc_t * i_t."""
+    """The gradient passes the tanh of the candidate as if it were the identity."""
 
     @staticmethod
     def _after_step_partials(i_t: Array, da_g_t: Array) -> None:
         da_g_t[...] = i_t  # right: i_t * (1 - g_t^2)
 
 
+@SPECIMENS.add("output-gate-derivative-missing", "gate derivative missing", _partial("o"))
 class OutputGateDerivativeMissing(WrongFormulas, LSTM):
-    """da_o = dh_t * tanh(c_t)."""
+    """The gradient passes the sigmoid of the output gate as if it were the identity."""
 
     @staticmethod
     def _after_step_partials(tanh_c_t: Array, da_o_t: Array) -> None:
         da_o_t[...] = tanh_c_t  # right: tanh_c_t * o_t * (1 - o_t)
 
 
+@SPECIMENS.add("forget-gate-reads-the-new-cell", "off by one step", _partial("f"), also=("wrong derivative",))
 class ForgetGateReadsTheNewCell(WrongFormulas, LSTM):
-    """da_f with c_t in place of c_{t-1}."""
+    """The forget gate's gradient has c_t, the result, where c_{t-1} was multiplied."""
 
     @staticmethod
     def _after_step_partials(f_t: Array, c_t: Array, da_f_t: Array) -> None:
         da_f_t[...] = c_t * f_t * (1 - f_t)  # right: c_prev
 
 
+@SPECIMENS.add("tanh-of-c-derivative-from-c", "wrong derivative", Where(EVERYTHING, "immediate partial"))
 class TanhOfCDerivativeFromC(WrongFormulas, LSTM):
-    """1 - c_t^2 in B4."""
+    """The derivative of tanh(c_t) is written as 1 - c_t^2."""
 
     @staticmethod
     def _after_step_partials(o_t: Array, c_t: Array, dm_dc_t: Array) -> None:
         dm_dc_t[...] = o_t * (1 - c_t * c_t)  # right: 1 - tanh_c_t^2
 
 
+@SPECIMENS.add("naive-forget-gate-derivative", "not finite", _partial("f"), needs=("saturated gate",))
 class NaiveForgetGateDerivative(WrongFormulas, LSTM):
-    """f * (1 - f) written as f^2 * exp(-a_f), the exponential as (1 - f) / f: 0 * infinity where f is 0."""
+    """The sigmoid's derivative is written with a quotient that is infinite where a gate is shut."""
 
     @staticmethod
     def _after_step_partials(f_t: Array, c_prev: Array, da_f_t: Array) -> None:
@@ -79,16 +101,24 @@ class NaiveForgetGateDerivative(WrongFormulas, LSTM):
             da_f_t[...] = c_prev * f_t * f_t * ((1 - f_t) / f_t)
 
 
+@SPECIMENS.add("hidden-path-missing", "hidden path missing", Where(EVERYTHING, "immediate partial"))
 class HiddenPathMissing(WrongFormulas, LSTM):
-    """dc_t without what comes through h_t = o_t * tanh(c_t)."""
+    """The gradient of h_t does not reach c_t through the tanh: only the output gate learns from it."""
 
     @staticmethod
     def _after_step_partials(dm_dc_t: Array) -> None:
         dm_dc_t[...] = 0  # right: o_t * (1 - tanh_c_t^2)
 
 
+@SPECIMENS.add(
+    "cell-path-missing",
+    "cell path missing",
+    Where(EVERYTHING, "recurrence"),
+    "mxnet issue 4057: an LSTM in Python, dc = ... where dc += ... was meant",
+    also=("overwritten, not added", "final-state gradient ignored"),
+)
 class CellPathMissing(WrongFormulas, LSTM):
-    """dc_t is set to what comes through h_t, which drops what step t+1 handed back."""
+    """An = for a +=: what c_{t+1} hands back to c_t is erased by what comes through h_t."""
 
     @staticmethod
     def _instead_of_step_backward(
@@ -104,16 +134,18 @@ class CellPathMissing(WrongFormulas, LSTM):
         dh_in += W_hh.T.dot(da_t)
 
 
+@SPECIMENS.add("cell-path-without-forget-gate", "wrong derivative", RECURRENCE)
 class CellPathWithoutForgetGate(WrongFormulas, LSTM):
-    """dc_{t-1} = dc_t: as if the cell kept everything."""
+    """The cell's gradient is handed back without the factor f_t."""
 
     @staticmethod
     def _after_step_backward(dc_t: Array, dc_prev: Array) -> None:
         dc_prev[...] = dc_t  # right: dc_t * f_t
 
 
+@SPECIMENS.add("output-gate-from-cell-gradient", "wrong derivative", _partial("o"))
 class OutputGateFromCellGradient(WrongFormulas, LSTM):
-    """da_o from dc_t, like its three neighbours."""
+    """The output gate is given the gradient of c_t, as i, f and g are; h_t = o_t tanh(c_t) gives it dh_t."""
 
     @staticmethod
     def _instead_of_step_backward(
@@ -129,8 +161,14 @@ class OutputGateFromCellGradient(WrongFormulas, LSTM):
         dh_in += W_hh.T.dot(da_t)
 
 
+@SPECIMENS.add(
+    "input-and-forget-swapped",
+    "gates swapped",
+    Where(PARAMETERS, "sums over steps", steps="none"),
+    "the orders i, f, g, o and f, i, g, o differ between libraries, and both forms of the weights look alike",
+)
 class InputAndForgetSwapped(WrongSums, LSTM):
-    """The rows of i hold the gradient of f, and the reverse."""
+    """Gradients of the input gate stand in the rows of the forget gate, and the reverse."""
 
     def _spoil(self, run: Run) -> None:
         i, f = rows_of("i", self), rows_of("f", self)
@@ -138,8 +176,14 @@ class InputAndForgetSwapped(WrongSums, LSTM):
             gradient[i], gradient[f] = gradient[f].copy(), gradient[i].copy()
 
 
+@SPECIMENS.add(
+    "bias-of-forget-gate-copied",
+    "gates swapped",
+    Where(tensors("bias_ih", "bias_hh"), "sums over steps", steps="none"),
+    "learn_dl issue 53: a copied line",
+)
 class BiasOfForgetGateCopied(WrongSums, LSTM):
-    """The line for f, copied for i and o, and not changed."""
+    """Three biases, those of i, f and o, all get the gradient of f."""
 
     def _spoil(self, run: Run) -> None:
         for bias in (run.sums["bias_ih"], run.sums["bias_hh"]):
@@ -147,39 +191,71 @@ class BiasOfForgetGateCopied(WrongSums, LSTM):
             bias[rows_of("o", self)] = bias[rows_of("f", self)]
 
 
+@SPECIMENS.add(
+    "bias-doubled",
+    "bias doubled",
+    Where(tensors("bias_ih", "bias_hh"), "sums over steps", steps="none"),
+    also=("constant factor",),
+)
 class BiasDoubled(WrongSums, LSTM):
-    """Both biases get the gradient of both."""
+    """Two biases that are added get the sum of both gradients, each."""
 
     def _spoil(self, run: Run) -> None:
         run.sums["bias_ih"][...] += run.sums["bias_hh"]
         run.sums["bias_hh"][...] = run.sums["bias_ih"]
 
 
+@SPECIMENS.add(
+    "bias-hh-ignored",
+    "bias ignored",
+    Where(tensors("bias_hh"), "sums over steps", steps="none"),
+    "thinc 9.1.1, LSTM.v1; mxnet issue 17818, in stacked layers",
+    also=("never accumulated",),
+)
 class BiasHhIgnored(WrongSums, LSTM):
-    """The second bias never gets a gradient."""
+    """The gradient of bias_hh is always zero."""
 
     def _spoil(self, run: Run) -> None:
         run.sums["bias_hh"][...] = 0
 
 
+@SPECIMENS.add(
+    "buffer-holds-the-weights",
+    "starts as the weights",
+    Where(PARAMETERS, "sums over steps", steps="none"),
+    "thinc 9.1.1, LSTM.v1: the buffers of the gradients are cut from params",
+)
 class BufferHoldsTheWeights(WrongSums, LSTM):
-    """The gradients are added to a buffer that was cut from the parameters."""
+    """Gradients are added to a copy of the parameters instead of to zeros."""
 
     def _spoil(self, run: Run) -> None:
         for name, gradient in run.sums.items():
             gradient += self.params[f"{name}_{run.direction.name}"]
 
 
+@SPECIMENS.add(
+    "gradients-never-written",
+    "never accumulated",
+    Where(PARAMETERS, "sums over steps", steps="none"),
+    "thinc 9.1.1, the backend in plain Python: dG is allocated and never written",
+    also=("bias ignored",),
+)
 class GradientsNeverWritten(WrongSums, LSTM):
-    """The gradient of the gates is allocated, and the parameters' sums are made from it before it is filled."""
+    """The gradients of all parameters are returned as the zeros they were allocated with."""
 
     def _spoil(self, run: Run) -> None:
         for gradient in run.sums.values():
             gradient[...] = 0
 
 
+@SPECIMENS.add(
+    "first-step-skipped",
+    "first step skipped",
+    Where(EVERYTHING, "loop", steps="first"),
+    "thinc 9.1.1, LSTM.v1: a loop over indices[:-1]",
+)
 class FirstStepSkipped(LSTM):
-    """The loop ends before t = 0."""
+    """The loop back ends before t = 0: dx[0] and the initial states' gradients are zero."""
 
     def backward_loop(self, run: Run) -> Iterator[int]:
         steps = super().backward_loop(run)
@@ -189,169 +265,16 @@ class FirstStepSkipped(LSTM):
         run.binding.arrays["dh"][0] = run.binding.arrays["dc"][0] = 0
 
 
+@SPECIMENS.add(
+    "final-cell-gradient-ignored",
+    "final-state gradient ignored",
+    Where(EVERYTHING, "loss's entry"),
+    "deeplearning4j issue 8838, lstmLayer_bp",
+    needs=("dh_n",),
+)
 class FinalCellGradientIgnored(LSTM):
-    """dc_n is accepted and not used."""
+    """A loss that reads the final c has no gradient."""
 
     def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
         dh_n, _ = dfinals
         super().open_backward(run, doutput, [dh_n, None])
-
-
-def _partial(gate: str, steps: str = "all") -> Where:
-    return Where(EVERYTHING, "immediate partial", gate, steps)
-
-
-RECURRENCE = Where(EVERYTHING, "recurrence", steps="all but the last")
-
-SPECIMENS = (
-    Specimen(
-        "input-gate-derivative-missing",
-        InputGateDerivativeMissing,
-        "the gradient passes the sigmoid of the input gate as if it were the identity",
-        "gate derivative missing",
-        _partial("i"),
-    ),
-    Specimen(
-        "forget-gate-derivative-missing",
-        ForgetGateDerivativeMissing,
-        "the forget gate's gradient is multiplied by f, not by f (1 - f)",
-        "gate derivative missing",
-        _partial("f"),
-        "RNN-LSTM-in-numpy issue 1: the argument that asks sigmoid() for its derivative is left out, for f alone",
-        also=("wrong derivative",),
-    ),
-    Specimen(
-        "candidate-derivative-missing",
-        CandidateDerivativeMissing,
-        "the gradient passes the tanh of the candidate as if it were the identity",
-        "gate derivative missing",
-        _partial("g"),
-    ),
-    Specimen(
-        "output-gate-derivative-missing",
-        OutputGateDerivativeMissing,
-        "the gradient passes the sigmoid of the output gate as if it were the identity",
-        "gate derivative missing",
-        _partial("o"),
-    ),
-    Specimen(
-        "forget-gate-reads-the-new-cell",
-        ForgetGateReadsTheNewCell,
-        "the forget gate's gradient has c_t, the result, where c_{t-1} was multiplied",
-        "off by one step",
-        _partial("f"),
-        also=("wrong derivative",),
-    ),
-    Specimen(
-        "tanh-of-c-derivative-from-c",
-        TanhOfCDerivativeFromC,
-        "the derivative of tanh(c_t) is written as 1 - c_t^2",
-        "wrong derivative",
-        Where(EVERYTHING, "immediate partial"),
-    ),
-    Specimen(
-        "naive-forget-gate-derivative",
-        NaiveForgetGateDerivative,
-        "the sigmoid's derivative is written with a quotient that is infinite where a gate is shut",
-        "not finite",
-        _partial("f"),
-        needs=("saturated gate",),
-    ),
-    Specimen(
-        "hidden-path-missing",
-        HiddenPathMissing,
-        "the gradient of h_t does not reach c_t through the tanh: only the output gate learns from it",
-        "hidden path missing",
-        Where(EVERYTHING, "immediate partial"),
-    ),
-    Specimen(
-        "cell-path-missing",
-        CellPathMissing,
-        "an = for a +=: what c_{t+1} hands back to c_t is erased by what comes through h_t",
-        "cell path missing",
-        Where(EVERYTHING, "recurrence"),
-        "mxnet issue 4057: an LSTM in Python, dc = ... where dc += ... was meant",
-        also=("overwritten, not added", "final-state gradient ignored"),
-    ),
-    Specimen(
-        "cell-path-without-forget-gate",
-        CellPathWithoutForgetGate,
-        "the cell's gradient is handed back without the factor f_t",
-        "wrong derivative",
-        RECURRENCE,
-    ),
-    Specimen(
-        "output-gate-from-cell-gradient",
-        OutputGateFromCellGradient,
-        "the output gate is given the gradient of c_t, as i, f and g are; h_t = o_t tanh(c_t) gives it dh_t",
-        "wrong derivative",
-        _partial("o"),
-    ),
-    Specimen(
-        "input-and-forget-swapped",
-        InputAndForgetSwapped,
-        "gradients of the input gate stand in the rows of the forget gate, and the reverse",
-        "gates swapped",
-        Where(PARAMETERS, "sums over steps", steps="none"),
-        "the orders i, f, g, o and f, i, g, o differ between libraries, and both forms of the weights look alike",
-    ),
-    Specimen(
-        "bias-of-forget-gate-copied",
-        BiasOfForgetGateCopied,
-        "three biases, those of i, f and o, all get the gradient of f",
-        "gates swapped",
-        Where(tensors("bias_ih", "bias_hh"), "sums over steps", steps="none"),
-        "learn_dl issue 53: a copied line",
-    ),
-    Specimen(
-        "bias-doubled",
-        BiasDoubled,
-        "two biases that are added get the sum of both gradients, each",
-        "bias doubled",
-        Where(tensors("bias_ih", "bias_hh"), "sums over steps", steps="none"),
-        also=("constant factor",),
-    ),
-    Specimen(
-        "bias-hh-ignored",
-        BiasHhIgnored,
-        "the gradient of bias_hh is always zero",
-        "bias ignored",
-        Where(tensors("bias_hh"), "sums over steps", steps="none"),
-        "thinc 9.1.1, LSTM.v1; mxnet issue 17818, in stacked layers",
-        also=("never accumulated",),
-    ),
-    Specimen(
-        "buffer-holds-the-weights",
-        BufferHoldsTheWeights,
-        "gradients are added to a copy of the parameters instead of to zeros",
-        "starts as the weights",
-        Where(PARAMETERS, "sums over steps", steps="none"),
-        "thinc 9.1.1, LSTM.v1: the buffers of the gradients are cut from params",
-    ),
-    Specimen(
-        "gradients-never-written",
-        GradientsNeverWritten,
-        "the gradients of all parameters are returned as the zeros they were allocated with",
-        "never accumulated",
-        Where(PARAMETERS, "sums over steps", steps="none"),
-        "thinc 9.1.1, the backend in plain Python: dG is allocated and never written",
-        also=("bias ignored",),
-    ),
-    Specimen(
-        "first-step-skipped",
-        FirstStepSkipped,
-        "the loop back ends before t = 0: dx[0] and the initial states' gradients are zero",
-        "first step skipped",
-        Where(EVERYTHING, "loop", steps="first"),
-        "thinc 9.1.1, LSTM.v1: a loop over indices[:-1]",
-    ),
-    Specimen(
-        "final-cell-gradient-ignored",
-        FinalCellGradientIgnored,
-        "a loss that reads the final c has no gradient",
-        "final-state gradient ignored",
-        Where(EVERYTHING, "loss's entry"),
-        "deeplearning4j issue 8838, lstmLayer_bp",
-        needs=("dh_n",),
-    ),
-)

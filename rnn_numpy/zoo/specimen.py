@@ -6,18 +6,20 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.checks.compare import discrepancy
 from rnn_numpy.checks.diagnosis.known_mistakes import DIAGNOSES, PLACES
+from rnn_numpy.core.states import join
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU, LSTM, RNN
 
 Array = NDArray[Any]
+L = TypeVar("L", bound=type[Recurrent])
 
 # Which part of a backward pass is wrong.
 PARTS: Mapping[str, str] = MappingProxyType(
@@ -185,9 +187,7 @@ class Specimen:
     name : str
         Short, in words with hyphens.
     layer : type of Recurrent
-        A subclass of RNN, LSTM or GRU: right forward, wrong backward.
-    mistake : str
-        One sentence.
+        A subclass of RNN, LSTM or GRU: right forward, wrong backward. Its docstring says what is wrong.
     diagnosis : str
         A key of `DIAGNOSES`: what a good checker should name.
     where : Where
@@ -203,7 +203,6 @@ class Specimen:
 
     name: str
     layer: type[Recurrent]
-    mistake: str
     diagnosis: str
     where: Where
     origin: str = "classic"
@@ -218,6 +217,12 @@ class Specimen:
         for need in self.needs:
             if need not in NEEDS:
                 raise OptionError(f"Specimen {self.name}: needs must be among {', '.join(NEEDS)}; got {need!r}")
+
+    @property
+    def mistake(self) -> str:
+        """What is wrong, a sentence without its capital and its end."""
+        told = " ".join((self.layer.__doc__ or "").split()).removesuffix(".")
+        return told[:1].lower() + told[1:] if told[1:2].islower() or told[1:2] == " " else told
 
     @property
     def parent(self) -> type[Recurrent]:
@@ -240,8 +245,10 @@ class Specimen:
         hidden_size: int = 4,
         rng: np.random.Generator | int = 0,
         dtype: DTypeLike = np.float64,
+        *,
+        right: bool = False,
     ) -> Recurrent:
-        """Return the wrong layer, with parameters on which its mistake shows.
+        """Return the wrong layer, or the right one, with parameters on which the mistake shows.
 
         Examples
         --------
@@ -249,25 +256,21 @@ class Specimen:
         >>> specimen("forget-gate-derivative-missing").make()
         ForgetGateDerivativeMissing(3, 4, dtype=float64)
         """
-        return self._made(self.layer, input_size, hidden_size, rng, dtype)
+        kind: Callable[..., Recurrent] = self.parent if right else self.layer
+        layer = kind(input_size, hidden_size, **self.options, dtype=dtype, rng=rng)
+        if "contracting weights" in self.needs:
+            layer.params["weight_hh_l0"][...] *= 0.2
+        if "saturated gate" in self.needs:
+            # s(-100) is 4e-44, and exactly 0 as (1 + tanh(-50)) / 2. One unit of the forget gate.
+            layer.params["bias_ih_l0"][hidden_size] = -100
+        return layer
 
-    def make_right(
-        self,
-        input_size: int = 3,
-        hidden_size: int = 4,
-        rng: np.random.Generator | int = 0,
-        dtype: DTypeLike = np.float64,
-    ) -> Recurrent:
+    def make_right(self, *args: Any, **options: Any) -> Recurrent:
         """Return the right layer with the same options and parameters: what `make` is to be compared with."""
-        return self._made(self.parent, input_size, hidden_size, rng, dtype)
+        return self.make(*args, **options, right=True)
 
     def exhibit(
-        self,
-        steps: int = 30,
-        batch: int = 2,
-        input_size: int = 3,
-        hidden_size: int | None = None,
-        seed: int = 0,
+        self, steps: int = 30, batch: int = 2, input_size: int = 3, hidden_size: int | None = None, seed: int = 0
     ) -> Exhibit:
         """Return the wrong layer, the right one, and random data on which they differ.
 
@@ -307,36 +310,21 @@ class Specimen:
             masks["dropout_masks"] = [_mask(rng, shape) for _ in range(right.num_layers - 1)]
         if "recurrent masks" in self.needs:
             masks["recurrent_masks"] = {"l0": _mask(rng, (batch, H))}
-        single = len(states) == 1
-        calls = 2 if "second call" in self.needs else 1
-        return Exhibit(
-            layer,
-            right,
-            x,
-            h_0[0] if single else h_0,
-            lengths,
-            masks,
-            doutput,
-            dh_n[0] if single else dh_n,
-            calls,
-            "grads handed in" in self.needs,
-        )
+        calls, shared = 2 if "second call" in self.needs else 1, "grads handed in" in self.needs
+        return Exhibit(layer, right, x, join(h_0), lengths, masks, doutput, join(dh_n), calls, shared)
 
-    def _made(
-        self,
-        kind: Callable[..., Recurrent],
-        input_size: int,
-        hidden_size: int,
-        rng: np.random.Generator | int,
-        dtype: DTypeLike,
-    ) -> Recurrent:
-        layer = kind(input_size, hidden_size, **self.options, dtype=dtype, rng=rng)
-        if "contracting weights" in self.needs:
-            layer.params["weight_hh_l0"][...] *= 0.2
-        if "saturated gate" in self.needs:
-            # s(-100) is 4e-44, and exactly 0 as (1 + tanh(-50)) / 2. One unit of the forget gate.
-            layer.params["bias_ih_l0"][hidden_size] = -100
-        return layer
+
+class Specimens(list[Specimen]):
+    """The specimens of a module."""
+
+    def add(self, name: str, diagnosis: str, where: Where, origin: str = "classic", **more: Any) -> Callable[[L], L]:
+        """Return a decorator for the class of a specimen; arguments are those of `Specimen`."""
+
+        def added(layer: L) -> L:
+            self.append(Specimen(name, layer, diagnosis, where, origin, **more))
+            return layer
+
+        return added
 
 
 def _mask(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

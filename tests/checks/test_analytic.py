@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from offenders import offenders
 
-from rnn_numpy.checks import (
-    ANALYTIC_HAZARDS,
-    ANALYTIC_SAFE,
-    analytic_violations,
-    assert_grad_close,
-    central_difference,
-    complex_step,
-)
+from rnn_numpy.checks import assert_grad_close, central_difference, complex_step
+from rnn_numpy.checks.oracles import ANALYTIC_HAZARDS, ANALYTIC_SAFE, analytic_violations
 from rnn_numpy.errors import DTypeError, OptionError
 
 # Since NumPy 2.5; before it is gone, what it loses is told.

@@ -1,11 +1,12 @@
-"""The state-forced gradient: against the complex step of whole runs, against backward; rounding, kappa, variations."""
+"""The stepwise gradient: against the complex step of whole runs, against backward; rounding, kappa, variations."""
 
 import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
 from rnn_numpy.checks import complex_step
-from rnn_numpy.checks.chain_rule import Forced, Variation
+from rnn_numpy.checks.chain_rule import ChainRule, Variation
+from rnn_numpy.checks.rounding import tolerances
 
 EPS = np.finfo(float).eps
 EVERYTHING = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.2}
@@ -46,7 +47,7 @@ class Run:
         output, h_n, self.trace = layer.forward(self.x, self.h_0, lengths, **self.masks)
         self.doutput = rng.normal(size=output.shape)
         self.dh_n = single(tuple(rng.normal(size=state.shape) for state in several(h_n)))
-        self.forced = Forced(layer, self.trace, self.doutput, self.dh_n)
+        self.chain = ChainRule(layer, self.trace, self.doutput, self.dh_n)
 
     def backward(self):
         back = self.layer.backward(self.trace, self.doutput, self.dh_n)
@@ -56,14 +57,14 @@ class Run:
 @pytest.mark.parametrize(("kind", "options"), LAYERS, ids=str)
 def test_forced_is_backward_within_a_small_part_of_what_rounding_allows(kind, options):
     run = Run(kind, options)
-    tolerances = run.forced.tolerances()
+    allowed = tolerances(run.chain)
     for name, gradient in run.backward().items():
-        exact = run.forced.exact.tensors[name]
-        assert np.all(np.abs(gradient - exact) <= 0.5 * tolerances.tensors[name])
+        exact = run.chain.exact.tensors[name]
+        assert np.all(np.abs(gradient - exact) <= 0.5 * allowed.tensors[name])
         if kind is not LayerNormLSTM:  # its sums cancel
             assert np.abs(gradient - exact).max() <= 64 * EPS * np.abs(exact).max()
             # Tight: of most entries the twelfth digit is looked at.
-            assert np.median(tolerances.tensors[name][exact != 0] / np.abs(exact[exact != 0])) < 1e-12
+            assert np.median(allowed.tensors[name][exact != 0] / np.abs(exact[exact != 0])) < 1e-12
 
 
 @pytest.mark.parametrize(("kind", "options"), [(k, o) for k, o in LAYERS if "dropout" not in o], ids=str)
@@ -80,18 +81,18 @@ def test_forced_is_the_complex_step_of_the_whole_run(kind, options):
         return np.sum(output * run.doutput) + sum(np.sum(state * gradient) for state, gradient in finals)
 
     for name, expected in complex_step(loss, point).items():
-        found = run.forced.exact.tensors[name]
+        found = run.chain.exact.tensors[name]
         np.testing.assert_allclose(found, expected, rtol=0, atol=200 * EPS * np.abs(expected).max())
 
 
 def test_the_loss_scales_and_so_do_gradient_and_bound():
     run = Run(LSTM, {})
-    other = run.forced.of_loss(run.doutput * 2.0**-300, tuple(d * 2.0**-300 for d in run.dh_n))
-    tolerances, smaller = run.forced.tolerances(), other.tolerances()
-    for name, exact in run.forced.exact.tensors.items():
+    other = run.chain.of_loss(run.doutput * 2.0**-300, tuple(d * 2.0**-300 for d in run.dh_n))
+    allowed, smaller = tolerances(run.chain), tolerances(other)
+    for name, exact in run.chain.exact.tensors.items():
         assert (other.exact.tensors[name] * 2.0**300).tobytes() == exact.tobytes()
         # What stands past the end of a sequence is 0, and allowed what underflow may do.
-        found, expected = smaller.tensors[name][exact != 0], tolerances.tensors[name][exact != 0]
+        found, expected = smaller.tensors[name][exact != 0], allowed.tensors[name][exact != 0]
         np.testing.assert_allclose(found * 2.0**300, expected, rtol=1e-6, atol=0)
 
 
@@ -105,13 +106,13 @@ def test_the_loss_scales_and_so_do_gradient_and_bound():
 )
 def test_absolute_sums_are_those_of_one_loss_step_at_a_time(kind, options):
     run = Run(kind, options)
-    forced, maps = run.forced, run.forced.maps["l0"]
-    absolute = forced.tolerances().absolute
+    chain, maps = run.chain, run.chain.maps["l0"]
+    absolute = tolerances(chain).absolute
     expected = {name: np.zeros_like(absolute[f"{name}_l0"]) for name in maps.additive if maps.additive[name]}
     losses = [(run.doutput * (np.arange(6) == t)[:, None, None], None) for t in range(6)]
     losses.append((np.zeros_like(run.doutput), run.dh_n))
     for doutput, dh_n in losses:
-        da = np.abs(forced.of_loss(doutput, dh_n).exact.runs["l0"].da)
+        da = np.abs(chain.of_loss(doutput, dh_n).exact.runs["l0"].da)
         for name, total in expected.items():
             for rows, columns, source in maps.steps.products("input" if "ih" in name else "hidden"):
                 if total.ndim == 1:
@@ -129,10 +130,10 @@ def test_what_cancels_is_allowed_the_error_that_it_brings():
     x = np.repeat(np.random.default_rng(0).normal(size=(5, 1, 2)), 2, axis=1)
     _, _, trace = layer.forward(x)
     d = np.random.default_rng(1).normal(size=(5, 1, 3))
-    forced = Forced(layer, trace, np.concatenate([d, -d * (1 - 1e-6)], axis=1))
-    alone = Forced(layer, trace, np.concatenate([d, 0 * d], axis=1))
-    share = forced.tolerances().tensors["bias_ih_l0"] / np.abs(forced.exact.tensors["bias_ih_l0"])
-    alone_share = alone.tolerances().tensors["bias_ih_l0"] / np.abs(alone.exact.tensors["bias_ih_l0"])
+    chain = ChainRule(layer, trace, np.concatenate([d, -d * (1 - 1e-6)], axis=1))
+    alone = ChainRule(layer, trace, np.concatenate([d, 0 * d], axis=1))
+    share = tolerances(chain).tensors["bias_ih_l0"] / np.abs(chain.exact.tensors["bias_ih_l0"])
+    alone_share = tolerances(alone).tensors["bias_ih_l0"] / np.abs(alone.exact.tensors["bias_ih_l0"])
     assert np.all((5e5 < share / alone_share) & (share / alone_share < 8e6))
 
 
@@ -146,7 +147,7 @@ def without_recurrence(steps, matrix):
 @pytest.mark.parametrize("kind", [RNN, LSTM, GRU])
 def test_recurrence_dropped_is_the_sum_of_windows_of_one_step(kind):
     run = Run(kind, {}, lengths=None)
-    found = run.forced.gradient(Variation(state=without_recurrence)).tensors
+    found = run.chain.gradient(Variation(state=without_recurrence)).tensors
     layer, states = run.layer, run.trace
     expected = layer.params.zeros_like()
     for t in range(6):
@@ -160,7 +161,7 @@ def test_recurrence_dropped_is_the_sum_of_windows_of_one_step(kind):
 
 def test_final_ignored_is_backward_without_it():
     run = Run(LSTM, EVERYTHING)
-    found = run.forced.gradient(Variation(final=without_recurrence)).tensors
+    found = run.chain.gradient(Variation(final=without_recurrence)).tensors
     expected = run.layer.backward(run.trace, run.doutput)
     np.testing.assert_allclose(found["x"], expected.dx, rtol=0, atol=64 * EPS * np.abs(expected.dx).max())
 
@@ -168,14 +169,14 @@ def test_final_ignored_is_backward_without_it():
 def test_a_step_left_out_of_the_sums():
     run = Run(GRU, {}, lengths=None)
     run.layer.backward(run.trace, run.doutput, run.dh_n)
-    da = run.forced.exact.runs["l0"].da
+    da = run.chain.exact.runs["l0"].da
 
     def skipped(steps, array):
         return array * (np.arange(len(array)) > 0)[:, None, None]
 
-    whole, found = run.forced.exact.tensors, run.forced.gradient(Variation(summed=skipped)).tensors
-    columns = [columns for _, columns, _ in run.forced.maps["l0"].steps.products("input")]
-    rows = [rows for rows, _, _ in run.forced.maps["l0"].steps.products("input")]
+    whole, found = run.chain.exact.tensors, run.chain.gradient(Variation(summed=skipped)).tensors
+    columns = [columns for _, columns, _ in run.chain.maps["l0"].steps.products("input")]
+    rows = [rows for rows, _, _ in run.chain.maps["l0"].steps.products("input")]
     for row, column in zip(rows, columns, strict=True):
         difference = (whole["bias_ih_l0"] - found["bias_ih_l0"])[row]
         np.testing.assert_allclose(difference, da[0][:, column].sum(axis=0), rtol=1e-12, atol=1e-14)
@@ -185,9 +186,9 @@ def test_a_step_left_out_of_the_sums():
 def test_jacobians_in_forward_order():
     # Three steps, loss at the last: ds_0 is J_1^T J_2^T dL/ds_2, and in the wrong order J_2^T J_1^T dL/ds_2.
     run = Run(RNN, {}, T=3, N=1, lengths=None)
-    forced = run.forced.of_loss(run.doutput * np.array([0, 0, 1])[:, None, None])
-    J, loss = forced.maps["l0"].jacobians.state[:, 0], run.doutput[2, 0]
-    right, wrong = forced.exact.runs["l0"], forced.gradient(Variation(forward_order=True)).runs["l0"]
+    chain = run.chain.of_loss(run.doutput * np.array([0, 0, 1])[:, None, None])
+    J, loss = chain.maps["l0"].jacobians.state[:, 0], run.doutput[2, 0]
+    right, wrong = chain.exact.runs["l0"], chain.gradient(Variation(forward_order=True)).runs["l0"]
     np.testing.assert_allclose(right.dstates[0, 0], J[1].T @ J[2].T @ loss, rtol=1e-12)
     np.testing.assert_allclose(wrong.dstates[0, 0], J[2].T @ J[1].T @ loss, rtol=1e-12)
     assert not np.allclose(right.dstates[0], wrong.dstates[0], rtol=1e-3)
@@ -195,21 +196,21 @@ def test_jacobians_in_forward_order():
 
 def test_of_loss_shares_the_matrices_and_not_the_gradient():
     run = Run(RNN, {})
-    first = run.forced.exact.tensors["x"].copy()
-    other = run.forced.of_loss(2 * run.doutput, 2 * run.dh_n)
-    assert other.maps is run.forced.maps
-    assert (other.exact.tensors["x"] / 2).tobytes() == first.tobytes() == run.forced.exact.tensors["x"].tobytes()
+    first = run.chain.exact.tensors["x"].copy()
+    other = run.chain.of_loss(2 * run.doutput, 2 * run.dh_n)
+    assert other.maps is run.chain.maps
+    assert (other.exact.tensors["x"] / 2).tobytes() == first.tobytes() == run.chain.exact.tensors["x"].tobytes()
 
 
 def test_parameters_that_do_not_act_through_a():
-    assert all(Run(LSTM, {}).forced.maps["l0"].additive.values())
-    maps = Run(PeepholeLSTM, {}).forced.maps["l0"]
+    assert all(Run(LSTM, {}).chain.maps["l0"].additive.values())
+    maps = Run(PeepholeLSTM, {}).chain.maps["l0"]
     assert [name for name, additive in maps.additive.items() if not additive] == [
         "peephole_i",
         "peephole_f",
         "peephole_o",
     ]
-    assert not Run(LayerNormLSTM, {}).forced.maps["l0"].additive["weight_hh"]
+    assert not Run(LayerNormLSTM, {}).chain.maps["l0"].additive["weight_hh"]
 
 
 def test_layer_normalisation_of_nearly_nothing_is_not_taken_for_none():
@@ -218,6 +219,6 @@ def test_layer_normalisation_of_nearly_nothing_is_not_taken_for_none():
     layer.params.flat[:] *= 1e-3
     output, _, trace = layer.forward(rng.normal(size=(5, 1, 1)))
     doutput = rng.normal(size=output.shape)
-    exact, back = Forced(layer, trace, doutput).exact.tensors, layer.backward(trace, doutput)
+    exact, back = ChainRule(layer, trace, doutput).exact.tensors, layer.backward(trace, doutput)
     for name, gradient in back.grads.items():
         assert np.abs(gradient - exact[name]).max() <= 1e-13 * np.abs(exact[name]).max()

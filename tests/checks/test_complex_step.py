@@ -10,10 +10,9 @@ from rnn_numpy.checks import (
     cauchy_riemann,
     complex_step,
     directional_derivative,
-    hessian,
-    hessian_vector,
     taylor_test,
 )
+from rnn_numpy.checks.oracles import hessian, hessian_vector
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError, ShapeError
 
 POINT = {"a": np.array([[0.3, -1.2], [0.0, 2.0]]), "b": np.array(0.7)}

@@ -7,16 +7,8 @@ import pytest
 
 import rnn_numpy
 from rnn_numpy import GRU, LSTM, RNN
-from rnn_numpy.checks import (
-    CHECKS,
-    Case,
-    conformance,
-    conformance_checks,
-    conformance_failures,
-    conformance_id,
-    not_applicable,
-    recurrent_cases,
-)
+from rnn_numpy.checks import CHECKS, Case, conformance, conformance_checks, conformance_failures, recurrent_cases
+from rnn_numpy.checks.conformance import conformance_id, not_applicable
 from rnn_numpy.engine import Cell, Recurrent
 from rnn_numpy.errors import GradientCheckError
 from tests.layers.test_own_cells import CASES as OWN_CASES

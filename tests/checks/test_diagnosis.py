@@ -7,9 +7,10 @@ import pytest
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.checks import gradcheck
-from rnn_numpy.checks.chain_rule import Forced
-from rnn_numpy.checks.diagnosis.known_mistakes import DIAGNOSES, suspects
+from rnn_numpy.checks.chain_rule import ChainRule
+from rnn_numpy.checks.diagnosis.known_mistakes import DIAGNOSES, known_mistakes
 from rnn_numpy.checks.diagnosis.locate import Comparison
+from rnn_numpy.checks.rounding import tolerances
 from rnn_numpy.zoo import ZOO, specimen
 from rnn_numpy.zoo.common import WrongFormulas, WrongSums
 
@@ -273,7 +274,7 @@ SUSPECTED = [
 
 @functools.cache
 def suspected(number):
-    """Return (kind, why, kind found or None where the suspect makes no difference) for each suspect of a layer."""
+    """Return (kind, why, kind found or None where the mistake makes no difference) for each mistake of a layer."""
     kind, options = SUSPECTED[number]
     layer = kind(3, 4, rng=1, **options)
     rows = layer.num_layers * layer.num_directions
@@ -281,30 +282,30 @@ def suspected(number):
     states = tuple(data(rows, 3, width, seed=k) for k, width in enumerate(widths))
     output, h_n, trace = layer.forward(data(6, 3, 3), states if len(states) > 1 else states[0], [4, 6, 3])
     finals = tuple(data(*state.shape, seed=9) for state in (h_n if isinstance(h_n, tuple) else (h_n,)))
-    forced = Forced(layer, trace, data(*output.shape, seed=8), finals if len(finals) > 1 else finals[0])
-    tolerances, known, found = forced.tolerances(), list(suspects(forced)), []
+    chain = ChainRule(layer, trace, data(*output.shape, seed=8), finals if len(finals) > 1 else finals[0])
+    allowed, known, found = tolerances(chain), list(known_mistakes(chain)), []
     with np.errstate(all="ignore"):
-        gradients = [forced.gradient(suspect.variation).tensors for suspect in known]
-    for suspect, gradient in zip(known, gradients, strict=True):
-        compare = Comparison(forced, tolerances, {**forced.exact.tensors, **gradient})
+        gradients = [chain.gradient(mistake.change).tensors for mistake in known]
+    for mistake, gradient in zip(known, gradients, strict=True):
+        compare = Comparison(chain, allowed, {**chain.exact.tensors, **gradient})
         if compare.is_exact(gradient):
-            found.append((suspect, None))
+            found.append((mistake, None))
             continue
         first = next(other for other, guess in zip(known, gradients, strict=True) if compare.explains(guess))
-        found.append((suspect, first))
+        found.append((mistake, first))
     return found
 
 
 @pytest.mark.parametrize("number", range(len(SUSPECTED)), ids=lambda number: str(SUSPECTED[number]))
 def test_every_suspect_is_told_from_the_others(number):
-    for suspect, first in suspected(number):
+    for mistake, first in suspected(number):
         # Of two that give one gradient the simpler is named; they are of one family.
-        assert first is None or first.kind == suspect.kind or {first.kind, suspect.kind} <= ALIKE, (suspect, first)
+        assert first is None or first.kind == mistake.kind or {first.kind, mistake.kind} <= ALIKE, (mistake, first)
 
 
 def test_no_suspect_is_without_effect():
-    seen = {suspect.why: False for number in range(len(SUSPECTED)) for suspect, _ in suspected(number)}
+    seen = {mistake.why: False for number in range(len(SUSPECTED)) for mistake, _ in suspected(number)}
     for number in range(len(SUSPECTED)):
-        for suspect, first in suspected(number):
-            seen[suspect.why] |= first is not None
+        for mistake, first in suspected(number):
+            seen[mistake.why] |= first is not None
     assert [why for why, effective in seen.items() if not effective] == []

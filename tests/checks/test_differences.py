@@ -6,15 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from rnn_numpy.checks import (
-    assert_grad_close,
-    central_difference,
-    complex_step,
-    fourth_order_difference,
-    one_sided_slopes,
-    ridders,
-    step_scan,
-)
+from rnn_numpy.checks import assert_grad_close, central_difference, complex_step, ridders
+from rnn_numpy.checks.oracles import fourth_order_difference, one_sided_slopes, step_scan
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 
 

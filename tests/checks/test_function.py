@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 
 from rnn_numpy import RNN
-from rnn_numpy.checks import (
-    central_difference,
-    checked_gradients,
-    checked_params,
-    complex_step,
-    reference_gradients,
-    ridders,
-    taylor_test,
-)
+from rnn_numpy.checks import central_difference, complex_step, reference_gradients, ridders, taylor_test
+from rnn_numpy.checks.oracles import checked_gradients, checked_params
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError, ShapeError
 
 PARAMS = {"w": np.array([1.0, 2.0]), "b": np.array(0.5)}

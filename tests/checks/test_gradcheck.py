@@ -8,7 +8,8 @@ import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
 from rnn_numpy.checks import assert_gradients, gradcheck
-from rnn_numpy.checks.chain_rule import Forced
+from rnn_numpy.checks.chain_rule import ChainRule
+from rnn_numpy.checks.rounding import tolerances
 from rnn_numpy.core.packing import pack_padded_sequence
 from rnn_numpy.engine import parts
 from rnn_numpy.errors import GradientCheckError, OptionError
@@ -89,9 +90,9 @@ def test_an_entry_off_by_1e_12_is_found(kind, name):
 def test_most_entries_off_by_1e_12_are_found_each(kind):
     layer, x = kind(3, 8, rng=1), data(30, 2, 3)
     output, _, trace = layer.forward(x)
-    forced = Forced(layer, trace, data(*output.shape, seed=1))
-    tolerances, exact = forced.tolerances().tensors, forced.exact.tensors
-    shares = np.concatenate([(tolerances[name] / np.abs(exact[name])).ravel() for name in layer.params])
+    chain = ChainRule(layer, trace, data(*output.shape, seed=1))
+    allowed, exact = tolerances(chain).tensors, chain.exact.tensors
+    shares = np.concatenate([(allowed[name] / np.abs(exact[name])).ravel() for name in layer.params])
     assert np.mean(shares < 1e-12) > 0.85
     assert np.median(shares) < 3e-13
 
@@ -179,7 +180,7 @@ def test_exploding_gradients_are_checked_step_by_step():
     report = gradcheck(exploding(RNN), data(200, 2, 2))
     assert report.ok, report
     assert report.growth > 1e7
-    assert any("state-forced" in note and "fold" in note for note in report.notes)
+    assert any("stepwise" in note and "fold" in note for note in report.notes)
     assert "end to end" not in [trial.name for trial in report.trials]
 
 
@@ -390,5 +391,5 @@ def test_nothing_of_the_callers_is_modified(wrong):
 
 def test_progress_is_told():
     told = []
-    gradcheck(GRU(2, 3, rng=0), data(30, 2, 2), tell=lambda *what: told.append(what))
+    gradcheck(GRU(2, 3, rng=0), data(30, 2, 2), progress=lambda *what: told.append(what))
     assert told[-1] == (60, 60, "steps of l0")

@@ -360,7 +360,7 @@ def test_progress_is_told() -> None:
     told: list[tuple[int, int, str]] = []
     for method in METHODS:
         told.clear()
-        gradcheck(loss, POINT, grads=grads, method=method, tell=lambda *args: told.append(args))
+        gradcheck(loss, POINT, grads=grads, method=method, progress=lambda *args: told.append(args))
         assert told[-1][0] == told[-1][1] and [done for done, _, _ in told] == sorted(done for done, _, _ in told)
 
 

@@ -262,18 +262,18 @@ def test_what_the_arrays_are(params: Any, error: type[RNNNumpyError], told: str)
         (
             {"method": "exact"},
             OptionError,
-            "method must be one of auto, forced, complex step, ridders, fourth order, central difference, directional; "
-            "got 'exact'",
+            "method must be one of auto, stepwise, complex step, ridders, fourth order, central difference, "
+            "directional; got 'exact'",
         ),
         (
-            {"method": "forced"},
+            {"method": "stepwise"},
             OptionError,
-            "method 'forced' is for recurrent layers of this package and their subclasses",
+            "method 'stepwise' is for recurrent layers of this package and their subclasses",
         ),
         ({"seed": -1}, OptionError, "seed must be a whole number of at least 0; got -1"),
         ({"seed": None}, OptionError, "seed must be a whole number of at least 0; got None"),
         ({"seed": True}, OptionError, "seed must be a whole number of at least 0; got True"),
-        ({"tell": 3}, DTypeError, "tell must be a function; got int"),
+        ({"progress": 3}, DTypeError, "progress must be a function; got int"),
         ({"grads": None}, OptionError, "a function needs grads, the function whose gradients are checked; got None"),
         ({"doutput": 1.0}, OptionError, "doutput goes with a layer, not with a function; leave it out"),
         ({"h_0": X, "loss": loss}, OptionError, "h_0, loss goes with a layer, not with a function; leave it out"),

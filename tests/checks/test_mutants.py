@@ -22,7 +22,7 @@ from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
 from rnn_numpy.errors import GradientCheckError
 from rnn_numpy.layers import gru, lstm, rnn
-from rnn_numpy.layers.lstm import lstm_step_backward, lstm_step_partials
+from rnn_numpy.layers.lstm import lstm_step_partials
 from rnn_numpy.layers.rnn import rnn_step_backward, tanh_step_forward, tanh_step_partials
 
 ORIGINAL = {
@@ -557,17 +557,13 @@ def lstm_partials_but(mistake):
     return step_partials
 
 
-def projected_backward_but(mistake):
-    """Return B5, B4, B3, B1 with a mistake in B5."""
+def projection_but(mistake=""):
+    """Return the part of the projection with a mistake in B5; without, it is right."""
 
-    def step_backward(
-        dh_t, f_t, dm_dc_t, W_hh, W_hr, scratch_t, dc_t, da_t, da_o_t, da_i_t, da_f_t, da_g_t, dc_prev, dm_t, dh_in
-    ):  # fmt: skip
+    def project_backward(dh_t, W_hr, dm_t):
         dm_t[...] = abs(W_hr).T.dot(dh_t) if mistake == "sign of W_hr" else W_hr.T.dot(dh_t)
-        da_blocks = da_o_t, da_i_t, da_f_t, da_g_t
-        lstm_step_backward(dm_t, f_t, dm_dc_t, W_hh, scratch_t, dc_t, da_t, *da_blocks, dc_prev, dh_in)
 
-    return step_backward
+    return (dataclasses.replace(lstm.PROJECTED_CELL.after[0], backward=project_backward),)
 
 
 def rebound(a_t, h_in, W_hh, h_t):
@@ -950,9 +946,7 @@ MUTANTS += [
 ]
 PROJECTION = {"proj_size": 2}
 MUTANTS += [
-    formula(
-        "projection: sign of W_hr", GRADIENTS, LSTM, PROJECTION, step_backward=projected_backward_but("sign of W_hr")
-    ),
+    formula("projection: sign of W_hr", GRADIENTS, LSTM, PROJECTION, after=projection_but("sign of W_hr")),
 ]
 MUTANTS += [
     formula(
@@ -1027,7 +1021,7 @@ def test_mutant_is_caught(mutant, monkeypatch):
     [
         Mutant("RNN", (), methods=((Recurrent, plain_loop(list)), (Recurrent, accumulating(factors)))),
         formula("LSTM", (), LSTM, step_backward=lstm_backward_but()),
-        formula("projected LSTM", (), LSTM, PROJECTION, step_backward=projected_backward_but("")),
+        formula("projected LSTM", (), LSTM, PROJECTION, after=projection_but()),
         formula("GRU", (), GRU, step_backward=gru_backward_but()),
         formula("GRU before", (), GRU, BEFORE, step_backward=gru_before_backward_but()),
     ],

@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 
 from rnn_numpy.checks.diagnosis.known_mistakes import DIAGNOSES
-from rnn_numpy.checks.diagnosis.patterns import close, matches, narrowed, relation, rescaled
+from rnn_numpy.checks.diagnosis.patterns import close, common_pattern, matches, narrowed, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
-from rnn_numpy.checks.targets import Subject
+from rnn_numpy.checks.targets import Target
 
 
-def subject(**point: Any) -> Subject:
-    found = Subject()
+def subject(**point: Any) -> Target:
+    found = Target()
     found.point = {name: np.asarray(array) for name, array in point.items()}
     return found
 
 
-def related(analytic: dict[str, Any], reference: dict[str, Any], what: Subject | None = None) -> Diagnosis | None:
+def related(analytic: dict[str, Any], reference: dict[str, Any], what: Target | None = None) -> Diagnosis | None:
     """Return the relation, every tensor that differs being wrong."""
     rows = [
         Row(name, None, array.shape, 1.0, (), 0.0, 0.0, np.nan, 0.0, WRONG)
         for name, array in analytic.items()
         if not np.array_equal(array, reference[name])
     ]
-    found = relation(what or subject(**reference), analytic, reference, rows)
+    found = common_pattern(what or subject(**reference), analytic, reference, rows)
     assert found is None or found.kind in DIAGNOSES
     return found
 

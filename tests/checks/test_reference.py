@@ -3,7 +3,8 @@ import functools
 import numpy as np
 import pytest
 
-from rnn_numpy.checks import Kink, complex_step, high_precision, reference_gradients
+from rnn_numpy.checks import complex_step, high_precision, reference_gradients
+from rnn_numpy.checks.oracles import Kink
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 
 METHODS = ["complex step", "ridders", "fourth order", "central difference"]
@@ -206,7 +207,7 @@ def test_float32():
 def test_names_and_progress():
     told = []
     loss, params = net(0)
-    found = reference_gradients(loss, params, names=["b", "U"], tell=lambda *now: told.append(now))
+    found = reference_gradients(loss, params, names=["b", "U"], progress=lambda *now: told.append(now))
     assert list(found.gradients) == list(found.errors) == ["b", "U"]
     assert [now[0] for now in told] == list(range(1, 21))
     assert {now[1] for now in told} == {20}
@@ -238,6 +239,6 @@ def test_options_are_checked():
     with pytest.raises(OptionError, match=r"^reference_gradients: names must be among \['W', 'U', 'b'\]; got \['V'\]$"):
         reference_gradients(loss, params, names=["V"])
     with pytest.raises(
-        DTypeError, match="^reference_gradients: tell must be a function of done, total and label; got int"
+        DTypeError, match="^reference_gradients: progress must be a function of done, total and label; got int"
     ):
-        reference_gradients(loss, params, tell=1)
+        reference_gradients(loss, params, progress=1)

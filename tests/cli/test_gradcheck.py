@@ -242,8 +242,8 @@ def test_cells_are_checked_once_each_in_their_order(here: Path, capsys: pytest.C
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs(capsys: pytest.CaptureFixture[str], method: str) -> None:
     out = outcome(capsys, "--cells", "gru", "lstm-cell", *SMALL, "--method", method, "--verbose")
-    told = {"auto": "forced", "forced": "forced"}.get(method, method.replace("-", " "))
-    expected = "complex step of each forward step" if told == "forced" else told
+    told = {"auto": "stepwise", "stepwise": "stepwise"}.get(method, method.replace("-", " "))
+    expected = "complex step of each forward step" if told == "stepwise" else told
     assert f"method: {'complex step along random directions' if told == 'directional' else expected}" in out
 
 
@@ -302,7 +302,7 @@ def test_a_wrong_pass_that_is_not_caught_fails(
 
 
 def test_a_function_that_is_right(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for method in set(METHODS) - {"forced"}:
+    for method in set(METHODS) - {"stepwise"}:
         out = outcome(capsys, "mine.py:right", "--method", method)
         assert lines_of(out) == ["right"] and "gradcheck a function of 1 array, 2 entries\n" in out
 
@@ -345,8 +345,8 @@ def test_a_function_that_is_interrupted(here: Path, capsys: pytest.CaptureFixtur
     ("line", "told"),
     [
         (
-            "mine.py:right --method forced",
-            "method 'forced' is for recurrent layers of this package and their subclasses",
+            "mine.py:right --method stepwise",
+            "method 'stepwise' is for recurrent layers of this package and their subclasses",
         ),
         ("--cells linear --layers 2", "--cells linear: has a single step, and neither layers nor directions"),
         (

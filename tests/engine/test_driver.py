@@ -281,6 +281,7 @@ def test_padding_costs_no_work(monkeypatch):
         step_forward=counting("forward", layer.cell.step_forward, 0),
         step_partials=counting("partials", layer.cell.step_partials, 1),
         step_backward=counting("backward", layer.cell.step_backward, 2),
+        trial=False,
     )
     monkeypatch.setattr(Batch, "flat", counted_flat)
     lengths = [3, 50, 1, 7]

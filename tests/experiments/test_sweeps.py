@@ -53,7 +53,7 @@ from threadpoolctl import threadpool_limits
 
 from rnn_numpy.errors import DataError, DTypeError, OptionError, StalledError
 from rnn_numpy.experiments import SweepResult, sweep
-from rnn_numpy.experiments.sweep import workers
+from rnn_numpy.experiments.sweep import threads, workers
 from rnn_numpy.experiments.sweep.workers import GUARD
 from tests.experiments.test_stores import VALUES, same
 
@@ -772,7 +772,7 @@ def test_one_limit_for_all_threads_of_a_process(nothing_decided: None) -> None:
 
 
 def test_no_threadpoolctl_no_limit(nothing_decided: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(threads.importlib.util, "find_spec", lambda name: None)
     assert sweep(sees, {"x": [1]}, "serial", None).rows[0]["result"]["threads"] == [2]
 
 

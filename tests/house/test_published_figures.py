@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import published_figures as figures
 from benchmarks.published_figures import LinearNet, MatrixProduct, Row, rate_network
-from rnn_numpy.engine.local import LocalSteps
+from rnn_numpy.engine.recorded import RecordedSteps
 
 RNG = np.random.default_rng(0)
 
@@ -24,9 +24,9 @@ RNG = np.random.default_rng(0)
 )
 def test_backward_is_that_of_forward(net, x):
     start = RNG.normal(size=(1, 2, 3))
-    steps = LocalSteps(net, net.forward(x, start)[2], "l0")
+    steps = RecordedSteps(net, net.forward(x, start)[2], "l0")
     t, n = np.repeat(np.arange(4), 6), np.tile(np.repeat(np.arange(2), 3), 4)
-    pulled = steps.pull(t, n, np.tile(np.eye(3), (8, 1)))
+    pulled = steps.vjp(t, n, np.tile(np.eye(3), (8, 1)))
     jacobians = steps.jacobians()
     np.testing.assert_allclose(pulled.dstates.reshape(4, 2, 3, 3), jacobians.state, atol=1e-15)
     np.testing.assert_allclose(pulled.da.reshape(4, 2, 3, 3), jacobians.preactivation, atol=1e-15)

@@ -16,7 +16,7 @@ from planting import planted
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.checks import assert_grad_close, complex_step
-from rnn_numpy.checks.chain_rule import Forced
+from rnn_numpy.checks.chain_rule import ChainRule
 from rnn_numpy.engine.forward_mode import jvp
 from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
@@ -353,7 +353,7 @@ def test_real_time_recurrent_learning(kind, setting):
 def test_the_chain_rule_step_by_step(kind, setting):
     problem = Problem(kind, setting)
     trace = problem.forward()[2]
-    reference = Forced(problem.layer, trace, problem.doutput, alone(problem.dfinal)).gradient().tensors
+    reference = ChainRule(problem.layer, trace, problem.doutput, alone(problem.dfinal)).gradient().tensors
     found = problem.gradients(problem.backward(trace))
     assert_all_close({name: found[name] for name in reference}, reference)
     assert set(found) - set(reference) == {"values"}  # not a parameter, nor what a step hands to the next
@@ -787,7 +787,7 @@ def wrong_gradients(problem, expected):
 def test_a_planted_mistake_is_caught(kind, mistake):
     problem = Problem(kind, "masked")
     expected, trace = complex_step(problem.loss, problem.point), problem.forward()[2]
-    reference = Forced(problem.layer, trace, problem.doutput, alone(problem.dfinal)).gradient().tensors
+    reference = ChainRule(problem.layer, trace, problem.doutput, alone(problem.dfinal)).gradient().tensors
     assert not wrong_gradients(problem, expected)
     right, shown = MISTAKES[mistake]
     problem.layer.cell = planted(problem.layer.cell, right, mistake)

@@ -27,9 +27,9 @@ from rnn_numpy.checks import (
     conformance,
     conformance_checks,
     conformance_failures,
-    conformance_id,
     recurrent_cases,
 )
+from rnn_numpy.checks.conformance import conformance_id
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 from rnn_numpy.layers import layer_norm
 from rnn_numpy.layers.layer_norm import LayerNormLSTM, normalized, normalized_backward

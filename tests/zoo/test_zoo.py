@@ -80,9 +80,9 @@ def test_errors():
         specimen("unicorn")
     where = Where(("x",), "loop")
     with pytest.raises(OptionError, match="Specimen new: diagnosis must be one of .*; got 'bad luck'"):
-        Specimen("new", RNN, "", "bad luck", where)
+        Specimen("new", RNN, "bad luck", where)
     with pytest.raises(OptionError, match="Specimen new: needs must be among .*; got 'patience'"):
-        Specimen("new", RNN, "", "sign", where, needs=("patience",))
+        Specimen("new", RNN, "sign", where, needs=("patience",))
     with pytest.raises(OptionError, match="Where: part must be one of .*; got 'elsewhere'"):
         Where(("x",), "elsewhere")
     with pytest.raises(OptionError, match="Where: steps must be one of .*; got 'some'"):

@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.checks.chain_rule import EXACT, Forced, Tolerances, Variation
-from rnn_numpy.checks.diagnosis.known_mistakes import Suspect, suspects
-from rnn_numpy.checks.diagnosis.patterns import close, matches, narrowed, relation, rescaled
+from rnn_numpy.checks.chain_rule import EXACT, ChainRule, Variation
+from rnn_numpy.checks.diagnosis.known_mistakes import Mistake, known_mistakes
+from rnn_numpy.checks.diagnosis.patterns import close, common_pattern, matches, narrowed, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row, step_scales
-from rnn_numpy.checks.targets import LayerSubject, Point, Subject, mapped
+from rnn_numpy.checks.rounding import Tolerances
+from rnn_numpy.checks.targets import LayerTarget, Point, Target, mapped
 from rnn_numpy.engine.recorded import RecordedSteps
 
 Array = NDArray[Any]
@@ -41,33 +42,33 @@ ROUNDING = 32
 
 
 def diagnose_layer(
-    subject: LayerSubject, forced: Forced, tolerances: Tolerances, analytic: Point, rows: Sequence[Row]
+    target: LayerTarget, chain: ChainRule, tolerances: Tolerances, analytic: Point, rows: Sequence[Row]
 ) -> Diagnosis:
     """Name the mistake in the backward pass of a recurrent layer.
 
     Parameters
     ----------
-    subject : LayerSubject
-    forced : Forced
+    target : LayerTarget
+    chain : ChainRule
         The reference.
     tolerances : Tolerances
     analytic : dict of str to ndarray
         The gradients found.
     rows : sequence of Row
     """
-    exact = forced.exact.tensors
-    place = _first_wrong(subject, forced, tolerances, rows)
+    exact = chain.exact.tensors
+    place = _first_wrong(target, chain, tolerances, rows)
     if any(not np.isfinite(array).all() for array in analytic.values()):
-        return _not_finite(analytic, subject, place)
-    compare = Comparison(forced, tolerances, analytic)
+        return _not_finite(analytic, target, place)
+    compare = Comparison(chain, tolerances, analytic)
     for probe in (_padding, _mixed_batch, _not_linear):
-        found = probe(subject, compare, analytic)
+        found = probe(target, compare, analytic)
         if found is not None:
             return _placed(found, place)
-    match = _best(forced, list(suspects(forced)), compare)
+    match = _best(chain, list(known_mistakes(chain)), compare)
     if match is not None:
         return _placed(Diagnosis(match.kind, match.why), place, match)
-    found = relation(subject, analytic, exact, rows)
+    found = common_pattern(target, analytic, exact, rows)
     if found is not None:
         return _placed(found, place)
     part = place.get("part")
@@ -75,8 +76,8 @@ def diagnose_layer(
         lag = place["t"] - place["k"]
         why = f"nothing is handed on beyond {abs(lag)} steps: the recurrence is cut there"
         return _placed(Diagnosis("recurrence dropped", why), place)
-    wrong_tensors = {row.name for row in rows if row.verdict == WRONG and row.name in subject.layer.params}
-    reverse = {name for name in subject.layer.params if name.endswith("_reverse")}
+    wrong_tensors = {row.name for row in rows if row.verdict == WRONG and row.name in target.layer.params}
+    reverse = {name for name in target.layer.params if name.endswith("_reverse")}
     if wrong_tensors and wrong_tensors <= reverse and part != "sums":
         why = "only the reverse direction is wrong: it is not gone through, or not given its loss, in its own order"
         return _placed(Diagnosis("reverse direction not reversed", why, explained=False), place)
@@ -103,13 +104,13 @@ def diagnose_layer(
     )
 
 
-def _placed(diagnosis: Diagnosis, place: Mapping[str, Any], suspect: Suspect | None = None) -> Diagnosis:
+def _placed(diagnosis: Diagnosis, place: Mapping[str, Any], mistake: Mistake | None = None) -> Diagnosis:
     """Return the diagnosis with the first wrong place."""
     where = {key: value for key, value in place.items() if key != "text" and value is not None}
-    if suspect is not None and suspect.gate is not None:
-        where.setdefault("gate", suspect.gate)
-    if suspect is not None and suspect.part:
-        where["part"] = suspect.part
+    if mistake is not None and mistake.gate is not None:
+        where.setdefault("gate", mistake.gate)
+    if mistake is not None and mistake.part:
+        where["part"] = mistake.part
     return dataclasses.replace(diagnosis, when=str(place.get("text", "")), where=where)
 
 
@@ -121,14 +122,14 @@ class Comparison:
 
     Parameters
     ----------
-    forced : Forced
+    chain : ChainRule
     tolerances : Tolerances
     analytic : dict of str to ndarray
         The wrong gradient. Where it is the right one but for less than `MATCH`, agreement means agreement to rounding.
     """
 
-    def __init__(self, forced: Forced, tolerances: Tolerances, analytic: Point) -> None:
-        self.exact = forced.exact.tensors
+    def __init__(self, chain: ChainRule, tolerances: Tolerances, analytic: Point) -> None:
+        self.exact = chain.exact.tensors
         self.analytic = analytic
         self.tolerances = tolerances
         self.fine = all(matches(name, analytic[name], array) for name, array in self.exact.items())
@@ -151,23 +152,23 @@ class Comparison:
         return all(self.same(name, self.analytic[name], array) for name, array in predicted.items())
 
 
-def _best(forced: Forced, known: Sequence[Suspect], compare: Comparison) -> Suspect | None:
-    """Return the first suspect that gives the gradient found, in every tensor: made in all layers and directions, or
+def _best(chain: ChainRule, known: Sequence[Mistake], compare: Comparison) -> Mistake | None:
+    """Return the first mistake that gives the gradient found, in every tensor: made in all layers and directions, or
     in one of them.
     """
-    scopes: list[set[str]] = [set(forced.maps)]
-    if len(forced.maps) > 1:
-        reverse = {name for name, maps in forced.maps.items() if maps.steps.direction.reverse}
+    scopes: list[set[str]] = [set(chain.maps)]
+    if len(chain.maps) > 1:
+        reverse = {name for name, maps in chain.maps.items() if maps.steps.direction.reverse}
         scopes += [reverse] if reverse else []
-        scopes += [{name} for name in forced.maps]
+        scopes += [{name} for name in chain.maps]
     for scope in scopes:
-        for suspect in known:
+        for mistake in known:
             with np.errstate(all="ignore"):
-                found = forced.gradient(_within(suspect.variation, scope))
+                found = chain.gradient(_within(mistake.change, scope))
             if compare.explains(found.tensors):
                 if scope == scopes[0]:
-                    return suspect
-                return dataclasses.replace(suspect, why=f"{suspect.why} (in {', '.join(sorted(scope))})")
+                    return mistake
+                return dataclasses.replace(mistake, why=f"{mistake.why} (in {', '.join(sorted(scope))})")
     return None
 
 
@@ -185,21 +186,21 @@ def _within(variation: Variation, scope: set[str]) -> Variation:
 # ---------------------------------------------------------------------------------------------- probes
 
 
-def _padding(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
+def _padding(target: LayerTarget, compare: Comparison, analytic: Point) -> Diagnosis | None:
     """Whether what stands past the end of a sequence reaches any gradient."""
-    if subject.lengths is None:
+    if target.lengths is None:
         return None
-    layer = subject.layer
+    layer = target.layer
     first = getattr(layer, "batch_first", False)
-    T = subject.x.shape[1 if first else 0]
-    dead = np.arange(T)[:, None] >= subject.lengths
+    T = target.x.shape[1 if first else 0]
+    dead = np.arange(T)[:, None] >= target.lengths
     dead = dead.T if first else dead
     if np.any(analytic["x"][dead] != 0):
         return Diagnosis("padding leaks", "dx is not 0 past the end of a sequence")
-    changed = np.array(subject.doutput)
+    changed = np.array(target.doutput)
     changed[dead] += 1.0
-    _, _, trace = subject.forward()
-    other = subject.back(trace, None, changed, subject.dfinal)
+    _, _, trace = target.forward()
+    other = target.back(trace, None, changed, target.dfinal)
     names = [name for name in analytic if not close(other[name], analytic[name], 1e-12)]
     if names:
         why = f"what doutput holds past the end of a sequence changes the gradient of {', '.join(names)}"
@@ -207,19 +208,19 @@ def _padding(subject: LayerSubject, compare: Comparison, analytic: Point) -> Dia
     return None
 
 
-def _mixed_batch(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
+def _mixed_batch(target: LayerTarget, compare: Comparison, analytic: Point) -> Diagnosis | None:
     """Whether the loss of one sequence reaches another's input."""
-    if subject.x.ndim != 3:
+    if target.x.ndim != 3:
         return None
-    axis = 0 if getattr(subject.layer, "batch_first", False) else 1
-    if subject.x.shape[axis] < 2:
+    axis = 0 if getattr(target.layer, "batch_first", False) else 1
+    if target.x.shape[axis] < 2:
         return None
-    alone = np.zeros_like(subject.doutput)
+    alone = np.zeros_like(target.doutput)
     at: list[Any] = [slice(None)] * 3
     at[axis] = 0
-    alone[tuple(at)] = subject.doutput[tuple(at)]
-    _, _, trace = subject.forward()
-    found = subject.back(trace, None, alone, mapped(np.zeros_like, subject.dfinal))["x"]
+    alone[tuple(at)] = target.doutput[tuple(at)]
+    _, _, trace = target.forward()
+    found = target.back(trace, None, alone, mapped(np.zeros_like, target.dfinal))["x"]
     rest: list[Any] = [slice(None)] * 3
     rest[axis] = slice(1, None)
     if np.any(found[tuple(rest)] != 0):
@@ -227,17 +228,17 @@ def _mixed_batch(subject: LayerSubject, compare: Comparison, analytic: Point) ->
     return None
 
 
-def _not_linear(subject: LayerSubject, compare: Comparison, analytic: Point) -> Diagnosis | None:
+def _not_linear(target: LayerTarget, compare: Comparison, analytic: Point) -> Diagnosis | None:
     """Whether the gradient of no loss at all is something, or a loss scaled by a power of 2 has the right gradient:
     then something cuts off sizes.
     """
 
     def scaled(factor: float) -> Point:
-        _, _, trace = subject.forward()
-        dfinal = mapped(lambda array: array * factor, subject.dfinal)
+        _, _, trace = target.forward()
+        dfinal = mapped(lambda array: array * factor, target.dfinal)
         return {
             name: array / (factor or 1)
-            for name, array in subject.back(trace, None, subject.doutput * factor, dfinal).items()
+            for name, array in target.back(trace, None, target.doutput * factor, dfinal).items()
         }
 
     if compare.is_exact(analytic):
@@ -245,7 +246,7 @@ def _not_linear(subject: LayerSubject, compare: Comparison, analytic: Point) -> 
     nothing = scaled(0.0)
     left = [name for name, array in nothing.items() if np.any(array != 0)]
     if left:
-        if all(name in subject.point and close(nothing[name], subject.point[name]) for name in left):
+        if all(name in target.point and close(nothing[name], target.point[name]) for name in left):
             return Diagnosis(
                 "starts as the weights", f"the gradient of {', '.join(left)} is the right one plus the parameter itself"
             )
@@ -268,7 +269,7 @@ def _not_linear(subject: LayerSubject, compare: Comparison, analytic: Point) -> 
     return None
 
 
-def _not_finite(analytic: Point, subject: Subject, place: Mapping[str, Any]) -> Diagnosis:
+def _not_finite(analytic: Point, target: Target, place: Mapping[str, Any]) -> Diagnosis:
     for name, array in analytic.items():
         bad = ~np.isfinite(array)
         if bad.any():
@@ -282,32 +283,32 @@ def _not_finite(analytic: Point, subject: Subject, place: Mapping[str, Any]) -> 
     return Diagnosis("not finite", "an entry is NaN or infinite")
 
 
-def _first_wrong(subject: LayerSubject, forced: Forced, tolerances: Tolerances, rows: Sequence[Row]) -> dict[str, Any]:
+def _first_wrong(target: LayerTarget, chain: ChainRule, tolerances: Tolerances, rows: Sequence[Row]) -> dict[str, Any]:
     """Find the first wrong place: run backward on the loss of single steps, and compare the gradients of
     pre-activations from that step
     back.
 
     Returns a dict with "text", "layer", "gate", "t", "k", "part"; empty where the layer's trace has no such gradients.
     """
-    layer = subject.layer
+    layer = target.layer
     if layer.cell.input_gradient != "da":
         return {}
-    names = list(reversed(forced.maps))
-    T = next(iter(forced.maps.values())).steps.T
-    axis = 1 if getattr(layer, "batch_first", False) and subject.x.ndim == 3 else 0
-    _, _, trace = subject.forward()
+    names = list(reversed(chain.maps))
+    T = next(iter(chain.maps.values())).steps.T
+    axis = 1 if getattr(layer, "batch_first", False) and target.x.ndim == 3 else 0
+    _, _, trace = target.forward()
     candidates = [T - 1, *range(T - 2, -1, -1)] if T <= 64 else sorted({T - 1, T - 2, T // 2, 1, 0}, reverse=True)
-    zero = mapped(np.zeros_like, subject.dfinal)
-    allowed = _least(forced, tolerances)
+    zero = mapped(np.zeros_like, target.dfinal)
+    allowed = _least(chain, tolerances)
     for kind, t in [*(("output", t) for t in candidates), ("final", T - 1)]:
-        doutput, dfinal = np.zeros_like(subject.doutput), subject.dfinal
+        doutput, dfinal = np.zeros_like(target.doutput), target.dfinal
         if kind == "output":
             at = (slice(None),) * axis + (t,)
-            doutput[at] = subject.doutput[at]
+            doutput[at] = target.doutput[at]
             dfinal = zero
         elif dfinal is None:
             continue
-        found = _wrong_step(subject, forced, trace, doutput, dfinal, names, kind, t, allowed)
+        found = _wrong_step(target, chain, trace, doutput, dfinal, names, kind, t, allowed)
         if found:
             return found
     if any(row.verdict == WRONG and row.name.startswith("da_") for row in rows):
@@ -318,20 +319,20 @@ def _first_wrong(subject: LayerSubject, forced: Forced, tolerances: Tolerances, 
     }
 
 
-def _least(forced: Forced, tolerances: Tolerances) -> float:
+def _least(chain: ChainRule, tolerances: Tolerances) -> float:
     """Return the relative error of a step's da that rounding does not explain, 1e-9 where gates next to saturation have
     few digits.
     """
     shares = [
         np.divide(bound, scale, out=np.zeros(bound.shape), where=scale > 0)
-        for bound, scale in ((tolerances.da[name], step_scales(run.da)) for name, run in forced.exact.runs.items())
+        for bound, scale in ((tolerances.da[name], step_scales(run.da)) for name, run in chain.exact.runs.items())
     ]
     return min(1e-9, 4 * max(float(share.max(initial=0.0)) for share in shares))
 
 
 def _wrong_step(
-    subject: LayerSubject,
-    forced: Forced,
+    target: LayerTarget,
+    chain: ChainRule,
     trace: Any,
     doutput: Array,
     dfinal: Any,
@@ -341,10 +342,10 @@ def _wrong_step(
     allowed: float,
 ) -> dict[str, Any]:
     """Return the first wrong place of one loss step, or an empty dict."""
-    subject.back(trace, None, doutput, dfinal)
-    exact = forced.of_loss(doutput, dfinal).exact
+    target.back(trace, None, doutput, dfinal)
+    exact = chain.of_loss(doutput, dfinal).exact
     for name in names:
-        steps, run = forced.maps[name].steps, exact.runs[name]
+        steps, run = chain.maps[name].steps, exact.runs[name]
         found = trace.layers[name].latest.arrays.get("da")
         if found is None:
             return {}
@@ -355,7 +356,7 @@ def _wrong_step(
             if difference.max(initial=0.0) > allowed * scale or not np.isfinite(found[k]).all():
                 gate = _gate_of(steps, difference)
                 own = (kind == "output" and k == t) or (kind == "final" and k == steps.order()[-1])
-                top = steps.direction.layer == subject.layer.num_layers - 1
+                top = steps.direction.layer == target.layer.num_layers - 1
                 part = (
                     "immediate partial"
                     if own or (not top and not np.any(exact.runs[name].dstates[steps.order()[-1]]))
@@ -404,11 +405,11 @@ def _gate_of(steps: RecordedSteps, difference: Array) -> str | None:
 # ---------------------------------------------------------------------------------------------- anything else
 
 
-def diagnose_tensors(subject: Subject, analytic: Point, reference: Point, rows: Sequence[Row]) -> Diagnosis:
+def diagnose_tensors(target: Target, analytic: Point, reference: Point, rows: Sequence[Row]) -> Diagnosis:
     """Name the mistake in gradients of which nothing is known but their values."""
     if any(not np.isfinite(array).all() for array in analytic.values()):
-        return _not_finite(analytic, subject, {})
-    found = relation(subject, analytic, reference, rows)
+        return _not_finite(analytic, target, {})
+    found = common_pattern(target, analytic, reference, rows)
     if found is None:
         found = rescaled(analytic, reference, sorted({row.name for row in rows if row.verdict == WRONG}))
     if found is not None:

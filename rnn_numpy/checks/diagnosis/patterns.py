@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.checks.oracles.function import norm
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
-from rnn_numpy.checks.targets import LayerSubject, Point, Subject
+from rnn_numpy.checks.targets import LayerTarget, Point, Target
 
 Array = NDArray[Any]
 
@@ -40,7 +40,7 @@ def matches(name: str, found: Array, expected: Array) -> bool:
     return bool(np.all(np.abs(found - expected) <= MATCH * scale))
 
 
-def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence[Row]) -> Diagnosis | None:
+def common_pattern(target: Target, analytic: Point, reference: Point, rows: Sequence[Row]) -> Diagnosis | None:
     """Find what the wrong tensors have in common with the right ones."""
     wrong = sorted(
         {row.name for row in rows if row.verdict == WRONG and row.name in analytic and row.name in reference}
@@ -55,9 +55,9 @@ def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence
             return Diagnosis("bias ignored", f"the gradient of {titles} is 0 throughout")
         return Diagnosis("never accumulated", f"the gradient of {titles} is 0 throughout: it was never added to")
     for name in wrong:
-        if name in subject.point and name not in ("x",) and np.any(subject.point[name]):
+        if name in target.point and name not in ("x",) and np.any(target.point[name]):
             extra = analytic[name] - reference[name]
-            if close(extra, subject.point[name]):
+            if close(extra, target.point[name]):
                 why = f"the gradient of {name} is the right one plus {name} itself"
                 return Diagnosis("starts as the weights", why)
     if not any(np.any(reference[name]) for name in wrong):
@@ -66,7 +66,7 @@ def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence
     if all(factor is not None for factor in factors):
         values = [float(factor) for factor in factors if factor is not None]
         if np.ptp(values) <= 1e-6 * abs(values[0]):
-            return _by_factor(subject, analytic, reference, wrong, values[0], biases)
+            return _by_factor(target, analytic, reference, wrong, values[0], biases)
     flushed = _flushed(analytic, reference, wrong)
     if flushed is not None:
         return flushed
@@ -76,11 +76,11 @@ def relation(subject: Subject, analytic: Point, reference: Point, rows: Sequence
             analytic[name], np.clip(reference[name], -limit, limit)
         ):
             return Diagnosis("clipped", f"the entries of {name} are limited to ±{limit:.6g}: clipped before the check")
-    gates = _permuted(subject, analytic, reference, wrong)
+    gates = _permuted(target, analytic, reference, wrong)
     if gates is not None:
         return gates
     for name in wrong:
-        turned = _block_transposed(subject, name, reference[name])
+        turned = _block_transposed(target, name, reference[name])
         if turned is not None and close(analytic[name], turned):
             return Diagnosis("transposed", f"the gradient of {name} is the transpose of the right one")
     for name in wrong:
@@ -112,14 +112,14 @@ def _factor(found: Array, expected: Array) -> float | None:
 
 
 def _by_factor(
-    subject: Subject, analytic: Point, reference: Point, wrong: list[str], factor: float, biases: bool
+    target: Target, analytic: Point, reference: Point, wrong: list[str], factor: float, biases: bool
 ) -> Diagnosis:
     titles = ", ".join(wrong)
     if abs(factor + 1) < 1e-9:
         return Diagnosis("sign", f"{titles}: the negative of the right gradient")
     if biases and abs(factor - 2) < 1e-9:
         return Diagnosis("bias doubled", f"the gradient of {titles} is twice the right one: it is added to twice")
-    N = _batch(subject)
+    N = _batch(target)
     if N > 1 and (abs(factor - N) < 1e-6 * N or abs(factor - 1 / N) < 1e-6):
         word = f"{N}, the number of sequences," if factor > 1 else f"1/{N}, with {N} the number of sequences,"
         return Diagnosis(
@@ -143,10 +143,10 @@ def _largest(analytic: Point, names: Sequence[str]) -> float:
     return max((float(np.abs(analytic[name]).max(initial=0.0)) for name in names), default=0.0)
 
 
-def _batch(subject: Subject) -> int:
-    if not isinstance(subject, LayerSubject) or subject.x.ndim != 3:
+def _batch(target: Target) -> int:
+    if not isinstance(target, LayerTarget) or target.x.ndim != 3:
         return 1
-    return int(subject.x.shape[0 if getattr(subject.layer, "batch_first", False) else 1])
+    return int(target.x.shape[0 if getattr(target.layer, "batch_first", False) else 1])
 
 
 def _flushed(analytic: Point, reference: Point, wrong: Sequence[str]) -> Diagnosis | None:
@@ -166,10 +166,10 @@ def _flushed(analytic: Point, reference: Point, wrong: Sequence[str]) -> Diagnos
     return None
 
 
-def _permuted(subject: Subject, analytic: Point, reference: Point, wrong: Sequence[str]) -> Diagnosis | None:
+def _permuted(target: Target, analytic: Point, reference: Point, wrong: Sequence[str]) -> Diagnosis | None:
     """Whether the rows of gates stand in each other's places."""
     for name in wrong:
-        gates = subject.gates.get(name, [])
+        gates = target.gates.get(name, [])
         for order in itertools.product(range(len(gates)), repeat=len(gates)):
             if order == tuple(range(len(gates))):
                 continue
@@ -184,10 +184,10 @@ def _permuted(subject: Subject, analytic: Point, reference: Point, wrong: Sequen
     return None
 
 
-def _block_transposed(subject: Subject, name: str, expected: Array) -> Array | None:
+def _block_transposed(target: Target, name: str, expected: Array) -> Array | None:
     if expected.ndim != 2:
         return None
-    blocks = [part for _, part in subject.gates.get(name, [])] or [slice(None)]
+    blocks = [part for _, part in target.gates.get(name, [])] or [slice(None)]
     parts = [expected[part] for part in blocks]
     if any(part.shape[0] != part.shape[1] for part in parts):
         return None

@@ -48,7 +48,7 @@ from rnn_numpy.checks.oracles.function import (
 )
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 
-Tell = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 DIFFERENCES: dict[str, tuple[Callable[[Line, float, float], Estimate], float]] = {
     "ridders": (ridders_estimate, RIDDERS_STEP),
@@ -126,7 +126,7 @@ def reference_gradients(
     method: str = "auto",
     seed: int = 0,
     names: Iterable[str] | None = None,
-    tell: Tell | None = None,
+    progress: Progress | None = None,
     where: str = "reference_gradients",
 ) -> Reference:
     """Differentiate a user's loss by every entry of its parameters, and say how far to trust each number.
@@ -144,8 +144,8 @@ def reference_gradients(
         Of the directions along which it is found out whether the loss is analytic.
     names : iterable of str, optional
         The parameters by which to differentiate; all where left out.
-    tell : callable, optional
-        Called as tell(done, total, label) after each entry, for a progress bar.
+    progress : callable, optional
+        Called as progress(done, total, label) after each entry, for a progress bar.
     where : str
         The function that messages name.
 
@@ -190,8 +190,10 @@ imaginary part, which carries the derivative: it uses absolute (write np.where(a
     """
     if not isinstance(method, str) or method not in METHODS:
         raise OptionError(f"{where}: method must be one of {', '.join(map(repr, METHODS))}; got {method!r}")
-    if tell is not None and not callable(tell):
-        raise DTypeError(f"{where}: tell must be a function of done, total and label; got {type(tell).__name__}")
+    if progress is not None and not callable(progress):
+        raise DTypeError(
+            f"{where}: progress must be a function of done, total and label; got {type(progress).__name__}"
+        )
     arrays, notes = checked_params(params, where=where)
     chosen = chosen_names(where, arrays, names)
     function = Function(where, loss, arrays)
@@ -206,13 +208,13 @@ imaginary part, which carries the derivative: it uses absolute (write np.where(a
             raise GradientCheckError(f"{where}: {reason}. Use method='ridders'")
         method = "complex step" if possible else "ridders"
         told += [reason] if reason else []
-    progress = _Progress(tell, sum(arrays[name].size for name in chosen), method)
+    count = _Count(progress, sum(arrays[name].size for name in chosen), method)
     kinks: list[Kink] = []
     if method == "complex step":
-        gradients, errors = _by_complex_step(Function(where, loss, arrays, np.complex128), chosen, seed, progress)
+        gradients, errors = _by_complex_step(Function(where, loss, arrays, np.complex128), chosen, seed, count)
         step = COMPLEX_STEP
     else:
-        gradients, errors, kinks = _by_differences(function, middle, chosen, method, progress)
+        gradients, errors, kinks = _by_differences(function, middle, chosen, method, count)
         step = DIFFERENCES[method][1]
     function.require_unchanged()
     for name in chosen:
@@ -289,14 +291,14 @@ def _in_domain(function: Function, direction: dict[str, Array]) -> dict[str, Arr
 
 
 def _by_complex_step(
-    function: Function, names: list[str], seed: int, progress: _Progress
+    function: Function, names: list[str], seed: int, count: _Count
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     gradients = {name: np.zeros(function.work[name].shape) for name in names}
     errors = {name: np.zeros(function.work[name].shape) for name in names}
     with dropped_parts_are_errors(function, function.kept, names):
         for name, index in entries_of(function.kept, names):
             gradients[name][index] = entry_derivative(function, name, index, COMPLEX_STEP)
-            progress.step(name)
+            count.step(name)
         function.require_unchanged()
         for name in names:
             largest = float(np.max(np.abs(gradients[name]), initial=0.0))
@@ -326,7 +328,7 @@ def _sensitivity(function: Function, name: str, seed: int) -> float:
 
 
 def _by_differences(
-    function: Function, middle: float, names: list[str], method: str, progress: _Progress
+    function: Function, middle: float, names: list[str], method: str, count: _Count
 ) -> tuple[dict[str, Array], dict[str, Array], list[Kink]]:
     estimate, step = DIFFERENCES[method]
     gradients = {name: np.zeros(function.work[name].shape) for name in names}
@@ -349,18 +351,18 @@ def _by_differences(
             else:
                 error += max(slopes.left_error, slopes.right_error)
         gradients[name][index], errors[name][index] = value, error
-        progress.step(name)
+        count.step(name)
     return gradients, errors, kinks
 
 
-class _Progress:
+class _Count:
     """Counts entries, and tells whoever wants to know."""
 
-    def __init__(self, tell: Tell | None, total: int, method: str) -> None:
-        self.tell, self.total, self.method = tell, total, method
+    def __init__(self, progress: Progress | None, total: int, method: str) -> None:
+        self.progress, self.total, self.method = progress, total, method
         self.done = 0
 
     def step(self, name: str) -> None:
         self.done += 1
-        if self.tell is not None:
-            self.tell(self.done, self.total, f"{self.method}: {name}")
+        if self.progress is not None:
+            self.progress(self.done, self.total, f"{self.method}: {name}")

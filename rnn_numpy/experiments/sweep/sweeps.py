@@ -32,13 +32,7 @@ from rnn_numpy.core.arguments import flag, positive_int, positive_number
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.experiments.progress import Progress, progress_bar
 from rnn_numpy.experiments.sweep.stores import Key, Outcome, ResultStore, canonical, from_json, to_json
-from rnn_numpy.experiments.sweep.workers import (
-    GUARD,
-    compute_here,
-    compute_in_processes,
-    compute_on,
-    in_a_starting_worker,
-)
+from rnn_numpy.experiments.sweep.workers import GUARD, compute_here, compute_in_processes, compute_on, is_starting
 
 WIDTH = 100
 GAP = "  "
@@ -106,9 +100,8 @@ def sweep(
 
     Notes
     -----
-    Worker processes import the script that calls sweep, as all of Python's processes do that are not forked. The call
-    must therefore stand under `if __name__ == "__main__":`, and the function in a file. They are not forked since a
-    fork copies locks of the matrix library that nobody is left to open.
+    Worker processes import the script that calls sweep: the call must stand under `if __name__ == "__main__":`, and the
+    function in a file. They are not forked, since a fork copies locks of the matrix library that nobody would open.
 
     A point is known by the function's qualified name, the version, and its own JSON: names in alphabetical order,
     floats with all their digits. A lambda, a functools.partial or a closure has no name that would tell it from
@@ -147,7 +140,7 @@ def sweep(
     >>> result.to_columns()["area"]
     array([ 3., nan,  6., nan])
     """
-    if in_a_starting_worker():
+    if is_starting():
         raise OptionError(f"sweep: called while a worker process imports the script that calls it; {GUARD}")
     if not callable(function):
         raise DTypeError(f"sweep: function must be callable; got {type(function).__name__} {function!r}")
@@ -308,7 +301,7 @@ def _check_distinct(points: list[str], keys: list[Key]) -> None:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class SweepResult:
-    """What a sweep gave at each point.
+    """The results of a sweep, point by point.
 
     Attributes
     ----------
@@ -321,17 +314,17 @@ class SweepResult:
 
     @property
     def computed(self) -> int:
-        """How many points were computed by this sweep, whether they failed or not."""
+        """Number of points that this sweep has computed, failures among them."""
         return len(self.rows) - self.reused
 
     @property
     def reused(self) -> int:
-        """How many points were taken from the store, failures among them."""
+        """Number of points taken from the store, failures among them."""
         return sum(row["reused"] for row in self.rows)
 
     @property
     def failed(self) -> int:
-        """How many of all points have an error in place of a result."""
+        """Number of points that have an error in place of a result."""
         return sum(row["error"] is not None for row in self.rows)
 
     def to_columns(self) -> dict[str, NDArray[Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import importlib.util
 import json
 import os
 import pickle
@@ -60,7 +59,7 @@ def compute_point(function: Function, point: str, run: str = "") -> str:
     '{"result": {"x": 1.0}}'
     """
     try:
-        with _one_thread():
+        with one_blas_thread(needed=False):
             result = function(**from_json(point))
         return f'{{"result": {to_json(result, "sweep", "result")}}}'
     except (Exception, SystemExit) as error:
@@ -81,27 +80,21 @@ def _described(error: BaseException) -> dict[str, str]:
     return {part: text.encode(errors="backslashreplace").decode() for part, text in parts.items()}
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let matrix products use one thread, if threadpoolctl is there to see to it."""
-    if importlib.util.find_spec("threadpoolctl") is None:
-        yield
-        return
-    with one_blas_thread():
-        yield
-
-
 # ----------------------------------------------------------------------------------------------------------------------
 # Executors
 
 
+@one_blas_thread(needed=False)
 def compute_here(function: Function, points: Mapping[int, str], finish: Finish) -> None:
     """Compute points in this thread, one after the other, so that breakpoints work, and so does Ctrl-C."""
-    with _one_thread():
-        for number, point in points.items():
-            finish(number, outcome_of(compute_point(function, point)))
+    for number, point in points.items():
+        finish(number, outcome_of(compute_point(function, point)))
 
 
+# OpenBLAS has one limit for the process. Were each thread of a pool to set it and to put back what it found, the first
+# one to finish would lift it under the others; so it is set once, here. Other libraries have one per thread, and
+# another process has its own: these are set at each point.
+@one_blas_thread(needed=False)
 def compute_on(
     executor: concurrent.futures.Executor,
     function: Function,
@@ -115,20 +108,6 @@ def compute_on(
     raise, and KeyboardInterrupt: then points finished by then have been handed to `finish`, points not begun are
     cancelled.
     """
-    # OpenBLAS has one limit for the process. Were each thread of a pool to set it and to put back what it found, the
-    # first one to finish would lift it under the others; so it is set once, here. Other libraries have one per thread,
-    # and another process has its own: these are set at each point.
-    with _one_thread():
-        _compute_on(executor, function, points, finish, timeout)
-
-
-def _compute_on(
-    executor: concurrent.futures.Executor,
-    function: Function,
-    points: Mapping[int, str],
-    finish: Finish,
-    timeout: float | None,
-) -> None:
     run = secrets.token_hex(8)
     done: queue.SimpleQueue[concurrent.futures.Future[str]] = queue.SimpleQueue()
     numbers: dict[concurrent.futures.Future[str], int] = {}
@@ -198,7 +177,7 @@ def _killed_worker(error: BaseException) -> bool:
 # Processes of our own
 
 
-def in_a_starting_worker() -> bool:
+def is_starting() -> bool:
     """Return whether this process, a worker of somebody's, is importing the script that it was started from."""
     processes = sys.modules.get("multiprocessing.process")
     # The mark that multiprocessing itself looks at, before it refuses to start a process there.

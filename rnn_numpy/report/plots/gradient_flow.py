@@ -114,11 +114,6 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
     Parameters
     ----------
     result : GradflowResult
-
-    Returns
-    -------
-    matplotlib Figure
-        Not known to pyplot: save it with `save_figure`.
     """
     networks = result.networks
     cells = list(dict.fromkeys(network.cell for network in networks))

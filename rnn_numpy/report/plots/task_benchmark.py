@@ -34,11 +34,6 @@ def benchmark_figure(result: BenchmarkResult) -> Figure:
     Parameters
     ----------
     result : BenchmarkResult
-
-    Returns
-    -------
-    matplotlib Figure
-        Not known to pyplot: save it with `save_figure`.
     """
     lines = optional_import("matplotlib.lines", "a figure")
     lengths, cells = result.options.lengths, result.options.cells

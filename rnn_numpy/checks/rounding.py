@@ -1,0 +1,263 @@
+"""How far rounding may bring a right gradient from the reference: computed for each entry, not assumed.
+
+No absolute tolerance is in it: scale the loss, and all of it scales, down to where numbers lose their digits to
+underflow. The error of ds_t is followed through time: every step adds some units of rounding of each term that it sums,
+with random signs, and hands on what was there; what cancels leaves its error behind. Formulas that lose digits by
+themselves (1 - h^2 near h = 1) are asked how many: they are run with their inputs moved by up to two units of rounding.
+What the layer above hands down comes with its own bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.checks.chain_rule import (
+    EPS,
+    QUANTUM,
+    ChainRule,
+    DirectionGradient,
+    StepMaps,
+    by_itself,
+    products_of,
+    pulled,
+)
+from rnn_numpy.engine.recorded import RecordedSteps, to_caller
+from rnn_numpy.engine.walk import Down
+
+Array = NDArray[Any]
+
+# Draws of signs with which errors are followed through time.
+PROBES = 8
+
+
+@dataclass
+class Tolerances:
+    """How far rounding may bring a right gradient from the reference.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+        Per entry, for the tensors of `ChainGradient`.
+    da : dict of str to ndarray, (T, N, A)
+    absolute : dict of str to ndarray
+        Per entry, the sum of the absolute values of all contributions (t, k) of all sequences.
+    """
+
+    tensors: dict[str, Array]
+    da: dict[str, Array]
+    absolute: dict[str, Array]
+
+
+def tolerances(chain: ChainRule, factor: float = 8.0, draws: int = 6, seed: int = 0) -> Tolerances:
+    """Return what rounding may do to each entry of a right gradient, and the sums of absolute contributions.
+
+    Parameters
+    ----------
+    chain : ChainRule
+    factor : float
+        Units of rounding allowed for each step that a contribution has come through.
+    draws : int
+        How often the formulas are run with what they read moved in its last digits.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    stack, factors, top = chain.layer.stack, chain.trace.edge.factors, np.zeros_like(chain.from_loss.output)
+    # Of what is handed down, and given exactly at the top: its bound, and the sum of absolute contributions.
+    bound_of, total_of = Down(stack, factors, top), Down(stack, factors, top)
+    bounds: dict[str, Array] = {}
+    absolute: dict[str, Array] = {}
+    das: dict[str, Array] = {}
+    initial: dict[str, Array] = {}
+    for direction, _ in zip(bound_of, total_of, strict=True):
+        name, maps, run = direction.name, chain.maps[direction.name], chain.exact.runs[direction.name]
+        steps = maps.steps
+        noise_da, noise_ds, noise = _noise(chain, maps, run, draws, rng)
+        error = _errors(maps, run, bound_of.signal[..., steps.output_columns], noise_ds, factor * EPS, rng)
+        sums = _absolute_contributions(maps, run)
+        width = np.abs(maps.jacobians.preactivation).sum(axis=2)
+        das[name] = tolerance = error[..., None] * width + noise_da + QUANTUM
+        entry = _first_steps(steps), np.arange(steps.N)
+        initial[name] = error[entry][:, None] * np.abs(maps.jacobians.state[entry]).sum(axis=1) + noise_ds[entry]
+        for parameter, pair in _parameter_bounds(maps, run, tolerance, sums, error, noise).items():
+            bounds[f"{parameter}_{name}"], absolute[f"{parameter}_{name}"] = pair
+        weight = np.abs(steps.weights()["weight_ih"])
+        dx_bound = np.zeros((steps.T, steps.N, weight.shape[1]))
+        dx_absolute = np.zeros_like(dx_bound)
+        for rows, columns, _ in steps.products("input"):
+            dx_bound += (tolerance[..., columns] + factor * EPS * np.abs(run.da[..., columns])) @ weight[rows]
+            dx_absolute += sums[..., columns] @ weight[rows]
+        bound_of.give(dx_bound)
+        total_of.give(dx_absolute)
+    dinitial = {name: np.abs(chain.exact.runs[name].dinitial) for name in chain.maps}
+    bounds["x"], states = to_caller(chain.trace, bound_of.signal, {name: initial[name] for name in chain.maps})
+    absolute["x"], totals = to_caller(chain.trace, total_of.signal, dinitial)
+    bounds |= {f"{state}_0": array for state, array in states.items()}
+    absolute |= {f"{state}_0": array for state, array in totals.items()}
+    underflow = QUANTUM * chain.trace.edge.batch.T * chain.trace.edge.batch.N
+    return Tolerances({name: bound + underflow for name, bound in bounds.items()}, das, absolute)
+
+
+def _noise(
+    chain: ChainRule, maps: StepMaps, run: DirectionGradient, draws: int, rng: np.random.Generator
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Return how much da, (T, N, A), ds_{t-1}, (T, N, S), and the gradients of parameters change when what the
+    formulas read moves in its last digit.
+
+    The change is believed up to a thousandth of the gradient: a wrong formula cannot excuse itself.
+    """
+    steps, jacobians = maps.steps, maps.jacobians
+
+    def moved(array: Array, size: Array | float = 0.0) -> Array:
+        # Not signs alone: of two numbers near 1, moved alike, the difference would not change.
+        return array + EPS * rng.uniform(-2, 2, array.shape) * (np.abs(array) + size)
+
+    t, n = np.nonzero(steps.alive)
+    before, sums_of_a = steps.states("before")[t, n], _absolute_sums(steps)[t, n]
+    first = steps.vjp(t, n, run.dstates[t, n])
+    da, ds = np.zeros_like(first.da), np.zeros_like(first.dstates)
+    sums = {name: np.zeros_like(array) for name, array in first.sums.items()}
+    for _ in range(draws):
+        again = steps.rerun(t, n, moved(before), moved(np.zeros_like(sums_of_a), sums_of_a))
+        for name, array in again.arrays.items():
+            if array.flags.writeable:
+                # What is recorded has been rounded once more, a gate as a function of a sum: not by less where
+                # that is 0.
+                array[...] = moved(array, 0.0 if name in steps.cell.states else np.abs(array).max(initial=0.0))
+        other = steps.vjp(t, n, run.dstates[t, n], again)
+        da = np.maximum(da, np.abs(other.da - first.da))
+        ds = np.maximum(ds, np.abs(other.dstates - first.dstates))
+        for name, array in sums.items():
+            np.maximum(array, np.abs(other.sums[name] - first.sums[name]), out=array)
+    noise_da, noise_ds = np.zeros_like(run.da), np.zeros_like(run.dstates)
+    noise_da[t, n] = np.minimum(2 * da, _most(steps, jacobians.preactivation, run.dstates)[t, n])
+    noise_ds[t, n] = np.minimum(2 * ds, _most(steps, jacobians.state, run.dstates)[t, n])
+    open_gates = 16 * EPS * _openness(steps, jacobians.state) * float(np.abs(run.dstates).sum())
+    for name, array in sums.items():
+        exact = chain.exact.tensors[f"{name}_{steps.direction.name}"]
+        np.minimum(2 * array, max(1e-3 * float(np.abs(exact).max(initial=0.0)), open_gates), out=array)
+    return noise_da, noise_ds, sums
+
+
+def _parameter_bounds(
+    maps: StepMaps, run: DirectionGradient, tolerance: Array, sums: Array, error: Array, noise: dict[str, Array]
+) -> dict[str, tuple[Array, Array]]:
+    """Return (bound, sum of absolute contributions) of each parameter."""
+    steps = maps.steps
+    found: dict[str, tuple[Array, Array]] = {}
+    for name, weight in steps.weights().items():
+        bound, total = np.zeros(weight.shape), np.zeros(weight.shape)
+        if maps.additive[name]:
+            for rows, columns, source in products_of(steps, name):
+                flat = tolerance[..., columns].reshape(-1, columns.stop - columns.start)
+                flat_sums = sums[..., columns].reshape(flat.shape)
+                acted = (
+                    np.ones((len(flat), 1)) if weight.ndim == 1 else np.abs(source).reshape(len(flat), weight.shape[1])
+                )
+                part, part_total = flat.T @ acted, flat_sums.T @ acted
+                bound[rows] += part.reshape(bound[rows].shape)
+                total[rows] += part_total.reshape(bound[rows].shape)
+        else:
+            bound = by_itself(maps, name, error[..., None] * np.ones(steps.S), absolute=True) + noise[name]
+            total = by_itself(maps, name, np.abs(run.dstates), absolute=True)
+        found[name] = bound, total
+    return found
+
+
+def _most(steps: RecordedSteps, matrix: Array, dstates: Array) -> Array:
+    """Return what rounding may do at most to what a matrix makes of dstates, (T, N, 1): a thousandth of it, or some
+    units of rounding of what an open gate would make of it.
+
+    The second matters where a gate is shut: it is rounded as an open one is, so that its gradient may be 0.
+    """
+    made = np.abs(pulled(matrix, dstates)).max(axis=2, keepdims=True, initial=0.0)
+    largest = np.abs(dstates).max(axis=2, keepdims=True, initial=0.0)
+    most: Array = np.maximum(1e-3 * made, 16 * EPS * _openness(steps, matrix) * largest)
+    return most
+
+
+def _openness(steps: RecordedSteps, matrix: Array) -> float:
+    """Return the largest entry that a matrix has at any step, or would have with open gates: a state at most, and
+    through a weight.
+    """
+    state = max(1.0, float(np.abs(steps.states("before")).max(initial=0.0)))
+    weight = max(1.0, float(np.abs(steps.weights()["weight_hh"]).max(initial=0.0)))
+    return max(state * weight, float(np.abs(matrix).max(initial=0.0)))
+
+
+def _absolute_sums(steps: RecordedSteps) -> Array:
+    """Return |W_ih| |x| + |W_hh| |h|, (T, N, A): what the rounding of a_t is relative to."""
+    sums = np.zeros((steps.T, steps.N, steps.A))
+    for kind in ("input", "hidden"):
+        weight = np.abs(steps.weights()[f"weight_{'ih' if kind == 'input' else 'hh'}"])
+        for rows, columns, source in steps.products(kind):
+            sums[..., columns] += np.abs(source) @ weight[rows].T
+    return sums
+
+
+def _errors(
+    maps: StepMaps, run: DirectionGradient, signal: Array, noise: Array, unit: float, rng: np.random.Generator
+) -> Array:
+    """Follow what rounding makes of ds_t through time.
+
+    Parameters
+    ----------
+    signal : ndarray, (T, N, ·)
+        The error of what the layer above hands down.
+    noise : ndarray, (T, N, S)
+        What the formulas' own rounding may add to ds_{t-1} at step t.
+    unit : float
+        The relative error that every step adds to each term of its sums.
+
+    Returns
+    -------
+    ndarray, (T, N)
+        The largest error of an entry of ds_t, of some draws of signs.
+    """
+    steps, jacobians = maps.steps, maps.jacobians
+    weight, width = np.abs(steps.weights()["weight_hh"]), steps.widths[0]
+    error, found = np.zeros((PROBES, steps.N, steps.S)), np.zeros((steps.T, steps.N))
+
+    def signed(bound: Array) -> Array:
+        drawn: Array = bound * rng.choice([-1.0, 1.0], (PROBES, *bound.shape))
+        return drawn
+
+    for t in reversed(steps.order()):
+        alive, size = steps.alive[t][:, None], np.abs(run.dstates[t])
+        error[..., :width] += np.where(alive, signed(signal[t]), 0)
+        found[t] = np.where(
+            alive[:, 0], np.abs(error).max(axis=(0, 2), initial=0.0) + unit * size.max(axis=1, initial=0.0), 0
+        )
+        terms = pulled(np.abs(jacobians.state[t]), size)
+        through = pulled(np.abs(jacobians.preactivation[t]), size)
+        for rows, columns, _ in steps.products("hidden"):
+            terms[:, :width] += through[:, columns] @ weight[rows]
+        handed = np.matmul(error.swapaxes(0, 1), jacobians.state[t]).swapaxes(0, 1)
+        error = np.where(alive, handed + signed(unit * terms + noise[t] + QUANTUM), error)
+    return found
+
+
+def _absolute_contributions(maps: StepMaps, run: DirectionGradient) -> Array:
+    """Follow what each loss step says through time by itself; return the sum over the loss steps of |da(t, k)|,
+    (T, N, A).
+    """
+    steps, jacobians = maps.steps, maps.jacobians
+    sums = np.zeros((steps.T, steps.N, steps.A))
+    stack = run.final[:, None].copy()  # (N, loss steps so far, S)
+    for t in reversed(steps.order()):
+        alive = steps.alive[t][:, None, None]
+        stack = np.concatenate([stack, run.direct[t][:, None]], axis=1)
+        through: Array = np.abs(stack @ jacobians.preactivation[t])
+        sums[t] = np.where(alive[:, 0], through.sum(axis=1), 0)
+        stack = np.where(alive, stack @ jacobians.state[t], stack)
+    return sums
+
+
+def _first_steps(steps: RecordedSteps) -> Array:
+    """Return for each sequence the step that reads its initial state, (N,)."""
+    alive = steps.alive[steps.order()]
+    first: Array = np.asarray(steps.order())[alive.argmax(axis=0)]
+    return first

@@ -1,0 +1,157 @@
+"""A cell's formulas on trial, once, before they are first used: do they write what they promise, and nothing else?
+
+The first call of a layer with a cell runs two steps of a small twin of it, forward or backward, on memory full of NaN
+and with all that formulas only read locked. A formula that forgets an output leaves NaN there; one that writes over an
+input is stopped. Both would otherwise be wrong numbers somewhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.core import memory
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.engine.binding import Binding, constants_of
+from rnn_numpy.engine.cell import Slot
+from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.parts import Formula, Kind, argument_names
+from rnn_numpy.errors import CellError
+
+if TYPE_CHECKING:
+    from rnn_numpy.engine.recurrent import Recurrent, Run
+
+Array = NDArray[Any]
+
+T, N, SIZE = 2, 2, 3
+
+
+def try_formulas(layer: Recurrent, kind: Kind, run: type[Run]) -> None:
+    """Run the formulas of a layer's cell, "forward" or "backward".
+
+    Raises
+    ------
+    CellError
+        A formula leaves an output unwritten, or writes what it is to read.
+    """
+    layer.cell.tried.add(kind)
+    # What else is wrong with them shows in the call itself, with its own arrays.
+    with np.errstate(all="ignore"), memory.poisoned(), _letting(CellError):
+        forward = _forward(_small(layer))
+        if kind == "forward":
+            _look(forward.binding, "forward", [*layer.cell.states, *layer.cell.records])
+        else:
+            _look(_backward(_small(layer), forward, run), "backward", ["da", *layer.cell.gradient_records])
+
+
+@contextlib.contextmanager
+def _letting(kind: type[Exception]) -> Iterator[None]:
+    """Suppress all errors but one kind."""
+    try:
+        yield
+    except kind:
+        raise
+    except Exception:
+        return
+
+
+def _small(layer: Recurrent) -> Recurrent:
+    """Return a twin with one layer, one direction, few units, and parameters of its own."""
+    twin = copy.copy(layer)
+    twin.input_size = twin.hidden_size = SIZE
+    twin.num_layers, twin.num_directions, twin.bidirectional = 1, 1, False
+    twin.widths = {state: twin.width(state) for state in twin.cell.states}
+    twin.output_width = twin.widths[twin.cell.states[0]]
+    twin.stack = [twin.directions_of(0)]
+    shapes = twin.shapes()
+    values = np.random.default_rng(0).uniform(-0.5, 0.5, sum(map(np.prod, shapes.values())))
+    twin.params = Parameters(shapes, layer.params.dtype, values.astype(layer.params.dtype))
+    return twin
+
+
+def _drawn(layer: Recurrent, *shape: int) -> Array:
+    return np.random.default_rng(1).uniform(-0.5, 0.5, shape).astype(layer.params.dtype)
+
+
+def _forward(layer: Recurrent) -> Run:
+    x = _drawn(layer, *((N, T) if layer.batch_first else (T, N)), SIZE)
+    edge, signal = Edge.opened(layer, "trial", x, None, copied=True)
+    sizes = {"H": layer.hidden_size}
+    for name, given in layer.cell.given.items():
+        shape = (N, *(sizes.get(axis, SIZE) for axis in given.shape))
+        edge.given[name] = _drawn(layer, *shape) if given.differentiable else np.ones(shape, bool)
+    initial = [_drawn(layer, 1, N, width) for width in edge.widths.values()]
+    run = layer.open_forward(layer.stack[0][0], edge, signal, initial)
+    run.binding.guard = _guard(lambda slot: _is_constant(slot) or slot.when == "before" or slot.array == "x")
+    for _ in layer.forward_loop(run):
+        pass
+    return run
+
+
+def _backward(layer: Recurrent, forward: Run, run: type[Run]) -> Binding:
+    recorded, batch = forward.trace, forward.binding.batch
+    constants = constants_of(recorded.chain, recorded.weights, N)
+    binding = Binding(recorded.chain, batch, False, dict(recorded.arrays), constants, dict(recorded.given))
+    binding.guard = _guard(lambda slot: _is_constant(slot) or slot.array in recorded.arrays)
+    own = layer.params.zeros_like()
+    backward = run(layer.stack[0][0], recorded, binding, sums=layer.own(own, layer.stack[0][0]))
+    layer.open_backward(backward, _drawn(layer, T, N, layer.output_width), [None] * len(layer.cell.states))
+    for _ in layer.backward_loop(backward):
+        pass
+    return binding
+
+
+def _is_constant(slot: Slot) -> bool:
+    """Whether an argument is the same at every step and only read."""
+    return slot.when in ("fixed", "given") and slot.name != "scratch_t" and slot.name[:1] not in ("d", "v")
+
+
+def _look(binding: Binding, kind: Kind, names: list[str]) -> None:
+    """Find what has been left unwritten."""
+    chain = binding.chain
+    for name in names:
+        array = binding.arrays[name]
+        if not np.isnan(array).any():
+            continue
+        formulas = [
+            _title(formula) for formula, slots, _ in chain.formulas[kind] if any(slot.array == name for slot in slots)
+        ]
+        wanted = ", ".join(f"{one}_t" for one in names)
+        raise CellError(
+            f"Cell: {name}_t is left unwritten, in whole or in part, by {' and '.join(formulas) or 'all formulas'}; a "
+            f"step must write {wanted}, with `[...] = ` or `out=`"
+        )
+
+
+def _guard(is_read: Callable[[Slot], bool]) -> Callable[[Formula, tuple[Slot, ...]], Formula]:
+    """Return what makes of a formula one that cannot write what it is to read."""
+    return lambda formula, slots: functools.partial(_locked, formula, [is_read(slot) for slot in slots])
+
+
+def _locked(formula: Formula, read: list[bool], *arguments: Array) -> None:
+    """Run a formula with the arguments locked that it is to read."""
+    own = argument_names(formula)
+    for name, is_read in zip(own, read, strict=True):
+        if is_read:  # one by one, on copies, so that the one that is written can be named
+            copies = [np.copy(array) for array in arguments]
+            copies[own.index(name)].flags.writeable = False
+            try:
+                formula(*copies)
+            except ValueError as error:
+                if "read-only" in str(error):
+                    raise CellError(
+                        f"Cell: {_title(formula)} writes {name}, which it is to read; it may write its outputs, "
+                        f"{', '.join(other for other, locked in zip(own, read, strict=True) if not locked)}"
+                    ) from None
+                raise
+    formula(*arguments)
+
+
+def _title(formula: Formula) -> str:
+    return str(getattr(formula, "__name__", repr(formula)))
