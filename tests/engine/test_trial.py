@@ -279,3 +279,28 @@ def test_trials_side_by_side_leave_memory_as_it_was():
         first.__exit__(None, None, None)  # the other one lasts
         assert memory.is_poison(memory.empty((2,), np.dtype(float))).all()
     assert memory._poisoned == 0
+
+
+def adds_q(a_t, q_t):
+    a_t += q_t
+
+
+def forgets_q_alone(q_t):
+    pass
+
+
+def tanh_forward(a_t, h_prev, W_hh, h_t):
+    h_t[...] = np.tanh(a_t + W_hh @ h_prev)
+
+
+def test_what_is_left_unwritten_is_named_not_what_follows_from_it():
+    told = message(
+        forward,
+        gate_names=("n",),
+        hidden_inputs={},
+        step_forward=tanh_forward,
+        step_backward=lambda dh_t, da_t: None,
+        before=(Part(forgets_q_alone), Part(adds_q)),
+        records={"q": 1},
+    )
+    assert "Cell: q_t is left unwritten, in whole or in part, by forgets_q_alone and adds_q; a step must" in told
