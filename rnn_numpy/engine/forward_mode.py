@@ -187,13 +187,13 @@ class TangentSteps:
             return np.repeat(
                 (self._vgiven[slot.name] if given is None else given)[: alive // self.count], self.count, axis=0
             )
-        elif source.has(slot):
-            row = source.find(slot)[source.offset(slot) + t, : alive // self.count]
+        elif slot.array in source.arrays:
+            row = source.aligned_to(slot)[t, : alive // self.count]
             if self.count > 1:
                 # Where the formula wants columns, spread as columns are.
                 return np.repeat(row.T, self.count, axis=1) if columns else np.repeat(row, self.count, axis=0)
         else:
-            row = binding.find(slot)[binding.offset(slot)][:alive]
+            row = binding.aligned_to(slot)[0, :alive]
         row = row.T if columns else row
         return stacked(row, slot.stack, columns) if slot.stack else row
 

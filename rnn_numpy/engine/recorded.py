@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.binding import Binding, constants_of
 from rnn_numpy.engine.edge import Edge
@@ -129,6 +128,10 @@ class RecordedSteps:
         """The layer in complex128, with the parameters of the trace."""
         return self._with_recorded_parameters(np.complex128)
 
+    @functools.cached_property
+    def _real_twin(self) -> Recurrent:
+        return self._with_recorded_parameters(self.layer.dtype)
+
     def _with_recorded_parameters(self, dtype: DTypeLike) -> Recurrent:
         twin = self.layer.astype(dtype)
         for symbol, view in twin.by_symbol(twin.params, self.direction).items():
@@ -160,7 +163,7 @@ class RecordedSteps:
 
     def rerun(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> LayerTrace:
         """Run single steps forward as `evaluate` does, in the layer's own dtype; return what they record, for `vjp`."""
-        return self._again(self._with_recorded_parameters(self.layer.dtype), t, n, states, nudge)
+        return self._again(self._real_twin, t, n, states, nudge)
 
     def _again(self, layer: Recurrent, t: Indices, n: Indices, states: Array, nudge: Array | None) -> LayerTrace:
         initial = [part.astype(layer.dtype, copy=False)[None] for part in self.split(states)]
@@ -233,7 +236,7 @@ class RecordedSteps:
         constants = constants_of(recorded.chain, recorded.weights, len(t))
         arrays, batch = dict(recorded.arrays), Batch(1, len(t), None)
         binding = Binding(recorded.chain, batch, False, arrays, constants, dict(recorded.given))
-        own = Parameters(layer.params.shapes, layer.dtype)
+        own = layer.params.zeros_like()
         run = Run(self._single, recorded, binding, sums=layer.own(own, self.direction))
         layer.open_backward(run, None, self.split(dstates))
         collections.deque(layer.backward_loop(run), maxlen=0)
