@@ -106,39 +106,35 @@ class Run:
 
 @dataclass
 class Pass:
-    """A whole pass through a layer: what it was asked for, the loop over its steps, the directions that this has come
-    to, the present one last, and in the end its result.
+    """A whole pass through a layer: what it was asked for, the directions that its loop has come to, the present one
+    last, and in the end its result. (It does not hold the loop, which holds it: a pass left halfway is freed at once.)
     """
 
     trace: Trace
     doutput: Array | None = None
     dfinals: Sequence[Array | None] = ()
     grads: Parameters | None = None
-    loop: Iterator[int] = field(init=False)
     at: list[Run] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
 
-    def step(self) -> Step:
-        """Run one step."""
-        t = next(self.loop)
-        run = self.at[-1]
-        return Step(run.trace, t, run.gradients if run.gradients.arrays else None)
 
-    def exhaust(self) -> Any:
-        """Run all steps that are left; return the result."""
-        collections.deque(self.loop, maxlen=0)
-        return self.results[0]
+def _exhausted(run: Pass, loop: Iterator[int]) -> Any:
+    """Run all steps of a pass; return its result."""
+    collections.deque(loop, maxlen=0)
+    return run.results[0]
 
 
 class _Steps(Iterator[Step]):
     """A pass, one step at each `next`."""
 
-    def __init__(self, run: Pass) -> None:
-        self._pass = run
+    def __init__(self, run: Pass, loop: Iterator[int]) -> None:
+        self._pass, self._loop = run, loop
         self._step: Step | None = None
 
     def __next__(self) -> Step:
-        self._step = self._pass.step()
+        t = next(self._loop)
+        at = self._pass.at[-1]
+        self._step = Step(at.trace, t, at.gradients if at.gradients.arrays else None)
         return self._step
 
     def __repr__(self) -> str:
@@ -159,8 +155,8 @@ class ForwardSteps(_Steps):
         What `forward` returns, once the steps have run out.
     """
 
-    def __init__(self, run: Pass) -> None:
-        super().__init__(run)
+    def __init__(self, run: Pass, loop: Iterator[int]) -> None:
+        super().__init__(run, loop)
         self.trace = run.trace
 
     @property
@@ -209,8 +205,7 @@ class Recurrent(Options):
         output, h_n
             As `forward` returns them, bit for bit (without dropout), but writable.
         """
-        run = self._start_forward(x, h_0, lengths, training=False, given=given, record=False)
-        output, h_n, _ = run.exhaust()
+        output, h_n, _ = _exhausted(*self._start_forward(x, h_0, lengths, training=False, given=given, record=False))
         return output, h_n
 
     def forward(
@@ -283,10 +278,10 @@ class Recurrent(Options):
         K = 5.
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
-        run = self._start_forward(
+        started = self._start_forward(
             x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
         )
-        result: tuple[Array, Any, Trace] = run.exhaust()
+        result: tuple[Array, Any, Trace] = _exhausted(*started)
         return result
 
     def forward_steps(
@@ -323,10 +318,10 @@ class Recurrent(Options):
         >>> output, h_n, trace = steps.result
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
-        run = self._start_forward(
+        started = self._start_forward(
             x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
         )
-        return ForwardSteps(run)
+        return ForwardSteps(*started)
 
     def backward(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
@@ -359,7 +354,7 @@ class Recurrent(Options):
         -----
         Cost: twice the products of the forward pass.
         """
-        result: BackwardResult = self._start_backward(trace, doutput, dh_n, grads, copied=False).exhaust()
+        result: BackwardResult = _exhausted(*self._start_backward(trace, doutput, dh_n, grads, copied=False))
         return result
 
     def backward_steps(
@@ -389,7 +384,7 @@ class Recurrent(Options):
         >>> steps.result.dx.shape
         (4, 1, 2)
         """
-        return BackwardSteps(self._start_backward(trace, doutput, dh_n, grads, copied=True))
+        return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, copied=True))
 
     def edge_of(self, where: str, trace: Trace) -> Edge:
         """Return the edge of the call that made a trace, which must be this layer's; errors name `where`."""
@@ -414,8 +409,8 @@ class Recurrent(Options):
         given: Mapping[str, Any] | None = None,
         record: bool = True,
         check_finite: bool = False,
-    ) -> Pass:
-        """Check the arguments; return the pass, not yet begun."""
+    ) -> tuple[Pass, Iterator[int]]:
+        """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.forward"
         if "forward" not in self.cell.tried:
             try_formulas(self, "forward", Run)
@@ -448,8 +443,7 @@ class Recurrent(Options):
             if chosen.zoneout and (training or zoneout_masks):
                 trace.zoneout_masks[name] = tuple(_locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
         run = Pass(trace)
-        run.loop = self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
-        return run
+        return run, self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
 
     def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
@@ -580,8 +574,8 @@ class Recurrent(Options):
 
     def _start_backward(
         self, trace: Trace, doutput: ArrayLike | None, dh_n: Any, grads: Parameters | None, copied: bool
-    ) -> Pass:
-        """Check the arguments; return the pass, not yet begun."""
+    ) -> tuple[Pass, Iterator[int]]:
+        """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.backward"
         if "backward" not in self.cell.tried:
             try_formulas(self, "backward", Run)
@@ -593,8 +587,7 @@ class Recurrent(Options):
         if copied:
             top, dfinals = copy.deepcopy((top, dfinals))
         run = Pass(trace, top, dfinals, grads)
-        run.loop = self.bptt(run)
-        return run
+        return run, self.bptt(run)
 
     def bptt(self, run: Pass) -> Iterator[int]:
         """The whole backward pass; yields t after each step of each layer and direction, and hands in its result at the

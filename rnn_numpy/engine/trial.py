@@ -98,10 +98,7 @@ def _backward(layer: Recurrent, forward: Run, run: type[Run]) -> Binding:
     recorded, batch = forward.trace, forward.binding.batch
     constants = constants_of(recorded.chain, recorded.weights, N)
     binding = Binding(recorded.chain, batch, False, dict(recorded.arrays), constants, dict(recorded.given))
-    total = "d" + layer.cell.states[0]  # complete when the step begins
-    binding.guard = _guard(
-        lambda slot: _is_constant(slot) or slot.array in recorded.arrays or (slot.array, slot.when) == (total, "after")
-    )
+    binding.guard = _guard(lambda slot: _is_constant(slot) or slot.array in recorded.arrays)
     own = layer.params.zeros_like()
     backward = run(layer.stack[0][0], recorded, binding, sums=layer.own(own, layer.stack[0][0]))
     layer.open_backward(backward, _drawn(layer, T, N, layer.output_width), [None] * len(layer.cell.states))

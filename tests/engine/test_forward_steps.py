@@ -1,5 +1,8 @@
 """The forward pass, halted after each step: what stands there, what does not yet, and that it is the pass itself."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -89,3 +92,20 @@ def test_a_halted_pass_can_be_left_and_the_layer_used_again():
 def test_arguments_are_checked_at_once():
     with pytest.raises(ValueError, match=r"RNN.forward: x must have shape \(T, N, D\) with D = input_size = 2; got"):
         RNN(2, 3).forward_steps(np.ones((4, 1, 5)))
+
+
+def test_a_pass_left_halfway_is_freed_at_once():
+    """No circle of references holds its arrays until somebody collects garbage."""
+    rnn, x = RNN(2, 3, rng=0), np.ones((4, 1, 2))
+    output, _, trace = rnn.forward(x)
+    gc.disable()
+    try:
+        for start in (lambda: rnn.forward_steps(x), lambda: rnn.backward_steps(trace, np.ones_like(output))):
+            steps = start()
+            next(steps)
+            loop = weakref.ref(steps._loop)
+            assert loop() is not None
+            del steps
+            assert loop() is None
+    finally:
+        gc.enable()

@@ -121,7 +121,8 @@ def test_backward_formulas_are_tried_when_backward_is_first_asked_for():
         "or `out=`"
     )
     assert message(backward, step_backward=turns_f_around) == (
-        "Cell: turns_f_around writes f_t, which it is to read; it may write its outputs, da_f_t, da_n_t, dh_prev, dh_in"
+        "Cell: turns_f_around writes f_t, which it is to read; it may write its outputs, dh_t, da_f_t, da_n_t, "
+        "dh_prev, dh_in"
     )
 
 
