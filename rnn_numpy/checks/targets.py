@@ -111,7 +111,7 @@ class LayerTarget(Target):
         super().__init__()
         where = "gradcheck"
         dtype = _dtype_of(where, "layer", layer)
-        self.single = dtype == np.float32
+        self.dtype, self.single = dtype, dtype == np.float32
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise OptionError(f"{where}: a PackedSequence brings its own lengths; leave lengths out")
@@ -278,7 +278,7 @@ class LayerTarget(Target):
         given = {"trace": trace, "doutput": doutput} | ({"dh_n": dfinal} if self.many else {})
         _require_callable(where, layer.backward, source, given)
         result = layer.backward(*given.values())
-        dtypes = (_dtype_of(where, "layer", layer),)
+        dtypes = (self.dtype if layer is self.source else np.float64,)
         inputs = ("x", *self.titles)
         missing = [name for name in ("grads", *(f"d{title}" for title in inputs)) if not hasattr(result, name)]
         if missing:
@@ -555,14 +555,15 @@ def _holding(layer: Any, point: Mapping[str, Array]) -> Iterator[None]:
     params = layer.params
     # Of the package's own, the arrays are views of one vector: a check asks for them some dozens of times.
     arrays = params.arrays if isinstance(params, Parameters) else params
-    kept = {name: array.copy() for name, array in arrays.items()}
+    kept = dict[str, Array]()
     try:
         for name, array in arrays.items():
+            kept[name] = array.copy()
             array[...] = point[name]
         yield
     finally:
-        for name, array in arrays.items():
-            array[...] = kept[name]
+        for name, values in kept.items():
+            arrays[name][...] = values
 
 
 def _float64(value: Any) -> Any:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -261,12 +261,18 @@ class RecordedSteps:
 
     # ------------------------------------------------------------------------------------------------ parameters
 
-    def products(self, kind: str) -> Iterator[tuple[slice, slice, Array]]:
-        """Yield (rows of the weight, columns of a, what the rows act on, (T, N, ·)) of W_ih ("input") or W_hh
+    def products(self, kind: str) -> list[tuple[slice, slice, Array]]:
+        """Return (rows of the weight, columns of a, what the rows act on, (T, N, ·)) of W_ih ("input") or W_hh
         ("hidden"): the weight's gradient is the sum over t, n of da[columns] times what they act on.
         """
-        for rows, columns, source in self.recorded.chain.blocks[kind]:
-            yield rows, columns, self.aligned(source)
+        return self._products[kind]
+
+    @functools.cached_property
+    def _products(self) -> dict[str, list[tuple[slice, slice, Array]]]:
+        blocks = self.recorded.chain.blocks
+        return {
+            kind: [(rows, columns, self.aligned(source)) for rows, columns, source in blocks[kind]] for kind in blocks
+        }
 
     def column_gradients(self, gradients: StepGradients) -> dict[str, Array]:
         """Return the gradients of this direction's parameters by the step of each column alone: by names without
