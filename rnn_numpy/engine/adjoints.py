@@ -71,7 +71,7 @@ def direct_gradients(
     Into the last layer comes doutput; into a lower one what the layer above hands down at the same step; and the final
     state's gradient at each sequence's last step.
     """
-    edge, cell = layer.edge_of(where, trace), layer.cell
+    edge, cell = trace.edge, layer.cell
     top, finals = edge.like_output(where, "doutput", doutput), edge.states_in(where, "dh_n", dh_n)
     recorded = {name: copy.copy(one) for name, one in trace.layers.items()}
     back = layer.backward(Trace(recorded, trace.masks, edge), doutput, dh_n)
