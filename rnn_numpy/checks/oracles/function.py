@@ -212,6 +212,7 @@ class Function:
         self.loss = loss
         self.work = _copies(where, point, dtype)
         self.kept = {name: array.copy() for name, array in self.work.items()}
+        self.is_complex = any(array.dtype.kind == "c" for array in self.work.values())
         self.eps = EPS
         self.noise = 0.0
         self.moved = ""  # what messages add where the arrays are not those of the point
@@ -296,8 +297,7 @@ class Function:
 
     def number(self) -> float:
         """Return the loss as a real number; of a complex one, for complex arrays, the real part."""
-        complex_valued = any(array.dtype.kind == "c" for array in self.work.values())
-        return self.complex_value().real if complex_valued else self.real_value()
+        return self.complex_value().real if self.is_complex else self.real_value()
 
     def require_unchanged(self) -> None:
         """Raise if an array is not what it was: a view can be made writeable again."""
