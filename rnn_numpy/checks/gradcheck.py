@@ -222,7 +222,7 @@ def _check(
 ) -> GradcheckReport:
     """Run the check: the claimed gradient, twice; a reference; the verdicts; the diagnosis; further tests."""
     first = checked.analytic()
-    touched = checked.touched()
+    touched = checked.touched
     second = checked.analytic()
     reproducible = all(first[name].tobytes() == second[name].tobytes() for name in first)
     finite = all(np.isfinite(array).all() for array in first.values())

@@ -123,6 +123,10 @@ class RecordedSteps:
         """The layer in complex128, with the parameters of the trace."""
         return self._with_recorded_parameters(np.complex128)
 
+    @functools.cached_property
+    def _real_twin(self) -> Recurrent:
+        return self._with_recorded_parameters(self.layer.dtype)
+
     def _with_recorded_parameters(self, dtype: DTypeLike) -> Recurrent:
         twin = self.layer.astype(dtype)
         for symbol, view in twin.by_symbol(twin.params, self.direction).items():

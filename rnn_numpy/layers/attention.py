@@ -84,16 +84,7 @@ def sum_over_s(array: Array) -> Array:
 def attend_forward(
     h_prev: Array, values: Array, exists: Array, score_t: Array, alpha_t: Array, context_t: Array
 ) -> None:
-    """F1 to F3. Writes score_t, alpha_t, context_t.
-
-    Parameters
-    ----------
-    h_prev : ndarray, (N, M)
-    values : ndarray, (N, S, M)
-    exists : ndarray of bool, (N, S)
-    score_t, alpha_t : ndarray, (N, S)
-    context_t : ndarray, (N, M)
-    """
+    """F1 to F3. Writes score_t and alpha_t, (N, S), and context_t, (N, M); values are (N, S, M), exists (N, S)."""
     np.einsum("nm,nsm->ns", h_prev, values, out=score_t)  # F1
     # F2. The shift is real, so that the line has a complex derivative; what does not exist is out before exp sees it.
     largest = np.max(score_t.real, axis=1, keepdims=True, where=exists, initial=-np.inf)

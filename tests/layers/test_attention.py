@@ -6,6 +6,7 @@ The gradients of every case are compared entry by entry, those of the memory amo
 import functools
 import itertools
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from rnn_numpy.checks import assert_grad_close, complex_step
 from rnn_numpy.checks.chain_rule import ChainRule
 from rnn_numpy.engine.forward_mode import jvp
 from rnn_numpy.engine.influence import rtrl
-from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.errors import CellError, DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.layers import attention, textbook
 from rnn_numpy.layers.attention import Attending, AttentionGRU, AttentionLSTM, AttentionRNN
 from rnn_numpy.layers.layer_norm import LayerNormLSTM
@@ -815,12 +816,18 @@ def test_a_mask_after_the_softmax_is_caught(kind):
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 def test_a_query_of_another_step_is_caught(kind):
-    """h_t in place of h_{t-1} is not there yet when the memory is asked: NaN, or what the memory held before."""
-    problem = Problem(kind)
-    right = problem.forward()[0]
-    problem.layer.cell = planted(problem.layer.cell, attention.attend_forward, query_of_the_step_before)
-    with np.errstate(all="ignore"):
-        assert not np.array_equal(problem.forward()[0], right)
+    """h_t in place of h_{t-1}: forward it is not there yet, and backward the memory's gradient shows it."""
+    problem = Problem(kind, "masked")
+    expected, cell = complex_step(problem.loss, problem.point), problem.layer.cell
+    problem.layer.cell = planted(cell, attention.attend_forward, query_of_the_step_before)
+    with pytest.raises(
+        CellError, match=r"^Cell: h_t is left unwritten, in whole or in part, by query_of_the_step_before"
+    ):
+        problem.forward()
+    ways = {**cell.given["values"].products, "weights": ("dscore_t", "h_t")}
+    given = {**cell.given, "values": replace(cell.given["values"], products=ways)}
+    problem.layer.cell = replace(cell, given=given)
+    assert wrong_gradients(problem, expected) == {"values"}
 
 
 def test_a_wrong_tangent_is_caught():

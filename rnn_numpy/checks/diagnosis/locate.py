@@ -28,7 +28,8 @@ from rnn_numpy.checks.diagnosis.known_mistakes import Mistake, known_mistakes
 from rnn_numpy.checks.diagnosis.patterns import close, common_pattern, matches, narrowed, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row, step_scales
 from rnn_numpy.checks.rounding import Tolerances
-from rnn_numpy.checks.targets import LayerTarget, Point, Target, mapped
+from rnn_numpy.checks.targets import LayerTarget, Point, Target
+from rnn_numpy.core.states import mapped
 from rnn_numpy.engine.recorded import RecordedSteps
 
 Array = NDArray[Any]

@@ -212,7 +212,7 @@ class Function:
         self.loss = loss
         self.work = _copies(where, point, dtype)
         self.kept = {name: array.copy() for name, array in self.work.items()}
-        self.is_complex = any(array.dtype.kind == "c" for array in self.work.values())
+        self.is_complex = np.dtype(dtype).kind == "c"
         self.eps = EPS
         self.noise = 0.0
         self.moved = ""  # what messages add where the arrays are not those of the point
@@ -251,7 +251,8 @@ class Function:
             )
         self.eps = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else EPS
         value = float(array)
-        self._require_finite(value)
+        if not np.isfinite(value):
+            self._refuse(value)
         return value
 
     def complex_value(self) -> complex:
@@ -263,7 +264,8 @@ class Function:
                 "somewhere it drops the imaginary part, which carries the derivative"
             )
         value = complex(array)
-        self._require_finite(value)
+        if not np.isfinite(value):
+            self._refuse(value)
         return value
 
     def repeatable(self) -> float:
@@ -327,7 +329,7 @@ class Function:
             )
         return array
 
-    def _require_finite(self, value: complex) -> None:
+    def _refuse(self, value: complex) -> None:
         if np.isnan(value):
             raise GradientCheckError(
                 f"{self.where}: {self.argument} must return a finite number; got nan{self.moved}: look for 0/0, "
