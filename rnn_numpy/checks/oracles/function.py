@@ -59,10 +59,6 @@ def checked_params(params: Any, *, where: str = "checked_params") -> CheckedPara
     where : str
         The function that messages name.
 
-    Returns
-    -------
-    CheckedParams
-
     Raises
     ------
     DTypeError
