@@ -107,7 +107,7 @@ class RecordedSteps:
         self.binding = Binding(recorded.chain, self.batch, reverse, recorded.arrays, {}, recorded.given)
         self.T, self.N = self.batch.T, self.batch.N
         self.widths = [layer.width(state) for state in self.cell.states]
-        self.A = len(self.cell.slabs) * layer.hidden_size
+        self.S, self.A = sum(self.widths), len(self.cell.slabs) * layer.hidden_size
         self.alive: NDArray[np.bool_] = self.batch.exists()[:, :, 0]
         self.x: Array = self.recorded.arrays["x"]
         self._single = replace(self.direction, reverse=False, row=0)
@@ -117,11 +117,6 @@ class RecordedSteps:
         """Where this direction's output stands in the layer's."""
         start = self.widths[0] * int(self.direction.reverse)
         return slice(start, start + self.widths[0])
-
-    @property
-    def S(self) -> int:
-        """Number of units of all states together."""
-        return sum(self.widths)
 
     @functools.cached_property
     def twin(self) -> Recurrent:
@@ -163,12 +158,13 @@ class RecordedSteps:
 
     def rerun(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> LayerTrace:
         """Run single steps forward as `evaluate` does, in the layer's own dtype; return what they record, for `vjp`."""
-        return self._again(self._real_twin, t, n, states, nudge)
+        return self._again(self._with_recorded_parameters(self.layer.params.dtype), t, n, states, nudge)
 
     def _again(self, layer: Recurrent, t: Indices, n: Indices, states: Array, nudge: Array | None) -> LayerTrace:
-        initial = [part.astype(layer.dtype, copy=False)[None] for part in self.split(states)]
-        x = np.ascontiguousarray(self.x[t, n][None]).astype(layer.dtype)
-        run = layer.open_forward(self._single, self.edge.single_steps(n, layer.dtype), x, initial, self._masks(t, n))
+        dtype = layer.params.dtype
+        initial = [part.astype(dtype, copy=False)[None] for part in self.split(states)]
+        x = np.ascontiguousarray(self.x[t, n][None]).astype(dtype)
+        run = layer.open_forward(self._single, self.edge.single_steps(n, dtype), x, initial, self._masks(t, n))
         collections.deque(layer.forward_loop(run, None if nudge is None else (nudge * self._scales)[None]), maxlen=0)
         return run.trace
 
@@ -236,8 +232,7 @@ class RecordedSteps:
         constants = constants_of(recorded.chain, recorded.weights, len(t))
         arrays, batch = dict(recorded.arrays), Batch(1, len(t), None)
         binding = Binding(recorded.chain, batch, False, arrays, constants, dict(recorded.given))
-        own = layer.params.zeros_like()
-        run = Run(self._single, recorded, binding, sums=layer.own(own, self.direction))
+        run = Run(self._single, recorded, binding, sums=layer.own(layer.params.zeros_like(), self.direction))
         layer.open_backward(run, None, self.split(dstates))
         collections.deque(layer.backward_loop(run), maxlen=0)
         layer.close_backward(run)
@@ -265,14 +260,8 @@ class RecordedSteps:
         """Return (rows of the weight, columns of a, what the rows act on, (T, N, ·)) of W_ih ("input") or W_hh
         ("hidden"): the weight's gradient is the sum over t, n of da[columns] times what they act on.
         """
-        return self._products[kind]
-
-    @functools.cached_property
-    def _products(self) -> dict[str, list[tuple[slice, slice, Array]]]:
-        blocks = self.recorded.chain.blocks
-        return {
-            kind: [(rows, columns, self.aligned(source)) for rows, columns, source in blocks[kind]] for kind in blocks
-        }
+        blocks, aligned = self.recorded.chain.blocks[kind], self.binding.aligned
+        return [(rows, columns, aligned(source)) for rows, columns, source in blocks]
 
     def column_gradients(self, gradients: StepGradients) -> dict[str, Array]:
         """Return the gradients of this direction's parameters by the step of each column alone: by names without
@@ -356,12 +345,12 @@ def from_loss(layer: Recurrent, trace: Trace, doutput: Any, dh_n: Any = None) ->
     N = edge.batch.N
     output = edge.like_output(where, "doutput", doutput)
     if output is None:
-        output = np.zeros((edge.batch.T, N, edge.output_width), layer.dtype)
+        output = np.zeros((edge.batch.T, N, edge.output_width), layer.params.dtype)
     finals = edge.states_in(where, "dh_n", dh_n)
     found: dict[str, Array] = {}
     for direction in (direction for directions in layer.stack for direction in directions):
         parts = [
-            np.zeros((N, width), layer.dtype) if final is None else final[direction.row]
+            np.zeros((N, width), layer.params.dtype) if final is None else final[direction.row]
             for final, width in zip(finals, edge.widths.values(), strict=True)
         ]
         found[direction.name] = np.concatenate(parts, axis=1)
