@@ -180,7 +180,7 @@ class Adjoints:
         for _, slots, _ in self.calls:
             for slot in slots:
                 if recorded_arrays.has(slot):
-                    self.recorded[slot.name] = recorded_arrays.aligned_to(slot)
+                    self.recorded[slot.name] = recorded_arrays.aligned(slot)
         # Arrays that hold local derivatives before a step comes.
         run = Run(steps.direction, recorded, steps.binding.on(dict(recorded.arrays), constants))
         layer.open_backward(run, None, [None] * len(cell.states))

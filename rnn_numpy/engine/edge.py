@@ -175,7 +175,8 @@ class Edge:
             array = arguments.array_of(where, full, part, self.dtype)
             hint = "States keep this shape with batch_first, too" if self.batch_first else ""
             arguments.shaped(where, full, array, symbols, (self.rows, *sizes, H), hint)
-            checked.append(batch.sorted(array.reshape(self.rows, batch.N, H), 1))
+            array = array.reshape(self.rows, batch.N, H)
+            checked.append(array if batch.sort is None else batch.sorted(array, 1))
         return checked
 
     def states_out(self, states: Sequence[Array]) -> tuple[Array, ...]:

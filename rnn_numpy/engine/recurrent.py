@@ -569,7 +569,9 @@ class Recurrent(Options):
         calls = binding.calls("forward")
         for block in binding.blocks(batch.N * width * self.params.dtype.itemsize, False):
             low = min(block[0], block[-1])
-            a = binding.block_of(binding.arrays["a"], block)
+            a = binding.arrays["a"]
+            if len(block) < batch.T:
+                a = binding.block_of(a, block)
             batch.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
             for columns in rest:
                 exists = True if batch.alive is None else batch.alive[low : low + len(block), :, None]
