@@ -40,16 +40,7 @@ UNDERFLOW = float(np.finfo(np.float64).tiny) / COMPLEX_STEP
 
 
 class LayerCheck:
-    """One check.
-
-    Parameters
-    ----------
-    target : LayerTarget
-    names : list of str
-        The tensors that are checked.
-    seed : int
-    progress : callable
-    """
+    """One check of the named tensors of a layer."""
 
     def __init__(self, target: LayerTarget, names: list[str], seed: int, progress: Progress) -> None:
         self.target = target

@@ -80,20 +80,10 @@ class Target:
 
 
 class LayerTarget(Target):
-    """A layer with a loss on top.
+    """A layer with a loss on top; arguments are those of `gradcheck`.
 
-    Parameters
-    ----------
-    layer : Recurrent, or anything with params, astype, forward and backward like it
-    x, h_0, lengths
-        As for `layer.forward`.
-    doutput, dh_n : optional
-        As for `layer.backward`: the loss is sum(doutput * output) + sum(dh_n * h_n). Drawn where left out.
-    loss : callable, optional
-        Maps (output, h_n) to (loss, doutput) or (loss, doutput, dh_n).
-    masks : mapping
-        Arguments of forward for masks; where the layer has dropout and none are given, they are drawn once.
-    seed : int
+    The layer is of this package, or anything with params, astype, forward and backward like one of it. Gradients of
+    outputs and final states are drawn where they are left out, and masks, once, where the layer has dropout.
     """
 
     def __init__(

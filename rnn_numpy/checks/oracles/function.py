@@ -59,10 +59,6 @@ def checked_params(params: Any, *, where: str = "checked_params") -> CheckedPara
     where : str
         The function that messages name.
 
-    Returns
-    -------
-    CheckedParams
-
     Raises
     ------
     DTypeError
@@ -172,29 +168,11 @@ def checked_gradients(
 
 
 class Function:
-    """A loss at a point, as an oracle sees it.
+    """A loss at a point, as an oracle sees it; errors name `where`, and call the loss `argument`.
 
-    Parameters
-    ----------
-    where : str
-        The function that messages name.
-    loss : callable
-        From a dict of arrays to a number.
-    point : mapping of str to float64 array
-        Copied.
-    dtype : {float64, complex128}
-        In which the arrays are moved.
-    argument : str
-        What messages call `loss`.
-
-    Attributes
-    ----------
-    work : dict of str to ndarray
-        The arrays whose views the loss gets. An oracle writes here, and puts back what was there.
-    eps : float
-        Of the dtype of the last real number that was returned: a loss computed in single precision has no more digits.
-    noise : float
-        What rounding may do to the loss, once `measure_noise` has run.
+    The loss gets views of `work`: an oracle writes there, and puts back what was there, which `kept` holds. `eps` is
+    that of the dtype of the last real number returned, `noise` what rounding may do to the loss, once it has been
+    measured.
     """
 
     def __init__(
