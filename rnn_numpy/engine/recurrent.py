@@ -623,7 +623,7 @@ class Recurrent(Options):
             recorded = trace.layers[direction.name]
             chain = recorded.chain
             constants = constants_of(chain, recorded.weights, N)
-            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, dict(edge.given))
+            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, edge.given)
             at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
             self.open_backward(

@@ -100,7 +100,7 @@ def _forward(layer: Recurrent, unwritten: list[str]) -> Run:
 def _backward(layer: Recurrent, forward: Run, run: type[Run], unwritten: list[str]) -> Binding:
     recorded, batch = forward.trace, forward.binding.batch
     constants = constants_of(recorded.chain, recorded.weights, N)
-    binding = Binding(recorded.chain, batch, False, dict(recorded.arrays), constants, dict(recorded.given))
+    binding = Binding(recorded.chain, batch, False, dict(recorded.arrays), constants, recorded.given)
     binding.guard = _guard(lambda slot: _is_constant(slot) or slot.array in recorded.arrays, unwritten)
     own = layer.params.zeros_like()
     backward = run(layer.stack[0][0], recorded, binding, sums=layer.own(own, layer.stack[0][0]))
