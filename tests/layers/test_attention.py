@@ -15,7 +15,7 @@ from frameworks import torch
 from messages import assert_raises
 from planting import planted
 
-from rnn_numpy import GRU, LSTM, RNN
+from rnn_numpy import GRU, LSTM, RNN, decompose
 from rnn_numpy.checks import assert_grad_close, complex_step
 from rnn_numpy.checks.chain_rule import ChainRule
 from rnn_numpy.engine.forward_mode import jvp
@@ -870,3 +870,22 @@ def test_the_trace_shows_pre_activations_with_the_context(kind):
     if kind is AttentionLSTM:
         np.testing.assert_allclose(trace.i, 1 / (1 + np.exp(-trace.a[..., :3])), rtol=1e-13)
         np.testing.assert_allclose(trace[2].a, trace.a[2], rtol=1e-15)
+
+
+@pytest.mark.parametrize("kind", [AttentionRNN, AttentionLSTM, AttentionGRU])
+@pytest.mark.parametrize("lengths", [None, [2, 4]])
+def test_readers_of_a_trace_leave_it_as_it_was(kind, lengths):
+    """Gradients of the memory are no part of what a trace holds, and contributions add up to the gradient."""
+    rng = np.random.default_rng(0)
+    layer = kind(2, 3, recurrent_dropout=0.3, rng=0)
+    output, _, trace = layer.forward(
+        rng.normal(size=(4, 2, 2)), lengths=lengths, given={"values": rng.normal(size=(5, 2, 3))}
+    )
+    doutput = rng.normal(size=output.shape)
+    expected = layer.backward(trace, doutput)
+    table = decompose(layer, trace, doutput)
+    for name in table.names:
+        total = sum(table.block(name, t, k) for t in range(4) for k in range(t + 1))
+        np.testing.assert_allclose(total, expected.grads[name], rtol=1e-12, atol=1e-13)
+    assert set(trace.top.given) == {"values", "exists"}
+    np.testing.assert_array_equal(layer.backward(trace, doutput).grads.flat, expected.grads.flat)
