@@ -117,12 +117,6 @@ class Pass:
     results: list[Any] = field(default_factory=list)
 
 
-def _exhausted(run: Pass, loop: Iterator[int]) -> Any:
-    """Run all steps of a pass; return its result."""
-    collections.deque(loop, maxlen=0)
-    return run.results[0]
-
-
 class _Steps(Iterator[Step]):
     """A pass, one step at each `next`."""
 
@@ -204,7 +198,9 @@ class Recurrent(Options):
         output, h_n
             As `forward` returns them, bit for bit (without dropout), but writable.
         """
-        output, h_n, _ = _exhausted(*self._start_forward(x, h_0, lengths, training=False, given=given, record=False))
+        run, loop = self._start_forward(x, h_0, lengths, training=False, given=given, record=False)
+        collections.deque(loop, maxlen=0)
+        output, h_n, _ = run.results[0]
         return output, h_n
 
     def forward(
@@ -277,10 +273,11 @@ class Recurrent(Options):
         K = 5.
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
-        started = self._start_forward(
+        run, loop = self._start_forward(
             x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
         )
-        result: tuple[Array, Any, Trace] = _exhausted(*started)
+        collections.deque(loop, maxlen=0)
+        result: Result = run.results[0]
         return result
 
     def forward_steps(
@@ -354,7 +351,9 @@ class Recurrent(Options):
         -----
         Cost: twice the products of the forward pass.
         """
-        result: BackwardResult = _exhausted(*self._start_backward(trace, doutput, dh_n, grads, copied=False))
+        run, loop = self._start_backward(trace, doutput, dh_n, grads, copied=False)
+        collections.deque(loop, maxlen=0)
+        result: BackwardResult = run.results[0]
         return result
 
     def backward_steps(

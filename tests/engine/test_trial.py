@@ -304,3 +304,31 @@ def test_what_is_left_unwritten_is_named_not_what_follows_from_it():
         records={"q": 1},
     )
     assert "Cell: q_t is left unwritten, in whole or in part, by forgets_q_alone and adds_q; a step must" in told
+
+
+def test_the_stack_of_a_formula_is_the_call_the_pass_the_steps_the_formula():
+    stacks = {}
+
+    def walk(frame, event, argument):
+        if event == "call" and frame.f_code in (mgu_forward.__code__, mgu_backward.__code__):
+            names, above = [], frame.f_back
+            while above.f_code is not run.__code__:
+                names.append(above.f_code.co_name)
+                above = above.f_back
+            stacks[frame.f_code.co_name] = names
+
+    def run():
+        output, _, trace = net.forward(np.ones((2, 4, 2)))
+        net.backward(trace, np.ones_like(output))
+
+    net = type("Net", (Recurrent,), {"cell": Cell(**MGU)})(2, 3, rng=0)
+    tracer = sys.gettrace()
+    sys.settrace(walk)
+    try:
+        run()
+    finally:
+        sys.settrace(tracer)
+    assert stacks == {
+        "mgu_forward": ["forward_loop", "_climb", "forward"],
+        "mgu_backward": ["backward_loop", "bptt", "backward"],
+    }
