@@ -291,8 +291,7 @@ def to_keras_weights(layer: Any) -> list[list[Array]]:
     return [[array for weights in directions for array in weights.arrays()] for directions in stack]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The arrays
+# ----------------------------------------------------------------------------------------------------------- the arrays
 
 
 def _to_here(cell: str, reset: str | None, weights: Weights) -> dict[str, Array]:
@@ -453,8 +452,7 @@ def _keras_step(cell: str, reset: str | None, nonlinearity: str, weights: Weight
     return lstm if cell == "lstm" else simple_rnn
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The Keras layers
+# ----------------------------------------------------------------------------------------------------- the Keras layers
 
 
 def _keras(where: str) -> Any:

@@ -438,8 +438,7 @@ def _norm(array: Array, axis: int | None = None) -> Floats:
     return row_norms(array, axis)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Paths
+# ---------------------------------------------------------------------------------------------------------------- paths
 
 
 class _Routes:
@@ -616,8 +615,7 @@ def _weighed(table: _Direction, short: str, gate: str, shares: Floats) -> Floats
     return shares[index] * (whole / part) ** 2 if part else np.full_like(shares[index], np.nan)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# What users see
+# ------------------------------------------------------------------------------------------------------- what users see
 
 
 class Truncation:

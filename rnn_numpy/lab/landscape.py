@@ -68,8 +68,7 @@ UNITS = ("sigmoid", "tanh")
 EPS, TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The landscape
+# -------------------------------------------------------------------------------------------------------- the landscape
 
 
 class CliffGradient(NamedTuple):
@@ -214,8 +213,7 @@ def cliff_line(w: ArrayLike, start: float = START) -> Floats:
     return line
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Descent
+# -------------------------------------------------------------------------------------------------------------- descent
 
 
 @dataclass(frozen=True)
@@ -303,8 +301,7 @@ def descend(
     return Descent(np.array(path), np.array(errors), np.array(norms), np.array(clipped))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Fixed points
+# --------------------------------------------------------------------------------------------------------- fixed points
 
 
 def fold_points(w: ArrayLike, unit: str = "sigmoid") -> tuple[Floats, Floats]:

@@ -26,22 +26,7 @@ WORDS = {
 
 
 def benchmark_report(result: BenchmarkResult) -> str:
-    """Return the report of a run as text.
-
-    Parameters
-    ----------
-    result : BenchmarkResult
-
-    Returns
-    -------
-    str
-        Lines of at most 100 columns.
-
-    Raises
-    ------
-    MissingExtraError
-        rich, which lays out the table, is not installed.
-    """
+    """Return the report of a run as text, in lines of at most 100 columns; rich lays out the table."""
     options = result.options
     what, how = WORDS[options.task]
     bars = dict.fromkeys(f"{plain(result.baselines[k])} (solved below {result.goals[k]:.3g})" for k in options.lengths)
@@ -126,8 +111,7 @@ def _range(values: Sequence[Any], text: Callable[[Any], str]) -> str:
     return low if low == high else f"{low}–{high}"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Sentences
+# ------------------------------------------------------------------------------------------------------------ sentences
 
 
 def _sentences(result: BenchmarkResult) -> list[str]:

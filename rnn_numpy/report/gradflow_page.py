@@ -17,22 +17,7 @@ KEEPING = {"lstm": ("f", "the forget gate f of lstm"), "gru": ("z", "the update 
 
 
 def gradflow_report(result: GradflowResult) -> str:
-    """Return the report of a run as text.
-
-    Parameters
-    ----------
-    result : GradflowResult
-
-    Returns
-    -------
-    str
-        Lines of at most 100 columns.
-
-    Raises
-    ------
-    MissingExtraError
-        rich, which lays out the tables, is not installed.
-    """
+    """Return the report of a run as text, in lines of at most 100 columns; rich lays out the tables."""
     series, task = result.task.series, result.task
     baseline = f" (loss of repeating the last value: {plain(result.baseline)})"
     parts = [

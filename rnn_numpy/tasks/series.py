@@ -123,8 +123,7 @@ def load_series(source: str, columns: Sequence[str | int] | None = None) -> Seri
     return series if columns is None else series.select(columns)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The series that matplotlib ships
+# ------------------------------------------------------------------------------------- the series that matplotlib ships
 
 
 def load_bundled(name: str) -> Series:
@@ -204,8 +203,7 @@ def _load_stocks() -> Series:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The user's files
+# ----------------------------------------------------------------------------------------------------- the user's files
 
 
 def read_csv(path: str | Path, columns: Sequence[str | int] | None = None) -> Series:
@@ -398,8 +396,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The forecast task
+# ---------------------------------------------------------------------------------------------------- the forecast task
 
 
 @dataclass(frozen=True)

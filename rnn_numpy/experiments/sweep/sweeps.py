@@ -187,8 +187,7 @@ def _row(point: str, outcome: Outcome, reused: bool) -> dict[str, Any]:
     return {"point": from_json(point), "result": result, "error": outcome.error, "reused": reused}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Arguments
+# ------------------------------------------------------------------------------------------------------------ arguments
 
 
 def _computing(
@@ -295,8 +294,7 @@ def _check_distinct(points: list[str], keys: list[Key]) -> None:
             )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# What it gives
+# -------------------------------------------------------------------------------------------------------- what it gives
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -80,8 +80,7 @@ def _described(error: BaseException) -> dict[str, str]:
     return {part: text.encode(errors="backslashreplace").decode() for part, text in parts.items()}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Executors
+# ------------------------------------------------------------------------------------------------------------ executors
 
 
 @one_blas_thread(needed=False)
@@ -173,8 +172,7 @@ def _killed_worker(error: BaseException) -> bool:
     return distributed is not None and isinstance(error, distributed.KilledWorker)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Processes of our own
+# ------------------------------------------------------------------------------------------------- processes of our own
 
 
 def is_starting() -> bool:
