@@ -48,11 +48,6 @@ class GradflowOptions:
         All networks get the same random draws, so that they differ in cell and gain alone.
     forget_bias : float, optional
         Total bias of the LSTM's forget gates at the start; drawn as all other parameters where left out, so near 0.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        An option is out of its range, a cell or a gain is given twice, or a forget bias where there is no LSTM.
     """
 
     cells: Sequence[str] = ("rnn-tanh", "rnn-relu", "lstm", "gru")
@@ -280,11 +275,6 @@ def run_gradflow(task: ForecastTask, options: GradflowOptions, progress: Progres
     options : GradflowOptions
     progress : callable, optional
         Called with the number of steps done, their total, and what is being done.
-
-    Raises
-    ------
-    OptionError
-        The task has another length.
 
     Notes
     -----

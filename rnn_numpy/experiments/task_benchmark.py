@@ -82,11 +82,6 @@ class BenchmarkOptions:
         Of Adam; the norm of all gradients together is clipped to `clip`.
     forget_bias : float
         Of lstm, at the start.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        An option is out of its range, the task cannot have such a length, or a cell or length is given twice.
     """
 
     task: str = "adding"

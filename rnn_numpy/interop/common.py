@@ -127,8 +127,6 @@ def real_arrays(where: str, named: Mapping[str, Any]) -> dict[str, Array]:
 def reordered(array: Array, have: str, want: str) -> Array:
     """Return a copy of an array (G * H, ...) with its G blocks of rows in another order.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> reordered(np.array([0, 1, 2, 3, 4, 5]), "rzn", "zrn")
     array([2, 3, 0, 1, 4, 5])

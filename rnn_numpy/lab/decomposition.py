@@ -834,13 +834,6 @@ def decompose(
     name : str, optional
         The layer and direction, "l0", "l1_reverse", ...; all where left out.
 
-    Raises
-    ------
-    ShapeError, DTypeError
-        The trace is another layer's; a gradient does not fit; the layer is complex.
-    OptionError
-        There is no such layer and direction.
-
     Notes
     -----
     Cost: two backward passes; then each question has its own, see there.

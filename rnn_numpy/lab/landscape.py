@@ -267,13 +267,6 @@ def descend(
     steps, start, target
         As in `cliff_gradient`.
 
-    Raises
-    ------
-    OptionError, DTypeError
-        A number is out of its range.
-    NonFiniteError
-        A parameter grew beyond the range of floats.
-
     Examples
     --------
     One update that meets the wall, free and clipped:
@@ -375,15 +368,6 @@ def bifurcation(w: ArrayLike, b: ArrayLike, unit: str = "sigmoid") -> Bifurcatio
         One of them a vector, (n,), the other a number.
     unit : {"sigmoid", "tanh"}
         f.
-
-    Raises
-    ------
-    ShapeError
-        Not one of w and b is a vector, and the other a number.
-    OptionError
-        Another unit.
-    MissingExtraError
-        scipy is not installed.
 
     Notes
     -----

@@ -243,7 +243,8 @@ def lyapunov(
     Parameters
     ----------
     layer : Recurrent
-        RNN, LSTM, GRU, or one of your own; one direction. Not modified; one in float32 is run in float64.
+        RNN, LSTM, GRU, or one of your own; one direction, since a reverse one has no next step to go to. Not modified;
+        one in float32 is run in float64.
     x : ndarray, (T, N, D), or (N, T, D) where batch_first, or (T, D) for one sequence
         Inputs. For none, `np.broadcast_to(0.0, (T, N, D))` takes no memory: it is read in pieces.
     n_exponents : int, optional
@@ -261,13 +262,6 @@ def lyapunov(
         module says which is faster when.
     rng : numpy.random.Generator, int or None
         Draws the first directions.
-
-    Raises
-    ------
-    OptionError, DTypeError, ShapeError
-        An argument does not fit; the layer is bidirectional: its reverse direction has no next step to go to.
-    NonFiniteError
-        States or directions leave the range of floats.
 
     Warns
     -----
@@ -449,8 +443,6 @@ def covariant_vectors(
 
     Raises
     ------
-    OptionError, DTypeError, ShapeError
-        An argument does not fit.
     NonFiniteError
         A step sends a direction to exactly 0, so that there is no way back; or numbers leave the range of floats.
 

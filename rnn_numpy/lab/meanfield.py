@@ -102,13 +102,6 @@ def meanfield(g: float, sigma2: float = 0.0) -> MeanField:
     sigma2 : float
         Variance of the input to a unit, at least 0.
 
-    Raises
-    ------
-    OptionError, DTypeError
-        A number is out of its range.
-    MissingExtraError
-        scipy is not installed.
-
     Notes
     -----
     For N to infinity. Networks of 1000 units have a lambda_1 that is smaller by 0.01 or less.
@@ -140,11 +133,6 @@ def critical_input_variance(g: float) -> float:
     ----------
     g : float
         At least 1. Below 1 there is no such variance: lambda_1 is negative without input, and more so with it.
-
-    Raises
-    ------
-    MissingExtraError
-        scipy is not installed.
 
     Notes
     -----
@@ -218,11 +206,6 @@ def gaussian_product_exponents(n: int) -> Floats:
     ndarray, (n,)
         From the largest down, per factor.
 
-    Raises
-    ------
-    MissingExtraError
-        scipy is not installed.
-
     Notes
     -----
     Exact for each n, not only a limit. The logarithm of a diagonal entry of R, as QR yields it factor after factor, has
@@ -251,11 +234,6 @@ def gaussian_product_spread(n: int) -> Floats:
     ndarray, (n,)
         Over the root of the number of factors: the standard error of an estimate from so many, exactly, since the
         factors' contributions are independent.
-
-    Raises
-    ------
-    MissingExtraError
-        scipy is not installed.
 
     Examples
     --------

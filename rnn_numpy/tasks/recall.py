@@ -69,11 +69,6 @@ class Adding(SequenceTask):
     half_sum : bool
         Half of the sum is asked for.
 
-    Raises
-    ------
-    OptionError, DTypeError
-        The length is below 2, or no integer.
-
     Examples
     --------
     >>> task = Adding(5)
@@ -130,11 +125,6 @@ class CopyMemory(SequenceTask):
     ----------
     delay : int
         Steps from the last symbol to the signal, at least 1.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        The delay is below 1, or no integer.
 
     Examples
     --------
@@ -195,11 +185,6 @@ class TemporalOrder(SequenceTask):
         T, at least 10.
     symbols : {2, 3}
 
-    Raises
-    ------
-    OptionError, DTypeError
-        The length is below 10, or no integer; another number of symbols.
-
     Examples
     --------
     >>> task = TemporalOrder(10)
@@ -254,11 +239,6 @@ class Parity(SequenceTask):
     ----------
     length : int
         T, at least 2: the parity of one bit needs no memory.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        The length is below 2, or no integer.
 
     Examples
     --------

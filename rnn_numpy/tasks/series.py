@@ -99,16 +99,10 @@ def load_series(source: str, columns: Sequence[str | int] | None = None) -> Seri
         Channels to use, by name or by number from 1; all of them by default. Other columns of a CSV file are not looked
         at and may hold text.
 
-    Returns
-    -------
-    Series
-
     Raises
     ------
     DataError
         The file cannot be read as a numeric table.
-    MissingExtraError
-        A bundled series is asked for and matplotlib, which ships it, is not installed.
     """
     suffix = Path(source).suffix.lower()
     if source in BUNDLED:
@@ -136,18 +130,10 @@ def load_bundled(name: str) -> Series:
         stocks and two indices that existed all the time; natural logarithm of the price, whose steps are relative
         changes. "membrane": 12000 samples of the voltage across a cell's membrane, one channel.
 
-    Returns
-    -------
-    Series
-
     Raises
     ------
-    OptionError
-        Unknown name.
     DataError
         The file is not where matplotlib keeps it, or not as expected: some distributions leave sample data out.
-    MissingExtraError
-        matplotlib is not installed.
     """
     arguments.one_of("load_bundled", "name", name, BUNDLED)
     return {"eeg": _load_eeg, "stocks": _load_stocks, "membrane": _load_membrane}[name]()
@@ -434,16 +420,11 @@ class ForecastTask(SequenceTask):
         length : int
             T. A training window needs T + 1 samples (the last is only a target), and one more must be left to hold out.
         held_out : float
-            Share of the samples at the end that is held out; less where the training part would not hold a window.
-
-        Returns
-        -------
-        ForecastTask
+            Share, between 0 and 1, of the samples at the end that is held out; less where the training part would not
+            hold a window.
 
         Raises
         ------
-        OptionError
-            length is below 1, or held_out not in (0, 1).
         DataError
             The series has fewer than T + 2 samples, or a channel is constant over the training part.
 
@@ -494,8 +475,10 @@ class ForecastTask(SequenceTask):
 
     @property
     def channels(self) -> int:
-        """D."""
+        """D: all channels are read, and all are forecast."""
         return len(self.mean)
+
+    inputs = outputs = channels
 
     @property
     def train_starts(self) -> int:
@@ -537,16 +520,6 @@ class ForecastTask(SequenceTask):
 
     loss: ClassVar[str] = "mse"
     reads: ClassVar[str] = "all"
-
-    @property
-    def inputs(self) -> int:
-        """D."""
-        return self.channels
-
-    @property
-    def outputs(self) -> int:
-        """D: all channels are forecast."""
-        return self.channels
 
     @property
     def baseline(self) -> float:

@@ -28,11 +28,6 @@ def plot_clip_ledger(ledger: ClipLedger, ax: Axes | None = None, *, limit: float
     limit : float, optional
         Of the norm: a dashed line. Where left out, it is what all clipped gradients ended on, if they ended on the same
         norm without being turned, as by `clip_grad_norm`; no line if not.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        It is no ledger; it is empty; `limit` is not a finite number above 0.
     """
     where = "plot_clip_ledger"
     if not isinstance(ledger, ClipLedger):
@@ -86,11 +81,6 @@ def plot_clip_directions(results: Mapping[str, Sequence[ClipResult]], ax: Axes |
     ----------
     results : mapping of str to sequence of ClipResult
         By rule: one gradient, or several, clipped at one limit after the other. Skipped ones are left out.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        There are no rules; a rule has no result that was not skipped; something else than results.
     """
     where = "plot_clip_directions"
     if not results:

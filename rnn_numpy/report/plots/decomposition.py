@@ -35,11 +35,6 @@ def plot_norms(table: Decomposition, name: str, ax: Axes | None = None, *, decad
     decades : float
         How many powers of ten below the largest norm the colours reach; smaller ones have the last colour, and those
         that are exactly 0 are grey.
-
-    Raises
-    ------
-    OptionError
-        There is no such parameter; decades is not positive.
     """
     decades = arguments.positive_number("plot_norms", "decades", decades)
     norms = table.norms(name)
@@ -78,11 +73,6 @@ def plot_lag_profile(profiles: Mapping[str, ArrayLike], ax: Axes | None = None) 
     profiles : mapping of str to array_like, (T,)
         By label, what `Decomposition.lag_profile` returns, or `lag_norms`; any lengths. A line has gaps where a profile
         is 0.
-
-    Raises
-    ------
-    OptionError, ShapeError
-        There are no profiles; one is not a vector.
     """
     if not profiles:
         raise OptionError("plot_lag_profile: profiles must be at least one; got none")
@@ -119,11 +109,6 @@ def plot_singular_histogram(steps: StateJacobians, ax: Axes | None = None, *, n:
     bins : int
         Of equal width in the logarithm. Singular values of exactly 0 are left out; what is more than sixteen powers of
         ten below the largest is counted in the lowest bin.
-
-    Raises
-    ------
-    OptionError
-        There is no such sequence; bins is not positive.
     """
     bins = arguments.positive_int("plot_singular_histogram", "bins", bins)
     if not 0 <= n < steps.N:

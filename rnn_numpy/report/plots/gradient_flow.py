@@ -47,11 +47,6 @@ def plot_gradient_flow(
         With room for labels to its right.
     norm_limits : (float, float), optional
         Limits of the norm axis; `common_limits(flows)` where left out.
-
-    Raises
-    ------
-    OptionError
-        There are no flows, or not one cell and one gain for each.
     """
     if not flows or not len(flows) == len(cells) == len(gains):
         raise OptionError(

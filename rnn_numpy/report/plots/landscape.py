@@ -37,11 +37,6 @@ def plot_cliff(
         a star at the end. A path that leaves the map goes on, unseen; its legend says so.
     guides : bool
         Draw where theory has the cliff: the line on which the start is a fixed point, and the folds.
-
-    Raises
-    ------
-    OptionError
-        Another thing to show.
     """
     arguments.one_of("plot_cliff", "show", show, SHOWN)
     effects = optional_import("matplotlib.patheffects", "a figure")
@@ -87,7 +82,7 @@ def plot_cliff(
 def plot_bifurcation(diagram: Bifurcation, ax: Axes | None = None) -> Axes:
     """Draw the fixed points along the parameter: stable ones as full lines, unstable ones dashed.
 
-    Of a diagram on rising values. Where b varies, dotted lines stand at the folds inside of its range, with their values.
+    The values of the diagram rise. Where b varies, dotted lines stand at the folds inside of its range.
     """
     ax = axes_or_new(ax)
     kinds = (("stable", diagram.stable, COLOURS[0], "-"), ("unstable", ~diagram.stable, COLOURS[1], (0, (3, 1.5))))

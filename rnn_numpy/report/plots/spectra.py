@@ -31,11 +31,6 @@ def plot_spectrum(
     theory : mapping of str to float or array_like, optional
         By label: lambda_1 alone, a level; or all exponents, a curve over i/S.
 
-    Raises
-    ------
-    OptionError
-        There is nothing to draw.
-
     Notes
     -----
     Exponents of -inf are left out; errors of which nothing is known are not drawn.
@@ -74,11 +69,6 @@ def plot_singular_values(values: ArrayLike, ax: Axes | None = None, *, exponents
         Row t-1: of the product of t factors, the largest first. All at least 0; zeros are left out.
     exponents : array_like, optional
         Lyapunov exponents: lines of slope lambda_i, dashed, from 1 at t = 0.
-
-    Raises
-    ------
-    ShapeError, OptionError
-        The values are no matrix; one is negative or NaN.
     """
     where = "plot_singular_values"
     array = np.asarray(values, np.float64)
@@ -121,11 +111,6 @@ def plot_angles(
         Also the smallest angle between the first `split` vectors' span and that of the others.
     bins : int
         Of 90 degrees.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        There is no such vector; nothing to draw.
     """
     where = "plot_angles"
     bins = arguments.positive_int(where, "bins", bins)

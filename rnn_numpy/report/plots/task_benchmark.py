@@ -55,7 +55,7 @@ def benchmark_figure(result: BenchmarkResult) -> Figure:
 
 
 def plot_learning(result: BenchmarkResult, length: int, ax: Axes | None = None) -> Axes:
-    """Draw the held-out loss over the baseline against the updates, on a log scale, of one of the lengths that were run.
+    """Draw the held-out loss over the baseline against the updates, on a log scale, of a length that was run.
 
     A star stands where a run has solved it.
     """
