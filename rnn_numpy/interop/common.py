@@ -58,12 +58,6 @@ def cell_of(where: str, layer: Any) -> str:
     raise DTypeError(f"{where}: layer must be an RNN, LSTM or GRU of rnn_numpy; got {type(layer).__name__}")
 
 
-def checked_cell(where: str, cell: Any) -> str:
-    """Return `cell` if it is the name of one."""
-    arguments.one_of(where, "cell", cell, LAYERS)
-    return str(cell)
-
-
 def checked_nonlinearity(where: str, cell: str, nonlinearity: Any) -> str:
     """Return `nonlinearity` if the cell can have it: tanh, or relu of an RNN."""
     allowed = ("tanh", "relu") if cell == "rnn" else ("tanh",)

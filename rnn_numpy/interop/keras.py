@@ -206,7 +206,7 @@ def from_keras_weights(
     array([2., 3., 0., 1., 4., 5.])
     """
     where = "from_keras_weights"
-    common.checked_cell(where, cell)
+    arguments.one_of(where, "cell", cell, common.LAYERS)
     common.checked_nonlinearity(where, cell, nonlinearity)
     arguments.flag(where, "bidirectional", bidirectional)
     if reset not in (None, "after", "before") or (reset is not None and cell != "gru"):

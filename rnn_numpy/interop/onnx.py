@@ -112,7 +112,7 @@ def from_onnx(
     GRU(5, 4, reset='before', bias=False, bidirectional=True, dtype=float64)
     """
     where = "from_onnx"
-    common.checked_cell(where, cell)
+    arguments.one_of(where, "cell", cell, common.LAYERS)
     reset = _checked_attributes(where, cell, direction, linear_before_reset, layout, clip, input_forget, P)
     rows = 2 if direction == "bidirectional" else 1
     nonlinearity = _nonlinearity(where, cell, activations, rows)

@@ -452,7 +452,7 @@ def _numbers(where: str, name: str, value: ArrayLike) -> Array:
     array = arguments.as_array(where, name, value)
     if array.dtype.kind not in "iufc":
         raise DTypeError(f"{where}: {name} must be made of numbers; got dtype {array.dtype}")
-    arguments.finite(where, name, np.atleast_1d(array), ", ".join(f"axis {axis}" for axis in range(max(1, array.ndim))))
+    arguments.finite(where, name, np.atleast_1d(array))
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 

@@ -88,7 +88,7 @@ class Adding(SequenceTask):
     reads: ClassVar[str] = "last"
 
     def __post_init__(self) -> None:
-        _at_least("Adding", self.length, 2)
+        arguments.positive_int("Adding", "length", self.length, 2)
         arguments.flag("Adding", "half_sum", self.half_sum)
 
     @property
@@ -145,7 +145,7 @@ class CopyMemory(SequenceTask):
     reads: ClassVar[str] = "all"
 
     def __post_init__(self) -> None:
-        _at_least("CopyMemory", self.delay, 1, "delay")
+        arguments.positive_int("CopyMemory", "delay", self.delay)
 
     @property
     def steps(self) -> int:
@@ -202,7 +202,7 @@ class TemporalOrder(SequenceTask):
     reads: ClassVar[str] = "last"
 
     def __post_init__(self) -> None:
-        _at_least("TemporalOrder", self.length, 10)
+        arguments.positive_int("TemporalOrder", "length", self.length, 10)
         if arguments.positive_int("TemporalOrder", "symbols", self.symbols) not in PLACES:
             raise OptionError(f"TemporalOrder: symbols must be 2 or 3; got {self.symbols!r}")
 
@@ -254,7 +254,7 @@ class Parity(SequenceTask):
     reads: ClassVar[str] = "last"
 
     def __post_init__(self) -> None:
-        _at_least("Parity", self.length, 2)
+        arguments.positive_int("Parity", "length", self.length, 2)
 
     @property
     def baseline(self) -> float:
@@ -266,8 +266,3 @@ class Parity(SequenceTask):
         batch, rng = sizes("Parity.draw", batch, rng)
         bits = rng.integers(2, size=(self.length, batch))
         return Batch(2.0 * bits[:, :, None] - 1, bits.sum(axis=0) % 2)
-
-
-def _at_least(where: str, value: int, least: int, name: str = "length") -> None:
-    if arguments.positive_int(where, name, value) < least:
-        raise OptionError(f"{where}: {name} must be at least {least}; got {value}")

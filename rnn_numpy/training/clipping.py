@@ -297,7 +297,7 @@ def clip_grad_adaptive(
     before = grads.flat.copy()
     touched = 0
     for name in chosen:
-        arguments.finite(where, name, params[name], _axes(params[name]))
+        arguments.finite(where, name, params[name])
         weights, rows = _rows(params[name]), _rows(grads[name])
         largest, lengths = _scaled_lengths(rows)
         weight_largest, weight_lengths = _scaled_lengths(weights)
@@ -343,7 +343,7 @@ def _untouched(where: str, grads: Parameters, trace: Trace | LayerTrace | None, 
             grads.flat[:] = 0
             return ClipResult(largest, 0.0, True, 0.0, 0.0, size, size, dominant=bad, skipped=True)
         for name, array in grads.items():
-            arguments.finite(where, f"the gradient of {name}", array, _axes(array))
+            arguments.finite(where, f"the gradient of {name}", array)
         raise NonFiniteError(f"{where}: the gradient has entries too large for {grads.dtype}")
     lag = None
     if trace is not None:
@@ -404,10 +404,6 @@ def _scaled_lengths(rows: Array) -> tuple[Array, Array]:
     largest = np.max(np.abs(rows), axis=1, initial=0.0)
     scale = np.where(largest == 0, 1, largest).astype(largest.dtype)
     return largest, np.maximum(np.linalg.norm(rows / scale[:, None], axis=1), 1)
-
-
-def _axes(array: Array) -> str:
-    return ", ".join(f"axis {axis}" for axis in range(array.ndim))
 
 
 # ---------------------------------------------------------------------------------------------- the ledger
