@@ -62,7 +62,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -528,13 +528,18 @@ class Chain:
         own = [part.renamed(self._renamed) for part in cell.parts] if self._renamed else list(cell.parts)
         self.parts: tuple[Part, ...] = (*before, *own, *(parts.zoneout(state) for state in zoneout))
         self._places: dict[str, Slot] = {}
-        self._own_places: dict[str, Slot] = {}
+        self.places: dict[str, Slot] = {}
         self.blocks = {kind: self._products(kind) for kind in ("input", "hidden")}
         first = min(cell.slabs.index(slab) for slab in cell.input_slabs)
         self.span = slice(first * hidden, (first + cell.gates) * hidden)
         self.scales = {
             symbol: slice(start * hidden, stop * hidden) for symbol, (start, stop) in cell.hidden_runs.items()
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A trace has its chain, and no use for the shapes of parameters: often a lambda, which pickle cannot take.
+        parameters = {name: replace(extra, shape=_no_shape) for name, extra in self.cell.parameters.items()}
+        return Chain, (replace(self.cell, parameters=parameters), self.hidden, self.recurrent, self.zoneout)
 
     @functools.cached_property
     def formulas(self) -> dict[Kind, list[tuple[Formula, tuple[Slot, ...], bool]]]:
@@ -554,9 +559,9 @@ class Chain:
 
     def place(self, name: str) -> Slot:
         """Return where an argument of one of the cell's own formulas is found."""
-        slot = self._own_places.get(name)
+        slot = self.places.get(name)
         if slot is None:
-            slot = self._own_places[name] = self._place(self._renamed.get(name, name))
+            slot = self.places[name] = self._place(self._renamed.get(name, name))
         return slot
 
     def _place(self, name: str) -> Slot:
@@ -597,6 +602,10 @@ class Chain:
                 found.pop()
             found.append((rows, columns, source))
         return found
+
+
+def _no_shape(layer: Any) -> tuple[int, ...]:
+    return ()
 
 
 def _runs(names: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -39,11 +39,10 @@ from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
-from rnn_numpy.engine.parts import NONE, Masks
+from rnn_numpy.engine.parts import NONE, Kind, Masks
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
-from rnn_numpy.engine.trial import try_formulas
 from rnn_numpy.engine.walk import Direction, Down, Up
-from rnn_numpy.errors import DTypeError
+from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
 Result = tuple[Any, Any, Trace]
@@ -299,7 +298,8 @@ class Recurrent(Options):
     ) -> ForwardSteps:
         """Run the layer one step at a time, oldest step first.
 
-        Arguments and errors are those of `forward`, which runs this very loop.
+        Arguments and errors are those of `forward`, which runs this very loop. All arguments, and the parameters, are
+        copied at once.
 
         Returns
         -------
@@ -319,7 +319,7 @@ class Recurrent(Options):
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
         started = self._start_forward(
-            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
+            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite, copied=True
         )
         return ForwardSteps(*started)
 
@@ -386,14 +386,23 @@ class Recurrent(Options):
         """
         return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, copied=True))
 
+    def _try_formulas(self, kind: Kind) -> None:
+        from rnn_numpy.engine.trial import try_formulas  # for cells of one's own alone: loaded when one is there
+
+        try_formulas(self, kind, Run)
+
     def edge_of(self, where: str, trace: Trace) -> Edge:
         """Return the edge of the call that made a trace, which must be this layer's; errors name `where`."""
         if not isinstance(trace, Trace):
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
         edge = trace.edge.checked(where, self)
+        is_whole = len(trace.layers) == edge.rows
         for recorded in trace.layers.values():
+            is_whole = is_whole and recorded.reached is None
             if recorded.chain.cell is not self.cell:  # the layer has other backward formulas than when it ran
                 recorded.chain = self.cell.chain(self.hidden_size, recorded.chain.recurrent, recorded.chain.zoneout)
+        if not is_whole:
+            raise OptionError(f"{where}: trace must be of a whole forward pass; run the steps of this one to the end")
         return edge
 
     # ------------------------------------------------------------------------------------------------ forward
@@ -409,11 +418,12 @@ class Recurrent(Options):
         given: Mapping[str, Any] | None = None,
         record: bool = True,
         check_finite: bool = False,
+        copied: bool = False,
     ) -> tuple[Pass, Iterator[int]]:
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.forward"
         if "forward" not in self.cell.tried:
-            try_formulas(self, "forward", Run)
+            self._try_formulas("forward")
         flags: dict[str, Any] = {"training": training, "check_finite": check_finite}
         for name, value in flags.items():
             if type(value) is not bool:
@@ -442,8 +452,16 @@ class Recurrent(Options):
                 trace.recurrent_masks[name] = _locked(batch.unsorted(chosen.recurrent, 0))
             if chosen.zoneout and (training or zoneout_masks):
                 trace.zoneout_masks[name] = tuple(_locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
+        params = self.params
+        if record:  # the gradient is that of what was computed, whatever happens to the parameters
+            flat = params.flat
+            own = memory.empty(flat.shape, flat.dtype)
+            own[...] = flat
+            params = params.twin(own)
+        if copied:
+            initial = copy.deepcopy(initial)
         run = Pass(trace)
-        return run, self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
+        return run, self._climb(signal, initial, state_masks, run, params, record, where if check_finite else None)
 
     def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
@@ -459,6 +477,7 @@ class Recurrent(Options):
         initial: Sequence[Array | None],
         state_masks: Mapping[str, Masks],
         run: Pass,
+        params: Parameters,
         record: bool,
         finite: str | None,
     ) -> Iterator[int]:
@@ -467,12 +486,6 @@ class Recurrent(Options):
         """
         trace, edge, states = run.trace, run.trace.edge, self.cell.states
         batch = edge.batch
-        params = self.params
-        if record:  # the gradient is that of what was computed, whatever happens to the parameters
-            flat = params.flat
-            kept = memory.empty(flat.shape, flat.dtype)
-            kept[...] = flat
-            params = params.twin(kept)
         finals: list[Array] = []
         for width in edge.widths.values():
             finals.append(np.empty((edge.rows, batch.N, width), params.dtype))
@@ -556,7 +569,9 @@ class Recurrent(Options):
         calls = binding.calls("forward")
         for block in binding.blocks(batch.N * width * self.params.dtype.itemsize, False):
             low = min(block[0], block[-1])
-            a = binding.block_of(binding.arrays["a"], block)
+            a = binding.arrays["a"]
+            if len(block) < batch.T:
+                a = binding.block_of(a, block)
             batch.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
             for columns in rest:
                 exists = True if batch.alive is None else batch.alive[low : low + len(block), :, None]
@@ -578,7 +593,7 @@ class Recurrent(Options):
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.backward"
         if "backward" not in self.cell.tried:
-            try_formulas(self, "backward", Run)
+            self._try_formulas("backward")
         edge = self.edge_of(where, trace)
         if grads is not None:
             grads = arguments.gradients(where, grads, self.params)
@@ -608,7 +623,7 @@ class Recurrent(Options):
             recorded = trace.layers[direction.name]
             chain = recorded.chain
             constants = constants_of(chain, recorded.weights, N)
-            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, dict(edge.given))
+            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, edge.given)
             at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
             self.open_backward(

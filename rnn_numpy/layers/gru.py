@@ -82,22 +82,11 @@ def after_step_forward(
     qrz_t: Array, rz_t: Array, q_t: Array, r_t: Array, z_t: Array, n_t: Array, h_in: Array, h_prev: Array,
     W_hh: Array, half: Array, scratch_t: Array, h_t: Array,
 ) -> None:  # fmt: skip
-    """F1 to F4, reset after the product. Turns the blocks q, r, z, n into their values, writes h_t.
+    """F1 to F4, reset after the product. Turns the blocks q, r, z, n into their values, writes h_t, (H, N).
 
-    Parameters
-    ----------
-    qrz_t : ndarray, (3H, N)
-        Comes in holding b_hn, and W_ih x_t + b_ih + b_hh for r and z (halved).
-    rz_t, q_t, r_t, z_t : ndarray, (2H, N) and (H, N)
-        Blocks of it.
-    n_t : ndarray, (H, N)
-        Comes in holding W_in x_t + b_in, goes out as the new state's candidate.
-    h_in, h_prev : ndarray, (H, N)
-        h_{t-1}; for the products, with recurrent dropout, times its mask.
-    W_hh : ndarray, (3H, H)
-        Blocks n, r, z; r and z halved.
-    half : ndarray, ()
-    scratch_t, h_t : ndarray, (H, N)
+    qrz_t, (3H, N), comes in holding b_hn, and W_ih x_t + b_ih + b_hh for r and z; these are halved, as they are in
+    W_hh, (3H, H), with blocks n, r, z. n_t comes in holding W_in x_t + b_in. h_in and h_prev are h_{t-1}; h_in, for the
+    products, with recurrent dropout times its mask.
     """
     qrz_t += W_hh.dot(h_in)  # F1, F2
     np.tanh(rz_t, out=rz_t)  # s(u) = (1 + tanh(u/2)) / 2
@@ -117,11 +106,7 @@ def after_step_partials(
 ) -> None:  # fmt: skip
     """The factors of B2 to B4 that need no gradient, into the blocks r, z, n; da_q_t is scratch.
 
-    Parameters
-    ----------
-    rz_t, ..., da_n_t : ndarray, (2H, N) and (H, N)
-        Or the same with the time in front: the driver hands in many steps at once.
-    one : ndarray, ()
+    Arrays are (H, N) and (2H, N), or the same with the time in front: the driver hands in many steps at once.
     """
     np.subtract(one, rz_t, out=da_rz_t)  # s' = s (1 - s)
     da_rz_t *= rz_t
@@ -140,18 +125,9 @@ def after_step_backward(
 ) -> None:  # fmt: skip
     """B4 to B1, reset after the product. Writes the blocks q, r, z, n of da_t, adds to dh_prev and dh_in.
 
-    Parameters
-    ----------
-    dh_t : ndarray, (H, N)
-        Total gradient at h_t, from the loss and from step t+1.
-    r_t, z_t : ndarray, (H, N)
-    W_hh : ndarray, (3H, H)
-        Blocks n, r, z.
-    scratch_t : ndarray, (H, N)
-    da_qrz_t, da_q_t, da_r_t, da_z_t, da_n_t : ndarray, (3H, N) and (H, N)
-        r, z, n come in holding the partial derivatives.
-    dh_prev, dh_in : ndarray, (H, N)
-        One memory, unless there is recurrent dropout. dh_prev comes in holding doutput_{t-1}.
+    dh_t, (H, N), is the total gradient at h_t, from the loss and from step t+1. The blocks r, z, n come in holding the
+    partial derivatives. dh_prev, which comes in holding doutput_{t-1}, and dh_in are one memory, unless there is
+    recurrent dropout.
     """
     da_z_t *= dh_t  # B4
     np.multiply(dh_t, z_t, out=scratch_t)
@@ -217,17 +193,8 @@ def after_step_tangent(
 ) -> None:  # fmt: skip
     """T1 to T4, reset after the product. Adds to the blocks of va_t, writes vh_t.
 
-    Parameters
-    ----------
-    va_qrz_t, va_q_t, va_r_t, va_z_t, va_n_t : ndarray, (3H, N) and (H, N)
-        Come in holding what stands as (...) in T1 and T2; none is halved.
-    vh_in, vh_prev : ndarray, (H, N)
-        vh_{t-1}; for the products, with recurrent dropout, times its mask.
-    q_t, r_t, z_t, n_t, h_prev : ndarray, (H, N)
-        As recorded.
-    W_hh : ndarray, (3H, H)
-        Blocks n, r, z.
-    vh_t : ndarray, (H, N)
+    The blocks, (H, N), come in holding what stands as (...) in T1 and T2; none is halved. vh_in and vh_prev are
+    vh_{t-1}; vh_in, for the products, with recurrent dropout times its mask.
     """
     va_qrz_t += W_hh.dot(vh_in)  # T1, T2
     vr = va_r_t * r_t * (1 - r_t)
@@ -310,38 +277,17 @@ class GRU(Recurrent):
     ----------
     input_size, hidden_size : int
         D and H.
-    num_layers : int
-        Each layer reads the outputs of the one below.
-    bias : bool
-        Without, b_ih and b_hh are left out.
-    batch_first : bool
-        Inputs and outputs are (N, T, ·) in place of (T, N, ·). States are not affected.
-    dropout : float
-        Probability with which an entry of a layer's output, not the last layer's, is zeroed in `forward`.
-    bidirectional : bool
-        A second set of weights reads the sequence from its end; outputs are concatenated.
+    num_layers, bias, batch_first, dropout, bidirectional, recurrent_dropout, zoneout, dtype, rng
+        As for `RNN`.
     reset : {"after", "before"}
         Whether r_t acts on the product W_hn h_{t-1} + b_hn (torch, cuDNN, Keras's default) or on h_{t-1} before it (Cho
         et al., ONNX's default, Keras with reset_after=False). The same weights mean two functions.
-    recurrent_dropout : float
-        Probability with which a unit of h is hidden from W_hh, throughout a sequence, in `forward`.
-    zoneout : float
-        Probability with which a unit keeps its old state for a step, in `forward`; without training, the mean of both.
-    dtype : {float32, float64, complex128}
-        complex128 is for the complex-step derivative.
-    rng : numpy.random.Generator, int or None
-        Draws the parameters from U(-1/sqrt(H), 1/sqrt(H)), and masks later.
 
     Attributes
     ----------
     params : Parameters
         weight_ih_l0 (3H, D), weight_hh_l0 (3H, H), bias_ih_l0, bias_hh_l0 (3H,), then those of "l0_reverse", "l1", ...;
         blocks of rows r, z, n.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        An option has the wrong type or an impossible value.
 
     Examples
     --------
@@ -360,35 +306,16 @@ class GRU(Recurrent):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        reset: str = "after",
-        recurrent_dropout: float = 0.0,
-        zoneout: float = 0.0,
-        dtype: DTypeLike = np.float64,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, reset: str = "after",
+        recurrent_dropout: float = 0.0, zoneout: float = 0.0, dtype: DTypeLike = np.float64,
         rng: np.random.Generator | int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not isinstance(reset, str) or reset not in CELLS:
             raise OptionError(f"GRU: reset must be one of {', '.join(map(repr, CELLS))}; got {reset!r}")
         self.reset = reset
         self.cell = CELLS[reset]
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            recurrent_dropout=recurrent_dropout,
-            zoneout=zoneout,
-            dtype=dtype,
-            rng=rng,
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, dtype=dtype, rng=rng,
+        )  # fmt: skip

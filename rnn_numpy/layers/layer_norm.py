@@ -116,23 +116,8 @@ def layer_norm_step_forward(
 ) -> None:  # fmt: skip
     """F1 to F6. Turns a_t into the gates, writes u_t, v_t, c_t, tanh_k_t, h_t.
 
-    Parameters
-    ----------
-    epsilon : float
-    a_t : ndarray, (4H, N)
-        Comes in holding W_ih x_t, goes out as the gates.
-    if_t, i_t, f_t, g_t, o_t : ndarray, (2H, N) and (H, N)
-        Blocks of a_t.
-    h_in : ndarray, (H, N)
-        h_{t-1}; with recurrent dropout, times its mask.
-    c_prev : ndarray, (H, N)
-    W_hh : ndarray, (4H, H)
-    alpha_ih, alpha_hh, b : ndarray, (4H, 1)
-        b is b_ih + b_hh.
-    alpha_c, beta_c : ndarray, (H, 1)
-    half : ndarray, ()
-    u_t, v_t : ndarray, (4H, N)
-    c_t, tanh_k_t, h_t : ndarray, (H, N)
+    a_t, (4H, N), comes in holding W_ih x_t; if_t, ..., o_t are its blocks, u_t and v_t like it. h_in is h_{t-1}; with
+    recurrent dropout, times its mask. alpha_ih, alpha_hh and b = b_ih + b_hh are (4H, 1), alpha_c and beta_c (H, 1).
     """
     u_t[...] = a_t  # F1
     v_t[...] = W_hh.dot(h_in)
@@ -157,22 +142,9 @@ def layer_norm_step_backward(
 ) -> None:  # fmt: skip
     """B6 to B1, and of BW what is a sum. Writes dk_t, da_t, du_t, dv_t, dc_prev, adds to dc_t, dh_in and the sums.
 
-    Parameters
-    ----------
-    epsilon : float
-    dh_t, i_t, f_t, g_t, o_t, c_prev, c_t, tanh_k_t : ndarray, (H, N)
-    u_t, v_t : ndarray, (4H, N)
-    W_hh : ndarray, (4H, H)
-    alpha_ih, alpha_hh, alpha_c : ndarray, (4H, 1) and (H, 1)
-    dk_t : ndarray, (H, N)
-    dc_t : ndarray, (H, N)
-        Comes in as the gradient from step t+1, goes out as the total one.
-    da_t, da_i_t, da_f_t, da_g_t, da_o_t : ndarray, (4H, N) and (H, N)
-        dL/da_t and its blocks.
-    du_t, dv_t : ndarray, (4H, N)
-    dc_prev, dh_in : ndarray, (H, N)
-        dh_in is the memory of dh_{t-1}, unless there is recurrent dropout; it comes in holding doutput_{t-1}.
-    dalpha_ih, dalpha_hh, dalpha_c, dbeta_c : ndarray, (4H, 1) and (H, 1)
+    dc_t, (H, N), comes in as the gradient from step t+1 and goes out as the total one. dh_in is the memory of dh_{t-1},
+    unless there is recurrent dropout, and comes in holding doutput_{t-1}. u_t, v_t, da_t, du_t, dv_t are (4H, N);
+    gains, shifts and the sums of their gradients (4H, 1) and (H, 1).
     """
     dk_t[...] = dh_t * o_t * (1 - tanh_k_t * tanh_k_t)  # B6
     da_o_t[...] = dh_t * tanh_k_t * o_t * (1 - o_t)
@@ -202,19 +174,8 @@ def layer_norm_step_tangent(
 ) -> None:  # fmt: skip
     """T1 to T6. Adds to vv_t and va_t, writes vc_t and vh_t.
 
-    Parameters
-    ----------
-    epsilon : float
-    va_t, va_i_t, va_f_t, va_g_t, va_o_t : ndarray, (4H, N) and (H, N)
-        Comes in holding vb_ih + vb_hh.
-    vu_t, vv_t : ndarray, (4H, N)
-        Come in holding vW_ih x_t + W_ih vx_t, and vW_hh h_{t-1}.
-    vh_in, vc_prev, i_t, f_t, g_t, o_t, c_prev, c_t, tanh_k_t : ndarray, (H, N)
-    u_t, v_t : ndarray, (4H, N)
-    W_hh : ndarray, (4H, H)
-    alpha_ih, alpha_hh, alpha_c : ndarray, (4H, 1) and (H, 1)
-    valpha_ih, valpha_hh, valpha_c, vbeta_c : ndarray, (4H, 1) and (H, 1), or with N columns
-    vc_t, vh_t : ndarray, (H, N)
+    va_t, (4H, N), comes in holding vb_ih + vb_hh; vu_t vW_ih x_t + W_ih vx_t; vv_t vW_hh h_{t-1}. The changes of gains
+    and shifts are (4H, 1) and (H, 1), or have N columns.
     """
     vv_t += W_hh.dot(vh_in)  # T1
     for vw_t, w_t, alpha, valpha in ((vu_t, u_t, alpha_ih, valpha_ih), (vv_t, v_t, alpha_hh, valpha_hh)):
@@ -301,40 +262,18 @@ class LayerNormLSTM(Recurrent):
     ----------
     input_size, hidden_size : int
         D and H. With H = 1 the normalised cell is 0 throughout.
-    num_layers : int
-        Each layer reads the outputs of the one below.
-    bias : bool
-        Without, b_ih and b_hh are left out; beta_c, a part of the normalisation, stays.
-    batch_first : bool
-        Inputs and outputs are (N, T, ·) in place of (T, N, ·). States are not affected.
-    dropout : float
-        Probability with which an entry of a layer's output, not the last layer's, is zeroed in `forward`.
-    bidirectional : bool
-        A second set of weights reads the sequence from its end; outputs are concatenated.
     epsilon : float
         Added to variances. It bounds the factor by which a normalisation magnifies, 1/sqrt(epsilon).
-    recurrent_dropout : float
-        Probability with which a unit of h is hidden from W_hh, throughout a sequence, in `forward`.
-    zoneout : float or tuple of float
-        Probability with which a unit of h and of c (or of each: a pair) keeps its old state for a step, in `forward`;
-        without training, the mean of both.
     forget_bias : float, optional
         The forget gates' total bias at first; drawn as all others where left out.
-    dtype : {float32, float64, complex128}
-        complex128 is for the complex-step derivative.
-    rng : numpy.random.Generator, int or None
-        Draws weights and biases from U(-1/sqrt(H), 1/sqrt(H)), and masks later. Gains are 1 at first, beta_c is 0.
+    num_layers, bias, batch_first, dropout, bidirectional, recurrent_dropout, zoneout, dtype, rng
+        As for `LSTM`. Without bias beta_c, a part of the normalisation, stays; at first it is 0, and gains are 1.
 
     Attributes
     ----------
     params : Parameters
         weight_ih_l0 (4H, D), weight_hh_l0 (4H, H), bias_ih_l0, bias_hh_l0, gain_ih_l0, gain_hh_l0 (4H,), gain_c_l0,
         bias_c_l0 (H,), then those of "l0_reverse", "l1", ...; blocks of rows i, f, g, o.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        An option has the wrong type or an impossible value.
 
     Notes
     -----
@@ -367,36 +306,17 @@ class LayerNormLSTM(Recurrent):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        epsilon: float = 1e-5,
-        recurrent_dropout: float = 0.0,
-        zoneout: float | tuple[float, ...] = 0.0,
-        forget_bias: float | None = None,
-        dtype: DTypeLike = np.float64,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, epsilon: float = 1e-5,
+        recurrent_dropout: float = 0.0, zoneout: float | tuple[float, ...] = 0.0,
+        forget_bias: float | None = None, dtype: DTypeLike = np.float64,
         rng: np.random.Generator | int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.epsilon = arguments.positive_number("LayerNormLSTM", "epsilon", epsilon)
         self.cell = layer_norm_cell(self.epsilon)
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            recurrent_dropout=recurrent_dropout,
-            zoneout=zoneout,
-            dtype=dtype,
-            rng=rng,
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, dtype=dtype, rng=rng,
+        )  # fmt: skip
         if forget_bias is not None:
             set_forget_bias(self, arguments.real_number("LayerNormLSTM", "forget_bias", forget_bias))

@@ -94,20 +94,9 @@ def lstm_step_forward(
 ) -> None:  # fmt: skip
     """F1 to F4. Turns a_t into the gates, writes c_t, tanh_c_t, h_t.
 
-    Parameters
-    ----------
-    a_t : ndarray, (4H, N)
-        Comes in holding W_ih x_t + b_ih + b_hh, goes out as the gates; blocks o, i, f halved, see F2.
-    oif_t, o_t, i_t, f_t, g_t : ndarray, (3H, N) and (H, N)
-        Blocks of a_t.
-    h_in : ndarray, (H, N)
-        h_{t-1}; with recurrent dropout, times its mask.
-    c_prev : ndarray, (H, N)
-    W_hh : ndarray, (4H, H)
-        Blocks o, i, f halved.
-    half : ndarray, ()
-    scratch_t, c_t, tanh_c_t, h_t : ndarray, (H, N)
-        c_t may be the memory of c_prev.
+    a_t, (4H, N), comes in holding W_ih x_t + b_ih + b_hh; of it and of W_hh, (4H, H), the blocks o, i, f are halved,
+    see F2. oif_t, ..., g_t are its blocks. h_in is h_{t-1}; with recurrent dropout, times its mask. All others are (H,
+    N); c_t may be the memory of c_prev.
     """
     a_t += W_hh.dot(h_in)  # F1
     np.tanh(a_t, out=a_t)  # F2: g, and for the others tanh(u/2) ...
@@ -126,11 +115,7 @@ def lstm_step_partials(
 ) -> None:  # fmt: skip
     """The factors of B3 and B4 that need no gradient: into the blocks of da_t, and dm/dc into dm_dc_t.
 
-    Parameters
-    ----------
-    oif_t, ..., dm_dc_t : ndarray, (3H, N) and (H, N)
-        Or the same with the time in front: the driver hands in many steps at once.
-    one : ndarray, ()
+    Arrays are (H, N) and (3H, N), or the same with the time in front: the driver hands in many steps at once.
     """
     np.subtract(one, oif_t, out=da_oif_t)  # s' = s (1 - s)
     da_oif_t *= oif_t
@@ -151,22 +136,10 @@ def lstm_step_backward(
 ) -> None:  # fmt: skip
     """B4, B3, B1: undoes F4 to F1. Writes da_t and dc_prev, adds to dc_t and dh_in.
 
-    Parameters
-    ----------
-    dh_t : ndarray, (H, N)
-        Total gradient at h_t, from the loss and from step t+1.
-    f_t, dm_dc_t : ndarray, (H, N)
-    W_hh : ndarray, (4H, H)
-    scratch_t : ndarray, (H, N)
-    dc_t : ndarray, (H, N)
-        Comes in as the gradient from step t+1, goes out as the total one.
-    da_t : ndarray, (4H, N)
-        Comes in holding the partial derivatives, goes out as dL/da_t.
-    da_o_t, da_i_f_g_t : ndarray, (H, N) and (3, H, N)
-        Its blocks.
-    dc_prev : ndarray, (H, N)
-    dh_in : ndarray, (H, N)
-        The memory of dh_{t-1}, unless there is recurrent dropout. Comes in holding doutput_{t-1}.
+    dh_t, (H, N), is the total gradient at h_t, from the loss and from step t+1. dc_t comes in as that from step t+1 and
+    goes out as the total one. da_t, (4H, N), comes in holding the partial derivatives; da_i_f_g_t are three of its
+    blocks, (3, H, N). dh_in is the memory of dh_{t-1}, unless there is recurrent dropout, and comes in holding
+    doutput_{t-1}.
     """
     np.multiply(dh_t, dm_dc_t, out=scratch_t)  # B4
     dc_t += scratch_t
@@ -198,19 +171,8 @@ def lstm_step_tangent(
 ) -> None:  # fmt: skip
     """T1 to T4. Adds to va_t, writes vc_t and vh_t.
 
-    Parameters
-    ----------
-    va_t : ndarray, (4H, N)
-        Comes in holding all of T1 but W_hh vh_{t-1}, goes out as the change of the pre-activations, none of it halved.
-    va_o_t, va_i_t, va_f_t, va_g_t : ndarray, (H, N)
-        Its blocks.
-    vh_in : ndarray, (H, N)
-        vh_{t-1}; with recurrent dropout, times its mask.
-    vc_prev : ndarray, (H, N)
-    o_t, i_t, f_t, g_t, c_prev, tanh_c_t : ndarray, (H, N)
-        As recorded.
-    W_hh : ndarray, (4H, H)
-    vc_t, vh_t : ndarray, (H, N)
+    va_t, (4H, N), comes in holding all of T1 but W_hh vh_{t-1}, and goes out as the change of the pre-activations, none
+    of it halved; va_o_t, ..., va_g_t are its blocks. vh_in is vh_{t-1}; with recurrent dropout, times its mask.
     """
     va_t += W_hh.dot(vh_in)  # T1
     vi = va_i_t * i_t * (1 - i_t)  # T2
@@ -284,41 +246,21 @@ class LSTM(Recurrent):
     ----------
     input_size, hidden_size : int
         D and H.
-    num_layers : int
-        Each layer reads the outputs of the one below.
-    bias : bool
-        Without, b_ih and b_hh are left out.
-    batch_first : bool
-        Inputs and outputs are (N, T, ·) in place of (T, N, ·). States are not affected.
-    dropout : float
-        Probability with which an entry of a layer's output, not the last layer's, is zeroed in `forward`.
-    bidirectional : bool
-        A second set of weights reads the sequence from its end; outputs are concatenated.
+    num_layers, bias, batch_first, dropout, bidirectional, recurrent_dropout, dtype, rng
+        As for `RNN`.
     proj_size : int
         P < H: h_t = W_hr (o_t * tanh(c_t)) has P units, so outputs and W_hh are narrower; 0 for none.
-    recurrent_dropout : float
-        Probability with which a unit of h is hidden from W_hh, throughout a sequence, in `forward`.
     zoneout : float or tuple of float
-        Probability with which a unit of h and of c (or of each: a pair) keeps its old state for a step, in `forward`;
-        without training, the mean of both.
+        As for `RNN`, of h and of c, or of each: a pair.
     forget_bias : float, optional
         The forget gates' total bias at first; drawn as all others where left out. 1 is a usual choice: the cell then
         begins by keeping most of what it holds.
-    dtype : {float32, float64, complex128}
-        complex128 is for the complex-step derivative.
-    rng : numpy.random.Generator, int or None
-        Draws the parameters from U(-1/sqrt(H), 1/sqrt(H)), and masks later.
 
     Attributes
     ----------
     params : Parameters
         weight_ih_l0 (4H, D), weight_hh_l0 (4H, H or P), bias_ih_l0, bias_hh_l0 (4H,), with a projection weight_hr_l0
         (P, H), then those of "l0_reverse", "l1", ...; blocks of rows i, f, g, o.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        An option has the wrong type or an impossible value.
 
     Examples
     --------
@@ -351,22 +293,12 @@ class LSTM(Recurrent):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        *,
-        recurrent_dropout: float = 0.0,
-        zoneout: float | tuple[float, ...] = 0.0,
-        forget_bias: float | None = None,
-        dtype: DTypeLike = np.float64,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *,
+        recurrent_dropout: float = 0.0, zoneout: float | tuple[float, ...] = 0.0,
+        forget_bias: float | None = None, dtype: DTypeLike = np.float64,
         rng: np.random.Generator | int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if isinstance(proj_size, bool) or not isinstance(proj_size, int | np.integer):
             raise DTypeError(f"LSTM: proj_size must be an int; got {type(proj_size).__name__}")
         if proj_size < 0:
@@ -379,18 +311,9 @@ class LSTM(Recurrent):
         self.proj_size = int(proj_size)
         self.cell = PROJECTED_CELL if proj_size else CELL
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            recurrent_dropout=recurrent_dropout,
-            zoneout=zoneout,
-            dtype=dtype,
-            rng=rng,
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, dtype=dtype, rng=rng,
+        )  # fmt: skip
         if forget_bias is not None:
             kind = type(self).__name__
             if not self.bias:

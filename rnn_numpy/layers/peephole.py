@@ -73,21 +73,7 @@ def peephole_step_forward(
 ) -> None:  # fmt: skip
     """F1 to F5. Turns a_t into the gates, writes c_t, tanh_c_t, h_t.
 
-    Parameters
-    ----------
-    a_t : ndarray, (4H, N)
-        Comes in holding W_ih x_t + b_ih + b_hh, goes out as the gates; blocks o, i, f halved, see F2 of the LSTM.
-    ifg_t, if_t, o_t, i_t, f_t, g_t : ndarray, (3H, N), (2H, N) and (H, N)
-        Blocks of a_t.
-    h_in : ndarray, (H, N)
-        h_{t-1}; with recurrent dropout, times its mask.
-    c_prev : ndarray, (H, N)
-    W_hh : ndarray, (4H, H)
-        Blocks o, i, f halved.
-    p_i, p_f, p_o : ndarray, (H, 1)
-    half : ndarray, ()
-    scratch_t, c_t, tanh_c_t, h_t : ndarray, (H, N)
-        c_t may be the memory of c_prev.
+    Arguments are those of `lstm_step_forward`, blocks o, i, f halved as there, and p_i, p_f, p_o, (H, 1).
     """
     a_t += W_hh.dot(h_in)  # F1
     i_t += half * p_i * c_prev  # half, as the rest of a_i is
@@ -115,13 +101,7 @@ def peepholes_backward(
     da_i_t: Array, da_f_t: Array, da_o_t: Array, c_prev: Array, c_t: Array, p_i: Array, p_f: Array,
     dc_prev: Array, dp_i: Array, dp_f: Array, dp_o: Array,
 ) -> None:  # fmt: skip
-    """B1 for c_{t-1}, and BW, when the LSTM's own backward has run. Adds to all that is written.
-
-    Parameters
-    ----------
-    da_i_t, da_f_t, da_o_t, c_prev, c_t, dc_prev : ndarray, (H, N)
-    p_i, p_f, dp_i, dp_f, dp_o : ndarray, (H, 1)
-    """
+    """B1 for c_{t-1}, and BW, after the LSTM's own backward. Adds to dc_prev, and to the sums dp_i, ..., (H, 1)."""
     dc_prev += p_i * da_i_t  # B1
     dc_prev += p_f * da_f_t
     dp_i += (da_i_t * c_prev).sum(axis=1, keepdims=True)  # BW
@@ -136,17 +116,8 @@ def peephole_step_tangent(
 ) -> None:  # fmt: skip
     """T1 to T5. Adds to va_t, writes vc_t and vh_t.
 
-    Parameters
-    ----------
-    va_t, va_o_t, va_i_t, va_f_t, va_g_t : ndarray, (4H, N) and (H, N)
-        Comes in holding what stands as (...) in T1, goes out as the change of the pre-activations, none of it halved.
-    vh_in, vc_prev : ndarray, (H, N)
-    o_t, i_t, f_t, g_t, c_prev, c_t, tanh_c_t : ndarray, (H, N)
-        As recorded.
-    W_hh : ndarray, (4H, H)
-    p_i, p_f, p_o : ndarray, (H, 1)
-    vp_i, vp_f, vp_o : ndarray, (H, 1) or (H, N)
-    vc_t, vh_t : ndarray, (H, N)
+    va_t, (4H, N), comes in holding what stands as (...) in T1, and goes out as the change of the pre-activations, none
+    of it halved. p_i, ... are (H, 1), their changes vp_i, ... (H, 1) or (H, N).
     """
     va_t += W_hh.dot(vh_in)  # T1
     va_i_t += vp_i * c_prev + p_i * vc_prev
@@ -201,28 +172,10 @@ class PeepholeLSTM(Recurrent):
     ----------
     input_size, hidden_size : int
         D and H.
-    num_layers : int
-        Each layer reads the outputs of the one below.
-    bias : bool
-        Without, b_ih and b_hh are left out.
-    batch_first : bool
-        Inputs and outputs are (N, T, ·) in place of (T, N, ·). States are not affected.
-    dropout : float
-        Probability with which an entry of a layer's output, not the last layer's, is zeroed in `forward`.
-    bidirectional : bool
-        A second set of weights reads the sequence from its end; outputs are concatenated.
-    recurrent_dropout : float
-        Probability with which a unit of h is hidden from W_hh, throughout a sequence, in `forward`. The peepholes still
-        see the cell.
-    zoneout : float or tuple of float
-        Probability with which a unit of h and of c (or of each: a pair) keeps its old state for a step, in `forward`;
-        without training, the mean of both.
     forget_bias : float, optional
         The forget gates' total bias at first; drawn as all others where left out.
-    dtype : {float32, float64, complex128}
-        complex128 is for the complex-step derivative.
-    rng : numpy.random.Generator, int or None
-        Draws the parameters, peepholes too, from U(-1/sqrt(H), 1/sqrt(H)), and masks later.
+    num_layers, bias, batch_first, dropout, bidirectional, recurrent_dropout, zoneout, dtype, rng
+        As for `LSTM`. With recurrent_dropout the peepholes still see the cell; rng draws them, too.
 
     Attributes
     ----------
@@ -230,11 +183,6 @@ class PeepholeLSTM(Recurrent):
         weight_ih_l0 (4H, D), weight_hh_l0 (4H, H), bias_ih_l0, bias_hh_l0 (4H,), peephole_i_l0, peephole_f_l0,
         peephole_o_l0 (H,), then those of "l0_reverse", "l1", ...; blocks of rows i, f, g, o. ONNX, which has the same
         formulas, keeps the peepholes in one vector P of 3H entries, in the order i, o, f.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        An option has the wrong type or an impossible value.
 
     Examples
     --------
@@ -263,33 +211,15 @@ class PeepholeLSTM(Recurrent):
     cell = PEEPHOLE_CELL
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        recurrent_dropout: float = 0.0,
-        zoneout: float | tuple[float, ...] = 0.0,
-        forget_bias: float | None = None,
-        dtype: DTypeLike = np.float64,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
+        recurrent_dropout: float = 0.0, zoneout: float | tuple[float, ...] = 0.0,
+        forget_bias: float | None = None, dtype: DTypeLike = np.float64,
         rng: np.random.Generator | int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            recurrent_dropout=recurrent_dropout,
-            zoneout=zoneout,
-            dtype=dtype,
-            rng=rng,
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, dtype=dtype, rng=rng,
+        )  # fmt: skip
         if forget_bias is not None:
             set_forget_bias(self, arguments.real_number("PeepholeLSTM", "forget_bias", forget_bias))

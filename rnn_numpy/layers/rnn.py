@@ -99,17 +99,10 @@ ZERO = {np.dtype(kind): np.zeros((), kind) for kind in (np.float32, np.float64)}
 
 
 def tanh_step_forward(a_t: Array, h_in: Array, W_hh: Array, h_t: Array) -> None:
-    """F1, F2 with phi = tanh. Adds to a_t, writes h_t.
+    """F1, F2 with phi = tanh. Adds to a_t, writes h_t, both (N, H); they may be one memory.
 
-    Parameters
-    ----------
-    a_t : ndarray, (N, H)
-        Comes in holding W_ih x_t + b_ih + b_hh, goes out as the pre-activation.
-    h_in : ndarray, (N, H)
-        h_{t-1}; with recurrent dropout, times its mask.
-    W_hh : ndarray, (H, H)
-    h_t : ndarray, (N, H)
-        May be the memory of a_t.
+    a_t comes in holding W_ih x_t + b_ih + b_hh. h_in is h_{t-1}; with recurrent dropout, times its mask. W_hh is (H,
+    H).
     """
     a_t += h_in.dot(W_hh.T)  # F1
     np.tanh(a_t, out=h_t)  # F2
@@ -122,15 +115,8 @@ def relu_step_forward(a_t: Array, h_in: Array, W_hh: Array, h_t: Array) -> None:
 
 
 def tanh_step_partials(h_t: Array, da_t: Array) -> None:
-    """The factor of B2 that needs no gradient, phi'(a_t) = 1 - h_t^2, into da_t.
+    """The factor of B2 that needs no gradient, phi'(a_t) = 1 - h_t^2, into da_t; for many steps at once.
 
-    Parameters
-    ----------
-    h_t, da_t : ndarray, (N, H)
-        Or any other equal shape: the driver hands in many steps at once.
-
-    Notes
-    -----
     Where h_t is close to 1 the difference has a relative error of eps / (1 - h_t^2), as in torch: it is read off h_t,
     which has no more digits to give. From |a_t| of 19 on (10 in float32) it is exactly 0.
     """
@@ -147,16 +133,8 @@ def relu_step_partials(h_t: Array, da_t: Array) -> None:
 def rnn_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_in: Array) -> None:
     """B2, then B1: undoes F2, then F1. Writes da_t, adds to dh_in.
 
-    Parameters
-    ----------
-    dh_t : ndarray, (N, H)
-        Total gradient at h_t, from the loss and from step t+1.
-    W_hh : ndarray, (H, H)
-    da_t : ndarray, (N, H)
-        Comes in holding phi'(a_t), goes out as dL/da_t.
-    dh_in : ndarray, (N, H)
-        The memory of dh_{t-1}, unless there is recurrent dropout. Comes in holding doutput_{t-1}, goes out as the total
-        gradient at h_{t-1}.
+    dh_t, (N, H), is the total gradient at h_t, from the loss and from step t+1. da_t comes in holding phi'(a_t). dh_in
+    is the memory of dh_{t-1}, unless there is recurrent dropout, and comes in holding doutput_{t-1}.
     """
     da_t *= dh_t  # B2
     dh_in += da_t.dot(W_hh)  # B1
@@ -165,16 +143,7 @@ def rnn_step_backward(dh_t: Array, W_hh: Array, da_t: Array, dh_in: Array) -> No
 def tanh_step_tangent(va_t: Array, vh_in: Array, h_t: Array, W_hh: Array, vh_t: Array) -> None:
     """T1, T2 with phi = tanh. Adds to va_t, writes vh_t.
 
-    Parameters
-    ----------
-    va_t : ndarray, (N, H)
-        Comes in holding the other terms of T1, goes out as the change of the pre-activation.
-    vh_in : ndarray, (N, H)
-        vh_{t-1}; with recurrent dropout, times its mask.
-    h_t : ndarray, (N, H)
-        As recorded.
-    W_hh : ndarray, (H, H)
-    vh_t : ndarray, (N, H)
+    va_t, (N, H), comes in holding the other terms of T1. vh_in is vh_{t-1}; with recurrent dropout, times its mask.
     """
     va_t += vh_in.dot(W_hh.T)  # T1
     vh_t[...] = va_t * (1 - h_t * h_t)  # T2
@@ -263,21 +232,11 @@ class RNN(Recurrent):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        recurrent_dropout: float = 0.0,
-        zoneout: float = 0.0,
-        dtype: DTypeLike = np.float64,
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh",
+        bias: bool = True, batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
+        recurrent_dropout: float = 0.0, zoneout: float = 0.0, dtype: DTypeLike = np.float64,
         rng: np.random.Generator | int | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not isinstance(nonlinearity, str) or nonlinearity not in CELLS:
             kind = type(self).__name__
             raise OptionError(
@@ -286,18 +245,9 @@ class RNN(Recurrent):
         self.nonlinearity = nonlinearity
         self.cell = CELLS[nonlinearity]
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            recurrent_dropout=recurrent_dropout,
-            zoneout=zoneout,
-            dtype=dtype,
-            rng=rng,
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, dtype=dtype, rng=rng,
+        )  # fmt: skip
 
 
 def _cell(forward: Formula, partials: Formula, tangent: Formula) -> Cell:

@@ -6,6 +6,7 @@ The gradients of every case are compared entry by entry, those of the memory amo
 import functools
 import itertools
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ from frameworks import torch
 from messages import assert_raises
 from planting import planted
 
-from rnn_numpy import GRU, LSTM, RNN
+from rnn_numpy import GRU, LSTM, RNN, decompose
 from rnn_numpy.checks import assert_grad_close, complex_step
 from rnn_numpy.checks.chain_rule import ChainRule
 from rnn_numpy.engine.forward_mode import jvp
 from rnn_numpy.engine.influence import rtrl
-from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.errors import CellError, DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.layers import attention, textbook
 from rnn_numpy.layers.attention import Attending, AttentionGRU, AttentionLSTM, AttentionRNN
 from rnn_numpy.layers.layer_norm import LayerNormLSTM
@@ -672,7 +673,7 @@ def test_wrong_given_arrays(given, error, message):
 def test_wrong_layers():
     assert_raises(
         OptionError,
-        "LSTM.forward: given must be a dict with nothing: the layer's cell reads no given array; got ['values']",
+        "LSTM.forward: given must be left out: the layer reads none; got ['values']",
         lambda: LSTM(D, H).forward(X, given={"values": VALUES}),
     )
     assert_raises(
@@ -815,12 +816,18 @@ def test_a_mask_after_the_softmax_is_caught(kind):
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 def test_a_query_of_another_step_is_caught(kind):
-    """h_t in place of h_{t-1} is not there yet when the memory is asked: NaN, or what the memory held before."""
-    problem = Problem(kind)
-    right = problem.forward()[0]
-    problem.layer.cell = planted(problem.layer.cell, attention.attend_forward, query_of_the_step_before)
-    with np.errstate(all="ignore"):
-        assert not np.array_equal(problem.forward()[0], right)
+    """h_t in place of h_{t-1}: forward it is not there yet, and backward the memory's gradient shows it."""
+    problem = Problem(kind, "masked")
+    expected, cell = complex_step(problem.loss, problem.point), problem.layer.cell
+    problem.layer.cell = planted(cell, attention.attend_forward, query_of_the_step_before)
+    with pytest.raises(
+        CellError, match=r"^Cell: h_t is left unwritten, in whole or in part, by query_of_the_step_before"
+    ):
+        problem.forward()
+    ways = {**cell.given["values"].products, "weights": ("dscore_t", "h_t")}
+    given = {**cell.given, "values": replace(cell.given["values"], products=ways)}
+    problem.layer.cell = replace(cell, given=given)
+    assert wrong_gradients(problem, expected) == {"values"}
 
 
 def test_a_wrong_tangent_is_caught():
@@ -830,3 +837,55 @@ def test_a_wrong_tangent_is_caught():
     forward = rtrl(problem.layer, trace, problem.doutput, alone(problem.dfinal))
     back = problem.backward(trace)
     assert np.abs(forward.grads["weight_hh_l0"] - back.grads["weight_hh_l0"]).max() > 1e-6
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_trace_keeps_the_memory_as_it_was(batch_first, batch):
+    decoder, rng = AttentionRNN(2, 3, batch_first=batch_first, rng=0), np.random.default_rng(0)
+    x, values, exists = (
+        rng.normal(size=(batch, batch, 2)),
+        rng.normal(size=(batch, batch, 3)),
+        np.ones((batch, batch), bool),
+    )
+    output, _, trace = decoder.forward(x, given={"values": values, "exists": exists})
+    expected = decoder.backward(trace, np.ones_like(output))
+    values[...], exists[...] = 5, False
+    back = decoder.backward(trace, np.ones_like(output))
+    np.testing.assert_array_equal(back.grads.flat, expected.grads.flat)
+    np.testing.assert_array_equal(back.dgiven["values"], expected.dgiven["values"])
+
+
+@pytest.mark.parametrize("kind", [AttentionRNN, AttentionLSTM, AttentionGRU])
+def test_the_trace_shows_pre_activations_with_the_context(kind):
+    rng = np.random.default_rng(0)
+    layer = kind(2, 3, rng=1)
+    trace = layer.forward(rng.normal(size=(4, 2, 2)), given={"values": rng.normal(size=(5, 2, 3))})[2]
+    if kind is AttentionGRU:  # a GRU's trace has no a
+        assert "a" not in trace.top.names
+        return
+    p = layer.params
+    a = trace.x @ p["weight_ih_l0"].T + trace.h[:-1] @ p["weight_hh_l0"].T + p["bias_ih_l0"] + p["bias_hh_l0"]
+    np.testing.assert_allclose(trace.a, a + trace.context @ p["weight_ch_l0"].T, rtol=1e-13)
+    if kind is AttentionLSTM:
+        np.testing.assert_allclose(trace.i, 1 / (1 + np.exp(-trace.a[..., :3])), rtol=1e-13)
+        np.testing.assert_allclose(trace[2].a, trace.a[2], rtol=1e-15)
+
+
+@pytest.mark.parametrize("kind", [AttentionRNN, AttentionLSTM, AttentionGRU])
+@pytest.mark.parametrize("lengths", [None, [2, 4]])
+def test_readers_of_a_trace_leave_it_as_it_was(kind, lengths):
+    """Gradients of the memory are no part of what a trace holds, and contributions add up to the gradient."""
+    rng = np.random.default_rng(0)
+    layer = kind(2, 3, recurrent_dropout=0.3, rng=0)
+    output, _, trace = layer.forward(
+        rng.normal(size=(4, 2, 2)), lengths=lengths, given={"values": rng.normal(size=(5, 2, 3))}
+    )
+    doutput = rng.normal(size=output.shape)
+    expected = layer.backward(trace, doutput)
+    table = decompose(layer, trace, doutput)
+    for name in table.names:
+        total = sum(table.block(name, t, k) for t in range(4) for k in range(t + 1))
+        np.testing.assert_allclose(total, expected.grads[name], rtol=1e-12, atol=1e-13)
+    assert set(trace.top.given) == {"values", "exists"}
+    np.testing.assert_array_equal(layer.backward(trace, doutput).grads.flat, expected.grads.flat)
