@@ -723,16 +723,8 @@ class Decomposition:
         return _rows(table, short, gate, table.total(short))
 
     def block(self, name: str, t: int, k: int) -> Array:
-        """Return G(t, k), of the parameter's shape.
+        """Return G(t, k), of the parameter's shape: 0 <= k <= t < T; in a reverse direction 0 <= t <= k < T.
 
-        Parameters
-        ----------
-        name : str
-        t, k : int
-            0 <= k <= t < T; in a reverse direction 0 <= t <= k < T.
-
-        Notes
-        -----
         Cost: |t - k| + 1 backward steps of one gradient.
         """
         where = "Decomposition.block"
@@ -747,8 +739,6 @@ class Decomposition:
     def norms(self, name: str) -> Floats:
         """Return |G(t, k)|, the Frobenius norm of each block, (T, T).
 
-        Notes
-        -----
         The first call computes those of all parameters of the layer and direction, in one pass. At T = 100, H = 64 that
         costs as much as 15 to 18 backward passes for one sequence, of an RNN, LSTM or GRU; for eight as much as 26 to
         39, of which the matrix products alone are 16 in an RNN.
@@ -767,8 +757,6 @@ class Decomposition:
     def lag_profile(self, name: str) -> Floats:
         """Return the norm of the sum of all blocks with |t - k| = l, for l = 0 ... T-1, (T,).
 
-        Notes
-        -----
         Cost: a pass, and for each lag a product as large as that of a gradient. The adjoints of all lags are kept;
         where they are too many, the pass is repeated, some lags at a time.
         """
@@ -797,12 +785,8 @@ class Decomposition:
     def truncated(self, K: int, scheme: str = "window") -> Truncation:
         """Return the gradient of truncated back-propagation, exactly, as a mask of the table.
 
-        Parameters
-        ----------
-        K : int
-            At least 1; with K >= T nothing is cut.
-        scheme : {"window", "chunk"}
-            Keep |t - k| < K, or t // K = k // K. Chunks begin at t = 0, in a reverse direction as well.
+        The scheme "window" keeps |t - k| < K, "chunk" t // K = k // K. Chunks begin at t = 0, in a reverse direction as
+        well. With K >= T nothing is cut.
         """
         where = "Decomposition.truncated"
         K = arguments.positive_int(where, "K", K)

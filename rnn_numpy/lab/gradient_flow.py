@@ -356,15 +356,7 @@ def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: Array
 
 
 def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float | None = None) -> GradientFlow:
-    """Measure the gradient flow of a forecaster's squared error at the last step of each window.
-
-    Parameters
-    ----------
-    model : Forecaster
-    windows : Batch
-    independent : float, optional
-        As in `gradient_flow`.
-    """
+    """Measure the gradient flow of a forecaster's squared error at the last step of each window, as `gradient_flow`."""
     with np.errstate(all="ignore"):
         dh_last = last_step_gradient(model, model.rnn(windows.x)[0][-1], windows.target[-1])
     return gradient_flow(model.rnn, windows.x, dh_last, independent)

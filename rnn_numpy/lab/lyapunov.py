@@ -364,15 +364,8 @@ class CovariantVectors:
         return np.asarray(self.growth.mean(axis=(0, 1)))
 
     def angle(self, i: int, j: int) -> Floats:
-        """Return the angle between the lines of v^i and v^j, (W+1, N), from 0 to pi/2.
+        """Return the angle between the lines of v^i and v^j, (W+1, N), from 0 to pi/2; i and j count from 0.
 
-        Parameters
-        ----------
-        i, j : int
-            From 0 on.
-
-        Notes
-        -----
         From the lengths of u - v and u + v, right to the last digits near 0 as well, where the cosine is not.
         """
         u, v = (self.vectors[..., self._checked("angle", name, index)] for name, index in (("i", i), ("j", j)))
@@ -382,10 +375,7 @@ class CovariantVectors:
     def smallest_angle(self, m: int) -> Floats:
         """Return the smallest angle between the span of v^1 ... v^m and that of the others, (W+1, N).
 
-        Parameters
-        ----------
-        m : int
-            1 <= m < k; say the number of positive exponents.
+        1 <= m < k; say the number of positive exponents.
         """
         k = self.vectors.shape[3]
         m = arguments.positive_int("smallest_angle", "m", m)

@@ -195,19 +195,8 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
 
 def gaussian_product_exponents(n: int) -> Floats:
-    """Return the Lyapunov exponents of a product of independent n x n matrices with N(0, 1/n) entries.
+    """Return the n Lyapunov exponents, per factor, of a product of independent n x n matrices with N(0, 1/n) entries.
 
-    Parameters
-    ----------
-    n : int
-
-    Returns
-    -------
-    ndarray, (n,)
-        From the largest down, per factor.
-
-    Notes
-    -----
     Exact for each n, not only a limit. The logarithm of a diagonal entry of R, as QR yields it factor after factor, has
     this mean: half that of ln(chi^2/n), with n - i + 1 degrees of freedom, and `gaussian_product_spread` as its
     standard deviation.
@@ -223,17 +212,10 @@ def gaussian_product_exponents(n: int) -> Floats:
 
 
 def gaussian_product_spread(n: int) -> Floats:
-    """Return the standard deviation of the i-th exponent's estimate from a single factor.
+    """Return the standard deviation of the i-th exponent's estimate from a single factor, for i = 1 ... n.
 
-    Parameters
-    ----------
-    n : int
-
-    Returns
-    -------
-    ndarray, (n,)
-        Over the root of the number of factors: the standard error of an estimate from so many, exactly, since the
-        factors' contributions are independent.
+    Over the root of the number of factors it is the standard error of an estimate from so many, exactly, since the
+    factors' contributions are independent.
 
     Examples
     --------
@@ -246,17 +228,9 @@ def gaussian_product_spread(n: int) -> Floats:
 
 
 def fuss_catalan_edge(factors: int) -> float:
-    """Return the largest squared singular value of a product of large matrices with N(0, 1/N) entries.
+    """Return the largest squared singular value of a product of L large matrices with N(0, 1/N) entries.
 
-    Parameters
-    ----------
-    factors : int
-        L, the number of matrices.
-
-    Returns
-    -------
-    float
-        (L+1)^(L+1)/L^L: about e (L + 1/2).
+    It is (L+1)^(L+1)/L^L: about e (L + 1/2).
 
     Examples
     --------

@@ -7,10 +7,11 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
+from rnn_numpy.core.numbers import count
 from rnn_numpy.experiments.task_benchmark import HELD_OUT, MEASURED, BenchmarkResult, BenchmarkRun
 from rnn_numpy.lab.gradient_flow import GradientFlow
 from rnn_numpy.report.gradflow_page import half_life_text
-from rnn_numpy.report.tables import count, listed, new_table, paragraph, plain, rendered, short, span
+from rnn_numpy.report.tables import listed, new_table, paragraph, plain, rendered, short, span
 
 # What the task is, and what its baseline does.
 WORDS = {

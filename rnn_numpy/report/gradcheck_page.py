@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rnn_numpy.checks.report import OK, GradcheckReport
-from rnn_numpy.report.tables import count, new_table, paragraph, rendered, short
+from rnn_numpy.core.numbers import count
+from rnn_numpy.report.tables import new_table, paragraph, rendered, short
 from rnn_numpy.zoo.specimen import Specimen
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rnn_numpy.core.numbers import count
 from rnn_numpy.experiments.gradflow import GradflowResult, NetworkResult, TrainingRecord, gain_texts
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
-from rnn_numpy.report.tables import count, listed, new_table, paragraph, plain, rendered, short, span
+from rnn_numpy.report.tables import listed, new_table, paragraph, plain, rendered, short, span
 
 LAGS = (0, 1, 10, 50, 100)
 GAIN_DIGITS = 4  # in the tables, unless more are needed to tell gains apart

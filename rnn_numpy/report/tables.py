@@ -80,15 +80,6 @@ def span(values: Collection[Any], text: Callable[[Any], str], to: str = "–") -
     return low if low == high else f"{low}{to}{high}"
 
 
-def count(number: int, noun: str) -> str:
-    """Write a number of things.
-
-    >>> count(1, "step"), count(3, "step")
-    ('1 step', '3 steps')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def listed(names: Sequence[str]) -> str:
     """Write names as a sentence does.
 

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
+from rnn_numpy.core.numbers import count
 from rnn_numpy.errors import DataError, OptionError
 from rnn_numpy.tasks.task import Batch, SequenceTask, sizes
 
@@ -242,7 +243,7 @@ def read_csv(path: str | Path, columns: Sequence[str | int] | None = None) -> Se
     for i, (line, fields) in enumerate(body):
         if len(fields) != len(channels):
             raise DataError(
-                f"{name}: row {line} has {_count(len(fields), 'field')}; row {first_line} has {len(channels)}"
+                f"{name}: row {line} has {count(len(fields), 'field')}; row {first_line} has {len(channels)}"
             )
         for k, j in enumerate(picked):
             values[i, k] = _number(name, line, j, channels, fields[j])
@@ -378,10 +379,6 @@ def _pick_columns(name: str, channels: tuple[str, ...], columns: Sequence[str | 
     return picked
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 # ---------------------------------------------------------------------------------------------------- the forecast task
 
 
@@ -444,7 +441,7 @@ class ForecastTask(SequenceTask):
             if channels > n:
                 advice += " (is the table lying on its side? time runs down the rows)"
             raise DataError(
-                f"{series.name}: {_count(n, 'sample')}, too short for a length of {length}, "
+                f"{series.name}: {count(n, 'sample')}, too short for a length of {length}, "
                 f"which needs {length + 2}; {advice}"
             )
         split = max(length + 1, n - max(1, round(held_out * n)))
