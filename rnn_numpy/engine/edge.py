@@ -197,8 +197,8 @@ class Edge:
         values = {} if values is None else values
         if not isinstance(values, Mapping) or set(values) - set(wanted):
             got = sorted(set(values) - set(wanted)) if isinstance(values, Mapping) else type(values).__name__
-            names = f"names among {', '.join(wanted)}" if wanted else "nothing: the layer's cell reads no given array"
-            raise OptionError(f"{where}: given must be a dict with {names}; got {got}")
+            rule = f"be a dict with names among {', '.join(wanted)}" if wanted else "be left out: the layer reads none"
+            raise OptionError(f"{where}: given must {rule}; got {got}")
         sizes = {"H": layer.hidden_size}
         found: dict[str, Array] = {}
         for name, given in wanted.items():
