@@ -347,4 +347,4 @@ def _try_taylor(checked: Target, names: list[str], analytic: Point, findings: Fi
         kind: float(np.nanmin(rates)) for kind in result.rates if np.isfinite(rates := result.last_rates(kind)).any()
     }
     if rates:
-        findings.tried("Taylor", " ".join(f"{rate:.2f}" for rate in rates.values()), not wrong, list(rates.values()))
+        findings.add("Taylor", " ".join(f"{rate:.2f}" for rate in rates.values()), not wrong, list(rates.values()))

@@ -125,7 +125,7 @@ class LayerCheck:
         for more in (1, 2) if error > allowed else ():
             # J v of one or two numbers may happen to cancel: what is wrong is so for every seed.
             error = min(error, adjoint_error(layer, trace, seed=self.seed + more, directions=2))
-        findings.tried("adjoint", f"{error:.0e}", error <= allowed, error)
+        findings.add("adjoint", f"{error:.0e}", error <= allowed, error)
         plan = trace.edge.batch
         if layer.params.flat.size * self.steps * plan.N * layer.hidden_size * layer.cell.gates > MOST_FOR_RTRL:
             return
@@ -136,7 +136,7 @@ class LayerCheck:
             distance = np.abs(analytic[name] - gradient)
             worst = max(worst, float(distance.max(initial=0.0)) / scale if scale else 0.0)
             right = right and bool(np.all(distance <= 4 * self.tolerances.tensors[name]))
-        findings.tried("RTRL", f"{worst:.0e}", right, worst)
+        findings.add("RTRL", f"{worst:.0e}", right, worst)
 
     # -------------------------------------------------------------------------------------------- parts
 
@@ -187,7 +187,7 @@ class LayerCheck:
         worst = max([0.0, *(error / size if size else math.inf for error, size in pairs if error > least)])
         # What is to be found here is a forward pass that is another function than its steps, not rounding.
         confirmed = worst <= max(1e-10, 64 * drift * self.steps)
-        findings.tried("end to end", f"{worst:.0e}", confirmed, worst)
+        findings.add("end to end", f"{worst:.0e}", confirmed, worst)
         return bool(confirmed)
 
     def _loss_rows(self) -> list[Row]:

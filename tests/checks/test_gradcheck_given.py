@@ -55,7 +55,7 @@ def test_float32():
 
 
 def test_messages():
-    with pytest.raises(OptionError, match="LSTM.forward: given must be a dict with nothing"):
+    with pytest.raises(OptionError, match="LSTM.forward: given must be left out"):
         gradcheck(LSTM(3, 4, rng=0), data(6, 2, 3), given={"values": data(5, 2, 4)})
     with pytest.raises(OptionError, match="given goes with a layer, not with a function"):
         gradcheck(lambda p: 0.0, {"w": np.ones(1)}, grads=dict, given={})
