@@ -101,25 +101,13 @@ class StepCell:
         self.params.load_state_dict(mapping)
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """Return a twin of this cell with its parameters converted to `dtype` (float32, float64, complex128).
-
-        Raises
-        ------
-        DTypeError
-            `dtype` is another one, or would drop imaginary parts.
-        """
+        """Return a twin of this cell with its parameters converted to `dtype`."""
         twin = copy.copy(self)
         twin._layer = self._layer.astype(dtype)
         return twin
 
     def __call__(self, x: ArrayLike, h: Any = None) -> Any:
-        """Run one step for its state alone: no trace is kept. Arguments and errors are those of `forward`.
-
-        Returns
-        -------
-        h : ndarray, like h, or a tuple of such
-            As `forward` returns it, bit for bit.
-        """
+        """Run one step for its state alone, which is `forward`'s bit for bit; arguments and errors are the same."""
         signal, states = self._inputs(f"{type(self).__name__}.forward", x, h)
         _, finals = self._layer(signal, states)
         return _map(lambda state: state[0], finals)
@@ -148,8 +136,8 @@ class StepCell:
 
         Notes
         -----
-        Cost: 2 N G H (D + H) multiplications and additions, and a copy of the weights, for the gradient is that of what
-        was computed. Traces of steps between which the parameters did not change share one copy.
+        The trace has a copy of the weights, for the gradient is that of what was computed; traces of steps share one as
+        long as the parameters do not change.
         """
         signal, states = self._inputs(f"{type(self).__name__}.forward", x, h)
         _, finals, trace = self._layer.forward(signal, states)
@@ -182,8 +170,7 @@ class StepCell:
 
         Notes
         -----
-        Cost: twice the products of the forward pass. A layer multiplies the gradients of all steps at once, which is
-        faster than adding up one step at a time.
+        A layer multiplies the gradients of all steps at once, which is faster than adding up one step at a time.
         """
         where = f"{type(self).__name__}.backward"
         if not isinstance(trace, Trace):

@@ -16,8 +16,9 @@ from messages import assert_raises
 from planting import planted
 
 from rnn_numpy import GRU, LSTM, RNN
-from rnn_numpy.checks import assert_grad_close, complex_step
+from rnn_numpy.checks import assert_grad_close, complex_step, conformance_checks, recurrent_cases
 from rnn_numpy.checks.chain_rule import ChainRule
+from rnn_numpy.checks.conformance import conformance_id
 from rnn_numpy.engine.forward_mode import jvp
 from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.errors import CellError, DTypeError, NonFiniteError, OptionError, ShapeError
@@ -721,6 +722,47 @@ def test_the_cells_own_formulas_are_what_they_were(plain, kind):
     cell, own = kind(D, H).cell, plain(D, H).cell
     for name in ("step_forward", "step_backward", "step_partials", "step_tangent", "states", "slabs", "after"):
         assert getattr(cell, name) is getattr(own, name)
+
+
+# --------------------------------------------------------------------------------------------- the whole suite
+
+
+class WithMemory(Attending):
+    """Attention to one memory for all sequences, which the layer brings itself: a layer like any other."""
+
+    def given_arrays(self, where, edge, given):
+        values = 0.7 * np.random.default_rng(5).normal(size=(S, self.hidden_size))
+        shape = (edge.batch.N, S, self.hidden_size)
+        exists = np.broadcast_to(np.arange(S) != 2, shape[:2])
+        return {"values": np.array(np.broadcast_to(values, shape), self.dtype), "exists": exists}
+
+
+class MemoryRNN(WithMemory, RNN):
+    pass
+
+
+class MemoryLSTM(WithMemory, LSTM):
+    pass
+
+
+class MemoryGRU(WithMemory, GRU):
+    pass
+
+
+CASES = [
+    case
+    for case in itertools.chain(
+        recurrent_cases(MemoryRNN, {"nonlinearity": "relu"}),
+        recurrent_cases(MemoryLSTM, {"forget_bias": 1.0}),
+        recurrent_cases(MemoryGRU, {"reset": "before"}),
+    )
+    if not case.option("bidirectional") and case.options.get("num_layers", 1) == 1
+]
+
+
+@pytest.mark.parametrize(("case", "check"), conformance_checks(CASES), ids=conformance_id)
+def test_conformance(case, check):
+    check(case)
 
 
 # --------------------------------------------------------------------------------------------- planted mistakes
