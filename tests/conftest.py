@@ -1,5 +1,6 @@
 """Set-up of all tests: hypothesis draws the same examples in CI, floating-point trouble raises, none runs for ever."""
 
+import contextlib
 import os
 import signal
 
@@ -25,19 +26,39 @@ def floating_point_errors_raise():
 LIMIT = 600
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
+@contextlib.contextmanager
+def limited(item):
     """End a test that waits for something that does not come, whatever it waits for, with an error that names it."""
 
     def too_late(*_):
         raise TimeoutError(f"{item.nodeid}: not done after {LIMIT} s")
 
-    frameworks.markers = {marker.name for marker in item.iter_markers()}
     before = signal.signal(signal.SIGALRM, too_late)
     signal.alarm(LIMIT)
     try:
-        return (yield)
+        yield
     finally:
-        frameworks.markers = set()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    frameworks.markers = {marker.name for marker in item.iter_markers()}
+    with limited(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    with limited(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    try:
+        with limited(item):
+            return (yield)
+    finally:
+        frameworks.markers = set()

@@ -299,7 +299,7 @@ def by_itself(maps: StepMaps, name: str, dstates: Array, absolute: bool = False)
     return np.array(values).reshape(weight.shape)
 
 
-def products_of(steps: RecordedSteps, name: str) -> Iterator[tuple[slice, slice, Array]]:
+def products_of(steps: RecordedSteps, name: str) -> list[tuple[slice, slice, Array]]:
     """Return `steps.products` of a weight or of the bias beside it."""
     return steps.products("input" if name in ("weight_ih", "bias_ih") else "hidden")
 

@@ -1,14 +1,14 @@
 """The gradient check: is this backward pass the gradient of that forward pass, entry by entry, whatever its size?
 
-    report = gradcheck(layer, x)                          a recurrent layer, random signed loss on outputs and final
-    state report = gradcheck(layer, x, loss=loss)               with a loss on top: (output, h_n) -> (loss, doutput)
-    report = gradcheck(model, x, target)                  a model with loss_and_grads(x, target)
-    report = gradcheck(loss, params, grads=grads)         two functions of a dict of arrays
+    report = gradcheck(layer, x)                  a recurrent layer, random signed loss on outputs and final states
+    report = gradcheck(layer, x, loss=loss)       with a loss on top: (output, h_n) -> (loss, doutput)
+    report = gradcheck(model, x, target)          a model with loss_and_grads(x, target)
+    report = gradcheck(loss, params, grads=grads)  two functions of a dict of arrays
 
 No absolute tolerance decides anything, so that a gradient of 1e-100 is judged as one of 1; and no end-to-end run stands
 alone, so that chaos does not drown the verdict. What is done with a recurrent layer:
 
-1. The reference is *state-chain* (`rnn_numpy.checks.chain_rule`): each step's forward formula is differentiated at the
+1. The reference is *stepwise* (`rnn_numpy.checks.chain_rule`): each step's forward formula is differentiated at the
    recorded states by the complex step, and chained. Every entry of every parameter, input and initial state is
    compared, and the gradients of the pre-activations at every step as well, where a mistake that has vanished from the
    sums still shows.
@@ -196,7 +196,7 @@ def assert_gradients(*args: Any, **kwargs: Any) -> GradcheckReport:
 
 
 def _silence(done: int, total: int, label: str) -> None:
-    """Of a check that nobody watches."""
+    """No-op progress callback."""
 
 
 def _none(where: str, what: str, **arguments: Any) -> None:
@@ -222,7 +222,7 @@ def _check(
 ) -> GradcheckReport:
     """Run the check: the claimed gradient, twice; a reference; the verdicts; the diagnosis; further tests."""
     first = checked.analytic()
-    touched = checked.touched()
+    touched = checked.touched
     second = checked.analytic()
     reproducible = all(first[name].tobytes() == second[name].tobytes() for name in first)
     finite = all(np.isfinite(array).all() for array in first.values())

@@ -18,7 +18,8 @@ from rnn_numpy.checks.oracles.function import EPS
 from rnn_numpy.checks.oracles.reference import reference_gradients
 from rnn_numpy.checks.report import Diagnosis, Findings, Row, kappas, rows_of, step_scales
 from rnn_numpy.checks.rounding import Tolerances, tolerances
-from rnn_numpy.checks.targets import LayerTarget, Point, parts
+from rnn_numpy.checks.targets import LayerTarget, Point
+from rnn_numpy.core.states import split
 from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.engine.recurrent import Recurrent
 
@@ -39,16 +40,7 @@ UNDERFLOW = float(np.finfo(np.float64).tiny) / COMPLEX_STEP
 
 
 class LayerCheck:
-    """One check.
-
-    Parameters
-    ----------
-    target : LayerTarget
-    names : list of str
-        The tensors that are checked.
-    seed : int
-    progress : callable
-    """
+    """One check of the named tensors of a layer."""
 
     def __init__(self, target: LayerTarget, names: list[str], seed: int, progress: Progress) -> None:
         self.target = target
@@ -190,7 +182,7 @@ class LayerCheck:
         """Check what the loss on top says of outputs and final states."""
         target = self.target
         output, final, _ = target.forward()
-        states = parts(final)
+        states = split(final)
         point = {"output": np.array(output)}
         point |= {f"{name}_n": np.array(state) for name, state in zip(target.names, states, strict=True)}
 
@@ -199,7 +191,7 @@ class LayerCheck:
             return target.top(at["output"], finals if isinstance(final, tuple) else finals[0])[0]
 
         reference = reference_gradients(loss, point, seed=self.seed, where="gradcheck: loss")
-        dfinals = (None,) * len(states) if target.dfinal is None else parts(target.dfinal)
+        dfinals = (None,) * len(states) if target.dfinal is None else split(target.dfinal)
         claimed = dict(zip(point, (target.doutput, *dfinals), strict=True))
         rows = []
         for name, gradient in claimed.items():

@@ -322,19 +322,7 @@ Gates = Mapping[str, list[tuple[str, slice]]]
 
 @dataclass
 class Findings:
-    """What a comparison found.
-
-    Attributes
-    ----------
-    method : str
-    rows : list of Row
-    reference : dict of str to ndarray
-    trials : list of Trial
-    notes : list of str
-    kinks : list
-    growth : float
-        How much a random perturbation of the states grows, at most; NaN where it was not measured.
-    """
+    """What a comparison found: rows, the reference that they were compared with, and more for the report."""
 
     method: str
     rows: list[Row]
@@ -362,18 +350,8 @@ def rows_of(
 ) -> list[Row]:
     """Return a row for each gate's rows of a tensor, or one for all of it.
 
-    Parameters
-    ----------
-    name : str
-    gates : mapping of str to list of (str, slice)
-        By tensor, the gates' rows.
-    analytic, reference, allowed : ndarray
-        The gradient, what it should be, and how far each entry may be off.
-    kappa : ndarray, optional
-        How much cancels in each entry.
-    scale : ndarray, optional
-        What the error of each entry is told relative to; the block's largest reference where left out.
-    note : str
+    `allowed` is how far each entry may be off, `kappa` how much cancels in it, and `scale` what its error is told
+    relative to, the block's largest reference where left out.
     """
     blocks: list[tuple[str | None, Any]] = list(gates.get(name, [])) or [(None, ...)]
     rows = []
@@ -391,17 +369,8 @@ def rows_of(
 def judged(
     analytic: Array, reference: Array, allowed: Array, scale: Array | None = None
 ) -> tuple[tuple[int, ...], float, float, str]:
-    """Judge one block.
-
-    Returns
-    -------
-    index : tuple of int
-        The entry that is furthest off, measured against what it is allowed; the first that is not finite.
-    error : float
-        The largest error, relative to `scale`, or to the block's largest reference.
-    bound : float
-        The error that is allowed at `index`, relative likewise.
-    verdict : str
+    """Judge one block: return the index of the entry that is furthest off, measured against what it is allowed, the
+    largest error relative to `scale`, what is allowed at that index, relative likewise, and the verdict.
 
     Examples
     --------

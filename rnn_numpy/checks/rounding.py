@@ -201,21 +201,11 @@ def _absolute_sums(steps: RecordedSteps) -> Array:
 def _errors(
     maps: StepMaps, run: DirectionGradient, signal: Array, noise: Array, unit: float, rng: np.random.Generator
 ) -> Array:
-    """Follow what rounding makes of ds_t through time.
+    """Follow what rounding makes of ds_t through time; return the largest error of an entry, of some draws of signs,
+    (T, N).
 
-    Parameters
-    ----------
-    signal : ndarray, (T, N, ·)
-        The error of what the layer above hands down.
-    noise : ndarray, (T, N, S)
-        What the formulas' own rounding may add to ds_{t-1} at step t.
-    unit : float
-        The relative error that every step adds to each term of its sums.
-
-    Returns
-    -------
-    ndarray, (T, N)
-        The largest error of an entry of ds_t, of some draws of signs.
+    `signal`, (T, N, ·), is the error of what the layer above hands down, `noise`, (T, N, S), what the formulas' own
+    rounding may add to ds_{t-1}, `unit` the relative error that every step adds to each term of its sums.
     """
     steps, jacobians = maps.steps, maps.jacobians
     weight, width = np.abs(steps.weights()["weight_hh"]), steps.widths[0]

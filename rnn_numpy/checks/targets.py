@@ -25,6 +25,8 @@ from rnn_numpy.checks.oracles.function import gradient_copies, gradient_copy, re
 from rnn_numpy.checks.report import Diagnosis
 from rnn_numpy.core import arguments
 from rnn_numpy.core.packing import PackedSequence
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.states import join, mapped, split
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError, ShapeError
@@ -46,6 +48,8 @@ class Target:
     notes : list of str
     single : bool
         Whether the original is float32; what is checked first is its float64 twin.
+    touched : list of str
+        Names of arguments that the last run of `analytic` has modified.
     """
 
     single = False
@@ -56,43 +60,30 @@ class Target:
     def __init__(self) -> None:
         self.gates = {}
         self.notes: list[str] = []
+        self.touched: list[str] = []
 
     def analytic(self) -> Point:
-        """Run forward and backward once; return the claimed gradient of each array of `point`."""
-        raise TypeError("Target: a subclass says how")
+        """Run forward and backward once, on arrays that are watched; return the claimed gradient of each array."""
+        raise NotImplementedError
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         """Return the loss at another point, real or complex as its arrays are."""
-        raise TypeError("Target: a subclass says how")
+        raise NotImplementedError
 
     def at(self, point: Mapping[str, Array]) -> Point:
         """Return the claimed gradient at another point."""
-        raise TypeError("Target: a subclass says how")
+        raise NotImplementedError
 
     def in_single(self) -> Point:
         """Return the claimed gradient of the float32 original, on the data rounded to float32."""
-        raise TypeError("Target: a subclass says how")
-
-    def touched(self) -> list[str]:
-        """Return the names of arguments that the last run has modified."""
-        return []
+        raise NotImplementedError
 
 
 class LayerTarget(Target):
-    """A layer with a loss on top.
+    """A layer with a loss on top; arguments are those of `gradcheck`.
 
-    Parameters
-    ----------
-    layer : Recurrent, or anything with params, astype, forward and backward like it
-    x, h_0, lengths
-        As for `layer.forward`.
-    doutput, dh_n : optional
-        As for `layer.backward`: the loss is sum(doutput * output) + sum(dh_n * h_n). Drawn where left out.
-    loss : callable, optional
-        Maps (output, h_n) to (loss, doutput) or (loss, doutput, dh_n).
-    masks : mapping
-        Arguments of forward for masks; where the layer has dropout and none are given, they are drawn once.
-    seed : int
+    The layer is of this package, or anything with params, astype, forward and backward like one of it. Gradients of
+    outputs and final states are drawn where they are left out, and masks, once, where the layer has dropout.
     """
 
     def __init__(
@@ -110,7 +101,7 @@ class LayerTarget(Target):
         super().__init__()
         where = "gradcheck"
         dtype = _dtype_of(where, "layer", layer)
-        self.single = dtype == np.float32
+        self.dtype, self.single = dtype, dtype == np.float32
         if isinstance(x, PackedSequence):
             if lengths is not None:
                 raise OptionError(f"{where}: a PackedSequence brings its own lengths; leave lengths out")
@@ -153,7 +144,6 @@ class LayerTarget(Target):
         self.point |= dict(zip(self.titles, self.initial, strict=True))
         self.gates = self._gates()
         self.title = self._title(dtype)
-        self._touched: list[str] = []
         self.trace: Any = None
 
     def _title(self, dtype: np.dtype[Any]) -> str:
@@ -182,10 +172,6 @@ class LayerTarget(Target):
         self.notes.append(f"masks of dropout and zoneout drawn once, from seed {seed}, and replayed in every run")
         return {name: mask for name, mask in masks.items() if mask}
 
-    def _forward(self, layer: Any, x: Array, h_0: Any) -> tuple[Any, ...]:
-        results: tuple[Any, ...] = layer.forward(*self._arguments(x, h_0).values(), **self.masks)
-        return results
-
     def _arguments(self, x: Array, h_0: Any) -> dict[str, Any]:
         """Return what forward gets by its place: no more than is there."""
         given = {"x": x, "h_0": h_0, "lengths": self.lengths}
@@ -197,11 +183,11 @@ class LayerTarget(Target):
         """Run forward for the first time; return output and final states, after a look at what it returns."""
         where, name = "gradcheck", f"{type(self.layer).__name__}.forward"
         watched = {"x": self.x}
-        watched |= {f"h_0[{k}]": array for k, array in enumerate(parts(self.given)) if array is not None}
+        watched |= {f"h_0[{k}]": array for k, array in enumerate(split(self.given)) if array is not None}
         watched |= {f"params[{key!r}]": array for key, array in self.layer.params.items()}
         before = {key: array.copy() for key, array in watched.items()}
         _require_callable(where, self.layer.forward, name, self._arguments(self.x, self.given), self.masks)
-        results = self._forward(self.layer, self.x, self.given)
+        results = self.layer.forward(*self._arguments(self.x, self.given).values(), **self.masks)
         changed = [key for key, array in watched.items() if array.tobytes() != before[key].tobytes()]
         if changed:
             raise GradientCheckError(f"{where}: {name} must not modify what it is given; it has changed {changed}")
@@ -212,7 +198,7 @@ class LayerTarget(Target):
             )
         output, finals = results[0], results[1:-1]
         for what, value in (("output", output), *(("final state", final) for final in finals)):
-            for part in parts(value):
+            for part in split(value):
                 if not isinstance(part, (np.ndarray, np.generic)):
                     raise DTypeError(f"{where}: the {what} of {name} must be an array; got {type(part).__name__}")
                 if part.dtype != np.float64:
@@ -244,8 +230,8 @@ class LayerTarget(Target):
 
     def _initial(self, like: Any) -> tuple[Array, ...]:
         if self.given is not None:
-            return parts(self.given)
-        return () if like is None else tuple(np.zeros(state.shape) for state in parts(like))
+            return split(self.given)
+        return () if like is None else tuple(np.zeros(state.shape) for state in split(like))
 
     def _gates(self) -> dict[str, list[tuple[str, slice]]]:
         cell = getattr(self.layer, "cell", None)
@@ -259,17 +245,11 @@ class LayerTarget(Target):
                 found[name] = [(gate, slice(k * rows, (k + 1) * rows)) for k, gate in enumerate(gates)]
         return found
 
-    def states(self, point: Mapping[str, Array]) -> Any:
-        """Return h_0 as forward wants it."""
-        if not self.initial:
-            return None
-        states = tuple(point[title] for title in self.titles)
-        return states if len(states) > 1 else states[0]
-
     def forward(self, layer: Any = None, point: Mapping[str, Array] | None = None) -> tuple[Any, Any, Any]:
         """Run forward; return output, final state and trace."""
-        point = self.point if point is None else point
-        results = self._forward(self.layer if layer is None else layer, point["x"], self.states(point))
+        layer, point = self.layer if layer is None else layer, self.point if point is None else point
+        h_0 = join([*map(point.__getitem__, self.titles)]) if self.initial else None
+        results = layer.forward(*self._arguments(point["x"], h_0).values(), **self.masks)
         return results[0], (results[1] if self.many else None), results[-1]
 
     def run(
@@ -288,7 +268,7 @@ class LayerTarget(Target):
         given = {"trace": trace, "doutput": doutput} | ({"dh_n": dfinal} if self.many else {})
         _require_callable(where, layer.backward, source, given)
         result = layer.backward(*given.values())
-        dtypes = (_dtype_of(where, "layer", layer),)
+        dtypes = (self.dtype if layer is self.source else np.float64,)
         inputs = ("x", *self.titles)
         missing = [name for name in ("grads", *(f"d{title}" for title in inputs)) if not hasattr(result, name)]
         if missing:
@@ -315,8 +295,8 @@ class LayerTarget(Target):
             watched |= {f"trace[{name!r}].{key}": array for key, array in run.arrays.items()}
         before = {name: array.copy() for name, array in watched.items()}
         found = self.back(self.trace, None, self.doutput, self.dfinal)
-        self._touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
-        for name in self._touched:
+        self.touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
+        for name in self.touched:
             watched[name][...] = before[name]
         return found
 
@@ -346,10 +326,6 @@ class LayerTarget(Target):
                 )
         return None
 
-    def touched(self) -> list[str]:
-        """Return the names of arguments that the last run has modified."""
-        return self._touched
-
     def at(self, point: Mapping[str, Array]) -> Point:
         """Return the claimed gradient at another point."""
         with _holding(self.layer, point):
@@ -370,15 +346,18 @@ class LayerTarget(Target):
             output, final, _ = self.forward(layer, point)
         if self.on_top is not None:
             return self.top(output, final)[0]
-        terms = [*zip(parts(self.doutput), parts(output), strict=True)]
-        terms += zip(parts(self.dfinal), parts(final), strict=True) if self.many else ()
-        return sum((np.sum(gradient * array) for gradient, array in terms), dtype.type(0))
+        total = dtype.type(0)
+        for gradient, value in ((self.doutput, output), (self.dfinal, final))[: 1 + self.many]:
+            pairs = zip(gradient, value, strict=True) if isinstance(value, tuple) else ((gradient, value),)
+            for weight, array in pairs:
+                total = total + np.sum(weight * array)
+        return total
 
     def normalised(self) -> tuple[LayerTarget, float]:
         """Return this subject with gradients of outputs and final states of the size of 1, and the power of 2 by which
         its loss is larger.
         """
-        arrays = (*parts(self.doutput), *parts(self.dfinal))
+        arrays = (*split(self.doutput), *split(self.dfinal))
         largest = max(float(np.abs(array).max(initial=0.0)) for array in arrays if array is not None)
         # 2^1024 is no number.
         power = -math.frexp(largest)[1] if largest else 0
@@ -410,7 +389,6 @@ class ModelTarget(Target):
         _require_callable(
             "gradcheck", model.loss_and_grads, self.name, {f"argument {k}": a for k, a in enumerate(inputs)}
         )
-        self._touched: list[str] = []
         self._twin: Any = None
 
     def analytic(self) -> Point:
@@ -421,7 +399,7 @@ class ModelTarget(Target):
         before = {name: array.copy() for name, array in watched.items()}
         with _holding(self.model, self.point):
             found = self._gradients(self.model, inputs, np.float64)
-            self._touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
+            self.touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
         return found
 
     def _run(self, model: Any, inputs: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -437,10 +415,6 @@ class ModelTarget(Target):
 
     def _gradients(self, model: Any, inputs: tuple[Any, ...], dtype: DTypeLike) -> Point:
         return gradient_copies("gradcheck", self.name, self._run(model, inputs)[1], self.point, (dtype,))
-
-    def touched(self) -> list[str]:
-        """Return the names of arguments that the last run has modified."""
-        return self._touched
 
     def in_single(self) -> Point:
         """Return the claimed gradient of the float32 original, on the data rounded to float32."""
@@ -497,18 +471,6 @@ class FunctionsTarget(Target):
     def loss(self, point: Mapping[str, Array]) -> Any:
         """Return the loss at another point, real or complex as its arrays are."""
         return self._loss(dict(point))
-
-
-def parts(value: Any) -> tuple[Any, ...]:
-    """Return the arrays of a state or an output: one, or a tuple."""
-    return value if isinstance(value, tuple) else (value,)
-
-
-def mapped(function: Callable[[Array], Array], value: Any) -> Any:
-    """Apply a function to an array, to each of a tuple, or to nothing."""
-    if value is None:
-        return None
-    return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
 
 
 def _to_single(array: Array) -> Array:
@@ -580,14 +542,18 @@ def _require_callable(
 @contextlib.contextmanager
 def _holding(layer: Any, point: Mapping[str, Array]) -> Iterator[None]:
     """Give a layer or model the parameters of a point for a while."""
-    kept = {name: array.copy() for name, array in layer.params.items()}
+    params = layer.params
+    # Of the package's own, the arrays are views of one vector: a check asks for them some dozens of times.
+    arrays = params.arrays if isinstance(params, Parameters) else params
+    kept = dict[str, Array]()
     try:
-        for name, array in layer.params.items():
+        for name, array in arrays.items():
+            kept[name] = array.copy()
             array[...] = point[name]
         yield
     finally:
-        for name, array in layer.params.items():
-            array[...] = kept[name]
+        for name, values in kept.items():
+            arrays[name][...] = values
 
 
 def _float64(value: Any) -> Any:
@@ -633,7 +599,5 @@ def _like_all(where: str, name: str, given: Any, model: Any, rng: np.random.Gene
         return _like(where, name, given, model, rng)
     if given is not None and (not isinstance(given, tuple) or len(given) != len(model)):
         raise DTypeError(f"{where}: {name} must be a tuple of {len(model)} arrays; got {type(given).__name__}")
-    parts = given or (None,) * len(model)
-    return tuple(
-        _like(where, f"{name}[{k}]", part, m, rng) for k, (part, m) in enumerate(zip(parts, model, strict=True))
-    )
+    pairs = zip(given or (None,) * len(model), model, strict=True)
+    return tuple(_like(where, f"{name}[{k}]", part, m, rng) for k, (part, m) in enumerate(pairs))

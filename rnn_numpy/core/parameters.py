@@ -7,7 +7,7 @@ its name.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
 
 import numpy as np
@@ -149,7 +149,7 @@ class Parameters(Mapping[str, Array]):
             target = np.dtype(dtype)
         except TypeError:
             raise DTypeError(f"Parameters.astype: not a dtype: {dtype!r}") from None
-        return Parameters(self.shapes, target, self.flat.astype(target))
+        return self.twin(self.flat.astype(target))
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all arrays under their names."""
@@ -197,6 +197,19 @@ class Parameters(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self.arrays)
+
+    # Those of a Mapping would ask for each name by itself.
+    def items(self) -> ItemsView[str, Array]:
+        """Return names and arrays."""
+        return self.arrays.items()
+
+    def values(self) -> ValuesView[Array]:
+        """Return the arrays."""
+        return self.arrays.values()
+
+    def keys(self) -> KeysView[str]:
+        """Return the names."""
+        return self.arrays.keys()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Views would be pickled and deep-copied as arrays of their own; rebuilding them keeps them views of `flat`.

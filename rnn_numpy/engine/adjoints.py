@@ -71,7 +71,7 @@ def direct_gradients(
     Into the last layer comes doutput; into a lower one what the layer above hands down at the same step; and the final
     state's gradient at each sequence's last step.
     """
-    edge, cell = layer.edge_of(where, trace), layer.cell
+    edge, cell = trace.edge, layer.cell
     top, finals = edge.like_output(where, "doutput", doutput), edge.states_in(where, "dh_n", dh_n)
     recorded = {name: copy.copy(one) for name, one in trace.layers.items()}
     back = layer.backward(Trace(recorded, trace.masks, edge), doutput, dh_n)
@@ -180,7 +180,7 @@ class Adjoints:
         for _, slots, _ in self.calls:
             for slot in slots:
                 if recorded_arrays.has(slot):
-                    self.recorded[slot.name] = recorded_arrays.aligned_to(slot)
+                    self.recorded[slot.name] = recorded_arrays.aligned(slot)
         # Arrays that hold local derivatives before a step comes.
         run = Run(steps.direction, recorded, steps.binding.on(dict(recorded.arrays), constants))
         layer.open_backward(run, None, [None] * len(cell.states))

@@ -70,7 +70,8 @@ class Binding:
 
     def blocks(self, step_bytes: int, backward: bool) -> list[range]:
         """Return the steps as a pass visits them, in blocks that keep their arrays in the cache."""
-        order, size = self.order(backward), max(1, BLOCK_BYTES // max(1, step_bytes))
+        size = max(1, BLOCK_BYTES // max(1, step_bytes))
+        order = range(self.span) if backward == self.reverse else range(self.span - 1, -1, -1)
         if size >= self.span:
             return [order]
         return [order[start : start + size] for start in range(0, self.span, size)]
@@ -90,21 +91,9 @@ class Binding:
 
     # ------------------------------------------------------------------------------------------------ names
 
-    def offset(self, slot: Slot) -> int:
-        """Return the row of its array that belongs to step 0."""
-        return self.before if slot.when == "before" else self.after if slot.when == "after" else 0
-
-    def find(self, slot: Slot) -> Array:
-        """Return the array that an argument means, with the columns that it means."""
-        array = self.arrays[slot.array]
-        return array if slot.block is None else array[:, :, slot.block]
-
-    def aligned(self, name: str) -> Array:
-        """Return the rows 0 ... T-1 that an argument's name means, (T, N, K)."""
-        return self.aligned_to(self.chain.place(name))
-
-    def aligned_to(self, slot: Slot) -> Array:
-        """Return the same of a place."""
+    def aligned(self, name: str | Slot) -> Array:
+        """Return the rows 0 ... T-1 that an argument's name, or its place, means, (T, N, K)."""
+        slot = name if isinstance(name, Slot) else self.chain.places.get(name) or self.chain.place(name)
         array = self.arrays[slot.array]
         if slot.block is not None:
             array = array[:, :, slot.block]

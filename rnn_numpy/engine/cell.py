@@ -528,7 +528,7 @@ class Chain:
         own = [part.renamed(self._renamed) for part in cell.parts] if self._renamed else list(cell.parts)
         self.parts: tuple[Part, ...] = (*before, *own, *(parts.zoneout(state) for state in zoneout))
         self._places: dict[str, Slot] = {}
-        self._own_places: dict[str, Slot] = {}
+        self.places: dict[str, Slot] = {}
         self.blocks = {kind: self._products(kind) for kind in ("input", "hidden")}
         first = min(cell.slabs.index(slab) for slab in cell.input_slabs)
         self.span = slice(first * hidden, (first + cell.gates) * hidden)
@@ -554,9 +554,9 @@ class Chain:
 
     def place(self, name: str) -> Slot:
         """Return where an argument of one of the cell's own formulas is found."""
-        slot = self._own_places.get(name)
+        slot = self.places.get(name)
         if slot is None:
-            slot = self._own_places[name] = self._place(self._renamed.get(name, name))
+            slot = self.places[name] = self._place(self._renamed.get(name, name))
         return slot
 
     def _place(self, name: str) -> Slot:

@@ -175,7 +175,8 @@ class Edge:
             array = arguments.array_of(where, full, part, self.dtype)
             hint = "States keep this shape with batch_first, too" if self.batch_first else ""
             arguments.shaped(where, full, array, symbols, (self.rows, *sizes, H), hint)
-            checked.append(batch.sorted(array.reshape(self.rows, batch.N, H), 1))
+            array = array.reshape(self.rows, batch.N, H)
+            checked.append(array if batch.sort is None else batch.sorted(array, 1))
         return checked
 
     def states_out(self, states: Sequence[Array]) -> tuple[Array, ...]:
@@ -196,8 +197,8 @@ class Edge:
         values = {} if values is None else values
         if not isinstance(values, Mapping) or set(values) - set(wanted):
             got = sorted(set(values) - set(wanted)) if isinstance(values, Mapping) else type(values).__name__
-            names = f"names among {', '.join(wanted)}" if wanted else "nothing: the layer's cell reads no given array"
-            raise OptionError(f"{where}: given must be a dict with {names}; got {got}")
+            rule = f"be a dict with names among {', '.join(wanted)}" if wanted else "be left out: the layer reads none"
+            raise OptionError(f"{where}: given must {rule}; got {got}")
         sizes = {"H": layer.hidden_size}
         found: dict[str, Array] = {}
         for name, given in wanted.items():

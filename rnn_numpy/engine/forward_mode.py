@@ -36,7 +36,6 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.binding import Binding, constants_of, stacked
-from rnn_numpy.engine.cell import Slot
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.recorded import RecordedSteps, recorded_steps
 from rnn_numpy.engine.recurrent import Recurrent
@@ -91,9 +90,9 @@ class TangentSteps:
             )
         self.steps, self.count, self.columns = steps, count, steps.N * count
         self._batch = Batch(1, self.columns, None)
-        self._new = functools.partial(self._batch.new, dtype=layer.dtype, columns=cell.columns)
+        self._new = functools.partial(self._batch.new, dtype=layer.params.dtype, columns=cell.columns)
         weights, names = recorded.weights, steps.weights()
-        bias = np.zeros(steps.A, layer.dtype)
+        bias = np.zeros(steps.A, layer.params.dtype)
         if "bias_ih" in names:
             bias = cell.bias(names["bias_ih"], names["bias_hh"], halved=False)
         self._constants = constants_of(recorded.chain, weights, self.columns, bias=bias)
@@ -106,8 +105,8 @@ class TangentSteps:
                 self._varying["v" + symbol] = change
             else:
                 self._constants["v" + symbol] = change[:, None] if change.ndim == 1 and cell.columns else change
-        self._vgiven = {"v" + name: np.zeros_like(array) for name, array in recorded.given.items()}
-        self._vgiven |= {"v" + name: array for name, array in (vgiven or {}).items()}
+        zeros = {"v" + name: np.zeros_like(array) for name, array in recorded.given.items()}
+        self._given = {**recorded.given, **zeros, **{"v" + name: array for name, array in vgiven.items()}}
 
     def alive(self, t: int) -> int:
         """Return how many columns have a step t: the first ones, since sequences are sorted by length."""
@@ -117,7 +116,7 @@ class TangentSteps:
     def initial(self, vstates: Sequence[Array | None]) -> list[Array]:
         """Return changes of the initial states, (M, H) each, with zeros in place of None."""
         return [
-            np.zeros((self.columns, width), self.steps.layer.dtype) if vstate is None else vstate
+            np.zeros((self.columns, width), self.steps.layer.params.dtype) if vstate is None else vstate
             for width, vstate in zip(self.steps.widths, vstates, strict=True)
         ]
 
@@ -162,40 +161,39 @@ class TangentSteps:
         """Run one step in the arrays from `begin`, with what enters added to its slots; return the changes of the
         states after it, (M, H) each, and of a sequence that has no step t, those before it.
         """
-        alive = self.alive(t)
+        source, counts = self.steps.binding, self.steps.batch.counts
+        alive = self.columns if counts is None else counts[t] * self.count
         if alive:
             for formula, slots, columns in binding.chain.formulas["tangent"]:
-                formula(*[self._argument(slot, columns, t, alive, binding) for slot in slots])
+                given: list[Array] = []
+                for slot in slots:
+                    if slot.name in self._varying:
+                        row = self._varying[slot.name][:alive]
+                    elif slot.name == "scratch_t":
+                        row = self._scratch[:alive]
+                    elif slot.when == "fixed":
+                        given.append(self._constants[slot.name])
+                        continue
+                    elif slot.when == "given":
+                        given.append(np.repeat(self._given[slot.name][: alive // self.count], self.count, axis=0))
+                        continue
+                    elif slot.array in source.arrays:
+                        row = source.aligned(slot)[t, : alive // self.count]
+                        if self.count > 1 and columns:  # spread in the memory order that the formula wants
+                            row = np.repeat(row.T, self.count, axis=1).T
+                        elif self.count > 1:
+                            row = np.repeat(row, self.count, axis=0)
+                    else:
+                        row = binding.aligned(slot)[0, :alive]
+                    row = row.T if columns else row
+                    given.append(stacked(row, slot.stack, columns) if slot.stack else row)
+                formula(*given)
         found: list[Array] = []
         for state in self.steps.cell.states:
             before, after = binding.arrays["v" + state]
             after[alive:] = before[alive:]
             found.append(after)
         return found
-
-    def _argument(self, slot: Slot, columns: bool, t: int, alive: int, binding: Binding) -> Array:
-        """Return what a formula gets under a name: of all columns that have this step."""
-        recorded, source = self.steps.recorded, self.steps.binding
-        if slot.name == "scratch_t":
-            row: Array = self._scratch[:alive]
-        elif slot.name in self._varying:
-            row = self._varying[slot.name][:alive]
-        elif slot.when == "fixed":
-            return self._constants[slot.name]
-        elif slot.when == "given":
-            given = recorded.given.get(slot.name)
-            return np.repeat(
-                (self._vgiven[slot.name] if given is None else given)[: alive // self.count], self.count, axis=0
-            )
-        elif source.has(slot):
-            row = source.find(slot)[source.offset(slot) + t, : alive // self.count]
-            if self.count > 1:
-                # Where the formula wants columns, spread as columns are.
-                return np.repeat(row.T, self.count, axis=1) if columns else np.repeat(row, self.count, axis=0)
-        else:
-            row = binding.find(slot)[binding.offset(slot)][:alive]
-        row = row.T if columns else row
-        return stacked(row, slot.stack, columns) if slot.stack else row
 
 
 def _changed(gradient: str) -> str:
@@ -243,7 +241,7 @@ class UnitChanges:
         own: dict[str, Array] = {}
         for symbol, name in steps.cell.own_symbols.items():
             place, (size, *_) = self.places[name]
-            change = np.zeros((steps.N, self.count, size), steps.layer.dtype)
+            change = np.zeros((steps.N, self.count, size), steps.layer.params.dtype)
             change[:, place] = np.eye(size)
             own[symbol] = change.reshape(-1, size)
         return TangentSteps(steps, self.count, own)
@@ -252,7 +250,7 @@ class UnitChanges:
         """Return the changes of the initial states, (M, H) each: unit vectors where they are what changes."""
         found: list[Array] = []
         for state, width in zip(self.steps.cell.states, self.steps.widths, strict=True):
-            change = np.zeros((self.steps.N, self.count, width), self.steps.layer.dtype)
+            change = np.zeros((self.steps.N, self.count, width), self.steps.layer.params.dtype)
             change[:, self.initial[state]] = np.eye(width)
             found.append(change.reshape(-1, width))
         return found
@@ -424,7 +422,7 @@ def jvp(
         steps, own = recorded.steps[direction.name], layer.own(changes, direction)
         tangents = TangentSteps(steps, 1, {symbol: own[name] for symbol, name in steps.cell.own_symbols.items()}, given)
         entering = _entering(steps, walk.signal, own, tangents)
-        output = np.zeros((steps.T, steps.N, steps.widths[0]), layer.dtype)
+        output = np.zeros((steps.T, steps.N, steps.widths[0]), layer.params.dtype)
         latest = tangents.initial([None if vstate is None else vstate[direction.row] for vstate in initial])
         for t in steps.order():
             binding = tangents.begin(latest)
@@ -450,7 +448,7 @@ def _entering(
         name = _changed(gradient)
         if name not in found:
             width = tangents.slot(name, empty).shape[1]
-            found[name] = np.zeros((steps.T, steps.N, width), steps.layer.dtype)
+            found[name] = np.zeros((steps.T, steps.N, width), steps.layer.params.dtype)
         return found[name]
 
     for kind, weight, bias in KINDS:

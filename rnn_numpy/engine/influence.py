@@ -137,7 +137,7 @@ class _Influence:
         self.units = {name: UnitChanges(steps) for name, steps in recorded.steps.items()}
         self.kept = self._checked(kept)
         self.sums = {
-            name: np.zeros((recorded.batch.N, unit.count), recorded.layer.dtype) for name, unit in self.units.items()
+            name: np.zeros((recorded.batch.N, unit.count), recorded.edge.dtype) for name, unit in self.units.items()
         }
         self.tangents: dict[tuple[str, str], TangentSteps] = {}
         self.states: dict[tuple[str, str], list[Array]] = {}
@@ -210,7 +210,7 @@ class _Influence:
         """Keep the influence on a layer's output, times the dropout factors, for the next layer."""
         recorded, count, key = self.recorded, self.units[source.name].count, (direction.layer, source.name, t)
         if key not in self.signals:
-            self.signals[key] = np.zeros((recorded.batch.N * count, recorded.edge.output_width), recorded.layer.dtype)
+            self.signals[key] = np.zeros((recorded.batch.N * count, recorded.edge.output_width), recorded.edge.dtype)
         factors = recorded.factors(direction.layer)
         if factors is not None:
             vstate = vstate * np.repeat(factors[t, : len(vstate) // count, direction.columns], count, axis=0)
@@ -230,7 +230,7 @@ class _Influence:
                 if dfinal is not None:
                     self._add(rows[source], vstate, dfinal[rows[name].row])
         grads = layer.params.zeros_like()
-        initial = [np.zeros((len(rows), recorded.batch.N, width), layer.dtype) for width in self._widths]
+        initial = [np.zeros((len(rows), recorded.batch.N, width), layer.params.dtype) for width in self._widths]
         for name, direction in rows.items():
             unit, sums = self.units[name], self.sums[name]
             arrays = layer.own(grads, direction)

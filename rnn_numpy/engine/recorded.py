@@ -27,14 +27,13 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.binding import Binding, constants_of
 from rnn_numpy.engine.edge import Edge
@@ -108,7 +107,7 @@ class RecordedSteps:
         self.binding = Binding(recorded.chain, self.batch, reverse, recorded.arrays, {}, recorded.given)
         self.T, self.N = self.batch.T, self.batch.N
         self.widths = [layer.width(state) for state in self.cell.states]
-        self.A = len(self.cell.slabs) * layer.hidden_size
+        self.S, self.A = sum(self.widths), len(self.cell.slabs) * layer.hidden_size
         self.alive: NDArray[np.bool_] = self.batch.exists()[:, :, 0]
         self.x: Array = self.recorded.arrays["x"]
         self._single = replace(self.direction, reverse=False, row=0)
@@ -119,15 +118,14 @@ class RecordedSteps:
         start = self.widths[0] * int(self.direction.reverse)
         return slice(start, start + self.widths[0])
 
-    @property
-    def S(self) -> int:
-        """Number of units of all states together."""
-        return sum(self.widths)
-
     @functools.cached_property
     def twin(self) -> Recurrent:
         """The layer in complex128, with the parameters of the trace."""
         return self._with_recorded_parameters(np.complex128)
+
+    @functools.cached_property
+    def _real_twin(self) -> Recurrent:
+        return self._with_recorded_parameters(self.layer.dtype)
 
     def _with_recorded_parameters(self, dtype: DTypeLike) -> Recurrent:
         twin = self.layer.astype(dtype)
@@ -160,12 +158,13 @@ class RecordedSteps:
 
     def rerun(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> LayerTrace:
         """Run single steps forward as `evaluate` does, in the layer's own dtype; return what they record, for `vjp`."""
-        return self._again(self._with_recorded_parameters(self.layer.dtype), t, n, states, nudge)
+        return self._again(self._with_recorded_parameters(self.layer.params.dtype), t, n, states, nudge)
 
     def _again(self, layer: Recurrent, t: Indices, n: Indices, states: Array, nudge: Array | None) -> LayerTrace:
-        initial = [part.astype(layer.dtype, copy=False)[None] for part in self.split(states)]
-        x = np.ascontiguousarray(self.x[t, n][None]).astype(layer.dtype)
-        run = layer.open_forward(self._single, self.edge.single_steps(n, layer.dtype), x, initial, self._masks(t, n))
+        dtype = layer.params.dtype
+        initial = [part.astype(dtype, copy=False)[None] for part in self.split(states)]
+        x = np.ascontiguousarray(self.x[t, n][None]).astype(dtype)
+        run = layer.open_forward(self._single, self.edge.single_steps(n, dtype), x, initial, self._masks(t, n))
         collections.deque(layer.forward_loop(run, None if nudge is None else (nudge * self._scales)[None]), maxlen=0)
         return run.trace
 
@@ -233,8 +232,7 @@ class RecordedSteps:
         constants = constants_of(recorded.chain, recorded.weights, len(t))
         arrays, batch = dict(recorded.arrays), Batch(1, len(t), None)
         binding = Binding(recorded.chain, batch, False, arrays, constants, dict(recorded.given))
-        own = Parameters(layer.params.shapes, layer.dtype)
-        run = Run(self._single, recorded, binding, sums=layer.own(own, self.direction))
+        run = Run(self._single, recorded, binding, sums=layer.own(layer.params.zeros_like(), self.direction))
         layer.open_backward(run, None, self.split(dstates))
         collections.deque(layer.backward_loop(run), maxlen=0)
         layer.close_backward(run)
@@ -258,12 +256,12 @@ class RecordedSteps:
 
     # ------------------------------------------------------------------------------------------------ parameters
 
-    def products(self, kind: str) -> Iterator[tuple[slice, slice, Array]]:
-        """Yield (rows of the weight, columns of a, what the rows act on, (T, N, ·)) of W_ih ("input") or W_hh
+    def products(self, kind: str) -> list[tuple[slice, slice, Array]]:
+        """Return (rows of the weight, columns of a, what the rows act on, (T, N, ·)) of W_ih ("input") or W_hh
         ("hidden"): the weight's gradient is the sum over t, n of da[columns] times what they act on.
         """
-        for rows, columns, source in self.recorded.chain.blocks[kind]:
-            yield rows, columns, self.aligned(source)
+        blocks, aligned = self.recorded.chain.blocks[kind], self.binding.aligned
+        return [(rows, columns, aligned(source)) for rows, columns, source in blocks]
 
     def column_gradients(self, gradients: StepGradients) -> dict[str, Array]:
         """Return the gradients of this direction's parameters by the step of each column alone: by names without
@@ -347,12 +345,12 @@ def from_loss(layer: Recurrent, trace: Trace, doutput: Any, dh_n: Any = None) ->
     N = edge.batch.N
     output = edge.like_output(where, "doutput", doutput)
     if output is None:
-        output = np.zeros((edge.batch.T, N, edge.output_width), layer.dtype)
+        output = np.zeros((edge.batch.T, N, edge.output_width), layer.params.dtype)
     finals = edge.states_in(where, "dh_n", dh_n)
     found: dict[str, Array] = {}
     for direction in (direction for directions in layer.stack for direction in directions):
         parts = [
-            np.zeros((N, width), layer.dtype) if final is None else final[direction.row]
+            np.zeros((N, width), layer.params.dtype) if final is None else final[direction.row]
             for final, width in zip(finals, edge.widths.values(), strict=True)
         ]
         found[direction.name] = np.concatenate(parts, axis=1)

@@ -39,9 +39,8 @@ from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
-from rnn_numpy.engine.parts import NONE, Masks
+from rnn_numpy.engine.parts import NONE, Kind, Masks
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
-from rnn_numpy.engine.trial import try_formulas
 from rnn_numpy.engine.walk import Direction, Down, Up
 from rnn_numpy.errors import DTypeError
 
@@ -379,6 +378,11 @@ class Recurrent(Options):
         """
         return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, copied=True))
 
+    def _try_formulas(self, kind: Kind) -> None:
+        from rnn_numpy.engine.trial import try_formulas  # for cells of one's own alone: loaded when one is there
+
+        try_formulas(self, kind, Run)
+
     def edge_of(self, where: str, trace: Trace) -> Edge:
         """Return the edge of the call that made a trace, which must be this layer's; errors name `where`."""
         if not isinstance(trace, Trace):
@@ -406,7 +410,7 @@ class Recurrent(Options):
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.forward"
         if "forward" not in self.cell.tried:
-            try_formulas(self, "forward", Run)
+            self._try_formulas("forward")
         flags: dict[str, Any] = {"training": training, "check_finite": check_finite}
         for name, value in flags.items():
             if type(value) is not bool:
@@ -549,7 +553,9 @@ class Recurrent(Options):
         calls = binding.calls("forward")
         for block in binding.blocks(batch.N * width * self.params.dtype.itemsize, False):
             low = min(block[0], block[-1])
-            a = binding.block_of(binding.arrays["a"], block)
+            a = binding.arrays["a"]
+            if len(block) < batch.T:
+                a = binding.block_of(a, block)
             batch.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
             for columns in rest:
                 exists = True if batch.alive is None else batch.alive[low : low + len(block), :, None]
@@ -571,7 +577,7 @@ class Recurrent(Options):
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.backward"
         if "backward" not in self.cell.tried:
-            try_formulas(self, "backward", Run)
+            self._try_formulas("backward")
         edge = self.edge_of(where, trace)
         if grads is not None:
             grads = arguments.gradients(where, grads, self.params)

@@ -54,8 +54,9 @@ References
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import replace
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.engine.cell import Cell, ExtraParameter, Given
 from rnn_numpy.engine.edge import Edge
-from rnn_numpy.engine.parts import Part
+from rnn_numpy.engine.parts import Part, argument_names
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.layers.gru import GRU
@@ -138,6 +139,23 @@ def _shape(layer: Recurrent) -> tuple[int, ...]:
     return layer.cell.gates * layer.hidden_size, layer.hidden_size
 
 
+@dataclass(frozen=True)
+class WithContext:
+    """What a trace computes as a, F4: the sum that the cell has, and the context's term."""
+
+    sum_of_cell: Callable[..., Array]
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        names = (*argument_names(self.sum_of_cell), "context", "W_ch")
+        return inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names])
+
+    def __call__(self, *arrays: Array) -> Array:
+        *own, context, W_ch = arrays
+        a: Array = self.sum_of_cell(*own) + context @ W_ch.T
+        return a
+
+
 @functools.cache
 def attending(cell: Cell) -> Cell:
     """Return a cell with dot attention in front of its own formulas, which stay what they are.
@@ -151,9 +169,12 @@ def attending(cell: Cell) -> Cell:
     context = Part(context_forward, context_backward, tangent=context_tangent, columns=False)
     weight = ExtraParameter("W_ch", _shape, product=("dinput_t", "context_t"), like_input=True)
     ways = {"values": ("alpha_t", "dcontext_t"), "weights": ("dscore_t", f"{state}_prev")}
+    # Where a trace computes a from W_ih x, the context comes in addition; where from an array of the cell, it is in it.
+    own = {"a": WithContext(cell.derived["a"])} if cell.input_gradient == "da" and "a" in cell.derived else {}
     return replace(
         cell,
         before=(attend, context, *cell.before),
+        derived={**cell.derived, **own},
         records={"score": _sources, "alpha": _sources, "context": 1, **cell.records},
         gradient_records={"dcontext": 1, "dalpha": _sources, "dscore": _sources, **cell.gradient_records},
         given={**cell.given, "values": Given(("S", "H"), ways), "exists": Given(("S",), differentiable=False)},

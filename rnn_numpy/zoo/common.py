@@ -7,53 +7,15 @@ all steps, `WrongSums`; elsewhere it overrides the method in question.
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from rnn_numpy.engine.parts import Formula, argument_names
+from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent, Run
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Then:
-    """Two formulas in turn, as one: each gets the arrays that the names of its own arguments ask for.
-
-    Parameters
-    ----------
-    first, second : callable
-        Formulas, as a Cell takes them.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> def double(a_t):
-    ...     a_t *= 2
-    >>> def add(a_t, h_t):
-    ...     a_t += h_t
-    >>> both = Then(double, add)
-    >>> a, h = np.array([1.0]), np.array([3.0])
-    >>> both(a, h)
-    >>> a
-    array([5.])
-    """
-
-    first: Formula
-    second: Formula
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        names = dict.fromkeys([*argument_names(self.first), *argument_names(self.second)])
-        return inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names])
-
-    def __call__(self, *arrays: Array) -> None:
-        given = dict(zip(argument_names(self), arrays, strict=True))
-        for formula in (self.first, self.second):
-            formula(*(given[name] for name in argument_names(formula)))
 
 
 class WrongFormulas(Recurrent):
@@ -65,12 +27,14 @@ class WrongFormulas(Recurrent):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"trial": False}
         for name in ("step_backward", "step_partials"):
-            formula = getattr(self, f"_instead_of_{name}", getattr(self.cell, name))
-            after = getattr(self, f"_after_{name}", None)
-            changes[name] = formula if after is None else Then(formula, after)
-        self.cell = replace(self.cell, trial=False, **changes)
+            if hasattr(self, f"_instead_of_{name}"):
+                changes[name] = getattr(self, f"_instead_of_{name}")
+        more: dict[str, Any] = {name: getattr(self, f"_after_step_{name}", None) for name in ("backward", "partials")}
+        if any(more.values()):  # what is before the cell's own formulas forward comes after them backward
+            changes["before"] = (*self.cell.before, Part(**more))
+        self.cell = replace(self.cell, **changes)
 
 
 class WrongSums(Recurrent):
@@ -89,13 +53,6 @@ class WrongSums(Recurrent):
 
 
 def rows_of(gate: str, layer: Recurrent) -> slice:
-    """Return the rows that belong to a gate in weights and biases.
-
-    Examples
-    --------
-    >>> from rnn_numpy.layers import LSTM
-    >>> rows_of("f", LSTM(2, 10))
-    slice(10, 20, None)
-    """
+    """Return the rows that belong to a gate in weights and biases."""
     place, hidden = layer.cell.gate_names.index(gate), layer.hidden_size
     return slice(place * hidden, (place + 1) * hidden)

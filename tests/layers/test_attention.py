@@ -674,7 +674,7 @@ def test_wrong_given_arrays(given, error, message):
 def test_wrong_layers():
     assert_raises(
         OptionError,
-        "LSTM.forward: given must be a dict with nothing: the layer's cell reads no given array; got ['values']",
+        "LSTM.forward: given must be left out: the layer reads none; got ['values']",
         lambda: LSTM(D, H).forward(X, given={"values": VALUES}),
     )
     assert_raises(
@@ -879,3 +879,19 @@ def test_a_wrong_tangent_is_caught():
     forward = rtrl(problem.layer, trace, problem.doutput, alone(problem.dfinal))
     back = problem.backward(trace)
     assert np.abs(forward.grads["weight_hh_l0"] - back.grads["weight_hh_l0"]).max() > 1e-6
+
+
+@pytest.mark.parametrize("kind", [AttentionRNN, AttentionLSTM, AttentionGRU])
+def test_the_trace_shows_pre_activations_with_the_context(kind):
+    rng = np.random.default_rng(0)
+    layer = kind(2, 3, rng=1)
+    trace = layer.forward(rng.normal(size=(4, 2, 2)), given={"values": rng.normal(size=(5, 2, 3))})[2]
+    if kind is AttentionGRU:  # a GRU's trace has no a
+        assert "a" not in trace.top.names
+        return
+    p = layer.params
+    a = trace.x @ p["weight_ih_l0"].T + trace.h[:-1] @ p["weight_hh_l0"].T + p["bias_ih_l0"] + p["bias_hh_l0"]
+    np.testing.assert_allclose(trace.a, a + trace.context @ p["weight_ch_l0"].T, rtol=1e-13)
+    if kind is AttentionLSTM:
+        np.testing.assert_allclose(trace.i, 1 / (1 + np.exp(-trace.a[..., :3])), rtol=1e-13)
+        np.testing.assert_allclose(trace[2].a, trace.a[2], rtol=1e-15)

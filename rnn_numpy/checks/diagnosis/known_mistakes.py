@@ -109,46 +109,29 @@ def known_mistakes(chain: ChainRule) -> Iterator[Mistake]:
     yield from _of_the_loss_and_sums()
     for gate in steps.cell.slabs:
         yield from _of_a_gate(steps, gate)
-    yield Mistake(
-        "order of Jacobians",
+    yield Mistake("order of Jacobians",
         "the Jacobians of the steps are multiplied in the order in which the steps ran, not from the last one back",
-        Variation(forward_order=True),
-        RECURRENCE,
-    )
-    yield Mistake(
-        "sign",
-        "what a step hands to the one before it has the wrong sign",
-        Variation(state=lambda _, J: -J),
-        RECURRENCE,
-    )
+        Variation(forward_order=True), RECURRENCE)  # fmt: skip
+    yield Mistake("sign", "what a step hands to the one before it has the wrong sign", Variation(state=lambda _, J: -J),
+        RECURRENCE)  # fmt: skip
     yield from _of_layers(chain, steps)
     if steps.layer.num_directions > 1:
         yield from _of_directions(chain)
     for factor, word in ((1 / steps.N, "1/N"), (steps.N, "N"), (0.5, "1/2"), (2.0, "2")):
         if factor != 1:
-            yield Mistake(
-                "constant factor",
-                f"what a step hands to the one before it is off by a factor {word}",
-                Variation(state=functools.partial(_scaled, slice(None), factor)),
-                RECURRENCE,
-            )
+            yield Mistake("constant factor", f"what a step hands to the one before it is off by a factor {word}",
+                Variation(state=functools.partial(_scaled, slice(None), factor)), RECURRENCE)  # fmt: skip
 
 
 def _of_states(steps: RecordedSteps, spans: Mapping[str, slice]) -> Iterator[Mistake]:
     """What goes from a step's states to those before: nothing, a part, or too much."""
     states = steps.cell.states
-    yield Mistake(
-        "recurrence dropped",
+    yield Mistake("recurrence dropped",
         "the gradient is that of every step by itself: nothing is handed from a step to the one before it",
-        Variation(state=_nothing),
-        RECURRENCE,
-    )
-    yield Mistake(
-        "recurrence dropped",
+        Variation(state=_nothing), RECURRENCE)  # fmt: skip
+    yield Mistake("recurrence dropped",
         "no step hands anything to the one before it; only the initial state gets its gradient",
-        Variation(state=_but_first(_nothing)),
-        RECURRENCE,
-    )
+        Variation(state=_but_first(_nothing)), RECURRENCE)  # fmt: skip
     for state, span in spans.items() if len(spans) > 1 else ():
         kind = "hidden path missing" if state == states[0] else "cell path missing"
         why = f"what flows back from a step to the one before it through {state} is missing"
@@ -170,82 +153,47 @@ def _of_states(steps: RecordedSteps, spans: Mapping[str, slice]) -> Iterator[Mis
             ),
             IMMEDIATE,
         )
-        yield Mistake(
-            "cell path missing",
+        yield Mistake("cell path missing",
             f"d{cell} of the step after is dropped where {states[0]}'s own share comes in (= for +=)",
-            Variation(state=_but_first(_without(later)), final=_without(later)),
-            RECURRENCE,
-        )
+            Variation(state=_but_first(_without(later)), final=_without(later)), RECURRENCE)  # fmt: skip
         if "f" in steps.cell.slabs:
-            yield Mistake(
-                "wrong derivative",
+            yield Mistake("wrong derivative",
                 f"what flows back from {cell} to {cell} of the step before is not multiplied with f",
-                Variation(state=functools.partial(_ungated, later)),
-                RECURRENCE,
-                "f",
-            )
-    yield Mistake(
-        "final-state gradient ignored",
-        "the gradient is that of the outputs alone: dh_n is ignored",
-        Variation(final=_nothing),
-        ENTRY,
-    )
-    yield Mistake(
-        "final-state gradient ignored",
+                Variation(state=functools.partial(_ungated, later)), RECURRENCE, "f")  # fmt: skip
+    yield Mistake("final-state gradient ignored", "the gradient is that of the outputs alone: dh_n is ignored",
+        Variation(final=_nothing), ENTRY)  # fmt: skip
+    yield Mistake("final-state gradient ignored",
         "dh_n enters at the last step of the batch; a sequence that ends earlier does not get it",
-        Variation(final=_final_of_longest),
-        ENTRY,
-    )
+        Variation(final=_final_of_longest), ENTRY)  # fmt: skip
     if len(spans) == 1 and len(steps.cell.slabs) > 1:
-        yield Mistake(
-            "hidden path missing",
+        yield Mistake("hidden path missing",
             "what the state hands to the step before it directly, without a weight, is missing",
-            Variation(state=_through_weights),
-            RECURRENCE,
-        )
-        yield Mistake(
-            "overwritten, not added",
+            Variation(state=_through_weights), RECURRENCE)  # fmt: skip
+        yield Mistake("overwritten, not added",
             "the gradient of the state before is set to what comes through W_hh: what the state hands on directly, and "
-            "what the loss says to that step, are lost",
-            Variation(state=_through_weights, loss=_last_alone),
-            RECURRENCE,
-        )
+            "what the loss says to that step, are lost", Variation(state=_through_weights, loss=_last_alone),
+            RECURRENCE)  # fmt: skip
 
 
 def _of_resets(steps: RecordedSteps) -> Iterator[Mistake]:
     """A GRU's reset gate, on the wrong side or missing."""
     if {"q", "r", "n"} <= set(steps.cell.slabs):
-        yield Mistake(
-            "reset on the wrong side",
+        yield Mistake("reset on the wrong side",
             "the state gets r * W_hn^T da_n, as if the reset acted before the product, not W_hn^T (r * da_n)",
-            Variation(state=_reset_before),
-            RECURRENCE,
-            "n",
-        )
+            Variation(state=_reset_before), RECURRENCE, "n")  # fmt: skip
     if steps.cell.hidden_inputs:
-        yield Mistake(
-            "hidden path missing",
+        yield Mistake("hidden path missing",
             "the state gets the gradient of r * h as if it were that of h: the reset gate is missing on the way back",
-            Variation(state=_reset_forgotten),
-            RECURRENCE,
-        )
+            Variation(state=_reset_forgotten), RECURRENCE)  # fmt: skip
 
 
 def _of_the_loss_and_sums() -> Iterator[Mistake]:
     """What comes at the wrong step, steps left out, weights turned around."""
-    yield Mistake(
-        "only the last step's loss",
+    yield Mistake("only the last step's loss",
         "what the loss says to the outputs of all steps but the last is missing (overwritten, where it should be added "
-        "to)",
-        Variation(loss=_last_alone),
-        ENTRY,
-    )
-    yield Mistake(
-        "only the last step's loss",
-        "the outputs' gradient is ignored: only that of the final state arrives",
-        Variation(loss=_nothing),
-        ENTRY,
-    )
+        "to)", Variation(loss=_last_alone), ENTRY)  # fmt: skip
+    yield Mistake("only the last step's loss", "the outputs' gradient is ignored: only that of the final state arrives",
+        Variation(loss=_nothing), ENTRY)  # fmt: skip
     for shift, word in ((1, "t+1"), (-1, "t-1")):
         why = f"what the loss says to output t arrives at step {word}"
         yield Mistake("off by one step", why, Variation(loss=functools.partial(_shifted, shift)), ENTRY)
@@ -258,12 +206,8 @@ def _of_the_loss_and_sums() -> Iterator[Mistake]:
         why = f"the sum over the steps of d{symbol} takes {taken}"
         moved = functools.partial(_source_of, kind, functools.partial(_shifted, shift))
         yield Mistake("off by one step", why, Variation(source=moved), SUMS)
-    yield Mistake(
-        "off by one step",
-        "the sum over the steps of dW_hh takes h_t where h_{t-1} acted",
-        Variation(source=functools.partial(_states_as_source, "after")),
-        SUMS,
-    )
+    yield Mistake("off by one step", "the sum over the steps of dW_hh takes h_t where h_{t-1} acted",
+        Variation(source=functools.partial(_states_as_source, "after")), SUMS)  # fmt: skip
     for kind, which, word in (("first step skipped", 0, "first"), ("last step skipped", -1, "last")):
         left_out = functools.partial(_with_step, which, 0.0)
         for why, change, part in (
@@ -286,12 +230,8 @@ def _of_the_loss_and_sums() -> Iterator[Mistake]:
             (f"what the loss says to the {word} output is missing", Variation(loss=left_out), ENTRY),
         ):
             yield Mistake(kind, why, change, part)
-    yield Mistake(
-        "transposed",
-        "the recurrence multiplies with W_hh where it should with its transpose",
-        Variation(state=functools.partial(_recurrent, True, True)),
-        RECURRENCE,
-    )
+    yield Mistake("transposed", "the recurrence multiplies with W_hh where it should with its transpose",
+        Variation(state=functools.partial(_recurrent, True, True)), RECURRENCE)  # fmt: skip
 
 
 SIGMOID, TANH = "s (1 - s), a sigmoid's", "1 - v^2, a tanh's"
@@ -338,35 +278,21 @@ def _of_a_gate(steps: RecordedSteps, gate: str) -> Iterator[Mistake]:
 def _of_layers(chain: ChainRule, steps: RecordedSteps) -> Iterator[Mistake]:
     """What goes from layer to layer, and masks."""
     if steps.layer.num_layers > 1:
-        yield Mistake(
-            "lower layer cut off",
-            "what the upper layer hands down does not arrive",
-            Variation(handed=_nothing),
-            BETWEEN,
-        )
+        yield Mistake("lower layer cut off", "what the upper layer hands down does not arrive",
+            Variation(handed=_nothing), BETWEEN)  # fmt: skip
         for reverse, word in ((False, "forward"), (True, "reverse")) if steps.layer.num_directions > 1 else ():
             why = f"of what the upper layer hands down, the {word} direction's share is missing"
             yield Mistake("lower layer cut off", why, Variation(handed=functools.partial(_cut, reverse)), BETWEEN)
         if chain.trace.edge.factors is not None:
-            yield Mistake(
-                "dropout mask ignored",
+            yield Mistake("dropout mask ignored",
                 "the gradient that goes down between two layers is not multiplied with the dropout mask",
-                Variation(mask=lambda _, factors: np.ones_like(factors)),
-                BETWEEN,
-            )
+                Variation(mask=lambda _, factors: np.ones_like(factors)), BETWEEN)  # fmt: skip
     if any(maps.steps.recorded.masks.recurrent is not None for maps in chain.maps.values()):
-        yield Mistake(
-            "dropout mask ignored",
+        yield Mistake("dropout mask ignored",
             "the gradient of the state is not multiplied with the mask of recurrent dropout",
-            Variation(state=functools.partial(_recurrent, False, False)),
-            RECURRENCE,
-        )
-        yield Mistake(
-            "dropout mask ignored",
-            "the sum of dW_hh takes h_{t-1} without the mask of recurrent dropout",
-            Variation(source=functools.partial(_states_as_source, "before")),
-            SUMS,
-        )
+            Variation(state=functools.partial(_recurrent, False, False)), RECURRENCE)  # fmt: skip
+        yield Mistake("dropout mask ignored", "the sum of dW_hh takes h_{t-1} without the mask of recurrent dropout",
+            Variation(source=functools.partial(_states_as_source, "before")), SUMS)  # fmt: skip
 
 
 def _of_directions(chain: ChainRule) -> Iterator[Mistake]:

@@ -6,9 +6,8 @@ Three kinds of evidence, in this order:
    it (a path cut, a derivative left out, steps missing from a sum), and the whole gradient that comes out is compared
    with the one that was found. Where every tensor agrees, that is the mistake, or one that cannot be told from it by
    its results.
-2. *Relations of the wrong tensors to the right ones*: a constant factor, a transpose, rows of one gate in another's
-place,
-   a clipped or zeroed tensor. These need no layer.
+2. *Patterns of the wrong tensors*: a constant factor, a transpose, rows of one gate in another's place, a clipped or
+   zeroed tensor. These need no layer.
 3. *The first wrong place.* Backward is run on the loss of a single step t; the first step k, going back, at which the
    gradient of a pre-activation differs is where the mistake sits: at k = t it is in the immediate derivative, later
    it is in the recurrence; nowhere, it is in the sums over the steps.
@@ -28,7 +27,8 @@ from rnn_numpy.checks.diagnosis.known_mistakes import Mistake, known_mistakes
 from rnn_numpy.checks.diagnosis.patterns import close, common_pattern, matches, narrowed, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row, step_scales
 from rnn_numpy.checks.rounding import Tolerances
-from rnn_numpy.checks.targets import LayerTarget, Point, Target, mapped
+from rnn_numpy.checks.targets import LayerTarget, Point, Target
+from rnn_numpy.core.states import mapped
 from rnn_numpy.engine.recorded import RecordedSteps
 
 Array = NDArray[Any]
@@ -44,18 +44,7 @@ ROUNDING = 32
 def diagnose_layer(
     target: LayerTarget, chain: ChainRule, tolerances: Tolerances, analytic: Point, rows: Sequence[Row]
 ) -> Diagnosis:
-    """Name the mistake in the backward pass of a recurrent layer.
-
-    Parameters
-    ----------
-    target : LayerTarget
-    chain : ChainRule
-        The reference.
-    tolerances : Tolerances
-    analytic : dict of str to ndarray
-        The gradients found.
-    rows : sequence of Row
-    """
+    """Name the mistake in the backward pass of a recurrent layer, of which `analytic` are the gradients found."""
     exact = chain.exact.tensors
     place = _first_wrong(target, chain, tolerances, rows)
     if any(not np.isfinite(array).all() for array in analytic.values()):
@@ -118,14 +107,8 @@ def _placed(diagnosis: Diagnosis, place: Mapping[str, Any], mistake: Mistake | N
 
 
 class Comparison:
-    """Compares whole gradients, as finely as the mistake in question needs.
-
-    Parameters
-    ----------
-    chain : ChainRule
-    tolerances : Tolerances
-    analytic : dict of str to ndarray
-        The wrong gradient. Where it is the right one but for less than `MATCH`, agreement means agreement to rounding.
+    """Compares whole gradients, as finely as the mistake in question needs: where the wrong gradient is the right one
+    but for less than `MATCH`, agreement means agreement to rounding.
     """
 
     def __init__(self, chain: ChainRule, tolerances: Tolerances, analytic: Point) -> None:
@@ -285,8 +268,7 @@ def _not_finite(analytic: Point, target: Target, place: Mapping[str, Any]) -> Di
 
 def _first_wrong(target: LayerTarget, chain: ChainRule, tolerances: Tolerances, rows: Sequence[Row]) -> dict[str, Any]:
     """Find the first wrong place: run backward on the loss of single steps, and compare the gradients of
-    pre-activations from that step
-    back.
+    pre-activations from that step back.
 
     Returns a dict with "text", "layer", "gate", "t", "k", "part"; empty where the layer's trace has no such gradients.
     """

@@ -243,15 +243,6 @@ def cauchy_riemann(
     seed : int
         Of the directions.
 
-    Returns
-    -------
-    CauchyRiemann
-
-    Raises
-    ------
-    DTypeError, OptionError, GradientCheckError
-        As for `complex_step`, but for a loss that is not analytic: that is the result.
-
     Notes
     -----
     The real step is taken in complex arithmetic too: what is compared are the two Cauchy-Riemann derivatives of one
@@ -369,15 +360,6 @@ def hessian(
         As for `hessian_vector`.
     names : iterable of str, optional
         The arrays whose block is wanted; all where left out.
-
-    Returns
-    -------
-    Hessian
-
-    Raises
-    ------
-    DTypeError, OptionError, GradientCheckError
-        As for `hessian_vector`.
 
     Notes
     -----

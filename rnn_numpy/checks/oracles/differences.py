@@ -154,15 +154,6 @@ def fourth_order_difference(
     step : float, optional
         The smaller of two, taken times max(1, |p|). By default eps^(1/5) = 7.4e-4.
 
-    Returns
-    -------
-    dict of str to ndarray
-
-    Raises
-    ------
-    DTypeError, OptionError, GradientCheckError
-        As `central_difference`.
-
     Notes
     -----
     Four evaluations of `loss` per entry. Steps are a hundred times those of a central difference: so much further away
@@ -206,11 +197,6 @@ def ridders(
     -------
     Differences
         The errors are those of the extrapolation, and at least those of rounding: eps |L| / step.
-
-    Raises
-    ------
-    DTypeError, OptionError, GradientCheckError
-        As `central_difference`.
 
     Notes
     -----
@@ -262,15 +248,6 @@ def one_sided_slopes(
         The entry.
     step : float, optional
         The first one, taken times max(1, |p|). By default 1e-3; it is halved, and the quotients extrapolated to 0.
-
-    Returns
-    -------
-    Slopes
-
-    Raises
-    ------
-    DTypeError, OptionError, GradientCheckError
-        As `central_difference`.
 
     Examples
     --------
@@ -370,11 +347,6 @@ def step_scan(
     -------
     StepScan
         Its repr is the table.
-
-    Raises
-    ------
-    DTypeError, OptionError, GradientCheckError
-        As `central_difference`.
 
     Examples
     --------

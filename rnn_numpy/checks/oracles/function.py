@@ -59,10 +59,6 @@ def checked_params(params: Any, *, where: str = "checked_params") -> CheckedPara
     where : str
         The function that messages name.
 
-    Returns
-    -------
-    CheckedParams
-
     Raises
     ------
     DTypeError
@@ -172,29 +168,11 @@ def checked_gradients(
 
 
 class Function:
-    """A loss at a point, as an oracle sees it.
+    """A loss at a point, as an oracle sees it; errors name `where`, and call the loss `argument`.
 
-    Parameters
-    ----------
-    where : str
-        The function that messages name.
-    loss : callable
-        From a dict of arrays to a number.
-    point : mapping of str to float64 array
-        Copied.
-    dtype : {float64, complex128}
-        In which the arrays are moved.
-    argument : str
-        What messages call `loss`.
-
-    Attributes
-    ----------
-    work : dict of str to ndarray
-        The arrays whose views the loss gets. An oracle writes here, and puts back what was there.
-    eps : float
-        Of the dtype of the last real number that was returned: a loss computed in single precision has no more digits.
-    noise : float
-        What rounding may do to the loss, once `measure_noise` has run.
+    The loss gets views of `work`: an oracle writes there, and puts back what was there, which `kept` holds. `eps` is
+    that of the dtype of the last real number returned, `noise` what rounding may do to the loss, once it has been
+    measured.
     """
 
     def __init__(
@@ -212,6 +190,7 @@ class Function:
         self.loss = loss
         self.work = _copies(where, point, dtype)
         self.kept = {name: array.copy() for name, array in self.work.items()}
+        self.is_complex = np.dtype(dtype).kind == "c"
         self.eps = EPS
         self.noise = 0.0
         self.moved = ""  # what messages add where the arrays are not those of the point
@@ -250,7 +229,8 @@ class Function:
             )
         self.eps = float(np.finfo(array.dtype).eps) if array.dtype.kind == "f" else EPS
         value = float(array)
-        self._require_finite(value)
+        if not np.isfinite(value):
+            self._refuse(value)
         return value
 
     def complex_value(self) -> complex:
@@ -262,7 +242,8 @@ class Function:
                 "somewhere it drops the imaginary part, which carries the derivative"
             )
         value = complex(array)
-        self._require_finite(value)
+        if not np.isfinite(value):
+            self._refuse(value)
         return value
 
     def repeatable(self) -> float:
@@ -296,8 +277,7 @@ class Function:
 
     def number(self) -> float:
         """Return the loss as a real number; of a complex one, for complex arrays, the real part."""
-        complex_valued = any(array.dtype.kind == "c" for array in self.work.values())
-        return self.complex_value().real if complex_valued else self.real_value()
+        return self.complex_value().real if self.is_complex else self.real_value()
 
     def require_unchanged(self) -> None:
         """Raise if an array is not what it was: a view can be made writeable again."""
@@ -327,7 +307,7 @@ class Function:
             )
         return array
 
-    def _require_finite(self, value: complex) -> None:
+    def _refuse(self, value: complex) -> None:
         if np.isnan(value):
             raise GradientCheckError(
                 f"{self.where}: {self.argument} must return a finite number; got nan{self.moved}: look for 0/0, "

@@ -149,10 +149,6 @@ def reference_gradients(
     where : str
         The function that messages name.
 
-    Returns
-    -------
-    Reference
-
     Raises
     ------
     DTypeError, OptionError, GradientCheckError
