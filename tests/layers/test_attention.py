@@ -18,7 +18,7 @@ from planting import planted
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.checks import assert_grad_close, complex_step, conformance_checks, recurrent_cases
 from rnn_numpy.checks.chain_rule import ChainRule
-from rnn_numpy.checks.conformance import conformance_id
+from rnn_numpy.checks.conformance import ENTRY_BY_ENTRY, conformance_id
 from rnn_numpy.engine.forward_mode import jvp
 from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.errors import CellError, DTypeError, NonFiniteError, OptionError, ShapeError
@@ -195,8 +195,12 @@ def test_golden_numbers_of_the_lectures_decoder():
 # -------------------------------------------------------------------------------------------- every gradient
 
 
-@EACH_KIND
-@EACH_SETTING
+# Cells of other files, and one of a user's own, in the settings in which several meet.
+EACH_GRADIENT = [*itertools.product(("RNN", "relu", "LSTM", "GRU", "GRU before"), SETTINGS)]
+EACH_GRADIENT += [*itertools.product(("peephole", "layer norm", "MGU"), ("no bias", "both, masked", "all"))]
+
+
+@pytest.mark.parametrize(("kind", "setting"), EACH_GRADIENT)
 def test_gradients_are_complex_steps(kind, setting):
     problem = Problem(kind, setting)
     assert_all_close(problem.gradients(), complex_step(problem.loss, problem.point))
@@ -749,8 +753,10 @@ class MemoryGRU(WithMemory, GRU):
     pass
 
 
+# Entry by entry stands above.
+ELSEWHERE = {check.__name__: "every gradient is compared entry by entry in this file" for check in ENTRY_BY_ENTRY}
 CASES = [
-    case
+    replace(case, omitted=ELSEWHERE)
     for case in itertools.chain(
         recurrent_cases(MemoryRNN, {"nonlinearity": "relu"}),
         recurrent_cases(MemoryLSTM, {"forget_bias": 1.0}),
