@@ -42,7 +42,7 @@ from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Kind, Masks
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
 from rnn_numpy.engine.walk import Direction, Down, Up
-from rnn_numpy.errors import DTypeError
+from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
 Result = tuple[Any, Any, Trace]
@@ -291,7 +291,8 @@ class Recurrent(Options):
     ) -> ForwardSteps:
         """Run the layer one step at a time, oldest step first.
 
-        Arguments and errors are those of `forward`, which runs this very loop.
+        Arguments and errors are those of `forward`, which runs this very loop. All arguments, and the parameters, are
+        copied at once.
 
         Returns
         -------
@@ -311,7 +312,7 @@ class Recurrent(Options):
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
         started = self._start_forward(
-            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
+            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite, copied=True
         )
         return ForwardSteps(*started)
 
@@ -388,9 +389,13 @@ class Recurrent(Options):
         if not isinstance(trace, Trace):
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
         edge = trace.edge.checked(where, self)
+        is_whole = len(trace.layers) == edge.rows
         for recorded in trace.layers.values():
+            is_whole = is_whole and recorded.reached is None
             if recorded.chain.cell is not self.cell:  # the layer has other backward formulas than when it ran
                 recorded.chain = self.cell.chain(self.hidden_size, recorded.chain.recurrent, recorded.chain.zoneout)
+        if not is_whole:
+            raise OptionError(f"{where}: trace must be of a whole forward pass; run the steps of this one to the end")
         return edge
 
     # ------------------------------------------------------------------------------------------------ forward
@@ -406,6 +411,7 @@ class Recurrent(Options):
         given: Mapping[str, Any] | None = None,
         record: bool = True,
         check_finite: bool = False,
+        copied: bool = False,
     ) -> tuple[Pass, Iterator[int]]:
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.forward"
@@ -439,8 +445,16 @@ class Recurrent(Options):
                 trace.recurrent_masks[name] = _locked(batch.unsorted(chosen.recurrent, 0))
             if chosen.zoneout and (training or zoneout_masks):
                 trace.zoneout_masks[name] = tuple(_locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
+        params = self.params
+        if record:  # the gradient is that of what was computed, whatever happens to the parameters
+            flat = params.flat
+            own = memory.empty(flat.shape, flat.dtype)
+            own[...] = flat
+            params = params.twin(own)
+        if copied:
+            initial = copy.deepcopy(initial)
         run = Pass(trace)
-        return run, self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
+        return run, self._climb(signal, initial, state_masks, run, params, record, where if check_finite else None)
 
     def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
@@ -456,6 +470,7 @@ class Recurrent(Options):
         initial: Sequence[Array | None],
         state_masks: Mapping[str, Masks],
         run: Pass,
+        params: Parameters,
         record: bool,
         finite: str | None,
     ) -> Iterator[int]:
@@ -464,12 +479,6 @@ class Recurrent(Options):
         """
         trace, edge, states = run.trace, run.trace.edge, self.cell.states
         batch = edge.batch
-        params = self.params
-        if record:  # the gradient is that of what was computed, whatever happens to the parameters
-            flat = params.flat
-            kept = memory.empty(flat.shape, flat.dtype)
-            kept[...] = flat
-            params = params.twin(kept)
         finals: list[Array] = []
         for width in edge.widths.values():
             finals.append(np.empty((edge.rows, batch.N, width), params.dtype))
@@ -607,7 +616,7 @@ class Recurrent(Options):
             recorded = trace.layers[direction.name]
             chain = recorded.chain
             constants = constants_of(chain, recorded.weights, N)
-            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, dict(edge.given))
+            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, edge.given)
             at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
             self.open_backward(

@@ -15,7 +15,7 @@ from frameworks import torch
 from messages import assert_raises
 from planting import planted
 
-from rnn_numpy import GRU, LSTM, RNN
+from rnn_numpy import GRU, LSTM, RNN, decompose
 from rnn_numpy.checks import assert_grad_close, complex_step, conformance_checks, recurrent_cases
 from rnn_numpy.checks.chain_rule import ChainRule
 from rnn_numpy.checks.conformance import ENTRY_BY_ENTRY, conformance_id
@@ -887,6 +887,23 @@ def test_a_wrong_tangent_is_caught():
     assert np.abs(forward.grads["weight_hh_l0"] - back.grads["weight_hh_l0"]).max() > 1e-6
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_trace_keeps_the_memory_as_it_was(batch_first, batch):
+    decoder, rng = AttentionRNN(2, 3, batch_first=batch_first, rng=0), np.random.default_rng(0)
+    x, values, exists = (
+        rng.normal(size=(batch, batch, 2)),
+        rng.normal(size=(batch, batch, 3)),
+        np.ones((batch, batch), bool),
+    )
+    output, _, trace = decoder.forward(x, given={"values": values, "exists": exists})
+    expected = decoder.backward(trace, np.ones_like(output))
+    values[...], exists[...] = 5, False
+    back = decoder.backward(trace, np.ones_like(output))
+    np.testing.assert_array_equal(back.grads.flat, expected.grads.flat)
+    np.testing.assert_array_equal(back.dgiven["values"], expected.dgiven["values"])
+
+
 @pytest.mark.parametrize("kind", [AttentionRNN, AttentionLSTM, AttentionGRU])
 def test_the_trace_shows_pre_activations_with_the_context(kind):
     rng = np.random.default_rng(0)
@@ -901,3 +918,22 @@ def test_the_trace_shows_pre_activations_with_the_context(kind):
     if kind is AttentionLSTM:
         np.testing.assert_allclose(trace.i, 1 / (1 + np.exp(-trace.a[..., :3])), rtol=1e-13)
         np.testing.assert_allclose(trace[2].a, trace.a[2], rtol=1e-15)
+
+
+@pytest.mark.parametrize("kind", [AttentionRNN, AttentionLSTM, AttentionGRU])
+@pytest.mark.parametrize("lengths", [None, [2, 4]])
+def test_readers_of_a_trace_leave_it_as_it_was(kind, lengths):
+    """Gradients of the memory are no part of what a trace holds, and contributions add up to the gradient."""
+    rng = np.random.default_rng(0)
+    layer = kind(2, 3, recurrent_dropout=0.3, rng=0)
+    output, _, trace = layer.forward(
+        rng.normal(size=(4, 2, 2)), lengths=lengths, given={"values": rng.normal(size=(5, 2, 3))}
+    )
+    doutput = rng.normal(size=output.shape)
+    expected = layer.backward(trace, doutput)
+    table = decompose(layer, trace, doutput)
+    for name in table.names:
+        total = sum(table.block(name, t, k) for t in range(4) for k in range(t + 1))
+        np.testing.assert_allclose(total, expected.grads[name], rtol=1e-12, atol=1e-13)
+    assert set(trace.top.given) == {"values", "exists"}
+    np.testing.assert_array_equal(layer.backward(trace, doutput).grads.flat, expected.grads.flat)
