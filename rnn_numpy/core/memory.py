@@ -28,7 +28,9 @@ LIMIT = 512 * 2**20  # bytes
 MOST = 64  # blocks: a search for a free one takes microseconds
 SMALLEST = 2**15  # bytes; below, malloc itself reuses memory without returning pages
 
-_poisoned = False
+POISON = float(np.uint64(0x7FF8DEAD00000000).view(np.float64))  # a NaN with bits of its own, in any dtype
+
+_poisoned = 0  # contexts that last, in all threads
 _blocks: list[NDArray[np.uint8]] = []
 _lock = threading.RLock()
 
@@ -52,7 +54,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
             block = _free_block(size)
         array = block[:size].view(dtype).reshape(shape)
     if _poisoned:
-        array.fill(np.nan)
+        array.fill(complex(POISON, POISON) if array.dtype.kind == "c" else POISON)
     return array
 
 
@@ -74,11 +76,21 @@ def poisoned() -> Iterator[None]:
     array([nan, nan])
     """
     global _poisoned
-    before, _poisoned = _poisoned, True
+    with _lock:
+        _poisoned += 1
     try:
         yield
     finally:
-        _poisoned = before
+        with _lock:
+            _poisoned -= 1
+
+
+def is_poison(array: Array) -> NDArray[np.bool_]:
+    """Return which entries still are what `poisoned` has filled them with, not a NaN that was computed."""
+    parts = (array.real, array.imag) if array.dtype.kind == "c" else (array,)
+    bits, filled = f"u{parts[0].itemsize}", np.array(POISON).astype(parts[0].dtype)
+    found: NDArray[np.bool_] = np.any([part.view(bits) == filled.view(bits) for part in parts], axis=0)
+    return found
 
 
 def release() -> None:

@@ -46,7 +46,7 @@ class Binding:
     ) -> None:
         self.chain, self.batch, self.reverse = chain, batch, reverse
         self.arrays, self.constants = arrays, constants
-        self.given: dict[str, Array] = {} if given is None else given
+        self.given: dict[str, Array] = {} if given is None else dict(given)  # gradients come to them
         self.guard: Callable[[Formula, tuple[Slot, ...]], Formula] | None = None
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.span = batch.T  # steps that some sequence has

@@ -62,7 +62,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -536,6 +536,11 @@ class Chain:
             symbol: slice(start * hidden, stop * hidden) for symbol, (start, stop) in cell.hidden_runs.items()
         }
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A trace has its chain, and no use for the shapes of parameters: often a lambda, which pickle cannot take.
+        parameters = {name: replace(extra, shape=_no_shape) for name, extra in self.cell.parameters.items()}
+        return Chain, (replace(self.cell, parameters=parameters), self.hidden, self.recurrent, self.zoneout)
+
     @functools.cached_property
     def formulas(self) -> dict[Kind, list[tuple[Formula, tuple[Slot, ...], bool]]]:
         """For each kind, the formulas in the order in which a step runs them, the places of their arguments, and
@@ -597,6 +602,10 @@ class Chain:
                 found.pop()
             found.append((rows, columns, source))
         return found
+
+
+def _no_shape(layer: Any) -> tuple[int, ...]:
+    return ()
 
 
 def _runs(names: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -189,14 +189,15 @@ class Edge:
 
     def given_in(self, where: str, layer: Options, values: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays, or changes of them; return them with the batch in front, in the engine's
-        order.
+        order, copied.
 
         One that has more than one axis beside the batch's comes as signals do, its first axis in place of the time.
         """
         wanted = layer.cell.given
         values = {} if values is None else values
         if not isinstance(values, Mapping) or set(values) - set(wanted):
-            got = sorted(set(values) - set(wanted)) if isinstance(values, Mapping) else type(values).__name__
+            is_mapping = isinstance(values, Mapping)
+            got = [name for name in values if name not in wanted] if is_mapping else type(values).__name__
             rule = f"be a dict with names among {', '.join(wanted)}" if wanted else "be left out: the layer reads none"
             raise OptionError(f"{where}: given must {rule}; got {got}")
         sizes = {"H": layer.hidden_size}
@@ -226,7 +227,7 @@ class Edge:
                 array = array[None]
             elif axes[0] != "N":
                 array = array.swapaxes(0, 1)
-            found[name] = np.ascontiguousarray(self.batch.sorted(array, 0))
+            found[name] = np.array(self.batch.sorted(array, 0), order="C")
         return found
 
     def given_out(self, array: Array, axes: int) -> Array:

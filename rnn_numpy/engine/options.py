@@ -55,7 +55,9 @@ class Options:
         self.dropout = arguments.probability(kind, "dropout", dropout)
         self.bidirectional = arguments.flag(kind, "bidirectional", bidirectional)
         self.recurrent_dropout = arguments.probability(kind, "recurrent_dropout", recurrent_dropout)
-        self.cell = self.with_parts(self.cell)
+        cell = self.with_parts(self.cell)
+        if cell is not self.cell:  # a class's own cell stays the class's, which pickle finds by name
+            self.cell = cell
         rates = tuple(zoneout) if isinstance(zoneout, tuple | list) else (zoneout,) * len(self.cell.states)
         if len(rates) != len(self.cell.states):
             names = ", ".join(self.cell.states)
@@ -192,9 +194,7 @@ class Options:
         self, where: str, recurrent: Any, zoneout: Any, training: bool, batch: Batch
     ) -> dict[str, parts.Masks]:
         """Return the masks of recurrent dropout and zoneout of each layer and direction, in the engine's order."""
-        drops = recurrent or (training and self.recurrent_dropout > 0)
-        zones = zoneout or any(self.zoneout)
-        if recurrent is None and zoneout is None and not drops and not zones:
+        if recurrent is None and zoneout is None and not self.recurrent_dropout and not any(self.zoneout):
             return {}
         names = [direction.name for direction in itertools.chain(*self.stack)]
         states, found = self.cell.states, dict[str, parts.Masks]()
@@ -205,6 +205,8 @@ class Options:
                 got = sorted(given) if isinstance(given, Mapping) else type(given).__name__
                 wanted = f"a dict with an entry for each of {', '.join(names)}"
                 raise OptionError(f"{where}: {kind} must be {wanted}; got {got}")
+        drops = recurrent or (training and self.recurrent_dropout > 0)
+        zones = zoneout or any(self.zoneout)
         for name in names if drops or zones else ():
             mask, kept = None, dict[str, Array]()
             if drops:

@@ -231,7 +231,7 @@ class RecordedSteps:
         layer, recorded = self.layer, self._gathered(t, n) if recorded is None else recorded
         constants = constants_of(recorded.chain, recorded.weights, len(t))
         arrays, batch = dict(recorded.arrays), Batch(1, len(t), None)
-        binding = Binding(recorded.chain, batch, False, arrays, constants, dict(recorded.given))
+        binding = Binding(recorded.chain, batch, False, arrays, constants, recorded.given)
         run = Run(self._single, recorded, binding, sums=layer.own(layer.params.zeros_like(), self.direction))
         layer.open_backward(run, None, self.split(dstates))
         collections.deque(layer.backward_loop(run), maxlen=0)

@@ -35,20 +35,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, memory
-from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Kind, Masks
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
 from rnn_numpy.engine.walk import Direction, Down, Up
-from rnn_numpy.errors import DTypeError
+from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
 Result = tuple[Any, Any, Trace]
 
 
-class BackwardResult:
+class BackwardResult(Gradients):
     """What a backward pass returns.
 
     Attributes
@@ -66,25 +66,18 @@ class BackwardResult:
         The terms of these, by the way that they came: of an attended memory "values" and "weights".
     """
 
-    dx: Array
     dh_0: Array
     dc_0: Array
-    grads: Parameters
-    dgiven: dict[str, Array]
-    given_ways: dict[str, dict[str, Array]]
 
-    def __init__(self, dx: Array, initial: Mapping[str, Array], grads: Parameters) -> None:
-        self.dx = dx
-        self.grads = grads
-        self.dgiven, self.given_ways = {}, {}
-        for state, array in initial.items():
-            setattr(self, f"d{state}_0", array)
+    def __init__(self, dx: Array, states: Mapping[str, Array], grads: Parameters) -> None:
+        super().__init__(dx, states, grads)
+        self.dgiven: dict[str, Array] = {}
+        self.given_ways: dict[str, dict[str, Array]] = {}
 
-    def __repr__(self) -> str:
-        shown = {**{name: array for name, array in vars(self).items() if name[:1] == "d" and name != "dgiven"}}
-        shown |= {f"dgiven[{name!r}]": array for name, array in self.dgiven.items()}
-        rows = [f"{name} {array.shape}" for name, array in shown.items()]
-        return f"BackwardResult({', '.join(rows)}, grads of {', '.join(self.grads)})"
+    def named(self) -> dict[str, Any]:
+        """Return all gradients but those of the parameters, by name."""
+        found = super().named()
+        return found | {f"dgiven[{name!r}]": array for name, array in found.pop("dgiven").items()}
 
 
 @dataclass
@@ -298,7 +291,8 @@ class Recurrent(Options):
     ) -> ForwardSteps:
         """Run the layer one step at a time, oldest step first.
 
-        Arguments and errors are those of `forward`, which runs this very loop.
+        Arguments and errors are those of `forward`, which runs this very loop. All arguments, and the parameters, are
+        copied at once.
 
         Returns
         -------
@@ -318,7 +312,7 @@ class Recurrent(Options):
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
         started = self._start_forward(
-            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
+            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite, copied=True
         )
         return ForwardSteps(*started)
 
@@ -395,9 +389,13 @@ class Recurrent(Options):
         if not isinstance(trace, Trace):
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
         edge = trace.edge.checked(where, self)
+        is_whole = len(trace.layers) == edge.rows
         for recorded in trace.layers.values():
+            is_whole = is_whole and recorded.reached is None
             if recorded.chain.cell is not self.cell:  # the layer has other backward formulas than when it ran
                 recorded.chain = self.cell.chain(self.hidden_size, recorded.chain.recurrent, recorded.chain.zoneout)
+        if not is_whole:
+            raise OptionError(f"{where}: trace must be of a whole forward pass; run the steps of this one to the end")
         return edge
 
     # ------------------------------------------------------------------------------------------------ forward
@@ -413,6 +411,7 @@ class Recurrent(Options):
         given: Mapping[str, Any] | None = None,
         record: bool = True,
         check_finite: bool = False,
+        copied: bool = False,
     ) -> tuple[Pass, Iterator[int]]:
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.forward"
@@ -446,8 +445,16 @@ class Recurrent(Options):
                 trace.recurrent_masks[name] = _locked(batch.unsorted(chosen.recurrent, 0))
             if chosen.zoneout and (training or zoneout_masks):
                 trace.zoneout_masks[name] = tuple(_locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
+        params = self.params
+        if record:  # the gradient is that of what was computed, whatever happens to the parameters
+            flat = params.flat
+            own = memory.empty(flat.shape, flat.dtype)
+            own[...] = flat
+            params = params.twin(own)
+        if copied:
+            initial = copy.deepcopy(initial)
         run = Pass(trace)
-        return run, self._climb(signal, initial, state_masks, run, record, where if check_finite else None)
+        return run, self._climb(signal, initial, state_masks, run, params, record, where if check_finite else None)
 
     def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
@@ -463,6 +470,7 @@ class Recurrent(Options):
         initial: Sequence[Array | None],
         state_masks: Mapping[str, Masks],
         run: Pass,
+        params: Parameters,
         record: bool,
         finite: str | None,
     ) -> Iterator[int]:
@@ -471,12 +479,6 @@ class Recurrent(Options):
         """
         trace, edge, states = run.trace, run.trace.edge, self.cell.states
         batch = edge.batch
-        params = self.params
-        if record:  # the gradient is that of what was computed, whatever happens to the parameters
-            flat = params.flat
-            kept = memory.empty(flat.shape, flat.dtype)
-            kept[...] = flat
-            params = params.twin(kept)
         finals: list[Array] = []
         for width in edge.widths.values():
             finals.append(np.empty((edge.rows, batch.N, width), params.dtype))
@@ -614,7 +616,7 @@ class Recurrent(Options):
             recorded = trace.layers[direction.name]
             chain = recorded.chain
             constants = constants_of(chain, recorded.weights, N)
-            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, dict(edge.given))
+            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, edge.given)
             at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
             self.open_backward(
@@ -629,7 +631,7 @@ class Recurrent(Options):
         grads = own if run.grads is None else run.grads
         if grads is not own:
             grads.flat += own.flat
-        dinitial = dict(zip(states, edge.states_out(initial), strict=True))
+        dinitial = dict(zip([f"d{state}_0" for state in states], edge.states_out(initial), strict=True))
         result = BackwardResult(edge.signal_out(walk.signal), dinitial, grads)
         if edge.given:
             self._give_back(edge, run, result)

@@ -371,13 +371,17 @@ class Trace:
 
     @property
     def top(self) -> LayerTrace:
-        """The last layer's forward direction."""
-        return [layer for layer in self.layers.values() if not layer.reverse][-1]
+        """The last layer's forward direction; of a forward pass that is not through, of the last layer so far."""
+        found = [layer for layer in self.layers.values() if not layer.reverse]
+        if not found:
+            raise OptionError("the trace is empty: its forward pass has not begun")
+        return found[-1]
 
     def __getitem__(self, key: str | int) -> Any:
         if isinstance(key, str):
             if key not in self.layers:
-                raise OptionError(f"trace[{key!r}]: layers and directions are {', '.join(map(repr, self.layers))}")
+                names = ", ".join(map(repr, self.layers)) or "none, its forward pass has not begun"
+                raise OptionError(f"trace[{key!r}]: layers and directions are {names}")
             return self.layers[key]
         step: Step = self.top[key]
         return step
@@ -385,16 +389,18 @@ class Trace:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or "layers" not in self.__dict__:
             raise AttributeError(name)
+        if not self.layers:
+            raise AttributeError(f"the trace has no {name} yet: its forward pass has not begun")
         return getattr(self.top, name)
 
     def __len__(self) -> int:
-        return len(self.top)
+        return self.edge.batch.T
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.top)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self.top.names]
+        return [*super().__dir__(), *(self.top.names if self.layers else ())]
 
     def __repr__(self) -> str:
         return "\n".join(["Trace", *map(repr, self.layers.values())])

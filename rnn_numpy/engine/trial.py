@@ -1,8 +1,8 @@
 """A cell's formulas on trial, once, before they are first used: do they write what they promise, and nothing else?
 
-The first call of a layer with a cell runs two steps of a small twin of it, forward or backward, on memory full of NaN
-and with all that formulas only read locked. A formula that forgets an output leaves NaN there; one that writes over an
-input is stopped. Both would otherwise be wrong numbers somewhere else.
+The first call of a layer with a cell runs two steps of a small twin of it, forward or backward, on memory full of a
+NaN that no operation makes and with all that formulas only read locked. A formula that forgets an output leaves it
+there; one that writes over an input is stopped. Both would otherwise be wrong numbers somewhere else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,11 +44,13 @@ def try_formulas(layer: Recurrent, kind: Kind, run: type[Run]) -> None:
     layer.cell.tried.add(kind)
     # What else is wrong with them shows in the call itself, with its own arrays.
     with np.errstate(all="ignore"), memory.poisoned(), _letting(CellError):
-        forward = _forward(_small(layer))
+        unwritten: list[str] = []
+        forward = _forward(_small(layer), unwritten)
         if kind == "forward":
-            _look(forward.binding, "forward", [*layer.cell.states, *layer.cell.records])
+            _look(forward.binding, "forward", [*layer.cell.states, *layer.cell.records], unwritten)
         else:
-            _look(_backward(_small(layer), forward, run), "backward", ["da", *layer.cell.gradient_records])
+            names = ["da", *layer.cell.gradient_records]
+            _look(_backward(_small(layer), forward, run, unwritten), "backward", names, unwritten)
 
 
 @contextlib.contextmanager
@@ -79,7 +82,7 @@ def _drawn(layer: Recurrent, *shape: int) -> Array:
     return np.random.default_rng(1).uniform(-0.5, 0.5, shape).astype(layer.params.dtype)
 
 
-def _forward(layer: Recurrent) -> Run:
+def _forward(layer: Recurrent, unwritten: list[str]) -> Run:
     x = _drawn(layer, *((N, T) if layer.batch_first else (T, N)), SIZE)
     edge, signal = Edge.opened(layer, "trial", x, None, copied=True)
     sizes = {"H": layer.hidden_size}
@@ -88,17 +91,17 @@ def _forward(layer: Recurrent) -> Run:
         edge.given[name] = _drawn(layer, *shape) if given.differentiable else np.ones(shape, bool)
     initial = [_drawn(layer, 1, N, width) for width in edge.widths.values()]
     run = layer.open_forward(layer.stack[0][0], edge, signal, initial)
-    run.binding.guard = _guard(lambda slot: _is_constant(slot) or slot.when == "before" or slot.array == "x")
+    run.binding.guard = _guard(lambda slot: _is_constant(slot) or slot.when == "before" or slot.array == "x", unwritten)
     for _ in layer.forward_loop(run):
         pass
     return run
 
 
-def _backward(layer: Recurrent, forward: Run, run: type[Run]) -> Binding:
+def _backward(layer: Recurrent, forward: Run, run: type[Run], unwritten: list[str]) -> Binding:
     recorded, batch = forward.trace, forward.binding.batch
     constants = constants_of(recorded.chain, recorded.weights, N)
-    binding = Binding(recorded.chain, batch, False, dict(recorded.arrays), constants, dict(recorded.given))
-    binding.guard = _guard(lambda slot: _is_constant(slot) or slot.array in recorded.arrays)
+    binding = Binding(recorded.chain, batch, False, dict(recorded.arrays), constants, recorded.given)
+    binding.guard = _guard(lambda slot: _is_constant(slot) or slot.array in recorded.arrays, unwritten)
     own = layer.params.zeros_like()
     backward = run(layer.stack[0][0], recorded, binding, sums=layer.own(own, layer.stack[0][0]))
     layer.open_backward(backward, _drawn(layer, T, N, layer.output_width), [None] * len(layer.cell.states))
@@ -112,26 +115,37 @@ def _is_constant(slot: Slot) -> bool:
     return slot.when in ("fixed", "given") and slot.name != "scratch_t" and slot.name[:1] not in ("d", "v")
 
 
-def _look(binding: Binding, kind: Kind, names: list[str]) -> None:
-    """Find what has been left unwritten."""
-    chain = binding.chain
-    for name in names:
-        array = binding.arrays[name]
-        if not np.isnan(array).any():
-            continue
-        formulas = [
-            _title(formula) for formula, slots, _ in chain.formulas[kind] if any(slot.array == name for slot in slots)
-        ]
-        wanted = ", ".join(f"{one}_t" for one in names)
+def _look(binding: Binding, kind: Kind, names: list[str], unwritten: list[str]) -> None:
+    """Find what has been left unwritten: of what was so when a formula with this argument had run, the first, since
+    NaN spreads; nothing if no NaN is left in the end.
+    """
+    left = [name for name in unwritten if name in names]
+    left += [name for name in names if memory.is_poison(binding.arrays[name]).any()]
+    if left and any(np.isnan(binding.arrays[name]).any() for name in names):
+        calls = binding.chain.formulas[kind]
+        formulas = [_title(formula) for formula, slots, _ in calls if any(slot.array == left[0] for slot in slots)]
+        wanted = ", ".join(f"{name}_t" for name in names)
         raise CellError(
-            f"Cell: {name}_t is left unwritten, in whole or in part, by {' and '.join(formulas) or 'all formulas'}; a "
-            f"step must write {wanted}, with `[...] = ` or `out=`"
+            f"Cell: {left[0]}_t is left unwritten, in whole or in part, by {' and '.join(formulas) or 'all formulas'}; "
+            f"a step must write {wanted}, with `[...] = ` or `out=`"
         )
 
 
-def _guard(is_read: Callable[[Slot], bool]) -> Callable[[Formula, tuple[Slot, ...]], Formula]:
-    """Return what makes of a formula one that cannot write what it is to read."""
-    return lambda formula, slots: functools.partial(_locked, formula, [is_read(slot) for slot in slots])
+def _guard(is_read: Callable[[Slot], bool], unwritten: list[str]) -> Callable[[Formula, tuple[Slot, ...]], Formula]:
+    """Return what makes of a formula one that cannot write what it is to read, and tells what it leaves unwritten."""
+
+    def guarded(formula: Formula, slots: tuple[Slot, ...]) -> Formula:
+        locked = functools.partial(_locked, formula, [is_read(slot) for slot in slots])
+
+        def run(*arguments: Array) -> None:
+            locked(*arguments)
+            for slot, array in zip(slots, arguments, strict=True):
+                if slot.when not in ("fixed", "given") and memory.is_poison(array).any():
+                    unwritten.append(slot.array)
+
+        return run
+
+    return guarded
 
 
 def _locked(formula: Formula, read: list[bool], *arguments: Array) -> None:
@@ -142,7 +156,7 @@ def _locked(formula: Formula, read: list[bool], *arguments: Array) -> None:
             copies = [np.copy(array) for array in arguments]
             copies[own.index(name)].flags.writeable = False
             try:
-                formula(*copies)
+                _unseen(formula, copies)
             except ValueError as error:
                 if "read-only" in str(error):
                     raise CellError(
@@ -150,7 +164,17 @@ def _locked(formula: Formula, read: list[bool], *arguments: Array) -> None:
                         f"{', '.join(other for other, locked in zip(own, read, strict=True) if not locked)}"
                     ) from None
                 raise
-    formula(*arguments)
+    _unseen(formula, arguments)
+
+
+def _unseen(formula: Formula, arguments: Sequence[Array]) -> None:
+    """Run a formula so that a debugger does not stop in it: its breakpoints are for the caller's steps."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    try:
+        formula(*arguments)
+    finally:
+        sys.settrace(tracer)
 
 
 def _title(formula: Formula) -> str:

@@ -168,6 +168,11 @@ class _Direction:
                 bias = _Term("da_t", None)
                 self.pieces[f"bias_{side}"] = [_Piece(g, rows, columns, bias) for g, rows, columns, _ in blocks]
         for name, extra in cell.parameters.items():
+            if extra.product and extra.like_input:  # gate by gate, as W_ih: memory may have another order
+                term = _Term(f"{cell.input_gradient}_t", extra.product[1])
+                blocks = list(self.adjoints.gate_blocks("input"))
+                self.pieces[name] = [_Piece(g, rows, columns, term) for g, rows, columns, _ in blocks]
+                continue
             width = self.shapes[name][0] if extra.product else math.prod(self.shapes[name])
             term = _Term(*extra.product) if extra.product else _Term(name, None, by_tangents=True)
             self.pieces[name] = [_Piece("", slice(0, width), slice(0, width), term)]

@@ -356,3 +356,43 @@ def test_a_pass_broken_off_shows_no_partial_gradient_of_a_further_state(reverse)
         shown = getattr(run, name)
         assert np.array_equal(shown[rows[name]], array[rows[name]])
         assert np.isnan(np.delete(shown, rows[name], axis=0)).all()
+
+
+@pytest.mark.parametrize("kind", ["recurrent_masks", "zoneout_masks"])
+@pytest.mark.parametrize("masks", [np.ones((2, 3)), np.ones((0, 3)), np.ones(1)])
+def test_an_array_in_place_of_masks_by_name(kind, masks):
+    with pytest.raises(OptionError) as told:
+        RNN(2, 3, rng=0).forward(np.ones((4, 2, 2)), **{kind: masks})
+    assert str(told.value) == f"RNN.forward: {kind} must be a dict with an entry for each of l0; got ndarray"
+
+
+def _scaled_forward(a_t, h_prev, W_hh, p, h_t):
+    a_t += W_hh @ h_prev
+    np.multiply(p, a_t, out=h_t)
+
+
+def _scaled_backward(dh_t, a_t, p, W_hh, da_t, dp, dh_prev):
+    np.multiply(p, dh_t, out=da_t)
+    dp += (dh_t * a_t).sum(axis=1, keepdims=True)
+    dh_prev += W_hh.T @ da_t
+
+
+class Scaled(Recurrent):
+    cell = Cell(
+        ("n",),
+        ("h",),
+        _scaled_forward,
+        _scaled_backward,
+        parameters={"scale": ExtraParameter("p", lambda layer: (layer.hidden_size,))},
+    )
+
+
+def test_a_layer_and_a_trace_of_ones_own_are_pickled_though_a_shape_is_a_lambda():
+    net = Scaled(2, 3, num_layers=2, recurrent_dropout=0.2, rng=0)
+    assert "cell" not in vars(net)  # the class has it
+    output, _, trace = net.forward(np.ones((4, 2, 2)))
+    expected = net.backward(trace, np.ones_like(output)).grads.flat
+    loaded, loaded_trace = pickle.loads(pickle.dumps((net, trace)))
+    assert repr(loaded_trace) == repr(trace)
+    for layer, recorded in ((net, loaded_trace), (loaded, trace), (loaded, loaded_trace)):
+        np.testing.assert_array_equal(layer.backward(recorded, np.ones_like(output)).grads.flat, expected)

@@ -6,7 +6,8 @@ import weakref
 import numpy as np
 import pytest
 
-from rnn_numpy import GRU, LSTM, RNN, PeepholeLSTM
+from rnn_numpy import GRU, LSTM, RNN, PeepholeLSTM, decompose
+from rnn_numpy.errors import OptionError
 
 OPTIONS = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.2}
 
@@ -109,3 +110,45 @@ def test_a_pass_left_halfway_is_freed_at_once():
             assert loop() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("done", [0, 1, 7])
+def test_a_trace_of_a_pass_that_is_not_through_has_no_backward_pass(done):
+    net, x = RNN(2, 3, num_layers=2, rng=0), np.ones((5, 2, 2))
+    steps = net.forward_steps(x)
+    for _ in range(done):
+        next(steps)
+    for call, where in ((net.backward, "RNN.backward"), (net.backward_steps, "RNN.backward"), (decompose, "decompose")):
+        arguments = (net, steps.trace) if call is decompose else (steps.trace,)
+        with pytest.raises(OptionError) as told:
+            call(*arguments, np.ones((5, 2, 3)))
+        assert str(told.value) == (
+            f"{where}: trace must be of a whole forward pass; run the steps of this one to the end"
+        )
+    output, _, trace = [list(steps), steps.result][1]
+    assert np.isfinite(net.backward(trace, np.ones_like(output)).grads.flat).all()
+
+
+def test_an_empty_trace_says_that_it_is():
+    trace = RNN(2, 3, rng=0).forward_steps(np.ones((5, 2, 2))).trace
+    assert repr(trace) == "Trace"
+    assert len(trace) == 5
+    assert "layers" in dir(trace)
+    assert not hasattr(trace, "h")
+    with pytest.raises(AttributeError, match="the trace has no h yet: its forward pass has not begun"):
+        _ = trace.h
+    for read in (lambda: trace[0], lambda: list(trace), lambda: trace.top):
+        with pytest.raises(OptionError, match="the trace is empty: its forward pass has not begun"):
+            read()
+    with pytest.raises(OptionError, match="layers and directions are none, its forward pass has not begun"):
+        _ = trace["l0"]
+
+
+def test_what_happens_to_arguments_and_parameters_between_steps_changes_nothing():
+    net, x, h_0 = LSTM(2, 3, num_layers=2, rng=0), np.ones((4, 2, 2)), (np.ones((2, 2, 3)), np.ones((2, 2, 3)))
+    expected = net.forward(x, h_0)[0]
+    steps = net.forward_steps(x, h_0)
+    net.params.flat[...] = 0
+    x[...], h_0[0][...], h_0[1][...] = 5, 6, 7
+    list(steps)
+    np.testing.assert_array_equal(steps.result[0], expected)

@@ -1,12 +1,15 @@
 """Formulas that do not do what their cell promises are told by name, before they have computed anything."""
 
+import contextlib
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
-from rnn_numpy.engine import Cell, Given, Part, Recurrent
+from rnn_numpy.core import memory
+from rnn_numpy.engine import Cell, ExtraParameter, Given, Part, Recurrent
 from rnn_numpy.errors import CellError, OptionError
 from rnn_numpy.layers.attention import AttentionGRU, AttentionLSTM, AttentionRNN
 
@@ -209,3 +212,95 @@ def test_the_packages_own_cells_pass(kind):
         output, _, trace = net.forward(np.ones((4, 2, 2), dtype), given=given)
         net.backward(trace, np.ones_like(output))
         assert net.cell.tried == {"forward", "backward"}
+
+
+def roots_forward(a_t, h_prev, W_hh, p, h_t):
+    a_t += W_hh @ h_prev
+    np.multiply(np.sqrt(p), np.tanh(a_t), out=h_t)  # p is not negative, but in a trial
+
+
+def roots_backward(dh_t, a_t, p, W_hh, da_t, dp, dh_prev):
+    tanh = np.tanh(a_t)
+    np.multiply(np.sqrt(p) * dh_t, 1 - tanh**2, out=da_t)
+    dp += (dh_t * tanh / (2 * np.sqrt(p))).sum(axis=1, keepdims=True)
+    dh_prev += W_hh.T @ da_t
+
+
+class Roots(Recurrent):
+    cell = Cell(
+        ("n",),
+        ("h",),
+        roots_forward,
+        roots_backward,
+        parameters={"scale": ExtraParameter("p", lambda layer: (layer.hidden_size,), initial=1.0)},
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_a_nan_that_a_formula_computes_is_no_output_left_unwritten(dtype):
+    net = Roots(2, 3, dtype=dtype, rng=0)
+    net.cell = dataclasses.replace(net.cell)
+    output, _, trace = net.forward(np.ones((4, 2, 2), dtype))
+    assert np.isfinite(net.backward(trace, np.ones_like(output)).grads.flat).all()
+    assert net.cell.tried == {"forward", "backward"}
+
+
+def test_a_debugger_stops_at_the_callers_steps_alone():
+    """A trial has other sizes, and a student asks where they come from."""
+    seen = []
+
+    def stop(frame, event, argument):
+        if event == "call" and frame.f_code in (mgu_forward.__code__, mgu_backward.__code__):
+            above = frame.f_back
+            seen.append((frame.f_code.co_name, frame.f_locals["f_t"].shape, above.f_locals["t"]))
+
+    net = type("Net", (Recurrent,), {"cell": Cell(**MGU)})(2, 3, rng=0)
+    tracer = sys.gettrace()
+    sys.settrace(stop)
+    try:
+        output, _, trace = net.forward(np.ones((2, 4, 2)))
+        net.backward(trace, np.ones_like(output))
+    finally:
+        sys.settrace(tracer)
+    assert net.cell.tried == {"forward", "backward"}
+    assert seen == [
+        ("mgu_forward", (3, 4), 0),
+        ("mgu_forward", (3, 4), 1),
+        ("mgu_backward", (3, 4), 1),
+        ("mgu_backward", (3, 4), 0),
+    ]
+
+
+def test_trials_side_by_side_leave_memory_as_it_was():
+    first, second = memory.poisoned(), memory.poisoned()
+    with contextlib.ExitStack() as later:
+        first.__enter__()
+        later.enter_context(second)
+        first.__exit__(None, None, None)  # the other one lasts
+        assert memory.is_poison(memory.empty((2,), np.dtype(float))).all()
+    assert memory._poisoned == 0
+
+
+def adds_q(a_t, q_t):
+    a_t += q_t
+
+
+def forgets_q_alone(q_t):
+    pass
+
+
+def tanh_forward(a_t, h_prev, W_hh, h_t):
+    h_t[...] = np.tanh(a_t + W_hh @ h_prev)
+
+
+def test_what_is_left_unwritten_is_named_not_what_follows_from_it():
+    told = message(
+        forward,
+        gate_names=("n",),
+        hidden_inputs={},
+        step_forward=tanh_forward,
+        step_backward=lambda dh_t, da_t: None,
+        before=(Part(forgets_q_alone), Part(adds_q)),
+        records={"q": 1},
+    )
+    assert "Cell: q_t is left unwritten, in whole or in part, by forgets_q_alone and adds_q; a step must" in told

@@ -15,9 +15,10 @@ from frameworks import torch
 from messages import assert_raises
 from planting import planted
 
-from rnn_numpy import GRU, LSTM, RNN
-from rnn_numpy.checks import assert_grad_close, complex_step
+from rnn_numpy import GRU, LSTM, RNN, decompose
+from rnn_numpy.checks import assert_grad_close, complex_step, conformance_checks, recurrent_cases
 from rnn_numpy.checks.chain_rule import ChainRule
+from rnn_numpy.checks.conformance import ENTRY_BY_ENTRY, conformance_id
 from rnn_numpy.engine.forward_mode import jvp
 from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.errors import CellError, DTypeError, NonFiniteError, OptionError, ShapeError
@@ -194,8 +195,12 @@ def test_golden_numbers_of_the_lectures_decoder():
 # -------------------------------------------------------------------------------------------- every gradient
 
 
-@EACH_KIND
-@EACH_SETTING
+# Cells of other files, and one of a user's own, in the settings in which several meet.
+EACH_GRADIENT = [*itertools.product(("RNN", "relu", "LSTM", "GRU", "GRU before"), SETTINGS)]
+EACH_GRADIENT += [*itertools.product(("peephole", "layer norm", "MGU"), ("no bias", "both, masked", "all"))]
+
+
+@pytest.mark.parametrize(("kind", "setting"), EACH_GRADIENT)
 def test_gradients_are_complex_steps(kind, setting):
     problem = Problem(kind, setting)
     assert_all_close(problem.gradients(), complex_step(problem.loss, problem.point))
@@ -723,6 +728,49 @@ def test_the_cells_own_formulas_are_what_they_were(plain, kind):
         assert getattr(cell, name) is getattr(own, name)
 
 
+# --------------------------------------------------------------------------------------------- the whole suite
+
+
+class WithMemory(Attending):
+    """Attention to one memory for all sequences, which the layer brings itself: a layer like any other."""
+
+    def given_arrays(self, where, edge, given):
+        values = 0.7 * np.random.default_rng(5).normal(size=(S, self.hidden_size))
+        shape = (edge.batch.N, S, self.hidden_size)
+        exists = np.broadcast_to(np.arange(S) != 2, shape[:2])
+        return {"values": np.array(np.broadcast_to(values, shape), self.dtype), "exists": exists}
+
+
+class MemoryRNN(WithMemory, RNN):
+    pass
+
+
+class MemoryLSTM(WithMemory, LSTM):
+    pass
+
+
+class MemoryGRU(WithMemory, GRU):
+    pass
+
+
+# Entry by entry stands above.
+ELSEWHERE = {check.__name__: "every gradient is compared entry by entry in this file" for check in ENTRY_BY_ENTRY}
+CASES = [
+    replace(case, omitted=ELSEWHERE)
+    for case in itertools.chain(
+        recurrent_cases(MemoryRNN, {"nonlinearity": "relu"}),
+        recurrent_cases(MemoryLSTM, {"forget_bias": 1.0}),
+        recurrent_cases(MemoryGRU, {"reset": "before"}),
+    )
+    if not case.option("bidirectional") and case.options.get("num_layers", 1) == 1
+]
+
+
+@pytest.mark.parametrize(("case", "check"), conformance_checks(CASES), ids=conformance_id)
+def test_conformance(case, check):
+    check(case)
+
+
 # --------------------------------------------------------------------------------------------- planted mistakes
 
 
@@ -839,6 +887,23 @@ def test_a_wrong_tangent_is_caught():
     assert np.abs(forward.grads["weight_hh_l0"] - back.grads["weight_hh_l0"]).max() > 1e-6
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_trace_keeps_the_memory_as_it_was(batch_first, batch):
+    decoder, rng = AttentionRNN(2, 3, batch_first=batch_first, rng=0), np.random.default_rng(0)
+    x, values, exists = (
+        rng.normal(size=(batch, batch, 2)),
+        rng.normal(size=(batch, batch, 3)),
+        np.ones((batch, batch), bool),
+    )
+    output, _, trace = decoder.forward(x, given={"values": values, "exists": exists})
+    expected = decoder.backward(trace, np.ones_like(output))
+    values[...], exists[...] = 5, False
+    back = decoder.backward(trace, np.ones_like(output))
+    np.testing.assert_array_equal(back.grads.flat, expected.grads.flat)
+    np.testing.assert_array_equal(back.dgiven["values"], expected.dgiven["values"])
+
+
 @pytest.mark.parametrize("kind", [AttentionRNN, AttentionLSTM, AttentionGRU])
 def test_the_trace_shows_pre_activations_with_the_context(kind):
     rng = np.random.default_rng(0)
@@ -853,3 +918,22 @@ def test_the_trace_shows_pre_activations_with_the_context(kind):
     if kind is AttentionLSTM:
         np.testing.assert_allclose(trace.i, 1 / (1 + np.exp(-trace.a[..., :3])), rtol=1e-13)
         np.testing.assert_allclose(trace[2].a, trace.a[2], rtol=1e-15)
+
+
+@pytest.mark.parametrize("kind", [AttentionRNN, AttentionLSTM, AttentionGRU])
+@pytest.mark.parametrize("lengths", [None, [2, 4]])
+def test_readers_of_a_trace_leave_it_as_it_was(kind, lengths):
+    """Gradients of the memory are no part of what a trace holds, and contributions add up to the gradient."""
+    rng = np.random.default_rng(0)
+    layer = kind(2, 3, recurrent_dropout=0.3, rng=0)
+    output, _, trace = layer.forward(
+        rng.normal(size=(4, 2, 2)), lengths=lengths, given={"values": rng.normal(size=(5, 2, 3))}
+    )
+    doutput = rng.normal(size=output.shape)
+    expected = layer.backward(trace, doutput)
+    table = decompose(layer, trace, doutput)
+    for name in table.names:
+        total = sum(table.block(name, t, k) for t in range(4) for k in range(t + 1))
+        np.testing.assert_allclose(total, expected.grads[name], rtol=1e-12, atol=1e-13)
+    assert set(trace.top.given) == {"values", "exists"}
+    np.testing.assert_array_equal(layer.backward(trace, doutput).grads.flat, expected.grads.flat)
