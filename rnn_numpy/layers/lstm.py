@@ -208,21 +208,13 @@ def _projection_shape(layer: LSTM) -> tuple[int, ...]:
 
 
 CELL = Cell(
-    ("i", "f", "g", "o"),
-    ("h", "c"),
-    lstm_step_forward,
-    lstm_step_backward,
-    lstm_step_partials,
-    lstm_step_tangent,
-    slabs=("o", "i", "f", "g"),
-    input_slabs=("i", "f", "g", "o"),
-    hidden_slabs=("i", "f", "g", "o"),
-    sigmoids=("o", "i", "f"),
-    records={"tanh_c": 1},
-    gradient_records={"dm_dc": 1},
+    ("i", "f", "g", "o"), ("h", "c"),
+    lstm_step_forward, lstm_step_backward, lstm_step_partials, lstm_step_tangent,
+    slabs=("o", "i", "f", "g"), input_slabs=("i", "f", "g", "o"), hidden_slabs=("i", "f", "g", "o"),
+    sigmoids=("o", "i", "f"), records={"tanh_c": 1}, gradient_records={"dm_dc": 1},
     derived={"a": _a, **GATES, "do": Product("dh", "tanh_c"), "dtanh_c": Product("dh", "o")},
     overwritten=("c",),
-)
+)  # fmt: skip
 
 # The LSTM's own part writes m_t; h_t is what a further part makes of it.
 PROJECTED_CELL = replace(
