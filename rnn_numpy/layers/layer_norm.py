@@ -175,8 +175,8 @@ def layer_norm_step_tangent(
 ) -> None:  # fmt: skip
     """T1 to T6. Adds to vv_t and va_t, writes vc_t and vh_t.
 
-    va_t, (4H, N), comes in holding vb_ih + vb_hh; vu_t vW_ih x_t + W_ih vx_t; vv_t vW_hh h_{t-1}. The changes of gains
-    and shifts are (4H, 1) and (H, 1), or have N columns.
+    What comes in, (4H, N): in va_t, vb_ih + vb_hh; in vu_t, vW_ih x_t + W_ih vx_t; in vv_t, vW_hh h_{t-1}. Changes of
+    gains and shifts are (4H, 1) and (H, 1), or have N columns.
     """
     vv_t += W_hh.dot(vh_in)  # T1
     for vw_t, w_t, alpha, valpha in ((vu_t, u_t, alpha_ih, valpha_ih), (vv_t, v_t, alpha_hh, valpha_hh)):

@@ -113,11 +113,6 @@ class Linear:
         -------
         y : ndarray, (..., out_features)
         trace : LinearTrace
-
-        Raises
-        ------
-        ShapeError, DTypeError
-            The last axis is not in_features; another dtype than the layer's.
         """
         array = self._checked(x)
         kept = memory.empty(array.shape, self.dtype)
@@ -140,11 +135,6 @@ class Linear:
         -------
         Gradients
             dx, of x's shape, and grads.
-
-        Raises
-        ------
-        ShapeError, DTypeError
-            dy does not have y's shape or dtype; grads are another layer's.
         """
         where = "Linear.backward"
         if not isinstance(trace, LinearTrace):

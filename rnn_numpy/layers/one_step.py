@@ -57,16 +57,13 @@ class _OneStep(Recurrent):
         return name
 
 
-class _RNNStep(_OneStep, RNN, cell="RNNCell"):
-    pass
+class _RNNStep(_OneStep, RNN, cell="RNNCell"): ...
 
 
-class _LSTMStep(_OneStep, LSTM, cell="LSTMCell"):
-    pass
+class _LSTMStep(_OneStep, LSTM, cell="LSTMCell"): ...
 
 
-class _GRUStep(_OneStep, GRU, cell="GRUCell"):
-    pass
+class _GRUStep(_OneStep, GRU, cell="GRUCell"): ...
 
 
 class StepCell:
@@ -129,11 +126,6 @@ class StepCell:
         trace : Trace
             For `backward`, and for reading: `trace[0]` is the step, with its arrays under the names of the formulas.
 
-        Raises
-        ------
-        ShapeError, DTypeError
-            An argument does not fit; the message has the symbolic and the actual shape.
-
         Notes
         -----
         The trace has a copy of the weights, for the gradient is that of what was computed; traces of steps share one as
@@ -162,11 +154,6 @@ class StepCell:
         -------
         StepBackwardResult
             dx, dh_prev (for an LSTM also dc_prev) and grads.
-
-        Raises
-        ------
-        ShapeError, DTypeError
-            A gradient does not have the shape or dtype of what it is the gradient of; the trace is another cell's.
 
         Notes
         -----
