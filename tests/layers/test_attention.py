@@ -603,8 +603,13 @@ def test_a_trace_is_pickled():
         assert_all_close(problem.gradients(problem.backward(again)), expected, 1e-14)
 
 
-def test_nothing_that_is_given_is_written_to():
-    problem = Problem("LSTM", "lengths", exists=EXISTS)
+@pytest.mark.parametrize(
+    ("setting", "more"),
+    [("lengths", {"exists": EXISTS}), ("plain", {}), ("batch first", {"exists": None}), ("unbatched", {})],
+)
+def test_nothing_that_is_given_is_written_to(setting, more):
+    problem = Problem("LSTM", setting, **more)
+    problem.values = np.ascontiguousarray(problem.values)
     given = problem.given(problem.values)
     before = {name: array.copy() for name, array in given.items()}
     for array in given.values():
