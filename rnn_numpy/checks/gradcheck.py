@@ -61,6 +61,7 @@ def gradcheck(
     dropout_masks: Sequence[ArrayLike] | None = None,
     recurrent_masks: Mapping[str, ArrayLike] | None = None,
     zoneout_masks: Mapping[str, Sequence[ArrayLike]] | None = None,
+    given: Mapping[str, ArrayLike] | None = None,
     trials: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
@@ -93,6 +94,8 @@ def gradcheck(
         Check these arrays alone: parameters, "x", "h_0".
     dropout_masks, recurrent_masks, zoneout_masks : optional
         As for `layer.forward`. A layer with dropout or zoneout gets masks that are drawn once and replayed.
+    given : mapping of str to ndarray, optional
+        As for `layer.forward`: a memory to attend to. Gradients of real arrays are checked, under "given['values']".
     trials : bool
         Also run Taylor's test, the adjoint test and RTRL, where they apply.
     seed : int
@@ -154,15 +157,17 @@ def gradcheck(
             raise OptionError(f"{where}: grads goes with a function and its dict of arrays; a layer brings its own")
         if x is None:
             raise OptionError(f"{where}: a layer needs an input x, (T, N, D)")
-        checked: Target = LayerTarget(target, x, h_0, lengths, doutput, dh_n, loss, masks, seed)
+        checked: Target = LayerTarget(target, x, h_0, lengths, doutput, dh_n, loss, masks, seed, given)
     elif hasattr(target, "loss_and_grads"):
-        _none(where, "a model", doutput=doutput, dh_n=dh_n, loss=loss, grads=grads, **masks)
-        given = [x, h_0, lengths]
-        while given and given[-1] is None:
-            given.pop()
-        checked = ModelTarget(target, tuple(given))
+        _none(where, "a model", given=given, doutput=doutput, dh_n=dh_n, loss=loss, grads=grads, **masks)
+        inputs = [x, h_0, lengths]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        checked = ModelTarget(target, tuple(inputs))
     elif callable(target):
-        _none(where, "a function", h_0=h_0, lengths=lengths, doutput=doutput, dh_n=dh_n, loss=loss, **masks)
+        _none(
+            where, "a function", given=given, h_0=h_0, lengths=lengths, doutput=doutput, dh_n=dh_n, loss=loss, **masks
+        )
         if not callable(grads):
             raise OptionError(
                 f"{where}: a function needs grads, the function whose gradients are checked; got {grads!r}"
@@ -342,4 +347,4 @@ def _try_taylor(checked: Target, names: list[str], analytic: Point, findings: Fi
         kind: float(np.nanmin(rates)) for kind in result.rates if np.isfinite(rates := result.last_rates(kind)).any()
     }
     if rates:
-        findings.tried("Taylor", " ".join(f"{rate:.2f}" for rate in rates.values()), not wrong, list(rates.values()))
+        findings.add("Taylor", " ".join(f"{rate:.2f}" for rate in rates.values()), not wrong, list(rates.values()))

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.checks.chain_rule import ChainRule
-from rnn_numpy.checks.diagnosis.locate import diagnose_layer
+from rnn_numpy.checks.diagnosis.locate import diagnose_layer, diagnose_tensors
 from rnn_numpy.checks.loss_check import slope
 from rnn_numpy.checks.oracles.adjoint import adjoint_error
 from rnn_numpy.checks.oracles.complex_step import COMPLEX_STEP
 from rnn_numpy.checks.oracles.function import EPS
 from rnn_numpy.checks.oracles.reference import reference_gradients
-from rnn_numpy.checks.report import Diagnosis, Findings, Row, kappas, rows_of, step_scales
+from rnn_numpy.checks.report import WRONG, Diagnosis, Findings, Row, kappas, rows_of, step_scales
 from rnn_numpy.checks.rounding import Tolerances, tolerances
 from rnn_numpy.checks.targets import LayerTarget, Point
 from rnn_numpy.core.states import split
@@ -81,7 +81,15 @@ class LayerCheck:
                 "the layer's forward pass is not the chain of its cell's steps: compared end to end instead"
             )
             return None
-        for name in self.names:
+        memory = [name for name in self.names if name in target.memory]
+        if memory:  # read at every step: by the complex step of the whole loss
+            found = reference_gradients(target.loss, target.point, names=memory, seed=self.seed, where="gradcheck")
+            findings.reference = {**exact, **found.gradients}
+            for name in memory:
+                size = float(np.abs(found.gradients[name]).max(initial=0.0))
+                bound = found.errors[name] + 64 * EPS * self.steps * size
+                findings.rows += rows_of(name, {}, analytic[name], found.gradients[name], bound)
+        for name in (name for name in self.names if name not in memory):
             findings.rows += rows_of(
                 name,
                 target.gates,
@@ -99,7 +107,11 @@ class LayerCheck:
 
     def diagnose(self, analytic: Point, findings: Findings) -> Diagnosis:
         """Name the mistake behind rows that are wrong."""
-        return diagnose_layer(self.target, self.chain, self.tolerances, analytic, findings.rows)
+        memory = self.target.memory
+        if all(row.name in memory for row in findings.rows if row.verdict == WRONG):
+            return diagnose_tensors(self.target, analytic, findings.reference, findings.rows)
+        own = {name: gradient for name, gradient in analytic.items() if name not in memory}
+        return diagnose_layer(self.target, self.chain, self.tolerances, own, findings.rows)
 
     def try_forward_mode(self, analytic: Point, findings: Findings) -> None:
         """Compare with hand-written tangents: the adjoint test, and real-time recurrent learning where that is
@@ -113,7 +125,7 @@ class LayerCheck:
         for more in (1, 2) if error > allowed else ():
             # J v of one or two numbers may happen to cancel: what is wrong is so for every seed.
             error = min(error, adjoint_error(layer, trace, seed=self.seed + more, directions=2))
-        findings.tried("adjoint", f"{error:.0e}", error <= allowed, error)
+        findings.add("adjoint", f"{error:.0e}", error <= allowed, error)
         plan = trace.edge.batch
         if layer.params.flat.size * self.steps * plan.N * layer.hidden_size * layer.cell.gates > MOST_FOR_RTRL:
             return
@@ -124,7 +136,7 @@ class LayerCheck:
             distance = np.abs(analytic[name] - gradient)
             worst = max(worst, float(distance.max(initial=0.0)) / scale if scale else 0.0)
             right = right and bool(np.all(distance <= 4 * self.tolerances.tensors[name]))
-        findings.tried("RTRL", f"{worst:.0e}", right, worst)
+        findings.add("RTRL", f"{worst:.0e}", right, worst)
 
     # -------------------------------------------------------------------------------------------- parts
 
@@ -175,7 +187,7 @@ class LayerCheck:
         worst = max([0.0, *(error / size if size else math.inf for error, size in pairs if error > least)])
         # What is to be found here is a forward pass that is another function than its steps, not rounding.
         confirmed = worst <= max(1e-10, 64 * drift * self.steps)
-        findings.tried("end to end", f"{worst:.0e}", confirmed, worst)
+        findings.add("end to end", f"{worst:.0e}", confirmed, worst)
         return bool(confirmed)
 
     def _loss_rows(self) -> list[Row]:

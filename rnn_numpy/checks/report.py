@@ -106,7 +106,7 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Check:
     """The result of a further test of the whole gradient.
 
     Attributes
@@ -136,7 +136,7 @@ class GradcheckReport:
     method : str
         Where the reference comes from.
     rows : list of Row
-    trials : list of Trial
+    trials : list of Check
     diagnosis : Diagnosis or None
         None where all is right.
     growth : float
@@ -165,7 +165,7 @@ class GradcheckReport:
     subject: str
     method: str
     rows: list[Row]
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[Check] = field(default_factory=list)
     diagnosis: Diagnosis | None = None
     growth: float = math.nan
     notes: list[str] = field(default_factory=list)
@@ -327,14 +327,14 @@ class Findings:
     method: str
     rows: list[Row]
     reference: dict[str, Array]
-    trials: list[Trial] = field(default_factory=list)
+    trials: list[Check] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kinks: list[Any] = field(default_factory=list)
     growth: float = math.nan
 
-    def tried(self, name: str, text: str, ok: bool, value: Any) -> None:
+    def add(self, name: str, text: str, ok: bool, value: Any) -> None:
         """Add a further test."""
-        self.trials.append(Trial(name, text, ok, value))
+        self.trials.append(Check(name, text, ok, value))
 
 
 def rows_of(

@@ -97,6 +97,7 @@ class LayerTarget(Target):
         loss: Callable[..., Any] | None,
         masks: Mapping[str, Any],
         seed: int,
+        given: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         where = "gradcheck"
@@ -111,11 +112,24 @@ class LayerTarget(Target):
         self.lengths = None if lengths is None else np.array(lengths)
         self.recurrent = isinstance(layer, Recurrent)
         self.x = _real(where, "x", x, finite=lengths is None)
-        self.given = None if h_0 is None else _each(where, "h_0", h_0)
+        self.h_0 = None if h_0 is None else _each(where, "h_0", h_0)
+        # What the cell reads at every step: a memory, which has a gradient, and masks of it, which have none.
+        arrays = (
+            {}
+            if given is None
+            else {name: arguments.as_array(where, f"given[{name!r}]", given[name]) for name in given}
+        )
+        self.memory = {
+            f"given[{name!r}]": _real(where, f"given[{name!r}]", array)
+            for name, array in arrays.items()
+            if array.dtype.kind == "f"
+        }
+        self.fixed = {name: array.copy() for name, array in arrays.items() if array.dtype.kind != "f"}
         self.on_top = loss
         if loss is not None and (doutput is not None or dh_n is not None):
             raise OptionError(f"{where}: loss makes doutput and dh_n; leave them out, or leave loss out")
-        self.masks = dict(masks) if masks else self._drawn(seed)
+        self.masks = dict(masks)
+        self.masks = self.masks or self._drawn(seed)
         rng = np.random.default_rng(seed)
         output, finals = self._first_run()
         self.many = bool(finals)
@@ -141,7 +155,7 @@ class LayerTarget(Target):
         is_cell = not finals and hasattr(self.layer, "cell")
         self.initial = self._initial(finals[0] if finals else output if is_cell else None)
         self.titles = [f"{name}_{'prev' if is_cell else '0'}" for name in self.names[: len(self.initial)]]
-        self.point |= dict(zip(self.titles, self.initial, strict=True))
+        self.point |= dict(zip(self.titles, self.initial, strict=True)) | self.memory
         self.gates = self._gates()
         self.title = self._title(dtype)
         self.trace: Any = None
@@ -163,7 +177,7 @@ class LayerTarget(Target):
             return {}
         twin = copy.copy(self.layer)
         twin.rng = np.random.default_rng(seed)
-        _, _, trace = twin.forward(self.x, self.given, self.lengths)
+        _, _, trace = twin.forward(self.x, self.h_0, self.lengths, **self._options(self.memory))
         masks = {
             "dropout_masks": trace.masks,
             "recurrent_masks": trace.recurrent_masks,
@@ -179,15 +193,22 @@ class LayerTarget(Target):
             given.popitem()
         return given
 
+    def _options(self, point: Mapping[str, Array]) -> dict[str, Any]:
+        """Return what forward gets by name: masks, and given arrays at a point."""
+        if not (self.memory or self.fixed):
+            return dict(self.masks)
+        memory = {title[7:-2]: point[title] for title in self.memory}
+        return {**self.masks, "given": {**self.fixed, **memory}}
+
     def _first_run(self) -> tuple[Any, tuple[Any, ...]]:
         """Run forward for the first time; return output and final states, after a look at what it returns."""
         where, name = "gradcheck", f"{type(self.layer).__name__}.forward"
-        watched = {"x": self.x}
-        watched |= {f"h_0[{k}]": array for k, array in enumerate(split(self.given)) if array is not None}
+        watched, options = {"x": self.x, **self.memory}, self._options(self.memory)
+        watched |= {f"h_0[{k}]": array for k, array in enumerate(split(self.h_0)) if array is not None}
         watched |= {f"params[{key!r}]": array for key, array in self.layer.params.items()}
         before = {key: array.copy() for key, array in watched.items()}
-        _require_callable(where, self.layer.forward, name, self._arguments(self.x, self.given), self.masks)
-        results = self.layer.forward(*self._arguments(self.x, self.given).values(), **self.masks)
+        _require_callable(where, self.layer.forward, name, self._arguments(self.x, self.h_0), options)
+        results = self.layer.forward(*self._arguments(self.x, self.h_0).values(), **options)
         changed = [key for key, array in watched.items() if array.tobytes() != before[key].tobytes()]
         if changed:
             raise GradientCheckError(f"{where}: {name} must not modify what it is given; it has changed {changed}")
@@ -229,8 +250,8 @@ class LayerTarget(Target):
         return result if len(result) == 3 else (*result, None)
 
     def _initial(self, like: Any) -> tuple[Array, ...]:
-        if self.given is not None:
-            return split(self.given)
+        if self.h_0 is not None:
+            return split(self.h_0)
         return () if like is None else tuple(np.zeros(state.shape) for state in split(like))
 
     def _gates(self) -> dict[str, list[tuple[str, slice]]]:
@@ -249,7 +270,7 @@ class LayerTarget(Target):
         """Run forward; return output, final state and trace."""
         layer, point = self.layer if layer is None else layer, self.point if point is None else point
         h_0 = join([*map(point.__getitem__, self.titles)]) if self.initial else None
-        results = layer.forward(*self._arguments(point["x"], h_0).values(), **self.masks)
+        results = layer.forward(*self._arguments(point["x"], h_0).values(), **self._options(point))
         return results[0], (results[1] if self.many else None), results[-1]
 
     def run(
@@ -276,16 +297,19 @@ class LayerTarget(Target):
                 f"{where}: {source} must return an object with grads, {', '.join(f'd{title}' for title in inputs)}; "
                 f"the {type(result).__name__} that it returns has no {' and no '.join(missing)}"
             )
-        params = {name: array for name, array in self.point.items() if name not in inputs}
+        params = {name: array for name, array in self.point.items() if name not in (*inputs, *self.memory)}
         found = gradient_copies(where, source, result.grads, params, dtypes)
         for title in inputs:
             gradient = getattr(result, f"d{title}")
             found[title] = gradient_copy(where, source, title, gradient, self.point[title].shape, dtypes)
+        memory = getattr(result, "dgiven", {}) if self.memory else {}
+        for title, array in self.memory.items():
+            found[title] = gradient_copy(where, source, title, memory.get(title[7:-2]), array.shape, dtypes)
         return found
 
     def analytic(self) -> Point:
         """Run both passes on arrays that are watched."""
-        watched = {"x": self.x, **dict(zip(self.titles, self.initial, strict=True))}
+        watched = {"x": self.x, **dict(zip(self.titles, self.initial, strict=True)), **self.memory}
         for name, value in (("doutput", self.doutput), ("dh_n", self.dfinal)):
             numbered = {f"{name}[{k}]": part for k, part in enumerate(value)} if isinstance(value, tuple) else None
             watched |= numbered or ({} if value is None else {name: value})

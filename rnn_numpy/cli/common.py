@@ -48,8 +48,6 @@ def add_option(
 ) -> None:
     """Add an option with a value, the default being the attribute of `defaults` with its name, which the help tells.
 
-    Examples
-    --------
     >>> parser = argparse.ArgumentParser(prog="measure", usage="measure", add_help=False)
     >>> defaults = argparse.Namespace(gain=(0.5, 1.0))
     >>> add_option(parser, defaults, "--gain", "spectral radius", "G", nargs="+", type=positive_number)
@@ -80,8 +78,6 @@ def options_of(kind: Any, arguments: argparse.Namespace, **given: Any) -> Any:
 def check_distinct(option: str, values: Sequence[Any]) -> None:
     """Refuse a list with the same value twice.
 
-    Examples
-    --------
     >>> check_distinct("--gain", [1.0, 0.5, 1.0])
     Traceback (most recent call last):
         ...
@@ -150,8 +146,6 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (
     `outputs` are files by the option that names them, None where there is none; `inputs` are files that the command
     reads. Refused are two options that name one file, an input, a directory, and what cannot be written.
 
-    Examples
-    --------
     >>> check_outputs({"--out": Path("flow.png"), "--json": Path("./flow.png")})
     Traceback (most recent call last):
         ...

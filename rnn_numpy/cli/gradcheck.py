@@ -35,8 +35,6 @@ PARTS = 1000  # of which the bar thinks a single check to be made
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Add `gradcheck` to the sub-commands; TARGET, --cells and --zoo exclude each other.
 
-    Examples
-    --------
     >>> parser = add_parser(argparse.ArgumentParser().add_subparsers())
     >>> arguments = parser.parse_args("--cells lstm gru --length 50".split())
     >>> arguments.cells, arguments.length, arguments.method, arguments.target

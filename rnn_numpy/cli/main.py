@@ -35,20 +35,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command with some arguments, or those of the process; return the exit code.
 
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments; those of the process where left out.
-
-    Returns
-    -------
-    int
-        Exit code.
-
-    Examples
-    --------
     >>> main(["--version"])
     rnn-numpy 0.2.0
     0

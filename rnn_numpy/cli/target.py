@@ -21,32 +21,11 @@ from rnn_numpy.cli.common import BadInputError
 def load_target(text: str) -> Callable[..., Any]:
     """Run a file of the user's, as `python FILE.py` would, and return one of the functions that it defines.
 
-    Parameters
-    ----------
-    text : str
-        "FILE.py:FUNCTION". The file may have any name and lie anywhere. The function's name may be dotted:
-        "model.py:Model.loss". The last colon divides the two, so that of "C:/work/model.py:loss" is left alone.
+    The function's name may be dotted: "model.py:Model.loss". The last colon divides the two, so that of
+    "C:/work/model.py:loss" is left alone. While the file or the function runs, the file's folder is the first of
+    sys.path, so that imports of its neighbours work. The file runs under a name of its own, without what stands below
+    `if __name__ == "__main__":`; no compiled copy is written beside it; modules that it imports stay imported.
 
-    Returns
-    -------
-    callable
-        Calls the function; what that raises comes out as it is. While the file or the function runs, the file's folder
-        is the first of sys.path, so that imports of its neighbours work.
-
-    Raises
-    ------
-    BadInputError
-        The text has another form; there is no such file, it is no .py or cannot be read; running it raises or exits,
-        and then the line in it is named and what was raised is the cause; there is no such function in it, or what has
-        that name cannot be called.
-
-    Notes
-    -----
-    The file runs under a name of its own: what stands below `if __name__ == "__main__":` is left out. No compiled copy
-    is written beside it. Modules that it imports stay imported.
-
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "my model.py")
@@ -91,19 +70,8 @@ def load_target(text: str) -> Callable[..., Any]:
 def target_error(text: str, error: BaseException) -> BadInputError:
     """Return what to raise where the user's file, or the function from it, has raised something.
 
-    Parameters
-    ----------
-    text : str
-        "FILE.py:FUNCTION", as given to `load_target`.
-    error : exception
+    Its text is one line: the file, the line at which the exception left it, type and message of the exception.
 
-    Returns
-    -------
-    BadInputError
-        Its text is one line: the file, the line at which the exception left it, type and message of the exception.
-
-    Examples
-    --------
     >>> target_error("model.py:loss", ZeroDivisionError("division by zero"))
     BadInputError('model.py: ZeroDivisionError: division by zero')
     """

@@ -32,11 +32,11 @@ def integer(where: str, name: str, value: Any) -> int:
         raise DTypeError(f"{where}: {name} must be an integer; got {type(value).__name__} {value!r}") from None
 
 
-def positive_int(where: str, name: str, value: Any) -> int:
-    """Return `value` as an int of at least 1; booleans and floats are refused."""
+def positive_int(where: str, name: str, value: Any, least: int = 1) -> int:
+    """Return `value` as an int of at least `least`; booleans and floats are refused."""
     number = integer(where, name, value)
-    if number < 1:
-        raise OptionError(f"{where}: {name} must be at least 1; got {number}")
+    if number < least:
+        raise OptionError(f"{where}: {name} must be at least {least}; got {number}")
     return number
 
 
@@ -78,10 +78,7 @@ def not_negative(where: str, name: str, value: Any) -> float:
 
 def step_count(where: str, name: str, value: Any) -> int:
     """Return `value` as an int of at least 0; booleans and floats are refused."""
-    number = integer(where, name, value)
-    if number < 0:
-        raise OptionError(f"{where}: {name} must be at least 0; got {number}")
-    return number
+    return positive_int(where, name, value, 0)
 
 
 def one_of(where: str, name: str, value: Any, choices: Iterable[Any]) -> None:
@@ -215,10 +212,11 @@ def sequence_lengths(where: str, lengths: ArrayLike | None, steps: int, batch: i
     return None if low == steps else array.astype(np.intp)
 
 
-def finite(where: str, name: str, array: Array, axes: str) -> None:
+def finite(where: str, name: str, array: Array, axes: str = "") -> None:
     """Raise NonFiniteError at the first NaN or infinity of `array`; `axes` names its leading axes, as in "t, n"."""
     if np.isfinite(array).all():
         return
     index = np.argwhere(~np.isfinite(array))[0]
-    place = ", ".join(f"{axis.strip()} = {i}" for axis, i in zip(axes.split(","), index, strict=False))
+    names = axes.split(",") if axes else [f"axis {axis}" for axis in range(array.ndim)]
+    place = ", ".join(f"{axis.strip()} = {i}" for axis, i in zip(names, index, strict=False))
     raise NonFiniteError(f"{where}: {name} is {array[tuple(index)]} at {place} (the first non-finite entry)")

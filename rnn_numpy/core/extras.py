@@ -14,8 +14,6 @@ def optional_import(module: str, purpose: str, extra: str = "lab") -> ModuleType
     `purpose` is what cannot be done without it, the subject of the error's sentence; `extra` is the extra of setup.cfg
     that installs it. MissingExtraError is raised where it is not installed.
 
-    Examples
-    --------
     >>> optional_import("no_such_module", "the answer")
     Traceback (most recent call last):
         ...

@@ -22,8 +22,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     that the system refuses, or that what is there is write-protected or no file; ValueError that `path` holds a NUL.
     Whatever is raised, by the body of the with-statement too, what was there stays as it was.
 
-    Examples
-    --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(Path(folder, "answer.txt")) as file:

@@ -38,8 +38,6 @@ _lock = threading.RLock()
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an uninitialised C-contiguous array, as np.empty does.
 
-    Examples
-    --------
     >>> array = empty((100, 100), np.dtype(np.float64))
     >>> row = array[3]
     >>> del array
@@ -69,8 +67,6 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 def poisoned() -> Iterator[None]:
     """Fill what `empty` hands out with NaN while the context lasts: what a formula forgets to write then shows.
 
-    Examples
-    --------
     >>> with poisoned():
     ...     empty((2,), np.dtype(np.float64))
     array([nan, nan])

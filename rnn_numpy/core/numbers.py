@@ -1,4 +1,4 @@
-"""Numbers for strict JSON, which knows neither NaN nor infinity; norms whose squares may leave the range of floats."""
+"""Numbers in words; for strict JSON, which knows neither NaN nor infinity; norms whose squares may leave the range."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> count(1, "step"), count(3, "step")
+    ('1 step', '3 steps')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def finite(value: float | None) -> float | None:

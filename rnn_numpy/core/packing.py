@@ -266,10 +266,6 @@ def pack_padded_sequence(
         True: lengths must be nonincreasing, and the result has no indices. False: sequences are sorted by length here;
         sequences of equal length keep their order (in torch they may lose it from 17 sequences on).
 
-    Returns
-    -------
-    PackedSequence
-
     Raises
     ------
     ShapeError, DTypeError, OptionError
@@ -334,7 +330,7 @@ def pad_packed_sequence(
 def pad_sequence(
     sequences: Iterable[ArrayLike], batch_first: bool = False, padding_value: Any = 0.0, padding_side: str = "right"
 ) -> Array:
-    """Lay sequences side by side, padded to the length of the longest.
+    """Lay sequences side by side, (T, N, ...) or (N, T, ...), padded to the length of the longest.
 
     Parameters
     ----------
@@ -345,10 +341,6 @@ def pad_sequence(
     padding_value : number
     padding_side : {"right", "left"}
         Whether padding follows a sequence or comes before it.
-
-    Returns
-    -------
-    ndarray, (T, N, ...), or (N, T, ...) where batch_first
 
     Examples
     --------
@@ -378,10 +370,6 @@ def pack_sequence(sequences: Iterable[ArrayLike], enforce_sorted: bool = True) -
         At least one. T_n >= 1, all of one dtype and equal trailing axes.
     enforce_sorted : bool
         As for `pack_padded_sequence`.
-
-    Returns
-    -------
-    PackedSequence
 
     Examples
     --------

@@ -218,3 +218,23 @@ class Parameters(Mapping[str, Array]):
     def __repr__(self) -> str:
         rows = "\n".join(f"  {name:<24} {shape}" for name, shape in self.shapes.items())
         return f"Parameters({self.flat.size} entries, {self.dtype})\n{rows}"
+
+
+class Gradients:
+    """What a backward pass returns: `dx`, gradients of states under their names, and `grads`, those of the parameters,
+    the same object that was handed in, if one was.
+    """
+
+    dx: Array
+    grads: Parameters
+
+    def __init__(self, dx: Array, states: Mapping[str, Array], grads: Parameters) -> None:
+        vars(self).update(dx=dx, **states, grads=grads)
+
+    def named(self) -> dict[str, Any]:
+        """Return all gradients but those of the parameters, by name."""
+        return {name: array for name, array in vars(self).items() if name[:1] == "d"}
+
+    def __repr__(self) -> str:
+        rows = [f"{name} {getattr(array, 'shape', type(array).__name__)}" for name, array in self.named().items()]
+        return f"{type(self).__name__}({', '.join(rows)}, grads of {', '.join(self.grads)})"

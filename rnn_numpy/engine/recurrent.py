@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, memory
-from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
@@ -48,7 +48,7 @@ Array = NDArray[Any]
 Result = tuple[Any, Any, Trace]
 
 
-class BackwardResult:
+class BackwardResult(Gradients):
     """What a backward pass returns.
 
     Attributes
@@ -66,25 +66,18 @@ class BackwardResult:
         The terms of these, by the way that they came: of an attended memory "values" and "weights".
     """
 
-    dx: Array
     dh_0: Array
     dc_0: Array
-    grads: Parameters
-    dgiven: dict[str, Array]
-    given_ways: dict[str, dict[str, Array]]
 
-    def __init__(self, dx: Array, initial: Mapping[str, Array], grads: Parameters) -> None:
-        self.dx = dx
-        self.grads = grads
-        self.dgiven, self.given_ways = {}, {}
-        for state, array in initial.items():
-            setattr(self, f"d{state}_0", array)
+    def __init__(self, dx: Array, states: Mapping[str, Array], grads: Parameters) -> None:
+        super().__init__(dx, states, grads)
+        self.dgiven: dict[str, Array] = {}
+        self.given_ways: dict[str, dict[str, Array]] = {}
 
-    def __repr__(self) -> str:
-        shown = {**{name: array for name, array in vars(self).items() if name[:1] == "d" and name != "dgiven"}}
-        shown |= {f"dgiven[{name!r}]": array for name, array in self.dgiven.items()}
-        rows = [f"{name} {array.shape}" for name, array in shown.items()]
-        return f"BackwardResult({', '.join(rows)}, grads of {', '.join(self.grads)})"
+    def named(self) -> dict[str, Any]:
+        """Return all gradients but those of the parameters, by name."""
+        found = super().named()
+        return found | {f"dgiven[{name!r}]": array for name, array in found.pop("dgiven").items()}
 
 
 @dataclass
@@ -637,7 +630,7 @@ class Recurrent(Options):
         grads = own if run.grads is None else run.grads
         if grads is not own:
             grads.flat += own.flat
-        dinitial = dict(zip(states, edge.states_out(initial), strict=True))
+        dinitial = dict(zip([f"d{state}_0" for state in states], edge.states_out(initial), strict=True))
         result = BackwardResult(edge.signal_out(walk.signal), dinitial, grads)
         if edge.given:
             self._give_back(edge, run, result)

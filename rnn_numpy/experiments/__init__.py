@@ -11,16 +11,7 @@ from rnn_numpy.experiments.task_benchmark import (
 )
 
 __all__ = [
-    "BenchmarkOptions",
-    "BenchmarkResult",
-    "BenchmarkRun",
-    "GradflowOptions",
-    "GradflowResult",
-    "NetworkResult",
-    "SweepResult",
-    "TrainingRecord",
-    "run_benchmark",
-    "run_gradflow",
-    "sweep",
+    "BenchmarkOptions", "BenchmarkResult", "BenchmarkRun", "GradflowOptions", "GradflowResult",
+    "NetworkResult", "SweepResult", "TrainingRecord", "run_benchmark", "run_gradflow", "sweep",
     "task_gradient_flow",
-]
+]  # fmt: skip

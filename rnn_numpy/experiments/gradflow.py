@@ -18,8 +18,7 @@ from rnn_numpy.core.numbers import finite, plain
 from rnn_numpy.errors import NonFiniteError, OptionError
 from rnn_numpy.experiments.progress import Progress, part_of
 from rnn_numpy.lab.gradient_flow import INITS, GradientFlow, forecast_gradient_flow, set_recurrent_weights
-from rnn_numpy.layers import mse_loss
-from rnn_numpy.models import Forecaster
+from rnn_numpy.models import Forecaster, SequenceModel
 from rnn_numpy.models.sequence import CELLS
 from rnn_numpy.tasks import Batch, ForecastTask
 from rnn_numpy.training import SGD, clip_grad_norm
@@ -48,11 +47,6 @@ class GradflowOptions:
         All networks get the same random draws, so that they differ in cell and gain alone.
     forget_bias : float, optional
         Total bias of the LSTM's forget gates at the start; drawn as all other parameters where left out, so near 0.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        An option is out of its range, a cell or a gain is given twice, or a forget bias where there is no LSTM.
     """
 
     cells: Sequence[str] = ("rnn-tanh", "rnn-relu", "lstm", "gru")
@@ -217,12 +211,8 @@ class GradflowResult:
                 "log_change_to_longest_lag": "natural log of the typical norm at the longest lag, less that at lag 0",
             },
             "versions": versions(),
-            "options": {
-                **asdict(options),
-                "cells": list(options.cells),
-                "gains": list(options.gains),
-                "momentum": MOMENTUM,
-            },
+            "options": asdict(options)
+            | {"cells": list(options.cells), "gains": list(options.gains), "momentum": MOMENTUM},
             "data": {
                 "name": task.series.name,
                 "description": task.series.description,
@@ -281,11 +271,6 @@ def run_gradflow(task: ForecastTask, options: GradflowOptions, progress: Progres
     progress : callable, optional
         Called with the number of steps done, their total, and what is being done.
 
-    Raises
-    ------
-    OptionError
-        The task has another length.
-
     Notes
     -----
     Training minimises the error at every step of random windows of the training part, all with the same seed. The flow
@@ -341,12 +326,12 @@ def _run_network(
     )
     set_recurrent_weights(model.rnn, gain, options.init, recurrent)
     before = forecast_gradient_flow(model, measured, independent)
-    loss_before = _held_out_loss(model, held_out)
+    loss_before = quiet_loss(model, held_out)
     if not options.train_steps:
         return NetworkResult(cell, gain, before, loss_before)
     training = _train(model, task, options, order, done)
     after = forecast_gradient_flow(model, measured, independent)
-    return NetworkResult(cell, gain, before, loss_before, after, _held_out_loss(model, held_out), training)
+    return NetworkResult(cell, gain, before, loss_before, after, quiet_loss(model, held_out), training)
 
 
 def _train(
@@ -375,8 +360,7 @@ def _train(
     return record
 
 
-def _held_out_loss(model: Forecaster, windows: Batch) -> float:
+def quiet_loss(model: SequenceModel, batch: Batch) -> float:
+    """Return the loss of a batch; where it is not finite, without a warning."""
     with np.errstate(all="ignore"):
-        prediction, _ = model(windows.x)
-        loss, _ = mse_loss(prediction, windows.target, windows.mask)
-    return float(loss)
+        return float(model.loss_of(*batch))

@@ -34,7 +34,7 @@ import numpy as np
 from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import finite
 from rnn_numpy.engine import Recurrent
-from rnn_numpy.experiments.gradflow import all_different, some_cells, versions
+from rnn_numpy.experiments.gradflow import all_different, quiet_loss, some_cells, versions
 from rnn_numpy.experiments.progress import Progress, part_of
 from rnn_numpy.lab.gradient_flow import GradientFlow, gradient_flow, last_step_gradient
 from rnn_numpy.layers import KINDS
@@ -82,11 +82,6 @@ class BenchmarkOptions:
         Of Adam; the norm of all gradients together is clipped to `clip`.
     forget_bias : float
         Of lstm, at the start.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        An option is out of its range, the task cannot have such a length, or a cell or length is given twice.
     """
 
     task: str = "adding"
@@ -200,13 +195,9 @@ class BenchmarkResult:
                 "cpu_seconds": "processor time of the process; on a busy machine 'seconds' is longer",
             },
             "versions": versions(),
-            "options": {
-                **asdict(self.options),
-                "cells": list(self.options.cells),
-                "lengths": list(self.options.lengths),
-                "dtype": "float32",
-                "check_every": CHECK_EVERY,
-            },
+            "options": asdict(self.options)
+            | {"cells": list(self.options.cells), "lengths": list(self.options.lengths)}
+            | {"dtype": "float32", "check_every": CHECK_EVERY},
             "baselines": {str(length): value for length, value in self.baselines.items()},
             "goals": {str(length): value for length, value in self.goals.items()},
             "runs": [
@@ -279,13 +270,7 @@ def benchmark_layer(cell: str, inputs: int, options: BenchmarkOptions, rng: np.r
 
 
 def task_gradient_flow(model: SequenceModel, batch: Batch) -> GradientFlow:
-    """Measure, in float64, how the gradient of each sequence's error at the last step flows back through time.
-
-    Parameters
-    ----------
-    model : SequenceModel
-    batch : Batch
-    """
+    """Measure, in float64, how the gradient of each sequence's error at the last step flows back through time."""
     with np.errstate(all="ignore"):
         twin = model.astype(np.float64)
         target = batch.target[-1] if twin.reads == "all" else batch.target
@@ -302,7 +287,7 @@ def _run(
     flow_batch, test = task.held_out(MEASURED, measured), _single(task.held_out(HELD_OUT, held_out))
     before = task_gradient_flow(model, flow_batch)
     optimizer, ledger = Adam(model.params, options.lr), ClipLedger()
-    checked, losses = [0], [_loss(model, test)]
+    checked, losses = [0], [quiet_loss(model, test)]
     stopped, bad = "", 0
     clock, processor = time.perf_counter(), time.process_time()
     with np.errstate(all="ignore"):
@@ -319,7 +304,7 @@ def _run(
             done(update)
             if update % CHECK_EVERY == 0 or update == options.max_updates:
                 checked.append(update)
-                losses.append(_loss(model, test))
+                losses.append(quiet_loss(model, test))
                 if losses[-1] < task.goal:
                     break
     seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - processor
@@ -334,11 +319,6 @@ def _single(batch: Batch) -> Batch:
     """Return a batch in the precision in which it is trained; classes stay integers."""
     target = batch.target.astype(np.float32) if batch.target.dtype.kind == "f" else batch.target
     return Batch(batch.x.astype(np.float32), target, batch.mask)
-
-
-def _loss(model: SequenceModel, batch: Batch) -> float:
-    with np.errstate(all="ignore"):
-        return float(model.loss_of(*batch))
 
 
 def _pooled(flows: Sequence[GradientFlow]) -> GradientFlow:

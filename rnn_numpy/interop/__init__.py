@@ -1,7 +1,11 @@
 """Weights in and out: files, torch, Keras and ONNX.
 
-Every conversion runs both sides on a small input before it hands anything out, and refuses what cannot be carried over
-without loss, with the reason (`ConversionError`). torch, Keras, onnx and safetensors are imported where they are used.
+Every conversion runs both sides on a small input before it hands anything out, compares outputs and final states, and
+refuses what cannot be carried over without loss, with the reason (`ConversionError`). That is the layer and the other
+library's own, or where weights are converted without that library, a plain loop over its equations. A weight that is
+NaN or infinite is a NonFiniteError, another kind of object a DTypeError, an array that does not fit a ShapeError. What
+is given is not changed, and weights are copied. torch, Keras, onnx and safetensors are imported where they are used;
+MissingExtraError says that one is not installed.
 """
 
 from rnn_numpy.core.storage import load_npz, load_safetensors, save_npz, save_safetensors

@@ -58,12 +58,6 @@ def cell_of(where: str, layer: Any) -> str:
     raise DTypeError(f"{where}: layer must be an RNN, LSTM or GRU of rnn_numpy; got {type(layer).__name__}")
 
 
-def checked_cell(where: str, cell: Any) -> str:
-    """Return `cell` if it is the name of one."""
-    arguments.one_of(where, "cell", cell, LAYERS)
-    return str(cell)
-
-
 def checked_nonlinearity(where: str, cell: str, nonlinearity: Any) -> str:
     """Return `nonlinearity` if the cell can have it: tanh, or relu of an RNN."""
     allowed = ("tanh", "relu") if cell == "rnn" else ("tanh",)
@@ -127,8 +121,6 @@ def real_arrays(where: str, named: Mapping[str, Any]) -> dict[str, Array]:
 def reordered(array: Array, have: str, want: str) -> Array:
     """Return a copy of an array (G * H, ...) with its G blocks of rows in another order.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> reordered(np.array([0, 1, 2, 3, 4, 5]), "rzn", "zrn")
     array([2, 3, 0, 1, 4, 5])
@@ -174,8 +166,7 @@ def assembled(cell: str, stack: Sequence[Sequence[Mapping[str, Array]]], **optio
     return layer
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The self-test
+# -------------------------------------------------------------------------------------------------------- the self-test
 
 
 def verify(

@@ -59,6 +59,8 @@ Stack = list[list[Weights]]  # layers, directions
 def from_keras(layers: Any) -> Any:
     """Return the layer of this package with the options and weights of one Keras layer, or of several in a row.
 
+    `from_keras_weights` does without Keras.
+
     Parameters
     ----------
     layers : keras.layers.SimpleRNN, LSTM, GRU, Bidirectional of one of these, or a list of them
@@ -75,19 +77,10 @@ def from_keras(layers: Any) -> Any:
     ------
     ConversionError
         The layer does what this package's do not: another activation, dropout or recurrent_dropout, stateful,
-        go_backwards outside of a Bidirectional, another merge_mode than "concat", computation in half precision; or the
-        self-test failed.
-    DTypeError
-        Another kind of object.
-    NonFiniteError
-        A weight is NaN or infinite.
-    MissingExtraError
-        Keras is not installed; `from_keras_weights` does without.
+        go_backwards outside of a Bidirectional, another merge_mode than "concat", computation in half precision.
 
     Notes
     -----
-    Before it is returned, layer and Keras layers run on one small input, and what they return is compared.
-
     On all backends but TensorFlow, Keras computes float64 layers in the precision of float32. Their weights keep all
     bits, and are compared in full precision too, with a plain loop over Keras' equations.
 
@@ -125,7 +118,7 @@ def from_keras(layers: Any) -> Any:
 
 
 def to_keras(layer: Any) -> list[Any]:
-    """Return Keras layers with the options and weights of a layer.
+    """Return Keras layers with the options and weights of a layer; `to_keras_weights` does without Keras.
 
     Parameters
     ----------
@@ -143,17 +136,7 @@ def to_keras(layer: Any) -> list[Any]:
     ------
     ConversionError
         What Keras does not have: a complex128 layer, proj_size, zoneout, recurrent_dropout (its own drops other things
-        in a GRU). The Keras backend does not keep the dtype. The self-test failed.
-    DTypeError
-        Another kind of object.
-    NonFiniteError
-        A weight is NaN or infinite.
-    MissingExtraError
-        Keras is not installed; `to_keras_weights` does without.
-
-    Notes
-    -----
-    Before they are returned, layer and Keras layers run on one small input, and what they return is compared.
+        in a GRU). The Keras backend does not keep the dtype.
     """
     where = "to_keras"
     keras = _keras(where)
@@ -210,17 +193,7 @@ def from_keras_weights(
     Raises
     ------
     ConversionError
-        Arrays of half precision; an activation that is not here; a bias that is not that of `reset`; the self-test
-        failed.
-    OptionError, ShapeError, DTypeError
-        An argument or the shape of an array does not fit.
-    NonFiniteError
-        A weight is NaN or infinite.
-
-    Notes
-    -----
-    Before it is returned, layer and a plain loop over Keras' equations run on one small input, and what they return is
-    compared.
+        Arrays of half precision; an activation that is not here; a bias that is not that of `reset`.
 
     Examples
     --------
@@ -233,7 +206,7 @@ def from_keras_weights(
     array([2., 3., 0., 1., 4., 5.])
     """
     where = "from_keras_weights"
-    common.checked_cell(where, cell)
+    arguments.one_of(where, "cell", cell, common.LAYERS)
     common.checked_nonlinearity(where, cell, nonlinearity)
     arguments.flag(where, "bidirectional", bidirectional)
     if reset not in (None, "after", "before") or (reset is not None and cell != "gru"):
@@ -269,16 +242,7 @@ def to_keras_weights(layer: Any) -> list[list[Array]]:
     Raises
     ------
     ConversionError
-        What Keras does not have: a complex128 layer, proj_size, zoneout, recurrent_dropout. The self-test failed.
-    DTypeError
-        Another kind of object.
-    NonFiniteError
-        A weight is NaN or infinite.
-
-    Notes
-    -----
-    Before they are returned, layer and a plain loop over Keras' equations run on one small input, and what they return
-    is compared.
+        What Keras does not have: a complex128 layer, proj_size, zoneout, recurrent_dropout.
 
     Examples
     --------
@@ -291,8 +255,7 @@ def to_keras_weights(layer: Any) -> list[list[Array]]:
     return [[array for weights in directions for array in weights.arrays()] for directions in stack]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The arrays
+# ----------------------------------------------------------------------------------------------------------- the arrays
 
 
 def _to_here(cell: str, reset: str | None, weights: Weights) -> dict[str, Array]:
@@ -453,8 +416,7 @@ def _keras_step(cell: str, reset: str | None, nonlinearity: str, weights: Weight
     return lstm if cell == "lstm" else simple_rnn
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The Keras layers
+# ----------------------------------------------------------------------------------------------------- the Keras layers
 
 
 def _keras(where: str) -> Any:

@@ -103,17 +103,7 @@ def from_onnx(
     Raises
     ------
     ConversionError
-        Arrays of half precision; direction="reverse" alone; clip, input_forget, peepholes P or other activations; the
-        self-test failed.
-    OptionError, ShapeError, DTypeError
-        An argument or the shape of an array does not fit.
-    NonFiniteError
-        A weight is NaN or infinite.
-
-    Notes
-    -----
-    Before it is returned, layer and a plain loop over ONNX's equations run on one small input, and what they return is
-    compared.
+        Arrays of half precision; direction="reverse" alone; clip, input_forget, peepholes P or other activations.
 
     Examples
     --------
@@ -122,7 +112,7 @@ def from_onnx(
     GRU(5, 4, reset='before', bias=False, bidirectional=True, dtype=float64)
     """
     where = "from_onnx"
-    common.checked_cell(where, cell)
+    arguments.one_of(where, "cell", cell, common.LAYERS)
     reset = _checked_attributes(where, cell, direction, linear_before_reset, layout, clip, input_forget, P)
     rows = 2 if direction == "bidirectional" else 1
     nonlinearity = _nonlinearity(where, cell, activations, rows)
@@ -175,16 +165,11 @@ def to_onnx(layer: Any, layer_index: int = 0) -> OnnxNode:
     Raises
     ------
     ConversionError
-        What ONNX does not have: a complex128 layer, proj_size, zoneout. The self-test failed.
-    DTypeError, OptionError
-        Another kind of object; no such layer.
-    NonFiniteError
-        A weight is NaN or infinite.
+        What ONNX does not have: a complex128 layer, proj_size, zoneout.
 
     Notes
     -----
-    An operator is for inference: it has no dropout. Before it is returned, layer and a plain loop over ONNX's equations
-    run on one small input, and what they return is compared.
+    An operator is for inference: it has no dropout.
 
     Examples
     --------
@@ -219,21 +204,15 @@ def to_onnx_model(layer: Any, path: storage.PathLike, *, initial_state: bool = F
     Raises
     ------
     ConversionError
-        What ONNX does not have: a complex128 layer, proj_size, zoneout. The self-test failed.
+        What ONNX does not have: a complex128 layer, proj_size, zoneout.
     DataError
         Another suffix; the file cannot be written.
-    DTypeError
-        Another kind of object.
-    NonFiniteError
-        A weight is NaN or infinite.
-    MissingExtraError
-        onnx is not installed.
 
     Notes
     -----
     Inputs and outputs have the names and axes of this package: x, h_0, c_0; output, h_n, c_n. T and N are free: a model
-    runs on any. Before it is written, layer and model run on one small input, the model in onnx's own reference
-    implementation, and what they return is compared. A model is for inference: it has no dropout.
+    runs on any. It is compared, before it is written, in onnx's own reference implementation. A model is for inference:
+    it has no dropout.
 
     ONNX has these operators for float64 as well, ONNX Runtime (1.32) for float32 alone: for it, write
     `layer.astype(np.float32)`.

@@ -47,14 +47,6 @@ def from_torch(module: Any) -> Any:
         with weight_norm); the layer computes something else than the module.
     DTypeError
         Another kind of object, a subclass among them: it may compute anything.
-    NonFiniteError
-        A weight is NaN or infinite.
-    MissingExtraError
-        torch is not installed.
-
-    Notes
-    -----
-    Before it is returned, layer and module run on one small input, and their outputs and final states are compared.
 
     Examples
     --------
@@ -110,16 +102,9 @@ def to_torch(layer: Any) -> Any:
     ConversionError
         What torch does not have: a complex128 layer, a GRU with reset="before", zoneout, recurrent_dropout; or the
         module computes something else than the layer.
-    DTypeError
-        Another kind of object.
-    NonFiniteError
-        A weight is NaN or infinite.
-    MissingExtraError
-        torch is not installed.
 
     Notes
     -----
-    Before it is returned, layer and module run on one small input, and their outputs and final states are compared.
     torch's random numbers are left as they are.
 
     Examples

@@ -1,7 +1,8 @@
 """The lab: how gradients behave over time, measured.
 
 `rnn_numpy.experiments` measures many networks, `rnn_numpy.report` puts the numbers into words and draws them. Some
-measures need scipy, of the lab extra, which is imported where it is used.
+measures need scipy, of the lab extra, which is imported where it is used. What does not fit is refused by an error of
+`rnn_numpy.errors` that says what was expected.
 """
 
 from rnn_numpy.lab.decomposition import Decomposition, PathSplit, Truncation, decompose
@@ -34,51 +35,12 @@ from rnn_numpy.lab.regularisers import Flossing, Omega, floss, omega
 from rnn_numpy.lab.reset import ResetDifference, reset_difference
 
 __all__ = [
-    "Bifurcation",
-    "Bounds",
-    "Cliff",
-    "CovariantVectors",
-    "Decomposition",
-    "Descent",
-    "Flossing",
-    "GateReport",
-    "GateSummary",
-    "GradientFlow",
-    "LayerDiagnosis",
-    "LyapunovSpectrum",
-    "MeanField",
-    "Omega",
-    "PathSplit",
-    "ResetDifference",
-    "StateJacobian",
-    "StateJacobians",
-    "Truncation",
-    "UoroResult",
-    "bifurcation",
-    "cliff",
-    "cliff_gradient",
-    "cliff_line",
-    "covariant_vectors",
-    "critical_input_variance",
-    "decompose",
-    "descend",
-    "effective_memory",
-    "floss",
-    "fold_points",
-    "forecast_gradient_flow",
-    "fuss_catalan_edge",
-    "gate_report",
-    "gaussian_product_exponents",
-    "gaussian_product_spread",
-    "gradient_flow",
-    "jacobian",
-    "lyapunov",
-    "meanfield",
-    "omega",
-    "reset_difference",
-    "set_recurrent_weights",
-    "snap1",
-    "state_jacobians",
-    "time_constant",
-    "uoro",
-]
+    "Bifurcation", "Bounds", "Cliff", "CovariantVectors", "Decomposition", "Descent", "Flossing",
+    "GateReport", "GateSummary", "GradientFlow", "LayerDiagnosis", "LyapunovSpectrum", "MeanField", "Omega",
+    "PathSplit", "ResetDifference", "StateJacobian", "StateJacobians", "Truncation", "UoroResult",
+    "bifurcation", "cliff", "cliff_gradient", "cliff_line", "covariant_vectors", "critical_input_variance",
+    "decompose", "descend", "effective_memory", "floss", "fold_points", "forecast_gradient_flow",
+    "fuss_catalan_edge", "gate_report", "gaussian_product_exponents", "gaussian_product_spread",
+    "gradient_flow", "jacobian", "lyapunov", "meanfield", "omega", "reset_difference",
+    "set_recurrent_weights", "snap1", "state_jacobians", "time_constant", "uoro",
+]  # fmt: skip

@@ -443,8 +443,7 @@ def _norm(array: Array, axis: int | None = None) -> Floats:
     return row_norms(array, axis)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Paths
+# ---------------------------------------------------------------------------------------------------------------- paths
 
 
 class _Routes:
@@ -621,8 +620,7 @@ def _weighed(table: _Direction, short: str, gate: str, shares: Floats) -> Floats
     return shares[index] * (whole / part) ** 2 if part else np.full_like(shares[index], np.nan)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# What users see
+# ------------------------------------------------------------------------------------------------------- what users see
 
 
 class Truncation:
@@ -725,16 +723,8 @@ class Decomposition:
         return _rows(table, short, gate, table.total(short))
 
     def block(self, name: str, t: int, k: int) -> Array:
-        """Return G(t, k), of the parameter's shape.
+        """Return G(t, k), of the parameter's shape: 0 <= k <= t < T; in a reverse direction 0 <= t <= k < T.
 
-        Parameters
-        ----------
-        name : str
-        t, k : int
-            0 <= k <= t < T; in a reverse direction 0 <= t <= k < T.
-
-        Notes
-        -----
         Cost: |t - k| + 1 backward steps of one gradient.
         """
         where = "Decomposition.block"
@@ -749,8 +739,6 @@ class Decomposition:
     def norms(self, name: str) -> Floats:
         """Return |G(t, k)|, the Frobenius norm of each block, (T, T).
 
-        Notes
-        -----
         The first call computes those of all parameters of the layer and direction, in one pass. At T = 100, H = 64 that
         costs as much as 15 to 18 backward passes for one sequence, of an RNN, LSTM or GRU; for eight as much as 26 to
         39, of which the matrix products alone are 16 in an RNN.
@@ -769,8 +757,6 @@ class Decomposition:
     def lag_profile(self, name: str) -> Floats:
         """Return the norm of the sum of all blocks with |t - k| = l, for l = 0 ... T-1, (T,).
 
-        Notes
-        -----
         Cost: a pass, and for each lag a product as large as that of a gradient. The adjoints of all lags are kept;
         where they are too many, the pass is repeated, some lags at a time.
         """
@@ -799,12 +785,8 @@ class Decomposition:
     def truncated(self, K: int, scheme: str = "window") -> Truncation:
         """Return the gradient of truncated back-propagation, exactly, as a mask of the table.
 
-        Parameters
-        ----------
-        K : int
-            At least 1; with K >= T nothing is cut.
-        scheme : {"window", "chunk"}
-            Keep |t - k| < K, or t // K = k // K. Chunks begin at t = 0, in a reverse direction as well.
+        The scheme "window" keeps |t - k| < K, "chunk" t // K = k // K. Chunks begin at t = 0, in a reverse direction as
+        well. With K >= T nothing is cut.
         """
         where = "Decomposition.truncated"
         K = arguments.positive_int(where, "K", K)
@@ -840,13 +822,6 @@ def decompose(
         dL/dh_n; enters at each sequence's last step.
     name : str, optional
         The layer and direction, "l0", "l1_reverse", ...; all where left out.
-
-    Raises
-    ------
-    ShapeError, DTypeError
-        The trace is another layer's; a gradient does not fit; the layer is complex.
-    OptionError
-        There is no such layer and direction.
 
     Notes
     -----

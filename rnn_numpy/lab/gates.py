@@ -47,8 +47,7 @@ KEEPING = ("f", "z")
 SHUT, OPEN = 0.1, 0.9
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Numbers
+# -------------------------------------------------------------------------------------------------------------- numbers
 
 
 def sech2(a: ArrayLike) -> NDArray[Any]:
@@ -66,15 +65,8 @@ def sech2(a: ArrayLike) -> NDArray[Any]:
 
 
 def time_constant(f: ArrayLike) -> Floats:
-    """Return -1/ln f: in how many steps a gate that stays at f leaves 1/e = 37 % of the content.
+    """Return -1/ln f: in how many steps a gate that stays at f, in [0, 1], leaves 1/e = 37 % of it.
 
-    Parameters
-    ----------
-    f : array_like
-        From 0 (no step: 0) to 1 (for ever: infinity).
-
-    Examples
-    --------
     >>> time_constant([0.0, 0.5, 0.99, 1.0]).round(3).tolist()
     [0.0, 1.443, 99.499, inf]
     """
@@ -86,13 +78,6 @@ def time_constant(f: ArrayLike) -> Floats:
 def effective_memory(f: ArrayLike) -> Floats:
     """Return 1/(1 - f): the sum of what a gate that stays at f leaves after 0, 1, 2, ... steps.
 
-    Parameters
-    ----------
-    f : array_like
-        From 0 (1, the step itself) to 1 (infinity).
-
-    Examples
-    --------
     >>> effective_memory([0.0, 0.5, 0.99, 1.0]).round(3).tolist()
     [1.0, 2.0, 100.0, inf]
     """
@@ -144,8 +129,7 @@ def _shares(where: str, f: ArrayLike) -> Floats:
     return array
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Report
+# --------------------------------------------------------------------------------------------------------------- report
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,7 @@ REACH_SHARE = 0.01
 _TINY = float(np.finfo(np.float64).tiny)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# One network: measure and sum up
+# -------------------------------------------------------------------------------------- one network: measure and sum up
 
 
 @dataclass(frozen=True)
@@ -287,7 +286,7 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
     Parameters
     ----------
     layer : RNN, LSTM, GRU
-        One direction.
+        One direction: in a bidirectional one a gradient reaches every step both ways, and a lag means nothing.
     x : ndarray, (T, N, D), or (N, T, D) where the layer is batch_first
         N windows.
     dh_last : ndarray, (N, H)
@@ -299,13 +298,6 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
     -------
     GradientFlow
         Norms of the whole state's gradient: of an LSTM, that of h and that of c together.
-
-    Raises
-    ------
-    OptionError
-        The layer is bidirectional: a gradient then reaches every step both ways, and a lag means nothing.
-    ShapeError, DTypeError
-        An argument does not fit the layer.
 
     Notes
     -----
@@ -364,15 +356,7 @@ def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: Array
 
 
 def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float | None = None) -> GradientFlow:
-    """Measure the gradient flow of a forecaster's squared error at the last step of each window.
-
-    Parameters
-    ----------
-    model : Forecaster
-    windows : Batch
-    independent : float, optional
-        As in `gradient_flow`.
-    """
+    """Measure the gradient flow of a forecaster's squared error at the last step of each window, as `gradient_flow`."""
     with np.errstate(all="ignore"):
         dh_last = last_step_gradient(model, model.rnn(windows.x)[0][-1], windows.target[-1])
     return gradient_flow(model.rnn, windows.x, dh_last, independent)
@@ -386,22 +370,16 @@ def set_recurrent_weights(layer: Recurrent, gain: float, init: str, rng: np.rand
 
     Parameters
     ----------
-    layer : RNN, LSTM, GRU
+    layer : RNN, LSTM without projection, GRU
         Its weight_hh are overwritten, the block of each gate by itself; biases stay as they are.
     gain : float
         Spectral radius: the largest absolute eigenvalue. Greater than 0.
     init : {"uniform", "orthogonal", "identity"}
-        "uniform": scale the weights that are there (the constructor drew them from a uniform distribution).
+        "uniform": scale the weights that are there (the constructor drew them from a uniform distribution), not all 0.
         "orthogonal": gain times a random orthogonal matrix, which keeps the length of every vector but for the gain.
         "identity": gain times the identity, as in the IRNN [1]_.
     rng : numpy.random.Generator, int or None
         Draws the orthogonal matrices.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        Unknown init, or a gain that is not a finite number above 0; also "uniform" where all weights are 0, and an LSTM
-        with proj_size, whose blocks (H, P) are not square.
 
     References
     ----------

@@ -307,13 +307,6 @@ def jacobian(layer: Recurrent, trace: Trace, t: int, *, name: str | None = None)
     name : str, optional
         The layer and direction, "l0_reverse" say; the last layer's forward direction where left out.
 
-    Raises
-    ------
-    ShapeError, DTypeError
-        The trace is another layer's; the layer is complex; t is no integer.
-    OptionError
-        There is no such step, or no such layer and direction.
-
     Notes
     -----
     Cost: one backward step for each unit of the state.

@@ -68,8 +68,7 @@ UNITS = ("sigmoid", "tanh")
 EPS, TINY = float(np.finfo(np.float64).eps), float(np.finfo(np.float64).tiny)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The landscape
+# -------------------------------------------------------------------------------------------------------- the landscape
 
 
 class CliffGradient(NamedTuple):
@@ -214,8 +213,7 @@ def cliff_line(w: ArrayLike, start: float = START) -> Floats:
     return line
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Descent
+# -------------------------------------------------------------------------------------------------------------- descent
 
 
 @dataclass(frozen=True)
@@ -269,13 +267,6 @@ def descend(
     steps, start, target
         As in `cliff_gradient`.
 
-    Raises
-    ------
-    OptionError, DTypeError
-        A number is out of its range.
-    NonFiniteError
-        A parameter grew beyond the range of floats.
-
     Examples
     --------
     One update that meets the wall, free and clipped:
@@ -303,8 +294,7 @@ def descend(
     return Descent(np.array(path), np.array(errors), np.array(norms), np.array(clipped))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Fixed points
+# --------------------------------------------------------------------------------------------------------- fixed points
 
 
 def fold_points(w: ArrayLike, unit: str = "sigmoid") -> tuple[Floats, Floats]:
@@ -378,15 +368,6 @@ def bifurcation(w: ArrayLike, b: ArrayLike, unit: str = "sigmoid") -> Bifurcatio
         One of them a vector, (n,), the other a number.
     unit : {"sigmoid", "tanh"}
         f.
-
-    Raises
-    ------
-    ShapeError
-        Not one of w and b is a vector, and the other a number.
-    OptionError
-        Another unit.
-    MissingExtraError
-        scipy is not installed.
 
     Notes
     -----
@@ -471,7 +452,7 @@ def _numbers(where: str, name: str, value: ArrayLike) -> Array:
     array = arguments.as_array(where, name, value)
     if array.dtype.kind not in "iufc":
         raise DTypeError(f"{where}: {name} must be made of numbers; got dtype {array.dtype}")
-    arguments.finite(where, name, np.atleast_1d(array), ", ".join(f"axis {axis}" for axis in range(max(1, array.ndim))))
+    arguments.finite(where, name, np.atleast_1d(array))
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 

@@ -243,7 +243,8 @@ def lyapunov(
     Parameters
     ----------
     layer : Recurrent
-        RNN, LSTM, GRU, or one of your own; one direction. Not modified; one in float32 is run in float64.
+        RNN, LSTM, GRU, or one of your own; one direction, since a reverse one has no next step to go to. Not modified;
+        one in float32 is run in float64.
     x : ndarray, (T, N, D), or (N, T, D) where batch_first, or (T, D) for one sequence
         Inputs. For none, `np.broadcast_to(0.0, (T, N, D))` takes no memory: it is read in pieces.
     n_exponents : int, optional
@@ -261,13 +262,6 @@ def lyapunov(
         module says which is faster when.
     rng : numpy.random.Generator, int or None
         Draws the first directions.
-
-    Raises
-    ------
-    OptionError, DTypeError, ShapeError
-        An argument does not fit; the layer is bidirectional: its reverse direction has no next step to go to.
-    NonFiniteError
-        States or directions leave the range of floats.
 
     Warns
     -----
@@ -370,15 +364,8 @@ class CovariantVectors:
         return np.asarray(self.growth.mean(axis=(0, 1)))
 
     def angle(self, i: int, j: int) -> Floats:
-        """Return the angle between the lines of v^i and v^j, (W+1, N), from 0 to pi/2.
+        """Return the angle between the lines of v^i and v^j, (W+1, N), from 0 to pi/2; i and j count from 0.
 
-        Parameters
-        ----------
-        i, j : int
-            From 0 on.
-
-        Notes
-        -----
         From the lengths of u - v and u + v, right to the last digits near 0 as well, where the cosine is not.
         """
         u, v = (self.vectors[..., self._checked("angle", name, index)] for name, index in (("i", i), ("j", j)))
@@ -388,10 +375,7 @@ class CovariantVectors:
     def smallest_angle(self, m: int) -> Floats:
         """Return the smallest angle between the span of v^1 ... v^m and that of the others, (W+1, N).
 
-        Parameters
-        ----------
-        m : int
-            1 <= m < k; say the number of positive exponents.
+        1 <= m < k; say the number of positive exponents.
         """
         k = self.vectors.shape[3]
         m = arguments.positive_int("smallest_angle", "m", m)
@@ -449,8 +433,6 @@ def covariant_vectors(
 
     Raises
     ------
-    OptionError, DTypeError, ShapeError
-        An argument does not fit.
     NonFiniteError
         A step sends a direction to exactly 0, so that there is no way back; or numbers leave the range of floats.
 

@@ -102,13 +102,6 @@ def meanfield(g: float, sigma2: float = 0.0) -> MeanField:
     sigma2 : float
         Variance of the input to a unit, at least 0.
 
-    Raises
-    ------
-    OptionError, DTypeError
-        A number is out of its range.
-    MissingExtraError
-        scipy is not installed.
-
     Notes
     -----
     For N to infinity. Networks of 1000 units have a lambda_1 that is smaller by 0.01 or less.
@@ -140,11 +133,6 @@ def critical_input_variance(g: float) -> float:
     ----------
     g : float
         At least 1. Below 1 there is no such variance: lambda_1 is negative without input, and more so with it.
-
-    Raises
-    ------
-    MissingExtraError
-        scipy is not installed.
 
     Notes
     -----
@@ -207,24 +195,8 @@ def _root(function: Callable[[float], float], low: float, high: float) -> float:
 
 
 def gaussian_product_exponents(n: int) -> Floats:
-    """Return the Lyapunov exponents of a product of independent n x n matrices with N(0, 1/n) entries.
+    """Return the n Lyapunov exponents, per factor, of a product of independent n x n matrices with N(0, 1/n) entries.
 
-    Parameters
-    ----------
-    n : int
-
-    Returns
-    -------
-    ndarray, (n,)
-        From the largest down, per factor.
-
-    Raises
-    ------
-    MissingExtraError
-        scipy is not installed.
-
-    Notes
-    -----
     Exact for each n, not only a limit. The logarithm of a diagonal entry of R, as QR yields it factor after factor, has
     this mean: half that of ln(chi^2/n), with n - i + 1 degrees of freedom, and `gaussian_product_spread` as its
     standard deviation.
@@ -240,22 +212,10 @@ def gaussian_product_exponents(n: int) -> Floats:
 
 
 def gaussian_product_spread(n: int) -> Floats:
-    """Return the standard deviation of the i-th exponent's estimate from a single factor.
+    """Return the standard deviation of the i-th exponent's estimate from a single factor, for i = 1 ... n.
 
-    Parameters
-    ----------
-    n : int
-
-    Returns
-    -------
-    ndarray, (n,)
-        Over the root of the number of factors: the standard error of an estimate from so many, exactly, since the
-        factors' contributions are independent.
-
-    Raises
-    ------
-    MissingExtraError
-        scipy is not installed.
+    Over the root of the number of factors it is the standard error of an estimate from so many, exactly, since the
+    factors' contributions are independent.
 
     Examples
     --------
@@ -268,17 +228,9 @@ def gaussian_product_spread(n: int) -> Floats:
 
 
 def fuss_catalan_edge(factors: int) -> float:
-    """Return the largest squared singular value of a product of large matrices with N(0, 1/N) entries.
+    """Return the largest squared singular value of a product of L large matrices with N(0, 1/N) entries.
 
-    Parameters
-    ----------
-    factors : int
-        L, the number of matrices.
-
-    Returns
-    -------
-    float
-        (L+1)^(L+1)/L^L: about e (L + 1/2).
+    It is (L+1)^(L+1)/L^L: about e (L + 1/2).
 
     Examples
     --------

@@ -249,8 +249,6 @@ def floss(
 
     Raises
     ------
-    OptionError, DTypeError, ShapeError
-        An argument does not fit.
     NonFiniteError
         A step sends a direction to exactly 0: ln 0 has no gradient. Or states leave the range of floats.
 
@@ -467,15 +465,10 @@ def omega(
         (r - 1)^2 or (r^2 - 1)^2: the paper's two equations differ.
     gradient : {"immediate", "full"}
         "immediate", as published: by W_hh alone, as it stands in the Jacobian, with backpropagated errors, states and
-        slopes held fixed. "full": by everything, with doutput and dh_n held fixed.
+        slopes held fixed; not of a cell whose W_hh acts on something else than its state, or which has further
+        parameters. "full": by everything, with doutput and dh_n held fixed.
     bound : float
         Steps with |d_t|^2 below it do not count: a vanished gradient has no direction to keep. At least 0.
-
-    Raises
-    ------
-    OptionError, DTypeError, ShapeError
-        An argument does not fit; "immediate" of a cell whose W_hh acts on something else than its state, or which has
-        further parameters: use "full".
 
     Notes
     -----

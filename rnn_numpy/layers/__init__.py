@@ -23,28 +23,8 @@ from rnn_numpy.layers.peephole import PeepholeLSTM
 from rnn_numpy.layers.rnn import RNN
 
 __all__ = [
-    "GRU",
-    "KINDS",
-    "LSTM",
-    "RNN",
-    "GRUCell",
-    "LSTMCell",
-    "LayerNormLSTM",
-    "Linear",
-    "PeepholeLSTM",
-    "RNNCell",
-    "StepBackwardResult",
-    "StepCell",
-    "chrono",
-    "cross_entropy_loss",
-    "identity",
-    "initialize",
-    "irnn",
-    "mse_loss",
-    "normal",
-    "orthogonal",
-    "set_forget_bias",
-    "uniform",
-    "xavier_normal",
-    "xavier_uniform",
-]
+    "GRU", "KINDS", "LSTM", "RNN", "GRUCell", "LSTMCell", "LayerNormLSTM", "Linear", "PeepholeLSTM",
+    "RNNCell", "StepBackwardResult", "StepCell", "chrono", "cross_entropy_loss", "identity",
+    "initialize", "irnn", "mse_loss", "normal", "orthogonal", "set_forget_bias", "uniform",
+    "xavier_normal", "xavier_uniform",
+]  # fmt: skip

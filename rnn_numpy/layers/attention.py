@@ -160,15 +160,8 @@ class WithContext:
 def attending(cell: Cell) -> Cell:
     """Return a cell with dot attention in front of its own formulas, which stay what they are.
 
-    Parameters
-    ----------
-    cell : Cell
-        Its first state is the query.
-
-    Returns
-    -------
-    Cell
-        Reads the given arrays values and exists at every step; records score, alpha and context.
+    Its first state is the query. It reads the given arrays values and exists at every step, and records score, alpha
+    and context.
     """
     state = cell.states[0]
     query = {f"{d}h_prev": f"{d}{state}_prev" for d in ("", "d", "v")}

@@ -240,31 +240,17 @@ def _dn(dh: Array, z: Array) -> Array:
 
 
 BEFORE = Cell(
-    ("r", "z", "n"),
-    ("h",),
-    before_step_forward,
-    before_step_backward,
-    before_step_partials,
-    before_step_tangent,
-    sigmoids=("r", "z"),
-    hidden_inputs={"n": "k_t"},
-    records={"k": 1},
-    gradient_records={"dk": 1},
+    ("r", "z", "n"), ("h",),
+    before_step_forward, before_step_backward, before_step_partials, before_step_tangent,
+    sigmoids=("r", "z"), hidden_inputs={"n": "k_t"}, records={"k": 1}, gradient_records={"dk": 1},
     derived={"da_ih": _da_ih, "da_hh": _da_ih, "dr": Product("dk", "h_in"), "dz": _dz, "dn": _dn},
-)
+)  # fmt: skip
 AFTER = Cell(
-    BEFORE.gate_names,
-    BEFORE.states,
-    after_step_forward,
-    after_step_backward,
-    after_step_partials,
-    after_step_tangent,
-    slabs=("q", "r", "z", "n"),
-    input_slabs=("r", "z", "n"),
-    hidden_slabs=("r", "z", "q"),
-    sigmoids=("r", "z"),
+    ("r", "z", "n"), ("h",),
+    after_step_forward, after_step_backward, after_step_partials, after_step_tangent,
+    slabs=("q", "r", "z", "n"), input_slabs=("r", "z", "n"), hidden_slabs=("r", "z", "q"), sigmoids=("r", "z"),
     derived={**BEFORE.derived, "da_hh": _da_hh, "dr": Product("da_n", "q")},
-)
+)  # fmt: skip
 CELLS = {"after": AFTER, "before": BEFORE}
 
 

@@ -120,19 +120,7 @@ def identity(shape: Sequence[int], gain: float = 1.0, rng: Seed = None, dtype: D
 def uniform(shape: Sequence[int], bound: float = 1.0, rng: Seed = None, dtype: DTypeLike = np.float64) -> Array:
     """Return numbers from U(-bound, bound); their standard deviation is bound / sqrt(3).
 
-    Parameters
-    ----------
-    shape : tuple of int
-    bound : float
-        Greater than 0.
-    rng : numpy.random.Generator, int or None
-    dtype : {float32, float64, complex128}
-        Drawn in float64, then rounded; complex ones have imaginary part 0.
-
-    Raises
-    ------
-    ShapeError, DTypeError, OptionError
-        An argument has the wrong type or is out of its range.
+    The shape may be any, the bound is greater than 0; the other arguments and errors are those of `orthogonal`.
 
     Examples
     --------

@@ -75,6 +75,7 @@ from rnn_numpy.engine.cell import Cell, ExtraParameter, Product
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.layers.initializers import set_forget_bias
 from rnn_numpy.layers.lstm import GATES
+from rnn_numpy.layers.peephole import hidden
 
 Array = NDArray[Any]
 
@@ -174,8 +175,8 @@ def layer_norm_step_tangent(
 ) -> None:  # fmt: skip
     """T1 to T6. Adds to vv_t and va_t, writes vc_t and vh_t.
 
-    va_t, (4H, N), comes in holding vb_ih + vb_hh; vu_t vW_ih x_t + W_ih vx_t; vv_t vW_hh h_{t-1}. The changes of gains
-    and shifts are (4H, 1) and (H, 1), or have N columns.
+    What comes in, (4H, N): in va_t, vb_ih + vb_hh; in vu_t, vW_ih x_t + W_ih vx_t; in vv_t, vW_hh h_{t-1}. Changes of
+    gains and shifts are (4H, 1) and (H, 1), or have N columns.
     """
     vv_t += W_hh.dot(vh_in)  # T1
     for vw_t, w_t, alpha, valpha in ((vu_t, u_t, alpha_ih, valpha_ih), (vv_t, v_t, alpha_hh, valpha_hh)):
@@ -211,10 +212,6 @@ def _layer_norm_a(epsilon: float, u: Array, v: Array, alpha_ih: Array, alpha_hh:
     return a
 
 
-def _hidden(layer: Recurrent) -> tuple[int, ...]:
-    return (layer.hidden_size,)
-
-
 def _four_hidden(layer: Recurrent) -> tuple[int, ...]:
     return (4 * layer.hidden_size,)
 
@@ -223,29 +220,20 @@ def _four_hidden(layer: Recurrent) -> tuple[int, ...]:
 def layer_norm_cell(epsilon: float) -> Cell:
     """Return the cell of a `LayerNormLSTM`."""
     return Cell(
-        ("i", "f", "g", "o"),
-        ("h", "c"),
-        Bound(layer_norm_step_forward, epsilon),
-        Bound(layer_norm_step_backward, epsilon),
+        ("i", "f", "g", "o"), ("h", "c"),
+        Bound(layer_norm_step_forward, epsilon), Bound(layer_norm_step_backward, epsilon),
         step_tangent=Bound(layer_norm_step_tangent, epsilon),
-        records={"u": 4, "v": 4, "tanh_k": 1},
-        gradient_records={"dk": 1, "du": 4, "dv": 4},
-        input_gradient="du",
-        hidden_gradient="dv",
+        records={"u": 4, "v": 4, "tanh_k": 1}, gradient_records={"dk": 1, "du": 4, "dv": 4},
+        input_gradient="du", hidden_gradient="dv",
         parameters={
             "gain_ih": ExtraParameter("alpha_ih", _four_hidden, 1.0),
             "gain_hh": ExtraParameter("alpha_hh", _four_hidden, 1.0),
-            "gain_c": ExtraParameter("alpha_c", _hidden, 1.0),
-            "bias_c": ExtraParameter("beta_c", _hidden, 0.0),
+            "gain_c": ExtraParameter("alpha_c", hidden, 1.0),
+            "bias_c": ExtraParameter("beta_c", hidden, 0.0),
         },
-        derived={
-            **GATES,
-            "do": Product("dh", "tanh_k"),
-            "a": Bound(_layer_norm_a, epsilon),
-        },
-        biased=False,
-        overwritten=("c",),
-    )
+        derived={**GATES, "do": Product("dh", "tanh_k"), "a": Bound(_layer_norm_a, epsilon)},
+        biased=False, overwritten=("c",),
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------- the layer

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments, memory
-from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.errors import DTypeError, ShapeError
 
 Array = NDArray[Any]
@@ -28,14 +28,6 @@ class LinearTrace:
 
     x: Array
     weight: Array
-
-
-@dataclass(frozen=True)
-class LinearBackward:
-    """Gradient of the input, and of the parameters (the object handed in, if one was)."""
-
-    dx: Array
-    grads: Parameters
 
 
 class Linear:
@@ -121,18 +113,13 @@ class Linear:
         -------
         y : ndarray, (..., out_features)
         trace : LinearTrace
-
-        Raises
-        ------
-        ShapeError, DTypeError
-            The last axis is not in_features; another dtype than the layer's.
         """
         array = self._checked(x)
         kept = memory.empty(array.shape, self.dtype)
         kept[...] = array
         return self._affine(kept), LinearTrace(kept, self.params["weight"].copy())
 
-    def backward(self, trace: LinearTrace, dy: ArrayLike, grads: Parameters | None = None) -> LinearBackward:
+    def backward(self, trace: LinearTrace, dy: ArrayLike, grads: Parameters | None = None) -> Gradients:
         """Return dL/dx and add dL/dW, dL/db, summed over all leading axes, to `grads`.
 
         Parameters
@@ -146,13 +133,8 @@ class Linear:
 
         Returns
         -------
-        LinearBackward
+        Gradients
             dx, of x's shape, and grads.
-
-        Raises
-        ------
-        ShapeError, DTypeError
-            dy does not have y's shape or dtype; grads are another layer's.
         """
         where = "Linear.backward"
         if not isinstance(trace, LinearTrace):
@@ -167,7 +149,7 @@ class Linear:
         grads["weight"][...] += dy_rows.T.dot(trace.x.reshape(-1, self.in_features))
         if self.bias:
             grads["bias"][...] += np.ones(len(dy_rows), self.dtype).dot(dy_rows)
-        return LinearBackward(dx, grads)
+        return Gradients(dx, {}, grads)
 
     def _affine(self, x: Array) -> Array:
         # One product over all leading axes: NumPy's matmul would make one per step.

@@ -95,8 +95,8 @@ def lstm_step_forward(
     """F1 to F4. Turns a_t into the gates, writes c_t, tanh_c_t, h_t.
 
     a_t, (4H, N), comes in holding W_ih x_t + b_ih + b_hh; of it and of W_hh, (4H, H), the blocks o, i, f are halved,
-    see F2. oif_t, ..., g_t are its blocks. h_in is h_{t-1}; with recurrent dropout, times its mask. All others are (H,
-    N); c_t may be the memory of c_prev.
+    see F2. oif_t, ..., g_t are its blocks. States are (H, N): h_in is h_{t-1}, with recurrent dropout times its mask,
+    and c_t may be the memory of c_prev.
     """
     a_t += W_hh.dot(h_in)  # F1
     np.tanh(a_t, out=a_t)  # F2: g, and for the others tanh(u/2) ...
@@ -208,21 +208,13 @@ def _projection_shape(layer: LSTM) -> tuple[int, ...]:
 
 
 CELL = Cell(
-    ("i", "f", "g", "o"),
-    ("h", "c"),
-    lstm_step_forward,
-    lstm_step_backward,
-    lstm_step_partials,
-    lstm_step_tangent,
-    slabs=("o", "i", "f", "g"),
-    input_slabs=("i", "f", "g", "o"),
-    hidden_slabs=("i", "f", "g", "o"),
-    sigmoids=("o", "i", "f"),
-    records={"tanh_c": 1},
-    gradient_records={"dm_dc": 1},
+    ("i", "f", "g", "o"), ("h", "c"),
+    lstm_step_forward, lstm_step_backward, lstm_step_partials, lstm_step_tangent,
+    slabs=("o", "i", "f", "g"), input_slabs=("i", "f", "g", "o"), hidden_slabs=("i", "f", "g", "o"),
+    sigmoids=("o", "i", "f"), records={"tanh_c": 1}, gradient_records={"dm_dc": 1},
     derived={"a": _a, **GATES, "do": Product("dh", "tanh_c"), "dtanh_c": Product("dh", "o")},
     overwritten=("c",),
-)
+)  # fmt: skip
 
 # The LSTM's own part writes m_t; h_t is what a further part makes of it.
 PROJECTED_CELL = replace(

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.engine.cell import Cell
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import LayerTrace, Trace
@@ -36,32 +36,15 @@ from rnn_numpy.layers.rnn import RNN
 Array = NDArray[Any]
 
 
-class StepBackwardResult:
+class StepBackwardResult(Gradients):
     """What the backward pass of a cell returns.
 
-    Attributes
-    ----------
-    dx : ndarray, like x
-    dh_prev : ndarray, like h
-        Gradient of the state that the step read; of an LSTM's cell also `dc_prev`.
-    grads : Parameters
-        Gradients of the parameters, the same object that was handed in, if one was.
+    dx, like x; dh_prev, the gradient of the state that the step read, and of an LSTM's cell dc_prev; grads, those of
+    the parameters, the same object that was handed in, if one was.
     """
 
-    dx: Array
     dh_prev: Array
     dc_prev: Array
-    grads: Parameters
-
-    def __init__(self, dx: Array, states: Mapping[str, Array], grads: Parameters) -> None:
-        self.dx = dx
-        self.grads = grads
-        for state, array in states.items():
-            setattr(self, f"d{state}_prev", array)
-
-    def __repr__(self) -> str:
-        rows = [f"{name} {array.shape}" for name, array in vars(self).items() if name != "grads"]
-        return f"StepBackwardResult({', '.join(rows)}, grads of {', '.join(self.grads)})"
 
 
 class _OneStep(Recurrent):
@@ -74,16 +57,13 @@ class _OneStep(Recurrent):
         return name
 
 
-class _RNNStep(_OneStep, RNN, cell="RNNCell"):
-    pass
+class _RNNStep(_OneStep, RNN, cell="RNNCell"): ...
 
 
-class _LSTMStep(_OneStep, LSTM, cell="LSTMCell"):
-    pass
+class _LSTMStep(_OneStep, LSTM, cell="LSTMCell"): ...
 
 
-class _GRUStep(_OneStep, GRU, cell="GRUCell"):
-    pass
+class _GRUStep(_OneStep, GRU, cell="GRUCell"): ...
 
 
 class StepCell:
@@ -91,27 +71,13 @@ class StepCell:
 
     def __init__(self, layer: Recurrent) -> None:
         self._layer = layer
+        self.input_size, self.hidden_size, self.bias = layer.input_size, layer.hidden_size, layer.bias
         self._latest: weakref.ref[LayerTrace] | None = None
-
-    @property
-    def input_size(self) -> int:
-        """D."""
-        return self._layer.input_size
-
-    @property
-    def hidden_size(self) -> int:
-        """H."""
-        return self._layer.hidden_size
 
     @property
     def cell(self) -> Cell:
         """The formulas, and the names of their gates."""
         return self._layer.cell
-
-    @property
-    def bias(self) -> bool:
-        """Whether there are b_ih and b_hh."""
-        return self._layer.bias
 
     @property
     def params(self) -> Parameters:
@@ -132,25 +98,13 @@ class StepCell:
         self.params.load_state_dict(mapping)
 
     def astype(self, dtype: DTypeLike) -> Self:
-        """Return a twin of this cell with its parameters converted to `dtype` (float32, float64, complex128).
-
-        Raises
-        ------
-        DTypeError
-            `dtype` is another one, or would drop imaginary parts.
-        """
+        """Return a twin of this cell with its parameters converted to `dtype`."""
         twin = copy.copy(self)
         twin._layer = self._layer.astype(dtype)
         return twin
 
     def __call__(self, x: ArrayLike, h: Any = None) -> Any:
-        """Run one step for its state alone: no trace is kept. Arguments and errors are those of `forward`.
-
-        Returns
-        -------
-        h : ndarray, like h, or a tuple of such
-            As `forward` returns it, bit for bit.
-        """
+        """Run one step for its state alone, which is `forward`'s bit for bit; arguments and errors are the same."""
         signal, states = self._inputs(f"{type(self).__name__}.forward", x, h)
         _, finals = self._layer(signal, states)
         return _map(lambda state: state[0], finals)
@@ -172,15 +126,10 @@ class StepCell:
         trace : Trace
             For `backward`, and for reading: `trace[0]` is the step, with its arrays under the names of the formulas.
 
-        Raises
-        ------
-        ShapeError, DTypeError
-            An argument does not fit; the message has the symbolic and the actual shape.
-
         Notes
         -----
-        Cost: 2 N G H (D + H) multiplications and additions, and a copy of the weights, for the gradient is that of what
-        was computed. Traces of steps between which the parameters did not change share one copy.
+        The trace has a copy of the weights, for the gradient is that of what was computed; traces of steps share one as
+        long as the parameters do not change.
         """
         signal, states = self._inputs(f"{type(self).__name__}.forward", x, h)
         _, finals, trace = self._layer.forward(signal, states)
@@ -206,15 +155,9 @@ class StepCell:
         StepBackwardResult
             dx, dh_prev (for an LSTM also dc_prev) and grads.
 
-        Raises
-        ------
-        ShapeError, DTypeError
-            A gradient does not have the shape or dtype of what it is the gradient of; the trace is another cell's.
-
         Notes
         -----
-        Cost: twice the products of the forward pass. A layer multiplies the gradients of all steps at once, which is
-        faster than adding up one step at a time.
+        A layer multiplies the gradients of all steps at once, which is faster than adding up one step at a time.
         """
         where = f"{type(self).__name__}.backward"
         if not isinstance(trace, Trace):
@@ -224,7 +167,7 @@ class StepCell:
         batch = None if trace.edge.unbatched else trace.edge.batch.N
         names = [f"d{state}" for state in self._layer.cell.states]
         back = self._layer.backward(trace, None, self._states(where, names, dh, batch), grads)
-        states = {state: getattr(back, f"d{state}_0")[0] for state in self._layer.cell.states}
+        states = {f"d{state}_prev": getattr(back, f"d{state}_0")[0] for state in self._layer.cell.states}
         return StepBackwardResult(back.dx[0], states, back.grads)
 
     def _inputs(self, where: str, x: ArrayLike, h: Any) -> tuple[Array, Any]:
@@ -325,15 +268,9 @@ class RNNCell(StepCell):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        *,
-        dtype: DTypeLike = np.float64,
-        rng: np.random.Generator | int | None = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", *,
+        dtype: DTypeLike = np.float64, rng: np.random.Generator | int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(_RNNStep(input_size, hidden_size, nonlinearity=nonlinearity, bias=bias, dtype=dtype, rng=rng))
         self.nonlinearity = nonlinearity
 
@@ -345,26 +282,15 @@ class LSTMCell(StepCell):
 
     Parameters
     ----------
-    input_size, hidden_size : int
-        D and H.
-    bias : bool
-        Without, b_ih and b_hh are left out.
+    input_size, hidden_size, bias, dtype, rng
+        As for `RNNCell`.
     forget_bias : float, optional
         The forget gate's total bias at first; drawn as all others where left out.
-    dtype : {float32, float64, complex128}
-        complex128 is for the complex-step derivative.
-    rng : numpy.random.Generator, int or None
-        Draws the parameters from U(-1/sqrt(H), 1/sqrt(H)).
 
     Attributes
     ----------
     params : Parameters
         weight_ih (4H, D), weight_hh (4H, H), bias_ih, bias_hh (4H,); blocks of rows i, f, g, o.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        An option has the wrong type or an impossible value.
 
     Examples
     --------
@@ -380,15 +306,9 @@ class LSTMCell(StepCell):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        forget_bias: float | None = None,
-        dtype: DTypeLike = np.float64,
-        rng: np.random.Generator | int | None = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, bias: bool = True, *, forget_bias: float | None = None,
+        dtype: DTypeLike = np.float64, rng: np.random.Generator | int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(_LSTMStep(input_size, hidden_size, bias=bias, forget_bias=forget_bias, dtype=dtype, rng=rng))
 
 
@@ -399,26 +319,15 @@ class GRUCell(StepCell):
 
     Parameters
     ----------
-    input_size, hidden_size : int
-        D and H.
-    bias : bool
-        Without, b_ih and b_hh are left out.
+    input_size, hidden_size, bias, dtype, rng
+        As for `RNNCell`.
     reset : {"after", "before"}
         Whether r_t acts on W_hn h_{t-1} + b_hn, as in torch, or on h_{t-1} before that product.
-    dtype : {float32, float64, complex128}
-        complex128 is for the complex-step derivative.
-    rng : numpy.random.Generator, int or None
-        Draws the parameters from U(-1/sqrt(H), 1/sqrt(H)).
 
     Attributes
     ----------
     params : Parameters
         weight_ih (3H, D), weight_hh (3H, H), bias_ih, bias_hh (3H,); blocks of rows r, z, n.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        An option has the wrong type or an impossible value.
 
     Examples
     --------
@@ -432,15 +341,9 @@ class GRUCell(StepCell):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        reset: str = "after",
-        dtype: DTypeLike = np.float64,
-        rng: np.random.Generator | int | None = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, bias: bool = True, *, reset: str = "after",
+        dtype: DTypeLike = np.float64, rng: np.random.Generator | int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(_GRUStep(input_size, hidden_size, bias=bias, reset=reset, dtype=dtype, rng=rng))
         self.reset = reset
 

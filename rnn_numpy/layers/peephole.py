@@ -143,7 +143,8 @@ def _peephole_a(
     return a
 
 
-def _hidden(layer: Recurrent) -> tuple[int, ...]:
+def hidden(layer: Recurrent) -> tuple[int, ...]:
+    """The shape of a parameter that acts unit by unit."""
     return (layer.hidden_size,)
 
 
@@ -154,7 +155,7 @@ PEEPHOLE_CELL = replace(
     step_tangent=peephole_step_tangent,
     before=(Part(backward=peepholes_backward),),
     after=(Part(backward=output_peephole_backward),),
-    parameters={f"peephole_{gate}": ExtraParameter(f"p_{gate}", _hidden) for gate in "ifo"},
+    parameters={f"peephole_{gate}": ExtraParameter(f"p_{gate}", hidden) for gate in "ifo"},
     derived={**CELL.derived, "a": _peephole_a},
 )
 

@@ -101,8 +101,7 @@ ZERO = {np.dtype(kind): np.zeros((), kind) for kind in (np.float32, np.float64)}
 def tanh_step_forward(a_t: Array, h_in: Array, W_hh: Array, h_t: Array) -> None:
     """F1, F2 with phi = tanh. Adds to a_t, writes h_t, both (N, H); they may be one memory.
 
-    a_t comes in holding W_ih x_t + b_ih + b_hh. h_in is h_{t-1}; with recurrent dropout, times its mask. W_hh is (H,
-    H).
+    a_t comes in holding W_ih x_t + b_ih + b_hh. h_in is h_{t-1}, with recurrent dropout times its mask.
     """
     a_t += h_in.dot(W_hh.T)  # F1
     np.tanh(a_t, out=h_t)  # F2

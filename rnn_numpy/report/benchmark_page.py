@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from rnn_numpy.core.numbers import count
 from rnn_numpy.experiments.task_benchmark import HELD_OUT, MEASURED, BenchmarkResult, BenchmarkRun
 from rnn_numpy.lab.gradient_flow import GradientFlow
 from rnn_numpy.report.gradflow_page import half_life_text
-from rnn_numpy.report.tables import count, listed, new_table, paragraph, plain, rendered, short
+from rnn_numpy.report.tables import listed, new_table, paragraph, plain, rendered, short, span
 
 # What the task is, and what its baseline does.
 WORDS = {
@@ -26,22 +26,7 @@ WORDS = {
 
 
 def benchmark_report(result: BenchmarkResult) -> str:
-    """Return the report of a run as text.
-
-    Parameters
-    ----------
-    result : BenchmarkResult
-
-    Returns
-    -------
-    str
-        Lines of at most 100 columns.
-
-    Raises
-    ------
-    MissingExtraError
-        rich, which lays out the table, is not installed.
-    """
+    """Return the report of a run as text, in lines of at most 100 columns; rich lays out the table."""
     options = result.options
     what, how = WORDS[options.task]
     bars = dict.fromkeys(f"{plain(result.baselines[k])} (solved below {result.goals[k]:.3g})" for k in options.lengths)
@@ -53,10 +38,8 @@ def benchmark_report(result: BenchmarkResult) -> str:
 
 
 def _results_table(result: BenchmarkResult) -> str:
-    table = new_table()
     columns = ("length", "cell", "solved", "updates\nto solve", "error /\nbaseline", "clip\nrate")
-    for title in (*columns, "half-life\nat start", "half-life\nat end", "s per\nrun"):
-        table.add_column(title, justify="left" if title == "cell" else "right")
+    table = new_table((*columns, "half-life\nat start", "half-life\nat end", "s per\nrun"), left=["cell"])
     for length in result.options.lengths:
         for cell in result.options.cells:
             runs = result.of(length, cell)
@@ -66,8 +49,8 @@ def _results_table(result: BenchmarkResult) -> str:
                 str(length),
                 cell,
                 f"{len(_solved(runs))} of {len(runs)}",
-                _range(_solved(runs), str) or f">{result.options.max_updates}",
-                _range(errors, _two_digits),
+                span(_solved(runs), str) or f">{result.options.max_updates}",
+                span(errors, _two_digits),
                 "-" if rate is None else f"{100 * rate:.0f} %",
                 half_lives([run.before for run in runs]),
                 half_lives([run.after for run in runs]),
@@ -83,8 +66,7 @@ def half_lives(flows: Sequence[GradientFlow]) -> str:
     "×2" stands before doubling times; for gradients that have neither, it is their verdict.
     """
     return ", ".join(
-        {"halves": "", "doubles": "×2 "}.get(kind, kind) + _range(paces, plain)
-        for kind, paces in _by_kind(flows).items()
+        {"halves": "", "doubles": "×2 "}.get(kind, kind) + span(paces, plain) for kind, paces in _by_kind(flows).items()
     )
 
 
@@ -118,16 +100,7 @@ def _two_digits(value: float) -> str:
     return f"{value:.2f}" if value < 100 else short(value)
 
 
-def _range(values: Sequence[Any], text: Callable[[Any], str]) -> str:
-    """Write one number, or the smallest and the largest of several."""
-    if not values:
-        return ""
-    low, high = text(min(values)), text(max(values))
-    return low if low == high else f"{low}–{high}"
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Sentences
+# ------------------------------------------------------------------------------------------------------------ sentences
 
 
 def _sentences(result: BenchmarkResult) -> list[str]:
@@ -162,7 +135,7 @@ def _verdict(result: BenchmarkResult, length: int) -> str:
         updates = _solved(runs)
         if updates:
             share = "" if len(updates) == len(runs) else f" with {len(updates)} of {len(runs)} seeds"
-            solved.append(f"{cell}{share} (after {_range(updates, str).replace('–', ' to ')} updates)")
+            solved.append(f"{cell}{share} (after {span(updates, str, ' to ')} updates)")
         if len(updates) < len(runs):
             unsolved.append(cell if not updates else f"{cell} with the others")
     clauses = [f"solved by {listed(solved)}"] if solved else []
@@ -183,7 +156,7 @@ def _why(result: BenchmarkResult, length: int, cell: str) -> str:
             clauses.append(f"it is not finite {when}")
             continue
         paces = [
-            f"{kind} every {_range(paces, plain).replace('–', ' to ')} steps" if paces else f"is {kind}"
+            f"{kind} every {span(paces, plain, ' to ')} steps" if paces else f"is {kind}"
             for kind, paces in _by_kind(flows).items()
         ]
         left = plain(float(pooled.typical[-1] / pooled.typical[0])) if pooled.typical[0] > 0 else "nothing"

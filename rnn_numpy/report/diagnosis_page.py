@@ -163,11 +163,6 @@ def diagnose(
     GradientDiagnosis
         Print it.
 
-    Raises
-    ------
-    OptionError, DTypeError, ShapeError
-        An argument does not fit; a target is given to a layer, which has no loss; the layer is bidirectional.
-
     Notes
     -----
     Cost: a forward and a backward pass, and as much as `lyapunov` with one exponent, for each layer.

@@ -9,17 +9,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rnn_numpy.checks.report import OK, GradcheckReport
-from rnn_numpy.report.tables import count, new_table, paragraph, rendered, short
+from rnn_numpy.core.numbers import count
+from rnn_numpy.report.tables import new_table, paragraph, rendered, short
 from rnn_numpy.zoo.specimen import Specimen
 
 
 def checks_table(reports: Sequence[tuple[str, GradcheckReport]]) -> str:
     """Return a table with a line for each check, a report with the name under which it is listed."""
     trials = list(dict.fromkeys(trial.name for _, report in reports for trial in report.trials))
-    table = new_table()
-    for title in ("cell", "tensors", "worst error", "in", "digits", *trials, "verdict"):
-        right = title in ("tensors", "worst error", "digits", *trials)
-        table.add_column(title.replace(" ", "\n", 1), justify="right" if right else "left")
+    titles = ("cell", "tensors", "worst error", "in", "digits", *trials, "verdict")
+    table = new_table([title.replace(" ", "\n", 1) for title in titles], left=("cell", "in", "verdict"))
     for name, report in reports:
         worst = max(report.rows, key=lambda row: math.inf if math.isnan(row.error) else row.error)
         digits = min(row.digits for row in report.rows)
@@ -72,9 +71,8 @@ def zoo_text(found: Sequence[tuple[Specimen, GradcheckReport]], verbose: bool) -
 
     With `verbose` the full reports follow.
     """
-    table = new_table()
-    for title in ("wrong backward pass", "caught", "where", "diagnosis"):
-        table.add_column(title)
+    titles = ("wrong backward pass", "caught", "where", "diagnosis")
+    table = new_table(titles, left=titles)
     for specimen, report in found:
         diagnosis = report.diagnosis
         kind = "-" if diagnosis is None else diagnosis.kind

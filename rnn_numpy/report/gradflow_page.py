@@ -6,9 +6,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from rnn_numpy.core.numbers import count
 from rnn_numpy.experiments.gradflow import GradflowResult, NetworkResult, TrainingRecord, gain_texts
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
-from rnn_numpy.report.tables import count, listed, new_table, paragraph, plain, rendered, short
+from rnn_numpy.report.tables import listed, new_table, paragraph, plain, rendered, short, span
 
 LAGS = (0, 1, 10, 50, 100)
 GAIN_DIGITS = 4  # in the tables, unless more are needed to tell gains apart
@@ -17,22 +18,7 @@ KEEPING = {"lstm": ("f", "the forget gate f of lstm"), "gru": ("z", "the update 
 
 
 def gradflow_report(result: GradflowResult) -> str:
-    """Return the report of a run as text.
-
-    Parameters
-    ----------
-    result : GradflowResult
-
-    Returns
-    -------
-    str
-        Lines of at most 100 columns.
-
-    Raises
-    ------
-    MissingExtraError
-        rich, which lays out the tables, is not installed.
-    """
+    """Return the report of a run as text, in lines of at most 100 columns; rich lays out the tables."""
     series, task = result.task.series, result.task
     baseline = f" (loss of repeating the last value: {plain(result.baseline)})"
     parts = [
@@ -78,14 +64,11 @@ def half_life_text(flow: GradientFlow) -> str:
 
 
 def _flow_table(title: str, rows: Sequence[tuple[NetworkResult, GradientFlow, float | None]]) -> str:
-    table, lags = new_table(), report_lags(rows[0][1].length)
+    lags = report_lags(rows[0][1].length)
     gains = gain_texts((network.gain for network, _, _ in rows), GAIN_DIGITS)
-    table.add_column("cell", overflow="fold")
-    table.add_column("gain", justify="right", overflow="fold")
-    for heading in (f"norm at\nlag {lags[0]}", *(f"lag\n{lag}" for lag in lags[1:]), "decay per\nstep", "half-\nlife"):
-        table.add_column(heading, justify="right")
-    table.add_column("verdict")
-    table.add_column("loss", justify="right")
+    norms_at = (f"norm at\nlag {lags[0]}", *(f"lag\n{lag}" for lag in lags[1:]))
+    headings = ("cell", "gain", *norms_at, "decay per\nstep", "half-\nlife", "verdict", "loss")
+    table = new_table(headings, left=("cell", "verdict"), fold=("cell", "gain"))
     for network, flow, loss in rows:
         norms = [short(float(flow.typical[lag])) for lag in lags]
         table.add_row(
@@ -95,12 +78,11 @@ def _flow_table(title: str, rows: Sequence[tuple[NetworkResult, GradientFlow, fl
 
 
 def _training_table(networks: Sequence[NetworkResult]) -> str:
-    table = new_table()
     gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
-    headings = ("cell", "gain", "steps", "clipping\nengaged", "largest gradient\n(before clipping)")
-    for heading in (*headings, "loss of batch,\nfirst to last", "held-out loss,\nbefore to after"):
-        table.add_column(heading, justify="left" if heading == "cell" else "right")
-    table.add_column("verdict,\nbefore to after")
+    done = ("steps", "clipping\nengaged", "largest gradient\n(before clipping)", "loss of batch,\nfirst to last")
+    verdicts = "verdict,\nbefore to after"
+    headings = ("cell", "gain", *done, "held-out loss,\nbefore to after", verdicts)
+    table = new_table(headings, left=("cell", verdicts))
     for network in networks:
         training, after = network.training, network.after
         if training is None or after is None:
@@ -121,11 +103,10 @@ def _training_table(networks: Sequence[NetworkResult]) -> str:
 
 def _reach_table(networks: Sequence[NetworkResult]) -> str:
     """Return a table with a row per gain and a column per cell, so that cells stand side by side."""
-    table = new_table()
+    table = new_table(["gain"], fold=["gain"])
     gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
     cells = list(dict.fromkeys(network.cell for network in networks))
     found = {(network.cell, network.gain): network for network in networks}
-    table.add_column("gain", justify="right", overflow="fold")
     for cell in cells:
         table.add_column(cell, justify="right", min_width=len(cell) + 2)
     for gain, text in gains.items():
@@ -308,11 +289,7 @@ def _gates(result: GradflowResult) -> list[str]:
 
 
 def _range(means: Sequence[float | None]) -> str:
-    finite = [mean for mean in means if mean is not None and math.isfinite(mean)]
-    if not finite:
-        return ""
-    low, high = f"{min(finite):.2f}", f"{max(finite):.2f}"
-    return low if low == high else f"{low} to {high}"
+    return span([mean for mean in means if mean is not None and math.isfinite(mean)], "{:.2f}".format, " to ")
 
 
 def _ended(result: GradflowResult) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from typing import Any
 
 from rnn_numpy.core.extras import optional_import
@@ -40,10 +40,17 @@ def plain(value: float | None) -> str:
     return f"{value:.{max(0, 2 - int(f'{value:.2e}'.split('e')[1]))}f}"  # the exponent after rounding
 
 
-def new_table() -> Any:
-    """Return an empty rich table in the look that all reports share."""
+def new_table(headings: Iterable[str] = (), left: Container[str] = (), fold: Container[str] = ()) -> Any:
+    """Return a rich table in the look that all reports share, without rows.
+
+    The columns `left` are flush left, all others right; in those of `fold`, what is too long goes on in the next line.
+    """
     tables, box = optional_import("rich.table", "the table"), optional_import("rich.box", "the table")
-    return tables.Table(header_style="", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table = tables.Table(header_style="", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for heading in headings:
+        justify, overflow = "left" if heading in left else "right", "fold" if heading in fold else "ellipsis"
+        table.add_column(heading, justify=justify, overflow=overflow)
+    return table
 
 
 def rendered(table: Any) -> str:
@@ -63,13 +70,14 @@ def paragraph(text: str) -> str:
     return textwrap.fill(text, WIDTH, break_on_hyphens=False) + "\n"
 
 
-def count(number: int, noun: str) -> str:
-    """Write a number of things.
+def span(values: Collection[Any], text: Callable[[Any], str], to: str = "–") -> str:
+    """Write one number, or the smallest and the largest of several; nothing where there are none.
 
-    >>> count(1, "step"), count(3, "step")
-    ('1 step', '3 steps')
+    >>> span([3, 1, 2], str), span([0.101, 0.1], "{:.2f}".format)
+    ('1–3', '0.10')
     """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    low, high = (text(extreme(values)) if values else "" for extreme in (min, max))
+    return low if low == high else f"{low}{to}{high}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -94,11 +94,6 @@ class NARMA10(LinearlyFitted):
     taps : int
         Inputs that the linear baseline uses.
 
-    Raises
-    ------
-    OptionError, DTypeError
-        The length is below taps, or one of the two no integer of at least 1.
-
     Examples
     --------
     >>> [round(NARMA10(100, taps).baseline ** 0.5, 2) for taps in (10, 20)]  # NRMSE
@@ -134,11 +129,6 @@ class MackeyGlass(LinearlyFitted):
         How far ahead to forecast, at least 1. At 1 a linear fit is off by a thousandth; there is nothing to learn.
     taps : int
         Inputs that the linear baseline uses.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        The length is below taps, or one of the three no integer of at least 1.
 
     Examples
     --------
@@ -193,7 +183,7 @@ def _narma_response(u: Array) -> Array:
 
 
 def mackey_glass(length: int, start: Array, grid: int = GRID) -> Array:
-    """Solve the Mackey-Glass equation from constant histories.
+    """Solve the Mackey-Glass equation from constant histories; return (length, N).
 
     Parameters
     ----------
@@ -204,10 +194,6 @@ def mackey_glass(length: int, start: Array, grid: int = GRID) -> Array:
     grid : int
         Points per unit of time at which it is solved. The error is of second order in 1/grid, as long as chaos has not
         amplified it.
-
-    Returns
-    -------
-    ndarray, (length, N)
 
     Examples
     --------

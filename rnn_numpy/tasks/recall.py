@@ -69,11 +69,6 @@ class Adding(SequenceTask):
     half_sum : bool
         Half of the sum is asked for.
 
-    Raises
-    ------
-    OptionError, DTypeError
-        The length is below 2, or no integer.
-
     Examples
     --------
     >>> task = Adding(5)
@@ -93,7 +88,7 @@ class Adding(SequenceTask):
     reads: ClassVar[str] = "last"
 
     def __post_init__(self) -> None:
-        _at_least("Adding", self.length, 2)
+        arguments.positive_int("Adding", "length", self.length, 2)
         arguments.flag("Adding", "half_sum", self.half_sum)
 
     @property
@@ -131,11 +126,6 @@ class CopyMemory(SequenceTask):
     delay : int
         Steps from the last symbol to the signal, at least 1.
 
-    Raises
-    ------
-    OptionError, DTypeError
-        The delay is below 1, or no integer.
-
     Examples
     --------
     >>> task = CopyMemory(3)
@@ -155,7 +145,7 @@ class CopyMemory(SequenceTask):
     reads: ClassVar[str] = "all"
 
     def __post_init__(self) -> None:
-        _at_least("CopyMemory", self.delay, 1, "delay")
+        arguments.positive_int("CopyMemory", "delay", self.delay)
 
     @property
     def steps(self) -> int:
@@ -195,11 +185,6 @@ class TemporalOrder(SequenceTask):
         T, at least 10.
     symbols : {2, 3}
 
-    Raises
-    ------
-    OptionError, DTypeError
-        The length is below 10, or no integer; another number of symbols.
-
     Examples
     --------
     >>> task = TemporalOrder(10)
@@ -217,7 +202,7 @@ class TemporalOrder(SequenceTask):
     reads: ClassVar[str] = "last"
 
     def __post_init__(self) -> None:
-        _at_least("TemporalOrder", self.length, 10)
+        arguments.positive_int("TemporalOrder", "length", self.length, 10)
         if arguments.positive_int("TemporalOrder", "symbols", self.symbols) not in PLACES:
             raise OptionError(f"TemporalOrder: symbols must be 2 or 3; got {self.symbols!r}")
 
@@ -255,11 +240,6 @@ class Parity(SequenceTask):
     length : int
         T, at least 2: the parity of one bit needs no memory.
 
-    Raises
-    ------
-    OptionError, DTypeError
-        The length is below 2, or no integer.
-
     Examples
     --------
     >>> x, target, _ = Parity(4).draw(1, np.random.default_rng(0))
@@ -274,7 +254,7 @@ class Parity(SequenceTask):
     reads: ClassVar[str] = "last"
 
     def __post_init__(self) -> None:
-        _at_least("Parity", self.length, 2)
+        arguments.positive_int("Parity", "length", self.length, 2)
 
     @property
     def baseline(self) -> float:
@@ -286,8 +266,3 @@ class Parity(SequenceTask):
         batch, rng = sizes("Parity.draw", batch, rng)
         bits = rng.integers(2, size=(self.length, batch))
         return Batch(2.0 * bits[:, :, None] - 1, bits.sum(axis=0) % 2)
-
-
-def _at_least(where: str, value: int, least: int, name: str = "length") -> None:
-    if arguments.positive_int(where, name, value) < least:
-        raise OptionError(f"{where}: {name} must be at least {least}; got {value}")

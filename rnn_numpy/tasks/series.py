@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
+from rnn_numpy.core.numbers import count
 from rnn_numpy.errors import DataError, OptionError
 from rnn_numpy.tasks.task import Batch, SequenceTask, sizes
 
@@ -99,16 +100,10 @@ def load_series(source: str, columns: Sequence[str | int] | None = None) -> Seri
         Channels to use, by name or by number from 1; all of them by default. Other columns of a CSV file are not looked
         at and may hold text.
 
-    Returns
-    -------
-    Series
-
     Raises
     ------
     DataError
         The file cannot be read as a numeric table.
-    MissingExtraError
-        A bundled series is asked for and matplotlib, which ships it, is not installed.
     """
     suffix = Path(source).suffix.lower()
     if source in BUNDLED:
@@ -123,8 +118,7 @@ def load_series(source: str, columns: Sequence[str | int] | None = None) -> Seri
     return series if columns is None else series.select(columns)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The series that matplotlib ships
+# ------------------------------------------------------------------------------------- the series that matplotlib ships
 
 
 def load_bundled(name: str) -> Series:
@@ -137,18 +131,10 @@ def load_bundled(name: str) -> Series:
         stocks and two indices that existed all the time; natural logarithm of the price, whose steps are relative
         changes. "membrane": 12000 samples of the voltage across a cell's membrane, one channel.
 
-    Returns
-    -------
-    Series
-
     Raises
     ------
-    OptionError
-        Unknown name.
     DataError
         The file is not where matplotlib keeps it, or not as expected: some distributions leave sample data out.
-    MissingExtraError
-        matplotlib is not installed.
     """
     arguments.one_of("load_bundled", "name", name, BUNDLED)
     return {"eeg": _load_eeg, "stocks": _load_stocks, "membrane": _load_membrane}[name]()
@@ -204,8 +190,7 @@ def _load_stocks() -> Series:
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The user's files
+# ----------------------------------------------------------------------------------------------------- the user's files
 
 
 def read_csv(path: str | Path, columns: Sequence[str | int] | None = None) -> Series:
@@ -258,7 +243,7 @@ def read_csv(path: str | Path, columns: Sequence[str | int] | None = None) -> Se
     for i, (line, fields) in enumerate(body):
         if len(fields) != len(channels):
             raise DataError(
-                f"{name}: row {line} has {_count(len(fields), 'field')}; row {first_line} has {len(channels)}"
+                f"{name}: row {line} has {count(len(fields), 'field')}; row {first_line} has {len(channels)}"
             )
         for k, j in enumerate(picked):
             values[i, k] = _number(name, line, j, channels, fields[j])
@@ -394,12 +379,7 @@ def _pick_columns(name: str, channels: tuple[str, ...], columns: Sequence[str | 
     return picked
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# The forecast task
+# ---------------------------------------------------------------------------------------------------- the forecast task
 
 
 @dataclass(frozen=True)
@@ -437,16 +417,11 @@ class ForecastTask(SequenceTask):
         length : int
             T. A training window needs T + 1 samples (the last is only a target), and one more must be left to hold out.
         held_out : float
-            Share of the samples at the end that is held out; less where the training part would not hold a window.
-
-        Returns
-        -------
-        ForecastTask
+            Share, between 0 and 1, of the samples at the end that is held out; less where the training part would not
+            hold a window.
 
         Raises
         ------
-        OptionError
-            length is below 1, or held_out not in (0, 1).
         DataError
             The series has fewer than T + 2 samples, or a channel is constant over the training part.
 
@@ -466,7 +441,7 @@ class ForecastTask(SequenceTask):
             if channels > n:
                 advice += " (is the table lying on its side? time runs down the rows)"
             raise DataError(
-                f"{series.name}: {_count(n, 'sample')}, too short for a length of {length}, "
+                f"{series.name}: {count(n, 'sample')}, too short for a length of {length}, "
                 f"which needs {length + 2}; {advice}"
             )
         split = max(length + 1, n - max(1, round(held_out * n)))
@@ -497,8 +472,10 @@ class ForecastTask(SequenceTask):
 
     @property
     def channels(self) -> int:
-        """D."""
+        """D: all channels are read, and all are forecast."""
         return len(self.mean)
+
+    inputs = outputs = channels
 
     @property
     def train_starts(self) -> int:
@@ -540,16 +517,6 @@ class ForecastTask(SequenceTask):
 
     loss: ClassVar[str] = "mse"
     reads: ClassVar[str] = "all"
-
-    @property
-    def inputs(self) -> int:
-        """D."""
-        return self.channels
-
-    @property
-    def outputs(self) -> int:
-        """D: all channels are forecast."""
-        return self.channels
 
     @property
     def baseline(self) -> float:

@@ -102,14 +102,8 @@ def backward_clipped(
         Greater than 0, finite. What each sequence's gradient of the whole state is capped at. With a loss that is a
         mean over the batch that gradient is 1/N of the sequence's own.
 
-    Returns
-    -------
-    ClippedBackward
-
     Raises
     ------
-    OptionError, DTypeError, ShapeError
-        As `layer.backward`; `max_norm` is not a finite number above 0; the layer is complex.
     NonFiniteError
         A step handed back a NaN or an infinity; the message names layer and step. `grads` are unchanged then.
 

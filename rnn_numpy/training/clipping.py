@@ -108,15 +108,8 @@ def clip_grad_norm(
         result. An optimiser with momentum moves all the same, so leave its step out:
         `if not result.skipped: optimizer.step(grads)`.
 
-    Returns
-    -------
-    ClipResult
-
     Raises
     ------
-    OptionError, DTypeError
-        `max_norm` is not a finite number above 0 (a negative one would turn the gradients around); another
-        `on_nonfinite`; a trace without gradients.
     NonFiniteError
         A gradient is NaN or infinite, and is not to be skipped; the message names the parameter. Nothing is changed
         then.
@@ -153,20 +146,11 @@ def clip_grad_value(
     Parameters
     ----------
     grads : Parameters
-        Changed in place; real.
+        Changed in place; real, since complex numbers have no order.
     clip_value : float
         Greater than 0, finite.
     trace, on_nonfinite
         As in `clip_grad_norm`.
-
-    Returns
-    -------
-    ClipResult
-
-    Raises
-    ------
-    OptionError, DTypeError, NonFiniteError
-        As in `clip_grad_norm`; also complex gradients, which have no order.
 
     Notes
     -----
@@ -219,11 +203,6 @@ def clip_grad_norm_per_layer(
     ClipResult
         `touched` counts the entries of the groups that were scaled.
 
-    Raises
-    ------
-    OptionError, DTypeError, NonFiniteError
-        As in `clip_grad_norm`; also another `by`.
-
     Examples
     --------
     >>> import numpy as np
@@ -273,7 +252,7 @@ def clip_grad_adaptive(
     grads : Parameters
         Changed in place.
     params : Parameters
-        The parameters that `grads` belong to; only read.
+        The parameters that `grads` belong to, finite; only read.
     clip_factor : float
         lambda; greater than 0, finite.
     eps : float
@@ -288,12 +267,6 @@ def clip_grad_adaptive(
     -------
     ClipResult
         `touched` and `total` count rows.
-
-    Raises
-    ------
-    OptionError, DTypeError, ShapeError, NonFiniteError
-        As in `clip_grad_norm`; also where `grads` are not those of `params`, a name to exclude is none of theirs, or a
-        parameter is not finite.
 
     Examples
     --------
@@ -324,7 +297,7 @@ def clip_grad_adaptive(
     before = grads.flat.copy()
     touched = 0
     for name in chosen:
-        arguments.finite(where, name, params[name], _axes(params[name]))
+        arguments.finite(where, name, params[name])
         weights, rows = _rows(params[name]), _rows(grads[name])
         largest, lengths = _scaled_lengths(rows)
         weight_largest, weight_lengths = _scaled_lengths(weights)
@@ -370,7 +343,7 @@ def _untouched(where: str, grads: Parameters, trace: Trace | LayerTrace | None, 
             grads.flat[:] = 0
             return ClipResult(largest, 0.0, True, 0.0, 0.0, size, size, dominant=bad, skipped=True)
         for name, array in grads.items():
-            arguments.finite(where, f"the gradient of {name}", array, _axes(array))
+            arguments.finite(where, f"the gradient of {name}", array)
         raise NonFiniteError(f"{where}: the gradient has entries too large for {grads.dtype}")
     lag = None
     if trace is not None:
@@ -431,10 +404,6 @@ def _scaled_lengths(rows: Array) -> tuple[Array, Array]:
     largest = np.max(np.abs(rows), axis=1, initial=0.0)
     scale = np.where(largest == 0, 1, largest).astype(largest.dtype)
     return largest, np.maximum(np.linalg.norm(rows / scale[:, None], axis=1), 1)
-
-
-def _axes(array: Array) -> str:
-    return ", ".join(f"axis {axis}" for axis in range(array.ndim))
 
 
 # ---------------------------------------------------------------------------------------------- the ledger

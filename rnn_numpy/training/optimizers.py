@@ -25,11 +25,6 @@ class SGD:
     momentum : float
         In [0, 1].
 
-    Raises
-    ------
-    OptionError, DTypeError
-        A number is out of its range.
-
     Examples
     --------
     >>> import numpy as np
@@ -84,11 +79,6 @@ class Adam:
         t, steps taken.
     first, second : Parameters
         m and v, under the names of the parameters.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        A number is out of its range, or the parameters are complex.
 
     Notes
     -----

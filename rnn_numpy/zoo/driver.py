@@ -47,13 +47,8 @@ class FinalStateGradientIgnored(GRU):
         super().open_backward(run, doutput, [None] * len(dfinals))
 
 
-@SPECIMENS.add(
-    "final-state-gradient-at-T",
-    "final-state gradient ignored",
-    Where(EVERYTHING, "loss's entry", steps="early"),
-    needs=("dh_n", "lengths"),
-    also=("padding leaks",),
-)
+@SPECIMENS.add("final-state-gradient-at-T", "final-state gradient ignored",
+    Where(EVERYTHING, "loss's entry", steps="early"), needs=("dh_n", "lengths"), also=("padding leaks",))  # fmt: skip
 class FinalStateGradientAtT(RNN):
     """The final state's gradient enters at the last step of the batch, which a shorter sequence does not have."""
 
@@ -76,13 +71,8 @@ class LastLossAlone(LSTM):
         gradients["dh"][: run.binding.batch.T] = 0
 
 
-@SPECIMENS.add(
-    "padding-leaks",
-    "padding leaks",
-    Where(EVERYTHING_OF_LSTM, "loss's entry", steps="early"),
-    "Keras repeats a sequence's last output past its end; here it is 0, a constant",
-    needs=("lengths",),
-)
+@SPECIMENS.add("padding-leaks", "padding leaks", Where(EVERYTHING_OF_LSTM, "loss's entry", steps="early"),
+    "Keras repeats a sequence's last output past its end; here it is 0, a constant", needs=("lengths",))  # fmt: skip
 class PaddingLeaks(LSTM):
     """Doutput in the padding is added at the last step of the sequence."""
 
@@ -96,13 +86,9 @@ class PaddingLeaks(LSTM):
 # ------------------------------------------------------------------------------------------------ layers and directions
 
 
-@SPECIMENS.add(
-    "reverse-not-reversed",
-    "reverse direction not reversed",
+@SPECIMENS.add("reverse-not-reversed", "reverse direction not reversed",
     Where(tensors("x", "states", "parameters", layers=REVERSE, cell="lstm"), "loop"),
-    "thinc 9.1.1, bidirectional: [::1] where [::-1] was meant",
-    options=BIDIRECTIONAL,
-)
+    "thinc 9.1.1, bidirectional: [::1] where [::-1] was meant", options=BIDIRECTIONAL)  # fmt: skip
 class ReverseNotReversed(LSTM):
     """The reverse direction is back-propagated in the order of the forward one."""
 
@@ -112,13 +98,9 @@ class ReverseNotReversed(LSTM):
         yield from super().backward_loop(replace(run, binding=forward))
 
 
-@SPECIMENS.add(
-    "same-half-twice",
-    "reverse direction not reversed",
-    Where(tensors("x", "states", "parameters", layers=REVERSE), "loss's entry"),
-    "thinc 9.1.1, bidirectional",
-    options=BIDIRECTIONAL,
-)
+@SPECIMENS.add("same-half-twice", "reverse direction not reversed",
+    Where(tensors("x", "states", "parameters", layers=REVERSE), "loss's entry"), "thinc 9.1.1, bidirectional",
+    options=BIDIRECTIONAL)  # fmt: skip
 class SameHalfTwice(GRU):
     """The output of two directions is split into its first half, twice."""
 
@@ -127,17 +109,10 @@ class SameHalfTwice(GRU):
         return [replace(direction, columns=directions[0].columns) for direction in directions]
 
 
-@SPECIMENS.add(
-    "doutput-overwritten",
-    "overwritten, not added",
-    Where(
-        tensors("x", "states", "parameters", layers=("l0", "l0_reverse", "l1_reverse"), cell="lstm"),
-        "loss's entry",
-    ),
-    "mxnet issue 17898, pull request 18203: stacked bidirectional LSTM",
-    options={**STACKED, **BIDIRECTIONAL},
-    also=("lower layer cut off",),
-)
+@SPECIMENS.add("doutput-overwritten", "overwritten, not added",
+    Where(tensors("x", "states", "parameters", layers=("l0", "l0_reverse", "l1_reverse"), cell="lstm"), "loss's entry"),
+    "mxnet issue 17898, pull request 18203: stacked bidirectional LSTM", options={**STACKED, **BIDIRECTIONAL},
+    also=("lower layer cut off",))  # fmt: skip
 class DoutputOverwrittenBetweenDirections(LSTM):
     """Two directions share doutput, and the first writes its dx there before the second reads it."""
 
@@ -152,12 +127,9 @@ class DoutputOverwrittenBetweenDirections(LSTM):
         super().open_backward(run, doutput, dfinals)
 
 
-@SPECIMENS.add(
-    "reverse-direction-cut-off",
-    "lower layer cut off",
+@SPECIMENS.add("reverse-direction-cut-off", "lower layer cut off",
     Where(tensors("x", "states", "parameters", layers=BOTH), "between layers"),
-    options={**STACKED, **BIDIRECTIONAL},
-)
+    options={**STACKED, **BIDIRECTIONAL})  # fmt: skip
 class ReverseDirectionCutOff(GRU):
     """What the upper layer hands down lacks its reverse direction's share."""
 
@@ -168,14 +140,10 @@ class ReverseDirectionCutOff(GRU):
         return dx
 
 
-@SPECIMENS.add(
-    "reverse-never-added",
-    "never accumulated",
+@SPECIMENS.add("reverse-never-added", "never accumulated",
     Where(tensors("parameters", layers=REVERSE), "sums over steps", steps="none"),
-    "mlpack pull request 1742, bidirectional RNN: totalGradient += backwardGradient was missing",
-    options=BIDIRECTIONAL,
-    also=("bias ignored",),
-)
+    "mlpack pull request 1742, bidirectional RNN: totalGradient += backwardGradient was missing", options=BIDIRECTIONAL,
+    also=("bias ignored",))  # fmt: skip
 class ReverseNeverAdded(WrongSums, RNN):
     """The gradients of the reverse direction's parameters are computed and not added to the total."""
 
@@ -185,12 +153,8 @@ class ReverseNeverAdded(WrongSums, RNN):
                 gradient[...] = 0
 
 
-@SPECIMENS.add(
-    "lower-layer-cut-off",
-    "lower layer cut off",
-    Where(tensors("x", "states", "parameters"), "between layers"),
-    options=STACKED,
-)
+@SPECIMENS.add("lower-layer-cut-off", "lower layer cut off",
+    Where(tensors("x", "states", "parameters"), "between layers"), options=STACKED)  # fmt: skip
 class LowerLayerCutOff(RNN):
     """The upper layer hands nothing to the one below, which learns from its final state alone."""
 
@@ -204,13 +168,8 @@ class LowerLayerCutOff(RNN):
 # ------------------------------------------------------------------------------------------------------------- dropout
 
 
-@SPECIMENS.add(
-    "dropout-mask-ignored",
-    "dropout mask ignored",
-    Where(EVERYTHING_OF_LSTM, "between layers"),
-    options=DROPPED,
-    needs=("dropout masks",),
-)
+@SPECIMENS.add("dropout-mask-ignored", "dropout mask ignored", Where(EVERYTHING_OF_LSTM, "between layers"),
+    options=DROPPED, needs=("dropout masks",))  # fmt: skip
 class DropoutMaskIgnored(LSTM):
     """The gradient from the upper layer is not multiplied with the dropout mask."""
 
@@ -222,14 +181,8 @@ class DropoutMaskIgnored(LSTM):
             run.trace.edge.factors = masks
 
 
-@SPECIMENS.add(
-    "dropout-mask-in-half-precision",
-    "lower precision",
-    Where(EVERYTHING_OF_LSTM, "between layers"),
-    options=DROPPED,
-    needs=("dropout masks",),
-    also=("dropout mask ignored",),
-)
+@SPECIMENS.add("dropout-mask-in-half-precision", "lower precision", Where(EVERYTHING_OF_LSTM, "between layers"),
+    options=DROPPED, needs=("dropout masks",), also=("dropout mask ignored",))  # fmt: skip
 class DropoutMaskInHalfPrecision(LSTM):
     """To save memory backward has the dropout mask in float16, in which 1/0.6 is 1.667."""
 
@@ -243,14 +196,8 @@ class DropoutMaskInHalfPrecision(LSTM):
             run.trace.edge.factors = masks
 
 
-@SPECIMENS.add(
-    "dropout-mask-drawn-again",
-    "not deterministic",
-    Where(EVERYTHING, "between layers"),
-    options=DROPPED,
-    needs=("dropout masks",),
-    also=("dropout mask ignored",),
-)
+@SPECIMENS.add("dropout-mask-drawn-again", "not deterministic", Where(EVERYTHING, "between layers"), options=DROPPED,
+    needs=("dropout masks",), also=("dropout mask ignored",))  # fmt: skip
 class DropoutMaskDrawnAgain(GRU):
     """The gradient from the upper layer is multiplied with a mask that is drawn anew."""
 
@@ -264,13 +211,9 @@ class DropoutMaskDrawnAgain(GRU):
             run.trace.edge.factors = masks
 
 
-@SPECIMENS.add(
-    "recurrent-mask-ignored",
-    "dropout mask ignored",
-    Where(EVERYTHING, "recurrence", steps="all but the last"),
-    options={"recurrent_dropout": 0.4},
-    needs=("recurrent masks",),
-)
+@SPECIMENS.add("recurrent-mask-ignored", "dropout mask ignored",
+    Where(EVERYTHING, "recurrence", steps="all but the last"), options={"recurrent_dropout": 0.4},
+    needs=("recurrent masks",))  # fmt: skip
 class RecurrentMaskIgnored(RNN):
     """The gradient that goes back through W_hh is not multiplied with the mask of recurrent dropout."""
 
@@ -283,13 +226,8 @@ class RecurrentMaskIgnored(RNN):
 # ---------------------------------------------------------------------------------------------- arguments and results
 
 
-@SPECIMENS.add(
-    "clipped",
-    "clipped",
-    Where(tensors("parameters"), OUTSIDE, steps="none"),
-    "min-char-rnn: np.clip inside of lossFun",
-    needs=("large loss",),
-)
+@SPECIMENS.add("clipped", "clipped", Where(tensors("parameters"), OUTSIDE, steps="none"),
+    "min-char-rnn: np.clip inside of lossFun", needs=("large loss",))  # fmt: skip
 class Clipped(WrongSums, RNN):
     """Gradients are cut off at 5 in the function that computes them, before anybody can check them."""
 
@@ -298,13 +236,8 @@ class Clipped(WrongSums, RNN):
             np.clip(gradient, -5, 5, out=gradient)
 
 
-@SPECIMENS.add(
-    "divided-by-the-batch",
-    "missing 1/N",
-    Where(tensors("parameters"), "sums over steps", steps="none"),
-    needs=("N > 1",),
-    also=("constant factor",),
-)
+@SPECIMENS.add("divided-by-the-batch", "missing 1/N", Where(tensors("parameters"), "sums over steps", steps="none"),
+    needs=("N > 1",), also=("constant factor",))  # fmt: skip
 class DividedByTheBatch(WrongSums, RNN):
     """The parameters' gradients are divided by N, while the loss is not."""
 
@@ -356,12 +289,8 @@ class WeightDecayInBackward(RNN):
         self.params.flat *= 0.99
 
 
-@SPECIMENS.add(
-    "grads-overwritten",
-    "overwritten, not added",
-    Where(tensors("parameters"), OUTSIDE, steps="none"),
-    needs=("second call", "grads handed in"),
-)
+@SPECIMENS.add("grads-overwritten", "overwritten, not added", Where(tensors("parameters"), OUTSIDE, steps="none"),
+    needs=("second call", "grads handed in"))  # fmt: skip
 class GradsOverwritten(RNN):
     """Gradients of an earlier call are erased instead of added to."""
 
@@ -371,13 +300,8 @@ class GradsOverwritten(RNN):
         yield from super().bptt(run)
 
 
-@SPECIMENS.add(
-    "grads-never-cleared",
-    "accumulated over calls",
-    Where(tensors("parameters"), OUTSIDE, steps="none"),
-    needs=("second call",),
-    also=("constant factor",),
-)
+@SPECIMENS.add("grads-never-cleared", "accumulated over calls", Where(tensors("parameters"), OUTSIDE, steps="none"),
+    needs=("second call",), also=("constant factor",))  # fmt: skip
 class GradsNeverCleared(GRU):
     """The second call returns the sum of both."""
 

@@ -67,12 +67,8 @@ class ResetGateForgotten(WrongFormulas, GRU):
         da_r_t[...] = 0
 
 
-@SPECIMENS.add(
-    "update-gate-negated",
-    "sign",
-    _partial("z"),
-    "papers and libraries use both conventions (Cho et al. 2014, torch): a line copied from the other one",
-)
+@SPECIMENS.add("update-gate-negated", "sign", _partial("z"),
+    "papers and libraries use both conventions (Cho et al. 2014, torch): a line copied from the other one")  # fmt: skip
 class UpdateGateNegated(WrongFormulas, GRU):
     """The update gate's gradient has the sign of the convention with z and 1 - z exchanged."""
 
@@ -137,13 +133,8 @@ class ResetOnTheWrongSide(WrongFormulas, GRU):
         dh_in += W_hrz.T.dot(da_rz_t)
 
 
-@SPECIMENS.add(
-    "reset-forgotten-on-way-back",
-    "hidden path missing",
-    RECURRENCE,
-    options={"reset": "before"},
-    also=("wrong derivative", "reset on the wrong side"),
-)
+@SPECIMENS.add("reset-forgotten-on-way-back", "hidden path missing", RECURRENCE, options={"reset": "before"},
+    also=("wrong derivative", "reset on the wrong side"))  # fmt: skip
 class ResetForgottenOnTheWayBack(WrongFormulas, GRU):
     """The gradient of r_t * h_{t-1} reaches h_{t-1} without the factor r_t."""
 
@@ -178,13 +169,9 @@ class ResetGateFromStateGradient(WrongFormulas, GRU):
         dh_in += W_hh.T.dot(da_qrz_t)
 
 
-@SPECIMENS.add(
-    "hidden-bias-without-reset",
-    "wrong derivative",
+@SPECIMENS.add("hidden-bias-without-reset", "wrong derivative",
     Where(tensors("bias_hh"), "sums over steps", "n", "none"),
-    "one bias in place of two, as in Keras with reset_after=False",
-    also=("reset on the wrong side",),
-)
+    "one bias in place of two, as in Keras with reset_after=False", also=("reset on the wrong side",))  # fmt: skip
 class HiddenBiasWithoutReset(WrongSums, GRU):
     """b_hn, on which the reset gate acts, gets the gradient of b_in, on which it does not."""
 
@@ -192,12 +179,8 @@ class HiddenBiasWithoutReset(WrongSums, GRU):
         run.sums["bias_hh"][...] = run.sums["bias_ih"]  # right: of the block n, sum of da_n * r
 
 
-@SPECIMENS.add(
-    "reset-and-update-swapped",
-    "gates swapped",
-    Where(PARAMETERS, "sums over steps", steps="none"),
-    "Keras has z, r, n where torch has r, z, n (keras issue 15915)",
-)
+@SPECIMENS.add("reset-and-update-swapped", "gates swapped", Where(PARAMETERS, "sums over steps", steps="none"),
+    "Keras has z, r, n where torch has r, z, n (keras issue 15915)")  # fmt: skip
 class ResetAndUpdateSwapped(WrongSums, GRU):
     """Gradients of the reset gate stand in the rows of the update gate, and the reverse."""
 
@@ -207,13 +190,8 @@ class ResetAndUpdateSwapped(WrongSums, GRU):
             gradient[r], gradient[z] = gradient[z].copy(), gradient[r].copy()
 
 
-@SPECIMENS.add(
-    "twice-the-gradient",
-    "constant factor",
-    Where(EVERYTHING, "loss's entry"),
-    "the 2 of a squared error without its half",
-    also=("missing 1/N",),
-)
+@SPECIMENS.add("twice-the-gradient", "constant factor", Where(EVERYTHING, "loss's entry"),
+    "the 2 of a squared error without its half", also=("missing 1/N",))  # fmt: skip
 class TwiceTheGradient(GRU):
     """All gradients are twice what they should be."""
 

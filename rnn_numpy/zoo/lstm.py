@@ -40,13 +40,9 @@ class InputGateDerivativeMissing(WrongFormulas, LSTM):
         da_i_t[...] = g_t  # right: g_t * i_t * (1 - i_t)
 
 
-@SPECIMENS.add(
-    "forget-gate-derivative-missing",
-    "gate derivative missing",
-    _partial("f"),
+@SPECIMENS.add("forget-gate-derivative-missing", "gate derivative missing", _partial("f"),
     "RNN-LSTM-in-numpy issue 1: the argument that asks sigmoid() for its derivative is left out, for f alone",
-    also=("wrong derivative",),
-)
+    also=("wrong derivative",))  # fmt: skip
 class ForgetGateDerivativeMissing(WrongFormulas, LSTM):
     """The forget gate's gradient is multiplied by f, not by f (1 - f)."""
 
@@ -110,13 +106,9 @@ class HiddenPathMissing(WrongFormulas, LSTM):
         dm_dc_t[...] = 0  # right: o_t * (1 - tanh_c_t^2)
 
 
-@SPECIMENS.add(
-    "cell-path-missing",
-    "cell path missing",
-    Where(EVERYTHING, "recurrence"),
+@SPECIMENS.add("cell-path-missing", "cell path missing", Where(EVERYTHING, "recurrence"),
     "mxnet issue 4057: an LSTM in Python, dc = ... where dc += ... was meant",
-    also=("overwritten, not added", "final-state gradient ignored"),
-)
+    also=("overwritten, not added", "final-state gradient ignored"))  # fmt: skip
 class CellPathMissing(WrongFormulas, LSTM):
     """An = for a +=: what c_{t+1} hands back to c_t is erased by what comes through h_t."""
 
@@ -176,12 +168,9 @@ class InputAndForgetSwapped(WrongSums, LSTM):
             gradient[i], gradient[f] = gradient[f].copy(), gradient[i].copy()
 
 
-@SPECIMENS.add(
-    "bias-of-forget-gate-copied",
-    "gates swapped",
+@SPECIMENS.add("bias-of-forget-gate-copied", "gates swapped",
     Where(tensors("bias_ih", "bias_hh"), "sums over steps", steps="none"),
-    "learn_dl issue 53: a copied line",
-)
+    "learn_dl issue 53: a copied line")  # fmt: skip
 class BiasOfForgetGateCopied(WrongSums, LSTM):
     """Three biases, those of i, f and o, all get the gradient of f."""
 
@@ -191,12 +180,8 @@ class BiasOfForgetGateCopied(WrongSums, LSTM):
             bias[rows_of("o", self)] = bias[rows_of("f", self)]
 
 
-@SPECIMENS.add(
-    "bias-doubled",
-    "bias doubled",
-    Where(tensors("bias_ih", "bias_hh"), "sums over steps", steps="none"),
-    also=("constant factor",),
-)
+@SPECIMENS.add("bias-doubled", "bias doubled", Where(tensors("bias_ih", "bias_hh"), "sums over steps", steps="none"),
+    also=("constant factor",))  # fmt: skip
 class BiasDoubled(WrongSums, LSTM):
     """Two biases that are added get the sum of both gradients, each."""
 
@@ -205,13 +190,8 @@ class BiasDoubled(WrongSums, LSTM):
         run.sums["bias_hh"][...] = run.sums["bias_ih"]
 
 
-@SPECIMENS.add(
-    "bias-hh-ignored",
-    "bias ignored",
-    Where(tensors("bias_hh"), "sums over steps", steps="none"),
-    "thinc 9.1.1, LSTM.v1; mxnet issue 17818, in stacked layers",
-    also=("never accumulated",),
-)
+@SPECIMENS.add("bias-hh-ignored", "bias ignored", Where(tensors("bias_hh"), "sums over steps", steps="none"),
+    "thinc 9.1.1, LSTM.v1; mxnet issue 17818, in stacked layers", also=("never accumulated",))  # fmt: skip
 class BiasHhIgnored(WrongSums, LSTM):
     """The gradient of bias_hh is always zero."""
 
@@ -219,12 +199,8 @@ class BiasHhIgnored(WrongSums, LSTM):
         run.sums["bias_hh"][...] = 0
 
 
-@SPECIMENS.add(
-    "buffer-holds-the-weights",
-    "starts as the weights",
-    Where(PARAMETERS, "sums over steps", steps="none"),
-    "thinc 9.1.1, LSTM.v1: the buffers of the gradients are cut from params",
-)
+@SPECIMENS.add("buffer-holds-the-weights", "starts as the weights", Where(PARAMETERS, "sums over steps", steps="none"),
+    "thinc 9.1.1, LSTM.v1: the buffers of the gradients are cut from params")  # fmt: skip
 class BufferHoldsTheWeights(WrongSums, LSTM):
     """Gradients are added to a copy of the parameters instead of to zeros."""
 
@@ -233,13 +209,8 @@ class BufferHoldsTheWeights(WrongSums, LSTM):
             gradient += self.params[f"{name}_{run.direction.name}"]
 
 
-@SPECIMENS.add(
-    "gradients-never-written",
-    "never accumulated",
-    Where(PARAMETERS, "sums over steps", steps="none"),
-    "thinc 9.1.1, the backend in plain Python: dG is allocated and never written",
-    also=("bias ignored",),
-)
+@SPECIMENS.add("gradients-never-written", "never accumulated", Where(PARAMETERS, "sums over steps", steps="none"),
+    "thinc 9.1.1, the backend in plain Python: dG is allocated and never written", also=("bias ignored",))  # fmt: skip
 class GradientsNeverWritten(WrongSums, LSTM):
     """The gradients of all parameters are returned as the zeros they were allocated with."""
 
@@ -248,12 +219,8 @@ class GradientsNeverWritten(WrongSums, LSTM):
             gradient[...] = 0
 
 
-@SPECIMENS.add(
-    "first-step-skipped",
-    "first step skipped",
-    Where(EVERYTHING, "loop", steps="first"),
-    "thinc 9.1.1, LSTM.v1: a loop over indices[:-1]",
-)
+@SPECIMENS.add("first-step-skipped", "first step skipped", Where(EVERYTHING, "loop", steps="first"),
+    "thinc 9.1.1, LSTM.v1: a loop over indices[:-1]")  # fmt: skip
 class FirstStepSkipped(LSTM):
     """The loop back ends before t = 0: dx[0] and the initial states' gradients are zero."""
 
@@ -265,13 +232,8 @@ class FirstStepSkipped(LSTM):
         run.binding.arrays["dh"][0] = run.binding.arrays["dc"][0] = 0
 
 
-@SPECIMENS.add(
-    "final-cell-gradient-ignored",
-    "final-state gradient ignored",
-    Where(EVERYTHING, "loss's entry"),
-    "deeplearning4j issue 8838, lstmLayer_bp",
-    needs=("dh_n",),
-)
+@SPECIMENS.add("final-cell-gradient-ignored", "final-state gradient ignored", Where(EVERYTHING, "loss's entry"),
+    "deeplearning4j issue 8838, lstmLayer_bp", needs=("dh_n",))  # fmt: skip
 class FinalCellGradientIgnored(LSTM):
     """A loss that reads the final c has no gradient."""
 

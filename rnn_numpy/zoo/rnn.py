@@ -36,13 +36,9 @@ class RecurrenceTransposed(WrongFormulas, RNN):
         dh_in += da_t.dot(W_hh.T)  # right: da_t.dot(W_hh)
 
 
-@SPECIMENS.add(
-    "recurrence-dropped",
-    "recurrence dropped",
-    RECURRENCE,
+@SPECIMENS.add("recurrence-dropped", "recurrence dropped", RECURRENCE,
     "RNN-LSTM-in-numpy issue 1: dh_next and dc_next are computed and never used",
-    also=("hidden path missing",),
-)
+    also=("hidden path missing",))  # fmt: skip
 class RecurrenceDropped(WrongFormulas, RNN):
     """No step hands a gradient to the one before: every step is trained alone."""
 
@@ -61,14 +57,9 @@ class RecurrenceNegated(WrongFormulas, RNN):
         dh_in -= da_t.dot(W_hh)  # right: +=
 
 
-@SPECIMENS.add(
-    "loss-overwritten",
-    "overwritten, not added",
-    RECURRENCE,
-    "right for one step, wrong for two, as Element-Research/rnn issue 31 tells of an LSTM",
-    needs=("T > 1",),
-    also=("only the last step's loss",),
-)
+@SPECIMENS.add("loss-overwritten", "overwritten, not added", RECURRENCE,
+    "right for one step, wrong for two, as Element-Research/rnn issue 31 tells of an LSTM", needs=("T > 1",),
+    also=("only the last step's loss",))  # fmt: skip
 class LossOverwritten(WrongFormulas, RNN):
     """An = for a +=: the gradient from the future erases what the loss adds at the step."""
 
@@ -98,12 +89,8 @@ class RecurrenceInSinglePrecision(WrongFormulas, RNN):
         dh_in += da_t.dot(W_hh.real.astype(np.float32))  # right: W_hh
 
 
-@SPECIMENS.add(
-    "tiny-gradients-flushed",
-    "small gradients flushed",
-    Where(("x", "h_0"), "recurrence", steps="early"),
-    needs=("contracting weights", "last loss alone"),
-)
+@SPECIMENS.add("tiny-gradients-flushed", "small gradients flushed", Where(("x", "h_0"), "recurrence", steps="early"),
+    needs=("contracting weights", "last loss alone"))  # fmt: skip
 class TinyGradientsFlushed(WrongFormulas, RNN):
     """A gradient below 1e-12 counts as none, however small all others are."""
 
@@ -112,12 +99,8 @@ class TinyGradientsFlushed(WrongFormulas, RNN):
         dh_in[np.abs(dh_in) < 1e-12] = 0
 
 
-@SPECIMENS.add(
-    "tanh-derivative-missing",
-    "gate derivative missing",
-    PARTIAL,
-    "plots in several scripts on vanishing gradients, which multiply by W_hh^T alone",
-)
+@SPECIMENS.add("tanh-derivative-missing", "gate derivative missing", PARTIAL,
+    "plots in several scripts on vanishing gradients, which multiply by W_hh^T alone")  # fmt: skip
 class TanhDerivativeMissing(WrongFormulas, RNN):
     """The gradient passes the tanh as if it were the identity."""
 
@@ -144,13 +127,9 @@ class TanhDerivativeKeptFromZero(WrongFormulas, RNN):
         da_t += 1e-7
 
 
-@SPECIMENS.add(
-    "tanh-slope-of-the-step-before",
-    "wrong derivative",
-    PARTIAL,
+@SPECIMENS.add("tanh-slope-of-the-step-before", "wrong derivative", PARTIAL,
     "learn_dl issue 29: the state of the neighbouring step, there of the later one",
-    also=("off by one step",),
-)
+    also=("off by one step",))  # fmt: skip
 class TanhDerivativeOfTheStepBefore(WrongFormulas, RNN):
     """tanh' of step t is taken at h_{t-1}."""
 
@@ -159,13 +138,8 @@ class TanhDerivativeOfTheStepBefore(WrongFormulas, RNN):
         da_t[...] = 1 - h_prev * h_prev  # right: 1 - h_t * h_t
 
 
-@SPECIMENS.add(
-    "tanh-slope-in-the-memory-of-h",
-    "input modified",
-    Where(("weight_hh_l0",), "sums over steps", "a", "none"),
-    needs=("T > 1",),
-    also=("wrong derivative",),
-)
+@SPECIMENS.add("tanh-slope-in-the-memory-of-h", "input modified",
+    Where(("weight_hh_l0",), "sums over steps", "a", "none"), needs=("T > 1",), also=("wrong derivative",))  # fmt: skip
 class TanhDerivativeInTheMemoryOfH(WrongFormulas, RNN):
     """h_t^2, on the way to 1 - h_t^2, is stored in h_t, and dW_hh then reads the squares."""
 
@@ -184,13 +158,9 @@ class ReluDerivativeAtZero(WrongFormulas, RNN):
         da_t[...] = h_t.real >= 0  # right: > 0
 
 
-@SPECIMENS.add(
-    "relu-of-the-gradient",
-    "wrong derivative",
-    PARTIAL,
+@SPECIMENS.add("relu-of-the-gradient", "wrong derivative", PARTIAL,
     "done on purpose in the deconvolutional networks of Zeiler and Fergus (2014), to draw pictures",
-    options=RELU,
-)
+    options=RELU)  # fmt: skip
 class ReluOfTheGradient(WrongFormulas, RNN):
     """Relu is applied to the gradient instead of its derivative."""
 
@@ -241,13 +211,9 @@ class JacobiansInForwardOrder(RNN):
         run.binding.arrays["da"][...] = run.binding.arrays["dh"][1:] * (1 - h[1:] ** 2)
 
 
-@SPECIMENS.add(
-    "truncated-window",
-    "recurrence dropped",
-    Where(EVERYTHING, "recurrence", steps="early"),
+@SPECIMENS.add("truncated-window", "recurrence dropped", Where(EVERYTHING, "recurrence", steps="early"),
     "WildML's RNN: it stops after four steps, and its gradient check must first switch that off",
-    needs=("contracting weights",),
-)
+    needs=("contracting weights",))  # fmt: skip
 class TruncatedWindow(RNN):
     """A loss is followed back for ten steps alone; where W_hh contracts, that is an error of 1e-9 or less."""
 
@@ -266,12 +232,8 @@ class TruncatedWindow(RNN):
         da[: len(late) - 1] -= late[1:] * slope[: len(late) - 1]
 
 
-@SPECIMENS.add(
-    "one-entry-doubled",
-    "entries rescaled",
-    Where(("weight_hh_l0",), "sums over steps", steps="none"),
-    needs=("many units",),
-)
+@SPECIMENS.add("one-entry-doubled", "entries rescaled", Where(("weight_hh_l0",), "sums over steps", steps="none"),
+    needs=("many units",))  # fmt: skip
 class OneEntryDoubled(WrongSums, RNN):
     """One of the entries of dW_hh is twice what it should be."""
 
@@ -279,12 +241,8 @@ class OneEntryDoubled(WrongSums, RNN):
         run.sums["weight_hh"][0, 1] *= 2
 
 
-@SPECIMENS.add(
-    "alternating-error",
-    "entries rescaled",
-    Where(("weight_hh_l0",), "sums over steps", steps="none"),
-    needs=("many units",),
-)
+@SPECIMENS.add("alternating-error", "entries rescaled", Where(("weight_hh_l0",), "sums over steps", steps="none"),
+    needs=("many units",))  # fmt: skip
 class AlternatingError(WrongSums, RNN):
     """The entries of dW_hh are in turn 10 % too large and 10 % too small."""
 

@@ -77,7 +77,7 @@ def test_what_is_not_decided() -> None:
 
 def test_further_tests_are_kept() -> None:
     findings = Findings("m", [], {})
-    findings.tried("Taylor", "2.00", True, 2.0)
+    findings.add("Taylor", "2.00", True, 2.0)
     assert [(trial.name, trial.text, trial.ok, trial.value) for trial in findings.trials] == [
         ("Taylor", "2.00", True, 2.0)
     ]

@@ -78,7 +78,7 @@ def test_solved_is_below_the_goal_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, losses: list[float], checked: list[int], solved_at: int | None
 ) -> None:
     told = iter(losses)
-    monkeypatch.setattr(rnn_numpy.experiments.task_benchmark, "_loss", lambda *_: next(told))
+    monkeypatch.setattr(rnn_numpy.experiments.task_benchmark, "quiet_loss", lambda *_: next(told))
     (run,) = run_benchmark(BenchmarkOptions(lengths=(3,), cells=("gru",), hidden=2, batch=2, max_updates=170)).runs
     assert (run.losses, run.checked, run.solved_at) == (losses, checked, solved_at)
 

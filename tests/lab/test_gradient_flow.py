@@ -549,9 +549,9 @@ def test_clipping_is_counted() -> None:
     assert some.clipped == np.count_nonzero(norms > np.median(never.gradient_norms))
 
 
-def test_held_out_loss_and_baseline_count_the_same_samples() -> None:
+def testquiet_loss_and_baseline_count_the_same_samples() -> None:
     """A readout of the last input is the baseline: its loss must be the baseline's."""
-    from rnn_numpy.experiments.gradflow import _held_out_loss
+    from rnn_numpy.experiments.gradflow import quiet_loss
 
     task = ForecastTask.of(wave(), 20)
     windows = task.held_out_windows()
@@ -561,7 +561,7 @@ def test_held_out_loss_and_baseline_count_the_same_samples() -> None:
     model.rnn.params["bias_ih_l0"][:] = 100.0  # keeps relu in its linear part
     model.readout.params["weight"][:] = np.eye(2)
     model.readout.params["bias"][:] = -100.0
-    np.testing.assert_allclose(_held_out_loss(model, windows), task.repeat_last_loss(windows), rtol=1e-11)
+    np.testing.assert_allclose(quiet_loss(model, windows), task.repeat_last_loss(windows), rtol=1e-11)
 
 
 def test_divergence_is_a_row_and_not_a_crash() -> None:

@@ -16,8 +16,9 @@ from messages import assert_raises
 from planting import planted
 
 from rnn_numpy import GRU, LSTM, RNN, decompose
-from rnn_numpy.checks import assert_grad_close, complex_step
+from rnn_numpy.checks import assert_grad_close, complex_step, conformance_checks, recurrent_cases
 from rnn_numpy.checks.chain_rule import ChainRule
+from rnn_numpy.checks.conformance import ENTRY_BY_ENTRY, conformance_id
 from rnn_numpy.engine.forward_mode import jvp
 from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.errors import CellError, DTypeError, NonFiniteError, OptionError, ShapeError
@@ -194,8 +195,12 @@ def test_golden_numbers_of_the_lectures_decoder():
 # -------------------------------------------------------------------------------------------- every gradient
 
 
-@EACH_KIND
-@EACH_SETTING
+# Cells of other files, and one of a user's own, in the settings in which several meet.
+EACH_GRADIENT = [*itertools.product(("RNN", "relu", "LSTM", "GRU", "GRU before"), SETTINGS)]
+EACH_GRADIENT += [*itertools.product(("peephole", "layer norm", "MGU"), ("no bias", "both, masked", "all"))]
+
+
+@pytest.mark.parametrize(("kind", "setting"), EACH_GRADIENT)
 def test_gradients_are_complex_steps(kind, setting):
     problem = Problem(kind, setting)
     assert_all_close(problem.gradients(), complex_step(problem.loss, problem.point))
@@ -598,8 +603,13 @@ def test_a_trace_is_pickled():
         assert_all_close(problem.gradients(problem.backward(again)), expected, 1e-14)
 
 
-def test_nothing_that_is_given_is_written_to():
-    problem = Problem("LSTM", "lengths", exists=EXISTS)
+@pytest.mark.parametrize(
+    ("setting", "more"),
+    [("lengths", {"exists": EXISTS}), ("plain", {}), ("batch first", {"exists": None}), ("unbatched", {})],
+)
+def test_nothing_that_is_given_is_written_to(setting, more):
+    problem = Problem("LSTM", setting, **more)
+    problem.values = np.ascontiguousarray(problem.values)
     given = problem.given(problem.values)
     before = {name: array.copy() for name, array in given.items()}
     for array in given.values():
@@ -721,6 +731,49 @@ def test_the_cells_own_formulas_are_what_they_were(plain, kind):
     cell, own = kind(D, H).cell, plain(D, H).cell
     for name in ("step_forward", "step_backward", "step_partials", "step_tangent", "states", "slabs", "after"):
         assert getattr(cell, name) is getattr(own, name)
+
+
+# --------------------------------------------------------------------------------------------- the whole suite
+
+
+class WithMemory(Attending):
+    """Attention to one memory for all sequences, which the layer brings itself: a layer like any other."""
+
+    def given_arrays(self, where, edge, given):
+        values = 0.7 * np.random.default_rng(5).normal(size=(S, self.hidden_size))
+        shape = (edge.batch.N, S, self.hidden_size)
+        exists = np.broadcast_to(np.arange(S) != 2, shape[:2])
+        return {"values": np.array(np.broadcast_to(values, shape), self.dtype), "exists": exists}
+
+
+class MemoryRNN(WithMemory, RNN):
+    pass
+
+
+class MemoryLSTM(WithMemory, LSTM):
+    pass
+
+
+class MemoryGRU(WithMemory, GRU):
+    pass
+
+
+# Entry by entry stands above.
+ELSEWHERE = {check.__name__: "every gradient is compared entry by entry in this file" for check in ENTRY_BY_ENTRY}
+CASES = [
+    replace(case, omitted=ELSEWHERE)
+    for case in itertools.chain(
+        recurrent_cases(MemoryRNN, {"nonlinearity": "relu"}),
+        recurrent_cases(MemoryLSTM, {"forget_bias": 1.0}),
+        recurrent_cases(MemoryGRU, {"reset": "before"}),
+    )
+    if not case.option("bidirectional") and case.options.get("num_layers", 1) == 1
+]
+
+
+@pytest.mark.parametrize(("case", "check"), conformance_checks(CASES), ids=conformance_id)
+def test_conformance(case, check):
+    check(case)
 
 
 # --------------------------------------------------------------------------------------------- planted mistakes

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn_numpy.checks.report import Diagnosis, GradcheckReport, Row, Trial, shortened
+from rnn_numpy.checks.report import Check, Diagnosis, GradcheckReport, Row, shortened
 from rnn_numpy.errors import GradientCheckError
 from rnn_numpy.report.gradcheck_page import checks_table, checks_text, named, zoo_text
 from rnn_numpy.report.tables import listed, new_table, paragraph, plain, rendered, short
@@ -36,7 +36,7 @@ def test_the_whole_of_a_report() -> None:
         row(kappa=2.5),
         row("bias", "WRONG", 2.0, analytic=-1.0, gate="f", index=(4,)),
         row("x", "undecided", math.nan, note="kink", shape=(2, 3), index=(0, 1)),
-        trials=[Trial("Taylor", "1.00 1.00", False, [1.0, 1.0])],
+        trials=[Check("Taylor", "1.00 1.00", False, [1.0, 1.0])],
         diagnosis=diagnosis,
         notes=["said besides"],
         seed=3,
@@ -64,7 +64,7 @@ def test_the_whole_of_a_report() -> None:
     [
         {"rows": [row("w", "WRONG")]},
         {"rows": [row("w", "undecided")]},
-        {"trials": [Trial("RTRL", "1e-3", False, 1e-3)]},
+        {"trials": [Check("RTRL", "1e-3", False, 1e-3)]},
         {"reproducible": False},
         {"diagnosis": Diagnosis("input modified", "x")},
     ],
@@ -110,7 +110,7 @@ def test_long_names_keep_their_ends() -> None:
 def test_numbers_for_programs_are_standard_json() -> None:
     found = report(
         row(error=math.inf, analytic=math.nan, index=(np.int64(2),)),
-        trials=[Trial("Taylor", "-", True, [math.nan, np.float64(2.0)])],
+        trials=[Check("Taylor", "-", True, [math.nan, np.float64(2.0)])],
         diagnosis=Diagnosis("sign", "w", where={"t": np.int64(3), "layer": "l0", "factor": math.inf}),
         kinks=[SimpleNamespace(name="w", index=(0,), left=0.0, right=math.inf)],
     )
@@ -135,7 +135,7 @@ def test_rows_by_title_and_their_digits() -> None:
 
 
 def test_a_line_for_each_check() -> None:
-    trials = [Trial("Taylor", "2.00 3.00", True, 2.0)]
+    trials = [Check("Taylor", "2.00 3.00", True, 2.0)]
     text = checks_table(
         [
             ("one", report(row(error=2e-15), row("b", error=1e-16), trials=trials)),
@@ -163,7 +163,7 @@ def test_the_sentence_at_the_end() -> None:
 
 def test_columns_are_explained_where_they_stand() -> None:
     assert "Taylor" not in checks_text([("one", report())], verbose=False)
-    with_trial = report(trials=[Trial("RTRL", "1e-16", True, 1e-16)])
+    with_trial = report(trials=[Check("RTRL", "1e-16", True, 1e-16)])
     text = checks_text([("one", with_trial)], verbose=False)
     assert "RTRL: the gradient against real-time recurrent learning." in " ".join(text.split())
 

@@ -126,7 +126,7 @@ class Comparison:
 
     def is_exact(self, found: Mapping[str, Array]) -> bool:
         """Whether a whole gradient is the right one."""
-        return all(self.same(name, array, self.exact[name]) for name, array in found.items())
+        return all(self.same(name, found[name], array) for name, array in self.exact.items() if name in found)
 
     def explains(self, predicted: Mapping[str, Array]) -> bool:
         """Whether a whole gradient is the one that was found, and not the right one."""

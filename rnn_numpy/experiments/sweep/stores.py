@@ -129,8 +129,7 @@ def _decoded(value: Any) -> Any:
     return value
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The store
+# ------------------------------------------------------------------------------------------------------------ the store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,8 +290,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# The system
+# ----------------------------------------------------------------------------------------------------------- the system
 
 # A lock lasts until it is lifted, or the last copy of the descriptor is closed. A forked worker would have a copy, and
 # might outlive a parent that is killed: the store would stay locked, and nobody be writing it.

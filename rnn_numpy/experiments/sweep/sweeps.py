@@ -187,8 +187,7 @@ def _row(point: str, outcome: Outcome, reused: bool) -> dict[str, Any]:
     return {"point": from_json(point), "result": result, "error": outcome.error, "reused": reused}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Arguments
+# ------------------------------------------------------------------------------------------------------------ arguments
 
 
 def _computing(
@@ -295,8 +294,7 @@ def _check_distinct(points: list[str], keys: list[Key]) -> None:
             )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# What it gives
+# -------------------------------------------------------------------------------------------------------- what it gives
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -328,23 +326,13 @@ class SweepResult:
         return sum(row["error"] is not None for row in self.rows)
 
     def to_columns(self) -> dict[str, NDArray[Any]]:
-        """Return one array per name.
+        """Return one array per name, whose first axis is the points, for plots; `rows` has every value as it was.
 
-        Returns
-        -------
-        dict
-            Name -> array whose first axis is the points: the names of the points, then those of the results, which
-            are the keys of a dict and else "result", then "error", of text or None, if anything failed. Numbers are
-            float64 or int64, lists of numbers of one shape have further axes, all else is of dtype object. Where a
-            point has no such value it is NaN among numbers, else None. A name that a point has as well gets "result."
-            in front.
+        First come the names of the points, then those of the results, which are the keys of a dict and else "result",
+        then "error", of text or None, if anything failed. Numbers are float64 or int64, lists of numbers of one shape
+        have further axes, all else is of dtype object. Where a point has no such value it is NaN among numbers, else
+        None. A name that a point has as well gets "result." in front.
 
-        Notes
-        -----
-        For plots and tables; `rows` has every value as it was.
-
-        Examples
-        --------
         >>> def powers(x):
         ...     return {"x^2": x**2, "all": [x, x**2, x**3]}
         >>> columns = sweep(powers, {"x": [1, 2]}, executor="serial", store=None).to_columns()
@@ -357,17 +345,9 @@ class SweepResult:
         return {name: _array(values) for name, values in self._columns().items()}
 
     def table(self, rows: int | None = None) -> str:
-        """Return the result as text.
+        """Return the result as text, a line of at most 100 columns for each point, or for the first `rows`.
 
-        Parameters
-        ----------
-        rows : int, optional
-            Show that many at most, the first ones.
-
-        Returns
-        -------
-        str
-            A line per point, of at most 100 columns. Columns that do not fit are named below; long values are cut.
+        Columns that do not fit are named below; long values are cut.
         """
         shown = len(self.rows) if rows is None else positive_int("SweepResult.table", "rows", rows)
         arguments = {name for row in self.rows for name in row["point"]}

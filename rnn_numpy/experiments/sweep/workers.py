@@ -80,8 +80,7 @@ def _described(error: BaseException) -> dict[str, str]:
     return {part: text.encode(errors="backslashreplace").decode() for part, text in parts.items()}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Executors
+# ------------------------------------------------------------------------------------------------------------ executors
 
 
 @one_blas_thread(needed=False)
@@ -173,8 +172,7 @@ def _killed_worker(error: BaseException) -> bool:
     return distributed is not None and isinstance(error, distributed.KilledWorker)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Processes of our own
+# ------------------------------------------------------------------------------------------------- processes of our own
 
 
 def is_starting() -> bool:
@@ -294,7 +292,8 @@ def compute_in_processes(
                     worker.give(following, points[following])
             if timeout is None:
                 continue
-            for worker in _overdue(crew, timeout):
+            now = time.monotonic()
+            for worker in [one for one in crew if one.number is not None and now - one.given >= timeout]:
                 crew.remove(worker)
                 worker.stop()
                 text = worker.receive()  # it may have been about to finish
@@ -315,11 +314,6 @@ def compute_in_processes(
         for worker in crew:
             worker.stop(PATIENCE)
             worker.connection.close()
-
-
-def _overdue(crew: list[_Worker], timeout: float) -> list[_Worker]:
-    now = time.monotonic()
-    return [worker for worker in crew if worker.number is not None and now - worker.given >= timeout]
 
 
 def _overran(timeout: float) -> Outcome:

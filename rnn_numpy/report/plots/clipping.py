@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,36 +11,23 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.report.plots import style
+from rnn_numpy.report.plots.style import Axes
 from rnn_numpy.training import ClipLedger, ClipResult
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def plot_clip_ledger(ledger: ClipLedger, ax: Axes | None = None, *, limit: float | None = None) -> Axes:
     """Draw the norm of the gradient before and after clipping at each update of a run, log scale.
 
+    Orange is what was cut off, from the norm before down to the norm after. At the upper edge, a cross is an update
+    that was skipped, its gradient not being finite, and a triangle one whose norm is too large for a float. A line has
+    gaps where the gradient is 0 or was skipped. The share in the title is of the updates with a finite gradient.
+
     Parameters
     ----------
     ledger : ClipLedger
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
     limit : float, optional
         Of the norm: a dashed line. Where left out, it is what all clipped gradients ended on, if they ended on the same
         norm without being turned, as by `clip_grad_norm`; no line if not.
-
-    Returns
-    -------
-    ax
-        Orange: what was cut off, from the norm before down to the norm after. At the upper edge, a cross is an update
-        that was skipped, its gradient not being finite, and a triangle one whose norm is too large for a float. A line
-        has gaps where the gradient is 0 or was skipped. The share in the title is of the updates with a finite
-        gradient.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        It is no ledger; it is empty; `limit` is not a finite number above 0.
     """
     where = "plot_clip_ledger"
     if not isinstance(ledger, ClipLedger):
@@ -88,22 +75,12 @@ def plot_clip_ledger(ledger: ClipLedger, ax: Axes | None = None, *, limit: float
 def plot_clip_directions(results: Mapping[str, Sequence[ClipResult]], ax: Axes | None = None) -> Axes:
     """Draw the cosine between the clipped and the unclipped gradient against how much shorter it got, a line a rule.
 
+    Weak clipping stands on the left, strong on the right.
+
     Parameters
     ----------
     results : mapping of str to sequence of ClipResult
         By rule: one gradient, or several, clipped at one limit after the other. Skipped ones are left out.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
-
-    Returns
-    -------
-    ax
-        Weak clipping stands on the left, strong on the right.
-
-    Raises
-    ------
-    DTypeError, OptionError
-        There are no rules; a rule has no result that was not skipped; something else than results.
     """
     where = "plot_clip_directions"
     if not results:

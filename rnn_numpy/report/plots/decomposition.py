@@ -6,7 +6,6 @@ Sizes are shown as powers of ten, over the whole range of floats.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,10 +16,7 @@ from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.lab.decomposition import Decomposition
 from rnn_numpy.lab.jacobians import StateJacobians
 from rnn_numpy.report.plots import style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
+from rnn_numpy.report.plots.style import Axes, Normalize
 
 Floats = NDArray[np.float64]
 
@@ -36,16 +32,9 @@ def plot_norms(table: Decomposition, name: str, ax: Axes | None = None, *, decad
     table : Decomposition
     name : str
         Parameter, or gate of one.
-    ax : matplotlib Axes, optional
-        The colour bar takes some of its room. Of a figure of its own where left out.
     decades : float
         How many powers of ten below the largest norm the colours reach; smaller ones have the last colour, and those
         that are exactly 0 are grey.
-
-    Raises
-    ------
-    OptionError
-        There is no such parameter; decades is not positive.
     """
     decades = arguments.positive_number("plot_norms", "decades", decades)
     norms = table.norms(name)
@@ -63,8 +52,6 @@ def plot_shares(table: Decomposition, name: str, ax: Axes | None = None) -> Axes
     table : Decomposition
     name : str
         Parameter, or gate of one.
-    ax : matplotlib Axes, optional
-        The colour bar takes some of its room. Of a figure of its own where left out.
 
     Raises
     ------
@@ -86,13 +73,6 @@ def plot_lag_profile(profiles: Mapping[str, ArrayLike], ax: Axes | None = None) 
     profiles : mapping of str to array_like, (T,)
         By label, what `Decomposition.lag_profile` returns, or `lag_norms`; any lengths. A line has gaps where a profile
         is 0.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
-
-    Raises
-    ------
-    OptionError, ShapeError
-        There are no profiles; one is not a vector.
     """
     if not profiles:
         raise OptionError("plot_lag_profile: profiles must be at least one; got none")
@@ -124,18 +104,11 @@ def plot_singular_histogram(steps: StateJacobians, ax: Axes | None = None, *, n:
     Parameters
     ----------
     steps : StateJacobians
-    ax : matplotlib Axes, optional
-        The colour bar takes some of its room. Of a figure of its own where left out.
     n : int
         Which sequence.
     bins : int
         Of equal width in the logarithm. Singular values of exactly 0 are left out; what is more than sixteen powers of
         ten below the largest is counted in the lowest bin.
-
-    Raises
-    ------
-    OptionError
-        There is no such sequence; bins is not positive.
     """
     bins = arguments.positive_int("plot_singular_histogram", "bins", bins)
     if not 0 <= n < steps.N:

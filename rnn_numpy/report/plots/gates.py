@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.engine.trace import LayerTrace, Trace
 from rnn_numpy.errors import OptionError
 from rnn_numpy.lab.gates import OPEN, SHUT, existing_steps, gate_values, layer_of
-from rnn_numpy.report.plots.style import COLOURS, FONT, LINE, axes_or_new, draw_image, frame
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rnn_numpy.report.plots.style import COLOURS, FONT, LINE, Axes, axes_or_new, draw_image, frame
 
 NAMES = {"i": "input gate i", "f": "forget gate f", "o": "output gate o", "r": "reset gate r", "z": "update gate z"}
 # Quantiles of the outer and of the inner band.
@@ -25,22 +20,17 @@ BANDS = ("#CFE3F0", "#85B9DA")
 def plot_gate_image(trace: LayerTrace | Trace, gate: str, ax: Axes | None = None, *, sequence: int = 0) -> Axes:
     """Draw a gate of one sequence: time to the right, a row for each unit, dark where it is shut.
 
+    Units are sorted by their mean over the sequence, the most open one on top: what they are numbered is chance. Steps
+    beyond the sequence's length are grey.
+
     Parameters
     ----------
     trace : LayerTrace or Trace
         `trace["l0"]`, say; of a Trace, its top layer's forward direction.
     gate : str
         "f", say.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
     sequence : int
         Its place in the batch.
-
-    Returns
-    -------
-    ax
-        Units are sorted by their mean over the sequence, the most open one on top: what they are numbered is chance.
-        Steps beyond the sequence's length are grey.
 
     Raises
     ------
@@ -71,25 +61,9 @@ def plot_gate_image(trace: LayerTrace | Trace, gate: str, ax: Axes | None = None
 def plot_gate_bands(trace: LayerTrace | Trace, gate: str, ax: Axes | None = None) -> Axes:
     """Draw how a gate is spread over units and sequences, step by step.
 
-    Parameters
-    ----------
-    trace : LayerTrace or Trace
-        `trace["l0"]`, say; of a Trace, its top layer's forward direction.
-    gate : str
-        "f", say.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
-
-    Returns
-    -------
-    ax
-        A line is the median; half of all lies in the inner band, nine tenths in the outer one. Above and below the
-        dotted lines a gate counts as open and shut. At each step only the sequences that have it count.
-
-    Raises
-    ------
-    OptionError
-        The array is no gate of this trace, or the batch is empty.
+    A line is the median; half of all lies in the inner band, nine tenths in the outer one. Above and below the dotted
+    lines a gate counts as open and shut. At each step only the sequences that have it count. Arguments and errors are
+    those of `plot_gate_image`; the batch must not be empty.
     """
     where = "plot_gate_bands"
     layer = layer_of(where, trace)

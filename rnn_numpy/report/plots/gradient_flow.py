@@ -9,7 +9,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +18,7 @@ from rnn_numpy.experiments.gradflow import GradflowResult, gain_texts
 from rnn_numpy.lab.gradient_flow import GradientFlow
 from rnn_numpy.models.sequence import CELLS
 from rnn_numpy.report.plots import style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from rnn_numpy.report.plots.style import Axes, Figure
 
 Floats = NDArray[np.float64]
 
@@ -48,14 +44,9 @@ def plot_gradient_flow(
     cells, gains : sequence of str, sequence of float
         Of each flow: the colour, and the line style and marker.
     ax : matplotlib Axes, optional
-        With room for labels to its right. Of a figure of its own where left out.
+        With room for labels to its right.
     norm_limits : (float, float), optional
         Limits of the norm axis; `common_limits(flows)` where left out.
-
-    Raises
-    ------
-    OptionError
-        There are no flows, or not one cell and one gain for each.
     """
     if not flows or not len(flows) == len(cells) == len(gains):
         raise OptionError(
@@ -110,10 +101,6 @@ def gradient_flow_figure(result: GradflowResult) -> Figure:
     """Draw all networks of a run: a column for each cell, and a second row of panels where they were trained.
 
     All panels have the same axes, so that cells compare along a row, and before and after along a column.
-
-    Parameters
-    ----------
-    result : GradflowResult
     """
     networks = result.networks
     cells = list(dict.fromkeys(network.cell for network in networks))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.lab.landscape import Bifurcation, Cliff, Descent, cliff_line, fold_points
-from rnn_numpy.report.plots.style import COLOURS, FONT, LINE, MARKERS, axes_or_new, draw_image, frame, log_norm
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rnn_numpy.report.plots.style import COLOURS, FONT, LINE, MARKERS, Axes, axes_or_new, draw_image, frame, log_norm
 
 SHOWN = {"error": "error E after T steps (log scale)", "gradient": "length of the gradient (dE/dw, dE/db) (log scale)"}
 # Of an error, and of a gradient, how many decades to show.
@@ -34,19 +31,12 @@ def plot_cliff(
     ----------
     grid : Cliff
         On evenly spaced w and b.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
     show : {"error", "gradient"}
     descents : mapping of str to Descent, optional
         Paths to draw, under the names that the legend gives them: a marker at each update, a large one at the start and
         a star at the end. A path that leaves the map goes on, unseen; its legend says so.
     guides : bool
         Draw where theory has the cliff: the line on which the start is a fixed point, and the folds.
-
-    Raises
-    ------
-    OptionError
-        Another thing to show.
     """
     arguments.one_of("plot_cliff", "show", show, SHOWN)
     effects = optional_import("matplotlib.patheffects", "a figure")
@@ -92,17 +82,7 @@ def plot_cliff(
 def plot_bifurcation(diagram: Bifurcation, ax: Axes | None = None) -> Axes:
     """Draw the fixed points along the parameter: stable ones as full lines, unstable ones dashed.
 
-    Parameters
-    ----------
-    diagram : Bifurcation
-        On rising values.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
-
-    Returns
-    -------
-    ax
-        Where b varies, dotted lines stand at the folds inside of its range, with their values.
+    The values of the diagram rise. Where b varies, dotted lines stand at the folds inside of its range.
     """
     ax = axes_or_new(ax)
     kinds = (("stable", diagram.stable, COLOURS[0], "-"), ("unstable", ~diagram.stable, COLOURS[1], (0, (3, 1.5))))

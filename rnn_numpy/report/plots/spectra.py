@@ -1,13 +1,9 @@
-"""Figures of the dynamics: Lyapunov spectra, singular values of Jacobian products over time, angles of directions.
-
-Each function draws into `ax`, or into a figure of its own where that is left out, and returns the axes. They need
-matplotlib, which is imported where it is used.
-"""
+"""Figures of the dynamics: Lyapunov spectra, singular values of Jacobian products over time, angles of directions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,10 +11,7 @@ from numpy.typing import ArrayLike
 from rnn_numpy.core import arguments
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum
-from rnn_numpy.report.plots.style import COLOURS, FONT, MARKERS, axes_or_new, colour_scale, frame
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rnn_numpy.report.plots.style import COLOURS, FONT, MARKERS, Axes, axes_or_new, colour_scale, frame
 
 LINES = ("-", "--", "-.", ":")
 
@@ -35,15 +28,8 @@ def plot_spectrum(
     ----------
     spectra : LyapunovSpectrum, or mapping of str to LyapunovSpectrum
         One, or some by label.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
     theory : mapping of str to float or array_like, optional
         By label: lambda_1 alone, a level; or all exponents, a curve over i/S.
-
-    Raises
-    ------
-    OptionError
-        There is nothing to draw.
 
     Notes
     -----
@@ -81,15 +67,8 @@ def plot_singular_values(values: ArrayLike, ax: Axes | None = None, *, exponents
     ----------
     values : array_like, (T, k)
         Row t-1: of the product of t factors, the largest first. All at least 0; zeros are left out.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
     exponents : array_like, optional
         Lyapunov exponents: lines of slope lambda_i, dashed, from 1 at t = 0.
-
-    Raises
-    ------
-    ShapeError, OptionError
-        The values are no matrix; one is negative or NaN.
     """
     where = "plot_singular_values"
     array = np.asarray(values, np.float64)
@@ -128,17 +107,10 @@ def plot_angles(
     vectors : CovariantVectors
     pairs : sequence of (int, int)
         Which vectors, from 0 on; none where only `split` is of interest.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
     split : int, optional
         Also the smallest angle between the first `split` vectors' span and that of the others.
     bins : int
         Of 90 degrees.
-
-    Raises
-    ------
-    OptionError, DTypeError
-        There is no such vector; nothing to draw.
     """
     where = "plot_angles"
     bins = arguments.positive_int(where, "bins", bins)

@@ -1,9 +1,6 @@
 """One look for all figures of the lab: colours, sizes, axes, colour bars, labels that do not overlap, files.
 
-A function of this folder that draws is called plot_*. It takes what it draws, then `ax`, a matplotlib Axes, then
-options by name alone; it draws into `ax` and returns it. Where `ax` is left out it makes a figure of its own, which is
-`ax.figure`. What needs several axes is called *_figure and returns the figure. Nothing here touches pyplot or its
-global state.
+Nothing here touches pyplot or its global state.
 
 Lines have the colours of Okabe and Ito [1]_, which people with any of the common forms of colour blindness can tell
 apart; a second feature (line style, marker, a label at the end of the line) carries the same information. Sizes of one
@@ -30,11 +27,14 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import OptionError
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Axes  # "as": for the other files of this folder, too
     from matplotlib.axis import Axis
     from matplotlib.colorbar import Colorbar
-    from matplotlib.colors import Colormap, Normalize
-    from matplotlib.figure import Figure
+    from matplotlib.colors import Colormap
+    from matplotlib.colors import Normalize as Normalize
+    from matplotlib.figure import Figure as Figure
+else:  # figures are drawn where matplotlib is, and everything else runs without it
+    Axes = Figure = Normalize = Any
 
 Floats = NDArray[np.float64]
 
@@ -60,8 +60,7 @@ MISSING = "0.8"
 _SCALES = {"size": "viridis", "signed": "RdBu_r"}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Figures and axes
+# ----------------------------------------------------------------------------------------------------- figures and axes
 
 
 def new_figure(width: float = WIDTH, height: float = HEIGHT, layout: str | None = "constrained") -> Figure:
@@ -170,8 +169,7 @@ def line_look(level: int, place: int, length: int) -> dict[str, Any]:
     return {"linestyle": style, "linewidth": LINE, "marker": marker, "markersize": 5, "markevery": every}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Images
+# --------------------------------------------------------------------------------------------------------------- images
 
 
 def log_norm(values: ArrayLike, decades: float = 12.0) -> Normalize:
@@ -270,8 +268,7 @@ def colour_bar(ax: Axes, drawn: Any, label: str, extend: str = "neither") -> Col
     return bar
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Labels
+# --------------------------------------------------------------------------------------------------------------- labels
 
 
 def spread(positions: ArrayLike, gap: float, low: float, high: float) -> Floats:
@@ -321,24 +318,13 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
         ax.text(1.05, place, label, transform=ax.transAxes, color=colour, fontsize=FONT, va="center", ha="left")
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Files
+# ---------------------------------------------------------------------------------------------------------------- files
 
 
 def save_figure(figure: Figure, file: Any, suffix: str) -> None:
-    """Write a figure so that the same figure gives the same bytes: without the time of writing.
+    """Write a figure to a path or a binary file, in the format ".png", ".pdf" or ".svg"; another is an OptionError.
 
-    Parameters
-    ----------
-    figure : matplotlib Figure
-    file : path or binary file
-    suffix : {".png", ".pdf", ".svg"}
-        Format.
-
-    Raises
-    ------
-    OptionError
-        Another format.
+    The same figure gives the same bytes: without the time of writing.
     """
     arguments.one_of("save_figure", "suffix", suffix, FORMATS)
     matplotlib = optional_import("matplotlib", "a figure")

@@ -7,7 +7,7 @@ the norm of the gradient by lag, over that at lag 0: dotted at the start, solid 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.experiments.task_benchmark import CELLS, BenchmarkResult
 from rnn_numpy.lab.gradient_flow import GradientFlow
 from rnn_numpy.report.benchmark_page import WORDS
-from rnn_numpy.report.plots.style import COLOURS, axes_or_new, frame, new_figure, set_log
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from rnn_numpy.report.plots.style import COLOURS, Axes, Figure, axes_or_new, frame, new_figure, set_log
 
 # The colours that these cells have in the other figures; "irnn" takes one that is free there.
 _CELL_COLOURS = dict(zip(("rnn-tanh", "rnn-relu", "lstm", "gru", "irnn"), COLOURS, strict=False))
@@ -29,12 +25,7 @@ LOWEST = 1e-30  # of a share of the gradient that is still drawn
 
 
 def benchmark_figure(result: BenchmarkResult) -> Figure:
-    """Draw the learning curves and the gradient flow of a benchmark.
-
-    Parameters
-    ----------
-    result : BenchmarkResult
-    """
+    """Draw the learning curves and the gradient flow of a benchmark."""
     lines = optional_import("matplotlib.lines", "a figure")
     lengths, cells = result.options.lengths, result.options.cells
     width = 1.4 + 3.6 * max(len(lengths), 2)
@@ -64,15 +55,9 @@ def benchmark_figure(result: BenchmarkResult) -> Figure:
 
 
 def plot_learning(result: BenchmarkResult, length: int, ax: Axes | None = None) -> Axes:
-    """Draw the held-out loss over the baseline against the updates, on a log scale; a star where a run has solved it.
+    """Draw the held-out loss over the baseline against the updates, on a log scale, of a length that was run.
 
-    Parameters
-    ----------
-    result : BenchmarkResult
-    length : int
-        One of those that were run.
-    ax : matplotlib Axes, optional
-        Of a figure of its own where left out.
+    A star stands where a run has solved it.
     """
     baseline = result.baselines[length]
     ax = axes_or_new(ax)
@@ -97,10 +82,7 @@ def plot_learning(result: BenchmarkResult, length: int, ax: Axes | None = None) 
 
 
 def plot_flows(result: BenchmarkResult, length: int, ax: Axes | None = None) -> Axes:
-    """Draw the norm of the gradient by lag, over that at lag 0, at the start (dotted) and at the end (solid).
-
-    Arguments as of `plot_learning`.
-    """
+    """Draw the norm of the gradient by lag, over that at lag 0, at the start (dotted) and at the end (solid)."""
     ax = axes_or_new(ax)
     ax.set_yscale("log")
     for cell in result.options.cells:
