@@ -479,16 +479,17 @@ class Recurrent(Options):
         trace, edge, states = run.trace, run.trace.edge, self.cell.states
         batch = edge.batch
         finals: list[Array] = []
-        for width in edge.widths.values():
-            finals.append(np.empty((edge.rows, batch.N, width), params.dtype))
         walk = Up(self.stack, edge.factors, x)
         for direction in walk:
             masks = state_masks.get(direction.name, NONE)
             at = self.open_forward(direction, edge, walk.signal, initial, masks, params, record)
             trace.layers[direction.name] = at.trace
-            run.at.append(at)
+            run.at = [at]
             yield from self.forward_loop(at)
             binding = at.binding
+            binding.constants = {}  # copies of weights, which the next direction's take the place of
+            if not finals:
+                finals = [np.empty((edge.rows, batch.N, width), params.dtype) for width in edge.widths.values()]
             output = binding.output(binding.arrays[states[0]])
             walk.give(output)
             for final, state in zip(finals, states, strict=True):
@@ -623,7 +624,8 @@ class Recurrent(Options):
             )
             run.at.append(at)
             yield from self.backward_loop(at)
-            at.gradients.reached = None
+            at.gradients.reached, binding.constants = None, {}
+            del constants
             for dstate_0, state in zip(initial, states, strict=True):
                 dstate_0[direction.row] = binding.arrays["d" + state][binding.entry]
             walk.give(self.close_backward(at))

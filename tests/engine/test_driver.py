@@ -8,8 +8,10 @@ It needs no time loop of its own; its gradients come out right with layers, dire
 import copy
 import dataclasses
 import functools
+import gc
 import pickle
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -396,3 +398,16 @@ def test_a_layer_and_a_trace_of_ones_own_are_pickled_though_a_shape_is_a_lambda(
     assert repr(loaded_trace) == repr(trace)
     for layer, recorded in ((net, loaded_trace), (loaded, trace), (loaded, loaded_trace)):
         np.testing.assert_array_equal(layer.backward(recorded, np.ones_like(output)).grads.flat, expected)
+
+
+def test_a_deep_layers_inference_keeps_no_weights_of_the_layers_below():
+    net, x = RNN(64, 64, num_layers=8, rng=0), np.ones((1, 2, 64))
+    net(x)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        net(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 64 * 64 * 8  # of eight layers' copies of W_hh
