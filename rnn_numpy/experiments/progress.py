@@ -30,6 +30,9 @@ def progress_bar(after: float = 2.0, label: str = "") -> Iterator[Progress]:
     >>> with progress_bar() as progress:
     ...     progress(1, 2, "half of it")
     """
+    # NumPy loads it when it is first used, and drops a Ctrl-C that comes meanwhile; who sees a bar may press it.
+    import numpy.random  # noqa: F401
+
     bar = _bar()
     if bar is None:
         yield lambda done, total, label: None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from pathlib import Path
 
 import pytest
+from processes import ended
 
 from rnn_numpy.experiments.progress import progress_bar
 
@@ -47,3 +50,17 @@ def test_without_rich_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with progress_bar(0) as tell:
         tell(1, 3, "the work")
     assert sys.stderr.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_nothing_that_would_drop_an_interrupt_is_loaded_once_there_is_a_bar() -> None:
+    code = """
+import sys
+from rnn_numpy.experiments.progress import progress_bar
+with progress_bar():
+    before = set(sys.modules)
+    import numpy.random
+    print(sorted(set(sys.modules) - before))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = ended([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
