@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mgu import mgu_backward, mgu_forward
 from planting import planted
 
 import strategies
@@ -377,25 +378,6 @@ def test_many_mistakes_were_planted():
 # ---------------------------------------------------------------------------------------------- cells of one's own
 
 
-def minimal_step_forward(f_t, n_t, h_prev, h_in, W_hf, W_hn, k_t, h_t):
-    f_t += W_hf @ h_in  # F1
-    f_t[...] = (1 + np.tanh(f_t / 2)) / 2
-    k_t[...] = f_t * h_in  # F2
-    n_t[...] = np.tanh(n_t + W_hn @ k_t)  # F3
-    h_t[...] = (1 - f_t) * h_prev + f_t * n_t  # F4
-
-
-def minimal_step_backward(dh_t, f_t, n_t, h_prev, h_in, W_hf, W_hn, da_f_t, da_n_t, dh_prev, dh_in):
-    df = dh_t * (n_t - h_prev)  # B4
-    dh_prev += dh_t * (1 - f_t)
-    da_n_t[...] = dh_t * f_t * (1 - n_t**2)  # B3
-    dk = W_hn.T @ da_n_t
-    df += dk * h_in  # B2
-    dh_in += dk * f_t
-    da_f_t[...] = df * f_t * (1 - f_t)  # B1
-    dh_in += W_hf.T @ da_f_t
-
-
 def minimal_step_tangent(va_f_t, va_n_t, vh_prev, vh_in, f_t, n_t, h_prev, h_in, W_hf, W_hn, vh_t):
     va_f_t += W_hf @ vh_in
     vf = va_f_t * f_t * (1 - f_t)
@@ -407,8 +389,8 @@ def minimal_step_tangent(va_f_t, va_n_t, vh_prev, vh_in, f_t, n_t, h_prev, h_in,
 MINIMAL = {
     "gate_names": ("f", "n"),
     "states": ("h",),
-    "step_forward": minimal_step_forward,
-    "step_backward": minimal_step_backward,
+    "step_forward": mgu_forward,
+    "step_backward": mgu_backward,
     "hidden_inputs": {"n": "k_t"},
     "records": {"k": 1},
 }

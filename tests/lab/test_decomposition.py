@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from mgu import mgu_backward, mgu_forward
 
 from rnn_numpy import GRU, LSTM, RNN, Cell, LayerNormLSTM, PeepholeLSTM, Recurrent, pack_padded_sequence
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
@@ -19,29 +20,10 @@ MASKED = {"recurrent_dropout": 0.3, "zoneout": 0.2}
 EVERYTHING = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, **MASKED}
 
 
-def mgu_step_forward(f_t, n_t, h_prev, h_in, W_hf, W_hn, k_t, h_t):
-    f_t += W_hf @ h_in
-    f_t[...] = (1 + np.tanh(f_t / 2)) / 2
-    k_t[...] = f_t * h_in
-    n_t[...] = np.tanh(n_t + W_hn @ k_t)
-    h_t[...] = (1 - f_t) * h_prev + f_t * n_t
-
-
-def mgu_step_backward(dh_t, f_t, n_t, h_prev, h_in, W_hf, W_hn, da_f_t, da_n_t, dh_prev, dh_in):
-    df = dh_t * (n_t - h_prev)
-    dh_prev += dh_t * (1 - f_t)
-    da_n_t[...] = dh_t * f_t * (1 - n_t**2)
-    dk = W_hn.T @ da_n_t
-    df += dk * h_in
-    dh_in += dk * f_t
-    da_f_t[...] = df * f_t * (1 - f_t)
-    dh_in += W_hf.T @ da_f_t
-
-
 class MGU(Recurrent):
     """A user's cell: without step_partials, one gate's rows act on another array than the state."""
 
-    cell = Cell(("f", "n"), ("h",), mgu_step_forward, mgu_step_backward, hidden_inputs={"n": "k_t"}, records={"k": 1})
+    cell = Cell(("f", "n"), ("h",), mgu_forward, mgu_backward, hidden_inputs={"n": "k_t"}, records={"k": 1})
 
 
 LAYERS = [
