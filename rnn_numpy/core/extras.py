@@ -1,8 +1,10 @@
-"""Imports of what the engine does without: packages that an extra of this package brings."""
+"""What the engine does without, and an extra of this package brings: modules to import, packages with data inside."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 from rnn_numpy.errors import MissingExtraError
@@ -27,6 +29,26 @@ def optional_import(module: str, purpose: str, extra: str = "lab") -> ModuleType
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        raise MissingExtraError(
-            f'{purpose} needs {package}, which is not installed; install it with: pip install "rnn_numpy[{extra}]"'
-        ) from None
+        raise MissingExtraError(_missing(purpose, package, extra)) from None
+
+
+def package_folder(package: str, purpose: str, extra: str = "data") -> Path:
+    """Return the folder of an installed package without importing it, for the data files inside.
+
+    `purpose` and `extra` as of `optional_import`; MissingExtraError is raised where the package is not installed.
+
+    >>> package_folder("no_such_package", "the answer")
+    Traceback (most recent call last):
+        ...
+    rnn_numpy.errors.MissingExtraError: the answer needs no_such_package, which is not installed; \
+    install it with: pip install "rnn_numpy[data]"
+    """
+    found = importlib.util.find_spec(package)
+    places = found.submodule_search_locations if found is not None else None
+    if not places:
+        raise MissingExtraError(_missing(purpose, package, extra))
+    return Path(next(iter(places)))
+
+
+def _missing(purpose: str, package: str, extra: str) -> str:
+    return f'{purpose} needs {package}, which is not installed; install it with: pip install "rnn_numpy[{extra}]"'
