@@ -11,8 +11,7 @@ A `Forecaster` is such a net that predicts the next sample of a series from all 
 
 from __future__ import annotations
 
-import copy
-from typing import Any, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -25,6 +24,7 @@ from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.layers.kinds import KINDS
 from rnn_numpy.layers.linear import Linear
 from rnn_numpy.layers.losses import cross_entropy_loss, mse_loss
+from rnn_numpy.models.model import Model
 
 Array = NDArray[Any]
 
@@ -32,7 +32,7 @@ READS = ("last", "all")
 LOSSES = {"mse": mse_loss, "cross_entropy": cross_entropy_loss}
 
 
-class SequenceModel:
+class SequenceModel(Model):
     """A recurrent layer and a linear readout.
 
     Parameters
@@ -71,6 +71,8 @@ class SequenceModel:
     ((3, 2), (2, 4))
     """
 
+    layers: ClassVar[tuple[str, ...]] = ("rnn", "readout")
+
     def __init__(
         self,
         rnn: Recurrent,
@@ -88,10 +90,7 @@ class SequenceModel:
         self.rnn, self.reads, self.loss = rnn, reads, loss
         width = rnn.num_directions * (getattr(rnn, "proj_size", 0) or rnn.hidden_size)
         self.readout = Linear(width, outputs, dtype=rnn.dtype, rng=arguments.generator(where, rng))
-        self._join()
-
-    def _join(self) -> None:
-        self.params = Parameters.join({"rnn": self.rnn.params, "readout": self.readout.params})
+        self.join()
 
     def __call__(
         self, x: ArrayLike, h_0: ArrayLike | None = None, lengths: ArrayLike | None = None
@@ -112,14 +111,24 @@ class SequenceModel:
         return self.readout(output if self.reads == "all" else self._last(h_n)), h_n
 
     def loss_of(
-        self, x: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        target: ArrayLike,
+        mask: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        h_0: Any = None,
     ) -> Any:
         """Return the loss alone; arguments and errors as of `loss_and_grads`. There is no dropout."""
-        prediction, _ = self(x, None, lengths)
+        prediction, _ = self(x, h_0, lengths)
         return LOSSES[self.loss](prediction, target, self._mask(mask, prediction, lengths))[0]
 
     def loss_and_grads(
-        self, x: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        target: ArrayLike,
+        mask: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        h_0: Any = None,
     ) -> tuple[Any, Parameters, Trace]:
         """Run forward and backward.
 
@@ -133,6 +142,9 @@ class SequenceModel:
             True where a prediction counts.
         lengths : int array_like, (N,), optional
             Steps of each sequence. Where there is no mask, steps past the end do not count.
+        h_0 : optional
+            Initial states, as of the layer: of truncated BPTT that goes on, the final ones of the window before. They
+            get no gradient.
 
         Returns
         -------
@@ -149,7 +161,7 @@ class SequenceModel:
             What is handed in does not fit; the message is the layer's or the loss's.
         """
         grads = self.params.zeros_like()
-        output, h_n, trace = self.rnn.forward(x, lengths=lengths)  # F1
+        output, h_n, trace = self.rnn.forward(x, h_0, lengths)  # F1
         read = output if self.reads == "all" else self._last(h_n)
         prediction, readout_trace = self.readout.forward(read)  # F2
         loss, dprediction = LOSSES[self.loss](prediction, target, self._mask(mask, prediction, lengths))  # F3
@@ -159,6 +171,22 @@ class SequenceModel:
         else:
             self.rnn.backward(trace, None, self._dlast(dread, h_n), grads.part("rnn"))
         return loss, grads, trace
+
+    def count(
+        self,
+        x: ArrayLike,
+        target: ArrayLike,
+        mask: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        h_0: Any = None,
+    ) -> float:
+        """Return how many numbers, or classes, the mean loss of this batch is over."""
+        wanted = np.asarray(target)
+        keep = self._mask(mask, wanted, lengths)
+        if keep is None:
+            return wanted.size
+        each = wanted.size // max(1, np.size(keep))  # a mask may leave out the last axis
+        return each * int(np.count_nonzero(keep))
 
     def _last(self, h_n: Any) -> Array:
         """Return the final states of the top layer, its directions side by side, (N, directions * H)."""
@@ -178,27 +206,6 @@ class SequenceModel:
         axis = 1 if self.rnn.batch_first else 0
         exists = np.arange(prediction.shape[axis])[:, None] < np.asarray(lengths)
         return exists.T if self.rnn.batch_first else exists
-
-    def astype(self, dtype: DTypeLike) -> Self:
-        """Return a twin of this model with its parameters converted to `dtype`."""
-        twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin.rnn, twin.readout = self.rnn.astype(dtype), self.readout.astype(dtype)
-        twin._join()
-        return twin
-
-    def __copy__(self) -> Self:
-        # A shallow copy would share layers, whose parameters can be views of one joint vector only.
-        return copy.deepcopy(self)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Copies and pickles bring the vectors apart. The layers join the copy of the joint vector, which is also the
-        # one that an optimiser copied along with the model holds.
-        self.__dict__.update(state)
-        self.params.adopt({"rnn": self.rnn.params, "readout": self.readout.params})
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.rnn!r}, {self.readout!r})"
 
 
 CELLS = ("rnn-tanh", "rnn-relu", "lstm", "gru")  # of layers.KINDS

@@ -1,0 +1,98 @@
+"""What every model is: layers whose parameters lie in one vector, which an optimiser acts on.
+
+Training asks a model for `params` and `loss_and_grads(*batch)`; `count(*batch)` says what that mean divides by, so that
+losses and gradients of unequal batches can be added up, and `generators()` what a training must remember besides.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from rnn_numpy.core.parameters import Parameters
+
+Array = NDArray[Any]
+
+
+class Model(ABC):
+    """Base of models: some layers, their parameters joined in one vector.
+
+    A subclass names the attributes that are layers in `layers`, in their order in the vector, and joins them at the end
+    of its constructor with `join`. It brings `loss_and_grads`, `loss_of` and `count`, of a batch.
+
+    Attributes
+    ----------
+    params : Parameters
+        Those of all layers under the names "layer.name": views of one vector, as the layers' own are.
+    """
+
+    layers: ClassVar[tuple[str, ...]] = ()
+    params: Parameters
+
+    def join(self) -> None:
+        """Lay the parameters of all layers into one new vector."""
+        self.params = Parameters.join(self._parts())
+
+    def rejoin(self) -> None:
+        """Make the layers' parameters views of `params` again, whose values stay."""
+        self.params.adopt(self._parts())
+
+    def _parts(self) -> dict[str, Parameters]:
+        return {name: getattr(self, name).params for name in self.layers}
+
+    @abstractmethod
+    def loss_and_grads(self, *batch: Any) -> tuple[Any, Parameters, Any]:
+        """Return the mean loss of a batch, its gradients under the names of `params`, and a trace."""
+
+    @abstractmethod
+    def loss_of(self, *batch: Any) -> Any:
+        """Return the mean loss of a batch alone, without dropout."""
+
+    @abstractmethod
+    def count(self, *batch: Any) -> float:
+        """Return what the mean loss of a batch divides by: the sum of its losses is `count` times their mean."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of parameters and of real inputs and outputs."""
+        return self.params.dtype
+
+    def generators(self) -> dict[str, np.random.Generator]:
+        """Return the generators that masks of dropout are drawn from, by the layers' names."""
+        layers = {name: getattr(getattr(self, name), "rng", None) for name in self.layers}
+        return {name: rng for name, rng in layers.items() if isinstance(rng, np.random.Generator)}
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of the parameters under their names."""
+        return self.params.state_dict()
+
+    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
+        """Copy parameters in; see `Parameters.load_state_dict` for what is refused."""
+        self.params.load_state_dict(mapping)
+
+    def astype(self, dtype: DTypeLike) -> Self:
+        """Return a twin of this model with its parameters converted to `dtype`."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        for name in self.layers:
+            setattr(twin, name, getattr(self, name).astype(dtype))
+        twin.join()
+        return twin
+
+    def __copy__(self) -> Self:
+        # A shallow copy would share layers, whose parameters can be views of one joint vector only.
+        return copy.deepcopy(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies and pickles bring the vectors apart. The layers join the copy of the joint vector, which is also the
+        # one that an optimiser copied along with the model holds.
+        self.__dict__.update(state)
+        self.rejoin()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(repr(getattr(self, name)) for name in self.layers)})"
