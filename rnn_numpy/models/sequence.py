@@ -11,6 +11,7 @@ A `Forecaster` is such a net that predicts the next sample of a series from all 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,7 +30,7 @@ from rnn_numpy.models.model import Model
 Array = NDArray[Any]
 
 READS = ("last", "all")
-LOSSES = {"mse": mse_loss, "cross_entropy": cross_entropy_loss}
+LOSSES: dict[str, Callable[..., tuple[Any, Array]]] = {"mse": mse_loss, "cross_entropy": cross_entropy_loss}
 
 
 class SequenceModel(Model):
