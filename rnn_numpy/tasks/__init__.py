@@ -4,9 +4,10 @@ from rnn_numpy.tasks.dynamics import NARMA10, MackeyGlass, linear_baseline, mack
 from rnn_numpy.tasks.recall import Adding, CopyMemory, Parity, TemporalOrder
 from rnn_numpy.tasks.series import BUNDLED, ForecastTask, Series, load_bundled, load_series, read_csv, read_npy
 from rnn_numpy.tasks.task import Batch, SequenceTask
+from rnn_numpy.tasks.text import Vocabulary, load_text
 
 __all__ = [
     "BUNDLED", "NARMA10", "Adding", "Batch", "CopyMemory", "ForecastTask", "MackeyGlass", "Parity",
-    "SequenceTask", "Series", "TemporalOrder", "linear_baseline", "load_bundled", "load_series", "mackey_glass",
-    "narma10", "read_csv", "read_npy",
+    "SequenceTask", "Series", "TemporalOrder", "Vocabulary", "linear_baseline", "load_bundled", "load_series",
+    "load_text", "mackey_glass", "narma10", "read_csv", "read_npy",
 ]  # fmt: skip
