@@ -31,8 +31,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     defaults = argparse.Namespace(**vars(options), gain=tuple(options.gains), data="eeg", columns="all")
     add = functools.partial(common.add_option, parser, defaults)
     data = (
-        f"{', '.join(BUNDLED)} (they come with matplotlib), or a file .csv or .npy: time runs down the rows, "
-        "a channel is a column"
+        f"{', '.join(BUNDLED)} (they come with the extras lab and data), or a file .csv or .npy: "
+        "time runs down the rows, a channel is a column"
     )
     add("--data", data, "SERIES")
     add("--columns", "channels to use, by name or by number from 1, or all of them: all", "C", nargs="+")

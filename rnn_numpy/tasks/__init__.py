@@ -1,8 +1,9 @@
 """Tasks to train networks on: memory, dynamical systems, real series to forecast; and the baselines to beat."""
 
+from rnn_numpy.tasks.bundled import BUNDLED, load_bundled, load_series
 from rnn_numpy.tasks.dynamics import NARMA10, MackeyGlass, linear_baseline, mackey_glass, narma10
 from rnn_numpy.tasks.recall import Adding, CopyMemory, Parity, TemporalOrder
-from rnn_numpy.tasks.series import BUNDLED, ForecastTask, Series, load_bundled, load_series, read_csv, read_npy
+from rnn_numpy.tasks.series import ForecastTask, Series, read_csv, read_npy
 from rnn_numpy.tasks.task import Batch, SequenceTask
 from rnn_numpy.tasks.text import Vocabulary, load_text
 

@@ -1,4 +1,4 @@
-"""Real series to forecast: those that matplotlib ships, and the user's own CSV and NPY files.
+"""Real series to forecast, and the user's own CSV and NPY files; those that have names are in `bundled.py`.
 
 A series is a table of n samples (rows, in time) by D channels (columns). Whatever is wrong with a file is a `DataError`
 that names the file and, where there is one, the row and the column. Rows are the lines of the file and columns its
@@ -29,8 +29,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.core import arguments
-from rnn_numpy.core.extras import optional_import
 from rnn_numpy.core.numbers import count
 from rnn_numpy.errors import DataError, OptionError
 from rnn_numpy.tasks.task import Batch, SequenceTask, sizes
@@ -57,6 +55,12 @@ class Series:
         D names.
     description : str
         For people: what was measured, and what was done to it. Empty for files.
+    season : int
+        m: samples after which the series is expected to repeat itself; 1 where there is no season.
+    start, step : float
+        When the first sample was taken, and the time from one to the next, in `unit`.
+    unit : str
+        Of time.
 
     Examples
     --------
@@ -68,6 +72,10 @@ class Series:
     values: Floats
     channels: tuple[str, ...]
     description: str = ""
+    season: int = 1
+    start: float = 1.0
+    step: float = 1.0
+    unit: str = "sample"
 
     def __len__(self) -> int:
         return len(self.values)
@@ -75,6 +83,11 @@ class Series:
     def __repr__(self) -> str:
         shown = ", ".join(self.channels[:8]) + (", ..." if len(self.channels) > 8 else "")
         return f"Series {self.name!r}: n = {len(self)} samples of D = {len(self.channels)} channels: {shown}"
+
+    @property
+    def times(self) -> Floats:
+        """When each sample was taken, (n,)."""
+        return self.start + self.step * np.arange(len(self), dtype=np.float64)
 
     def select(self, columns: Sequence[str | int]) -> Series:
         """Return the series of some channels only.
@@ -86,108 +99,6 @@ class Series:
         return replace(
             self, values=np.ascontiguousarray(self.values[:, picked]), channels=tuple(self.channels[j] for j in picked)
         )
-
-
-def load_series(source: str, columns: Sequence[str | int] | None = None) -> Series:
-    """Load a bundled series by name, or a file by path.
-
-    Parameters
-    ----------
-    source : str
-        A name in `BUNDLED`, or the path of a file that ends in .csv or .npy. To read a file that has a bundled name,
-        write ./NAME.
-    columns : sequence of str or int, optional
-        Channels to use, by name or by number from 1; all of them by default. Other columns of a CSV file are not looked
-        at and may hold text.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read as a numeric table.
-    """
-    suffix = Path(source).suffix.lower()
-    if source in BUNDLED:
-        series = load_bundled(source)
-    elif suffix == ".csv":
-        return read_csv(source, columns)
-    elif suffix == ".npy":
-        series = read_npy(source)
-    else:
-        known = f"one of {', '.join(BUNDLED)} nor a file that ends in .csv or .npy"
-        raise DataError(f"{source or repr(source)}: neither {known}")
-    return series if columns is None else series.select(columns)
-
-
-# ------------------------------------------------------------------------------------- the series that matplotlib ships
-
-
-def load_bundled(name: str) -> Series:
-    """Load one of the real series in matplotlib's sample data.
-
-    Parameters
-    ----------
-    name : {"eeg", "stocks", "membrane"}
-        "eeg": 800 samples of 4 electrodes in 10 seconds. "stocks": 390 months, January 1990 to June 2022, of the five
-        stocks and two indices that existed all the time; natural logarithm of the price, whose steps are relative
-        changes. "membrane": 12000 samples of the voltage across a cell's membrane, one channel.
-
-    Raises
-    ------
-    DataError
-        The file is not where matplotlib keeps it, or not as expected: some distributions leave sample data out.
-    """
-    arguments.one_of("load_bundled", "name", name, BUNDLED)
-    return {"eeg": _load_eeg, "stocks": _load_stocks, "membrane": _load_membrane}[name]()
-
-
-BUNDLED = ("eeg", "stocks", "membrane")
-
-
-def _sample_file(filename: str) -> Path:
-    cbook = optional_import("matplotlib.cbook", f"the series in {filename}")
-    path = Path(cbook.get_sample_data(filename, asfileobj=False))
-    if not path.is_file():
-        raise DataError(
-            f"{path}: this matplotlib comes without its sample data; reinstall it with pip, or name a file of your own"
-        )
-    return path
-
-
-def _read_raw(filename: str, dtype: str, shape: tuple[int, int]) -> Floats:
-    path = _sample_file(filename)
-    values = np.fromfile(path, dtype)
-    if values.size != shape[0] * shape[1] or not np.isfinite(values).all():
-        raise DataError(
-            f"{path}: expected {shape[0]} x {shape[1]} finite numbers of type {np.dtype(dtype).name}; "
-            f"found {values.size}, {np.count_nonzero(np.isfinite(values))} of them finite"
-        )
-    return values.astype(np.float64).reshape(shape)
-
-
-def _load_eeg() -> Series:
-    values = _read_raw("eeg.dat", "<f8", (800, 4))
-    return Series("eeg", values, ("EEG 1", "EEG 2", "EEG 3", "EEG 4"), "electroencephalogram, 4 electrodes, 10 seconds")
-
-
-def _load_membrane() -> Series:
-    values = _read_raw("membrane.dat", "<f4", (12000, 1))
-    return Series("membrane", values, ("voltage",), "voltage across a cell membrane")
-
-
-def _load_stocks() -> Series:
-    path = _sample_file("Stocks.csv")
-    with path.open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(line for line in file if not line.startswith("#"))
-    # Rows for days of dividends and splits carry no price. The last row repeats June 2022 at the day of the download.
-    months = [row for row in rows if row[0].endswith("-01") and any(row[1:])]
-    whole = [j for j in range(1, len(header)) if all(row[j] for row in months)]
-    prices = np.array([[float(row[j]) for j in whole] for row in months])
-    return Series(
-        "stocks",
-        np.log(prices),
-        tuple(header[j] for j in whole),
-        f"log monthly prices, {months[0][0][:7]} to {months[-1][0][:7]}",
-    )
 
 
 # ----------------------------------------------------------------------------------------------------- the user's files

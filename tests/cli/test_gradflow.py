@@ -14,6 +14,7 @@ import pytest
 
 from rnn_numpy.cli import common, gradflow, main
 from rnn_numpy.cli.main import _parser
+from rnn_numpy.tasks import BUNDLED
 
 SMALL = ["--length", "20", "--hidden", "6", "--batch", "4", "--train-steps", "3"]
 
@@ -119,7 +120,7 @@ def test_forget_bias_reaches_the_lstm(here: Path, capsys: pytest.CaptureFixture[
     assert kept["-3"]["lstm"]["f"] < 0.2 < 0.8 < kept["3"]["lstm"]["f"]
 
 
-@pytest.mark.parametrize("name", ["membrane", "own.csv", "own.npy"])
+@pytest.mark.parametrize("name", ["membrane", "sunspots", "own.csv", "own.npy"])
 def test_other_series(here: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     values = np.random.default_rng(0).standard_normal((80, 2)).cumsum(axis=0)
     np.savetxt("own.csv", values, delimiter=",", header="left,right", comments="")
@@ -187,7 +188,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("--data none.csv", "none.csv: No such file or directory"),
         ("--data none.npy", "none.npy: No such file or directory"),
-        ("--data ecg", "ecg: neither one of eeg, stocks, membrane nor a file that ends in .csv or .npy"),
+        ("--data ecg", f"ecg: neither one of {', '.join(BUNDLED)} nor a file that ends in .csv or .npy"),
         ("--data text.csv", "text.csv: row 3, column 2 (\"temp\"): 'warm' is not a number; {choose}"),
         (
             "--data gap.csv",

@@ -1,8 +1,7 @@
-"""Series: the bundled ones, the user's files, and the forecast task made of them."""
+"""Series: the user's files, and the forecast task made of them."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,83 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn_numpy.errors import DataError, MissingExtraError, OptionError
-from rnn_numpy.tasks import BUNDLED, ForecastTask, Series, load_bundled, load_series, read_csv, read_npy
+from rnn_numpy.errors import DataError, OptionError
+from rnn_numpy.tasks import ForecastTask, Series, load_bundled, load_series, read_csv, read_npy
 
 
 def ramp(n: int, channels: int = 1) -> Series:
     values = np.arange(float(n))[:, None] * np.arange(1.0, channels + 1) + np.sin(np.arange(n))[:, None]
     return Series("ramp", values, tuple(f"c{j}" for j in range(channels)))
-
-
-# Bundled series -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "shape"), [("eeg", (800, 4)), ("stocks", (390, 7)), ("membrane", (12000, 1))])
-def test_bundled_series_are_real_and_whole(name: str, shape: tuple[int, int]) -> None:
-    series = load_series(name)
-    assert series.values.shape == shape
-    assert series.values.dtype == np.float64
-    assert np.isfinite(series.values).all()
-    assert len(series.channels) == shape[1]
-    assert series.description
-    assert (series.values.std(axis=0) > 0).all()
-
-
-def test_eeg_is_read_sample_by_sample() -> None:
-    # Neighbouring samples of one electrode are alike; neighbours in a wrongly shaped table would not be.
-    values = load_bundled("eeg").values
-    steps = np.diff(values, axis=0).std(axis=0)
-    assert (steps < 0.7 * values.std(axis=0)).all()
-
-
-def test_stocks_are_logarithms_of_the_first_and_last_month() -> None:
-    series = load_bundled("stocks")
-    assert series.channels == ("IBM", "AAPL", "MSFT", "XRX", "ADBE", "^GSPC", "^IXIC")
-    np.testing.assert_allclose(np.exp(series.values[0, 0]), 10.970438003540039, rtol=1e-13)
-    np.testing.assert_allclose(np.exp(series.values[-1, -1]), 11181.5400390625, rtol=1e-13)
-    assert series.description == "log monthly prices, 1990-01 to 2022-06"
-
-
-def test_bundled_names_are_the_ones_listed() -> None:
-    assert BUNDLED == ("eeg", "stocks", "membrane")
-    with pytest.raises(OptionError, match=r"load_bundled: name must be one of 'eeg', 'stocks', 'membrane'; got 'ecg'"):
-        load_bundled("ecg")
-
-
-def test_missing_matplotlib_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "matplotlib.cbook", raising=False)
-    with pytest.raises(MissingExtraError) as caught:
-        load_bundled("eeg")
-    assert str(caught.value) == (
-        'the series in eeg.dat needs matplotlib, which is not installed; install it with: pip install "rnn_numpy[lab]"'
-    )
-
-
-def test_a_module_of_ours_that_misses_one_of_its_own_keeps_its_message(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    from rnn_numpy.core.extras import optional_import
-
-    (tmp_path / "half_installed.py").write_text("import no_such_dependency\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency") as caught:
-        optional_import("half_installed", "a test")
-    assert not isinstance(caught.value, MissingExtraError)
-
-
-def test_sample_data_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import matplotlib.cbook
-
-    monkeypatch.setattr(matplotlib.cbook, "get_sample_data", lambda name, asfileobj: str(tmp_path / name))
-    with pytest.raises(DataError, match="this matplotlib comes without its sample data"):
-        load_bundled("eeg")
-    np.zeros(7).tofile(tmp_path / "eeg.dat")
-    with pytest.raises(
-        DataError, match=r"eeg\.dat: expected 800 x 4 finite numbers of type float64; found 7, 7 of them"
-    ):
-        load_bundled("eeg")
 
 
 # CSV ----------------------------------------------------------------------------------------------------------------
@@ -242,7 +171,8 @@ def test_directory_in_place_of_a_file(tmp_path: Path) -> None:
 def test_unknown_source() -> None:
     with pytest.raises(DataError) as caught:
         load_series("data.xlsx")
-    assert str(caught.value) == "data.xlsx: neither one of eeg, stocks, membrane nor a file that ends in .csv or .npy"
+    known = "eeg, stocks, membrane, sunspots, co2, elnino, nile"
+    assert str(caught.value) == f"data.xlsx: neither one of {known} nor a file that ends in .csv or .npy"
 
 
 # NPY ----------------------------------------------------------------------------------------------------------------
