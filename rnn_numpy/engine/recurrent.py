@@ -500,7 +500,8 @@ class Recurrent(Options):
         if record and edge.packed is None:
             output = _locked(output)
         h_n = edge.states_out(finals)
-        run.results.append((output, h_n[0] if len(h_n) == 1 else h_n, trace))
+        trace.h_n = h_n[0] if len(h_n) == 1 else h_n
+        run.results.append((output, trace.h_n, trace))
 
     def open_forward(
         self,

@@ -360,10 +360,13 @@ class Trace:
         By layer and direction, the masks of recurrent dropout, for `forward`'s argument of this name; empty without.
     zoneout_masks : dict of str to tuple of ndarray, (T, N, H)
         The same of zoneout, an array for each state.
+    h_n : ndarray, or tuple of ndarray
+        The final states as `forward` returned them; None as long as the pass is not through.
     """
 
     def __init__(self, layers: dict[str, LayerTrace], masks: list[Array] | None, edge: Edge) -> None:
         self.layers = layers
+        self.h_n: Any = None
         self.masks = masks
         self.recurrent_masks: dict[str, Array] = {}
         self.zoneout_masks: dict[str, tuple[Array, ...]] = {}

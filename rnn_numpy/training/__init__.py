@@ -1,5 +1,6 @@
-"""Training: clipping of gradients, what it did, and optimisers, all acting on the flat vector."""
+"""Training: the loop, batches, checkpoints; clipping of gradients, and optimisers, acting on the flat vector."""
 
+from rnn_numpy.training.batches import Batches, Draws, Windows
 from rnn_numpy.training.clipped_bptt import ClippedBackward, backward_clipped
 from rnn_numpy.training.clipping import (
     ClipLedger,
@@ -11,9 +12,13 @@ from rnn_numpy.training.clipping import (
     lag_norms,
     layer_of,
 )
+from rnn_numpy.training.history import History
+from rnn_numpy.training.loop import Training, Update, evaluate, fit, train
 from rnn_numpy.training.optimizers import SGD, Adam
+from rnn_numpy.training.stopping import Best, Patience
 
 __all__ = [
-    "SGD", "Adam", "ClipLedger", "ClipResult", "ClippedBackward", "backward_clipped", "clip_grad_adaptive",
-    "clip_grad_norm", "clip_grad_norm_per_layer", "clip_grad_value", "lag_norms", "layer_of",
+    "SGD", "Adam", "Batches", "Best", "ClipLedger", "ClipResult", "ClippedBackward", "Draws", "History", "Patience",
+    "Training", "Update", "Windows", "backward_clipped", "clip_grad_adaptive", "clip_grad_norm",
+    "clip_grad_norm_per_layer", "clip_grad_value", "evaluate", "fit", "lag_norms", "layer_of", "train",
 ]  # fmt: skip
