@@ -152,13 +152,14 @@ def gradcheck(
         raise DTypeError(f"{where}: target must be an object; got the class {target.__name__}: make one of it")
     masks = {"dropout_masks": dropout_masks, "recurrent_masks": recurrent_masks, "zoneout_masks": zoneout_masks}
     masks = {name: mask for name, mask in masks.items() if mask is not None}
-    if hasattr(target, "forward") and hasattr(target, "backward"):
+    is_model = hasattr(target, "loss_and_grads")
+    if not is_model and hasattr(target, "forward") and hasattr(target, "backward"):
         if grads is not None:
             raise OptionError(f"{where}: grads goes with a function and its dict of arrays; a layer brings its own")
         if x is None:
             raise OptionError(f"{where}: a layer needs an input x, (T, N, D)")
         checked: Target = LayerTarget(target, x, h_0, lengths, doutput, dh_n, loss, masks, seed, given)
-    elif hasattr(target, "loss_and_grads"):
+    elif is_model:
         _none(where, "a model", given=given, doutput=doutput, dh_n=dh_n, loss=loss, grads=grads, **masks)
         inputs = [x, h_0, lengths]
         while inputs and inputs[-1] is None:
