@@ -115,7 +115,7 @@ def load_npz(path: PathLike) -> dict[str, Array]:
     where = "load_npz"
     target = with_suffix(where, path, ".npz")
     begin = f"{where}: {target}"
-    data = _read(where, target)
+    data = read_whole(where, target)
     found: dict[str, Array] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -130,7 +130,7 @@ def load_npz(path: PathLike) -> dict[str, Array]:
                     raise DataError(f"{begin}: holds {info.filename!r}, which is not an array of numpy.savez")
                 if name in found:
                     raise DataError(f"{begin}: holds two arrays named {name!r}")
-                found[name] = _npy(f"{begin}: {name}", archive.read(info))
+                found[name] = npy_array(f"{begin}: {name}", archive.read(info))
     except DataError:
         raise
     except _UNZIPPING as error:
@@ -188,7 +188,7 @@ def load_safetensors(path: PathLike) -> dict[str, Array]:
     target = with_suffix(where, path, ".safetensors")
     numpy_api = optional_import("safetensors.numpy", where, "safetensors")
     library = optional_import("safetensors", where, "safetensors")
-    data = _read(where, target)
+    data = read_whole(where, target)
     try:
         loaded = numpy_api.load(data)
     except KeyError as error:
@@ -227,7 +227,8 @@ def with_suffix(where: str, path: Any, suffix: str) -> Path:
     return target
 
 
-def _read(where: str, target: Path) -> bytes:
+def read_whole(where: str, target: Path) -> bytes:
+    """Return the bytes of a file; DataError says that the system refuses."""
     try:
         return target.read_bytes()
     except (OSError, ValueError) as error:
@@ -265,7 +266,14 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def _npy(begin: str, data: bytes) -> Array:
+def npy_bytes(array: Array) -> bytes:
+    """Return an array of numbers as the bytes of a .npy file: C-contiguous, in this machine's byte order."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.array(array, _native(array.dtype), order="C"), allow_pickle=False)
+    return stream.getvalue()
+
+
+def npy_array(begin: str, data: bytes) -> Array:
     """Return the array that the bytes of a .npy file say. `begin` names file and array for the message.
 
     `numpy.load` would make the array that the header promises before it looks whether the numbers are there.

@@ -1,6 +1,7 @@
 """Training: the loop, batches, checkpoints; clipping of gradients, and optimisers, acting on the flat vector."""
 
 from rnn_numpy.training.batches import Batches, Draws, Windows
+from rnn_numpy.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rnn_numpy.training.clipped_bptt import ClippedBackward, backward_clipped
 from rnn_numpy.training.clipping import (
     ClipLedger,
@@ -18,7 +19,8 @@ from rnn_numpy.training.optimizers import SGD, Adam
 from rnn_numpy.training.stopping import Best, Patience
 
 __all__ = [
-    "SGD", "Adam", "Batches", "Best", "ClipLedger", "ClipResult", "ClippedBackward", "Draws", "History", "Patience",
-    "Training", "Update", "Windows", "backward_clipped", "clip_grad_adaptive", "clip_grad_norm",
-    "clip_grad_norm_per_layer", "clip_grad_value", "evaluate", "fit", "lag_norms", "layer_of", "train",
+    "SGD", "Adam", "Batches", "Best", "Checkpoint", "ClipLedger", "ClipResult", "ClippedBackward", "Draws", "History",
+    "Patience", "Training", "Update", "Windows", "backward_clipped", "clip_grad_adaptive", "clip_grad_norm",
+    "clip_grad_norm_per_layer", "clip_grad_value", "evaluate", "fit", "lag_norms", "layer_of", "load_checkpoint",
+    "save_checkpoint", "train",
 ]  # fmt: skip
