@@ -1,5 +1,13 @@
 """Experiments: many networks compared, in one process or in many, with results that are kept."""
 
+from rnn_numpy.experiments.experiment import (
+    Experiment,
+    Interrupted,
+    Planned,
+    Run,
+    open_experiment,
+    run_experiment,
+)
 from rnn_numpy.experiments.gradflow import GradflowOptions, GradflowResult, NetworkResult, TrainingRecord, run_gradflow
 from rnn_numpy.experiments.sweep import SweepResult, sweep
 from rnn_numpy.experiments.task_benchmark import (
@@ -11,7 +19,7 @@ from rnn_numpy.experiments.task_benchmark import (
 )
 
 __all__ = [
-    "BenchmarkOptions", "BenchmarkResult", "BenchmarkRun", "GradflowOptions", "GradflowResult",
-    "NetworkResult", "SweepResult", "TrainingRecord", "run_benchmark", "run_gradflow", "sweep",
-    "task_gradient_flow",
+    "BenchmarkOptions", "BenchmarkResult", "BenchmarkRun", "Experiment", "GradflowOptions", "GradflowResult",
+    "Interrupted", "NetworkResult", "Planned", "Run", "SweepResult", "TrainingRecord", "open_experiment",
+    "run_benchmark", "run_experiment", "run_gradflow", "sweep", "task_gradient_flow",
 ]  # fmt: skip
