@@ -2,13 +2,24 @@
 
 from rnn_numpy.tasks.bundled import BUNDLED, load_bundled, load_series
 from rnn_numpy.tasks.dynamics import NARMA10, MackeyGlass, linear_baseline, mackey_glass, narma10
+from rnn_numpy.tasks.forecasting import (
+    AutoRegression,
+    Score,
+    SplitSeries,
+    autoregressions,
+    baselines,
+    rolling_origins,
+    score,
+    seasonal_naive,
+)
 from rnn_numpy.tasks.recall import Adding, CopyMemory, Parity, TemporalOrder
 from rnn_numpy.tasks.series import ForecastTask, Series, read_csv, read_npy
 from rnn_numpy.tasks.task import Batch, SequenceTask
 from rnn_numpy.tasks.text import Vocabulary, load_text
 
 __all__ = [
-    "BUNDLED", "NARMA10", "Adding", "Batch", "CopyMemory", "ForecastTask", "MackeyGlass", "Parity",
-    "SequenceTask", "Series", "TemporalOrder", "Vocabulary", "linear_baseline", "load_bundled", "load_series",
-    "load_text", "mackey_glass", "narma10", "read_csv", "read_npy",
+    "BUNDLED", "NARMA10", "Adding", "AutoRegression", "Batch", "CopyMemory", "ForecastTask", "MackeyGlass", "Parity",
+    "Score", "SequenceTask", "Series", "SplitSeries", "TemporalOrder", "Vocabulary", "autoregressions", "baselines",
+    "linear_baseline", "load_bundled", "load_series", "load_text", "mackey_glass", "narma10", "read_csv", "read_npy",
+    "rolling_origins", "score", "seasonal_naive",
 ]  # fmt: skip

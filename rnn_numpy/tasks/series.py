@@ -293,6 +293,41 @@ def _pick_columns(name: str, channels: tuple[str, ...], columns: Sequence[str | 
 # ---------------------------------------------------------------------------------------------------- the forecast task
 
 
+def standard_units(series: Series, values: Floats, split: int, what: str = "") -> tuple[Floats, Floats, Floats]:
+    """Return (values - mean) / scale, mean and scale, both of the first `split` rows of each column.
+
+    `values` is made of the samples of the series; `what` of each, if it is not the samples themselves. DataError names
+    a column that is constant in these rows, or that goes too far from them.
+    """
+    mean, scale, unit = _moments(values[:split])
+    # Around a large mean, rounding alone moves a constant column by a few units in the last place.
+    flat = np.flatnonzero(scale <= 8 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny))
+    if flat.size:
+        j = int(flat[0])
+        raise DataError(
+            f'{series.name}: {what}column {j + 1} ("{series.channels[j]}") is constant over the training part '
+            f"(the first {split} samples) and cannot be standardised; leave it out"
+        )
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        standard = (values / unit - mean) / scale
+    if not np.isfinite(standard).all():
+        row, j = (int(k) for k in np.argwhere(~np.isfinite(standard))[0])
+        raise DataError(
+            f'{series.name}: {what}sample {row + 1} of column {j + 1} ("{series.channels[j]}") is too far from '
+            "the training part to be standardised"
+        )
+    return standard, mean * unit, scale * unit
+
+
+def _moments(values: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return means and standard deviations of columns in units of powers of two, and these units.
+
+    Scaling by a power of two rounds nothing, and squares near the ends of the float range would not fit.
+    """
+    unit = np.ldexp(1.0, np.frexp(np.abs(values).max(axis=0))[1] - 1)
+    return (values / unit).mean(axis=0), (values / unit).std(axis=0), unit
+
+
 @dataclass(frozen=True)
 class ForecastTask(SequenceTask):
     """Forecast the next sample of a standardised series; see the module for the protocol. Build it with
@@ -356,30 +391,8 @@ class ForecastTask(SequenceTask):
                 f"which needs {length + 2}; {advice}"
             )
         split = max(length + 1, n - max(1, round(held_out * n)))
-        train = series.values[:split]
-        # Scaled by a power of two first, which rounds nothing: squares near the ends of the float range would not fit.
-        unit = np.ldexp(1.0, np.frexp(np.abs(train).max(axis=0))[1] - 1)
-        mean = (train / unit).mean(axis=0)
-        scale = (train / unit).std(axis=0)
-        # Around a large mean, rounding alone moves a constant column by a few units in the last place.
-        flat = np.flatnonzero(
-            scale <= 8 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
-        )
-        if flat.size:
-            j = int(flat[0])
-            raise DataError(
-                f'{series.name}: column {j + 1} ("{series.channels[j]}") is constant over the training part '
-                f"(the first {split} samples) and cannot be standardised; leave it out"
-            )
-        with np.errstate(over="ignore", under="ignore"):
-            values = (series.values / unit - mean) / scale
-        if not np.isfinite(values).all():
-            row, j = (int(k) for k in np.argwhere(~np.isfinite(values))[0])
-            raise DataError(
-                f'{series.name}: sample {row + 1} of column {j + 1} ("{series.channels[j]}") is too far from '
-                "the training part to be standardised"
-            )
-        return cls(series, length, values, mean * unit, scale * unit, split)
+        values, mean, scale = standard_units(series, series.values, split)
+        return cls(series, length, values, mean, scale, split)
 
     @property
     def channels(self) -> int:
