@@ -1,4 +1,4 @@
-"""The protocol of forecasting: cuts, units, origins, errors, baselines; and the table of baselines on the real series."""
+"""The protocol of forecasting: cuts, units, origins, errors, and the baselines on the real series."""
 
 from __future__ import annotations
 
