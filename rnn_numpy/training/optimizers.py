@@ -3,15 +3,89 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.errors import DTypeError, OptionError
+from rnn_numpy.errors import DTypeError, OptionError, StateDictError
 
 
-class SGD:
+class Optimizer(ABC):
+    """Base of all optimisers: the parameters, the learning rate, the state.
+
+    A subclass names its hyper-parameters but the learning rate in `options`, and the vectors that a step changes in
+    `vectors`, each a Parameters.
+
+    Attributes
+    ----------
+    params : Parameters
+    lr : float
+        May be assigned: what a schedule does. At least 0.
+    steps : int
+        Steps taken.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ()
+    vectors: ClassVar[tuple[str, ...]] = ()
+    params: Parameters
+    steps: int = 0
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = arguments.not_negative(type(self).__name__, "lr", value)
+
+    @abstractmethod
+    def step(self, grads: Parameters) -> None:
+        """Take one step against `grads`, of the names, shapes and dtype of the parameters; they are not modified."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the kind, the learning rate, the steps taken, the options, and copies of the vectors."""
+        return {
+            "kind": type(self).__name__,
+            "lr": self.lr,
+            "steps": self.steps,
+            "options": {name: getattr(self, name) for name in self.options},
+            "vectors": {name: getattr(self, name).flat.copy() for name in self.vectors},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another one stood, of the same kind, options, and size and dtype of the parameters.
+
+        Raises
+        ------
+        StateDictError
+            Something is not the same, or `state` is no such state. Nothing is changed then.
+        """
+        where, mine = f"{type(self).__name__}.load_state_dict", self.state_dict()
+        if not isinstance(state, Mapping) or set(state) != set(mine):
+            raise StateDictError(f"{where}: state must have {', '.join(mine)}, as state_dict returns")
+        for name in ("kind", "options"):
+            if state[name] != mine[name]:
+                raise StateDictError(f"{where}: {name} is {mine[name]!r} here, {state[name]!r} in the state")
+        lr, steps, vectors = (state[name] for name in ("lr", "steps", "vectors"))
+        if not (type(lr) is float and 0 <= lr < math.inf and type(steps) is int and steps >= 0):
+            raise StateDictError(f"{where}: lr and steps must be numbers of at least 0; got {lr!r} and {steps!r}")
+        if not isinstance(vectors, Mapping) or set(vectors) != set(self.vectors):
+            raise StateDictError(f"{where}: vectors must be {', '.join(self.vectors)}")
+        for name, vector in mine["vectors"].items():
+            found = vectors[name]
+            if not isinstance(found, np.ndarray) or (found.shape, found.dtype) != (vector.shape, vector.dtype):
+                raise StateDictError(f"{where}: {name} must be an array of {vector.dtype}, shape {vector.shape}")
+        for name in self.vectors:
+            getattr(self, name).flat[:] = vectors[name]
+        self.lr, self.steps = lr, steps
+
+
+class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as torch.optim.SGD defines it.
 
         v <- momentum v + g,   theta <- theta - lr v
@@ -37,22 +111,25 @@ class SGD:
     array([-1.25])
     """
 
+    options, vectors = ("momentum",), ("velocity",)
+
     def __init__(self, params: Parameters, lr: float, momentum: float = 0.0) -> None:
         self.params = arguments.parameters("SGD", "params", params, "such as layer.params")
         self.lr = arguments.positive_number("SGD", "lr", lr)
         self.momentum = arguments.probability("SGD", "momentum", momentum)
-        self._velocity = params.zeros_like()
+        self.velocity = params.zeros_like()
 
     def step(self, grads: Parameters) -> None:
         """Take one step against `grads`, of the names, shapes and dtype of the parameters; they are not modified."""
         arguments.parameters("SGD.step", "grads", grads, "as backward returns")
         arguments.gradients("SGD.step", grads, self.params)
-        self._velocity.flat *= self.momentum
-        self._velocity.flat += grads.flat
-        self.params.flat -= self.lr * self._velocity.flat
+        self.steps += 1
+        self.velocity.flat *= self.momentum
+        self.velocity.flat += grads.flat
+        self.params.flat -= self.lr * self.velocity.flat
 
 
-class Adam:
+class Adam(Optimizer):
     """Adam, as torch.optim.Adam defines it, with its defaults.
 
         m <- beta1 m + (1 - beta1) g,   v <- beta2 v + (1 - beta2) g^2
@@ -101,6 +178,8 @@ class Adam:
     >>> params["w"].round(6)
     array([-0.1,  0.1])
     """
+
+    options, vectors = ("betas", "eps", "weight_decay"), ("first", "second")
 
     def __init__(
         self,

@@ -8,8 +8,8 @@ import pytest
 from frameworks import torch
 
 from rnn_numpy import Linear, Parameters
-from rnn_numpy.errors import DTypeError, OptionError, ShapeError
-from rnn_numpy.training import Adam
+from rnn_numpy.errors import DTypeError, OptionError, ShapeError, StateDictError
+from rnn_numpy.training import SGD, Adam
 
 
 def some(seed, dtype=np.float64):
@@ -147,3 +147,64 @@ def test_other_arguments_are_refused():
     with pytest.raises(DTypeError, match="Adam.step: grads must have dtype float64"):
         optimizer.step(some(1, np.float32))
     assert optimizer.steps == 0
+
+
+# ------------------------------------------------------------------------------------------------------ states
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("kind", "options"), [(SGD, {"momentum": 0.9}), (Adam, {}), (Adam, {"weight_decay": 0.1})])
+def test_a_state_goes_on_bit_for_bit(kind, options, dtype):
+    params, twin_params = some(0, dtype), some(1, dtype)
+    optimizer, twin = kind(params, lr=0.1, **options), kind(twin_params, lr=0.5, **options)
+    for seed in range(5):
+        optimizer.step(some(seed, dtype))
+        twin.step(some(9, dtype))
+    optimizer.lr = 0.05
+    state = optimizer.state_dict()
+    twin_params.flat = params.flat
+    twin.load_state_dict(state)
+    for seed in range(5):
+        for each in (optimizer, twin):
+            each.step(some(seed, dtype))
+    assert np.array_equal(params.flat, twin_params.flat)
+    assert state["steps"] == 5 and twin.steps == 10 and twin.lr == 0.05
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    optimizer = Adam(some(0), eps=1e-6)
+    optimizer.step(some(1))
+    before = optimizer.state_dict()
+    where = "Adam.load_state_dict: "
+    for state, message in [
+        (SGD(some(0), lr=0.1).state_dict(), "kind is 'Adam' here, 'SGD' in the state"),
+        (
+            Adam(some(0), eps=1e-7).state_dict(),
+            "options is {'betas': (0.9, 0.999), 'eps': 1e-06, 'weight_decay': 0.0} here, "
+            "{'betas': (0.9, 0.999), 'eps': 1e-07, 'weight_decay': 0.0} in the state",
+        ),
+        ({}, "state must have kind, lr, steps, options, vectors, as state_dict returns"),
+        (3, "state must have kind, lr, steps, options, vectors, as state_dict returns"),
+        (before | {"lr": None}, "lr and steps must be numbers of at least 0; got None and 1"),
+        (before | {"steps": -1}, "lr and steps must be numbers of at least 0; got 0.001 and -1"),
+        (before | {"vectors": {}}, "vectors must be first, second"),
+        (
+            before | {"vectors": {"first": np.ones(8), "second": np.ones(7)}},
+            "second must be an array of float64, shape (8,)",
+        ),
+    ]:
+        with pytest.raises(StateDictError) as caught:
+            optimizer.load_state_dict(state)
+        assert str(caught.value) == where + message
+        after = optimizer.state_dict()
+        assert all(np.array_equal(after["vectors"][name], before["vectors"][name]) for name in ("first", "second"))
+        assert after["steps"] == 1
+
+
+def test_a_learning_rate_that_is_assigned_is_checked():
+    optimizer = SGD(some(0), lr=0.1)
+    optimizer.lr = 0
+    assert optimizer.lr == 0.0
+    with pytest.raises(OptionError, match="SGD: lr must be at least 0; got -1.0"):
+        optimizer.lr = -1
+    assert optimizer.lr == 0.0
