@@ -212,7 +212,7 @@ def open_experiment(
     known : mapping of str to Experiment class
         By name.
     for_prediction : bool
-        Give the models the best parameters so far.
+        Give the models the parameters of the best validation so far, or the last ones before there is one.
 
     Raises
     ------
@@ -236,10 +236,11 @@ def open_experiment(
         path = _checkpoint_path(Path(folder), label)
         if not path.is_file():
             raise DataError(f"{folder}: nothing is trained yet; train it with: rnn-numpy train --resume {folder}")
-        extra = load_checkpoint(path).extra
-        _check_config(path, extra, config)
+        checkpoint = load_checkpoint(path)
+        _check_config(path, checkpoint.extra, config)
+        model.params.load_state_dict(checkpoint.training["parameters"])
         best = Best(model.params)
-        best.load_state_dict(extra["best"])
+        best.load_state_dict(checkpoint.extra["best"])
         best.restore()
     return experiment
 

@@ -181,16 +181,9 @@ def read_npy(path: str | Path) -> Series:
         Missing or unreadable file, wrong type or number of axes, NaN or infinity, with row and column.
     """
     name = str(path)
-    try:
-        array: Any = np.load(path, allow_pickle=False)
-    except Exception as error:  # a damaged header is Python source, and fails in as many ways
-        raise DataError(f"{name}: {_why_unreadable_npy(name, error)}") from None
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{name}: holds several arrays; save one with numpy.save")
+    array = load_array(path)
     if array.ndim not in (1, 2):
         raise DataError(f"{name}: the array must have shape (n, D) or (n,); got {array.shape}")
-    if array.dtype.kind not in "iuf":
-        raise DataError(f"{name}: the array must hold real numbers; got dtype {array.dtype}")
     if array.size == 0:
         raise DataError(f"{name}: the array is empty, shape {array.shape}")
     with np.errstate(all="ignore"):  # a long double may be too large for float64: infinity is refused below
@@ -201,6 +194,20 @@ def read_npy(path: str | Path) -> Series:
         raise DataError(f"{name}: row {i + 1}, column {j + 1}: {values[i, j]} is not a finite number")
     channels = tuple(f"column {j + 1}" for j in range(values.shape[1]))
     return Series(name, values, channels)
+
+
+def load_array(path: str | Path) -> NDArray[Any]:
+    """Load an array of real numbers, of any shape, that numpy.save wrote; DataError says why a file is none."""
+    name = str(path)
+    try:
+        array: Any = np.load(path, allow_pickle=False)
+    except Exception as error:  # a damaged header is Python source, and fails in as many ways
+        raise DataError(f"{name}: {_why_unreadable_npy(name, error)}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{name}: holds several arrays; save one with numpy.save")
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{name}: the array must hold real numbers; got dtype {array.dtype}")
+    return array
 
 
 def _why_unreadable_npy(name: str, error: BaseException) -> str:
