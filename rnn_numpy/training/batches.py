@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError, StateDictError
-from rnn_numpy.training.saved import checked_state, load_generator, state_of
+from rnn_numpy.training.saved import checked_state, load_generator, state_of, whole_number
 
 Array = NDArray[Any]
 Batch = tuple[Any, ...]
@@ -142,16 +142,16 @@ class Batches(Iterator[Batch]):
         StateDictError
             It has not, or `state` is no such state. Nothing is changed then.
         """
+        where = "Batches.load_state_dict"
         have = {name: getattr(self, name) for name in ("samples", "batch_size", "shuffle", "drop_last")}
-        found = checked_state(
-            "Batches.load_state_dict", state, {"kind": "Batches", **have}, ("epoch", "position", "order", "rng")
-        )
-        order = found["order"]
-        if self.shuffle and (not isinstance(order, np.ndarray) or order.shape != (self.samples,)):
-            raise StateDictError(f"Batches.load_state_dict: order must be an array (n,) = ({self.samples},)")
-        load_generator("Batches.load_state_dict", "rng", self.rng, found["rng"])
-        self.epoch, self._position = found["epoch"], found["position"]
-        self._order = order.astype(np.intp) if self.shuffle else np.arange(self.samples)
+        found = checked_state(where, state, {"kind": "Batches", **have}, ("epoch", "position", "order", "rng"))
+        epoch = whole_number(where, "epoch", found["epoch"])
+        position = whole_number(where, "position", found["position"], self.samples)
+        order = np.asarray(found["order"]) if self.shuffle else np.arange(self.samples)
+        if order.dtype.kind not in "iu" or not np.array_equal(np.sort(order, axis=None), np.arange(self.samples)):
+            raise StateDictError(f"{where}: order must be a permutation of n = {self.samples} samples")
+        load_generator(where, "rng", self.rng, found["rng"])
+        self.epoch, self._position, self._order = epoch, position, order.astype(np.intp)
 
     def __repr__(self) -> str:
         ends = "" if self.epochs is None else f" of {self.epochs}"
@@ -305,12 +305,13 @@ class Windows(Iterator[Batch]):
         StateDictError
             It is not, or `state` is no such state. Nothing is changed then.
         """
+        where = "Windows.load_state_dict"
         have = {name: getattr(self, name) for name in ("samples", "batch", "length", "jitter")}
-        found = checked_state(
-            "Windows.load_state_dict", state, {"kind": "Windows", **have}, ("epoch", "position", "rng")
-        )
-        load_generator("Windows.load_state_dict", "rng", self.rng, found["rng"])
-        self.epoch, self._position = found["epoch"], found["position"]
+        found = checked_state(where, state, {"kind": "Windows", **have}, ("epoch", "position", "rng"))
+        epoch = whole_number(where, "epoch", found["epoch"])
+        position = whole_number(where, "position", found["position"], self.steps)
+        load_generator(where, "rng", self.rng, found["rng"])
+        self.epoch, self._position = epoch, position
 
     def __repr__(self) -> str:
         ends = "" if self.epochs is None else f" of {self.epochs}"
@@ -369,7 +370,7 @@ class Draws(Iterator[Batch]):
         return f"Draws: {getattr(self.function, '__qualname__', self.function)}"
 
 
-class Listed(Iterator[Batch]):
+class Listed(Iterator[Sequence[Any]]):
     """The batches of a list, once, one after the other; `train` makes it of a list that it is given."""
 
     epoch = 1
@@ -377,11 +378,11 @@ class Listed(Iterator[Batch]):
     def __init__(self, batches: Sequence[Sequence[Any]]) -> None:
         self.batches, self._position = batches, 0
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> Sequence[Any]:
         if self._position >= len(self.batches):
             raise StopIteration
         self._position += 1
-        return tuple(self.batches[self._position - 1])
+        return self.batches[self._position - 1]
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -392,8 +393,9 @@ class Listed(Iterator[Batch]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another one stood, of a list as long; StateDictError where it is not."""
-        same = {"kind": "Listed", "samples": len(self.batches)}
-        self._position = int(checked_state("Listed.load_state_dict", state, same, ["position"])["position"])
+        where, samples = "Listed.load_state_dict", len(self.batches)
+        found = checked_state(where, state, {"kind": "Listed", "samples": samples}, ["position"])
+        self._position = whole_number(where, "position", found["position"], samples)
 
 
 def _each(arrays: Sequence[Any]) -> Iterator[tuple[int, Any]]:

@@ -80,6 +80,27 @@ def save_checkpoint(path: str | os.PathLike[str], training: Training, /, **extra
         Another suffix; the file cannot be written, the disk being full, say. The file that was there stays.
     DTypeError
         Something in `extra` is none of these; its place is named. Or the batches cannot tell where they stand.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rnn_numpy import Forecaster
+    >>> from rnn_numpy.training import Adam, Batches, load_checkpoint, save_checkpoint, train
+    >>> def start(seed):
+    ...     wave = np.sin(np.arange(210.0)).reshape(21, 10, 1)
+    ...     model = Forecaster(1, 8, rng=seed)
+    ...     batches = Batches(wave[:-1], wave[1:], batch_size=5, axis=1, rng=seed)
+    ...     return train(model, batches, Adam(model.params, lr=0.01))
+    >>> training, twin = start(0), start(1)
+    >>> for update in training:
+    ...     if update.number == 5:
+    ...         break
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_checkpoint(f"{folder}/training.npz", training, note="so far")
+    ...     checkpoint = load_checkpoint(f"{folder}/training.npz")
+    >>> twin.load_state_dict(checkpoint.training)
+    >>> next(twin).loss == next(training).loss, checkpoint.extra, checkpoint.notes
+    (True, {'note': 'so far'}, ())
     """
     import hashlib
     import json
@@ -215,7 +236,7 @@ def _pack(where: str, value: Any, path: tuple[str, ...], arrays: dict[str, Array
     if isinstance(value, Mapping):
         for key in value:
             if type(key) is not str:
-                raise DTypeError(f"{where}: keys of {place} must be str; got {type(key).__name__} {key!r}")
+                raise DTypeError(f"{where}: {place} must have keys that are str; got {type(key).__name__} {key!r}")
         return {"dict": {key: _pack(where, part, (*path, key), arrays) for key, part in value.items()}}
     if isinstance(value, list | tuple):
         packed = [_pack(where, part, (*path, str(index)), arrays) for index, part in enumerate(value)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.core.numbers import plain
+from rnn_numpy.core.numbers import count, plain
 from rnn_numpy.errors import StateDictError
 
 Array = NDArray[np.float64]
@@ -96,7 +96,7 @@ class History:
         if not len(self):
             return "History: no updates yet"
         checked = self._validations["value"]
-        said = f", validated {len(checked)} times, last {checked[-1]:.4g}" if checked else ""
+        said = f", validated {count(len(checked), 'time')}, last {checked[-1]:.4g}" if checked else ""
         return f"History: {len(self)} updates, loss {self._columns['loss'][-1]:.4g} at the last{said}"
 
 

@@ -21,7 +21,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.errors import DTypeError, OptionError
+from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, RNNNumpyError, StateDictError
 from rnn_numpy.training.batches import Batches, Draws, Listed, Windows
 from rnn_numpy.training.checkpoint import save_checkpoint
 from rnn_numpy.training.clipping import ClipResult, clip_grad_norm
@@ -41,6 +41,7 @@ from rnn_numpy.training.saved import (
     load_parameters,
     named_generators,
     states_of,
+    whole_number,
 )
 from rnn_numpy.training.stopping import Best, Patience
 
@@ -149,11 +150,17 @@ class Training(Iterator[Update]):
             raise DTypeError(f"{where}: accumulate > 1 needs model.count(*batch), what the mean loss divides by")
         if self.stateful and getattr(batches, "shuffle", False):
             raise OptionError(f"{where}: stateful carries the state from batch to batch; these are shuffled")
-        self.generators = named_generators(where, model, self.batches, generators)
+        self._further = dict(generators or {})
+        named_generators(where, model, self.batches, self._further)
         self.number = 0
         self.history = History()
         self.carried: Any = None
         self._sum: _Sum | None = None
+
+    @property
+    def generators(self) -> dict[str, np.random.Generator]:
+        """All generators whose states are saved: "model.NAME", "batches.rng", "generators.NAME"."""
+        return named_generators("Training", self.model, self.batches, self._further)
 
     def __next__(self) -> Update:
         while (update := self.micro()) is None:
@@ -180,6 +187,8 @@ class Training(Iterator[Update]):
 
     def _add(self, batch: Sequence[Any]) -> Any:
         """Forward and backward; add the micro-batch to the sum. Return its trace."""
+        if not isinstance(batch, tuple | list):
+            raise DTypeError(f"train: a batch must be a tuple, (inputs, targets), say; got {type(batch).__name__}")
         options = {"h_0": self.carried} if self.stateful else {}
         loss, grads, trace = self.model.loss_and_grads(*batch, **options)
         loss, count = float(loss), math.nan if self._count is None else self._count(*batch)
@@ -205,10 +214,12 @@ class Training(Iterator[Update]):
                 raise OptionError("train: nothing counts in any micro-batch of this update")
             loss /= count
             grads.flat /= float(count)
+        if self.clip is None and not math.isfinite(loss):
+            raise NonFiniteError(f"train: the loss of update {self.number + 1} is {loss}; no step was made")
         if self.clip is not None:
             clipped = self.clip(grads) if callable(self.clip) else clip_grad_norm(grads, self.clip)
         if self.schedule is not None:
-            self.optimizer.lr = self.schedule(self.number)
+            self.optimizer.lr = float(self.schedule(self.number))
         if clipped is None or not clipped.skipped:
             self.optimizer.step(grads)
         self.number += 1
@@ -259,8 +270,11 @@ class Training(Iterator[Update]):
         before = self.state_dict()
         try:
             self._load(state)
-        except BaseException:
+        except BaseException as error:
             self._load(before)
+            if isinstance(error, Exception) and not isinstance(error, RNNNumpyError):
+                where = "Training.load_state_dict"
+                raise StateDictError(f"{where}: this is no state of a training: {error!r}") from None
             raise
 
     def _options(self) -> dict[str, Any]:
@@ -276,9 +290,8 @@ class Training(Iterator[Update]):
 
     def _load(self, state: Mapping[str, Any]) -> None:
         where = "Training.load_state_dict"
-        names = ["options", *self.state_dict()]
-        found = checked_state(where, state, {}, names)
-        checked_state(where, found["options"], self._options(), ())
+        checked_state(where, checked_state(where, state, {}, ["options"])["options"], self._options(), ())
+        found = checked_state(where, state, {}, [*self.state_dict()])
         load_parameters(where, self.model.params, found["parameters"])
         self.optimizer.load_state_dict(found["optimizer"])
         self.batches.load_state_dict(found["batches"])  # type: ignore[attr-defined]
@@ -286,14 +299,25 @@ class Training(Iterator[Update]):
         if "schedule" in found:
             self.schedule.load_state_dict(found["schedule"])  # type: ignore[union-attr]
         self.history.load_state_dict(found["history"])
-        total = found["sum"]
-        if total is not None:
-            grads = self.model.params.zeros_like()
-            grads.flat[:] = total["grads"]
-            total = _Sum(**{**total, "grads": grads})
-        self._sum = total
+        self._sum = self._sum_of(where, found["sum"])
+        for array in states.split(found["carried"]):
+            if array is not None and not isinstance(array, np.ndarray):
+                raise StateDictError(f"{where}: carried must be arrays; got {type(array).__name__}")
         self.carried = states.mapped(np.copy, found["carried"])
-        self.number = found["number"]
+        self.number = whole_number(where, "number", found["number"])
+
+    def _sum_of(self, where: str, state: Any) -> _Sum | None:
+        if state is None:
+            return None
+        names = [each.name for each in fields(_Sum)]
+        found = checked_state(f"{where}: sum", state, {}, names)
+        batches = whole_number(where, "batches of sum", found["batches"], self.accumulate)
+        for name in ("loss", "count", "seconds"):  # NaN may be one
+            if type(found[name]) not in (int, float):
+                raise StateDictError(f"{where}: {name} of sum must be a number; got {found[name]!r}")
+        grads = self.model.params.zeros_like()
+        grads.flat = found["grads"]
+        return _Sum(batches, found["loss"], found["count"], grads, found["seconds"])
 
     def __repr__(self) -> str:
         options = ", ".join(f"{name} {value}" for name, value in self._options().items())
@@ -345,11 +369,15 @@ def train(
     ------
     DTypeError, OptionError
         The parts do not fit together.
+    NonFiniteError
+        From an update, before its step: without clipping, the loss is not finite; with a limit of the norm, the
+        gradient is not.
 
     Notes
     -----
     An update costs what its parts cost and some microseconds. An exception from one of these ends the update, not the
-    training: the next one is of the next batch. Ctrl-C within the optimiser's step can leave parameters half changed.
+    training: the next one is of the next batch. Ctrl-C within the optimiser's step can leave parameters half changed;
+    a checkpoint of before stays as it is.
 
     Examples
     --------

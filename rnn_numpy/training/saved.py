@@ -26,6 +26,14 @@ def checked_state(where: str, state: Any, same: Mapping[str, Any], names: Sequen
     return {name: state[name] for name in names}
 
 
+def whole_number(where: str, name: str, value: Any, most: int | None = None) -> int:
+    """Return an entry of a state that must be an int of 0 to `most`."""
+    if type(value) is not int or value < 0 or (most is not None and value > most):
+        ends = "at least 0" if most is None else f"from 0 to {most}"
+        raise StateDictError(f"{where}: {name} must be an int, {ends}; got {value!r}")
+    return value
+
+
 def called(function: Any) -> str:
     """Return how a schedule or a clipping calls itself, in all processes alike.
 
@@ -73,10 +81,22 @@ def load_generator(where: str, name: str, rng: np.random.Generator, state: Any) 
     found = state.get("bit_generator") if isinstance(state, dict) else None
     if found != kind:
         raise StateDictError(f"{where}: the generator {name} is a {kind} here, a {found} in the state")
+    before = rng.bit_generator.state
     try:
         rng.bit_generator.state = state
+        if not _same(rng.bit_generator.state, state):  # NumPy takes more than it should
+            raise ValueError("it becomes another one")
     except (ValueError, TypeError, KeyError, OverflowError, IndexError) as error:
+        rng.bit_generator.state = before
         raise StateDictError(f"{where}: the generator {name} does not take its state: {error!r}") from None
+
+
+def _same(mine: Any, other: Any) -> bool:
+    if isinstance(mine, Mapping):
+        return isinstance(other, Mapping) and all(_same(part, other.get(name)) for name, part in mine.items())
+    if isinstance(mine, np.ndarray):
+        return isinstance(other, np.ndarray) and np.array_equal(mine, other)
+    return bool(mine == other)
 
 
 def named_generators(
