@@ -41,6 +41,7 @@ class Optimizer(ABC):
 
     @lr.setter
     def lr(self, value: float) -> None:
+        """Set it; at least 0, finite."""
         self._lr = arguments.not_negative(type(self).__name__, "lr", value)
 
     @abstractmethod
