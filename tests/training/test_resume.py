@@ -13,13 +13,19 @@ from trainings import NAMES, UPDATES, go, made, outcome
 from rnn_numpy.training import save_checkpoint
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = ROOT / "tests" / "support" / "trainings.py"
+SUPPORT = ROOT / "tests" / "support"
+
+
+def run(program, *arguments):
+    """Run a program of tests/support, with one thread."""
+    search = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": search, "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error", str(SUPPORT / program), *map(str, arguments)]
+    return ended(command, env=environment, capture_output=True, text=True)
 
 
 def in_a_new_process(*paths):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-W", "error", str(PROGRAM), *map(str, paths)]
-    done = ended(command, env=environment, capture_output=True, text=True)
+    done = run("trainings.py", *paths)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -81,3 +87,15 @@ def test_the_moments_are_what_they_should_be():
     training = made("accumulate-float64")
     clipped = [update.clip.skipped for update in (training.micro() for _ in range(UPDATES)) if update is not None]
     assert 0 < sum(clipped) < len(clipped)
+
+
+def test_whenever_it_is_killed_a_valid_checkpoint_is_there():
+    done = run("killed.py", 25)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("25 kills, ") and done.stdout.endswith(" updates, all bit for bit\n")
+
+
+def test_a_file_written_in_place_would_be_found():
+    done = run("killed.py", 100, "in-place")
+    assert done.returncode == 1
+    assert "DataError: load_checkpoint: " in done.stderr.splitlines()[-1]
