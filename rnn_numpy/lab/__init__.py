@@ -8,6 +8,7 @@ measures need scipy, of the lab extra, which is imported where it is used. What 
 from rnn_numpy.lab.decomposition import Decomposition, PathSplit, Truncation, decompose
 from rnn_numpy.lab.gates import GateReport, GateSummary, effective_memory, gate_report, time_constant
 from rnn_numpy.lab.gradient_flow import GradientFlow, forecast_gradient_flow, gradient_flow, set_recurrent_weights
+from rnn_numpy.lab.horizons import horizon_gradients
 from rnn_numpy.lab.jacobians import Bounds, StateJacobian, StateJacobians, jacobian, state_jacobians
 from rnn_numpy.lab.landscape import (
     Bifurcation,
@@ -41,6 +42,6 @@ __all__ = [
     "bifurcation", "cliff", "cliff_gradient", "cliff_line", "covariant_vectors", "critical_input_variance",
     "decompose", "descend", "effective_memory", "floss", "fold_points", "forecast_gradient_flow",
     "fuss_catalan_edge", "gate_report", "gaussian_product_exponents", "gaussian_product_spread",
-    "gradient_flow", "jacobian", "lyapunov", "meanfield", "omega", "reset_difference",
+    "gradient_flow", "horizon_gradients", "jacobian", "lyapunov", "meanfield", "omega", "reset_difference",
     "set_recurrent_weights", "snap1", "state_jacobians", "time_constant", "uoro",
 ]  # fmt: skip

@@ -455,7 +455,7 @@ class Rollout:
         h_0: Any = None,
     ) -> Any:
         """Return the loss alone, in this mode; arguments and errors as of `loss_and_grads`. There is no dropout."""
-        predictions, _, _ = self._run(x, self._horizon(target), h_0, lengths, None, self._forced(target), None)
+        predictions, _, _ = self._run(x, self.horizon_of(target), h_0, lengths, None, self._forced(target), None)
         return mse_loss(predictions, target, mask)[0]
 
     def loss_and_grads(
@@ -501,7 +501,7 @@ class Rollout:
 
         Arguments and errors are those of `loss_and_grads`; gradients are added to `grads`.
         """
-        horizon, forced = self._horizon(target), self._forced(target)
+        horizon, forced = self.horizon_of(target), self._forced(target)
         predictions, _, trace = self.forward(x, horizon, h_0, lengths, targets=forced)
         loss, dpredictions = mse_loss(predictions, target, mask)
         return loss, self.backward(trace, dpredictions, grads=grads), trace
@@ -518,7 +518,8 @@ class Rollout:
         size = np.size(target)
         return size if mask is None else size // max(1, np.size(mask)) * int(np.count_nonzero(mask))
 
-    def _horizon(self, target: ArrayLike) -> int:
+    def horizon_of(self, target: ArrayLike) -> int:
+        """Return H, the steps of a target."""
         array = arguments.as_array("Rollout", "target", target)
         axis = int(getattr(self.model, self.layer).batch_first and array.ndim == 3)
         if array.ndim not in (2, 3):

@@ -16,6 +16,7 @@ from rnn_numpy.report.plots.clipping import plot_clip_directions, plot_clip_ledg
 from rnn_numpy.report.plots.decomposition import plot_lag_profile, plot_norms, plot_shares, plot_singular_histogram
 from rnn_numpy.report.plots.gates import plot_gate_bands, plot_gate_image
 from rnn_numpy.report.plots.gradient_flow import gradient_flow_figure, plot_gradient_flow
+from rnn_numpy.report.plots.horizons import plot_horizon_cosines, plot_horizon_norms
 from rnn_numpy.report.plots.landscape import plot_bifurcation, plot_cliff
 from rnn_numpy.report.plots.spectra import plot_angles, plot_singular_values, plot_spectrum
 from rnn_numpy.report.plots.style import save_figure
@@ -25,6 +26,6 @@ __all__ = [
     "GradientDiagnosis", "benchmark_figure", "benchmark_report", "diagnose", "gradflow_report",
     "gradient_flow_figure", "plot_angles", "plot_bifurcation", "plot_cliff", "plot_clip_directions",
     "plot_clip_ledger", "plot_flows", "plot_gate_bands", "plot_gate_image", "plot_gradient_flow",
-    "plot_lag_profile", "plot_learning", "plot_norms", "plot_shares", "plot_singular_histogram",
-    "plot_singular_values", "plot_spectrum", "save_figure",
+    "plot_horizon_cosines", "plot_horizon_norms", "plot_lag_profile", "plot_learning", "plot_norms",
+    "plot_shares", "plot_singular_histogram", "plot_singular_values", "plot_spectrum", "save_figure",
 ]  # fmt: skip
