@@ -6,6 +6,9 @@ blocks behind them are kept here. A block is free when its reference count says 
 however they are sliced, reshaped or exported, hold a reference to the block they live in, so nothing that can still be
 read is handed out twice.
 
+Arrays begin at multiples of `ALIGNED` bytes, where malloc's begin 16 after one: vector instructions then never load
+across two cache lines, which takes a small operation up to 1.7 times as long.
+
 Up to `MOST` blocks, together up to `LIMIT` bytes, are kept; what is larger comes and goes as ordinary arrays do.
 """
 
@@ -27,6 +30,8 @@ Array = NDArray[Any]
 LIMIT = 512 * 2**20  # bytes
 MOST = 64  # blocks: a search for a free one takes microseconds
 SMALLEST = 2**15  # bytes; below, malloc itself reuses memory without returning pages
+ALIGNED = 64  # bytes: a cache line, and the widest vector
+ALIGNING = 2**12  # bytes from which on an array is aligned
 
 POISON = float(np.uint64(0x7FF8DEAD00000000).view(np.float64))  # a NaN with bits of its own, in any dtype
 
@@ -45,12 +50,16 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     False
     """
     size = math.prod(shape) * dtype.itemsize
-    if size < SMALLEST or size > LIMIT or not _COUNTED:
+    if size < ALIGNING:
         array: Array = np.empty(shape, dtype)
     else:
-        with _lock:
-            block = _free_block(size)
-        array = block[:size].view(dtype).reshape(shape)
+        if size < SMALLEST or size > LIMIT or not _COUNTED:
+            block = np.empty(size + ALIGNED, np.uint8)
+        else:
+            with _lock:
+                block = _free_block(size + ALIGNED)
+        start = -block.__array_interface__["data"][0] % ALIGNED
+        array = block[start : start + size].view(dtype).reshape(shape)
     if _poisoned:
         array.fill(complex(POISON, POISON) if array.dtype.kind == "c" else POISON)
     return array
