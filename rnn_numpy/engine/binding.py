@@ -23,6 +23,8 @@ Array = NDArray[Any]
 Call = tuple[Formula, Iterator[tuple[Array, ...]]]
 
 BLOCK_BYTES = 2**19  # of one array; with the others that a formula touches, about a second-level cache
+SMALL_PRODUCT = 10**6  # multiplications up to which OpenBLAS takes a product for small
+WIDEST = 384  # columns of a weight up to which OpenBLAS sums a product in one go
 
 
 class Binding:
@@ -221,7 +223,10 @@ def constants_of(
     cell = chain.cell
     constants: dict[str, Array] = {}
     W_hh = weights["W_hh"]
-    constants["W_hh"] = laid_out(cell.arranged("hidden", W_hh, halved), batch, cell.columns, not halved)
+    W_hh = laid_out(cell.arranged("hidden", W_hh, halved), batch, cell.columns, not halved)
+    if cell.columns and W_hh.size * batch > SMALL_PRODUCT and W_hh.dtype.kind == "f" and _has_avx512():
+        W_hh = W_hh.view(InPieces)
+    constants["W_hh"] = W_hh
     for name in cell.constant_names:
         constants[name] = constants["W_hh"][chain.scales[name[3:]]]
     half_one = _numbers(W_hh.dtype)
@@ -263,6 +268,37 @@ def laid_out(weight: Array, batch: int, columns: bool, backward: bool) -> Array:
         wide = _has_avx512() or batch == 1 or (weight.dtype == np.float32 and weight.shape[1] < 256)
         by_rows = wide == backward
     return np.ascontiguousarray(weight) if by_rows else np.asfortranarray(weight)
+
+
+class InPieces(np.ndarray[Any, Any]):
+    """A weight whose `dot` multiplies pieces of its rows, one after the other, where that is faster and the same.
+
+    OpenBLAS copies the factors of a large product into a buffer, in the order in which it reads them; those of a small
+    one it reads where they lie. The copy of W_hh, made anew at every step, takes up to a third of its product.
+    """
+
+    def dot(self, columns: Array) -> Array:  # type: ignore[override]  # of two matrices alone
+        """Return the product of this weight, (M, K), and columns (K, N)."""
+        weight: Array = self.view(np.ndarray)
+        (rows, width), batch = self.shape, columns.shape[1]
+        pieces = _pieces(rows, width, batch)
+        product: Array
+        if pieces == 1:
+            product = weight.dot(columns)
+            return product
+        product = np.matmul(weight.reshape(pieces, rows // pieces, width), columns)
+        return product.reshape(rows, batch)
+
+
+@functools.cache
+def _pieces(rows: int, width: int, batch: int) -> int:
+    """Return the number of pieces in which a product of (rows, width) and (width, batch) is fastest."""
+    pieces = 1
+    while rows // pieces * width * batch > SMALL_PRODUCT:
+        pieces *= 2
+    # Smaller pieces are no faster. For the same bits all sums must run in the same order: those of wider weights are
+    # made in two parts, and columns beyond a multiple of 16 may have a routine of their own.
+    return pieces if rows % pieces == 0 and rows >= 64 * pieces and width <= WIDEST and batch % 16 == 0 else 1
 
 
 @functools.cache

@@ -21,6 +21,7 @@ from rnn_numpy.checks.conformance import Case, conformance_failures
 from rnn_numpy.core import memory
 from rnn_numpy.engine import Cell, ExtraParameter, Recurrent
 from rnn_numpy.engine.batch import Batch
+from rnn_numpy.engine.binding import InPieces
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 
 
@@ -95,6 +96,13 @@ def test_memory_is_used_again_once_free():
     memory.release()
 
 
+@pytest.mark.parametrize("entries", [1024, 1025, 10**4, 10**5 + 1])
+def test_an_array_begins_at_a_cache_line(entries):
+    for kind in (np.float32, np.float64):
+        array = memory.empty((entries,), np.dtype(kind))
+        assert (array.ctypes.data % memory.ALIGNED, array.size, array.dtype) == (0, entries, kind)
+
+
 def test_memory_kept_is_limited(monkeypatch):
     memory.release()
     monkeypatch.setattr(memory, "LIMIT", 5 * 80000)
@@ -102,6 +110,20 @@ def test_memory_kept_is_limited(monkeypatch):
     assert sum(block.size for block in memory._blocks) <= memory.LIMIT
     assert len({array.ctypes.data for array in arrays}) == 9
     memory.release()
+
+
+@pytest.mark.parametrize("batch", [16, 17, 64])
+@pytest.mark.parametrize("shape", [(512, 128), (384, 256), (96, 384), (1024, 512)])
+def test_a_product_in_pieces_is_the_product(shape, batch):
+    rng = np.random.default_rng(0)
+    weight, columns = rng.normal(size=shape), rng.normal(size=(shape[1], batch))
+    for order in "CF":
+        laid_out = np.array(weight, order=order)
+        product = laid_out.view(InPieces).dot(columns)
+        assert type(product) is np.ndarray and product.flags.c_contiguous
+        bound = np.abs(weight) @ np.abs(columns)
+        assert np.all(np.abs(product - weight @ columns) <= 2 * shape[1] * np.finfo(float).eps * bound)
+        assert type(laid_out.view(InPieces).T) is InPieces
 
 
 def test_one_layer_in_many_threads_gives_the_gradients_of_one():
