@@ -75,6 +75,22 @@ def test_linear_gradients_add_up_and_inputs_may_change_after_forward():
     assert np.array_equal(twice.flat, 2 * once.flat)
 
 
+@pytest.mark.parametrize("batch", [2, 16, 33])
+def test_linear_of_a_signal_in_columns_is_that_of_the_same_in_rows(batch):
+    rng = np.random.default_rng(0)
+    layer, dy = Linear(7, 5, rng=rng), rng.normal(size=(4, batch, 5))
+    columns = rng.normal(size=(4, 7, batch)).swapaxes(1, 2)
+    x = columns.copy(order="C")
+    (y, trace), (other_y, other_trace) = layer.forward(x), layer.forward(columns)
+    columns[...] = 0
+    back, other = layer.backward(trace, dy), layer.backward(other_trace, dy)
+    assert_close(other_y, y, 2e-15)
+    assert_close(other.dx, back.dx, 2e-15)
+    assert np.array_equal(other.grads.flat, back.grads.flat)
+    if batch > 2:  # as the layer below has its output
+        assert other.dx[0].flags.f_contiguous
+
+
 @given(SEEDS, st.booleans())
 def test_mse_gradient_is_that_of_the_complex_step(seed, masked):
     rng = np.random.default_rng(seed)
