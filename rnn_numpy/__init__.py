@@ -15,6 +15,7 @@ from rnn_numpy.layers import (
     GRU,
     LSTM,
     RNN,
+    Embedding,
     GRUCell,
     LayerNormLSTM,
     Linear,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
-    "GRU", "LSTM", "RNN", "SGD", "Adam", "Cell", "ClipLedger", "Forecaster", "GRUCell", "LSTMCell",
+    "GRU", "LSTM", "RNN", "SGD", "Adam", "Cell", "ClipLedger", "Embedding", "Forecaster", "GRUCell", "LSTMCell",
     "LayerNormLSTM", "Linear", "PackedSequence", "Parameters", "PeepholeLSTM", "RNNCell", "Recurrent",
     "SequenceModel", "Step", "Trace", "backward_clipped", "chrono", "clip_grad_adaptive", "clip_grad_norm",
     "clip_grad_norm_per_layer", "clip_grad_value", "cross_entropy_loss", "decompose", "gradcheck", "initialize",

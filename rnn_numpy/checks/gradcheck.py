@@ -71,7 +71,8 @@ def gradcheck(
     Parameters
     ----------
     target : layer, model, or callable
-        A recurrent layer; anything with params, astype, forward and backward like one; a model with params, astype and
+        A recurrent layer; anything with params, astype, forward and backward like one, also one that takes ids, says so
+        by `takes_ids = True`, and has no gradient of x, as Embedding; a model with params, astype and
         loss_and_grads; or a function from a dict of arrays to a number.
     x : ndarray, or dict of str to ndarray
         A layer's input, (T, N, D) as `forward` takes it; a model's first argument; a function's dict of arrays. Of a

@@ -50,6 +50,9 @@ class Target:
         Whether the original is float32; what is checked first is its float64 twin.
     touched : list of str
         Names of arguments that the last run of `analytic` has modified.
+    constants : dict of str to index
+        Entries of arrays of `point` that are constants of the loss, such as an embedding's row of padding: wherever it
+        is asked for, they have the values of `point`.
     """
 
     single = False
@@ -61,6 +64,14 @@ class Target:
         self.gates = {}
         self.notes: list[str] = []
         self.touched: list[str] = []
+        self.constants: Mapping[str, Any] = {}
+
+    def pinned(self, point: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return a point with the constants' own values in their places."""
+        changed = {name: np.array(point[name]) for name in self.constants}
+        for name, array in changed.items():
+            array[self.constants[name]] = self.point[name][self.constants[name]]
+        return {**point, **changed}
 
     def analytic(self) -> Point:
         """Run forward and backward once, on arrays that are watched; return the claimed gradient of each array."""
@@ -109,9 +120,12 @@ class LayerTarget(Target):
             x, lengths = x.padded(batch_first=getattr(layer, "batch_first", False))
         self.source = layer
         self.layer = _twin(where, layer, np.float64)
+        self.constants = getattr(layer, "constants", {})
         self.lengths = None if lengths is None else np.array(lengths)
         self.recurrent = isinstance(layer, Recurrent)
-        self.x = _real(where, "x", x, finite=lengths is None)
+        # Ids are handed on as they are, and have no gradient.
+        self.ids = bool(getattr(layer, "takes_ids", False))
+        self.x = np.array(x) if self.ids else _real(where, "x", x, finite=lengths is None)
         self.h_0 = None if h_0 is None else _each(where, "h_0", h_0)
         # What the cell reads at every step: a memory, which has a gradient, and masks of it, which have none.
         arrays = (
@@ -149,7 +163,8 @@ class LayerTarget(Target):
             elif dh_n is not None:
                 raise OptionError(f"{where}: dh_n is for layers that return a final state; this one does not")
         self.point = {name: np.array(array, np.float64) for name, array in self.layer.params.items()}
-        self.point["x"] = self.x
+        if not self.ids:
+            self.point["x"] = self.x
         self.names = tuple(self.layer.cell.states) if hasattr(self.layer, "cell") else ("h",)
         # A layer has initial states and returns final ones; a cell, of one step, reads states and returns them.
         is_cell = not finals and hasattr(self.layer, "cell")
@@ -270,7 +285,7 @@ class LayerTarget(Target):
         """Run forward; return output, final state and trace."""
         layer, point = self.layer if layer is None else layer, self.point if point is None else point
         h_0 = join([*map(point.__getitem__, self.titles)]) if self.initial else None
-        results = layer.forward(*self._arguments(point["x"], h_0).values(), **self._options(point))
+        results = layer.forward(*self._arguments(point.get("x", self.x), h_0).values(), **self._options(point))
         return results[0], (results[1] if self.many else None), results[-1]
 
     def run(
@@ -290,7 +305,7 @@ class LayerTarget(Target):
         _require_callable(where, layer.backward, source, given)
         result = layer.backward(*given.values())
         dtypes = (self.dtype if layer is self.source else np.float64,)
-        inputs = ("x", *self.titles)
+        inputs = (*(() if self.ids else ("x",)), *self.titles)
         missing = [name for name in ("grads", *(f"d{title}" for title in inputs)) if not hasattr(result, name)]
         if missing:
             raise GradientCheckError(
@@ -364,7 +379,7 @@ class LayerTarget(Target):
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         """Return the loss at another point, real or complex as its arrays are."""
-        dtype = np.result_type(*point.values())
+        point, dtype = self.pinned(point), np.result_type(*point.values())
         layer = self.layer if dtype == np.float64 else self._complex()
         with _holding(layer, point):
             output, final, _ = self.forward(layer, point)
@@ -406,6 +421,7 @@ class ModelTarget(Target):
         self.single = dtype == np.float32
         self.source = model
         self.model = _twin("gradcheck", model, np.float64)
+        self.constants = getattr(model, "constants", {})
         self.name = f"{type(model).__name__}.loss_and_grads"
         self.inputs = tuple(_float64(value) for value in inputs)
         self.point = {name: np.array(array, np.float64) for name, array in self.model.params.items()}
@@ -448,8 +464,7 @@ class ModelTarget(Target):
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         """Return the loss at another point, real or complex as its arrays are."""
-        model = self.model
-        inputs = self.inputs
+        point, model, inputs = self.pinned(point), self.model, self.inputs
         if np.result_type(*point.values()).kind == "c":
             if self._twin is None:
                 self._twin = _twin("gradcheck", self.model, np.complex128)

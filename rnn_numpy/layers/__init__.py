@@ -1,5 +1,6 @@
 """The layers: the formulas of each cell, what they start from, and the losses."""
 
+from rnn_numpy.layers.embedding import Embedding
 from rnn_numpy.layers.gru import GRU
 from rnn_numpy.layers.initializers import (
     chrono,
@@ -23,7 +24,7 @@ from rnn_numpy.layers.peephole import PeepholeLSTM
 from rnn_numpy.layers.rnn import RNN
 
 __all__ = [
-    "GRU", "KINDS", "LSTM", "RNN", "GRUCell", "LSTMCell", "LayerNormLSTM", "Linear", "PeepholeLSTM",
+    "GRU", "KINDS", "LSTM", "RNN", "Embedding", "GRUCell", "LSTMCell", "LayerNormLSTM", "Linear", "PeepholeLSTM",
     "RNNCell", "StepBackwardResult", "StepCell", "chrono", "cross_entropy_loss", "identity",
     "initialize", "irnn", "mse_loss", "normal", "orthogonal", "set_forget_bias", "uniform",
     "xavier_normal", "xavier_uniform",

@@ -67,6 +67,12 @@ class Model(ABC):
         layers = {name: getattr(getattr(self, name), "rng", None) for name in self.layers}
         return {name: rng for name, rng in layers.items() if isinstance(rng, np.random.Generator)}
 
+    @property
+    def constants(self) -> dict[str, Any]:
+        """By parameter, entries without gradient: rows of padding. A gradient check takes them for constants."""
+        layers = {name: getattr(getattr(self, name), "constants", {}) for name in self.layers}
+        return {f"{name}.{key}": index for name, found in layers.items() for key, index in found.items()}
+
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the parameters under their names."""
         return self.params.state_dict()
