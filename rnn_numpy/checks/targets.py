@@ -89,6 +89,10 @@ class Target:
         """Return the claimed gradient of the float32 original, on the data rounded to float32."""
         raise NotImplementedError
 
+    def own_mistakes(self) -> Iterator[tuple[str, str, Mapping[str, Array]]]:
+        """Yield mistakes that the target itself knows of, each a kind, why, and the gradient that it would give."""
+        return iter(())
+
 
 class LayerTarget(Target):
     """A layer with a loss on top; arguments are those of `gradcheck`.
@@ -461,6 +465,11 @@ class ModelTarget(Target):
         is_real = [isinstance(value, np.ndarray) and value.dtype == np.float64 for value in self.inputs]
         inputs = [v.astype(np.float32) if real else v for v, real in zip(self.inputs, is_real, strict=True)]
         return self._gradients(self.source, tuple(inputs), np.float32)
+
+    def own_mistakes(self) -> Iterator[tuple[str, str, Mapping[str, Array]]]:
+        """Yield what the model's `known_mistakes(*inputs)` does, if it has that method."""
+        known = getattr(self.model, "known_mistakes", None)
+        return iter(()) if known is None else known(*copy.deepcopy(self.inputs))
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         """Return the loss at another point, real or complex as its arrays are."""

@@ -518,6 +518,24 @@ class Rollout:
         size = np.size(target)
         return size if mask is None else size // max(1, np.size(mask)) * int(np.count_nonzero(mask))
 
+    def known_mistakes(
+        self,
+        x: Any,
+        target: ArrayLike,
+        mask: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+        h_0: Any = None,
+    ) -> Iterator[tuple[str, str, Mapping[str, Array]]]:
+        """Yield what `gradcheck` compares a wrong gradient of this model with: a kind of mistake, why, the gradient."""
+        if self.mode != "teacher":
+            stop = Rollout(self.model, "stop", layer=self.layer)
+            why = "what a prediction did to later ones, which read it as their input, is left out"
+            yield (
+                "feedback path missing",
+                f"{why}, as in mode 'stop'",
+                stop.loss_and_grads(x, target, mask, lengths, h_0)[1],
+            )
+
     def horizon_of(self, target: ArrayLike) -> int:
         """Return H, the steps of a target."""
         array = arguments.as_array("Rollout", "target", target)

@@ -11,6 +11,8 @@ and backward, in reverse order, with the modes of `rnn_numpy.models.rollout`:
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -136,6 +138,15 @@ class Seq2SeqForecaster(Model):
         dstate = states.join([getattr(back, f"d{name}_0") for name in self.decoder.cell.states])
         self.encoder.backward(trace, None, dstate, grads.part("encoder"))  # B1
         return loss, grads, (trace, rolled)
+
+    def known_mistakes(
+        self, x: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None
+    ) -> Iterator[tuple[str, str, Mapping[str, Array]]]:
+        """Yield what `gradcheck` compares a wrong gradient of this model with; see `Rollout.known_mistakes`."""
+        twin = copy.copy(self)
+        twin.mode = "stop"
+        for kind, why, _ in self.rollout.known_mistakes(self._last(x), target, mask, None, self.encoder(x)[1]):
+            yield kind, why, twin.loss_and_grads(x, target, mask)[1]
 
     def count(self, x: ArrayLike, target: ArrayLike, mask: ArrayLike | None = None) -> float:
         """Return how many numbers the mean loss of this batch is over."""

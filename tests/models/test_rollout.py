@@ -13,7 +13,8 @@ from rnn_numpy.core import states
 from rnn_numpy.engine import Cell, Recurrent
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers.attention import AttentionGRU
-from rnn_numpy.models import Rollout, SequenceModel, rollout
+from rnn_numpy.models import Rollout, Seq2SeqForecaster, SequenceModel, rollout
+from rnn_numpy.training import Batches, train
 
 
 class MGU(Recurrent):
@@ -277,6 +278,26 @@ def test_gradcheck_passes(mode, dtype):
     assert report.ok, report
 
 
+def test_gradcheck_says_what_stop_leaves_out(monkeypatch):
+    inputs, *_ = data(rolled("gru-2"))
+    kind = "feedback path missing"
+    report = gradcheck(rolled("gru-2", "stop"), inputs["x"], inputs["targets"])
+    assert not report.ok and report.diagnosis.kind == kind
+    assert str(report.diagnosis) == (
+        "feedback path missing: what a prediction did to later ones, which read it as their input, is left out, as in "
+        "mode 'stop'"
+    )
+    assert kind in str(report)
+    net = Seq2SeqForecaster(GRU(D, 3, rng=0), GRU(D, 3, rng=1), mode="stop", rng=2)
+    assert gradcheck(net, inputs["x"], inputs["targets"]).diagnosis.kind == kind
+    out = rolled("gru-2")
+    planted(monkeypatch, 'if self.mode == "free"', 'if self.mode == "freed"')
+    assert gradcheck(out, inputs["x"], inputs["targets"]).diagnosis.kind == kind
+    monkeypatch.undo()
+    planted(monkeypatch, *MUTANTS["nothing comes back at one step"])
+    assert gradcheck(out, inputs["x"], inputs["targets"]).diagnosis.kind != kind
+
+
 # ------------------------------------------------------------------------------------------------ stepping
 
 
@@ -461,6 +482,24 @@ def test_training_a_roll_out_trains_the_model():
     assert out.params is model.params and losses[-1] < 0.2 * losses[0]
     assert model.loss_of(wave[:-1], wave[1:]) < before
     assert out.generators()["rnn"] is model.rnn.rng
+
+
+def test_the_training_loop_takes_it_as_a_model():
+    wave = np.sin(0.5 * np.arange(20.0)[:, None] + np.arange(6.0)).reshape(20, 6, 1)
+
+    def trained(accumulate, size):
+        out = Rollout(Forecaster(1, 4, cell="gru", rng=0))
+        batches = Batches(wave[:15], wave[15:], batch_size=size, axis=1, rng=1, epochs=2, shuffle=False)
+        updates = list(train(out, batches, SGD(out.params, 0.1), accumulate=accumulate))
+        return out.params.flat, [update.loss for update in updates]
+
+    whole, parts = trained(1, 6), trained(3, 2)
+    np.testing.assert_allclose(whole[0], parts[0], rtol=1e-12)
+    np.testing.assert_allclose(whole[1], parts[1], rtol=1e-12)
+    for net in (Rollout(Forecaster(1, 4, rng=0), "stop"), Seq2SeqForecaster(GRU(1, 3, rng=0), GRU(1, 3, rng=1))):
+        batches = Batches(wave[:15], wave[15:], batch_size=6, axis=1, rng=1, epochs=20)
+        losses = [update.loss for update in train(net, batches, SGD(net.params, 0.1))]
+        assert losses[-1] < losses[0]
 
 
 def test_words():

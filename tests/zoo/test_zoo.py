@@ -40,7 +40,8 @@ def test_every_family_and_every_word_is_used():
     assert {animal.cell for animal in ZOO} == {"rnn", "lstm", "gru"}
     # These a checker says where it knows no more.
     vague = {"unknown", "wrong recurrence", "wrong sum"}
-    assert {animal.diagnosis for animal in ZOO} == set(DIAGNOSES) - vague
+    of_models = {"feedback path missing"}
+    assert {animal.diagnosis for animal in ZOO} == set(DIAGNOSES) - vague - of_models
     assert {animal.where.part for animal in ZOO} == set(PARTS)
     assert {animal.where.steps for animal in ZOO} == set(STEPS)
     assert {need for animal in ZOO for need in animal.needs} == set(NEEDS)

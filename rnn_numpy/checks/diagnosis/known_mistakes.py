@@ -62,6 +62,7 @@ DIAGNOSES: Mapping[str, str] = MappingProxyType(
         "parameters modified": "backward changes the parameters",
         "not deterministic": "equal calls give unequal results",
         "gate path missing": "nothing flows back through a gate",
+        "feedback path missing": "nothing flows back from a prediction that was read as the next input",
         "not finite": "NaN or infinity where the gradient is a number",
         "wrong recurrence": "what a step hands to the one before is wrong, and the mistake is none of the known ones",
         "wrong sum": "all steps are right, what is summed of them is not, and the mistake is none of the known ones",
