@@ -21,11 +21,13 @@ from rnn_numpy.report.plots.landscape import plot_bifurcation, plot_cliff
 from rnn_numpy.report.plots.spectra import plot_angles, plot_singular_values, plot_spectrum
 from rnn_numpy.report.plots.style import save_figure
 from rnn_numpy.report.plots.task_benchmark import benchmark_figure, plot_flows, plot_learning
+from rnn_numpy.report.plots.training import plot_training, training_figure
 
 __all__ = [
     "GradientDiagnosis", "benchmark_figure", "benchmark_report", "diagnose", "gradflow_report",
     "gradient_flow_figure", "plot_angles", "plot_bifurcation", "plot_cliff", "plot_clip_directions",
     "plot_clip_ledger", "plot_flows", "plot_gate_bands", "plot_gate_image", "plot_gradient_flow",
     "plot_horizon_cosines", "plot_horizon_norms", "plot_lag_profile", "plot_learning", "plot_norms",
-    "plot_shares", "plot_singular_histogram", "plot_singular_values", "plot_spectrum", "save_figure",
+    "plot_shares", "plot_singular_histogram", "plot_singular_values", "plot_spectrum", "plot_training",
+    "save_figure", "training_figure",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -52,7 +52,7 @@ Progress: TypeAlias = Callable[[int, int, str], None]
 Clip: TypeAlias = float | Callable[[Parameters], ClipResult]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Update:
     """One update of the parameters.
 
@@ -86,8 +86,15 @@ class Update:
     lr: float
     clip: ClipResult | None
     seconds: float
-    trace: Any = field(repr=False)
-    grads: Parameters = field(repr=False)
+    trace: Any
+    grads: Parameters
+
+    def __repr__(self) -> str:
+        parts = [f"epoch {self.epoch}", f"loss {self.loss:.6g}", f"count {self.count:g}", f"lr {self.lr:.4g}"]
+        if self.clip is not None:
+            done = "skipped" if self.clip.skipped else f"clipped to {self.clip.norm_after:.4g}"
+            parts.append(f"norm {self.clip.norm:.4g}" + (f" {done}" if self.clip.engaged or self.clip.skipped else ""))
+        return f"Update {self.number}: {', '.join(parts)}; {self.seconds:.4f} s"
 
 
 @dataclass

@@ -135,8 +135,13 @@ def test_updates_have_gradients_of_their_own():
 
 
 def test_an_update_says_what_it_is_in_one_line():
-    text = repr(next(train(*parts(), clip=1.0)))
-    assert "\n" not in text and "number=1, epoch=1, loss=" in text and "trace" not in text
+    update = next(train(*parts(), clip=1e-3))
+    text = (
+        f"Update 1: epoch 1, loss {update.loss:.6g}, count 25, lr 0.05, norm {update.clip.norm:.4g} clipped to 0.001; "
+    )
+    assert repr(update) == f"{text}{update.seconds:.4f} s"
+    assert f", norm {update.clip.norm:.4g}; " in repr(next(train(*parts(), clip=100)))
+    assert "norm" not in repr(next(train(*parts())))
 
 
 # --------------------------------------------------------------------------------------- clipping, schedules
