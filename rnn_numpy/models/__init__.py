@@ -1,8 +1,9 @@
 """Models: layers put together, with one flat vector of parameters."""
 
+from rnn_numpy.models.language import LanguageModel
 from rnn_numpy.models.model import Model
 from rnn_numpy.models.rollout import Rollout
 from rnn_numpy.models.seq2seq_forecaster import Seq2SeqForecaster
 from rnn_numpy.models.sequence import Forecaster, SequenceModel
 
-__all__ = ["Forecaster", "Model", "Rollout", "Seq2SeqForecaster", "SequenceModel"]
+__all__ = ["Forecaster", "LanguageModel", "Model", "Rollout", "Seq2SeqForecaster", "SequenceModel"]

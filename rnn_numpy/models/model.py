@@ -36,13 +36,14 @@ class Model(ABC):
 
     def join(self) -> None:
         """Lay the parameters of all layers into one new vector."""
-        self.params = Parameters.join(self._parts())
+        self.params = Parameters.join(self.parts())
 
     def rejoin(self) -> None:
         """Make the layers' parameters views of `params` again, whose values stay."""
-        self.params.adopt(self._parts())
+        self.params.adopt(self.parts())
 
-    def _parts(self) -> dict[str, Parameters]:
+    def parts(self) -> dict[str, Parameters]:
+        """Return the parameters of each layer, by its name, in the order of the vector."""
         return {name: getattr(self, name).params for name in self.layers}
 
     @abstractmethod
@@ -102,3 +103,17 @@ class Model(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(repr(getattr(self, name)) for name in self.layers)})"
+
+
+def counted(targets: ArrayLike, mask: ArrayLike | None, options: Mapping[str, Any]) -> float:
+    """Return what `cross_entropy_loss`, called with these, divides the sum of the losses by."""
+    classes = np.asarray(targets)
+    if options.get("reduction", "token") != "token":
+        return float(classes.shape[1]) if options["reduction"] == "sentence" else 1.0
+    ignored, weight = options.get("ignore_index"), options.get("weight")
+    if mask is None and ignored is None and weight is None:
+        return float(classes.size)
+    keep = np.ones(classes.shape, bool) if mask is None else np.asarray(mask)
+    if ignored is not None:
+        keep = keep & (classes != ignored)
+    return float(np.count_nonzero(keep)) if weight is None else float(np.asarray(weight)[classes[keep]].sum())

@@ -11,7 +11,7 @@ A `Forecaster` is such a net that predicts the next sample of a series from all 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,7 +25,7 @@ from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.layers.kinds import KINDS
 from rnn_numpy.layers.linear import Linear
 from rnn_numpy.layers.losses import cross_entropy_loss, mse_loss
-from rnn_numpy.models.model import Model
+from rnn_numpy.models.model import Model, counted
 
 Array = NDArray[Any]
 
@@ -46,6 +46,8 @@ class SequenceModel(Model):
     reads : {"last", "all"}
         What is predicted from: the final state, or the output at every step.
     loss : {"mse", "cross_entropy"}
+    loss_options : mapping, optional
+        Keyword arguments of `cross_entropy_loss`: label_smoothing, ignore_index, weight, reduction.
     rng : numpy.random.Generator, int or None
         Draws the readout's parameters.
 
@@ -81,6 +83,7 @@ class SequenceModel(Model):
         *,
         reads: str = "last",
         loss: str = "mse",
+        loss_options: Mapping[str, Any] | None = None,
         rng: np.random.Generator | int | None = None,
     ) -> None:
         where = type(self).__name__
@@ -88,7 +91,9 @@ class SequenceModel(Model):
             raise DTypeError(f"{where}: rnn must be a recurrent layer: RNN, LSTM or GRU; got {type(rnn).__name__}")
         arguments.one_of(where, "reads", reads, READS)
         arguments.one_of(where, "loss", loss, LOSSES)
-        self.rnn, self.reads, self.loss = rnn, reads, loss
+        if loss_options and loss != "cross_entropy":
+            raise OptionError(f"{where}: loss_options are for loss = 'cross_entropy' alone; got {loss_options!r}")
+        self.rnn, self.reads, self.loss, self.loss_options = rnn, reads, loss, dict(loss_options or {})
         width = rnn.num_directions * (getattr(rnn, "proj_size", 0) or rnn.hidden_size)
         self.readout = Linear(width, outputs, dtype=rnn.dtype, rng=arguments.generator(where, rng))
         self.join()
@@ -121,7 +126,7 @@ class SequenceModel(Model):
     ) -> Any:
         """Return the loss alone; arguments and errors as of `loss_and_grads`. There is no dropout."""
         prediction, _ = self(x, h_0, lengths)
-        return LOSSES[self.loss](prediction, target, self._mask(mask, prediction, lengths))[0]
+        return LOSSES[self.loss](prediction, target, self._mask(mask, prediction, lengths), **self.loss_options)[0]
 
     def loss_and_grads(
         self,
@@ -165,7 +170,9 @@ class SequenceModel(Model):
         output, h_n, trace = self.rnn.forward(x, h_0, lengths)  # F1
         read = output if self.reads == "all" else self._last(h_n)
         prediction, readout_trace = self.readout.forward(read)  # F2
-        loss, dprediction = LOSSES[self.loss](prediction, target, self._mask(mask, prediction, lengths))  # F3
+        loss, dprediction = LOSSES[self.loss](
+            prediction, target, self._mask(mask, prediction, lengths), **self.loss_options
+        )  # F3
         dread = self.readout.backward(readout_trace, dprediction, grads.part("readout")).dx
         if self.reads == "all":
             self.rnn.backward(trace, dread, grads=grads.part("rnn"))
@@ -181,13 +188,15 @@ class SequenceModel(Model):
         lengths: ArrayLike | None = None,
         h_0: Any = None,
     ) -> float:
-        """Return how many numbers, or classes, the mean loss of this batch is over."""
+        """Return what the mean loss of this batch divides by: how many numbers, or classes, count."""
         wanted = np.asarray(target)
         keep = self._mask(mask, wanted, lengths)
+        if self.loss == "cross_entropy":
+            return counted(wanted, keep, self.loss_options)
         if keep is None:
-            return wanted.size
+            return float(wanted.size)
         each = wanted.size // max(1, np.size(keep))  # a mask may leave out the last axis
-        return each * int(np.count_nonzero(keep))
+        return float(each * np.count_nonzero(keep))
 
     def _last(self, h_n: Any) -> Array:
         """Return the final states of the top layer, its directions side by side, (N, directions * H)."""
