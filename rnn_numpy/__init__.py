@@ -34,6 +34,7 @@ from rnn_numpy.models import Forecaster, SequenceModel
 from rnn_numpy.training import (
     SGD,
     Adam,
+    AdamW,
     ClipLedger,
     backward_clipped,
     clip_grad_adaptive,
@@ -56,11 +57,12 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
-    "GRU", "LSTM", "RNN", "SGD", "Adam", "Cell", "ClipLedger", "Embedding", "Forecaster", "GRUCell", "LSTMCell",
-    "LayerNormLSTM", "Linear", "PackedSequence", "Parameters", "PeepholeLSTM", "RNNCell", "Recurrent",
-    "SequenceModel", "Step", "Trace", "backward_clipped", "chrono", "clip_grad_adaptive", "clip_grad_norm",
-    "clip_grad_norm_per_layer", "clip_grad_value", "cross_entropy_loss", "decompose", "gradcheck", "initialize",
-    "irnn", "mse_loss", "orthogonal", "pack_padded_sequence", "pad_packed_sequence", "set_forget_bias",
+    "GRU", "LSTM", "RNN", "SGD", "Adam", "AdamW", "Cell", "ClipLedger", "Embedding", "Forecaster", "GRUCell",
+    "LSTMCell", "LayerNormLSTM", "Linear", "PackedSequence", "Parameters", "PeepholeLSTM", "RNNCell",
+    "Recurrent", "SequenceModel", "Step", "Trace", "backward_clipped", "chrono", "clip_grad_adaptive",
+    "clip_grad_norm", "clip_grad_norm_per_layer", "clip_grad_value", "cross_entropy_loss", "decompose",
+    "gradcheck", "initialize", "irnn", "mse_loss", "orthogonal", "pack_padded_sequence", "pad_packed_sequence",
+    "set_forget_bias",
 ]  # fmt: skip
 
 _ROOMS = ("checks", "experiments", "interop", "lab", "report", "tasks", "zoo")

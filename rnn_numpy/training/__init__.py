@@ -15,12 +15,14 @@ from rnn_numpy.training.clipping import (
 )
 from rnn_numpy.training.history import History
 from rnn_numpy.training.loop import Training, Update, evaluate, fit, train
-from rnn_numpy.training.optimizers import SGD, Adam
+from rnn_numpy.training.optimizers import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from rnn_numpy.training.schedules import Cosine, Exponential, Linear, OneCycle, Plateau, Schedule, StepDecay
 from rnn_numpy.training.stopping import Best, Patience
 
 __all__ = [
-    "SGD", "Adam", "Batches", "Best", "Checkpoint", "ClipLedger", "ClipResult", "ClippedBackward", "Draws", "History",
-    "Patience", "Training", "Update", "Windows", "backward_clipped", "clip_grad_adaptive", "clip_grad_norm",
-    "clip_grad_norm_per_layer", "clip_grad_value", "evaluate", "fit", "lag_norms", "layer_of", "load_checkpoint",
-    "save_checkpoint", "train",
+    "SGD", "Adagrad", "Adam", "AdamW", "Batches", "Best", "Checkpoint", "ClipLedger", "ClipResult",
+    "ClippedBackward", "Cosine", "Draws", "Exponential", "History", "Linear", "OneCycle", "Optimizer", "Patience",
+    "Plateau", "RMSprop", "Schedule", "StepDecay", "Training", "Update", "Windows", "backward_clipped",
+    "clip_grad_adaptive", "clip_grad_norm", "clip_grad_norm_per_layer", "clip_grad_value", "evaluate", "fit",
+    "lag_norms", "layer_of", "load_checkpoint", "save_checkpoint", "train",
 ]  # fmt: skip
