@@ -117,6 +117,22 @@ def positive_number(text: str) -> float:
     return _above(text, 0, "must be a finite number greater than 0")
 
 
+def not_negative(text: str) -> float:
+    """Return a finite number of at least 0."""
+    number = _above(text, -math.inf, "must be a finite number of at least 0")
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0; got {text!r}")
+    return number
+
+
+def share(text: str) -> float:
+    """Return a number from 0 to 1."""
+    number = _above(text, -math.inf, "must be a number from 0 to 1")
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 1; got {text!r}")
+    return number
+
+
 def _at_least(text: str, smallest: int) -> int:
     try:
         number = int(text)

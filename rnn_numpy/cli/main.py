@@ -3,9 +3,12 @@
     rnn-numpy gradflow        measure how the gradient flows back through time, on a real series
     rnn-numpy gradcheck       compare gradients, ours or yours, with independent references
     rnn-numpy benchmark       train cells on tasks that need memory, and say which solve them
+    rnn-numpy train           train a net on real data; stop it, and go on with it
+    rnn-numpy predict         ask what train has trained
 
 Exit codes: 0 success; 1 a check failed, and the report on stdout says where; 2 bad input, with one line on stderr that
-says what is wrong; 130 interrupted; 141 the reader of our output went away.
+says what is wrong; 130 interrupted (train then says how to go on; 143, if terminated); 141 the reader of our output
+went away.
 """
 
 from __future__ import annotations
@@ -18,13 +21,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import rnn_numpy
-from rnn_numpy.cli import benchmark, gradcheck, gradflow
+from rnn_numpy.cli import benchmark, gradcheck, gradflow, predict, train
 from rnn_numpy.cli.common import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, BadInputError, Outcome
 from rnn_numpy.errors import RNNNumpyError
+from rnn_numpy.experiments.experiment import Interrupted
 
 # A sub-command is a file with two functions: `add_parser(commands)`, whose arguments name as `run` the other one, which
 # takes the parsed arguments and returns an `Outcome`.
-COMMANDS = (gradflow, gradcheck, benchmark)
+COMMANDS = (gradflow, gradcheck, benchmark, train, predict)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         _complain(prog, "not enough memory; try a smaller --hidden, --length or --batch")
         return BAD_INPUT
+    except Interrupted as stopped:
+        _complain(prog, str(stopped))
+        return stopped.code
     except KeyboardInterrupt:
         _complain(prog, "interrupted")
         return INTERRUPTED

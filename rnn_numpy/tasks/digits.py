@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.errors import DataError, MissingExtraError
+from rnn_numpy.core.extras import package_folder
+from rnn_numpy.errors import DataError
 from rnn_numpy.tasks.series import load_array, read_csv
 
 Array = NDArray[Any]
@@ -48,7 +48,7 @@ class Digits:
     >>> digits = load_digits()
     >>> train, validation, test = digits.split()
     >>> len(train), len(validation), len(test), test.labels[:5]
-    (1200, 200, 397, array([5, 0, 9, 5, 2]))
+    (1200, 200, 397, array([2, 8, 2, 2, 5]))
     """
 
     images: Array
@@ -81,13 +81,7 @@ def load_digits() -> Digits:
     DataError
         Its file is missing or not as expected.
     """
-    found = importlib.util.find_spec("sklearn")
-    if found is None or not found.submodule_search_locations:
-        raise MissingExtraError(
-            "the handwritten digits need scikit-learn, which is not installed; install it with: pip install "
-            '"rnn_numpy[data]"'
-        )
-    path = Path(found.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    path = package_folder("sklearn", "the set of handwritten digits") / "datasets" / "data" / "digits.csv.gz"
     try:
         with gzip.open(path, "rt", encoding="ascii") as file:
             table = np.loadtxt(file, delimiter=",")

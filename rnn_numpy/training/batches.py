@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError, StateDictError
-from rnn_numpy.training.saved import checked_state, load_generator, state_of, whole_number
+from rnn_numpy.training.saved import checked_state, checksum, load_generator, state_of, whole_number
 
 Array = NDArray[Any]
 Batch = tuple[Any, ...]
@@ -79,6 +79,7 @@ class Batches(Iterator[Batch]):
         self.arrays = [None if a is None else arguments.as_array(where, f"arrays[{i}]", a) for i, a in _each(arrays)]
         self.axes = _axes(where, axis, self.arrays)
         self.samples = _samples(where, self.arrays, self.axes)
+        self._data = checksum(*(array for array in self.arrays if array is not None))
         self.batch_size = arguments.positive_int(where, "batch_size", batch_size)
         if self.batch_size > self.samples:
             raise OptionError(
@@ -125,6 +126,7 @@ class Batches(Iterator[Batch]):
         return {
             "kind": "Batches",
             "samples": self.samples,
+            "data": self._data,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
@@ -135,7 +137,7 @@ class Batches(Iterator[Batch]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another one stood, which has as many samples and the same options.
+        """Go on where another one stood, which has the same data and options.
 
         Raises
         ------
@@ -144,7 +146,8 @@ class Batches(Iterator[Batch]):
         """
         where = "Batches.load_state_dict"
         have = {name: getattr(self, name) for name in ("samples", "batch_size", "shuffle", "drop_last")}
-        found = checked_state(where, state, {"kind": "Batches", **have}, ("epoch", "position", "order", "rng"))
+        found = checked_state(where, state, {"kind": "Batches", **have}, ("data", "epoch", "position", "order", "rng"))
+        _same_data(where, self._data, found["data"])
         epoch = whole_number(where, "epoch", found["epoch"])
         position = whole_number(where, "position", found["position"], self.samples)
         order = np.asarray(found["order"]) if self.shuffle else np.arange(self.samples)
@@ -251,7 +254,7 @@ class Windows(Iterator[Batch]):
         # (steps, N), each step a contiguous row.
         self.columns = np.ascontiguousarray(text[:used].reshape(self.batch, self.steps).T)
         self.targets = np.ascontiguousarray(text[1 : used + 1].reshape(self.batch, self.steps).T)
-        self.samples = len(text)
+        self.samples, self._data = len(text), checksum(text)
         self.epoch, self._position = 0, self.steps
 
     @property
@@ -289,6 +292,7 @@ class Windows(Iterator[Batch]):
         return {
             "kind": "Windows",
             "samples": self.samples,
+            "data": self._data,
             "batch": self.batch,
             "length": self.length,
             "jitter": self.jitter,
@@ -298,7 +302,7 @@ class Windows(Iterator[Batch]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another one stood, whose text is as long, with the same options.
+        """Go on where another one stood, of the same text and options.
 
         Raises
         ------
@@ -307,7 +311,8 @@ class Windows(Iterator[Batch]):
         """
         where = "Windows.load_state_dict"
         have = {name: getattr(self, name) for name in ("samples", "batch", "length", "jitter")}
-        found = checked_state(where, state, {"kind": "Windows", **have}, ("epoch", "position", "rng"))
+        found = checked_state(where, state, {"kind": "Windows", **have}, ("data", "epoch", "position", "rng"))
+        _same_data(where, self._data, found["data"])
         epoch = whole_number(where, "epoch", found["epoch"])
         position = whole_number(where, "position", found["position"], self.steps)
         load_generator(where, "rng", self.rng, found["rng"])
@@ -396,6 +401,11 @@ class Listed(Iterator[Sequence[Any]]):
         where, samples = "Listed.load_state_dict", len(self.batches)
         found = checked_state(where, state, {"kind": "Listed", "samples": samples}, ["position"])
         self._position = whole_number(where, "position", found["position"], samples)
+
+
+def _same_data(where: str, here: int, there: Any) -> None:
+    if here != there:
+        raise StateDictError(f"{where}: the data are not those of the state, though there are as many")
 
 
 def _each(arrays: Sequence[Any]) -> Iterator[tuple[int, Any]]:

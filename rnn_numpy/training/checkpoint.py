@@ -126,7 +126,7 @@ def save_checkpoint(path: str | os.PathLike[str], training: Training, /, **extra
         for name, array in arrays.items():
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), npy_bytes(array))
         archive.comment = b"0" * DIGITS
-    content = buffer.getbuffer()[:-DIGITS]
+    content = memoryview(buffer.getvalue())[:-DIGITS]
     digest = hashlib.sha256(content).hexdigest().encode()
 
     def write(file: io.BufferedIOBase) -> None:

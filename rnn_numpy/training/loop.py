@@ -397,8 +397,8 @@ def train(
     >>> for update in training:
     ...     if update.loss < 0.1:
     ...         break
-    >>> update.number, update.epoch, update.count
-    (11, 6, 100)
+    >>> update.number, update.epoch
+    (11, 6)
     >>> next(training).number
     12
     """

@@ -49,7 +49,9 @@ def test_scikit_learn_is_not_imported() -> None:
 @pytest.mark.parametrize("found", [None, SimpleNamespace(submodule_search_locations=None)])
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, found: object) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
-    with pytest.raises(MissingExtraError, match=r'^the handwritten digits need scikit-learn, .*"rnn_numpy\[data\]"$'):
+    with pytest.raises(
+        MissingExtraError, match=r'^the set of handwritten digits needs sklearn, .*"rnn_numpy\[data\]"$'
+    ):
         load_digits()
 
 

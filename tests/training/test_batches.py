@@ -163,6 +163,10 @@ def test_states_of_other_data_are_refused():
     state = rows().state_dict()
     for message, other in [
         ("samples is 9 here, 10 in the state", Batches(np.arange(9), batch_size=3)),
+        (
+            "the data are not those of the state, though there are as many",
+            Batches(np.arange(10), np.arange(10) * 3, batch_size=3),
+        ),
         ("batch_size is 4 here, 3 in the state", rows(batch_size=4)),
         ("shuffle is False here, True in the state", rows(shuffle=False)),
         ("drop_last is True here, False in the state", rows(drop_last=True)),
@@ -176,6 +180,9 @@ def test_states_of_other_data_are_refused():
     message = "Windows.load_state_dict: state must have length; it has {}"
     short = {"kind": "Windows", "samples": 9, "batch": 2}
     windows = Windows(np.arange(9), 2, 2)
+    message_data = "Windows.load_state_dict: the data are not those of the state, though there are as many"
+    other = Windows(np.arange(9) + 1, 2, 2)
+    assert_raises(StateDictError, message_data, lambda: other.load_state_dict(windows.state_dict()))
     message = message.format("kind, samples, batch")
     assert_raises(StateDictError, message, lambda: windows.load_state_dict(short))
     message = "Windows.load_state_dict: kind is 'Windows' here, 'Batches' in the state"

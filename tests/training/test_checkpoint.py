@@ -330,9 +330,11 @@ def test_a_disk_that_gets_full_leaves_the_old_checkpoint(tmp_path):
 # --------------------------------------------------------------------------------------- what does not belong
 
 
-def built(hidden=4, samples=11, dtype=np.float64, layer=GRU, optimizer=Adam, bits=np.random.PCG64, **options):
+def built(
+    hidden=4, samples=11, dtype=np.float64, layer=GRU, optimizer=Adam, bits=np.random.PCG64, shift=0.0, **options
+):
     rng = np.random.default_rng(9)
-    x, classes = rng.normal(size=(6, samples, 2)).astype(dtype), rng.integers(3, size=samples)
+    x, classes = rng.normal(size=(6, samples, 2)).astype(dtype) + dtype(shift), rng.integers(3, size=samples)
     model = SequenceModel(layer(2, hidden, dtype=dtype, rng=0), 3, loss="cross_entropy", rng=1)
     batches = Batches(x, classes, batch_size=3, axis=(1, 0), rng=np.random.Generator(bits(2)))
     return train(model, batches, optimizer(model.params, lr=0.1), **options)
@@ -358,8 +360,9 @@ OTHERS = {
     ),
     "optimizer": (built(optimizer=SGD), "optimizer is 'SGD' here, 'Adam' in the state"),
     "accumulate": (built(accumulate=2), "accumulate is 2 here, 1 in the state"),
-    "schedule": (built(schedule=mean), "schedule is 'mean' here, 'None' in the state"),
+    "schedule": (built(schedule=mean), "schedule is 'a function' here, 'None' in the state"),
     "clip": (built(clip=0.5), "clip is '0.5' here, 'None' in the state"),
+    "data": (built(shift=1e-3), "the data are not those of the state, though there are as many"),
     "samples": (built(samples=12), "samples is 12 here, 11 in the state"),
     "bits": (built(bits=np.random.MT19937), "the generator rng is a MT19937 here, a PCG64 in the state"),
     "generators": (

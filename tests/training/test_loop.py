@@ -1,5 +1,6 @@
 """The loop: it is the bare hand-written one, bit for bit; micro-batches add up; state is carried; fit adds nothing."""
 
+import copy
 import gc
 import math
 import weakref
@@ -124,6 +125,17 @@ def test_no_more_than_the_last_trace_is_alive():
     model.rnn.forward = remembering
     fit(training, 6, validate=measure, every=1)
     assert len(traces) == 5 and alive == [0] * 5
+
+
+def test_a_copy_goes_on_by_itself():
+    training = train(*parts(num_layers=2, dropout=0.2), clip=1.0, accumulate=2)
+    next(training)
+    training.micro()
+    twin = copy.deepcopy(training)
+    losses = [next(training).loss for _ in range(4)]
+    assert [next(twin).loss for _ in range(4)] == losses and len(set(losses)) == 4
+    assert np.array_equal(twin.model.params.flat, training.model.params.flat)
+    assert not np.may_share_memory(twin.model.params.flat, training.model.params.flat)
 
 
 def test_updates_have_gradients_of_their_own():

@@ -1,0 +1,138 @@
+"""`rnn-numpy train`: train a net on real data, in a folder from which the training can be taken up again."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rnn_numpy.cli import common
+from rnn_numpy.cli.common import BadInputError, Outcome
+from rnn_numpy.core.extras import optional_import
+from rnn_numpy.experiments import digits
+from rnn_numpy.experiments.experiment import (
+    FIGURE,
+    NUMBERS,
+    REPORT,
+    Experiment,
+    finished,
+    open_experiment,
+    run_experiment,
+)
+from rnn_numpy.report.digits_page import digits_report
+from rnn_numpy.report.plots.digits import digits_figure
+from rnn_numpy.report.plots.style import save_figure
+
+Add = Callable[..., None]
+
+EXPERIMENTS: dict[str, type[Experiment]] = {"digits": digits.DigitsExperiment}
+PAGES: dict[str, tuple[Callable[[Any], str], Callable[[Any], Any]]] = {"digits": (digits_report, digits_figure)}
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `train` to the sub-commands, with a sub-command for each experiment."""
+    parser = commands.add_parser(
+        "train",
+        help="train a net on real data; stop it, and go on with it",
+        description="Train a net on real data, and compare it with baselines. All goes into a folder: checkpoints, "
+        f"{REPORT}, {FIGURE} and {NUMBERS}. Ctrl-C saves, and the training can be taken up again with --resume; it "
+        "then ends bit for bit where it would have ended, but for times. `rnn-numpy predict` asks the trained net.",
+        usage="rnn-numpy train [-h] WHAT [OPTION ...]\n       rnn-numpy train --resume DIR",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--resume", metavar="DIR", type=common.file_path, help="go on with the training in this folder")
+    parser.set_defaults(run=run)
+    kinds = parser.add_subparsers(dest="what", metavar="WHAT", prog="rnn-numpy train")
+    for name, (summary, description, add_options) in WHAT.items():
+        kind = kinds.add_parser(name, help=summary, description=description, allow_abbrev=False)
+        defaults = argparse.Namespace(**vars(EXPERIMENTS[name].Options()), out=Path(f"{name}-run"))
+        add = functools.partial(common.add_option, kind, defaults)
+        add_options(add)
+        kind.add_argument("--resume", type=common.file_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        add("--out", "folder to make for all that comes of it", "DIR", type=common.file_path)
+
+
+def _digits(add: Add) -> None:
+    _net(add, digits.CELLS)
+    add("--directions", "2 reads each digit from below, too", choices=(1, 2), type=int)
+    add("--moved", "share of the training images that are moved by a pixel", "P", type=common.share)
+    add(
+        "--noise",
+        "standard deviation of what is added to pixels, from 0 to 1, in training",
+        "S",
+        type=common.not_negative,
+    )
+    _training(add)
+    add("--batch", "digits an update", "N", type=common.positive_int)
+    add("--seeds", "nets to train, with the seeds S, S + 1, ...", "K", type=common.positive_int)
+
+
+def _net(add: Add, cells: tuple[str, ...]) -> None:
+    add("--cell", f"one of {', '.join(cells)}", "CELL", choices=cells)
+    add("--hidden", "hidden units", "H", type=common.positive_int)
+    add("--layers", "recurrent layers", "L", type=common.positive_int)
+    add("--dropout", "between layers", "P", type=common.share)
+
+
+def _training(add: Add) -> None:
+    add("--updates", "updates of the parameters", "K", type=common.positive_int)
+    add("--lr", "learning rate of Adam at the start", "RATE", type=common.positive_number)
+    add("--clip", "clip the norm of all gradients together to this", "NORM", type=common.positive_number)
+    add("--seed", "of all random draws", "S", type=common.whole_number)
+
+
+WHAT: dict[str, tuple[str, str, Callable[[Add], None]]] = {
+    "digits": (
+        "name handwritten digits, read row by row",
+        "Name handwritten digits, read row by row: 1797 real ones of scikit-learn. Many-to-one.",
+        _digits,
+    ),
+}
+
+
+def run(arguments: argparse.Namespace) -> Outcome:
+    """Train, write all files into the folder, and return the table."""
+    folder: Path | None = arguments.resume or getattr(arguments, "out", None)
+    if arguments.resume is not None and arguments.what is not None:
+        raise BadInputError(f"--resume goes on as the training began; leave out {arguments.what} and its options")
+    if folder is None:
+        raise BadInputError(f"say what to train: {', '.join(WHAT)} (see rnn-numpy train --help)")
+    for module, purpose in (("rich", "the table"), ("matplotlib", "the figure")):
+        optional_import(module, purpose)
+    resume = arguments.resume is not None
+    with reading(folder):
+        if resume:
+            experiment = open_experiment(folder, EXPERIMENTS)
+            if finished(folder):
+                return Outcome(f"{folder}: this training has finished; its table is in {folder / REPORT}\n")
+        else:
+            kind = EXPERIMENTS[arguments.what]
+            experiment = kind(common.options_of(kind.Options, arguments))
+        with common.working("train", experiment.options.hidden) as progress:
+            run_experiment(
+                experiment, folder, progress, functools.partial(_write_pages, experiment.name), resume=resume
+            )
+        report = (folder / REPORT).read_text(encoding="utf-8")
+    files = f"Figure: {folder / FIGURE}\nNumbers: {folder / NUMBERS}\nTo ask it: rnn-numpy predict {folder}\n"
+    return Outcome(f"{report}\n{files}")
+
+
+def _write_pages(name: str, result: Any, folder: Path) -> None:
+    report, figure = PAGES[name]
+    with common.atomic(folder / REPORT) as file:
+        file.write(report(result).encode())
+    with common.atomic(folder / FIGURE) as file:
+        save_figure(figure(result), file, ".png")
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turn what the system refuses, in the folder of a training, into bad input."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else folder
+        raise BadInputError(f"{named}: {error.strerror or error}") from None
