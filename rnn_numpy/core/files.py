@@ -1,17 +1,22 @@
 """Files that appear at once and whole.
 
 A file is written under another name in the same folder, forced to the disk, and then takes its name in one move:
-whoever reads meanwhile, or after a crash, finds the old file or the new one, and no half of either.
+whoever reads meanwhile, or after a crash, finds the old file or the new one, and no half of either. What a process that
+was killed has left of the other name is removed when the file is next written, once it is an hour old.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+STALE = 3600.0  # seconds; nobody takes so long to write a file
 
 
 @contextlib.contextmanager
@@ -50,6 +55,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             temporary.unlink()
         raise
     sync_folder(target.parent)
+    _remove_stale(target)
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what was to become `target` and has not been touched for long: its writer was killed."""
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
+    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
+        for entry in entries:
+            if ours.fullmatch(entry.name) and time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
 
 
 def _mode_to_keep(target: Path) -> int | None:
