@@ -8,7 +8,6 @@ once, at the end.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from rnn_numpy.tasks.digits import Digits
 from rnn_numpy.training import Adam
 from rnn_numpy.training.batches import Draws
 from rnn_numpy.training.loop import train
+from rnn_numpy.training.schedules import Cosine
 
 Array = NDArray[Any]
 
@@ -36,17 +36,6 @@ BASELINES = {
     "nearest class mean": digits.nearest_mean,
     "3 nearest neighbours": digits.nearest_neighbours,
 }
-
-
-@dataclass(frozen=True)
-class _Cosine:
-    """A learning rate that falls from lr to 0 along half a cosine."""
-
-    lr: float
-    updates: int
-
-    def __call__(self, t: int) -> float:
-        return self.lr * (1 + math.cos(math.pi * t / self.updates)) / 2
 
 
 @dataclass(frozen=True)
@@ -212,7 +201,7 @@ class DigitsExperiment(Experiment):
                     model,
                     Draws(self._draw, rng=np.random.default_rng([seed, 1])),
                     Adam(model.params, options.lr),
-                    schedule=_Cosine(options.lr, options.updates),
+                    schedule=Cosine(options.lr, options.updates),
                     clip=options.clip,
                 ),
                 options.updates,

@@ -29,7 +29,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -81,6 +81,8 @@ class Run:
     cpu_seconds : float
         Of updates and validations, in all sittings.
     ended : bool
+    notes : list of str
+        Of what there was another version when it was taken up again: then the last bits may be other ones.
     """
 
     label: str
@@ -90,6 +92,7 @@ class Run:
     patience: Patience | None
     cpu_seconds: float = 0.0
     ended: bool = False
+    notes: list[str] = field(default_factory=list)
 
     @property
     def best_update(self) -> int:
@@ -108,6 +111,7 @@ class Run:
             "best_update": self.best_update,
             "best_validation": self.best.best,
             "cpu_seconds": self.cpu_seconds,
+            "versions_changed": self.notes,
             "history": self.training.history.to_dict(),
         }
 
@@ -269,7 +273,7 @@ def run_experiment(
     Raises
     ------
     DataError, OptionError
-        The folder holds something else, or the data has changed since.
+        The folder holds something else or cannot be written, or the data has changed since.
     Interrupted
         By Ctrl-C or SIGTERM; all is saved.
     """
@@ -305,7 +309,10 @@ def _config(experiment: Experiment) -> dict[str, Any]:
 def _begin(folder: Path, config: dict[str, Any]) -> None:
     """Make the folder a run's, unless there is something in it."""
     if not folder.exists():
-        folder.mkdir()
+        try:
+            folder.mkdir()
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be made: {error.strerror or error}") from None
     elif not folder.is_dir():
         raise OptionError(f"{folder}: is a file; name a folder that is new or empty")
     elif (folder / CONFIG).exists():
@@ -368,8 +375,11 @@ def _through_json(value: Any) -> Any:
 def _write_json(path: Path, value: Any) -> None:
     import json
 
-    with replacing(path) as file:
-        file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    try:
+        with replacing(path) as file:
+            file.write((json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 # ------------------------------------------------------------------------------------------------------------- training
@@ -377,6 +387,10 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _train_all(experiment: Experiment, folder: Path, config: dict[str, Any], progress: Progress | None) -> list[Run]:
     planned = experiment.trainings()
+    if len({_checkpoint_path(folder, plan.label) for plan in planned}) < len(planned):
+        raise OptionError(
+            f"{experiment.name}: two trainings would have the same checkpoint: {[p.label for p in planned]}"
+        )
     total = sum(plan.updates for plan in planned)
     before = 0
     runs: list[Run] = []
@@ -415,6 +429,7 @@ def _taken_up(experiment: Experiment, plan: Planned, path: Path, config: dict[st
         if run.patience is not None:
             run.patience.load_state_dict(extra["patience"])
         run.cpu_seconds, run.ended = float(extra["cpu_seconds"]), bool(extra["ended"])
+        run.notes = [*extra["notes"], *checkpoint.notes]
     return run
 
 
@@ -457,6 +472,7 @@ def _save(run: Run, path: Path, config: dict[str, Any]) -> None:
         patience=None if run.patience is None else run.patience.state_dict(),
         cpu_seconds=run.cpu_seconds,
         ended=run.ended,
+        notes=run.notes,
     )
 
 

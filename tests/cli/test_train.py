@@ -198,7 +198,7 @@ def test_a_run_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]
         ("train digits --resume other", "--resume goes on as the training began; leave out digits and its options"),
         ("train digits --out other", "other: holds other things; name a folder that is new or empty"),
         ("train digits --out other/file", "other/file: is a file; name a folder that is new or empty"),
-        ("train digits --out no/where", "no/where: No such file or directory"),
+        ("train digits --out no/where", "no/where: cannot be made: No such file or directory"),
         ("predict nowhere", "nowhere: there is no such folder"),
         ("predict other 3", "other: holds no run of rnn-numpy train: there is no config.json in it"),
     ],
@@ -287,4 +287,4 @@ def test_a_folder_that_cannot_be_written(here: Path, capsys: pytest.CaptureFixtu
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert failure(capsys, "train", *SMALL) == "digits-run: Permission denied"
+    assert failure(capsys, "train", *SMALL) == "digits-run: cannot be made: Permission denied"

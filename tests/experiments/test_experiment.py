@@ -147,7 +147,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert (first["label"], first["updates"], first["planned_updates"]) == ("speed 0.3", UPDATES, UPDATES)
     assert first["history"]["validations"]["update"] == [3, 6, 7]
     assert first["best_validation"] == min(first["history"]["validations"]["value"])
-    assert len(first["history"]["loss"]) == UPDATES
+    assert len(first["history"]["loss"]) == UPDATES and first["versions_changed"] == []
     assert numbers["result"]["losses"][0] == first["best_validation"]
 
 
@@ -273,6 +273,20 @@ def test_predicting_before_there_is_a_validation(tmp_path: Path) -> None:
     assert opened.predict([]) == experiment.predict([]) != new(speeds=(0.3,)).predict([])
 
 
+def test_another_version_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted):
+        run_experiment(new(), tmp_path / "run", Stop(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "__version__", "3.0")
+        with pytest.raises(Interrupted):
+            run_experiment(new(), tmp_path / "run", Stop(4), resume=True)
+    run_experiment(new(), tmp_path / "run", resume=True)
+    first, second = timeless(tmp_path / "run")["trainings"]
+    now = np.__version__
+    assert first["versions_changed"] == [f"numpy was {now}, is 3.0", f"numpy was 3.0, is {now}"]
+    assert second["versions_changed"] == []
+
+
 # What is refused ----------------------------------------------------------------------------------------------------
 
 
@@ -293,7 +307,7 @@ def test_a_folder_with_other_things(tmp_path: Path) -> None:
         run_experiment(new(), tmp_path)
     with pytest.raises(OptionError, match=r"thesis.txt: is a file; name a folder that is new or empty$"):
         run_experiment(new(), tmp_path / "thesis.txt")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(DataError, match="where: cannot be made: No such file or directory$"):
         run_experiment(new(), tmp_path / "no" / "where")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -320,6 +334,18 @@ def test_what_is_no_run(tmp_path: Path, text: str | None, message: str) -> None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(DataError, match=message):
         open_experiment(tmp_path, KNOWN)
+
+
+def test_two_trainings_of_one_name(tmp_path: Path) -> None:
+    class Twice(WaveExperiment):
+        def trainings(self) -> Sequence[Planned]:
+            (plan,) = super().trainings()
+            return [plan, Planned("speed-0.3", plan.training, plan.updates)]
+
+    with pytest.raises(
+        OptionError, match=r"^wave: two trainings would have the same checkpoint: \['speed 0.3', 'speed-"
+    ):
+        run_experiment(Twice(WaveOptions((0.3,))), tmp_path / "run")
 
 
 def test_no_folder(tmp_path: Path) -> None:
