@@ -50,9 +50,6 @@ class Target:
         Whether the original is float32; what is checked first is its float64 twin.
     touched : list of str
         Names of arguments that the last run of `analytic` has modified.
-    constants : dict of str to index
-        Entries of arrays of `point` that are constants of the loss, such as an embedding's row of padding: wherever it
-        is asked for, they have the values of `point`.
     """
 
     single = False
@@ -64,14 +61,6 @@ class Target:
         self.gates = {}
         self.notes: list[str] = []
         self.touched: list[str] = []
-        self.constants: Mapping[str, Any] = {}
-
-    def pinned(self, point: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return a point with the constants' own values in their places."""
-        changed = {name: np.array(point[name]) for name in self.constants}
-        for name, array in changed.items():
-            array[self.constants[name]] = self.point[name][self.constants[name]]
-        return {**point, **changed}
 
     def analytic(self) -> Point:
         """Run forward and backward once, on arrays that are watched; return the claimed gradient of each array."""
@@ -124,7 +113,6 @@ class LayerTarget(Target):
             x, lengths = x.padded(batch_first=getattr(layer, "batch_first", False))
         self.source = layer
         self.layer = _twin(where, layer, np.float64)
-        self.constants = getattr(layer, "constants", {})
         self.lengths = None if lengths is None else np.array(lengths)
         self.recurrent = isinstance(layer, Recurrent)
         # Ids are handed on as they are, and have no gradient.
@@ -383,7 +371,7 @@ class LayerTarget(Target):
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         """Return the loss at another point, real or complex as its arrays are."""
-        point, dtype = self.pinned(point), np.result_type(*point.values())
+        dtype = np.result_type(*point.values())
         layer = self.layer if dtype == np.float64 else self._complex()
         with _holding(layer, point):
             output, final, _ = self.forward(layer, point)
@@ -425,7 +413,6 @@ class ModelTarget(Target):
         self.single = dtype == np.float32
         self.source = model
         self.model = _twin("gradcheck", model, np.float64)
-        self.constants = getattr(model, "constants", {})
         self.name = f"{type(model).__name__}.loss_and_grads"
         self.inputs = tuple(_float64(value) for value in inputs)
         self.point = {name: np.array(array, np.float64) for name, array in self.model.params.items()}
@@ -473,7 +460,7 @@ class ModelTarget(Target):
 
     def loss(self, point: Mapping[str, Array]) -> Any:
         """Return the loss at another point, real or complex as its arrays are."""
-        point, model, inputs = self.pinned(point), self.model, self.inputs
+        model, inputs = self.model, self.inputs
         if np.result_type(*point.values()).kind == "c":
             if self._twin is None:
                 self._twin = _twin("gradcheck", self.model, np.complex128)
@@ -568,6 +555,8 @@ def _twin(where: str, target: Any, dtype: DTypeLike) -> Any:
                 f"{where}: {name} must return a twin with arrays of its own, which are changed here; its "
                 f"params[{key!r}] is that of the original: copy it"
             )
+    if hasattr(twin, "freeze_padding"):  # what has no gradient by definition is a constant
+        twin.freeze_padding()
     return twin
 
 

@@ -102,17 +102,13 @@ class Embedding:
         self.params.flat[:] = arguments.generator("Embedding", rng).normal(size=self.params.flat.size)
         if self.padding_idx is not None:
             self.params["weight"][self.padding_idx] = 0
+        self._frozen: Array | None = None
 
     def _padding(self, padding_idx: int) -> int:
         V, index = self.num_embeddings, arguments.integer("Embedding", "padding_idx", padding_idx)
         if not -V <= index < V:
             raise OptionError(f"Embedding: padding_idx must be in [-V, V) = [{-V}, {V}); got {index}")
         return index % V
-
-    @property
-    def constants(self) -> dict[str, int]:
-        """By parameter, the rows that are read but have no gradient, as a gradient check must know: that of padding."""
-        return {} if self.padding_idx is None else {"weight": self.padding_idx}
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -132,6 +128,14 @@ class Embedding:
         twin = copy.copy(self)
         twin.params = arguments.converted("Embedding", self.params, dtype)
         return twin
+
+    def freeze_padding(self) -> None:
+        """Read the row of padding from a copy from now on: then it is the constant that its gradient takes it for.
+
+        What a gradient check does with the twin that it moves.
+        """
+        if self.padding_idx is not None and self._frozen is None:
+            self._frozen = self.params["weight"][self.padding_idx].copy()
 
     def __call__(self, ids: ArrayLike) -> Array:
         """Return the rows of the ids without a trace; argument and errors as in `forward`."""
@@ -192,6 +196,8 @@ class Embedding:
         e = memory.empty((*ids.shape, self.embedding_dim), self.dtype)
         # "clip" writes to e itself, where "raise" would need a copy; ids are in range.
         self.params["weight"].take(ids, axis=0, out=e, mode="clip")
+        if self._frozen is not None:
+            e[ids == self.padding_idx] = self._frozen
         return e
 
     def _checked(self, ids: ArrayLike) -> Array:

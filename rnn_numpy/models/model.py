@@ -68,11 +68,11 @@ class Model(ABC):
         layers = {name: getattr(getattr(self, name), "rng", None) for name in self.layers}
         return {name: rng for name, rng in layers.items() if isinstance(rng, np.random.Generator)}
 
-    @property
-    def constants(self) -> dict[str, Any]:
-        """By parameter, entries without gradient: rows of padding. A gradient check takes them for constants."""
-        layers = {name: getattr(getattr(self, name), "constants", {}) for name in self.layers}
-        return {f"{name}.{key}": index for name, found in layers.items() for key, index in found.items()}
+    def freeze_padding(self) -> None:
+        """Do so in every layer that has padding; see `Embedding.freeze_padding`."""
+        for layer in (getattr(self, name) for name in self.layers):
+            if hasattr(layer, "freeze_padding"):
+                layer.freeze_padding()
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of the parameters under their names."""

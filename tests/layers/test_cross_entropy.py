@@ -214,3 +214,60 @@ def test_wrong_options_are_named(options, error, message):
     with pytest.raises(error) as caught:
         cross_entropy_loss(np.ones((3, 2)), np.array([0, 1, 0]), **options)
     assert str(caught.value) == f"cross_entropy_loss: {message}"
+
+
+def gradient_of(**other):
+    """Return a loss whose value is right, and whose gradient is that of other options."""
+
+    def mistaken(logits, targets, mask, **options):
+        return (
+            cross_entropy_loss(logits, targets, mask, **options)[0],
+            cross_entropy_loss(logits, np.abs(targets), mask, **options | other)[1],
+        )
+
+    return mistaken
+
+
+def mean_of_means(logits, targets, mask, **options):
+    """The mean over sequences of the mean over their tokens, where the loss is the mean over tokens."""
+    loss, dlogits = cross_entropy_loss(logits, targets, mask, **options)
+    counts = ((targets != options["ignore_index"]) & mask).sum(axis=0)
+    return loss, dlogits * (counts.sum() / np.maximum(counts, 1) / SHAPE[1])[None, :, None]
+
+
+def undivided_weights(logits, targets, mask, **options):
+    """Class weights in the sum, the number of tokens in place of their sum below it."""
+    loss, dlogits = cross_entropy_loss(logits, targets, mask, **options)
+    counts = (targets != options["ignore_index"]) & mask
+    return loss, dlogits * (options["weight"][targets[counts]].sum() / counts.sum())
+
+
+def distribution_left_out(logits, targets, mask, **options):
+    """p where p - q is right: what a loss that forgets the targets gives."""
+    loss, dlogits = cross_entropy_loss(logits, targets, mask, **options)
+    p = np.exp(logits - logits.real.max(axis=-1, keepdims=True))
+    return loss, np.where(dlogits != 0, p / p.sum(axis=-1, keepdims=True), 0)
+
+
+MISTAKES = {
+    "divided by N, not by tokens": gradient_of(reduction="sentence"),
+    "not divided at all": gradient_of(reduction="sum"),
+    "smoothing left out": gradient_of(label_smoothing=0.0),
+    "class weights left out": gradient_of(weight=None),
+    "ignored targets get a gradient": gradient_of(ignore_index=None),
+    "mean of means": mean_of_means,
+    "divided by tokens, not by their weights": undivided_weights,
+    "targets left out": distribution_left_out,
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_gradcheck_catches_what_people_get_wrong(mistake):
+    logits, targets, mask, options, _ = drawn(0.1, -4, True, True, "token", 1.0, 3)
+    targets[2] = [-4, 1, 0]
+
+    def both(at):
+        return MISTAKES[mistake](at["logits"], targets, mask, **options)
+
+    report = gradcheck(lambda at: both(at)[0], {"logits": logits}, grads=lambda at: {"logits": both(at)[1]})
+    assert not report.ok and [row.verdict for row in report.rows] == ["WRONG"]

@@ -165,9 +165,8 @@ class Bigrams:
     def astype(self, dtype):
         return Bigrams(self.embedding.astype(dtype), self.readout.astype(dtype))
 
-    @property
-    def constants(self):
-        return {f"embedding.{name}": rows for name, rows in self.embedding.constants.items()}
+    def freeze_padding(self):
+        self.embedding.freeze_padding()
 
     def loss_and_grads(self, ids, targets):
         grads = self.params.zeros_like()

@@ -65,11 +65,14 @@ def test_gradients_are_those_of_the_complex_step(case):
         assert np.abs(theirs[name]).max() > 0, name
 
 
+@pytest.mark.parametrize("padding_idx", [None, 2], ids=["no-padding", "padding"])
 @pytest.mark.parametrize("tied", [False, True], ids=["apart", "tied"])
 @pytest.mark.parametrize("kind", ["rnn-relu", "lstm", "gru"])
-def test_gradcheck_goes_to_the_embedding(kind, tied):
-    model = LanguageModel(KINDS[kind](3, 3, rng=0), V, tied=tied, rng=0)
+def test_gradcheck_goes_to_the_embedding(kind, tied, padding_idx):
+    """Of padding, tied, the row has the gradient of the readout alone."""
+    model = LanguageModel(KINDS[kind](3, 3, rng=0), V, tied=tied, padding_idx=padding_idx, rng=0)
     ids, targets = data(3, 2)
+    ids[0] = 2
     report = gradcheck(model, ids, targets)
     assert report.ok and report["embedding.weight"].error < 1e-12
 
