@@ -24,7 +24,7 @@ Call = tuple[Formula, Iterator[tuple[Array, ...]]]
 
 BLOCK_BYTES = 2**19  # of one array; with the others that a formula touches, about a second-level cache
 SMALL_PRODUCT = 10**6  # multiplications up to which OpenBLAS takes a product for small
-WIDEST = 384  # columns of a weight up to which OpenBLAS sums a product in one go
+WIDEST = 1024  # columns of a weight whose product may go in pieces
 
 
 class Binding:
@@ -271,7 +271,7 @@ def laid_out(weight: Array, batch: int, columns: bool, backward: bool) -> Array:
 
 
 class InPieces(np.ndarray[Any, Any]):
-    """A weight whose `dot` multiplies pieces of its rows, one after the other, where that is faster and the same.
+    """A weight whose `dot` multiplies pieces of its rows, one after the other, where that is faster.
 
     OpenBLAS copies the factors of a large product into a buffer, in the order in which it reads them; those of a small
     one it reads where they lie. The copy of W_hh, made anew at every step, takes up to a third of its product.
@@ -296,9 +296,10 @@ def _pieces(rows: int, width: int, batch: int) -> int:
     pieces = 1
     while rows // pieces * width * batch > SMALL_PRODUCT:
         pieces *= 2
-    # Smaller pieces are no faster. For the same bits all sums must run in the same order: those of wider weights are
-    # made in two parts, and columns beyond a multiple of 16 may have a routine of their own.
-    return pieces if rows % pieces == 0 and rows >= 64 * pieces and width <= WIDEST and batch % 16 == 0 else 1
+    # Smaller pieces are no faster. Up to 384 wide the bits are the same, since all sums run in the same order: those of
+    # wider weights are made in two parts, and columns beyond a multiple of 16 may have a routine of their own.
+    fits = rows % pieces == 0 and rows // pieces >= max(32, batch) and batch % 16 == 0
+    return pieces if fits and width <= WIDEST else 1
 
 
 @functools.cache
