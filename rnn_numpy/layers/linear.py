@@ -154,8 +154,8 @@ class Linear:
             np.matmul(gradient, trace.weight, out=dx)
         else:
             dx = memory.empty(trace.x.shape, self.dtype)
-            np.dot(dy_rows, trace.weight, out=dx.reshape(-1, self.in_features))
-        grads["weight"][...] += dy_rows.T.dot(trace.x.reshape(-1, self.in_features))
+            np.matmul(dy_rows, trace.weight, out=dx.reshape(-1, self.in_features))
+        grads["weight"][...] += dy_rows.T @ trace.x.reshape(-1, self.in_features)
         if self.bias:
             grads["bias"][...] += np.ones(len(dy_rows), self.dtype).dot(dy_rows)
         return Gradients(dx, {}, grads)
@@ -164,8 +164,8 @@ class Linear:
         y = memory.empty((*x.shape[:-1], self.out_features), self.dtype)
         if _columns(x):
             np.matmul(x, self.params["weight"].T, out=y)
-        else:  # one product over all leading axes: matmul would make one per step
-            np.dot(x.reshape(-1, self.in_features), self.params["weight"].T, out=y.reshape(-1, self.out_features))
+        else:  # one product over all leading axes
+            np.matmul(x.reshape(-1, self.in_features), self.params["weight"].T, out=y.reshape(-1, self.out_features))
         if self.bias:
             y += self.params["bias"]
         return y
