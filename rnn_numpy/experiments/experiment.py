@@ -36,7 +36,7 @@ from types import FrameType
 from typing import Any, ClassVar, Protocol
 
 from rnn_numpy.core.files import replacing
-from rnn_numpy.errors import DataError, OptionError
+from rnn_numpy.errors import DataError, OptionError, RNNNumpyError
 from rnn_numpy.experiments.gradflow import versions
 from rnn_numpy.experiments.progress import Progress
 from rnn_numpy.training.checkpoint import load_checkpoint, save_checkpoint
@@ -236,7 +236,13 @@ def open_experiment(
     if not for_prediction:
         return kind(options)
     experiment = kind(options, config["kept"])
-    for label, model in experiment.models.items():
+    try:
+        models = experiment.models
+    except RNNNumpyError:
+        raise
+    except Exception as error:  # `kept` is not what `from_data` returned
+        raise DataError(f"{Path(folder, CONFIG)}: what it keeps of the data cannot be used: {error!r}") from None
+    for label, model in models.items():
         path = _checkpoint_path(Path(folder), label)
         if not path.is_file():
             raise DataError(f"{folder}: nothing is trained yet; train it with: rnn-numpy train --resume {folder}")

@@ -348,6 +348,12 @@ def test_two_trainings_of_one_name(tmp_path: Path) -> None:
         run_experiment(Twice(WaveOptions((0.3,))), tmp_path / "run")
 
 
+def test_kept_that_cannot_be_used(whole: tuple[Path, WaveExperiment], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WaveExperiment, "make_models", lambda self: {"speed": self.kept["speed"]})
+    with pytest.raises(DataError, match=r"config.json: what it keeps of the data cannot be used: KeyError\('speed'\)$"):
+        open_experiment(whole[0], KNOWN, for_prediction=True)
+
+
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: there is no such folder$"):
         open_experiment(tmp_path / "nowhere", KNOWN)
