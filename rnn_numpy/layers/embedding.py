@@ -238,28 +238,30 @@ def add_rows(dW: Array, ids: NDArray[np.intp], de: Array, padding: int | None) -
     # Keys as small as possible: those of one or two bytes are sorted by counting.
     order = np.argsort(ids.astype(np.min_scalar_type(len(dW) - 1)), kind="stable")
     sorted_ids = ids[order]
-    bounds = np.flatnonzero(sorted_ids[1:] != sorted_ids[:-1]) + 1
-    bounds = np.concatenate(([0], bounds, [len(ids)]))
-    starts, sizes = bounds[:-1], bounds[1:] - bounds[:-1]
-    by_size = np.argsort(-sizes, kind="stable")
+    change = np.ones(len(ids) + 1, bool)
+    np.not_equal(sorted_ids[1:], sorted_ids[:-1], out=change[1:-1])
+    bounds = np.flatnonzero(change)
+    sizes = bounds[1:] - bounds[:-1]
+    by_size = np.argsort(np.maximum(MOST_ROUNDS + 1 - sizes, 0).astype(np.uint8), kind="stable")
     if padding is not None:
-        by_size = by_size[sorted_ids[starts[by_size]] != padding]
-    starts, sizes = starts[by_size], sizes[by_size]
-    rows = sorted_ids[starts]
-    often = int(np.searchsorted(-sizes, -MOST_ROUNDS))
+        by_size = by_size[sorted_ids[bounds[by_size]] != padding]
+    starts, sizes = bounds[by_size], sizes[by_size]
+    rows, firsts = sorted_ids[starts], order[starts]
+    often = int(np.count_nonzero(sizes > MOST_ROUNDS))
     for row, start, size in zip(*(array[:often].tolist() for array in (rows, starts, sizes)), strict=True):
         dW[row] += np.add.reduce(de.take(order[start : start + size], axis=0), axis=0)
-    # How many ids occur at least twice, three times, ...
-    most = int(sizes[often]) if often < len(sizes) else 0
-    repeated = (len(sizes) - np.searchsorted(sizes[::-1], np.arange(2, most + 1))).tolist()
+    # Up to which one ids occur at least twice, three times, ...
+    few = sizes[often:]
+    most = int(few[0]) if few.size else 0
+    until = (len(sizes) - np.searchsorted(few[::-1], np.arange(2, most + 1))).tolist()
     step = max(1, BLOCK // (de.itemsize * de.shape[1]))
     for first in range(often, len(rows), step):
         row, start = rows[first : first + step], starts[first : first + step]
-        total = de.take(order[start], axis=0)
-        for k, until in enumerate(repeated, 1):
-            if until <= first:
+        total = de.take(firsts[first : first + step], axis=0)
+        for k, last in enumerate(until, 1):
+            if last <= first:
                 break
-            again = start[: until - first]
+            again = start[: last - first]
             total[: len(again)] += de.take(order[again + k], axis=0)
         total += dW.take(row, axis=0)
         dW[row] = total
