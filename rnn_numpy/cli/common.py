@@ -59,7 +59,9 @@ def add_option(
     """
     default = getattr(defaults, name.removeprefix("--").replace("-", "_"))
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    parser.add_argument(name, default=default, metavar=metavar, help=f"{explanation} (default: {shown})", **how)
+    if metavar is not None:  # an option without a value takes none
+        how["metavar"] = metavar
+    parser.add_argument(name, default=default, help=f"{explanation} (default: {shown})", **how)
 
 
 def add_outputs(parser: argparse.ArgumentParser, figure: str) -> None:

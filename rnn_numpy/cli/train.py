@@ -12,7 +12,7 @@ from typing import Any
 from rnn_numpy.cli import common
 from rnn_numpy.cli.common import BadInputError, Outcome
 from rnn_numpy.core.extras import optional_import
-from rnn_numpy.experiments import digits
+from rnn_numpy.experiments import digits, language
 from rnn_numpy.experiments.experiment import (
     FIGURE,
     NUMBERS,
@@ -23,13 +23,18 @@ from rnn_numpy.experiments.experiment import (
     run_experiment,
 )
 from rnn_numpy.report.digits_page import digits_report
+from rnn_numpy.report.language_page import language_report
 from rnn_numpy.report.plots.digits import digits_figure
+from rnn_numpy.report.plots.language import language_figure
 from rnn_numpy.report.plots.style import save_figure
 
 Add = Callable[..., None]
 
-EXPERIMENTS: dict[str, type[Experiment]] = {"digits": digits.DigitsExperiment}
-PAGES: dict[str, tuple[Callable[[Any], str], Callable[[Any], Any]]] = {"digits": (digits_report, digits_figure)}
+EXPERIMENTS: dict[str, type[Experiment]] = {"lm": language.LanguageExperiment, "digits": digits.DigitsExperiment}
+PAGES: dict[str, tuple[Callable[[Any], str], Callable[[Any], Any]]] = {
+    "lm": (language_report, language_figure),
+    "digits": (digits_report, digits_figure),
+}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,6 +58,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         add_options(add)
         kind.add_argument("--resume", type=common.file_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         add("--out", "folder to make for all that comes of it", "DIR", type=common.file_path)
+
+
+def _language(add: Add) -> None:
+    add("--data", "the help of CPython, pydoc, or a file FILE.txt, UTF-8", "TEXT")
+    _net(add, language.CELLS)
+    add("--embedding", "width of the embedding", "E", type=common.positive_int)
+    add("--tied", "one weight for embedding and readout; needs E = H", action="store_true")
+    add("--batch", "columns of text that are read side by side", "N", type=common.positive_int)
+    add("--length", "characters of a window, which the gradient does not leave", "T", type=common.positive_int)
+    add("--jitter", "standard deviation of the windows' lengths, in characters", "S", type=common.not_negative)
+    _training(add)
+    add("--characters", "of a sample", "K", type=common.whole_number)
 
 
 def _digits(add: Add) -> None:
@@ -85,6 +102,11 @@ def _training(add: Add) -> None:
 
 
 WHAT: dict[str, tuple[str, str, Callable[[Add], None]]] = {
+    "lm": (
+        "foretell a text, character by character",
+        "Foretell a text, character by character, beside counts and compressors. Many-to-many, aligned.",
+        _language,
+    ),
     "digits": (
         "name handwritten digits, read row by row",
         "Name handwritten digits, read row by row: 1797 real ones of scikit-learn. Many-to-one.",

@@ -103,6 +103,29 @@ def test_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert " of 397 test digits are read right: " in capsys.readouterr().out
 
 
+def test_a_language_model(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.txt").write_text("to and fro, and to and fro. " * 100, encoding="utf-8")
+    small = "--hidden 4 --embedding 4 --tied --batch 2 --length 6 --updates 3 --characters 8"
+    assert main(["train", "lm", "--data", "text.txt", *small.split()]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.startswith("lm: after each character of a text") and "gru of 4, tied  <" in out
+    assert max(map(len, out.splitlines())) <= 100
+    names = {"config.json", "figure.png", "numbers.json", "report.txt", "model.npz"}
+    assert {path.name for path in (here / "lm-run").iterdir()} == names
+    Path("text.txt").unlink()  # to predict, the text is not needed
+    assert main(["predict", "lm-run", "to and"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("to and") and len(said) == len("to and") + 8 + 1 and set(said) <= set("toandfr., \n")
+    wrong = "'t!': '!' (U+0021) at position 1 is none of the 10 characters of this vocabulary"
+    assert failure(capsys, "predict", "lm-run", "t!") == wrong
+    Path("empty.txt").touch()
+    assert failure(capsys, "train", "lm", "--data", "empty.txt").startswith("empty.txt: the file is empty")
+    assert failure(capsys, "train", "lm", "--data", "gone.txt") == "gone.txt: No such file or directory"
+    assert failure(capsys, "train", "lm", "--data", "gone").startswith("gone: neither pydoc nor a file that ends in")
+    assert "tied needs an embedding as wide as the state" in failure(capsys, "train", "lm", "--tied")
+    assert not Path("lm-run-2").exists() and {path.name for path in here.iterdir()} == {"lm-run", "empty.txt"}
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
@@ -191,7 +214,7 @@ def test_a_run_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("train", "say what to train: digits"),
+        ("train", "say what to train: lm"),
         ("train --resume nowhere", "nowhere: there is no such folder"),
         ("train --resume other", "other: holds no run of rnn-numpy train: there is no config.json in it"),
         ("train --resume other digits", "--resume goes on as the training began; leave out digits and its options"),
