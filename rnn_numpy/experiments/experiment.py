@@ -245,7 +245,7 @@ def open_experiment(
     for label, model in models.items():
         path = _checkpoint_path(Path(folder), label)
         if not path.is_file():
-            raise DataError(f"{folder}: nothing is trained yet; train it with: rnn-numpy train --resume {folder}")
+            raise DataError(f"{folder}: nothing is trained yet; {_how_to_go_on(Path(folder))}")
         checkpoint = load_checkpoint(path)
         _check_config(path, checkpoint.extra, config)
         model.params.load_state_dict(checkpoint.training["parameters"])
@@ -288,7 +288,7 @@ def run_experiment(
     if resume:
         _check_same(folder, _read_config(folder), config)
     else:
-        _begin(folder, config)
+        made = _begin(folder, config)
     try:
         runs = _train_all(experiment, folder, config, progress)
         result = experiment.result(runs)
@@ -298,6 +298,12 @@ def run_experiment(
         raise
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; {_how_to_go_on(folder)}") from None
+    except Exception:
+        if not resume and [path.name for path in folder.iterdir()] == [CONFIG]:  # nothing has come of it
+            (folder / CONFIG).unlink()
+            if made:
+                folder.rmdir()
+        raise
     numbers = config | {"trainings": [run.to_dict() for run in runs], "result": result.to_dict()}
     _write_json(folder / NUMBERS, numbers)
     return result
@@ -312,9 +318,9 @@ def _config(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _begin(folder: Path, config: dict[str, Any]) -> None:
-    """Make the folder a run's, unless there is something in it."""
-    if not folder.exists():
+def _begin(folder: Path, config: dict[str, Any]) -> bool:
+    """Make the folder a run's, unless there is something in it; return whether there was none."""
+    if made := not folder.exists():
         try:
             folder.mkdir()
         except OSError as error:
@@ -322,11 +328,12 @@ def _begin(folder: Path, config: dict[str, Any]) -> None:
     elif not folder.is_dir():
         raise OptionError(f"{folder}: is a file; name a folder that is new or empty")
     elif (folder / CONFIG).exists():
-        how = "it has finished" if finished(folder) else f"go on with it: rnn-numpy train --resume {folder}"
+        how = "it has finished" if finished(folder) else _how_to_go_on(folder)
         raise OptionError(f"{folder}: holds a run already ({how}); name another folder for a new one")
     elif any(folder.iterdir()):
         raise OptionError(f"{folder}: holds other things; name a folder that is new or empty")
     _write_json(folder / CONFIG, config)
+    return made
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

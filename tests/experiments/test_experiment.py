@@ -180,7 +180,7 @@ def test_stopped_before_anything_was_saved(whole: tuple[Path, WaveExperiment], t
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
         run_experiment(new(), folder, Stop(0, times=2))
-    with pytest.raises(DataError, match=f"^{folder}: nothing is trained yet; train it with: rnn-numpy train --resume "):
+    with pytest.raises(DataError, match=f"^{folder}: nothing is trained yet; go on with: rnn-numpy train --resume "):
         open_experiment(folder, KNOWN, for_prediction=True)
     run_experiment(open_experiment(folder, KNOWN), folder, resume=True)
     assert timeless(folder) == timeless(whole[0])
@@ -287,6 +287,33 @@ def test_another_version_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert second["versions_changed"] == []
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_training_that_cannot_begin_leaves_nothing(tmp_path: Path, there: bool) -> None:
+    class Hopeless(WaveExperiment):
+        def trainings(self) -> Sequence[Planned]:
+            raise DataError("wave: too short")
+
+    folder = tmp_path / "run"
+    if there:
+        folder.mkdir()
+    with pytest.raises(DataError, match="too short"):
+        run_experiment(Hopeless(WaveOptions()), folder)
+    assert list(tmp_path.iterdir()) == ([folder] if there else [])
+    assert not there or list(folder.iterdir()) == []
+
+
+def test_a_training_that_fails_later_keeps_its_checkpoints(
+    whole: tuple[Path, WaveExperiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(WaveExperiment, "result", lambda self, runs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_experiment(new(), folder)
+    run_experiment(new(), folder, resume=True)
+    assert timeless(folder) == timeless(whole[0])
+
+
 # What is refused ----------------------------------------------------------------------------------------------------
 
 
@@ -296,7 +323,7 @@ def test_a_run_is_never_overwritten(whole: tuple[Path, WaveExperiment], tmp_path
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
         run_experiment(new(), folder, Stop(2))
-    match = r"holds a run already \(go on with it: rnn-numpy train --resume .*run\); name another folder for a new one$"
+    match = r"holds a run already \(go on with: rnn-numpy train --resume .*run\); name another folder for a new one$"
     with pytest.raises(OptionError, match=match):
         run_experiment(new(), folder)
 

@@ -188,6 +188,12 @@ SHORT = {
     "gradcheck": ["--hidden", "3"],
     "benchmark": ["--hidden", "4", "--batch", "2", "--max-updates", "1"],
 }
+# Of `train`, after what is trained; and what runs first where a folder is to be there, whose name begins with that.
+TRAINED = {
+    "lm": ["--hidden", "4", "--updates", "1", "--length", "8", "--characters", "4"],
+    "forecast": ["--hidden", "4", "--updates", "1"],
+    "digits": ["--hidden", "4", "--updates", "1"],
+}
 MINE = """
 import numpy as np
 
@@ -197,12 +203,25 @@ def case():
 """
 
 
+def run_trained(arguments):
+    command, *rest = arguments
+    if command == "train" and rest[0] in TRAINED:
+        return cli.main([command, rest[0], *TRAINED[rest[0]], *rest[1:]])
+    folder = rest[1] if rest[0] == "--resume" else rest[0]
+    what = folder.partition("-")[0]
+    assert cli.main(["train", what, *TRAINED[what], "--out", folder]) == 0
+    return cli.main(arguments)
+
+
 @pytest.mark.parametrize("arguments", shown_commands(), ids=" ".join)
 def test_shown_options_are_accepted(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = [f"{(i * 7) % 11},{(i * 5) % 13}" for i in range(340)]
     Path("mine.csv").write_text("a,b\n" + "\n".join(rows) + "\n", encoding="utf-8")
     Path("mine.py").write_text(MINE, encoding="utf-8")
+    if arguments[0] in ("train", "predict"):
+        assert run_trained(arguments) == 0, capsys.readouterr().err
+        return
     quick = list(SHORT[arguments[0]])
     if arguments[0] == "gradflow" and "--train-steps" not in arguments:
         quick += ["--train-steps", "1"]
