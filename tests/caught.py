@@ -5,8 +5,9 @@
 
 The first prints what is declared: for each mutant the conformance checks that must catch it
 (tests/checks/test_mutants.py fails where one of them does not), for each specimen of the zoo the gradients that the
-gradient check must find wrong, and the mistakes that it may name (tests/checks/test_diagnosis.py). The second plants
-each mistake and prints what happens.
+gradient check must find wrong, and the mistakes that it may name (tests/checks/test_diagnosis.py), and the mistakes of
+losses and of the embedding that gradcheck finds in their tests. The second plants each mutant and each specimen and
+prints what happens.
 """
 
 # ruff: noqa: E402  (what tests share lies in tests/support)
@@ -23,6 +24,7 @@ import pytest
 from rnn_numpy.checks import CHECKS, Case, conformance_failures, gradcheck
 from rnn_numpy.zoo import ZOO
 from tests.checks.test_mutants import MUTANTS
+from tests.layers import test_cross_entropy, test_embedding
 
 
 def declared(mutant):
@@ -68,6 +70,11 @@ def main(arguments=None):
     for animal in ZOO:
         tensors, kind = seen(animal) if run else labelled(animal)
         print(f"  {animal.name}: {kind}; {', '.join(tensors) or 'no gradient of a single pass'}", flush=True)
+    others = {"cross_entropy_loss": test_cross_entropy.MISTAKES, "Embedding": test_embedding.MISTAKES}
+    print(f"\n{sum(map(len, others.values()))} wrong gradients of losses and embeddings that gradcheck finds\n")
+    for name, mistakes in others.items():
+        for mistake in mistakes:
+            print(f"  {name}: {mistake}")
 
 
 if __name__ == "__main__":

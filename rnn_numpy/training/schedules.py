@@ -58,7 +58,7 @@ class StepDecay(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        arguments.positive_int("StepDecay", "step_size", self.step_size)
+        self._set(step_size=arguments.positive_int("StepDecay", "step_size", self.step_size))
         self._set(gamma=arguments.positive_number("StepDecay", "gamma", self.gamma))
 
     def _at(self, t: int) -> float:
@@ -98,7 +98,7 @@ class Cosine(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        arguments.positive_int("Cosine", "T_max", self.T_max)
+        self._set(T_max=arguments.positive_int("Cosine", "T_max", self.T_max))
         self._set(eta_min=arguments.not_negative("Cosine", "eta_min", self.eta_min))
         if self.eta_min > self.lr:
             raise OptionError(f"Cosine: eta_min must be at most lr = {self.lr}; got {self.eta_min}")
@@ -125,9 +125,11 @@ class Linear(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        arguments.step_count("Linear", "warmup", self.warmup)
-        if self.total is not None and arguments.positive_int("Linear", "total", self.total) <= self.warmup:
-            raise OptionError(f"Linear: total must be more than warmup = {self.warmup}; got {self.total}")
+        self._set(warmup=arguments.step_count("Linear", "warmup", self.warmup))
+        if self.total is not None:
+            self._set(total=arguments.positive_int("Linear", "total", self.total))
+            if self.total <= self.warmup:
+                raise OptionError(f"Linear: total must be more than warmup = {self.warmup}; got {self.total}")
         for name in ("start_factor", "end_factor"):
             self._set(**{name: arguments.probability("Linear", name, getattr(self, name))})
 
@@ -165,7 +167,7 @@ class OneCycle(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        arguments.positive_int("OneCycle", "total_steps", self.total_steps)
+        self._set(total_steps=arguments.positive_int("OneCycle", "total_steps", self.total_steps))
         self._set(pct_start=arguments.probability("OneCycle", "pct_start", self.pct_start))
         for name in ("div_factor", "final_div_factor"):
             self._set(**{name: arguments.positive_number("OneCycle", name, getattr(self, name))})

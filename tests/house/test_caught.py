@@ -4,6 +4,8 @@ from rnn_numpy.checks import CHECKS
 from rnn_numpy.zoo import ZOO
 from tests import caught
 from tests.checks.test_mutants import MUTANTS
+from tests.layers.test_cross_entropy import MISTAKES as LOSSES
+from tests.layers.test_embedding import MISTAKES as SUMS
 
 
 def test_the_list_has_every_mutant_every_check_and_every_specimen(capsys):
@@ -14,6 +16,9 @@ def test_the_list_has_every_mutant_every_check_and_every_specimen(capsys):
     for check in CHECKS:
         assert any(check.__name__ in line.split(":")[0].split() and not line.startswith("0 ") for line in lines)
     assert {animal.name for animal in ZOO} <= {line.split(":")[0] for line in lines}
+    assert {f"cross_entropy_loss: {mistake}" for mistake in LOSSES} | {f"Embedding: {mistake}" for mistake in SUMS} <= {
+        *lines
+    }
     assert "NOT CAUGHT" not in " ".join(lines)
 
 

@@ -125,7 +125,9 @@ def test_plateau_is_torchs(options, mode):
 def test_schedules_are_values():
     schedule = Cosine(1, 10)
     assert schedule == Cosine(1.0, 10, 0) and hash(schedule) == hash(Cosine(1.0, 10))
-    assert repr(schedule) == "Cosine(lr=1.0, T_max=10, eta_min=0.0)"
+    assert repr(schedule) == repr(Cosine(np.float32(1), np.int64(10))) == "Cosine(lr=1.0, T_max=10, eta_min=0.0)"
+    ints = [StepDecay(1, np.int64(3)), Linear(1, np.int64(2), np.int64(5)), OneCycle(1, np.int64(9))]
+    assert not any("np." in repr(each) for each in ints)
     assert dataclasses.asdict(schedule) == {"lr": 1.0, "T_max": 10, "eta_min": 0.0}
     with pytest.raises(dataclasses.FrozenInstanceError):
         schedule.lr = 2.0
