@@ -69,6 +69,7 @@ def _language(add: Add) -> None:
     add("--length", "characters of a window, which the gradient does not leave", "T", type=common.positive_int)
     add("--jitter", "standard deviation of the windows' lengths, in characters", "S", type=common.not_negative)
     _training(add)
+    add("--decay", "weight decay of AdamW", "W", type=common.not_negative)
     add("--characters", "of a sample", "K", type=common.whole_number)
 
 

@@ -1,7 +1,7 @@
 """`rnn-numpy train lm`: many-to-many, aligned. After each character of a real text, which one is the next?
 
-The net is an embedding, a recurrent layer and a readout (`rnn_numpy.models.LanguageModel`), float32, trained by Adam to
-a falling rate. The text lies in N columns, which are read side by side in windows of T characters: the state goes on
+The net is an embedding, a recurrent layer and a readout (`rnn_numpy.models.LanguageModel`), float32, trained by AdamW
+to a falling rate. The text lies in N columns, which are read side by side in windows of T characters: the state goes on
 from window to window, the gradient does not. What that cuts off is measured afterwards, on a longer stretch of text, by
 the table of (t, k) (`rnn_numpy.lab.decompose`). The parameters kept are those with the fewest bits per character on the
 validation part; the test part is read once, in one pass from a state of zeros.
@@ -29,17 +29,17 @@ from rnn_numpy.layers.losses import cross_entropy_loss
 from rnn_numpy.models import LanguageModel
 from rnn_numpy.tasks.text import Parts, Vocabulary, load_text, split
 from rnn_numpy.tasks.text_baselines import baselines
-from rnn_numpy.training import Adam
+from rnn_numpy.training import AdamW
 from rnn_numpy.training.batches import Windows
 from rnn_numpy.training.loop import train
-from rnn_numpy.training.schedules import Cosine
+from rnn_numpy.training.schedules import Linear
 
 Ids = NDArray[np.int64]
 
 CELLS = ("rnn-tanh", "rnn-relu", "lstm", "gru")
 LABEL = "model"
+END = 0.03  # of the learning rate
 VALIDATED = 50_000  # characters of the validation part that are read, at most
-COLUMNS = 2  # of the stretch on which truncation is measured
 PROMPT, TEMPERATURE = "The ", 0.7  # of samples
 
 
@@ -63,8 +63,9 @@ class LanguageOptions:
     jitter : float
         Of the windows' lengths, as `Windows` has it, in characters.
     updates : int
-    lr, clip : float
-        Of Adam, at the start: it falls along a cosine to a tenth. The norm of all gradients together is clipped.
+    lr, decay, clip : float
+        Of AdamW: the learning rate at the start, which falls along a line to 3 %, and the weight decay. The norm of all
+        gradients together is clipped to `clip`.
     characters : int
         Of a sample.
     seed : int
@@ -74,15 +75,16 @@ class LanguageOptions:
     data: str = "pydoc"
     cell: str = "gru"
     embedding: int = 32
-    hidden: int = 128
+    hidden: int = 256
     layers: int = 1
     tied: bool = False
     dropout: float = 0.0
     batch: int = 16
     length: int = 64
     jitter: float = 0.0
-    updates: int = 7000
+    updates: int = 4500
     lr: float = 4e-3
+    decay: float = 0.3
     clip: float = 5.0
     characters: int = 400
     seed: int = 0
@@ -96,7 +98,8 @@ class LanguageOptions:
             arguments.step_count(where, name, getattr(self, name))
         for name in ("lr", "clip"):
             arguments.positive_number(where, name, getattr(self, name))
-        arguments.not_negative(where, "jitter", self.jitter)
+        for name in ("decay", "jitter"):
+            arguments.not_negative(where, name, getattr(self, name))
         arguments.probability(where, "dropout", self.dropout)
         if arguments.flag(where, "tied", self.tied) and self.embedding != self.hidden:
             raise OptionError(
@@ -113,7 +116,7 @@ class Truncations:
     ----------
     steps : int
     lengths : tuple of int
-        K, rising.
+        K, rising, below `steps`.
     chunk, window : tuple of float
         |G_K - G| / |G| of the last recurrent layer's parameters, G being the gradient of the whole stretch: where the
         text is cut at multiples of K, as it is in training, and where each loss goes back K steps.
@@ -256,8 +259,8 @@ class LanguageExperiment(Experiment):
         training = train(
             self.model,
             windows,
-            Adam(self.model.params, options.lr),
-            schedule=Cosine(options.lr, options.updates, options.lr / 10),
+            AdamW(self.model.params, options.lr, weight_decay=options.decay),
+            schedule=Linear(options.lr, total=options.updates, end_factor=END),
             clip=options.clip,
             stateful=True,
         )
@@ -313,25 +316,23 @@ class LanguageExperiment(Experiment):
 def truncations(model: LanguageModel, ids: Ids, length: int) -> Truncations:
     """Return what truncation at K = 1, 2, 4, ... and at `length` cuts, on a stretch of at most four times `length`.
 
-    The stretch is read in two columns, each from the state that as many characters before it leave.
+    The stretch begins from the state that as many characters before it leave; the loss is the mean over it.
     """
     model = model.astype(np.float64)
-    T = min(4 * length, (len(ids) - 1) // (2 * COLUMNS))
-    columns = np.stack([ids[n * 2 * T : (n + 1) * 2 * T + 1] for n in range(COLUMNS)], axis=1)
-    _, state = model(columns[:T])
-    output, _, trace = model.rnn.forward(model.embedding(columns[T:-1]), state, training=False)
+    T = min(4 * length, (len(ids) - 1) // 2)
+    _, state = model(ids[:T])
+    output, _, trace = model.rnn.forward(model.embedding(ids[T : 2 * T]), state, training=False)
     logits, readout_trace = model.readout.forward(output)
-    _, dlogits = cross_entropy_loss(logits, columns[T + 1 :])
+    _, dlogits = cross_entropy_loss(logits, ids[T + 1 : 2 * T + 1])
     # Of the last layer alone: what a cut above has lost before it enters a lower layer is not in that layer's table.
     last = f"l{model.rnn.num_layers - 1}"
     table = decompose(model.rnn, trace, model.readout.backward(readout_trace, dlogits).dx, name=last)
-    doubled = {2**k for k in range(T.bit_length()) if 2**k <= T}
-    lengths = sorted(doubled | ({length} if length <= T else set()))
+    lengths = sorted(K for K in {length, *(2**k for k in range(T.bit_length()))} if K < T)
     chunks = [table.truncated(K, "chunk") for K in lengths]
     return Truncations(
         steps=T,
         lengths=tuple(lengths),
         chunk=tuple(cut.bias() for cut in chunks),
         window=tuple(table.truncated(K).bias() for K in lengths),
-        angles=tuple(math.degrees(math.acos(min(1.0, cut.cosine()))) if cut.bias() else 0.0 for cut in chunks),
+        angles=tuple(math.degrees(math.acos(min(1.0, cut.cosine()))) for cut in chunks),
     )

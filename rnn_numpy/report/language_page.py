@@ -51,14 +51,14 @@ def _sentences(result: LanguageResult) -> list[str]:
     sentences = [
         f"{count(result.parameters, 'parameter')}, float32; {count(options.batch, 'column')} of text read side by side "
         f"in windows of {count(options.length, 'character')}{jitter}, the state carried on; "
-        f"{count(run.training.number, 'update')} by Adam, {epochs:.1f} times through the text, "
+        f"{count(run.training.number, 'update')} by AdamW, {epochs:.1f} times through the text, "
         f"{run.cpu_seconds:.0f} CPU seconds.{kept}",
         "Kneser-Ney k interpolates counts of runs of up to k + 1 characters; gzip and xz: the bits that the test part "
         "adds to the compressed training part. Of a text that repeats whole passages, xz finds them.",
     ]
     if math.isnan(result.bits):
         sentences.append("The training has diverged: what the net says is not finite. Take a lower rate.")
-    if options.length in cuts.lengths and options.length < cuts.steps:
+    if options.length in cuts.lengths:
         k = cuts.lengths.index(options.length)
         sentences.append(
             f"Truncation: on a stretch of {cuts.steps} characters of the test part, the gradient that is cut every "

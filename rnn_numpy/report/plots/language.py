@@ -63,12 +63,12 @@ def plot_bits(result: LanguageResult, ax: Axes | None = None) -> Axes:
 def plot_truncations(cuts: Truncations, ax: Axes | None = None, *, marked: int | None = None) -> Axes:
     """Draw how far a gradient cut to K steps is from the whole one, relative to its norm; a line at K = `marked`."""
     ax = style.axes_or_new(ax)
-    K = np.array([k for k in cuts.lengths if k < cuts.steps])  # of all steps, nothing is cut
+    K = np.array(cuts.lengths)
     series = {"chunk": cuts.chunk, "window": cuts.window}
     texts = {"chunk": "cut at multiples of K, as in training", "window": "K steps back from each loss"}
     style.set_log(ax, *style.log_limits([value for values in series.values() for value in values if value > 1e-12]))
     for place, (name, values) in enumerate(series.items()):
-        shown = np.where(np.array(values) > 1e-12, values, np.nan)[: len(K)]
+        shown = np.where(np.array(values) > 1e-12, values, np.nan)
         look = style.line_look(2 - 2 * place, 0, 8)
         ax.plot(K, shown, color=style.COLOURS[place], label=texts[name], **look | {"markevery": 1})
     ax.set_xscale("log", base=2)
