@@ -46,7 +46,7 @@ class BadInputError(Exception):
 def add_option(
     parser: argparse.ArgumentParser, defaults: Any, name: str, explanation: str, metavar: str | None = None, **how: Any
 ) -> None:
-    """Add an option with a value, the default being the attribute of `defaults` with its name, which the help tells.
+    """Add an option, whose default is the attribute of `defaults` with its name; where that is False, it has no value.
 
     >>> parser = argparse.ArgumentParser(prog="measure", usage="measure", add_help=False)
     >>> defaults = argparse.Namespace(gain=(0.5, 1.0))
@@ -58,10 +58,11 @@ def add_option(
       --gain G [G ...]  spectral radius (default: 0.5 1.0)
     """
     default = getattr(defaults, name.removeprefix("--").replace("-", "_"))
+    if default is False:  # an option without a value
+        parser.add_argument(name, action="store_true", help=explanation)
+        return
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    if metavar is not None:  # an option without a value takes none
-        how["metavar"] = metavar
-    parser.add_argument(name, default=default, help=f"{explanation} (default: {shown})", **how)
+    parser.add_argument(name, default=default, metavar=metavar, help=f"{explanation} (default: {shown})", **how)
 
 
 def add_outputs(parser: argparse.ArgumentParser, figure: str) -> None:

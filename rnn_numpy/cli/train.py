@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def _language(add: Add) -> None:
     add("--data", "the help of CPython, pydoc, or a file FILE.txt, UTF-8", "TEXT")
     _net(add, language.CELLS)
     add("--embedding", "width of the embedding", "E", type=common.positive_int)
-    add("--tied", "one weight for embedding and readout; needs E = H", action="store_true")
+    add("--tied", "one weight for embedding and readout; needs E = H")
     add("--batch", "columns of text that are read side by side", "N", type=common.positive_int)
     add("--length", "characters of a window, which the gradient does not leave", "T", type=common.positive_int)
     add("--jitter", "standard deviation of the windows' lengths, in characters", "S", type=common.not_negative)
@@ -77,12 +78,8 @@ def _digits(add: Add) -> None:
     _net(add, digits.CELLS)
     add("--directions", "2 reads each digit from below, too", choices=(1, 2), type=int)
     add("--moved", "share of the training images that are moved by a pixel", "P", type=common.share)
-    add(
-        "--noise",
-        "standard deviation of what is added to pixels, from 0 to 1, in training",
-        "S",
-        type=common.not_negative,
-    )
+    noise = "standard deviation of what is added to pixels in training; black is 1"
+    add("--noise", noise, "SD", type=common.not_negative)
     _training(add)
     add("--batch", "digits an update", "N", type=common.positive_int)
     add("--seeds", "nets to train, with the seeds S, S + 1, ...", "K", type=common.positive_int)
@@ -132,6 +129,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
             if finished(folder):
                 return Outcome(f"{folder}: this training has finished; its table is in {folder / REPORT}\n")
         else:
+            if getattr(arguments, "dropout", 0) > 0 and arguments.layers == 1:
+                raise BadInputError("--dropout: acts between layers, and there is one; say --layers 2, or more")
             kind = EXPERIMENTS[arguments.what]
             experiment = kind(common.options_of(kind.Options, arguments))
         with common.working("train", experiment.options.hidden) as progress:
@@ -139,8 +138,8 @@ def run(arguments: argparse.Namespace) -> Outcome:
                 experiment, folder, progress, functools.partial(_write_pages, experiment.name), resume=resume
             )
         report = (folder / REPORT).read_text(encoding="utf-8")
-    files = f"Figure: {folder / FIGURE}\nNumbers: {folder / NUMBERS}\nTo ask it: rnn-numpy predict {folder}\n"
-    return Outcome(f"{report}\n{files}")
+    files = f"Figure: {folder / FIGURE}\nNumbers: {folder / NUMBERS}"
+    return Outcome(f"{report}\n{files}\nTo ask it: rnn-numpy predict {shlex.quote(str(folder))}\n")
 
 
 def _write_pages(name: str, result: Any, folder: Path) -> None:

@@ -222,6 +222,7 @@ def test_a_run_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]
         ("train digits --out other", "other: holds other things; name a folder that is new or empty"),
         ("train digits --out other/file", "other/file: is a file; name a folder that is new or empty"),
         ("train digits --out no/where", "no/where: cannot be made: No such file or directory"),
+        ("train digits --dropout 0.1", "--dropout: acts between layers, and there is one; say --layers 2, or more"),
         ("predict nowhere", "nowhere: there is no such folder"),
         ("predict other 3", "other: holds no run of rnn-numpy train: there is no config.json in it"),
     ],
