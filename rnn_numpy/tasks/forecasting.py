@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -47,6 +48,35 @@ FEWEST = 20  # samples
 
 
 @dataclass(frozen=True)
+class Units:
+    """What a network reads of a series, and the way back.
+
+    Parameters
+    ----------
+    mean, scale : ndarray, (D,)
+        Of what it reads, in the training part.
+    difference : bool
+        Whether it reads differences.
+    """
+
+    mean: Floats
+    scale: Floats
+    difference: bool
+
+    def readings(self, levels: Floats) -> Floats:
+        """Return what is read, (n, D). The first difference, which there is not, is 0 and not to be read."""
+        values = np.diff(levels, axis=0, prepend=levels[:1]) if self.difference else levels
+        readings: Floats = (values - self.mean) / self.scale
+        readings[: int(self.difference)] = 0
+        return readings
+
+    def levels(self, outputs: Floats, last: Floats) -> Floats:
+        """Return forecasts, (H, N, D), in the unit of the series; `last` are the values before each first one."""
+        values: Floats = np.asarray(outputs, np.float64) * self.scale + self.mean
+        return last + np.cumsum(values, axis=0) if self.difference else values
+
+
+@dataclass(frozen=True, eq=False)
 class SplitSeries:
     """A series cut in time, and what a network reads of it; see the module. Build it with `SplitSeries.of`.
 
@@ -57,22 +87,14 @@ class SplitSeries:
         Samples of the training part; of training and validation.
     season : int
         m.
-    difference : bool
-        Whether a network reads differences.
-    readings : ndarray, (n, D)
-        What it reads, in standard units. The first difference, which there is not, is 0 and not to be read.
-    mean, scale : ndarray, (D,)
-        Of what it reads, in the training part.
+    units : Units
     """
 
     series: Series
     train: int
     known: int
     season: int
-    difference: bool
-    readings: Floats
-    mean: Floats
-    scale: Floats
+    units: Units
 
     @classmethod
     def of(cls, series: Series, *, season: int | None = None, difference: bool | None = None) -> Self:
@@ -98,9 +120,9 @@ class SplitSeries:
         --------
         >>> wave = Series("wave", np.sin(0.5 * np.arange(100.0))[:, None], ("a",))
         >>> split = SplitSeries.of(wave)
-        >>> split.train, split.known, split.difference
+        >>> split.train, split.known, split.units.difference
         (72, 80, False)
-        >>> SplitSeries.of(Series("ramp", np.arange(100.0)[:, None] ** 2, ("a",))).difference
+        >>> SplitSeries.of(Series("ramp", np.arange(100.0)[:, None] ** 2, ("a",))).units.difference
         True
         """
         n, channels = series.values.shape
@@ -124,31 +146,34 @@ class SplitSeries:
             low, high = levels[:train].min(axis=0), levels[:train].max(axis=0)
             outside = (levels[train:known] < low) | (levels[train:known] > high)
             difference = bool((outside.mean(axis=0) > _OUTSIDE).any())
-        if not arguments.flag("SplitSeries.of", "difference", difference):
-            return cls(series, train, known, m, False, (levels - mean) / scale, mean, scale)
-        with np.errstate(over="ignore", invalid="ignore"):
-            steps = np.diff(levels, axis=0)
-        standard, mean, scale = standard_units(series, steps, train - 1, "the difference before ")
-        readings = np.concatenate([np.zeros((1, channels)), standard])
-        return cls(series, train, known, m, True, readings, mean, scale)
+        if arguments.flag("SplitSeries.of", "difference", difference):
+            with np.errstate(over="ignore", invalid="ignore"):
+                steps = np.diff(levels, axis=0)
+            _, mean, scale = standard_units(series, steps, train - 1, "the difference before ")
+        return cls(series, train, known, m, Units(mean, scale, difference))
+
+    @cached_property
+    def readings(self) -> Floats:
+        """What a network reads, (n, D), in standard units."""
+        return self.units.readings(self.series.values)
 
     def __len__(self) -> int:
-        return len(self.readings)
+        return len(self.series)
 
     @property
     def channels(self) -> int:
         """D: all channels are read, and all are forecast."""
-        return len(self.mean)
+        return len(self.series.channels)
 
     @property
     def first(self) -> int:
         """The first sample that can be read: 1 of differences."""
-        return int(self.difference)
+        return int(self.units.difference)
 
     @property
     def unit(self) -> Floats:
         """Standard deviations of all samples before the test, (D,): the unit of errors."""
-        unit: Floats = (self.series.values[: self.known] / self.scale).std(axis=0) * self.scale
+        unit: Floats = (self.series.values[: self.known] / self.units.scale).std(axis=0) * self.units.scale
         return unit
 
     def naive_error(self, m: int) -> Floats:
@@ -193,7 +218,7 @@ class SplitSeries:
         --------
         >>> split = SplitSeries.of(Series("ramp", np.arange(100.0)[:, None], ("a",)), difference=False)
         >>> x, target = split.windows([7, 9], length=5, ahead=2)
-        >>> level = lambda z: (z * split.scale + split.mean).round().astype(int)
+        >>> level = lambda z: (z * split.units.scale + split.units.mean).round().astype(int)
         >>> level(x)[:, 0, 0], level(target)[-1, 0, :, 0]
         (array([2, 3, 4, 5, 6]), array([7, 8]))
         """
@@ -208,10 +233,7 @@ class SplitSeries:
 
     def levels(self, outputs: Floats, origins: Iterable[int]) -> Floats:
         """Return forecasts in the unit of the series from those in standard units, (H, N, D) both."""
-        values: Floats = np.asarray(outputs, np.float64) * self.scale + self.mean
-        if self.difference:
-            values = self.series.values[np.fromiter(origins, np.intp) - 1] + np.cumsum(values, axis=0)
-        return values
+        return self.units.levels(outputs, self.series.values[np.fromiter(origins, np.intp) - 1])
 
 
 # -------------------------------------------------------------------------------------------------------------- scores
@@ -224,7 +246,7 @@ def rolling_origins(first: int, last: int, horizon: int, stride: int | None = No
     ----------
     first, last : int
     horizon : int
-        H, at most last - first.
+        H; with a stride at most last - first.
     stride : int, optional
         Where left out, every sample counts once at each h; the oldest origins are before `first`. With a stride,
         origins are first, first + stride, ..., as long as all H samples are there: some samples count more often.
@@ -243,12 +265,12 @@ def rolling_origins(first: int, last: int, horizon: int, stride: int | None = No
     array([10, 11])
     """
     horizon = arguments.positive_int("rolling_origins", "horizon", horizon)
-    if horizon > last - first:
+    if stride is None:
+        origins = np.arange(first - horizon + 1, last)
+    elif horizon > last - first:
         raise OptionError(
             f"rolling_origins: horizon must be at most {last - first}, the samples to forecast; got {horizon}"
         )
-    if stride is None:
-        origins = np.arange(first - horizon + 1, last)
     else:
         origins = np.arange(first, last - horizon + 1, arguments.positive_int("rolling_origins", "stride", stride))
     places = origins + np.arange(horizon)[:, None]

@@ -44,8 +44,8 @@ def test_units_are_those_of_the_training_part_alone(difference: bool) -> None:
     changed = Series("noise", series.values.copy(), series.channels)
     changed.values[split.train :] *= 50.0
     again = SplitSeries.of(changed, difference=difference)
-    np.testing.assert_array_equal(again.mean, split.mean)
-    np.testing.assert_array_equal(again.scale, split.scale)
+    np.testing.assert_array_equal(again.units.mean, split.units.mean)
+    np.testing.assert_array_equal(again.units.scale, split.units.scale)
     np.testing.assert_array_equal(again.readings[: split.train], split.readings[: split.train])
 
 
@@ -63,7 +63,9 @@ def test_perfect_outputs_become_the_series_itself(difference: bool) -> None:
 
 
 def test_differences_are_read_where_validation_leaves_the_range_of_training() -> None:
-    found = {name: SplitSeries.of(load_bundled(name)).difference for name in ("co2", "stocks", "elnino", "sunspots")}
+    found = {
+        name: SplitSeries.of(load_bundled(name)).units.difference for name in ("co2", "stocks", "elnino", "sunspots")
+    }
     assert found == {"co2": True, "stocks": True, "elnino": False, "sunspots": False}
     assert SplitSeries.of(load_bundled("nile"), difference=True).first == 1
 
@@ -112,7 +114,7 @@ def test_every_sample_counts_once_at_each_horizon() -> None:
     with pytest.raises(
         OptionError, match="rolling_origins: horizon must be at most 20, the samples to forecast; got 21"
     ):
-        rolling_origins(50, 70, 21)
+        rolling_origins(50, 70, 21, stride=3)
 
 
 def test_scores_are_the_definitions_written_out() -> None:

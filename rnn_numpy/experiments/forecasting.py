@@ -1,0 +1,469 @@
+"""`rnn-numpy train forecast`: the next H samples of a real series, from nets that differ in their random draws alone.
+
+The protocol is that of `rnn_numpy.tasks.forecasting`, the ways to H steps ahead those of `rnn_numpy.models.horizons`.
+Nets are trained by Adam, in float64, on windows of the training part; the first steps of a window, whose state knows
+little of the past yet, do not count. The parameters kept are those with the lowest RMSE on validation, all horizons
+together. The test part is looked at once.
+
+The ensemble's forecast is the mean of the nets'. Its band, of channel and horizon,
+
+    (F1)  ensemble +- z sqrt(v_h + s^2),      z = 1.28 for 80 %
+
+has the mean square v_h of the ensemble's errors on validation, h steps ahead, and the variance s^2 of the nets' own
+forecasts at this place: where the nets disagree, it is wider. It holds as far as the test is like validation and errors
+are normal. How many of the test samples lie in it is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from statistics import NormalDist
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rnn_numpy.core import arguments
+from rnn_numpy.core.numbers import count
+from rnn_numpy.errors import DataError, OptionError
+from rnn_numpy.experiments.experiment import Experiment, Planned, Run
+from rnn_numpy.models.horizons import STRATEGIES, forecast, horizon_batch, horizon_model
+from rnn_numpy.models.sequence import CELLS, READS
+from rnn_numpy.tasks.bundled import load_series
+from rnn_numpy.tasks.forecasting import (
+    Mask,
+    Origins,
+    Score,
+    SplitSeries,
+    Units,
+    autoregressions,
+    baselines,
+    errors,
+    rolling_origins,
+    score,
+)
+from rnn_numpy.tasks.series import Floats, Series
+from rnn_numpy.training import Adam
+from rnn_numpy.training.batches import Draws
+from rnn_numpy.training.loop import train
+
+DIFFERENCE = {"auto": None, "yes": True, "no": False}
+UNCOUNTED = 12  # steps at the beginning of a window; fewer of a short one
+BAND = 0.8
+# Origins from which validation forecasts; of longer parts they are spread.
+_ORIGINS = 256
+ENSEMBLE, MEDIAN = "mean of the nets", "median of the nets"
+
+
+@dataclass(frozen=True)
+class ForecastOptions:
+    """What is trained, and how.
+
+    Parameters
+    ----------
+    data : str
+        A bundled series or a file, as `load_series` takes them.
+    columns : tuple of str
+        Channels to use, by name or by number from 1; "all".
+    season : int
+        m; 0 for the series' own.
+    difference : {"auto", "yes", "no"}
+        Whether nets read differences; "auto": where validation leaves the range of the training part.
+    horizon : int
+        H.
+    strategy : {"recursive", "direct", "seq2seq"}
+    reads : {"all", "last"}
+        Whether each step of a window has a loss (many-to-many), or the last one alone (many-to-one).
+    cell : {"rnn-tanh", "rnn-relu", "lstm", "gru"}
+    hidden, layers : int
+    length : int
+        T, steps of a window, and of what a forecast is made from; fewer where the training part is short.
+    batch, updates : int
+    lr, clip : float
+        Of Adam; what the norm of all gradients together is clipped to.
+    seeds : int
+        How many nets.
+    seed : int
+        Of the first; the others have the numbers that follow.
+    """
+
+    data: str = "elnino"
+    columns: tuple[str, ...] = ("all",)
+    season: int = 0
+    difference: str = "auto"
+    horizon: int = 12
+    strategy: str = "recursive"
+    reads: str = "all"
+    cell: str = "gru"
+    hidden: int = 16
+    layers: int = 1
+    length: int = 60
+    batch: int = 32
+    updates: int = 1200
+    lr: float = 5e-3
+    clip: float = 1.0
+    seeds: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        where = "ForecastOptions"
+        for name, choices in (("cell", CELLS), ("strategy", STRATEGIES), ("reads", READS), ("difference", DIFFERENCE)):
+            arguments.one_of(where, name, getattr(self, name), choices)
+        for name in ("horizon", "hidden", "layers", "length", "batch", "updates", "seeds"):
+            arguments.positive_int(where, name, getattr(self, name))
+        for name in ("season", "seed"):
+            arguments.step_count(where, name, getattr(self, name))
+        for name in ("lr", "clip"):
+            arguments.positive_number(where, name, getattr(self, name))
+        if self.strategy == "seq2seq" and self.reads == "last":
+            raise OptionError(f"{where}: reads is for 'recursive' and 'direct'; seq2seq has a loss after the window")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A forecaster and its errors on the test part: one step ahead, and of all horizons together."""
+
+    name: str
+    one: Score
+    all: Score
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers, None where there is none."""
+        return {"name": self.name, "one_step": _plain(self.one), "all_horizons": _plain(self.all)}
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """The ensemble's band, see the module.
+
+    Attributes
+    ----------
+    level : float
+        What share of samples it is meant to hold.
+    half : ndarray, (H, N, D)
+        Half of its width, in the unit of the series.
+    coverage : float
+        The share of the test that it holds, all horizons together.
+    by_horizon : tuple of float
+        The same at h = 1 ... H.
+    """
+
+    level: float
+    half: Floats
+    coverage: float
+    by_horizon: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ForecastResult:
+    """Forecasts of the test part.
+
+    Attributes
+    ----------
+    options : ForecastOptions
+    split : SplitSeries
+    length : int
+        T as it was.
+    parameters : int
+        Of a net.
+    baselines, nets : tuple of Scored
+    ensemble : Scored
+    band : Band
+    runs : sequence of Run
+        A net each.
+    origins : ndarray of int, (N,)
+    mask : ndarray of bool, (H, N)
+        Which forecasts count.
+    forecasts : mapping of str to ndarray, (H, N, D)
+        Of the baselines and the ensemble, by name, in the unit of the series.
+    """
+
+    options: ForecastOptions
+    split: SplitSeries
+    length: int
+    parameters: int
+    baselines: tuple[Scored, ...]
+    nets: tuple[Scored, ...]
+    ensemble: Scored
+    band: Band
+    runs: Sequence[Run]
+    origins: Origins
+    mask: Mask
+    forecasts: Mapping[str, Floats]
+
+    @property
+    def median(self) -> Scored:
+        """The median of the nets, of each measure by itself."""
+        return Scored(MEDIAN, _median([net.one for net in self.nets]), _median([net.all for net in self.nets]))
+
+    @property
+    def rows(self) -> tuple[Scored, ...]:
+        """All forecasters: baselines, each net, the nets' median, the ensemble."""
+        return (*self.baselines, *self.nets, *([self.median] if len(self.nets) > 1 else []), self.ensemble)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers as plain Python objects that strict JSON can hold."""
+        split = self.split
+        return {
+            "what": {
+                "rmse": "in standard deviations of all samples before the test",
+                "mase": "mean |error| over that of the naive forecast of all samples before the test, m = 1",
+                "seasonal_mase": "the same with m = season",
+                "coverage": "share of the test that lies in the band, by horizon and of all",
+            },
+            "series": split.series.name,
+            "channels": list(split.series.channels),
+            "samples": {
+                "train": split.train,
+                "validation": split.known - split.train,
+                "test": len(split) - split.known,
+            },
+            "season": split.season,
+            "difference": split.units.difference,
+            "length": self.length,
+            "parameters": self.parameters,
+            "forecasters": [row.to_dict() for row in self.rows],
+            "band": {
+                "level": self.band.level,
+                "coverage": self.band.coverage,
+                "by_horizon": list(self.band.by_horizon),
+            },
+        }
+
+
+class ForecastExperiment(Experiment):
+    """Nets that forecast a series; see the module."""
+
+    name: ClassVar[str] = "forecast"
+    Options: ClassVar[type[Any]] = ForecastOptions
+    inputs: ClassVar[str] = (
+        "a file .csv or .npy with the same columns, to go on from its end; none: from the series' own"
+    )
+    options: ForecastOptions
+    every = 20
+    patience = 25
+
+    @cached_property
+    def split(self) -> SplitSeries:
+        """The series; of one that is to predict the end alone, validation and what comes after it."""
+        options = self.options
+        if self._given is not None:
+            return _from_kept(self._given)
+        columns = None if options.columns == ("all",) else options.columns
+        series = load_series(options.data, columns)
+        split = SplitSeries.of(series, season=options.season or None, difference=DIFFERENCE[options.difference])
+        if options.horizon > split.train // 2:
+            raise OptionError(
+                f"{series.name}: a horizon of {options.horizon} is too long for {count(split.train, 'sample')} to "
+                f"train on; at most {split.train // 2}"
+            )
+        return split
+
+    def from_data(self) -> Mapping[str, Any]:
+        """Return a digest, the units, and the series from a little before validation on."""
+        split, first = self.split, max(0, self.split.train - self.options.horizon - self._length - 1)
+        series, units = split.series, split.units
+        return {
+            "sha256": hashlib.sha256(series.values.tobytes()).hexdigest(),
+            "name": series.name,
+            "channels": list(series.channels),
+            "time": [float(series.start + series.step * first), float(series.step), series.unit],
+            "train": split.train - first,
+            "known": split.known - first,
+            "season": split.season,
+            "length": self._length,
+            "mean": units.mean.tolist(),
+            "scale": units.scale.tolist(),
+            "difference": units.difference,
+            "values": series.values[first:].tolist(),
+        }
+
+    @property
+    def _length(self) -> int:
+        return min(self.options.length, self.split.longest(self.options.horizon))
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.options.seed, self.options.seed + self.options.seeds)
+
+    def make_models(self) -> Mapping[str, Any]:
+        """Return a net for each seed."""
+        options = self.options
+        return {
+            f"seed {seed}": horizon_model(
+                options.strategy,
+                len(self.kept["channels"]),
+                options.hidden,
+                options.horizon,
+                cell=options.cell,
+                num_layers=options.layers,
+                reads=options.reads,
+                rng=np.random.default_rng([seed, 0]),
+            )
+            for seed in self._seeds
+        }
+
+    def trainings(self) -> Sequence[Planned]:
+        """Return a training for each seed."""
+        options = self.options
+        return [
+            Planned(
+                label,
+                train(
+                    model,
+                    Draws(partial(self._draw, model), rng=np.random.default_rng([seed, 1])),
+                    Adam(model.params, options.lr),
+                    clip=options.clip,
+                ),
+                options.updates,
+            )
+            for seed, (label, model) in zip(self._seeds, self.models.items(), strict=True)
+        ]
+
+    def _draw(self, model: Any, rng: np.random.Generator) -> tuple[Any, ...]:
+        options, split, length = self.options, self.split, self.kept["length"]
+        ahead = 1 if options.strategy == "recursive" else options.horizon
+        # A window ends, with all that is to be forecast from it, in the training part.
+        origins = rng.integers(length + split.first, split.train - ahead, size=options.batch, endpoint=True)
+        x, target = split.windows(origins, length, ahead)
+        return horizon_batch(model, x, target, min(UNCOUNTED, length // 3))
+
+    def _forecasts(self, model: Any, origins: Origins) -> Floats:
+        """Return the forecasts of a net in the unit of the series, (H, N, D)."""
+        x = self.split.contexts(origins, self.kept["length"])
+        return self.split.levels(forecast(model, x, self.options.horizon), origins)
+
+    @cached_property
+    def _validation(self) -> tuple[Origins, Mask]:
+        origins, mask = rolling_origins(self.split.train, self.split.known, self.options.horizon)
+        every = math.ceil(len(origins) / _ORIGINS)
+        # Counted from the last one: its forecasts of short horizons count.
+        return origins[::-every], mask[:, ::-every]
+
+    def validate(self, index: int) -> float:
+        """Return the RMSE on the validation part, of all horizons together."""
+        origins, mask = self._validation
+        error = errors(self.split, self._forecasts(list(self.models.values())[index], origins), origins, mask)
+        return float(np.sqrt(np.square(error / self.split.unit).mean(axis=2).sum() / mask.sum()))
+
+    def _validated(self) -> Floats:
+        """Return v_h of F1, (H, D): mean squares of the ensemble's errors on validation."""
+        origins, mask = self._validation
+        ensemble = np.mean([self._forecasts(model, origins) for model in self.models.values()], axis=0)
+        squares = np.square(errors(self.split, ensemble, origins, mask)).sum(axis=1)
+        return np.asarray(squares / mask.sum(axis=1)[:, None])
+
+    def result(self, runs: Sequence[Run]) -> ForecastResult:
+        """Forecast the test part."""
+        split, horizon = self.split, self.options.horizon
+        origins, mask = rolling_origins(split.known, len(split), horizon)
+        one = origins[-(len(split) - split.known) :], mask[:1, -(len(split) - split.known) :]
+
+        def scored(name: str, forecasts: Floats) -> Scored:
+            first = forecasts[:1, -len(one[0]) :]
+            return Scored(name, score(split, first, *one), score(split, forecasts, origins, mask))
+
+        nets = {label: self._forecasts(model, origins) for label, model in self.models.items()}
+        naive = baselines(split, autoregressions(split), origins, horizon)
+        ensemble = np.mean(list(nets.values()), axis=0)
+        half = _half_width(self._validated()[:, None], list(nets.values()))
+        held = (np.abs(errors(split, ensemble, origins, mask)) <= half) & mask[:, :, None]
+        shares = held.mean(axis=2).sum(axis=1)
+        counted = mask.sum(axis=1)
+        return ForecastResult(
+            self.options,
+            split,
+            self.kept["length"],
+            next(iter(self.models.values())).params.flat.size,
+            tuple(scored(name, forecasts) for name, forecasts in naive.items()),
+            tuple(scored(label, forecasts) for label, forecasts in nets.items()),
+            scored(ENSEMBLE, ensemble),
+            Band(BAND, half, float(shares.sum() / counted.sum()), tuple((shares / counted).tolist())),
+            runs,
+            origins,
+            mask,
+            {**naive, ENSEMBLE: ensemble},
+        )
+
+    def predict(self, inputs: Sequence[str]) -> str:
+        """Forecast the H samples after the end of the series, or of a file, with a band."""
+        if len(inputs) > 1:
+            raise DataError(f"{inputs[1]}: predict goes on from one file; {inputs[0]} is one already")
+        split, length = self.split, self.kept["length"]
+        series = split.series
+        if inputs:
+            series = replace(_read_like(inputs[0], series.channels), start=1.0, step=1.0, unit="sample")
+        least = UNCOUNTED + split.first
+        if len(series) < least:
+            raise DataError(
+                f"{series.name}: {count(len(series), 'sample')}; to go on from, at least {least} are needed"
+            )
+        known = split.units.readings(series.values)[split.first :][-length:, None]
+        nets = [
+            split.units.levels(forecast(model, known, self.options.horizon), series.values[-1:])
+            for model in self.models.values()
+        ]
+        ensemble = np.mean(nets, axis=0)[:, 0]
+        half = _half_width(self._validated()[:, None], nets)[:, 0]
+        times: Floats = series.start + series.step * (len(series) + np.arange(self.options.horizon))
+        return _predicted(series, times, ensemble, half)
+
+
+def _half_width(squares: Floats, nets: Sequence[Floats]) -> Floats:
+    """Return z sqrt(v_h + s^2) of F1."""
+    spread = np.var(nets, axis=0, ddof=1) if len(nets) > 1 else 0.0
+    return NormalDist().inv_cdf((1 + BAND) / 2) * np.sqrt(squares + spread)
+
+
+def _from_kept(kept: Mapping[str, Any]) -> SplitSeries:
+    start, step, unit = kept["time"]
+    series = Series(kept["name"], np.array(kept["values"]), tuple(kept["channels"]), start=start, step=step, unit=unit)
+    units = Units(np.array(kept["mean"]), np.array(kept["scale"]), kept["difference"])
+    return SplitSeries(series, kept["train"], kept["known"], kept["season"], units)
+
+
+def _read_like(path: str, channels: Sequence[str]) -> Series:
+    """Read a file that has the given channels by name, or else as many columns."""
+    try:
+        return load_series(path, channels)
+    except DataError as error:
+        try:
+            series = load_series(path)
+        except DataError:
+            raise error from None
+        if len(series.channels) != len(channels):
+            raise
+        return series
+
+
+def _predicted(series: Series, times: Floats, forecasts: Floats, half: Floats) -> str:
+    digits = max(0, 2 - math.floor(math.log10(max(float(half.max()), 1e-300))))
+    decimals = 0 if float(series.step).is_integer() else 2
+    lines = [
+        f"{series.name}: {count(len(times), 'sample')} after the last of {len(series)}, with a band for {BAND:.0%}"
+    ]
+    for j, channel in enumerate(series.channels):
+        lines.append(f"{series.unit:>10}  {channel[:24]:>14}  {'from':>12}  {'to':>12}")
+        for time, value, width in zip(times, forecasts[:, j], half[:, j], strict=True):
+            numbers = f"{value:14.{digits}f}  {value - width:12.{digits}f}  {value + width:12.{digits}f}"
+            lines.append(f"{time:10.{decimals}f}  {numbers}")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(measured: Score) -> dict[str, Any]:
+    found = asdict(measured)
+    return {
+        name: (list(value) if isinstance(value, tuple) else value if math.isfinite(value) else None)
+        for name, value in found.items()
+    }
+
+
+def _median(scores: Sequence[Score]) -> Score:
+    rmse, mase, seasonal = (
+        float(np.median([getattr(one, name) for one in scores])) for name in ("rmse", "mase", "seasonal_mase")
+    )
+    by_horizon = np.median([one.by_horizon for one in scores], axis=0).tolist()
+    return Score(rmse, mase, seasonal, tuple(by_horizon), scores[0].counted)
