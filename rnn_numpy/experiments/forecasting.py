@@ -2,16 +2,18 @@
 
 The protocol is that of `rnn_numpy.tasks.forecasting`, the ways to H steps ahead those of `rnn_numpy.models.horizons`.
 Nets are trained by Adam, in float64, on windows of the training part; the first steps of a window, whose state knows
-little of the past yet, do not count. The parameters kept are those with the lowest RMSE on validation, all horizons
-together. The test part is looked at once.
+little of the past yet, do not count. The parameters kept are those with the lowest geometric mean of two errors on
+validation, the RMSE one step ahead and that of all horizons together, so that neither decides alone. The test part is
+looked at once.
 
 The ensemble's forecast is the mean of the nets'. Its band, of channel and horizon,
 
     (F1)  ensemble +- z sqrt(v_h + s^2),      z = 1.28 for 80 %
 
-has the mean square v_h of the ensemble's errors on validation, h steps ahead, and the variance s^2 of the nets' own
-forecasts at this place: where the nets disagree, it is wider. It holds as far as the test is like validation and errors
-are normal. How many of the test samples lie in it is told.
+has the mean square v_h of the ensemble's errors before the test, h steps ahead, and the variance s^2 of the nets' own
+forecasts at this place: where the nets disagree, it is wider. v_h is of training and validation (of the last 2000
+samples, where there are more): validation alone is too short to say how large errors are, and those of training are
+somewhat too small. So how many of the test samples lie in the band is counted, and told.
 """
 
 from __future__ import annotations
@@ -53,8 +55,8 @@ from rnn_numpy.training.loop import train
 DIFFERENCE = {"auto": None, "yes": True, "no": False}
 UNCOUNTED = 12  # steps at the beginning of a window; fewer of a short one
 BAND = 0.8
-# Origins from which validation forecasts; of longer parts they are spread.
-_ORIGINS = 256
+# Origins from which validation forecasts; of longer parts they are spread. Samples before the test that v_h is of.
+_ORIGINS, _REMEMBERED = 256, 2000
 ENSEMBLE, MEDIAN = "mean of the nets", "median of the nets"
 
 
@@ -263,22 +265,26 @@ class ForecastExperiment(Experiment):
         return split
 
     def from_data(self) -> Mapping[str, Any]:
-        """Return a digest, the units, and the series from a little before validation on."""
-        split, first = self.split, max(0, self.split.train - self.options.horizon - self._length - 1)
+        """Return a digest, the units, and what a forecast of what follows the series, with its band, is made from."""
+        split = self.split
         series, units = split.series, split.units
+        first = max(0, split.known - _REMEMBERED)
         return {
             "sha256": hashlib.sha256(series.values.tobytes()).hexdigest(),
             "name": series.name,
             "channels": list(series.channels),
-            "time": [float(series.start + series.step * first), float(series.step), series.unit],
+            "samples": len(series),
+            "next": float(series.start + series.step * len(series)),
+            "step": float(series.step),
+            "unit": series.unit,
             "train": split.train - first,
-            "known": split.known - first,
             "season": split.season,
             "length": self._length,
             "mean": units.mean.tolist(),
             "scale": units.scale.tolist(),
             "difference": units.difference,
-            "values": series.values[first:].tolist(),
+            "before_test": series.values[first : split.known].tolist(),
+            "end": series.values[-self._length - 1 :].tolist(),
         }
 
     @property
@@ -336,25 +342,27 @@ class ForecastExperiment(Experiment):
         x = self.split.contexts(origins, self.kept["length"])
         return self.split.levels(forecast(model, x, self.options.horizon), origins)
 
-    @cached_property
-    def _validation(self) -> tuple[Origins, Mask]:
-        origins, mask = rolling_origins(self.split.train, self.split.known, self.options.horizon)
+    def _spread_origins(self, first: int, last: int) -> tuple[Origins, Mask]:
+        """Return rolling origins, of many some, evenly spread; the last one is there, from which h = 1 counts."""
+        origins, mask = rolling_origins(first, last, self.options.horizon)
         every = math.ceil(len(origins) / _ORIGINS)
-        # Counted from the last one: its forecasts of short horizons count.
         return origins[::-every], mask[:, ::-every]
 
     def validate(self, index: int) -> float:
-        """Return the RMSE on the validation part, of all horizons together."""
-        origins, mask = self._validation
-        error = errors(self.split, self._forecasts(list(self.models.values())[index], origins), origins, mask)
-        return float(np.sqrt(np.square(error / self.split.unit).mean(axis=2).sum() / mask.sum()))
+        """Return the geometric mean of the RMSEs on validation: one step ahead, and of all horizons together."""
+        split, model = self.split, list(self.models.values())[index]
+        origins, mask = self._spread_origins(split.train, split.known)
+        measured = score(split, self._forecasts(model, origins), origins, mask)
+        return math.sqrt(measured.by_horizon[0] * measured.rmse)
 
-    def _validated(self) -> Floats:
-        """Return v_h of F1, (H, D): mean squares of the ensemble's errors on validation."""
-        origins, mask = self._validation
+    def _mean_squares(self) -> Floats:
+        """Return v_h of F1, (H, 1, D)."""
+        split = self.split
+        first = max(split.first + self.kept["length"], split.known - _REMEMBERED) + self.options.horizon - 1
+        origins, mask = self._spread_origins(first, split.known)
         ensemble = np.mean([self._forecasts(model, origins) for model in self.models.values()], axis=0)
-        squares = np.square(errors(self.split, ensemble, origins, mask)).sum(axis=1)
-        return np.asarray(squares / mask.sum(axis=1)[:, None])
+        squares = np.square(errors(split, ensemble, origins, mask)).sum(axis=1, keepdims=True)
+        return np.asarray(squares / mask.sum(axis=1)[:, None, None])
 
     def result(self, runs: Sequence[Run]) -> ForecastResult:
         """Forecast the test part."""
@@ -369,7 +377,7 @@ class ForecastExperiment(Experiment):
         nets = {label: self._forecasts(model, origins) for label, model in self.models.items()}
         naive = baselines(split, autoregressions(split), origins, horizon)
         ensemble = np.mean(list(nets.values()), axis=0)
-        half = _half_width(self._validated()[:, None], list(nets.values()))
+        half = _half_width(self._mean_squares(), list(nets.values()))
         held = (np.abs(errors(split, ensemble, origins, mask)) <= half) & mask[:, :, None]
         shares = held.mean(axis=2).sum(axis=1)
         counted = mask.sum(axis=1)
@@ -392,24 +400,25 @@ class ForecastExperiment(Experiment):
         """Forecast the H samples after the end of the series, or of a file, with a band."""
         if len(inputs) > 1:
             raise DataError(f"{inputs[1]}: predict goes on from one file; {inputs[0]} is one already")
-        split, length = self.split, self.kept["length"]
-        series = split.series
+        units, kept = self.split.units, self.kept
         if inputs:
-            series = replace(_read_like(inputs[0], series.channels), start=1.0, step=1.0, unit="sample")
-        least = UNCOUNTED + split.first
+            found = _read_like(inputs[0], kept["channels"])
+            series = replace(found, start=len(found) + 1.0, step=1.0, unit="sample")
+        else:
+            channels = tuple(kept["channels"])
+            series = Series(
+                kept["name"], np.array(kept["end"]), channels, "", 1, kept["next"], kept["step"], kept["unit"]
+            )
+        least = min(UNCOUNTED, kept["length"]) + self.split.first
         if len(series) < least:
             raise DataError(
                 f"{series.name}: {count(len(series), 'sample')}; to go on from, at least {least} are needed"
             )
-        known = split.units.readings(series.values)[split.first :][-length:, None]
-        nets = [
-            split.units.levels(forecast(model, known, self.options.horizon), series.values[-1:])
-            for model in self.models.values()
-        ]
-        ensemble = np.mean(nets, axis=0)[:, 0]
-        half = _half_width(self._validated()[:, None], nets)[:, 0]
-        times: Floats = series.start + series.step * (len(series) + np.arange(self.options.horizon))
-        return _predicted(series, times, ensemble, half)
+        known = units.readings(series.values)[self.split.first :][-kept["length"] :, None]
+        last, horizon = series.values[-1:], self.options.horizon
+        nets = [units.levels(forecast(model, known, horizon), last) for model in self.models.values()]
+        half = _half_width(self._mean_squares(), nets)
+        return _predicted(series, horizon, np.mean(nets, axis=0)[:, 0], half[:, 0])
 
 
 def _half_width(squares: Floats, nets: Sequence[Floats]) -> Floats:
@@ -419,10 +428,10 @@ def _half_width(squares: Floats, nets: Sequence[Floats]) -> Floats:
 
 
 def _from_kept(kept: Mapping[str, Any]) -> SplitSeries:
-    start, step, unit = kept["time"]
-    series = Series(kept["name"], np.array(kept["values"]), tuple(kept["channels"]), start=start, step=step, unit=unit)
+    """Return what was before the test, as far as it is remembered."""
+    series = Series(kept["name"], np.array(kept["before_test"]), tuple(kept["channels"]))
     units = Units(np.array(kept["mean"]), np.array(kept["scale"]), kept["difference"])
-    return SplitSeries(series, kept["train"], kept["known"], kept["season"], units)
+    return SplitSeries(series, kept["train"], len(series), kept["season"], units)
 
 
 def _read_like(path: str, channels: Sequence[str]) -> Series:
@@ -439,17 +448,16 @@ def _read_like(path: str, channels: Sequence[str]) -> Series:
         return series
 
 
-def _predicted(series: Series, times: Floats, forecasts: Floats, half: Floats) -> str:
+def _predicted(series: Series, horizon: int, forecasts: Floats, half: Floats) -> str:
+    """Return a table for each channel; `series.start` is when the first forecast sample comes."""
     digits = max(0, 2 - math.floor(math.log10(max(float(half.max()), 1e-300))))
     decimals = 0 if float(series.step).is_integer() else 2
-    lines = [
-        f"{series.name}: {count(len(times), 'sample')} after the last of {len(series)}, with a band for {BAND:.0%}"
-    ]
+    lines = [f"{series.name}: the {count(horizon, 'sample')} that follow, with a band for {BAND:.0%} of them"]
     for j, channel in enumerate(series.channels):
         lines.append(f"{series.unit:>10}  {channel[:24]:>14}  {'from':>12}  {'to':>12}")
-        for time, value, width in zip(times, forecasts[:, j], half[:, j], strict=True):
+        for h, (value, width) in enumerate(zip(forecasts[:, j], half[:, j], strict=True)):
             numbers = f"{value:14.{digits}f}  {value - width:12.{digits}f}  {value + width:12.{digits}f}"
-            lines.append(f"{time:10.{decimals}f}  {numbers}")
+            lines.append(f"{series.start + h * series.step:10.{decimals}f}  {numbers}")
     return "\n".join(lines) + "\n"
 
 
