@@ -95,8 +95,8 @@ def _sentences(result: ForecastResult) -> list[str]:
     sentences.append(
         f"Nets: {nets_name(options)}, {count(result.parameters, 'parameter')}; {_STRATEGIES[options.strategy]}. "
         f"Windows of {count(result.length, 'step')}, batches of {options.batch}, Adam with a learning rate of "
-        f"{options.lr:g}, norm clipped to {options.clip:g}. What is kept is best on validation, one step ahead and over "
-        "all horizons alike; a training ends early once that gets no better. AR: an autoregression by least squares, its order the "
-        "best on validation, then fitted to all before the test, and fed with its own forecasts."
+        f"{options.lr:g}, norm clipped to {options.clip:g}. What is kept is best on validation, one step ahead and "
+        "over all horizons alike; a training ends early once that gets no better. AR: an autoregression by least "
+        "squares, its order the best on validation, then fitted to all before the test, and fed with its own forecasts."
     )
     return sentences
