@@ -13,7 +13,7 @@ from typing import Any
 from rnn_numpy.cli import common
 from rnn_numpy.cli.common import BadInputError, Outcome
 from rnn_numpy.core.extras import optional_import
-from rnn_numpy.experiments import digits, language
+from rnn_numpy.experiments import digits, forecasting, language
 from rnn_numpy.experiments.experiment import (
     FIGURE,
     NUMBERS,
@@ -23,17 +23,27 @@ from rnn_numpy.experiments.experiment import (
     open_experiment,
     run_experiment,
 )
+from rnn_numpy.models.horizons import STRATEGIES
+from rnn_numpy.models.sequence import CELLS, READS
 from rnn_numpy.report.digits_page import digits_report
+from rnn_numpy.report.forecast_page import forecast_report
 from rnn_numpy.report.language_page import language_report
 from rnn_numpy.report.plots.digits import digits_figure
+from rnn_numpy.report.plots.forecast import forecast_figure
 from rnn_numpy.report.plots.language import language_figure
 from rnn_numpy.report.plots.style import save_figure
+from rnn_numpy.tasks import BUNDLED
 
 Add = Callable[..., None]
 
-EXPERIMENTS: dict[str, type[Experiment]] = {"lm": language.LanguageExperiment, "digits": digits.DigitsExperiment}
+EXPERIMENTS: dict[str, type[Experiment]] = {
+    "lm": language.LanguageExperiment,
+    "forecast": forecasting.ForecastExperiment,
+    "digits": digits.DigitsExperiment,
+}
 PAGES: dict[str, tuple[Callable[[Any], str], Callable[[Any], Any]]] = {
     "lm": (language_report, language_figure),
+    "forecast": (forecast_report, forecast_figure),
     "digits": (digits_report, digits_figure),
 }
 
@@ -74,6 +84,30 @@ def _language(add: Add) -> None:
     add("--characters", "of a sample", "K", type=common.whole_number)
 
 
+def _forecast(add: Add) -> None:
+    data = f"{', '.join(BUNDLED)}, or a file .csv or .npy: time runs down the rows, a channel is a column"
+    add("--data", data, "SERIES")
+    add("--columns", "channels to use, by name or by number from 1, or all of them: all", "C", nargs="+")
+    season = "samples after which the series repeats itself, for the seasonal baseline and MASE; 0: what is known of it"
+    add("--season", season, "M", type=common.whole_number)
+    difference = (
+        "whether nets read differences from sample to sample; auto: where validation leaves the range of training"
+    )
+    add("--difference", difference, choices=tuple(forecasting.DIFFERENCE))
+    add("--horizon", "steps ahead", "H", type=common.positive_int)
+    strategy = (
+        "recursive: one step, fed with its own forecasts; direct: all H at once; seq2seq: a decoder trained through "
+        "its own forecasts"
+    )
+    add("--strategy", strategy, choices=STRATEGIES)
+    add("--reads", "a loss at all steps of a window (many-to-many), or at the last one (many-to-one)", choices=READS)
+    _net(add, CELLS)
+    add("--length", "steps of a window; fewer where the series is short", "T", type=common.positive_int)
+    _training(add)
+    add("--batch", "windows an update", "N", type=common.positive_int)
+    add("--seeds", "nets to train, with the seeds S, S + 1, ...", "K", type=common.positive_int)
+
+
 def _digits(add: Add) -> None:
     _net(add, digits.CELLS)
     add("--directions", "2 reads each digit from below, too", choices=(1, 2), type=int)
@@ -104,6 +138,12 @@ WHAT: dict[str, tuple[str, str, Callable[[Add], None]]] = {
         "foretell a text, character by character",
         "Foretell a text, character by character, beside counts and compressors. Many-to-many, aligned.",
         _language,
+    ),
+    "forecast": (
+        "forecast a series, some steps ahead",
+        "Forecast a series 1 to H steps ahead, with several nets, a band, and baselines. The last fifth is the test, "
+        "the last tenth of the rest chooses when to stop; means and deviations are those of what trains alone.",
+        _forecast,
     ),
     "digits": (
         "name handwritten digits, read row by row",

@@ -81,6 +81,8 @@ class ForecastOptions:
         Whether each step of a window has a loss (many-to-many), or the last one alone (many-to-one).
     cell : {"rnn-tanh", "rnn-relu", "lstm", "gru"}
     hidden, layers : int
+    dropout : float
+        Between layers.
     length : int
         T, steps of a window, and of what a forecast is made from; fewer where the training part is short.
     batch, updates : int
@@ -102,6 +104,7 @@ class ForecastOptions:
     cell: str = "gru"
     hidden: int = 16
     layers: int = 1
+    dropout: float = 0.0
     length: int = 60
     batch: int = 32
     updates: int = 1200
@@ -120,6 +123,7 @@ class ForecastOptions:
             arguments.step_count(where, name, getattr(self, name))
         for name in ("lr", "clip"):
             arguments.positive_number(where, name, getattr(self, name))
+        arguments.probability(where, "dropout", self.dropout)
         if self.strategy == "seq2seq" and self.reads == "last":
             raise OptionError(f"{where}: reads is for 'recursive' and 'direct'; seq2seq has a loss after the window")
 
@@ -306,6 +310,7 @@ class ForecastExperiment(Experiment):
                 options.horizon,
                 cell=options.cell,
                 num_layers=options.layers,
+                dropout=options.dropout,
                 reads=options.reads,
                 rng=np.random.default_rng([seed, 0]),
             )
@@ -423,7 +428,7 @@ class ForecastExperiment(Experiment):
 
 def _half_width(squares: Floats, nets: Sequence[Floats]) -> Floats:
     """Return z sqrt(v_h + s^2) of F1."""
-    spread = np.var(nets, axis=0, ddof=1) if len(nets) > 1 else 0.0
+    spread = np.var(nets, axis=0, ddof=1) if len(nets) > 1 else np.zeros_like(nets[0])
     return NormalDist().inv_cdf((1 + BAND) / 2) * np.sqrt(squares + spread)
 
 

@@ -37,6 +37,7 @@ def horizon_model(
     *,
     cell: str = "gru",
     num_layers: int = 1,
+    dropout: float = 0.0,
     reads: str = "all",
     dtype: DTypeLike = np.float64,
     rng: np.random.Generator | int | None = None,
@@ -54,6 +55,8 @@ def horizon_model(
         H.
     cell : {"rnn-tanh", "rnn-relu", "lstm", "gru"}
     num_layers : int
+    dropout : float
+        Between layers.
     reads : {"all", "last"}
         Whether each step of a window has a loss, or the last one alone. Of "seq2seq" the last one alone has.
     dtype : {float32, float64, complex128}
@@ -84,10 +87,11 @@ def horizon_model(
     arguments.one_of(where, "reads", reads, READS)
     arguments.positive_int(where, "horizon", horizon)
     rng = arguments.generator(where, rng)
+    options: dict[str, Any] = {"dropout": dropout, "dtype": dtype, "rng": rng}
     if strategy == "seq2seq":
-        encoder, decoder = (KINDS[cell](input_size, hidden_size, num_layers, dtype=dtype, rng=rng) for _ in range(2))
+        encoder, decoder = (KINDS[cell](input_size, hidden_size, num_layers, **options) for _ in range(2))
         return Seq2SeqForecaster(encoder, decoder, rng=rng)
-    layer = KINDS[cell](input_size, hidden_size, num_layers, dtype=dtype, rng=rng)
+    layer = KINDS[cell](input_size, hidden_size, num_layers, **options)
     outputs = input_size * (horizon if strategy == "direct" else 1)
     return SequenceModel(layer, outputs, reads=reads, rng=rng)
 

@@ -71,12 +71,13 @@ def _sentences(result: ForecastResult) -> list[str]:
     best = {key: min(result.baselines, key=lambda row: getattr(row, key).rmse) for key in ("one", "all")}
 
     def against(key: str) -> str:
-        share = getattr(middle, key).rmse / getattr(best[key], key).rmse - 1
-        return f"{abs(share):.1%} {'above' if share > 0 else 'below'} {best[key].name}"
+        other = getattr(best[key], key).rmse
+        share = getattr(middle, key).rmse / other - 1 if other else float("inf")
+        return f"{abs(share):.1%} {'more' if share > 0 else 'less'} than {best[key].name}"
 
-    found = f"{nets} errs, one step ahead, {against('one')}, and over all horizons {against('all')}"
+    found = f"{nets} errs {against('one')} one step ahead, and {against('all')} over all horizons"
     sentences = [
-        f"{found}, each the best baseline there. RMSE is in standard deviations of all samples before the test. MASE "
+        f"{found}, the best baseline there. RMSE is in standard deviations of all samples before the test. MASE "
         "is the mean absolute error over that of repeating, one step ahead, the value of m samples ago, in all samples "
         "before the test; it is below 1 for what errs less."
     ]

@@ -136,10 +136,8 @@ class SplitSeries:
         train = known - round(VALIDATION_SHARE * known)
         m = series.season if season is None else arguments.positive_int("SplitSeries.of", "season", season)
         if m > train // 2:
-            raise OptionError(
-                f"SplitSeries.of: season must be at most {train // 2}, half of the {train} samples of {series.name} "
-                f"that train; got {m}"
-            )
+            most = f"{count(train, 'sample')} to train on; at most {train // 2}"
+            raise OptionError(f"{series.name}: a season of {m} is too long for {most}")
         levels = series.values
         _, mean, scale = standard_units(series, levels, train)
         if difference is None:

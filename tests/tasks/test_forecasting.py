@@ -94,7 +94,7 @@ def test_the_first_difference_is_never_read() -> None:
             {},
             'ramp: the difference before column 1 ("level") is constant',
         ),
-        (noise(100), {"season": 37}, "SplitSeries.of: season must be at most 36, half of the 72 samples of noise"),
+        (noise(100), {"season": 37}, "noise: a season of 37 is too long for 72 samples to train on; at most 36"),
         (noise(100), {"season": 0}, "SplitSeries.of: season must be at least 1; got 0"),
     ],
 )

@@ -11,7 +11,8 @@ from rnn_numpy.experiments.forecasting import ENSEMBLE, MEDIAN, ForecastResult
 from rnn_numpy.report.forecast_page import nets_name
 from rnn_numpy.report.plots.style import COLOURS, LINE, Axes, Figure, frame, label_ends, new_figure, set_log
 
-STRETCHES = 10  # of H forecast samples each, the last ones of the test
+# Of H forecast samples each, the last ones of the test; more of short ones, so that there are so many samples.
+STRETCHES, SHOWN = 10, 60
 # Markers of baselines in the order of the table; the autoregression, the last one, has its own colour.
 _LOOKS = ((":", "s"), ("-.", "D"), ("--", "^"))
 
@@ -31,7 +32,7 @@ def plot_forecasts(result: ForecastResult, ax: Axes, channel: int = 0) -> None:
     """Draw the end of the test, and what was forecast from every H-th sample of it, with the ensemble's band."""
     split, horizon = result.split, result.options.horizon
     series = split.series
-    starts = np.arange(len(split) - horizon, split.known - 1, -horizon)[:STRETCHES][::-1]
+    starts = np.arange(len(split) - horizon, split.known - 1, -horizon)[: max(STRETCHES, SHOWN // horizon)][::-1]
     if not starts.size:  # a test of less than H samples
         starts = np.array([split.known])
     first = max(0, int(starts[0]) - horizon)
