@@ -126,6 +126,29 @@ def test_a_language_model(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert not Path("lm-run-2").exists() and {path.name for path in here.iterdir()} == {"lm-run", "empty.txt"}
 
 
+def test_a_series_of_ones_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"day {i},{(i * 7) % 11},{(i * 5) % 13}" for i in range(60)]
+    Path("mine.csv").write_text("\n".join(["day,level,flow", *rows, ""]), encoding="utf-8")
+    small = "--hidden 3 --length 6 --horizon 4 --updates 4 --batch 2 --seeds 2".split()
+    assert main(["train", "forecast", "--data", "mine.csv", *small, "--columns", "level", "--season", "11"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.startswith("mine.csv. 60 samples: 43 to train, then 5 to validate, the last 12 to test.")
+    assert max(map(len, out.splitlines())) <= 100
+    names = {"config.json", "figure.png", "numbers.json", "report.txt", "seed-0.npz", "seed-1.npz"}
+    assert {path.name for path in (here / "forecast-run").iterdir()} == names
+    assert main(["predict", "forecast-run"]) == 0
+    after_the_series = capsys.readouterr().out
+    assert after_the_series.startswith("mine.csv: the 4 samples that follow, with a band for 80% of them\n")
+    assert main(["predict", "forecast-run", "mine.csv"]) == 0
+    assert capsys.readouterr().out == after_the_series
+    few = "mine.csv: a horizon of 22 is too long for 43 samples to train on; at most 21"
+    assert failure(capsys, "train", "forecast", "--data", "mine.csv", "--columns", "2", "--horizon", "22") == few
+    text = "mine.csv: row 2, column 1 (\"day\"): 'day 0' is not a number"
+    assert failure(capsys, "train", "forecast", "--data", "mine.csv").startswith(text)
+    assert failure(capsys, "train", "forecast", "--data", "gone.csv") == "gone.csv: No such file or directory"
+    assert {path.name for path in here.iterdir()} == {"forecast-run", "mine.csv"}
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--help"]) == 0
     out = capsys.readouterr().out
@@ -214,7 +237,7 @@ def test_a_run_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("train", "say what to train: lm"),
+        ("train", "say what to train: lm, forecast, digits"),
         ("train --resume nowhere", "nowhere: there is no such folder"),
         ("train --resume other", "other: holds no run of rnn-numpy train: there is no config.json in it"),
         ("train --resume other digits", "--resume goes on as the training began; leave out digits and its options"),

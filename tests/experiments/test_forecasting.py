@@ -108,6 +108,17 @@ def test_the_band_is_the_formula_and_its_coverage_a_count(here: Path) -> None:
     assert result.band.coverage == pytest.approx(np.mean(result.band.by_horizon), rel=1e-14)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_training_goes_on_from_its_state(here: Path, strategy: str) -> None:
+    whole = experiment(strategy=strategy, layers=2, dropout=0.2).trainings()[1].training
+    losses = [next(whole).loss for _ in range(8)]
+    first = experiment(strategy=strategy, layers=2, dropout=0.2).trainings()[1].training
+    assert [next(first).loss for _ in range(3)] == losses[:3]
+    second = experiment(strategy=strategy, layers=2, dropout=0.2).trainings()[1].training
+    second.load_state_dict(first.state_dict())
+    assert [next(second).loss for _ in range(5)] == losses[3:]
+
+
 def test_the_median_is_of_each_measure_by_itself(here: Path) -> None:
     result = run(seeds=3, updates=3)
     assert result.median.one.rmse == sorted(net.one.rmse for net in result.nets)[1]
