@@ -48,9 +48,10 @@ class LanguageModel(Model):
     vocabulary_size : int
         V.
     tied : bool
-        Whether the readout's weight is the embedding's, as one array: both gradients add up in it. It is then drawn as
-        a readout's, since the embedding's N(0, 1) would make logits of size sqrt(E). Needs a layer whose output is as
-        wide as its input.
+        Whether the readout's weight is the embedding's, as one array: both gradients add up in it. It is then drawn
+        from a normal distribution with the standard deviation E^(-1/4): the geometric mean of the embedding's 1, which
+        makes logits too large, and of the 1 / sqrt(E) of a readout, from which an embedding learns slowly. Needs a
+        layer whose output is as wide as its input.
     padding_idx : int, optional
         As of `Embedding`.
     loss_options : mapping, optional
@@ -117,9 +118,7 @@ class LanguageModel(Model):
         self.embedding = Embedding(V, rnn.input_size, padding_idx, dtype=rnn.dtype, rng=rng)
         self.readout = Linear(width, V, dtype=rnn.dtype, rng=rng)
         if self.tied:
-            self.embedding.params["weight"][...] = self.readout.params["weight"]
-            if padding_idx is not None:
-                self.embedding.params["weight"][padding_idx] = 0
+            self.embedding.params["weight"][...] *= rnn.input_size**-0.25
         self.join()
 
     def parts(self) -> dict[str, Parameters]:

@@ -166,6 +166,13 @@ def test_copies_and_pickles_are_whole_and_on_their_own(tied):
     assert repr(model).startswith("LanguageModel(Embedding(7, 4")
 
 
+def test_a_tied_weight_is_drawn_between_that_of_an_embedding_and_that_of_a_readout():
+    model = LanguageModel(GRU(16, 16, rng=0), V, tied=True, padding_idx=3, rng=0)
+    apart = LanguageModel(GRU(16, 16, rng=0), V, padding_idx=3, rng=0)
+    assert np.array_equal(model.params["embedding.weight"], apart.params["embedding.weight"] / 2)
+    assert not model.params["embedding.weight"][3].any()
+
+
 def test_what_a_mean_counts():
     ids, targets = data()
     mask = np.random.default_rng(2).random(ids.shape) < 0.5
