@@ -54,7 +54,7 @@ def _sentences(result: LanguageResult) -> list[str]:
         f"{count(run.training.number, 'update')} by AdamW, {epochs:.1f} times through the text, "
         f"{run.cpu_seconds:.0f} CPU seconds.{kept}",
         "Kneser-Ney k interpolates counts of runs of up to k + 1 characters; gzip and xz: the bits that the test part "
-        "adds to the compressed training part. Of a text that repeats whole passages, xz finds them.",
+        "adds to the compressed training part. Where a text repeats whole passages, xz finds them.",
     ]
     if math.isnan(result.bits):
         sentences.append("The training has diverged: what the net says is not finite. Take a lower rate.")
