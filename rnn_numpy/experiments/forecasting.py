@@ -207,8 +207,8 @@ class ForecastResult:
 
     @property
     def rows(self) -> tuple[Scored, ...]:
-        """All forecasters: baselines, each net, the nets' median, the ensemble."""
-        return (*self.baselines, *self.nets, *([self.median] if len(self.nets) > 1 else []), self.ensemble)
+        """All forecasters: baselines, each net, and of several the median and the ensemble."""
+        return (*self.baselines, *self.nets, *([self.median, self.ensemble] if len(self.nets) > 1 else []))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as plain Python objects that strict JSON can hold."""
@@ -455,13 +455,14 @@ def _read_like(path: str, channels: Sequence[str]) -> Series:
 
 def _predicted(series: Series, horizon: int, forecasts: Floats, half: Floats) -> str:
     """Return a table for each channel; `series.start` is when the first forecast sample comes."""
-    digits = max(0, 2 - math.floor(math.log10(max(float(half.max()), 1e-300))))
+    digits = 2 - math.floor(math.log10(max(float(half.max()), 1e-300)))
+    shown = f".{max(0, digits)}f" if -6 <= digits <= 8 else ".5g"
     decimals = 0 if float(series.step).is_integer() else 2
     lines = [f"{series.name}: the {count(horizon, 'sample')} that follow, with a band for {BAND:.0%} of them"]
     for j, channel in enumerate(series.channels):
         lines.append(f"{series.unit:>10}  {channel[:24]:>14}  {'from':>12}  {'to':>12}")
         for h, (value, width) in enumerate(zip(forecasts[:, j], half[:, j], strict=True)):
-            numbers = f"{value:14.{digits}f}  {value - width:12.{digits}f}  {value + width:12.{digits}f}"
+            numbers = f"{value:14{shown}}  {value - width:12{shown}}  {value + width:12{shown}}"
             lines.append(f"{series.start + h * series.step:10.{decimals}f}  {numbers}")
     return "\n".join(lines) + "\n"
 

@@ -45,6 +45,7 @@ TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 # The share of validation outside of the range of training from which on differences are read.
 _OUTSIDE = 0.2
 FEWEST = 20  # samples
+_EXTREME = 1e100
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,11 @@ class SplitSeries:
             raise OptionError(f"{series.name}: a season of {m} is too long for {most}")
         levels = series.values
         _, mean, scale = standard_units(series, levels, train)
+        if np.abs(levels).max() > _EXTREME or scale.min() < 1 / _EXTREME:
+            raise DataError(
+                f"{series.name}: numbers above {_EXTREME:g}, or that differ by less than {1 / _EXTREME:g}, have no "
+                "squares; multiply them by a power of ten first"
+            )
         if difference is None:
             low, high = levels[:train].min(axis=0), levels[:train].max(axis=0)
             outside = (levels[train:known] < low) | (levels[train:known] > high)

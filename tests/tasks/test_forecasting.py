@@ -94,6 +94,16 @@ def test_the_first_difference_is_never_read() -> None:
             {},
             'ramp: the difference before column 1 ("level") is constant',
         ),
+        (
+            Series("huge", 1e300 * noise(100).values, ("level",)),
+            {},
+            "huge: numbers above 1e+100, or that differ by less",
+        ),
+        (
+            Series("tiny", 1e-300 * noise(100).values, ("level",)),
+            {},
+            "tiny: numbers above 1e+100, or that differ by less",
+        ),
         (noise(100), {"season": 37}, "noise: a season of 37 is too long for 72 samples to train on; at most 36"),
         (noise(100), {"season": 0}, "SplitSeries.of: season must be at least 1; got 0"),
     ],
