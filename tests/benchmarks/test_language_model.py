@@ -51,6 +51,7 @@ def test_smoke_asserts_equal_losses_and_writes_what_it_found(
     (point,) = found["measurements"]
     assert set(point["largest_relative_difference"]) == {"train", rival}
     assert all(value["losses"] <= 1e-12 for value in point["largest_relative_difference"].values())
+    assert len(found["overhead_milliseconds"]["lstm 8,4,8,16 float64"]) == 4
     assert set(point["ratio"]) == {"train", rival} and set(found["embedding_microseconds"]) == {"103", "10000"}
     (seconds,) = found["cold_start_seconds"].values()
     assert set(seconds) == {"rnn_numpy", rival}
@@ -62,7 +63,8 @@ def test_each_target_is_held_against_its_ratio() -> None:
     milliseconds = {"rnn_numpy": 10.0, "train": 10.3, "torch": 9.1, "jax": 9.9, "products": 6.0}
     times = {name: [[round(1e6 * value)]] for name, value in milliseconds.items()}
     cores = {name: [1.0] for name in times}
-    rows = judged([Measurement(case, 1, {}, {}, times, [0.0], cores)], {"103": 2.9})
-    assert [(row["value"], row["met"]) for row in rows] == [(1.03, False), (0.91, True), (0.99, False), (2.9, False)]
+    point = Measurement(case, 1, {}, {}, times, [0.0], cores)
+    rows = judged([point], {"lstm": 1.03}, {"103": 2.9})
+    assert [(row["value"], row["met"]) for row in rows] == [(0.91, True), (0.99, False), (1.03, False), (2.9, False)]
     assert OVERHEAD == 1.02 and TARGETS["torch", "rnn"] == 2.5
-    assert judged([Measurement(replace(case, dtype="float64"), 1, {}, {}, times, [0.0], cores)], {}) == []
+    assert judged([replace(point, case=replace(case, dtype="float64"))], {}, {}) == []
