@@ -16,41 +16,45 @@ from typing import Any
 import numpy as np
 
 from rnn_numpy import GRU, LSTM, SequenceModel
-from rnn_numpy.training import SGD, Adam, Batches, ClipResult, Draws, Training, Windows, load_checkpoint, train
+from rnn_numpy.models import LanguageModel
+from rnn_numpy.training import (
+    SGD,
+    Adagrad,
+    AdamW,
+    Batches,
+    ClipResult,
+    Cosine,
+    Draws,
+    Plateau,
+    RMSprop,
+    Training,
+    Windows,
+    load_checkpoint,
+    train,
+)
 
 UPDATES = 20
-
-
-class Characters(SequenceModel):
-    """Of symbols, each as a row of the identity."""
-
-    def loss_and_grads(self, ids, targets, h_0=None):
-        return super().loss_and_grads(np.eye(self.rnn.input_size, dtype=self.dtype)[ids], targets, h_0=h_0)
 
 
 def rows(dtype, seed):
     """Batches of rows, shuffled, three and a rest an epoch; dropout between layers; clipping and a schedule."""
     rng = np.random.default_rng(9)
     x, classes = rng.normal(size=(6, 11, 2)).astype(dtype), rng.integers(3, size=11)
-    model = SequenceModel(
-        LSTM(2, 4, 2, dropout=0.3, dtype=dtype, rng=seed), 3, loss="cross_entropy", rng=np.random.default_rng(seed + 1)
-    )
+    layer = LSTM(2, 4, 2, dropout=0.3, dtype=dtype, rng=seed)
+    model = SequenceModel(layer, 3, loss="cross_entropy", rng=seed + 1)
     batches = Batches(x, classes, batch_size=3, axis=(1, 0), rng=np.random.Generator(np.random.MT19937(seed)))
-    return train(model, batches, Adam(model.params, lr=1.0), clip=0.5, schedule=falling)
-
-
-def falling(t):
-    return 0.05 / (1 + t)
+    return train(model, batches, AdamW(model.params), clip=0.5, schedule=Cosine(0.05, 30))
 
 
 def text(dtype, seed):
-    """Stateful truncated BPTT over a text, 7 windows of drawn lengths an epoch; recurrent dropout and zoneout."""
+    """A language model by stateful truncated BPTT, some 7 windows an epoch; recurrent dropout and zoneout."""
     ids = np.random.default_rng(9).integers(5, size=112)
     rng = np.random.Generator(np.random.Philox(seed))
-    layer = LSTM(5, 4, 2, dropout=0.2, recurrent_dropout=0.2, zoneout=0.1, dtype=dtype, rng=rng)
-    model = Characters(layer, 5, reads="all", loss="cross_entropy", rng=seed)
+    layer = LSTM(4, 4, 2, dropout=0.2, recurrent_dropout=0.2, zoneout=0.1, dtype=dtype, rng=rng)
+    model = LanguageModel(layer, 5, tied=True, rng=seed)
+    optimizer = SGD(model.params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3)
     # One generator for dropout and windows: what is drawn for one shifts what the other gets.
-    return train(model, Windows(ids, 3, 6, jitter=2.0, rng=rng), SGD(model.params, lr=0.1, momentum=0.9), stateful=True)
+    return train(model, Windows(ids, 3, 6, jitter=2.0, rng=rng), optimizer, stateful=True)
 
 
 def accumulate(dtype, seed):
@@ -59,17 +63,18 @@ def accumulate(dtype, seed):
     x, y = rng.normal(size=(4, 10, 2)).astype(dtype), rng.normal(size=(4, 10, 2)).astype(dtype)
     model = SequenceModel(GRU(2, 3, 2, dropout=0.3, dtype=dtype, rng=seed), 2, reads="all", rng=seed)
     batches = Batches(x, y, batch_size=4, axis=1, rng=np.random.Generator(np.random.SFC64(seed)))
-    return train(model, batches, Adam(model.params, lr=0.05), accumulate=3, clip=skipping)
+    optimizer = RMSprop(model.params, momentum=0.5, centered=True)
+    return train(model, batches, optimizer, accumulate=3, clip=skipping)
 
 
 def skipping(grads):
-    """A clipping that leaves out every gradient whose first entry is positive."""
-    skipped = bool(grads.flat[0] > 0)
+    """A clipping that leaves out every gradient whose second entry is positive."""
+    skipped = bool(grads.flat[1] > 0)
     return ClipResult(float(np.linalg.norm(grads.flat)), 1.0, False, skipped=skipped)
 
 
 def drawn(dtype, seed):
-    """Batches that are drawn; a generator of what happens in between."""
+    """Batches that are drawn; a schedule that has a state; a generator of what happens in between."""
     model = SequenceModel(GRU(1, 3, dtype=dtype, rng=seed), 1, rng=seed)
 
     def draw(rng):
@@ -77,7 +82,8 @@ def drawn(dtype, seed):
         return x, x.sum(axis=0)
 
     further = {"sampling": np.random.default_rng(seed)}
-    return train(model, Draws(draw, rng=seed), Adam(model.params, lr=0.05), generators=further)
+    schedule = Plateau(0.05, factor=0.5, patience=1)
+    return train(model, Draws(draw, rng=seed), Adagrad(model.params), schedule=schedule, generators=further)
 
 
 KINDS = {"rows": rows, "text": text, "accumulate": accumulate, "drawn": drawn}
@@ -97,6 +103,8 @@ def go(training: Training, count: int) -> list[str]:
         update = training.micro()
         if update is not None:
             losses.append(update.loss.hex())
+            if isinstance(training.schedule, Plateau):
+                training.schedule.update(update.loss)
         if "generators.sampling" in training.generators:
             training.generators["generators.sampling"].random()
     return losses
