@@ -442,12 +442,19 @@ def fit(
         Save after each update whose number this divides, and at the end. Left out: after each validation, and at the
         end.
     progress : callable, optional
-        Called as `progress(done, total, label)` after each update; where no end is known, total is done.
+        Called as `progress(done, total, label)` after each update; where no end is known, total is done. A bar on a
+        terminal: `with rnn_numpy.experiments.progress.progress_bar() as progress:`.
 
     Returns
     -------
     History
         The training's, of all its updates.
+
+    Notes
+    -----
+    All that happens is decided by the number of the update, so that fitting to 50 and then to 100 is fitting to 100.
+    What a killed `fit` has saved is taken up by `training.load_state_dict(checkpoint.training)`, and likewise
+    `patience` and `best` from `checkpoint.extra`.
 
     Examples
     --------
