@@ -492,3 +492,16 @@ def test_fit_and_evaluate_refuse_what_they_cannot_do():
     assert_raises(OptionError, message, lambda: evaluate(model, draws))
     message = "evaluate: batches must have something that counts; there is nothing"
     assert_raises(OptionError, message, lambda: evaluate(model, []))
+
+
+def test_a_training_says_what_it_is():
+    training = train(*parts(), clip=0.5)
+    assert repr(training) == (
+        "Training: 0 updates, optimizer Adam, accumulate 1, stateful False, schedule None, clip 0.5"
+    )
+
+
+def test_an_epoch_of_a_list_is_its_length():
+    model, _, optimizer = parts()
+    history = fit(train(model, [data()] * 3, optimizer), validate=lambda: 0.0)
+    assert history.validations["update"].tolist() == [3]
