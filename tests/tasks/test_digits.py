@@ -62,7 +62,10 @@ def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch, found: object) ->
         (b"no gzip", "digits.csv.gz: cannot be read: Not a gzipped file "),
         (gzip.compress(b"1,2\n", mtime=0)[:-6], "digits.csv.gz: cannot be read: Compressed file ended "),
         (gzip.compress(b"1,two\n", mtime=0), "digits.csv.gz: cannot be read: "),
-        (gzip.compress(b"1,2\n3,4\n", mtime=0), r"digits.csv.gz: expected a table of 1797 x 65 numbers; found \(2, 2\)$"),
+        (
+            gzip.compress(b"1,2\n3,4\n", mtime=0),
+            r"digits.csv.gz: expected a table of 1797 x 65 numbers; found \(2, 2\)$",
+        ),
     ],
 )
 def test_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, message: str) -> None:
