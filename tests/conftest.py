@@ -15,6 +15,12 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, prin
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_configure():
+    """Tests interrupt what they run; a process that nohup or a job runner has ignore that heeds it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def floating_point_errors_raise():
     """Overflow, division by zero and invalid operations raise; underflow is what vanishing gradients do."""
