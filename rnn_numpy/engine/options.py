@@ -5,18 +5,18 @@ It knows no time loop and no formula: those are the driver's and the cells'.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.parametric import Parametric
 from rnn_numpy.engine import parts
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.cell import Cell
@@ -26,7 +26,7 @@ from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 Array = NDArray[Any]
 
 
-class Options:
+class Options(Parametric):
     """Options, parameters and masks of a recurrent layer; see `rnn_numpy.engine.recurrent.Recurrent`."""
 
     cell: Cell
@@ -82,31 +82,6 @@ class Options:
             for name, extra in self.cell.parameters.items():
                 if extra.initial is not None:
                     self.params[f"{name}_{direction.name}"][...] = extra.initial
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters, inputs and outputs."""
-        return self.params.dtype
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return copies of the parameters under torch.nn's names, in torch.nn's order."""
-        return self.params.state_dict()
-
-    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
-        """Copy parameters in; see `Parameters.load_state_dict` for what is refused."""
-        self.params.load_state_dict(mapping)
-
-    def astype(self, dtype: DTypeLike) -> Self:
-        """Return a twin of this layer with its parameters converted to `dtype` (float32, float64, complex128).
-
-        Raises
-        ------
-        DTypeError
-            `dtype` is another one, or would drop imaginary parts.
-        """
-        twin = copy.copy(self)
-        twin.params = arguments.converted(type(self).__name__, self.params, dtype)
-        return twin
 
     # ------------------------------------------------------------------------------------------------ parameters
 

@@ -10,16 +10,15 @@ nothing in B1, so that no optimiser without weight decay moves it. Ids are no nu
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.parametric import Parametric
 from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
@@ -46,7 +45,7 @@ class EmbeddingGradients:
     grads: Parameters
 
 
-class Embedding:
+class Embedding(Parametric):
     """A row of a matrix for each id, with the names, shapes and initialisation of torch.nn.Embedding.
 
     Parameters
@@ -109,25 +108,6 @@ class Embedding:
         if not -V <= index < V:
             raise OptionError(f"Embedding: padding_idx must be in [-V, V) = [{-V}, {V}); got {index}")
         return index % V
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters and outputs."""
-        return self.params.dtype
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return a copy of the weight under torch.nn's name."""
-        return self.params.state_dict()
-
-    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
-        """Copy the weight in, the row of padding as it is; see `Parameters.load_state_dict` for what is refused."""
-        self.params.load_state_dict(mapping)
-
-    def astype(self, dtype: DTypeLike) -> Self:
-        """Return a twin of this layer with its parameters converted to `dtype`."""
-        twin = copy.copy(self)
-        twin.params = arguments.converted("Embedding", self.params, dtype)
-        return twin
 
     def freeze_padding(self) -> None:
         """Read the row of padding from a copy from now on: then it is the constant that its gradient takes it for.

@@ -7,16 +7,15 @@ r"""The readout o = c + V h of the lecture: an affine map of the last axis.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Gradients, Parameters
+from rnn_numpy.core.parametric import Parametric
 from rnn_numpy.errors import DTypeError, ShapeError
 
 Array = NDArray[Any]
@@ -33,7 +32,7 @@ class LinearTrace:
     columns: bool = False
 
 
-class Linear:
+class Linear(Parametric):
     """Affine map y = x W^T + b of the last axis, with the names, shapes and initialisation of torch.nn.Linear.
 
     Parameters
@@ -80,25 +79,6 @@ class Linear:
         self.params = Parameters(shapes, arguments.layer_dtype("Linear", dtype))
         bound = 1 / np.sqrt(self.in_features)
         self.params.flat[:] = arguments.generator("Linear", rng).uniform(-bound, bound, self.params.flat.size)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters, inputs and outputs."""
-        return self.params.dtype
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return copies of the parameters under torch.nn's names."""
-        return self.params.state_dict()
-
-    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
-        """Copy parameters in; see `Parameters.load_state_dict` for what is refused."""
-        self.params.load_state_dict(mapping)
-
-    def astype(self, dtype: DTypeLike) -> Self:
-        """Return a twin of this layer with its parameters converted to `dtype`."""
-        twin = copy.copy(self)
-        twin.params = arguments.converted("Linear", self.params, dtype)
-        return twin
 
     def __call__(self, x: ArrayLike) -> Array:
         """Return y without a trace; argument and errors as in `forward`."""

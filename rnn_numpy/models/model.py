@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.parametric import Parametric
 
 Array = NDArray[Any]
 
 
-class Model(ABC):
+class Model(Parametric, ABC):
     """Base of models: some layers, their parameters joined in one vector.
 
     A subclass names the attributes that are layers in `layers`, in their order in the vector, and joins them at the end
@@ -32,7 +33,6 @@ class Model(ABC):
     """
 
     layers: ClassVar[tuple[str, ...]] = ()
-    params: Parameters
 
     def join(self) -> None:
         """Lay the parameters of all layers into one new vector."""
@@ -58,11 +58,6 @@ class Model(ABC):
     def count(self, *batch: Any) -> float:
         """Return what the mean loss of a batch divides by: the sum of its losses is `count` times their mean."""
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The dtype of parameters and of real inputs and outputs."""
-        return self.params.dtype
-
     def generators(self) -> dict[str, np.random.Generator]:
         """Return the generators that masks of dropout are drawn from, by the layers' names."""
         layers = {name: getattr(getattr(self, name), "rng", None) for name in self.layers}
@@ -73,14 +68,6 @@ class Model(ABC):
         for layer in (getattr(self, name) for name in self.layers):
             if hasattr(layer, "freeze_padding"):
                 layer.freeze_padding()
-
-    def state_dict(self) -> dict[str, Array]:
-        """Return copies of the parameters under their names."""
-        return self.params.state_dict()
-
-    def load_state_dict(self, mapping: Mapping[str, ArrayLike]) -> None:
-        """Copy parameters in; see `Parameters.load_state_dict` for what is refused."""
-        self.params.load_state_dict(mapping)
 
     def astype(self, dtype: DTypeLike) -> Self:
         """Return a twin of this model with its parameters converted to `dtype`."""
