@@ -6,6 +6,7 @@ this file, says who is compared and how to read the table.
 
 from __future__ import annotations
 
+import abc
 import argparse
 import contextlib
 import json
@@ -66,7 +67,7 @@ class Text:
             yield from self.batches
 
 
-class Updates:
+class Updates(abc.ABC):
     """Base of the contenders: `update` makes the next update and returns its loss."""
 
     def load(self, case: Case) -> None:
@@ -75,13 +76,13 @@ class Updates:
         self.batches = self.text.endless()
         self.start()
 
+    @abc.abstractmethod
     def start(self) -> None:
         """Make model and optimiser from `text.weights`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def update(self) -> float:
         """Make one update."""
-        raise NotImplementedError
 
     def step(self) -> None:
         """What is timed."""

@@ -8,7 +8,7 @@ import functools
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rnn_numpy.cli import common
 from rnn_numpy.cli.common import BadInputError, Outcome
@@ -36,16 +36,16 @@ from rnn_numpy.tasks import BUNDLED
 
 Add = Callable[..., None]
 
-EXPERIMENTS: dict[str, type[Experiment]] = {
-    "lm": language.LanguageExperiment,
-    "forecast": forecasting.ForecastExperiment,
-    "digits": digits.DigitsExperiment,
-}
-PAGES: dict[str, tuple[Callable[[Any], str], Callable[[Any], Any]]] = {
-    "lm": (language_report, language_figure),
-    "forecast": (forecast_report, forecast_figure),
-    "digits": (digits_report, digits_figure),
-}
+
+class Kind(NamedTuple):
+    """What can be trained: the experiment, its report and figure, and what the command line says of it."""
+
+    experiment: type[Experiment]
+    report: Callable[[Any], str]
+    figure: Callable[[Any], Any]
+    summary: str
+    description: str
+    add_options: Callable[[Add], None]
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -62,12 +62,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--resume", metavar="DIR", type=common.file_path, help="go on with the training in this folder")
     parser.set_defaults(run=run)
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", prog="rnn-numpy train")
-    for name, (summary, description, add_options) in WHAT.items():
-        kind = kinds.add_parser(name, help=summary, description=description, allow_abbrev=False)
-        defaults = argparse.Namespace(**vars(EXPERIMENTS[name].Options()), out=Path(f"{name}-run"))
-        add = functools.partial(common.add_option, kind, defaults)
-        add_options(add)
-        kind.add_argument("--resume", type=common.file_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    for name, kind in WHAT.items():
+        one = kinds.add_parser(name, help=kind.summary, description=kind.description, allow_abbrev=False)
+        defaults = argparse.Namespace(**vars(kind.experiment.Options()), out=Path(f"{name}-run"))
+        add = functools.partial(common.add_option, one, defaults)
+        kind.add_options(add)
+        one.add_argument("--resume", type=common.file_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         add("--out", "folder to make for all that comes of it", "DIR", type=common.file_path)
 
 
@@ -133,24 +133,34 @@ def _training(add: Add) -> None:
     add("--seed", "of all random draws", "S", type=common.whole_number)
 
 
-WHAT: dict[str, tuple[str, str, Callable[[Add], None]]] = {
-    "lm": (
+WHAT = {
+    "lm": Kind(
+        language.LanguageExperiment,
+        language_report,
+        language_figure,
         "foretell a text, character by character",
         "Foretell a text, character by character, beside counts and compressors. Many-to-many, aligned.",
         _language,
     ),
-    "forecast": (
+    "forecast": Kind(
+        forecasting.ForecastExperiment,
+        forecast_report,
+        forecast_figure,
         "forecast a series, some steps ahead",
         "Forecast a series 1 to H steps ahead, with several nets, a band, and baselines. The last fifth is the test, "
         "the last tenth of the rest chooses when to stop; means and deviations are those of what trains alone.",
         _forecast,
     ),
-    "digits": (
+    "digits": Kind(
+        digits.DigitsExperiment,
+        digits_report,
+        digits_figure,
         "name handwritten digits, read row by row",
         "Name handwritten digits, read row by row: 1797 real ones of scikit-learn. Many-to-one.",
         _digits,
     ),
 }
+EXPERIMENTS = {name: kind.experiment for name, kind in WHAT.items()}
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
@@ -183,11 +193,11 @@ def run(arguments: argparse.Namespace) -> Outcome:
 
 
 def _write_pages(name: str, result: Any, folder: Path) -> None:
-    report, figure = PAGES[name]
+    kind = WHAT[name]
     with common.atomic(folder / REPORT) as file:
-        file.write(report(result).encode())
+        file.write(kind.report(result).encode())
     with common.atomic(folder / FIGURE) as file:
-        save_figure(figure(result), file, ".png")
+        save_figure(kind.figure(result), file, ".png")
 
 
 @contextlib.contextmanager
