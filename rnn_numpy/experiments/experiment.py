@@ -35,8 +35,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
+
 from rnn_numpy.core.files import replacing
-from rnn_numpy.errors import DataError, OptionError, RNNNumpyError
+from rnn_numpy.errors import DataError, NonFiniteError, OptionError, RNNNumpyError
 from rnn_numpy.experiments.gradflow import versions
 from rnn_numpy.experiments.progress import Progress
 from rnn_numpy.training.checkpoint import load_checkpoint, save_checkpoint
@@ -446,6 +448,7 @@ def _taken_up(experiment: Experiment, plan: Planned, path: Path, config: dict[st
     return run
 
 
+@np.errstate(all="ignore")  # what comes of an overflow is told as an error
 def _train(
     experiment: Experiment,
     index: int,
@@ -459,7 +462,11 @@ def _train(
     clock, saved = time.process_time(), time.monotonic()
     training = run.training
     while not run.ended:
-        update = next(training)
+        try:
+            update = next(training)
+        except NonFiniteError as error:
+            number = training.number + 1
+            raise NonFiniteError(f"{run.label}: diverged in update {number}: {error}; try a smaller lr") from None
         last = training.number >= run.updates
         if last or training.number % experiment.every == 0:
             value = float(experiment.validate(index))

@@ -92,6 +92,14 @@ def test_every_option_of_an_experiment_can_be_given(what: str) -> None:
     assert kind.name == what
 
 
+def test_divergence_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    huge = "--hidden 4 --batch 2 --updates 9 --lr 1e300 --clip 1e300"
+    assert main(["train", "digits", *huge.split()]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("rnn-numpy train: seed 0: diverged in update ") and err.count("\n") == 1
+    assert err.endswith("; try a smaller lr\n") and " is nan at " in err
+
+
 def test_predict(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train_here()
     np.save("image.npy", np.full((8, 8), 16))
