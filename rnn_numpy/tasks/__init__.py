@@ -12,14 +12,19 @@ from rnn_numpy.tasks.forecasting import (
     score,
     seasonal_naive,
 )
+from rnn_numpy.tasks.g2p import CMUDict
+from rnn_numpy.tasks.pairs import PairBatch, Pairs, PairScore, PairTask, SymbolVocabulary, edit_distance, padded
 from rnn_numpy.tasks.recall import Adding, CopyMemory, Parity, TemporalOrder
+from rnn_numpy.tasks.roman import RomanNumerals
+from rnn_numpy.tasks.rules import Rules
 from rnn_numpy.tasks.series import ForecastTask, Series, read_csv, read_npy
 from rnn_numpy.tasks.task import Batch, SequenceTask
 from rnn_numpy.tasks.text import Vocabulary, load_text
 
 __all__ = [
-    "BUNDLED", "NARMA10", "Adding", "AutoRegression", "Batch", "CopyMemory", "ForecastTask", "MackeyGlass", "Parity",
-    "Score", "SequenceTask", "Series", "SplitSeries", "TemporalOrder", "Vocabulary", "autoregressions", "baselines",
-    "linear_baseline", "load_bundled", "load_series", "load_text", "mackey_glass", "narma10", "read_csv", "read_npy",
-    "rolling_origins", "score", "seasonal_naive",
+    "BUNDLED", "NARMA10", "Adding", "AutoRegression", "Batch", "CMUDict", "CopyMemory", "ForecastTask",
+    "MackeyGlass", "PairBatch", "PairScore", "PairTask", "Pairs", "Parity", "RomanNumerals", "Rules", "Score",
+    "SequenceTask", "Series", "SplitSeries", "SymbolVocabulary", "TemporalOrder", "Vocabulary", "autoregressions",
+    "baselines", "edit_distance", "linear_baseline", "load_bundled", "load_series", "load_text", "mackey_glass",
+    "narma10", "padded", "read_csv", "read_npy", "rolling_origins", "score", "seasonal_naive",
 ]  # fmt: skip

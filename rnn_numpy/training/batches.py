@@ -147,7 +147,7 @@ class Batches(Iterator[Batch]):
         where = "Batches.load_state_dict"
         have = {name: getattr(self, name) for name in ("samples", "batch_size", "shuffle", "drop_last")}
         found = checked_state(where, state, {"kind": "Batches", **have}, ("data", "epoch", "position", "order", "rng"))
-        _same_data(where, self._data, found["data"])
+        same_data(where, self._data, found["data"])
         epoch = whole_number(where, "epoch", found["epoch"])
         position = whole_number(where, "position", found["position"], self.samples)
         order = np.asarray(found["order"]) if self.shuffle else np.arange(self.samples)
@@ -312,7 +312,7 @@ class Windows(Iterator[Batch]):
         where = "Windows.load_state_dict"
         have = {name: getattr(self, name) for name in ("samples", "batch", "length", "jitter")}
         found = checked_state(where, state, {"kind": "Windows", **have}, ("data", "epoch", "position", "rng"))
-        _same_data(where, self._data, found["data"])
+        same_data(where, self._data, found["data"])
         epoch = whole_number(where, "epoch", found["epoch"])
         position = whole_number(where, "position", found["position"], self.steps)
         load_generator(where, "rng", self.rng, found["rng"])
@@ -403,7 +403,8 @@ class Listed(Iterator[Sequence[Any]]):
         self._position = whole_number(where, "position", found["position"], samples)
 
 
-def _same_data(where: str, here: int, there: Any) -> None:
+def same_data(where: str, here: int, there: Any) -> None:
+    """Refuse a state of other data; `here` and `there` are their checksums."""
     if here != there:
         raise StateDictError(f"{where}: the data are not those of the state, though there are as many")
 
