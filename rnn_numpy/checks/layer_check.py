@@ -50,7 +50,7 @@ class LayerCheck:
         self.notes: list[str] = []
         self.layer: Recurrent = target.layer
         self.steps = target.trace.edge.batch.T
-        states = sum(self.layer.width(state) for state in self.layer.cell.states)
+        states = sum(target.trace.edge.widths.values())
         width = states + len(self.layer.cell.slabs) * self.layer.hidden_size
         directions = self.layer.num_layers * self.layer.num_directions
         self.size = self.steps * target.trace.edge.batch.N * width * width * directions

@@ -158,7 +158,7 @@ class Adjoints:
             # the formulas' own product is what is left: nothing is found as a difference.
             weights["W_hh"] = weights["W_hh"].copy()
             for gate, rows, columns, source in self.gate_blocks("hidden"):
-                if source == f"{cell.states[0]}_in":
+                if source == f"{cell.recurrent_state}_in":
                     self.split.append((gate, recorded.weights["W_hh"][rows], columns))
                     weights["W_hh"][rows] = 0
         # Apart, what comes through W_hh has memory of its own, as with recurrent dropout, whose mask is ours, too.
@@ -172,7 +172,7 @@ class Adjoints:
             constants["d" + symbol] = as_column(np.zeros_like(weights[symbol]), cell)
         arrays = dict(recorded.arrays)
         if apart and not chain.recurrent:
-            arrays[f"{cell.states[0]}_in"] = steps.aligned(f"{cell.states[0]}_prev")
+            arrays[f"{cell.recurrent_state}_in"] = steps.aligned(f"{cell.recurrent_state}_prev")
         self.constants = constants
         # What the steps have recorded, (T, N, ·), by the name that formulas have for it.
         recorded_arrays = Binding(self.chain, steps.batch, steps.direction.reverse, arrays, constants)
@@ -237,9 +237,10 @@ class Adjoints:
     def _kinds(self) -> list[tuple[str, int, str]]:
         """Name, width and use of each gradient array of a step."""
         cell, found = self.steps.cell, list[tuple[str, int, str]]()
-        into = f"d{cell.states[0]}_in"
+        into = f"d{cell.recurrent_state}_in"
         for name, array in self.gradients.items():
             written = name == into or name.endswith("_new") or not cell.has_partials
+            written = written and name[1:] not in cell.from_loss
             kind = "state" if name[1:] in cell.states else "inner" if name == into else "" if written else "partials"
             found.append((name, array.shape[2], kind))
         if self.apart and into not in self.gradients:
@@ -254,6 +255,7 @@ class Adjoints:
         scratch = np.empty((n * Q, self.chain.hidden), self.dtype)
         if self.steps.cell.columns:
             scratch = np.empty((self.chain.hidden, n * Q), self.dtype).T
+        work = self.chain.work(self.steps.recorded.given, n * Q, self.dtype)
         for formula, slots, columns in self.calls:
             arguments: list[Array] = []
             for slot in slots:
@@ -273,6 +275,8 @@ class Adjoints:
                     row = self.constants[slot.name]
                 elif slot.when == "given":
                     row = self._given(slot.name, n, Q)
+                elif slot.when == "work":
+                    row = work[slot.array]
                 else:
                     row = step.arrays[slot.array][1 if slot.when == "after" else 0]
                     row = row if slot.block is None else row[:, slot.block]
@@ -337,7 +341,7 @@ class Adjoints:
         cell = self.steps.cell
         if len(cell.states) > 1:
             return cell.states
-        split = [gate for gate, _, _, source in self.gate_blocks("hidden") if source == f"{cell.states[0]}_in"]
+        split = [gate for gate, _, _, source in self.gate_blocks("hidden") if source == f"{cell.recurrent_state}_in"]
         rest = [gate for gate in cell.gate_names if gate not in split]
         return (LEAK, *(gate for gate in cell.gate_names if gate in split), *(["+".join(rest)] if rest else []))
 

@@ -106,7 +106,7 @@ class Binding:
 
     def has(self, slot: Slot) -> bool:
         """Whether the argument is among the arrays, not the constants."""
-        return slot.when not in ("fixed", "given") and slot.array in self.arrays
+        return slot.when not in ("fixed", "given", "work") and slot.array in self.arrays
 
     # ------------------------------------------------------------------------------------------------ calls
 
@@ -115,10 +115,13 @@ class Binding:
         backward, found = kind == "backward", list[Call]()
         # Scratch belongs to this pass alone: passes on one trace may run side by side.
         scratch = self._scratch() if "scratch_t" in self.chain.needs else None
+        work = self.chain.work(self.given, self.batch.N, self.constants["half"].dtype)
         for formula, slots, columns in self.chain.formulas[kind]:
             columns_of_arguments: list[Iterable[Array]] = []
             for slot in slots:
-                if slot.when != "fixed":
+                if slot.when == "work":
+                    columns_of_arguments.append(self._alive(work[slot.array], False, backward))
+                elif slot.when != "fixed":
                     columns_of_arguments.append(self.rows(slot, columns, backward))
                 elif scratch is not None and slot.name == "scratch_t":
                     columns_of_arguments.append(self._alive(scratch, columns, backward))

@@ -17,6 +17,7 @@ and hands in, step after step:
     W_hh, W_hi, W_hrz  the recurrent weights, all or the rows of some slabs; further parameters under their symbol
     db_p, ...          sums to which the gradient of a further parameter is added at each step
     values, ...        an array of `given`, the same at every step; dvalues: the sum to which its gradient is added
+    u_t, ...           an array of `work`: what the parts of one step hand each other, and no trace keeps
     b                  the sum of the biases, where the cell adds it itself
     half, one          1/2 and 1, as arrays of the layer's dtype: cheaper than numbers
     scratch_t          memory for an intermediate result, of the shape of h
@@ -25,7 +26,8 @@ What is written must be written into: `h_t[...] = ` or `out=h_t`, since `h_t = `
 Outputs and da come in uninitialised (da as step_partials left it, where there is one). The gradient of the first
 state, dh_t, is complete when a step begins; those of further states hold what step t+1 wrote, and what comes through
 h_t is to be added: `dc_t += ...`. dh_prev and dh_in are one memory, unless there is recurrent dropout: add to both,
-write neither. A further parameter that is a vector, (H,), comes as (H, 1), and so does the sum of its gradient:
+write neither. A gradient that a loss may add to directly, one of `from_loss`, comes in holding that, too. A further
+parameter that is a vector, (H,), comes as (H, 1), and so does the sum of its gradient:
 `dp += (...).sum(axis=1, keepdims=True)`. A layer of one's own has the arguments of `Recurrent` if it has no
 constructor; if it has one, it must take `dtype` and `rng`, and hand on the others.
 
@@ -74,7 +76,8 @@ from rnn_numpy.engine.parts import KINDS, Formula, Kind, Part, argument_names, w
 from rnn_numpy.errors import CellError
 
 Array = NDArray[Any]
-Width = int | Callable[[Any, Mapping[str, Array]], int]
+Size = Callable[[Any, Mapping[str, Array]], int]
+Width = int | Size
 
 # What "d" and "v" in front of a name stand for, by the formula that has it as an argument.
 DERIVATIVES = {"forward": "", "partials": "d", "backward": "d", "tangent": "v"}
@@ -148,8 +151,8 @@ class Product:
 class Slot(NamedTuple):
     """Where an argument is found: the array, which of its rows a step gets, which of its columns.
 
-    `when` is "before" or "after" (a state's rows), "step", "given", or "fixed" (the same at every step). `stack` is the
-    number of slabs that are stacked along an axis in front; 0 for none.
+    `when` is "before" or "after" (a state's rows), "step", "given", "work" or "fixed" (the same at every step). `stack`
+    is the number of slabs that are stacked along an axis in front; 0 for none.
     """
 
     name: str
@@ -184,6 +187,10 @@ class Cell:
         Further parts of the step.
     own : mapping of str to str
         What the cell's own formulas write in place of a state, {"h": "m"}, where a part after them makes the state.
+    recurrent_state : str, optional
+        The state that the recurrent weights act on; the first where left out.
+    state_widths : mapping of str to callable
+        States whose widths are those of the call, as functions of the layer and the call's given arrays.
     slabs : tuple of str, optional
         The blocks of a and da in memory order; the gates where left out.
     input_slabs, hidden_slabs : tuple of str, optional
@@ -197,6 +204,12 @@ class Cell:
     records, gradient_records : mapping of str to int or callable
         Further arrays of a step, written forward or backward, with their widths in units of H, or a function of the
         layer and the call's given arrays that returns the width.
+    work : mapping of str to callable
+        Memory of one step alone, in rows, (N, S, K) say: its shape without N, as a function of the given arrays.
+    rows : tuple of str
+        Records and states that lie in rows in memory where the cell works on columns.
+    from_loss : tuple of str
+        Records whose gradients come in holding what the loss says of the record directly.
     given : mapping of str to Given
         Arrays of the call that formulas read, the same at every step.
     input_gradient, hidden_gradient : str
@@ -232,6 +245,8 @@ class Cell:
     before: tuple[Part, ...] = ()
     after: tuple[Part, ...] = ()
     own: Mapping[str, str] = field(default_factory=dict)
+    recurrent_state: str = ""
+    state_widths: Mapping[str, Size] = field(default_factory=dict)
     slabs: tuple[str, ...] = ()
     input_slabs: tuple[str, ...] = ()
     hidden_slabs: tuple[str, ...] = ()
@@ -239,6 +254,9 @@ class Cell:
     hidden_inputs: Mapping[str, str] = field(default_factory=dict)
     records: Mapping[str, Width] = field(default_factory=dict)
     gradient_records: Mapping[str, Width] = field(default_factory=dict)
+    work: Mapping[str, Callable[[Mapping[str, Array]], tuple[int, ...]]] = field(default_factory=dict)
+    rows: tuple[str, ...] = ()
+    from_loss: tuple[str, ...] = ()
     given: Mapping[str, Given] = field(default_factory=dict)
     input_gradient: str = "da"
     hidden_gradient: str = "da"
@@ -256,6 +274,8 @@ class Cell:
         # The package's own have been tried; a breakpoint in one of them stops at the caller's steps alone.
         if not self.trial or all(str(getattr(one, "__module__", "")).startswith("rnn_numpy.") for one in formulas):
             self.tried.update(("forward", "backward"))
+        if not self.recurrent_state:
+            object.__setattr__(self, "recurrent_state", self.states[0])
         # The names are all that the driver has to go by: a slip in one must not wait for the first call to show.
         for name in ("slabs", "input_slabs", "hidden_slabs"):
             if not getattr(self, name):
@@ -411,11 +431,13 @@ class Cell:
         state = stem[1:] if stem[:1] == derivative and stem not in self.states else stem
         if state in self.states and when in ("t", "prev"):
             return Slot(name, stem, "after" if when == "t" else "before")
-        if state == self.states[0] and when == "in":
+        if state == self.recurrent_state and when == "in":
             return Slot(name, name, "step")
         if when != "t":
             return None
         own = ("da", *self.gradient_records) if derivative == "d" else self.tangent_widths
+        if stem in self.work:
+            return Slot(name, stem, "work")
         if stem in ("x", "a") or stem in self.records or stem in own:
             return Slot(name, stem, "step")
         if stem in ("input", derivative + "input"):
@@ -437,8 +459,8 @@ class Cell:
             for state in self.states
             for when in ("t", "prev")
         ]
-        output = self.states[0]
-        arrays = ["x_t", "a_t", *(f"{name}_t" for name in self.forward_names), f"{output}_in"]
+        output = self.recurrent_state
+        arrays = ["x_t", "a_t", *(f"{name}_t" for name in (*self.forward_names, *self.work)), f"{output}_in"]
         if derivative:
             blocks = self.gradient_names if derivative == "d" else self.tangent_widths
             arrays += [f"{derivative}a_t", *(f"{name}_t" for name in blocks), f"{derivative}{output}_in"]
@@ -519,7 +541,7 @@ class Chain:
     def __init__(self, cell: Cell, hidden: int, recurrent: bool, zoneout: tuple[str, ...]) -> None:
         self.cell, self.hidden = cell, hidden
         self.recurrent, self.zoneout = recurrent, zoneout
-        output = cell.states[0]
+        output = cell.recurrent_state
         self._renamed = writing({state: f"{state}_new" for state in zoneout})
         if not recurrent:
             self._renamed |= {f"{d}{output}_in": f"{d}{output}_prev" for d in ("", "d", "v")}
@@ -590,13 +612,17 @@ class Chain:
                 found[name] = array, slice(start * self.hidden, stop * self.hidden)
         return found
 
+    def work(self, given: Mapping[str, Array], count: int, dtype: np.dtype[Any]) -> dict[str, Array]:
+        """Return memory for the cell's `work`, (count, ...) each."""
+        return {name: memory.empty((count, *shape(given)), dtype) for name, shape in self.cell.work.items()}
+
     def _products(self, kind: str) -> list[tuple[slice, slice, str]]:
         cell, H = self.cell, self.hidden
         found: list[tuple[slice, slice, str]] = []
         for gate, (name, slab) in enumerate(zip(cell.gate_names, cell.slabs_of(kind), strict=True)):
             place = cell.slabs.index(slab)
             rows, columns = slice(gate * H, (gate + 1) * H), slice(place * H, (place + 1) * H)
-            source = "x_t" if kind == "input" else cell.hidden_inputs.get(name, f"{cell.states[0]}_in")
+            source = "x_t" if kind == "input" else cell.hidden_inputs.get(name, f"{cell.recurrent_state}_in")
             if found and found[-1][1].stop == columns.start and found[-1][2] == source:
                 rows, columns = slice(found[-1][0].start, rows.stop), slice(found[-1][1].start, columns.stop)
                 found.pop()

@@ -185,7 +185,29 @@ class Edge:
             states = [self.batch.unsorted(array, 1) for array in states]
         return tuple(array[:, 0] for array in states) if self.unbatched else tuple(states)
 
+    def like_records(self, where: str, layer: Options, values: Mapping[str, Any] | None) -> dict[str, Array]:
+        """Check gradients of records that a loss may read; return them as (T, N, ·), zeros past the ends."""
+        values, known = {} if values is None else values, layer.cell.from_loss
+        if not isinstance(values, Mapping) or set(values) - set(known):
+            is_mapping = isinstance(values, Mapping)
+            got = [name for name in values if name not in known] if is_mapping else type(values).__name__
+            rule = f"be a dict with names among {', '.join(known)}" if known else "be left out: the layer has none"
+            raise OptionError(f"{where}: drecords must {rule}; got {got}")
+        found: dict[str, Array] = {}
+        for name, value in values.items():
+            width, title = layer.width_of(layer.cell.records[name], self.given), f"drecords[{name!r}]"
+            array = self._signal(where, title, value, f"trace.{name}", width, "width")
+            if array is not None:
+                found[name] = self.existing(array)
+        return found
+
     # ------------------------------------------------------------------------------------------------ given arrays
+
+    def give(self, layer: Options, given: dict[str, Array]) -> None:
+        """Take the call's given arrays, from `given_in`; on them widths of states may depend."""
+        self.given = given
+        sizes = {state: width(layer, given) for state, width in layer.cell.state_widths.items()}
+        self.widths = {**self.widths, **sizes}
 
     def given_in(self, where: str, layer: Options, values: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays, or changes of them; return them with the batch in front, in the engine's
@@ -200,7 +222,7 @@ class Edge:
             got = [name for name in values if name not in wanted] if is_mapping else type(values).__name__
             rule = f"be a dict with names among {', '.join(wanted)}" if wanted else "be left out: the layer reads none"
             raise OptionError(f"{where}: given must {rule}; got {got}")
-        sizes = {"H": layer.hidden_size}
+        sizes = layer.given_sizes()
         found: dict[str, Array] = {}
         for name, given in wanted.items():
             if values.get(name) is None:

@@ -143,7 +143,7 @@ class TangentSteps:
             arrays[f"v{state}_new"] = self._new(1, widths[state])
             arrays[f"v{state}_new"][...] = 0
         if chain.recurrent:
-            arrays[f"v{cell.states[0]}_in"] = self._new(1, widths[cell.states[0]])
+            arrays[f"v{cell.recurrent_state}_in"] = self._new(1, widths[cell.recurrent_state])
         return Binding(chain, self._batch, False, arrays, self._constants)
 
     def slot(self, name: str, binding: Binding) -> Array:
@@ -164,6 +164,7 @@ class TangentSteps:
         source, counts = self.steps.binding, self.steps.batch.counts
         alive = self.columns if counts is None else counts[t] * self.count
         if alive:
+            work = binding.chain.work(self._given, alive, self.steps.layer.params.dtype)
             for formula, slots, columns in binding.chain.formulas["tangent"]:
                 given: list[Array] = []
                 for slot in slots:
@@ -173,6 +174,9 @@ class TangentSteps:
                         row = self._scratch[:alive]
                     elif slot.when == "fixed":
                         given.append(self._constants[slot.name])
+                        continue
+                    elif slot.when == "work":
+                        given.append(work[slot.array])
                         continue
                     elif slot.when == "given":
                         given.append(np.repeat(self._given[slot.name][: alive // self.count], self.count, axis=0))

@@ -19,7 +19,7 @@ from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.parametric import Parametric
 from rnn_numpy.engine import parts
 from rnn_numpy.engine.batch import Batch
-from rnn_numpy.engine.cell import Cell
+from rnn_numpy.engine.cell import Cell, Width
 from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 
@@ -71,8 +71,7 @@ class Options(Parametric):
             )
         self.rng = arguments.generator(kind, rng)
         self.num_directions = 2 if self.bidirectional else 1
-        self.widths = {state: self.width(state) for state in self.cell.states}
-        self.output_width = self.widths[self.cell.states[0]]
+        self.measure()
         self.stack = [self.directions_of(layer) for layer in range(self.num_layers)]
         self.params = Parameters(self.shapes(), arguments.layer_dtype(kind, dtype))
         # torch's default for all recurrent parameters, biases among them, drawn in this order.
@@ -91,7 +90,26 @@ class Options(Parametric):
 
     def width(self, state: str) -> int:
         """Return the number of units of a state."""
+        if state in self.cell.state_widths:
+            raise OptionError(
+                f"{type(self).__name__}: {state} must be a state of a fixed width here; it is as wide as a call's memory"
+            )
         return self.hidden_size
+
+    def measure(self) -> None:
+        """Note the widths of all states; 0 of one that is as wide as a call's given arrays say."""
+        cell = self.cell
+        self.widths = {state: 0 if state in cell.state_widths else self.width(state) for state in cell.states}
+        self.output_width = self.widths[cell.states[0]]
+        self.recurrent_width = self.widths[cell.recurrent_state]
+
+    def width_of(self, width: Width, given: Mapping[str, Array]) -> int:
+        """Return the width of a record."""
+        return width * self.hidden_size if isinstance(width, int) else width(self, given)
+
+    def given_sizes(self) -> dict[str, int]:
+        """Return the sizes of axes of given arrays that the layer fixes, by their letters."""
+        return {"H": self.hidden_size}
 
     def directions_of(self, layer: int) -> list[Direction]:
         """Return the one or two directions of a layer, in torch's order."""
@@ -107,7 +125,7 @@ class Options(Parametric):
         self._titles: dict[str, tuple[list[str], list[str], list[str]]] = {}
         for direction in itertools.chain(*self.stack):
             inputs = self.input_size if direction.layer == 0 else self.num_directions * self.output_width
-            own: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, self.output_width)}
+            own: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, self.recurrent_width)}
             own |= {"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else {}
             own |= {name: extra.shape(self) for name, extra in self.cell.parameters.items()}
             symbols, titles = map(self.symbol, own), [self.full_name(name, direction) for name in own]
@@ -185,7 +203,7 @@ class Options(Parametric):
         for name in names if drops or zones else ():
             mask, kept = None, dict[str, Array]()
             if drops:
-                shape, title = (batch.N, self.output_width), f"recurrent_masks[{name!r}]"
+                shape, title = (batch.N, self.recurrent_width), f"recurrent_masks[{name!r}]"
                 if recurrent:
                     mask = self._mask(where, title, recurrent[name], "(N, H)", shape)
                 else:

@@ -106,7 +106,7 @@ class RecordedSteps:
         recorded, reverse = self.recorded, self.direction.reverse
         self.binding = Binding(recorded.chain, self.batch, reverse, recorded.arrays, {}, recorded.given)
         self.T, self.N = self.batch.T, self.batch.N
-        self.widths = [layer.width(state) for state in self.cell.states]
+        self.widths = list(trace.edge.widths.values())
         self.S, self.A = sum(self.widths), len(self.cell.slabs) * layer.hidden_size
         self.alive: NDArray[np.bool_] = self.batch.exists()[:, :, 0]
         self.x: Array = self.recorded.arrays["x"]

@@ -105,6 +105,7 @@ class Pass:
     trace: Trace
     doutput: Array | None = None
     dfinals: Sequence[Array | None] = ()
+    drecords: Mapping[str, Array] = field(default_factory=dict)
     grads: Parameters | None = None
     at: list[Run] = field(default_factory=list)
     results: list[Any] = field(default_factory=list)
@@ -314,7 +315,13 @@ class Recurrent(Options):
         return ForwardSteps(*started)
 
     def backward(
-        self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
+        self,
+        trace: Trace,
+        doutput: ArrayLike | None,
+        dh_n: ArrayLike | None = None,
+        grads: Parameters | None = None,
+        *,
+        drecords: Mapping[str, ArrayLike] | None = None,
     ) -> BackwardResult:
         """Back-propagate through time: the steps of `backward_steps`, run to the end.
 
@@ -329,6 +336,9 @@ class Recurrent(Options):
             dL/dh_n; zeros where left out.
         grads : Parameters, optional
             Gradients are added to these (`layer.params.zeros_like()` makes them). New ones are made where left out.
+        drecords : mapping of str to ndarray, (T, N, ·), optional
+            What the loss says directly of what steps record, of attention weights say: {"alpha": dL/dalpha}. Of the
+            names that the cell lists as `from_loss`.
 
         Returns
         -------
@@ -344,13 +354,19 @@ class Recurrent(Options):
         -----
         Cost: twice the products of the forward pass.
         """
-        run, loop = self._start_backward(trace, doutput, dh_n, grads, copied=False)
+        run, loop = self._start_backward(trace, doutput, dh_n, grads, drecords, copied=False)
         collections.deque(loop, maxlen=0)
         result: BackwardResult = run.results[0]
         return result
 
     def backward_steps(
-        self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
+        self,
+        trace: Trace,
+        doutput: ArrayLike | None,
+        dh_n: ArrayLike | None = None,
+        grads: Parameters | None = None,
+        *,
+        drecords: Mapping[str, ArrayLike] | None = None,
     ) -> BackwardSteps:
         """Back-propagate through time one step at a time, newest step first.
 
@@ -376,7 +392,7 @@ class Recurrent(Options):
         >>> steps.result.dx.shape
         (4, 1, 2)
         """
-        return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, copied=True))
+        return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, drecords, copied=True))
 
     def _try_formulas(self, kind: Kind) -> None:
         from rnn_numpy.engine.trial import try_formulas  # for cells of one's own alone: loaded when one is there
@@ -422,9 +438,9 @@ class Recurrent(Options):
                 arguments.flag(where, name, value)
         edge, signal = Edge.opened(self, where, x, lengths, copied=record)
         batch = edge.batch
-        initial = edge.states_in(where, "h_0", h_0)
         if given is not None or self.cell.given:
-            edge.given = self.given_arrays(where, edge, given)
+            edge.give(self, self.given_arrays(where, edge, given))
+        initial = edge.states_in(where, "h_0", h_0)
         dropout_masks, recurrent_masks, zoneout_masks = masks
         if self.dropout or dropout_masks is not None:
             edge.factors = self.dropout_factors(where, dropout_masks, training, batch)
@@ -531,10 +547,10 @@ class Recurrent(Options):
         new, alone = batch.new if record else batch.reused, not record and masks is NONE
         for state, state_0 in zip(cell.states, initial, strict=True):
             make = batch.reused if alone and state in cell.overwritten else batch.new
-            arrays[state] = make(T + 1, widths[state], dtype, columns)
+            arrays[state] = make(T + 1, widths[state], dtype, columns and state not in cell.rows)
             arrays[state][run.binding.entry] = 0 if state_0 is None else state_0[direction.row]
         for name, units in cell.records.items():
-            arrays[name] = new(T, units * H if isinstance(units, int) else units(self, edge.given), dtype, columns)
+            arrays[name] = new(T, self.width_of(units, edge.given), dtype, columns and name not in cell.rows)
         if masks is not NONE:
             _lay_masks(run.binding, masks, widths, new)
         if cell.in_place and alone:
@@ -582,7 +598,13 @@ class Recurrent(Options):
     # ------------------------------------------------------------------------------------------------ backward
 
     def _start_backward(
-        self, trace: Trace, doutput: ArrayLike | None, dh_n: Any, grads: Parameters | None, copied: bool
+        self,
+        trace: Trace,
+        doutput: ArrayLike | None,
+        dh_n: Any,
+        grads: Parameters | None,
+        drecords: Mapping[str, Any] | None,
+        copied: bool,
     ) -> tuple[Pass, Iterator[int]]:
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.backward"
@@ -593,9 +615,10 @@ class Recurrent(Options):
             grads = arguments.gradients(where, grads, self.params)
         top = edge.like_output(where, "doutput", doutput)
         dfinals = edge.states_in(where, "dh_n", dh_n)
+        found = edge.like_records(where, self, drecords) if drecords is not None else {}
         if copied:
-            top, dfinals = copy.deepcopy((top, dfinals))
-        run = Pass(trace, top, dfinals, grads)
+            top, dfinals, found = copy.deepcopy((top, dfinals, found))
+        run = Pass(trace, top, dfinals, found, grads)
         return run, self.bptt(run)
 
     def bptt(self, run: Pass) -> Iterator[int]:
@@ -623,6 +646,8 @@ class Recurrent(Options):
             self.open_backward(
                 at, from_loss, [None if final is None else final[direction.row] for final in run.dfinals]
             )
+            for name, drecord in run.drecords.items():
+                at.gradients.arrays["d" + name][...] = drecord
             run.at.append(at)
             yield from self.backward_loop(at)
             at.gradients.reached, binding.constants = None, {}
@@ -652,7 +677,8 @@ class Recurrent(Options):
         batch, dtype, columns = binding.batch, self.params.dtype, cell.columns
         gradients = run.gradients.arrays
         for index, (state, dfinal) in enumerate(zip(cell.states, dfinals, strict=True)):
-            dstate = gradients["d" + state] = batch.new(batch.T + 1, binding.arrays[state].shape[2], dtype, columns)
+            size, layout = binding.arrays[state].shape[2], columns and state not in cell.rows
+            dstate = gradients["d" + state] = batch.new(batch.T + 1, size, dtype, layout)
             if index > 0 or doutput is None:
                 dstate[...] = 0
             else:
@@ -666,12 +692,14 @@ class Recurrent(Options):
                 dstate[binding.exit] += dfinal
         gradients["da"] = batch.new(batch.T, len(cell.slabs) * H, dtype, columns)
         for name, width in cell.gradient_records.items():
-            size = width * H if isinstance(width, int) else width(self, run.trace.given)
-            gradients[name] = batch.new(batch.T, size, dtype, columns)
+            size = self.width_of(width, run.trace.given)
+            gradients[name] = batch.new(batch.T, size, dtype, columns and name not in cell.rows)
+            if name[1:] in cell.from_loss:
+                gradients[name][...] = 0
         for state in binding.chain.zoneout:
             gradients[f"d{state}_new"] = batch.new(batch.T, binding.arrays[state].shape[2], dtype, columns)
         if binding.chain.recurrent:
-            output = cell.states[0]
+            output = cell.recurrent_state
             dstate_in = batch.new(batch.T, binding.arrays[output].shape[2], dtype, columns)
             dstate_in[...] = 0
             gradients[f"d{output}_in"] = dstate_in
@@ -771,7 +799,7 @@ def _lay_masks(binding: Binding, masks: Masks, widths: Mapping[str, int], new: A
         return np.ascontiguousarray(array.swapaxes(-1, -2)).swapaxes(-1, -2) if cell.columns else array
 
     if masks.recurrent is not None:
-        output = cell.states[0]
+        output = cell.recurrent_state
         shape = (batch.T, *masks.recurrent.shape)
         arrays["recurrent_mask"] = np.broadcast_to(laid_out(masks.recurrent), shape)
         arrays[f"{output}_in"] = new(batch.T, widths[output], dtype, cell.columns)

@@ -69,8 +69,7 @@ def _small(layer: Recurrent) -> Recurrent:
     twin = copy.copy(layer)
     twin.input_size = twin.hidden_size = SIZE
     twin.num_layers, twin.num_directions, twin.bidirectional = 1, 1, False
-    twin.widths = {state: twin.width(state) for state in twin.cell.states}
-    twin.output_width = twin.widths[twin.cell.states[0]]
+    twin.measure()
     twin.stack = [twin.directions_of(0)]
     shapes = twin.shapes()
     values = np.random.default_rng(0).uniform(-0.5, 0.5, sum(map(np.prod, shapes.values())))
@@ -85,10 +84,11 @@ def _drawn(layer: Recurrent, *shape: int) -> Array:
 def _forward(layer: Recurrent, unwritten: list[str]) -> Run:
     x = _drawn(layer, *((N, T) if layer.batch_first else (T, N)), SIZE)
     edge, signal = Edge.opened(layer, "trial", x, None, copied=True)
-    sizes = {"H": layer.hidden_size}
+    sizes, arrays = layer.given_sizes(), dict[str, Array]()
     for name, given in layer.cell.given.items():
         shape = (N, *(sizes.get(axis, SIZE) for axis in given.shape))
-        edge.given[name] = _drawn(layer, *shape) if given.differentiable else np.ones(shape, bool)
+        arrays[name] = _drawn(layer, *shape) if given.differentiable else np.ones(shape, bool)
+    edge.give(layer, arrays)
     initial = [_drawn(layer, 1, N, width) for width in edge.widths.values()]
     run = layer.open_forward(layer.stack[0][0], edge, signal, initial)
     run.binding.guard = _guard(lambda slot: _is_constant(slot) or slot.when == "before" or slot.array == "x", unwritten)
@@ -140,7 +140,7 @@ def _guard(is_read: Callable[[Slot], bool], unwritten: list[str]) -> Callable[[F
         def run(*arguments: Array) -> None:
             locked(*arguments)
             for slot, array in zip(slots, arguments, strict=True):
-                if slot.when not in ("fixed", "given") and memory.is_poison(array).any():
+                if slot.when not in ("fixed", "given", "work") and memory.is_poison(array).any():
                     unwritten.append(slot.array)
 
         return run
