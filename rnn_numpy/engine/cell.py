@@ -415,6 +415,13 @@ class Cell:
         """Symbol and name of each further parameter whose gradient step_backward sums itself: it has no product."""
         return {extra.symbol: name for name, extra in self.parameters.items() if extra.product is None}
 
+    @functools.cached_property
+    def symbols_in_rows(self) -> frozenset[str]:
+        """Symbols of further parameters that no formula on columns reads."""
+        on_columns = [part for part in self.parts if (self.columns if part.columns is None else part.columns)]
+        read = {name for part in on_columns for kind in KINDS for name in part.arguments(kind)}
+        return frozenset(extra.symbol for extra in self.parameters.values() if extra.symbol not in read)
+
     def place_of(self, name: str, derivative: str = "d") -> Slot | None:
         """Return where an argument is found, blocks in units of H: the grammar of names, all of it. None for a name
         that says nothing to a formula of gradients, "d", or of changes, "v".

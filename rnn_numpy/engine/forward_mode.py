@@ -57,9 +57,9 @@ class TangentSteps:
 
     Column k of sequence n is column n * count + k: there are M = N * count of them. `vparams` has, by symbol, the
     changes of parameters by which the formulas themselves differentiate: of the parameter's shape, for all columns; of
-    a vector also (M, H), one for each column. `vgiven` has those of given arrays, (N, ·). Zeros where left out; the
-    changes of other parameters, and of the input, are added to the slots of each step. A cell without `step_tangent`
-    is an OptionError.
+    a vector also (M, H), one for each column; of a matrix, where formulas work on rows, (M, H, K). `vgiven` has those
+    of given arrays, (N, ·). Zeros where left out; the changes of other parameters, and of the input, are added to the
+    slots of each step. A cell without `step_tangent` is an OptionError.
 
     Examples
     --------
@@ -217,7 +217,8 @@ class UnitChanges:
 
     The changes of one sequence are numbered as the entries lie in the parameters, the initial states' after them:
     `count` in all, those of each parameter at `places`, with its shape, those of each state at `initial`. A further
-    parameter without a product, other than a vector, is an OptionError: its entries cannot be changed column by column.
+    parameter without a product that is no vector is an OptionError where formulas work on columns: its entries cannot
+    be changed column by column.
     """
 
     def __init__(self, steps: RecordedSteps) -> None:
@@ -228,7 +229,7 @@ class UnitChanges:
             self.places[name] = slice(start, start + array.size), array.shape
             start += array.size
         for symbol, name in steps.cell.own_symbols.items():
-            if len(self.places[name][1]) != 1:
+            if len(self.places[name][1]) != 1 and symbol not in steps.cell.symbols_in_rows:
                 raise OptionError(
                     f"UnitChanges: {name}, {symbol} in the formulas, must be a vector, or its ExtraParameter needs a "
                     f"product; got shape {self.places[name][1]}"
@@ -244,10 +245,11 @@ class UnitChanges:
         steps = self.steps
         own: dict[str, Array] = {}
         for symbol, name in steps.cell.own_symbols.items():
-            place, (size, *_) = self.places[name]
+            place, shape = self.places[name]
+            size = place.stop - place.start
             change = np.zeros((steps.N, self.count, size), steps.layer.params.dtype)
             change[:, place] = np.eye(size)
-            own[symbol] = change.reshape(-1, size)
+            own[symbol] = change.reshape(-1, *shape)
         return TangentSteps(steps, self.count, own)
 
     def begin(self) -> list[Array]:

@@ -92,7 +92,7 @@ class Options(Parametric):
         """Return the number of units of a state."""
         if state in self.cell.state_widths:
             raise OptionError(
-                f"{type(self).__name__}: {state} must be a state of a fixed width here; it is as wide as a call's memory"
+                f"{type(self).__name__}: {state} must have a fixed width here; it is as wide as the memory of a call"
             )
         return self.hidden_size
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.binding import Binding
 from rnn_numpy.engine.recurrent import BackwardResult, Pass, Run
 from rnn_numpy.engine.trace import Trace
@@ -270,11 +269,9 @@ class OrderOfLengthsKept(GRU):
 class DoutputScribbledOn(LSTM):
     """The first call is right; it leaves its own sums in doutput, so that a second call is not."""
 
-    def backward(
-        self, trace: Trace, doutput: ArrayLike | None, dh_n: ArrayLike | None = None, grads: Parameters | None = None
-    ) -> BackwardResult:
+    def backward(self, trace: Trace, doutput: ArrayLike | None, *arguments: Any, **options: Any) -> BackwardResult:
         """As that of an LSTM, but for what it does to doutput."""
-        result = super().backward(trace, doutput, dh_n, grads)
+        result = super().backward(trace, doutput, *arguments, **options)
         if isinstance(doutput, np.ndarray):
             np.copyto(doutput, trace.dh[1:].reshape(doutput.shape))
         return result

@@ -779,25 +779,23 @@ def test_conformance(case, check):
 # --------------------------------------------------------------------------------------------- planted mistakes
 
 
-def no_softmax_jacobian(dcontext_t, alpha_t, values, dalpha_t, dscore_t, dh_prev):
-    np.einsum("nm,nsm->ns", dcontext_t, values, out=dalpha_t)
+def no_softmax_jacobian(dcontext_t, alpha_t, values, dalpha_t, dscore_t):
+    attention.weights_backward(dcontext_t, alpha_t, values, dalpha_t, dscore_t)
     dscore_t[...] = dalpha_t
-    dh_prev += np.einsum("ns,nsm->nm", dscore_t, values)
 
 
-def its_diagonal_alone(dcontext_t, alpha_t, values, dalpha_t, dscore_t, dh_prev):
-    np.einsum("nm,nsm->ns", dcontext_t, values, out=dalpha_t)
+def its_diagonal_alone(dcontext_t, alpha_t, values, dalpha_t, dscore_t):
+    attention.weights_backward(dcontext_t, alpha_t, values, dalpha_t, dscore_t)
     dscore_t[...] = alpha_t * (1 - alpha_t) * dalpha_t
-    dh_prev += np.einsum("ns,nsm->nm", dscore_t, values)
 
 
-def memory_by_values_alone(dcontext_t, alpha_t, values, dalpha_t, dscore_t, dh_prev):
-    attention.attend_backward(dcontext_t, alpha_t, values, dalpha_t, dscore_t, dh_prev)
+def memory_by_values_alone(dscore_t, keys, dquery):
+    attention.product_backward(dscore_t, keys, dquery)
     dscore_t[...] = 0
 
 
-def state_without_b1(dcontext_t, alpha_t, values, dalpha_t, dscore_t, dh_prev):
-    attention.attend_backward(dcontext_t, alpha_t, values, dalpha_t, dscore_t, dh_prev.copy())
+def state_without_b1(dscore_t, keys, dquery):
+    pass
 
 
 def context_at_half(dinput_t, W_ch, dcontext_t):
@@ -805,28 +803,28 @@ def context_at_half(dinput_t, W_ch, dcontext_t):
     dcontext_t *= 0.5
 
 
-def mask_after_the_softmax(h_prev, values, exists, score_t, alpha_t, context_t):
-    attention.attend_forward(h_prev, values, np.ones_like(exists), score_t, alpha_t, context_t)
+def mask_after_the_softmax(score_t, exists, values, alpha_t, context_t):
+    attention.weights_forward(score_t, np.ones_like(exists), values, alpha_t, context_t)
     alpha_t *= exists
     np.einsum("ns,nsm->nm", alpha_t, values, out=context_t)
 
 
-def query_of_the_step_before(h_t, values, exists, score_t, alpha_t, context_t):
+def query_of_the_step_before(h_t, keys, score_t):
     """Read h_t where h_{t-1} is meant: forward it holds nothing of this step yet."""
-    attention.attend_forward(h_t, values, exists, score_t, alpha_t, context_t)
+    attention.product_forward(h_t, keys, score_t)
 
 
-def tangent_without_the_score(vh_prev, vvalues, h_prev, values, alpha_t, vcontext_t):
-    vcontext_t[...] = np.einsum("ns,nsm->nm", alpha_t, vvalues)
+def tangent_without_the_score(vscore_t, vvalues, values, alpha_t, vcontext_t):
+    attention.weights_tangent(np.zeros_like(vscore_t), vvalues, values, alpha_t, vcontext_t)
 
 
-BACKWARD = attention.attend_backward
+BACKWARD, SCORE = attention.weights_backward, attention.product_backward
 MISTAKES = {
     # What is wrong, in place of what, and the gradients that show it.
     no_softmax_jacobian: (BACKWARD, {"x", "values", "h_0", "weight_hh_l0"}),
     its_diagonal_alone: (BACKWARD, {"x", "values", "h_0", "weight_hh_l0"}),
-    memory_by_values_alone: (BACKWARD, {"values"}),
-    state_without_b1: (BACKWARD, {"x", "values", "h_0", "weight_ch_l0"}),
+    memory_by_values_alone: (SCORE, {"values"}),
+    state_without_b1: (SCORE, {"x", "values", "h_0", "weight_ch_l0"}),
     context_at_half: (attention.context_backward, {"x", "values", "h_0"}),
 }
 
@@ -860,7 +858,7 @@ def test_a_planted_mistake_is_caught(kind, mistake):
 def test_a_mask_after_the_softmax_is_caught(kind):
     """It is another function, with a right gradient; but its weights do not add up, and padding changes it."""
     problem = Problem(kind, "masked")
-    problem.layer.cell = planted(problem.layer.cell, attention.attend_forward, mask_after_the_softmax)
+    problem.layer.cell = planted(problem.layer.cell, attention.weights_forward, mask_after_the_softmax)
     output, _, trace = problem.forward()
     assert np.all(trace.alpha.sum(axis=2)[:, [1, 3]] < 1)
     shorter = {"values": problem.values[:3], "exists": EXISTS[:, :3]}
@@ -872,7 +870,7 @@ def test_a_query_of_another_step_is_caught(kind):
     """h_t in place of h_{t-1}: forward it is not there yet, and backward the memory's gradient shows it."""
     problem = Problem(kind, "masked")
     expected, cell = complex_step(problem.loss, problem.point), problem.layer.cell
-    problem.layer.cell = planted(cell, attention.attend_forward, query_of_the_step_before)
+    problem.layer.cell = planted(cell, attention.product_forward, query_of_the_step_before)
     with pytest.raises(
         CellError, match=r"^Cell: h_t is left unwritten, in whole or in part, by query_of_the_step_before"
     ):
@@ -885,7 +883,7 @@ def test_a_query_of_another_step_is_caught(kind):
 
 def test_a_wrong_tangent_is_caught():
     problem = Problem("LSTM")
-    problem.layer.cell = planted(problem.layer.cell, attention.attend_tangent, tangent_without_the_score)
+    problem.layer.cell = planted(problem.layer.cell, attention.weights_tangent, tangent_without_the_score)
     trace = problem.forward()[2]
     forward = rtrl(problem.layer, trace, problem.doutput, alone(problem.dfinal))
     back = problem.backward(trace)
