@@ -1,6 +1,7 @@
 """Tasks to train networks on: memory, dynamical systems, real series to forecast; and the baselines to beat."""
 
 from rnn_numpy.tasks.bundled import BUNDLED, load_bundled, load_series
+from rnn_numpy.tasks.dates import DateFormats
 from rnn_numpy.tasks.digit_captions import CaptionBatch, DigitCaptions, Scenes, windows
 from rnn_numpy.tasks.dynamics import NARMA10, MackeyGlass, linear_baseline, mackey_glass, narma10
 from rnn_numpy.tasks.forecasting import (
@@ -24,9 +25,9 @@ from rnn_numpy.tasks.text import Vocabulary, load_text
 
 __all__ = [
     "BUNDLED", "NARMA10", "Adding", "AutoRegression", "Batch", "CMUDict", "CaptionBatch", "CopyMemory",
-    "DigitCaptions", "ForecastTask", "MackeyGlass", "PairBatch", "PairScore", "PairTask", "Pairs", "Parity",
-    "RomanNumerals", "Rules", "Scenes", "Score", "SequenceTask", "Series", "SplitSeries", "SymbolVocabulary",
-    "TemporalOrder", "Vocabulary", "autoregressions", "baselines", "edit_distance", "linear_baseline",
-    "load_bundled", "load_series", "load_text", "mackey_glass", "narma10", "padded", "read_csv", "read_npy",
-    "rolling_origins", "score", "seasonal_naive", "windows",
+    "DateFormats", "DigitCaptions", "ForecastTask", "MackeyGlass", "PairBatch", "PairScore", "PairTask", "Pairs",
+    "Parity", "RomanNumerals", "Rules", "Scenes", "Score", "SequenceTask", "Series", "SplitSeries",
+    "SymbolVocabulary", "TemporalOrder", "Vocabulary", "autoregressions", "baselines", "edit_distance",
+    "linear_baseline", "load_bundled", "load_series", "load_text", "mackey_glass", "narma10", "padded", "read_csv",
+    "read_npy", "rolling_origins", "score", "seasonal_naive", "windows",
 ]  # fmt: skip

@@ -54,7 +54,6 @@ class CMUDict(PairTask):
     PairScore(symbols=0.125, wrong=0.5)
     """
 
-    longest_output: ClassVar[int] = 2  # the x of "box", K S
     source_vocabulary: ClassVar[SymbolVocabulary] = SymbolVocabulary(string.ascii_lowercase)
     target_vocabulary: ClassVar[SymbolVocabulary] = SymbolVocabulary(PHONES)
     goal: ClassVar[float] = 0.42
