@@ -42,6 +42,7 @@ class Rules:
     Parameters
     ----------
     source : int ndarray, (S, N)
+        PAD after the end of each.
     source_lengths : int ndarray, (N,)
     target : int ndarray, (T, N)
         What follows the target's length, such as EOS, is not looked at.
@@ -118,7 +119,7 @@ class Rules:
                 price: Floats = (a - ends / lengths) ** 2 if cost is None else cost[source[i], span[a:]]
                 ways[a, a:] = c[: T + 1 - a] + price  # 2
             best[i] = ways.argmin(axis=0)
-            c = np.where(i < lengths, ways.min(axis=0), c)
+            c = ways.min(axis=0)
         wrote = np.zeros((S, N), np.int64)
         j = ends.copy()
         table = np.stack(spans)
@@ -128,10 +129,9 @@ class Rules:
             j = j - size
         return wrote
 
-    def _windows(self, source: Ids, lengths: Ids, k: int) -> Ids:
+    def _windows(self, source: Ids, k: int) -> Ids:
         """Return the windows of k symbols to either side of each symbol, as numbers, (S, N)."""
-        exists = np.arange(len(source))[:, None] < lengths
-        framed = np.pad(np.where(exists, source, PAD), ((k, k), (0, 0)))
+        framed = np.pad(source, ((k, k), (0, 0)), constant_values=PAD)
         windows = np.zeros_like(source)
         for shift in range(2 * k + 1):
             windows = windows * self.base + framed[shift : shift + len(source)]
@@ -142,7 +142,7 @@ class Rules:
         windows, answers = [], []
         for (ids, lengths, _, _), e in zip(cut, wrote, strict=True):
             exists = np.arange(len(ids))[:, None] < lengths
-            windows.append(self._windows(ids, lengths, k)[exists])
+            windows.append(self._windows(ids, k)[exists])
             answers.append(e[exists])
         window, e = np.concatenate(windows), np.concatenate(answers)
         order = np.lexsort([e, window])
@@ -155,11 +155,11 @@ class Rules:
         return window[most], e[most]
 
     def __call__(self, source: Ids, lengths: Ids) -> list[Ids]:
-        """Return what sources (S, N) are replaced by: ids (n,) of each, without EOS."""
+        """Return what sources (S, N), PAD after the end of each, are replaced by: ids (n,) of each, without EOS."""
         wrote = np.zeros_like(source)
         known = np.where(source < self.base, source, PAD)
         for k, (windows, answers) in enumerate(self._rules):
-            asked = self._windows(known, lengths, k)
+            asked = self._windows(known, k)
             at = np.minimum(np.searchsorted(windows, asked), len(windows) - 1)
             wrote = np.where(windows[at] == asked, answers[at], wrote)
         exists = np.arange(len(source))[:, None] < lengths

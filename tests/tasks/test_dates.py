@@ -9,7 +9,7 @@ from messages import assert_raises
 
 from rnn_numpy.errors import MissingExtraError, OptionError
 from rnn_numpy.tasks import DateFormats
-from rnn_numpy.tasks.dates import FIRST, FORMATS, LAST, LOCALES
+from rnn_numpy.tasks.dates import FIRST, FORMATS, LAST, LOCALES, _copy
 
 SMALL = DateFormats(("en_GB", "en_US", "fr"), count=2000, seed=1)
 
@@ -75,6 +75,12 @@ def test_the_baseline_copies(task):
     errors, wrong = task.baseline
     assert 0.02 < errors < 0.1 and task.goal < 0.1 < wrong < 0.2
     assert task.baseline_answers(["fr ??"]) == [()], "of what it has never seen it says nothing"
+
+
+def test_what_is_copied_and_what_is_constant():
+    read = np.array([list("a12"), list("a12"), list("a42")])
+    assert [_copy(read, np.array(list(asked))) for asked in ("114", "119", "799", "222")] == [1, 1, "9", 2]
+    assert _copy(read[:1], np.array(["2"])) == 2, "seen once, it is copied"
 
 
 def test_without_babel(monkeypatch):

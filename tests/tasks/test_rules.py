@@ -78,6 +78,8 @@ def test_the_widest_window_that_is_known_answers():
 def test_symbols_that_were_never_seen_write_nothing():
     rules = Rules(*pairs(("ab", "xy"), ("b", "y")), 1)
     assert replaced(rules, "azb", "z") == ["xy", ""]
+    # In the base 5, a = 3 and f = 8 would be the number of b = 4 and a = 3.
+    assert replaced(Rules(*pairs(("ba", "yx")), 1), "af", "ba") == ["x", "yx"]
 
 
 def test_of_equally_frequent_ones_the_first_is_kept():

@@ -80,6 +80,9 @@ def test_another_one_goes_on_from_every_state():
         some(straight, done)
         assert digest(some(other, 9)) == digest(some(straight, 9)) and other.epoch == straight.epoch
         assert digest(state) == kept
+    state, before = batches.state_dict(), digest(batches.state_dict())
+    state["order"][:] = state["turns"][:] = 0
+    assert digest(batches.state_dict()) == before, "a state is a copy"
     finished, other = made(epochs=1), made(epochs=1)
     assert len([*finished]) == 6
     other.load_state_dict(finished.state_dict())
