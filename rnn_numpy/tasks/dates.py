@@ -65,7 +65,7 @@ class DateFormats(PairTask):
     count: int = 20_000
     seed: int = 0
     target_vocabulary: ClassVar[SymbolVocabulary] = SymbolVocabulary("0123456789-")
-    goal: ClassVar[float] = 0.05
+    goal: ClassVar[float] = 0.01
 
     def __post_init__(self) -> None:
         where = "DateFormats"
