@@ -5,8 +5,9 @@ import pytest
 from messages import assert_raises
 from trainings import digest
 
+from rnn_numpy import GRU, SequenceModel
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError, StateDictError
-from rnn_numpy.training import LikeLength
+from rnn_numpy.training import Adam, LikeLength, load_checkpoint, save_checkpoint, train
 
 RNG = np.random.default_rng(0)
 LENGTHS, ENDS = RNG.integers(1, 7, 23), RNG.integers(1, 5, 23)
@@ -87,6 +88,29 @@ def test_another_one_goes_on_from_every_state():
     assert len([*finished]) == 6
     other.load_state_dict(finished.state_dict())
     assert [*other] == []
+
+
+class Reader(SequenceModel):
+    """Says, after its last step, what the first of the second sequence is."""
+
+    def loss_and_grads(self, x, lengths, y, ends):
+        return super().loss_and_grads(x[..., None] / 23, y[0], lengths=lengths)
+
+
+def test_a_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
+    def begin(seed):
+        model = Reader(GRU(1, 3, rng=seed), 2, rng=seed)
+        return train(model, made(seed), Adam(model.params))
+
+    straight = begin(0)
+    losses = [next(straight).loss for _ in range(15)]
+    for done in (1, 5, 6, 8):  # within an epoch, before its last batch, after it, in the next one
+        first, other = begin(0), begin(5)
+        some(first, done)
+        save_checkpoint(tmp_path / "a.npz", first)
+        other.load_state_dict(load_checkpoint(tmp_path / "a.npz").training)
+        assert [update.loss for update in some(other, 15 - done)] == losses[done:]
+        assert np.array_equal(other.model.params.flat, straight.model.params.flat)
 
 
 def test_states_that_do_not_fit_are_refused_and_change_nothing():
