@@ -1,5 +1,7 @@
 """Models: layers put together, with one flat vector of parameters."""
 
+from rnn_numpy.models.beam_search import beam_search
+from rnn_numpy.models.decoding import Hypothesis, TokenModel, TokenState, decode_forced, decode_greedy, decode_sample
 from rnn_numpy.models.horizons import STRATEGIES, forecast, horizon_batch, horizon_model
 from rnn_numpy.models.language import LanguageModel
 from rnn_numpy.models.model import Model
@@ -8,6 +10,7 @@ from rnn_numpy.models.seq2seq_forecaster import Seq2SeqForecaster
 from rnn_numpy.models.sequence import Forecaster, SequenceModel
 
 __all__ = [
-    "STRATEGIES", "Forecaster", "LanguageModel", "Model", "Rollout", "Seq2SeqForecaster", "SequenceModel", "forecast",
+    "STRATEGIES", "Forecaster", "Hypothesis", "LanguageModel", "Model", "Rollout", "Seq2SeqForecaster", "SequenceModel",
+    "TokenModel", "TokenState", "beam_search", "decode_forced", "decode_greedy", "decode_sample", "forecast",
     "horizon_batch", "horizon_model",
 ]  # fmt: skip
