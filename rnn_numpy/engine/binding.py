@@ -49,6 +49,7 @@ class Binding:
         self.chain, self.batch, self.reverse = chain, batch, reverse
         self.arrays, self.constants = arrays, constants
         self.given: dict[str, Array] = {} if given is None else dict(given)  # gradients come to them
+        self.kept: dict[str, Array] = {}  # work of all steps, (T, N, ·)
         self.guard: Callable[[Formula, tuple[Slot, ...]], Formula] | None = None
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.span = batch.T  # steps that some sequence has
@@ -117,9 +118,15 @@ class Binding:
         scratch = self._scratch() if "scratch_t" in self.chain.needs else None
         work = self.chain.work(self.given, self.batch.N, self.constants["half"].dtype)
         for formula, slots, columns in self.chain.formulas[kind]:
+            if backward and self.kept and formula in self.chain.cell.again:
+                continue
             columns_of_arguments: list[Iterable[Array]] = []
             for slot in slots:
-                if slot.when == "work":
+                if slot.when == "work" and slot.array in self.kept:
+                    steps, counts = self.kept[slot.array], self.batch.counts
+                    order = self.order(backward)
+                    columns_of_arguments.append([steps[t] if counts is None else steps[t][: counts[t]] for t in order])
+                elif slot.when == "work":
                     columns_of_arguments.append(self._alive(work[slot.array], False, backward))
                 elif slot.when != "fixed":
                     columns_of_arguments.append(self.rows(slot, columns, backward))

@@ -206,6 +206,10 @@ class Cell:
         layer and the call's given arrays that returns the width.
     work : mapping of str to callable
         Memory of one step alone, in rows, (N, S, K) say: its shape without N, as a function of the given arrays.
+    kept : tuple of str
+        Which of it a trace keeps where it is small, of all steps up to `KEPT_BYTES` in the driver.
+    again : tuple of callable
+        Backward formulas that make `kept` again, which are left out where it has been kept.
     rows : tuple of str
         Records and states that lie in rows in memory where the cell works on columns.
     from_loss : tuple of str
@@ -255,6 +259,8 @@ class Cell:
     records: Mapping[str, Width] = field(default_factory=dict)
     gradient_records: Mapping[str, Width] = field(default_factory=dict)
     work: Mapping[str, Callable[[Mapping[str, Array]], tuple[int, ...]]] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
+    again: tuple[Formula, ...] = ()
     rows: tuple[str, ...] = ()
     from_loss: tuple[str, ...] = ()
     given: Mapping[str, Given] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,7 @@ from rnn_numpy.engine.walk import Direction, Down, Up
 from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
+KEPT_BYTES = 2**25  # of what a backward pass could make again, at most
 Result = tuple[Any, Any, Trace]
 
 
@@ -560,6 +562,10 @@ class Recurrent(Options):
             arrays["a"] = batch.new(size, width, dtype, columns)
         if record:
             trace.arrays, trace.given = arrays, edge.given
+            shapes = {name: (T, batch.N, *cell.work[name](edge.given)) for name in cell.kept}
+            if shapes and sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize <= KEPT_BYTES:
+                trace.kept = {name: memory.empty(shape, dtype) for name, shape in shapes.items()}
+                run.binding.kept = trace.kept
             trace.reached = run.binding.span if direction.reverse else -1
         return run
 
@@ -641,6 +647,7 @@ class Recurrent(Options):
             chain = recorded.chain
             constants = constants_of(chain, recorded.weights, N)
             binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, edge.given)
+            binding.kept = recorded.kept
             at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
             self.open_backward(

@@ -73,6 +73,8 @@ class LayerTrace:
         happened to the parameters since.
     given : dict of str to ndarray, (N, ·)
         The call's given arrays, in the engine's order.
+    kept : dict of str to ndarray, (T, N, ·)
+        What steps would have to make again in a backward pass, where it is small.
     latest : GradientPass
         The latest backward pass.
     reached : int or None
@@ -85,6 +87,7 @@ class LayerTrace:
         self.states = chain.cell.states
         self.arrays: dict[str, Array] = {}
         self.given: dict[str, Array] = {}
+        self.kept: dict[str, Array] = {}
         self.weights: dict[str, Array] = {}
         self.latest = NOTHING
         self.reached: int | None = None

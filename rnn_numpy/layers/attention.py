@@ -51,8 +51,8 @@ The additive score
           dkeys_s  += du_t,s
           dq_t      = sum_s du_t,s;  dh_{t-1} += W_q^T dq_t;  dW_q = sum_t dq_t h_{t-1}^T
 
-u_t would be by far the largest array of a trace, T N S K numbers; it is made again, bit for bit, when B1 needs it: one
-tanh more a step, and N S K numbers in all.
+u_t is by far the largest array of a pass, T N S K numbers. Where these are many, it is made again, bit for bit, when B1
+needs it: one tanh more a step, and N S K numbers in all (`Cell.kept`).
 
 What has been attended to
 -------------------------
@@ -314,15 +314,22 @@ def focus_tangent(alpha_t: Array, vscore_t: Array, vfocus_t: Array) -> None:
 # ------------------------------------------------------------------------------------------------ weights, context
 
 
+@functools.cache
+def lowest(dtype: np.dtype[Any]) -> Any:
+    """Return the lowest finite number, as an array."""
+    return np.array(np.finfo(dtype).min)
+
+
 def weights_forward(score_t: Array, exists: Array, values: Array, alpha_t: Array, context_t: Array) -> None:
     """F2 and F3. Writes alpha_t, (N, S), and context_t, (N, M); values are (N, S, M), exists (N, S)."""
     # F2. The shift is real, so that the line has a complex derivative; what does not exist is out before exp sees it.
-    largest = np.max(score_t.real, axis=1, keepdims=True, where=exists, initial=-np.inf)
-    np.copyto(alpha_t, np.where(exists, score_t - np.where(exists.any(axis=1, keepdims=True), largest, 0), 0))
+    alpha_t.fill(-np.inf)
+    np.copyto(alpha_t, score_t, where=exists)
+    largest = np.maximum.reduce(alpha_t.real, axis=1, keepdims=True)
+    np.maximum(largest, lowest(largest.dtype), out=largest)  # of nothing
+    np.subtract(alpha_t, largest, out=alpha_t)
     np.exp(alpha_t, out=alpha_t)
-    alpha_t *= exists
-    total = sum_over_s(alpha_t)
-    alpha_t /= np.where(total == 0, 1, total)
+    np.divide(alpha_t, sum_over_s(alpha_t), out=alpha_t, where=exists)
     np.einsum("ns,nsm->nm", alpha_t, values, out=context_t)  # F3
 
 
@@ -538,9 +545,9 @@ def attending(cell: Cell, how: How) -> Cell:
 
     # The scores.
     parts: list[Part] = []
+    again: list[Part] = []
     if how.score == "additive":
         located = {f"{d}keys": f"{d}units_t" for d in ("", "v")}
-        again: list[Part] = []
         if how.coverage:
             parts.append(part(coverage_forward, coverage_backward, coverage_tangent))
             again.append(Part(backward=coverage_forward, columns=False))
@@ -634,6 +641,8 @@ def attending(cell: Cell, how: How) -> Cell:
         records={**records, **cell.records},
         gradient_records={**gradients, **cell.gradient_records},
         work=work,
+        kept=("units",) if work else (),
+        again=tuple(part.backward for part in again if part.backward is not None),
         rows=(*cell.rows, *records, *gradients, *(name for name in states if name not in cell.states)),
         from_loss=("alpha",),
         given={**cell.given, **given, "exists": Given(("S",), differentiable=False)},
