@@ -73,13 +73,13 @@ class Joined(Parametric):
                 layer.rejoin()
 
     def held(self) -> dict[str, Parametric]:
-        """Return the layers that there are and have parameters, by name, in the order of the vector."""
+        """Return the layers that there are, by name, in the order of the vector."""
         found = {name: getattr(self, name) for name in self.layers}
-        return {name: layer for name, layer in found.items() if layer is not None and len(layer.params)}
+        return {name: layer for name, layer in found.items() if layer is not None}
 
     def parts(self) -> dict[str, Parameters]:
-        """Return the parameters of each layer, by its name."""
-        return {name: layer.params for name, layer in self.held().items()}
+        """Return the parameters of each layer that has some, by its name."""
+        return {name: layer.params for name, layer in self.held().items() if len(layer.params)}
 
     def generators(self) -> dict[str, np.random.Generator]:
         """Return the generators that masks of dropout are drawn from, by the layers' names."""

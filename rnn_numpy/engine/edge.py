@@ -171,6 +171,9 @@ class Edge:
         symbols = "(layers * directions, H)" if self.unbatched else "(layers * directions, N, H)"
         checked: list[Array | None] = []
         for (state, H), part in zip(self.widths.items(), value, strict=True):
+            if part is None and len(states) > 1:
+                checked.append(None)
+                continue
             full = name.replace("h", state, 1)
             array = arguments.array_of(where, full, part, self.dtype)
             hint = "States keep this shape with batch_first, too" if self.batch_first else ""

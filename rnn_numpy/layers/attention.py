@@ -320,9 +320,9 @@ def lowest(dtype: np.dtype[Any]) -> Any:
     return np.array(np.finfo(dtype).min)
 
 
-def weights_forward(score_t: Array, exists: Array, values: Array, alpha_t: Array, context_t: Array) -> None:
-    """F2 and F3. Writes alpha_t, (N, S), and context_t, (N, M); values are (N, S, M), exists (N, S)."""
-    # F2. The shift is real, so that the line has a complex derivative; what does not exist is out before exp sees it.
+def softmax_forward(score_t: Array, exists: Array, alpha_t: Array) -> None:
+    """F2. Writes alpha_t, (N, S); exists is (N, S)."""
+    # The shift is real, so that the line has a complex derivative; what does not exist is out before exp sees it.
     alpha_t.fill(-np.inf)
     np.copyto(alpha_t, score_t, where=exists)
     largest = np.maximum.reduce(alpha_t.real, axis=1, keepdims=True)
@@ -330,14 +330,24 @@ def weights_forward(score_t: Array, exists: Array, values: Array, alpha_t: Array
     np.subtract(alpha_t, largest, out=alpha_t)
     np.exp(alpha_t, out=alpha_t)
     np.divide(alpha_t, sum_over_s(alpha_t), out=alpha_t, where=exists)
+
+
+def softmax_backward(dalpha_t: Array, alpha_t: Array, dscore_t: Array) -> None:
+    """B2: undoes F2. Writes dscore_t."""
+    np.subtract(dalpha_t, sum_over_s(alpha_t * dalpha_t), out=dscore_t)
+    dscore_t *= alpha_t
+
+
+def weights_forward(score_t: Array, exists: Array, values: Array, alpha_t: Array, context_t: Array) -> None:
+    """F2 and F3. Writes alpha_t, (N, S), and context_t, (N, M); values are (N, S, M), exists (N, S)."""
+    softmax_forward(score_t, exists, alpha_t)  # F2
     np.einsum("ns,nsm->nm", alpha_t, values, out=context_t)  # F3
 
 
 def weights_backward(dcontext_t: Array, alpha_t: Array, values: Array, dalpha_t: Array, dscore_t: Array) -> None:
     """B3 and B2: undoes F3 and F2. Adds to dalpha_t, writes dscore_t."""
     dalpha_t += np.einsum("nm,nsm->ns", np.ascontiguousarray(dcontext_t), values)  # B3
-    np.subtract(dalpha_t, sum_over_s(alpha_t * dalpha_t), out=dscore_t)  # B2
-    dscore_t *= alpha_t
+    softmax_backward(dalpha_t, alpha_t, dscore_t)  # B2
 
 
 def softmax_tangent(alpha_t: Array, vscore_t: Array) -> Array:

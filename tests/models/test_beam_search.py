@@ -1,6 +1,5 @@
 """Beam search against tables by hand, against every sentence there is, and a batch against its sentences."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given

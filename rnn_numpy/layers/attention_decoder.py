@@ -1,0 +1,670 @@
+r"""Decoders that attend to a memory: a recurrent layer of any kind with attention before it or after it.
+
+    before (Bahdanau et al. [1]_)   context_t from h_{t-1};  h_t = cell([x_t; context_t], h_{t-1});  output_t = h_t
+    after (Luong et al. [2]_)       h_t = cell(x_t, h_{t-1});  context_t from h_t
+                                    output_t = attn_t = tanh(W_c [context_t; h_t])
+    after, with input feeding       h_t = cell([x_t; attn_{t-1}], h_{t-1}), the rest as after
+
+The memory's keys are made once a call, in front of all steps. Attention before the cell, or with input feeding, is a
+part of each step, whose gradients `rnn_numpy.layers.attention` derives. Without input feeding, attention after the cell
+sees all steps at once (`rnn_numpy.layers.attention_layer`), and what is added here is
+
+    (F1)  attn_t = tanh(W_c [context_t; h_t])
+    (B1)  de_t = doutput_t * (1 - attn_t^2);  dW_c = sum_t de_t [context_t; h_t]^T;  [dcontext_t; dh_t] = W_c^T de_t
+
+and then dh_t += dquery_t, the attention's. Of several layers, the first one attends before; the others are plain ones
+that run on its outputs, as in Google's system [3]_. After, attention sees the last layer's outputs.
+
+References
+----------
+.. [1] D. Bahdanau, K. Cho, Y. Bengio, "Neural machine translation by jointly learning to align and translate", ICLR
+   (2015), section 3.1.
+.. [2] M.-T. Luong, H. Pham, C. D. Manning, "Effective approaches to attention-based neural machine translation", EMNLP
+   (2015), eq. 5 and section 3.3.
+.. [3] Y. Wu et al., "Google's neural machine translation system" (2016), section 3.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from rnn_numpy.core import arguments, states
+from rnn_numpy.core.parameters import Gradients, Parameters
+from rnn_numpy.core.parametric import Joined
+from rnn_numpy.engine.recurrent import Recurrent
+from rnn_numpy.engine.trace import Step, Trace
+from rnn_numpy.errors import DTypeError, OptionError, ShapeError
+from rnn_numpy.layers.attention import Attending
+from rnn_numpy.layers.attention_layer import Attention, AttentionTrace, Keys, memory_mask, memory_of
+from rnn_numpy.layers.kinds import KINDS
+from rnn_numpy.layers.linear import Linear, LinearTrace
+
+Array = NDArray[Any]
+
+ORDERS = ("before", "after")
+OF_ATTENTION = ("score", "alpha", "context", "dscore", "dalpha", "dcontext")
+
+
+_MADE: dict[type[Recurrent], type[Attending]] = {}
+
+
+def with_attention(kind: type[Recurrent]) -> type[Attending]:
+    """Return the class of a recurrent layer with attention around each step: `Attending` in front of it."""
+    if issubclass(kind, Attending):
+        return kind
+    if kind not in _MADE:
+
+        def reduced(self: Attending) -> tuple[Any, ...]:
+            return _remade, (kind, vars(self))
+
+        words = {"__doc__": f"{kind.__name__} with attention.", "__module__": __name__, "__reduce__": reduced}
+        _MADE[kind] = type(f"Attention{kind.__name__}", (Attending, kind), words)
+    return _MADE[kind]
+
+
+def _remade(kind: type[Recurrent], state: dict[str, Any]) -> Attending:
+    """Return a layer whose class pickle would not find by its name."""
+    layer = object.__new__(with_attention(kind))
+    vars(layer).update(state)
+    return layer
+
+
+# ------------------------------------------------------------------------------------------------ traces, results
+
+
+class DecodedStep:
+    """One step of a decoder: the arrays of its recurrent layer's step, and those of attention, all (N, ·)."""
+
+    def __init__(self, step: Step, attention: AttentionTrace | None) -> None:
+        self.step, self.t, self.attention = step, step.t, attention
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the arrays that there are."""
+        return (*self.step.names, *(() if self.attention is None else self.attention.names))
+
+    def __getattr__(self, name: str) -> Array:
+        if name.startswith("_") or name == "attention":
+            raise AttributeError(name)
+        if self.attention is not None and name in self.attention.names:
+            row: Array = getattr(self.attention, name)[self.t]
+            return row
+        found: Array = getattr(self.step, name)
+        return found
+
+    def __repr__(self) -> str:
+        return repr(self.step)
+
+
+@dataclass
+class DecoderTrace:
+    """What `AttentionDecoder.forward` records.
+
+    Attributes
+    ----------
+    rnn : Trace
+        Of the recurrent layer, attention among its arrays where it is a part of a step.
+    attention : AttentionTrace or None
+        Where it is not.
+    upper : Trace or None
+        Of the layers above the one that attends.
+    score, alpha, context, dscore, dalpha, dcontext : ndarray, (T, N, S) or (T, N, M)
+        Gradients are there once a backward pass has run.
+    """
+
+    rnn: Trace
+    memory: Array
+    exists: NDArray[np.bool_]
+    weights: Mapping[str, Array]
+    attention: AttentionTrace | None = None
+    upper: Trace | None = None
+    between: Array | None = None
+    joined: LinearTrace | None = None
+    output: Array | None = None
+
+    def __getattr__(self, name: str) -> Array:
+        if name not in OF_ATTENTION:
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}; of attention it has {', '.join(OF_ATTENTION)}"
+            )
+        found: Array = getattr(self.rnn if self.attention is None else self.attention, name)
+        return found
+
+    def __getitem__(self, t: int) -> DecodedStep:
+        return DecodedStep(self.rnn[t], self.attention)
+
+    def __len__(self) -> int:
+        return len(self.rnn)
+
+
+class DecoderGradients(Gradients):
+    """What the backward pass of a decoder returns.
+
+    dx, like x; dh_0 (and dc_0), like h_0; dmemory, like memory, the sum of dmemory_values and dmemory_weights, the two
+    ways by which it got its gradient; grads.
+    """
+
+    dh_0: Array
+    dc_0: Array
+    dmemory: Array
+    dmemory_values: Array
+    dmemory_weights: Array
+
+
+class DecoderSteps(Iterator[DecodedStep]):
+    """The backward pass, one step at each `next`, newest first: what `backward_steps` returns.
+
+    Attributes
+    ----------
+    result : DecoderGradients or None
+        None until the last step is done; only then are gradients added to `grads`.
+    """
+
+    def __init__(self, loop: Generator[DecodedStep, None, DecoderGradients]) -> None:
+        self._loop = loop
+        self.result: DecoderGradients | None = None
+
+    def __next__(self) -> DecodedStep:
+        try:
+            return next(self._loop)
+        except StopIteration as end:
+            self.result = self.result or end.value
+            raise
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """A decoder between two steps, for a batch of rows.
+
+    Attributes
+    ----------
+    states : ndarray or tuple of ndarray, (num_layers, N, H)
+        As h_0.
+    alpha : ndarray, (N, S), or None
+        The weights of the last step; None before the first one.
+    """
+
+    inner: tuple[Array, ...]
+    upper: tuple[Array, ...]
+    memory: Array
+    keys: Array | None
+    exists: NDArray[np.bool_]
+    alpha: Array | None = None
+    own: int = 1
+    first: int = 0
+
+    @property
+    def states(self) -> Any:
+        """The states of all layers, as h_0."""
+        inner = self.inner[self.first : self.first + self.own]
+        if self.upper:
+            inner = tuple(np.concatenate(pair) for pair in zip(inner, self.upper, strict=True))
+        return states.join(inner)
+
+    def take(self, rows: ArrayLike) -> DecoderState:
+        """Return the state of these rows, one or several times, the memory's with them."""
+        index = np.asarray(rows, np.intp)
+        return replace(
+            self,
+            inner=tuple(array[:, index] for array in self.inner),
+            upper=tuple(array[:, index] for array in self.upper),
+            memory=self.memory[:, index],
+            keys=None if self.keys is None else self.keys[:, index],
+            exists=self.exists[index],
+            alpha=None if self.alpha is None else self.alpha[index],
+        )
+
+
+# ------------------------------------------------------------------------------------------------ the decoder
+
+
+class AttentionDecoder(Joined):
+    """A recurrent decoder with attention to a memory, an encoder's outputs say.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        D and H.
+    memory_size : int
+        M, the width of the memory's rows.
+    cell : str or class
+        A name of `rnn_numpy.layers.kinds.KINDS` ("rnn" stands for "rnn-tanh"), or a class of recurrent layers, one's
+        own among them.
+    score : {"general", "dot", "scaled_dot", "additive"}
+        How the state is compared with the memory; see `rnn_numpy.layers.attention_layer`.
+    attention_size : int, optional
+        K, of the additive score; H where left out.
+    order : {"after", "before"}
+        Luong's or Bahdanau's; see the module.
+    input_feeding : bool
+        Whether the next step reads what attention has made of this one; in the order "after".
+    coverage, location, gate
+        As for `rnn_numpy.layers.attention.Attending`; the first two with the additive score, all where attention is a
+        part of a step.
+    num_layers : int
+    dropout : float
+        Between layers.
+    dtype, rng
+        As for `rnn_numpy.RNN`.
+    options
+        Further options of the cell's layer.
+
+    Attributes
+    ----------
+    params : Parameters
+        "rnn.weight_ih_l0", ...; "keys.weight_a", or "attention.weight_a", ...; "combine.weight"; "upper. ...".
+    output_width : int
+
+    Raises
+    ------
+    OptionError
+        Options that do not go together; each message says which.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> decoder = AttentionDecoder(4, 3, 5, cell="gru", rng=0)
+    >>> x, memory = rng.normal(size=(6, 2, 4)), rng.normal(size=(7, 2, 5))
+    >>> output, h_n, trace = decoder.forward(x, memory, memory_lengths=[7, 3])
+    >>> output.shape, trace.alpha.shape
+    ((6, 2, 3), (6, 2, 7))
+    >>> back = decoder.backward(trace, np.ones_like(output))
+    >>> back.dmemory.shape
+    (7, 2, 5)
+
+    One step at a time, for decoding:
+
+    >>> state = decoder.begin(memory, memory_lengths=[7, 3])
+    >>> first, state = decoder.step(x[0], state)
+    >>> bool(np.array_equal(first, output[0]))
+    True
+    """
+
+    layers: ClassVar[tuple[str, ...]] = ("rnn", "keys", "attention", "combine", "upper")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        memory_size: int,
+        *,
+        cell: str | type[Recurrent] = "gru",
+        score: str = "general",
+        attention_size: int | None = None,
+        order: str = "after",
+        input_feeding: bool = False,
+        coverage: bool = False,
+        location: tuple[int, int] | None = None,
+        gate: bool | str = False,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
+        **options: Any,
+    ) -> None:
+        where = type(self).__name__
+        self.input_size = arguments.positive_int(where, "input_size", input_size)
+        self.hidden_size = H = arguments.positive_int(where, "hidden_size", hidden_size)
+        self.memory_size = arguments.positive_int(where, "memory_size", memory_size)
+        self.num_layers = arguments.positive_int(where, "num_layers", num_layers)
+        arguments.one_of(where, "order", order, ORDERS)
+        self.order, self.input_feeding = order, arguments.flag(where, "input_feeding", input_feeding)
+        if order == "before" and input_feeding:
+            raise OptionError(f"{where}: input_feeding must be False with order = 'before': the cell reads the context")
+        self.is_part = order == "before" or self.input_feeding
+        extras: dict[str, Any] = {"coverage": coverage, "location": location, "gate": gate}
+        asked = [name for name, value in extras.items() if value]
+        if asked and not self.is_part:
+            raise OptionError(
+                f"{where}: {asked[0]} must be left out in the order 'after' without input_feeding, in which attention "
+                "is no part of a step; take order = 'before' or input_feeding = True"
+            )
+        for name in ("bidirectional", "batch_first"):
+            if options.get(name):
+                raise OptionError(f"{where}: {name} must be False: a decoder has one direction, and arrays (T, N, ·)")
+        generator = arguments.generator(where, rng)
+        kind, fixed = _kind(where, cell)
+        common: dict[str, Any] = {**fixed, **options, "dtype": dtype, "rng": generator}
+        self.keys: Keys | None = None
+        self.attention: Attention | None = None
+        self.combine: Linear | None = None
+        self.upper: Recurrent | None = None
+        if self.is_part:
+            self.keys = Keys(where, H, memory_size, score, attention_size, dtype, generator)
+            inner = {"dot": "dot", "scaled_dot": "keys", "general": "keys", "additive": "additive"}[score]
+            self.rnn: Recurrent = with_attention(kind)(
+                self.input_size, H, memory_size=self.memory_size, score=inner, input_feeding=self.input_feeding,
+                attention_size=self.keys.attention_size, **extras, **common,
+            )  # fmt: skip
+            if self.num_layers > 1:
+                between = dropout if self.num_layers > 2 else 0.0
+                self.upper = kind(H, H, self.num_layers - 1, dropout=between, **common)
+        else:
+            self.rnn = kind(self.input_size, H, self.num_layers, dropout=dropout, **common)
+            width = self.rnn.output_width
+            self.attention = Attention(width, self.memory_size, score, attention_size, dtype=dtype, rng=generator)
+            self.combine = Linear(self.memory_size + width, H, bias=False, dtype=dtype, rng=generator)
+        self.dropout = arguments.probability(where, "dropout", dropout)
+        self.output_width = self.rnn.output_width if self.upper is None else self.upper.output_width
+        if self.combine is not None:
+            self.output_width = H
+        self.join()
+
+    # ------------------------------------------------------------------------------------------------ states
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The names of the cell's own states: those of h_0."""
+        return tuple(state for state in self.rnn.cell.states if state not in ("attn", "cov", "focus"))
+
+    def _inner(self, where: str, name: str, value: Any, batch: int) -> tuple[list[Any], list[Any]]:
+        """Return a value like h_0 in two parts: that of the layer that attends, and that of those above it."""
+        count, H = len(self.own), self.hidden_size
+        if value is None:
+            return [None] * count, [None] * count
+        parts = value if isinstance(value, tuple) else (value,)
+        if len(parts) != count:
+            raise DTypeError(f"{where}: {name} must be {count} array(s), {', '.join(self.own)}; got {len(parts)}")
+        checked: list[Array] = []
+        for state, part in zip(self.own, parts, strict=True):
+            title, array = name.replace("h", state, 1), arguments.array_of(where, name, part, self.dtype)
+            width = self.rnn.widths[state] if self.upper is None else H
+            arguments.shaped(where, title, array, "(num_layers, N, H)", (self.num_layers, batch, width))
+            checked.append(array)
+        if not self.is_part:
+            return checked, []
+        return [array[:1] for array in checked], [array[1:] for array in checked]
+
+    def _all(self, own: list[Any]) -> Any:
+        """Return the states of the recurrent layer: those of attention are zeros."""
+        found = dict(zip(self.own, own, strict=True))
+        every = tuple(found.get(state) for state in self.rnn.cell.states)
+        return None if all(part is None for part in every) else states.join(every)
+
+    def _own(self, every: Any) -> list[Array]:
+        """Return the cell's own ones among all states."""
+        found = dict(zip(self.rnn.cell.states, every if isinstance(every, tuple) else (every,), strict=True))
+        return [found[state] for state in self.own]
+
+    # ------------------------------------------------------------------------------------------------ forward
+
+    def forward(
+        self,
+        x: ArrayLike,
+        memory: ArrayLike,
+        h_0: Any = None,
+        lengths: ArrayLike | None = None,
+        *,
+        memory_lengths: ArrayLike | None = None,
+        memory_mask: ArrayLike | None = None,
+        training: bool = True,
+    ) -> tuple[Array, Any, DecoderTrace]:
+        """Run the decoder and record what its backward pass needs.
+
+        Parameters
+        ----------
+        x : ndarray, (T, N, D)
+        memory : ndarray, (S, N, M)
+        h_0 : ndarray, (num_layers, N, H), or a tuple of such, optional
+            The cell's own initial states; zeros where left out. Those of attention are always zeros.
+        lengths : int array_like, (N,), optional
+            Steps of each sequence.
+        memory_lengths : int array_like, (N,), optional
+            How many rows of each memory count.
+        memory_mask : bool ndarray, (N, S), optional
+            In place of memory_lengths: True where a row counts. A sequence for which none does has contexts of 0.
+        training : bool
+            Whether there is dropout.
+
+        Returns
+        -------
+        output : ndarray, (T, N, output_width)
+        h_n : like h_0
+        trace : DecoderTrace
+        """
+        where = f"{type(self).__name__}.forward"
+        signal = arguments.array_of(where, "x", x, self.dtype)
+        if signal.ndim != 3 or signal.shape[2] != self.input_size:
+            raise ShapeError(
+                f"{where}: x must have shape (T, N, D) with D = input_size = {self.input_size}; got {signal.shape}"
+            )
+        N = signal.shape[1]
+        array, exists = self._memory(where, memory, memory_lengths, memory_mask, N)
+        inner, upper = self._inner(where, "h_0", h_0, N)
+        own = {} if self.keys is None else {name: weight.copy() for name, weight in self.keys.params.items()}
+        given = {} if self.keys is None else self._given(array, self.keys.forward(array, own), exists)
+        output, finals, rnn = self.rnn.forward(signal, self._all(inner), lengths, training=training, **given)
+        trace = DecoderTrace(rnn, array, exists, own)
+        h_n = self._own(finals)
+        if self.attention is not None and self.combine is not None:
+            context, _, trace.attention = self.attention.attend(output, array, exists)
+            summed, trace.joined = self.combine.forward(np.concatenate([context, output], axis=2))
+            output = trace.output = np.tanh(summed)  # F1
+            if lengths is not None:
+                output[~rnn.edge.batch.unsorted(rnn.edge.batch.exists(), 1)[:, :, 0]] = 0
+        elif self.upper is not None:
+            if training and self.dropout:
+                kept = 1 - self.dropout
+                drawn = self.rnn.rng.random(output.shape) < kept
+                trace.between = np.where(drawn, 1 / kept if kept else 0.0, 0.0).astype(self.dtype)
+                output = output * trace.between
+            above = None if upper[0] is None else states.join(tuple(upper))
+            output, top, trace.upper = self.upper.forward(output, above, lengths, training=training)
+            tops = top if isinstance(top, tuple) else (top,)
+            h_n = [np.concatenate(pair) for pair in zip(h_n, tops, strict=True)]
+        return output, states.join(tuple(h_n)), trace
+
+    def __call__(self, x: ArrayLike, memory: ArrayLike, *arguments: Any, **options: Any) -> tuple[Array, Any]:
+        """Return output and h_n without dropout; arguments and errors as of `forward`."""
+        return self.forward(x, memory, *arguments, **{**options, "training": False})[:2]
+
+    def _memory(
+        self, where: str, memory: ArrayLike, lengths: Any, mask: Any, batch: int
+    ) -> tuple[Array, NDArray[np.bool_]]:
+        """Return a memory with zeros in the rows that do not count, and which do."""
+        array = memory_of(where, memory, batch, self.memory_size, self.dtype)
+        exists = memory_mask(where, array, lengths, mask, ("memory_lengths", "memory_mask"))
+        return np.where(exists.T[:, :, None], array, 0).astype(self.dtype, copy=False), exists
+
+    def _given(self, memory: Array, keys: Array | None, exists: Array) -> dict[str, Any]:
+        found = {"values": memory, "exists": exists}
+        return {"given": found if self.rnn.cell.given.get("keys") is None else {**found, "keys": keys}}
+
+    # ------------------------------------------------------------------------------------------------ backward
+
+    def backward(
+        self,
+        trace: DecoderTrace,
+        doutput: ArrayLike | None,
+        dh_n: Any = None,
+        grads: Parameters | None = None,
+        *,
+        dalpha: ArrayLike | None = None,
+    ) -> DecoderGradients:
+        """Back-propagate: the steps of `backward_steps`, run to the end.
+
+        Parameters
+        ----------
+        trace : DecoderTrace
+            From `forward` of this decoder.
+        doutput : ndarray, like output, or None
+        dh_n : like h_n, optional
+        grads : Parameters, optional
+            Gradients are added to these; new ones are made where left out.
+        dalpha : ndarray, (T, N, S), optional
+            What the loss says directly of the weights.
+
+        Returns
+        -------
+        DecoderGradients
+        """
+        steps = self.backward_steps(trace, doutput, dh_n, grads, dalpha=dalpha)
+        collections.deque(steps, maxlen=0)
+        result = steps.result
+        if result is None:
+            raise OptionError(f"{type(self).__name__}.backward: the steps must have been run to the end")
+        return result
+
+    def backward_steps(
+        self,
+        trace: DecoderTrace,
+        doutput: ArrayLike | None,
+        dh_n: Any = None,
+        grads: Parameters | None = None,
+        *,
+        dalpha: ArrayLike | None = None,
+    ) -> DecoderSteps:
+        """Back-propagate one step at a time, newest step first; those of the upper layers before the others'.
+
+        Arguments and errors are those of `backward`, which runs this very loop.
+        """
+        where = f"{type(self).__name__}.backward"
+        if not isinstance(trace, DecoderTrace):
+            raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
+        if (trace.attention is None) != self.is_part or (trace.upper is None) != (self.upper is None):
+            raise ShapeError(f"{where}: trace was recorded by a decoder with other options, not by this {self!r}")
+        total = arguments.gradients(where, grads, self.params)
+        inner, upper = self._inner(where, "dh_n", dh_n, trace.memory.shape[1])
+        top = None if doutput is None else np.array(arguments.array_of(where, "doutput", doutput, self.dtype))
+        weights = None if dalpha is None else np.array(arguments.array_of(where, "dalpha", dalpha, self.dtype))
+        return DecoderSteps(self._loop(where, trace, top, inner, upper, total, weights))
+
+    def _loop(
+        self,
+        where: str,
+        trace: DecoderTrace,
+        doutput: Array | None,
+        inner: list[Any],
+        upper: list[Any],
+        total: Parameters,
+        dalpha: Array | None,
+    ) -> Generator[DecodedStep, None, DecoderGradients]:
+        grads = total.zeros_like()
+        initial: list[tuple[Array, ...]] = []
+        ways: dict[str, Array] = {}
+        if self.attention is not None and self.combine is not None and trace.output is not None:
+            attention, joined = trace.attention, trace.joined
+            if attention is None or joined is None:
+                raise ShapeError(f"{where}: trace was recorded by a decoder with other options")
+            output = trace.output
+            arguments.shaped(where, "doutput", output if doutput is None else doutput, "(T, N, H)", output.shape)
+            de = np.zeros_like(output) if doutput is None else doutput * (1 - output * output)  # B1
+            batch = trace.rnn.edge.batch
+            if batch.alive is not None:
+                de[~batch.unsorted(batch.exists(), 1)[:, :, 0]] = 0
+            both = self.combine.backward(joined, de, grads.part("combine")).dx
+            own = grads.part("attention") if len(self.attention.params) else None
+            found = self.attention.backward(attention, both[:, :, : self.memory_size], own, dalpha=dalpha)
+            doutput = both[:, :, self.memory_size :] + found.dquery
+            ways = {"values": found.dmemory_values, "weights": found.dmemory_weights}
+        if self.upper is not None and trace.upper is not None:
+            above = None if not upper or upper[0] is None else states.join(tuple(upper))
+            steps = self.upper.backward_steps(trace.upper, doutput, above, grads.part("upper"))
+            for step in steps:
+                yield DecodedStep(step, trace.attention)
+            result = steps.result
+            doutput = result.dx if trace.between is None else result.dx * trace.between  # type: ignore[union-attr]
+            initial.append(tuple(getattr(result, f"d{state}_0") for state in self.own))
+        records = {} if dalpha is None or not self.is_part else {"drecords": {"alpha": dalpha}}
+        last = self._all(inner)
+        steps = self.rnn.backward_steps(trace.rnn, doutput, last, grads.part("rnn"), **records)
+        for step in steps:
+            yield DecodedStep(step, trace.attention)
+        back = steps.result
+        if back is None:
+            raise OptionError(f"{where}: the steps must have been run to the end")
+        if self.keys is not None:
+            dkeys = back.dgiven.get("keys", back.given_ways["values"].get("weights"))
+            own = grads.part("keys") if len(self.keys.params) else self.keys.params.zeros_like()
+            ways["values"] = back.given_ways["values"]["values"]
+            ways["weights"] = self.keys.backward(np.ascontiguousarray(dkeys), trace.memory, trace.weights, own)
+        initial.insert(0, tuple(getattr(back, f"d{state}_0") for state in self.own))
+        dinitial = [np.concatenate(parts) for parts in zip(*initial, strict=True)]
+        total.flat += grads.flat
+        found_states = {f"d{state}_0": array for state, array in zip(self.own, dinitial, strict=True)}
+        memory = {"dmemory": ways["values"] + ways["weights"]}
+        memory |= {f"dmemory_{way}": array for way, array in ways.items()}
+        return DecoderGradients(back.dx, {**found_states, **memory}, total)
+
+    # ------------------------------------------------------------------------------------------------ one step
+
+    def begin(
+        self,
+        memory: ArrayLike,
+        h_0: Any = None,
+        *,
+        memory_lengths: ArrayLike | None = None,
+        memory_mask: ArrayLike | None = None,
+    ) -> DecoderState:
+        """Return the state before the first step; arguments and errors as of `forward`."""
+        where = f"{type(self).__name__}.begin"
+        batch = np.shape(memory)[1] if np.ndim(memory) == 3 else 0
+        array, exists = self._memory(where, memory, memory_lengths, memory_mask, batch)
+        inner, upper = self._inner(where, "h_0", h_0, batch)
+        keys = None if self.keys is None else self.keys.forward(array, self.keys.params)
+        rows, H = (1 if self.is_part else self.num_layers), self.hidden_size
+        widths = {**self.rnn.widths, "cov": len(array), "focus": len(array)}
+        found = dict(zip(self.own, inner, strict=True))
+        full = tuple(
+            np.zeros((rows, batch, widths[state]), self.dtype) if found.get(state) is None else found[state]
+            for state in self.rnn.cell.states
+        )
+        above: tuple[Array, ...] = ()
+        if self.upper is not None:
+            shape = (self.num_layers - 1, batch, H)
+            above = tuple(np.zeros(shape, self.dtype) if part is None else part for part in upper)
+        first = 1 if self.input_feeding else 0
+        return DecoderState(full, above, array, keys, exists, None, len(self.own), first)
+
+    def step(self, x_t: ArrayLike, state: DecoderState) -> tuple[Array, DecoderState]:
+        """Make one step.
+
+        Parameters
+        ----------
+        x_t : ndarray, (N, D)
+        state : DecoderState
+            From `begin`, `step` or `take`; not changed.
+
+        Returns
+        -------
+        output_t : ndarray, (N, output_width)
+            The row that `forward` would give, bit for bit, without dropout.
+        state : DecoderState
+            The one after the step.
+        """
+        signal = arguments.array_of(f"{type(self).__name__}.step", "x_t", x_t, self.dtype)
+        arguments.shaped(f"{type(self).__name__}.step", "x_t", signal, "(N, D)", (len(state.exists), self.input_size))
+        given = {} if self.keys is None else self._given(state.memory, state.keys, state.exists)
+        output, finals, trace = self.rnn.forward(signal[None], states.join(state.inner), training=False, **given)
+        inner = finals if isinstance(finals, tuple) else (finals,)
+        upper = state.upper
+        if self.attention is not None and self.combine is not None:
+            context, alpha, _ = self.attention.attend(output, state.memory, state.exists)
+            output = np.tanh(self.combine(np.concatenate([context, output], axis=2)))
+        else:
+            alpha = trace.alpha
+        if self.upper is not None:
+            output, top = self.upper(output, states.join(upper))
+            upper = top if isinstance(top, tuple) else (top,)
+        return output[0], replace(state, inner=inner, upper=upper, alpha=alpha[0])
+
+
+def _kind(where: str, cell: Any) -> tuple[type[Recurrent], dict[str, Any]]:
+    """Return the class of a cell's layer, and the options that its name stands for."""
+    if isinstance(cell, type) and issubclass(cell, Recurrent):
+        return cell, {}
+    name = "rnn-tanh" if cell == "rnn" else cell
+    if not isinstance(name, str) or name not in KINDS:
+        known = ", ".join(map(repr, ("rnn", *KINDS)))
+        raise OptionError(f"{where}: cell must be one of {known}, or a class of recurrent layers; got {cell!r}")
+    made = KINDS[name]
+    if isinstance(made, functools.partial):
+        return made.func, dict(made.keywords)  # type: ignore[return-value]
+    return made, {}  # type: ignore[return-value]
