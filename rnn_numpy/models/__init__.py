@@ -6,11 +6,12 @@ from rnn_numpy.models.horizons import STRATEGIES, forecast, horizon_batch, horiz
 from rnn_numpy.models.language import LanguageModel
 from rnn_numpy.models.model import Model
 from rnn_numpy.models.rollout import Rollout
+from rnn_numpy.models.search_errors import SearchErrors, search_errors
 from rnn_numpy.models.seq2seq_forecaster import Seq2SeqForecaster
 from rnn_numpy.models.sequence import Forecaster, SequenceModel
 
 __all__ = [
-    "STRATEGIES", "Forecaster", "Hypothesis", "LanguageModel", "Model", "Rollout", "Seq2SeqForecaster", "SequenceModel",
-    "TokenModel", "TokenState", "beam_search", "decode_forced", "decode_greedy", "decode_sample", "forecast",
-    "horizon_batch", "horizon_model",
+    "STRATEGIES", "Forecaster", "Hypothesis", "LanguageModel", "Model", "Rollout", "SearchErrors", "Seq2SeqForecaster",
+    "SequenceModel", "TokenModel", "TokenState", "beam_search", "decode_forced", "decode_greedy", "decode_sample",
+    "forecast", "horizon_batch", "horizon_model", "search_errors",
 ]  # fmt: skip

@@ -22,8 +22,8 @@ References
 
 from __future__ import annotations
 
-import math
 from bisect import insort
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,10 +33,9 @@ from numpy.typing import NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.symbols import BOS, EOS
 from rnn_numpy.errors import NonFiniteError, OptionError
-from rnn_numpy.models.decoding import Floats, Hypothesis, TokenModel, hypothesis, next_tokens
+from rnn_numpy.models.decoding import Floats, Hypothesis, TokenModel, hypothesis, length_rule, next_tokens
 
 STOPS = ("exact", "first")
-PENALTIES = ("power", "wu")
 
 
 def beam_search(
@@ -124,8 +123,7 @@ def beam_search(
 class _Rule:
     max_length: int
     beam: int
-    power: float
-    penalty: str
+    divisor: Callable[[int], float]
     min_length: int
     n_best: int
     stop: str
@@ -135,13 +133,11 @@ class _Rule:
         cls, max_length: int, beam: int, power: float, penalty: str, min_length: int, n_best: int, stop: str
     ) -> _Rule:
         where = "beam_search"
-        arguments.one_of(where, "length_penalty", penalty, PENALTIES)
         arguments.one_of(where, "stop", stop, STOPS)
         rule = cls(
-            arguments.positive_int(where, "max_length", max_length),
+            (longest := arguments.positive_int(where, "max_length", max_length)),
             arguments.positive_int(where, "beam", beam),
-            arguments.not_negative(where, "length_power", power),
-            penalty,
+            length_rule(where, power, penalty, longest),
             arguments.step_count(where, "min_length", min_length),
             arguments.positive_int(where, "n_best", n_best),
             stop,
@@ -152,18 +148,7 @@ class _Rule:
             raise OptionError(
                 f"{where}: min_length must be at most max_length = {rule.max_length}; got {rule.min_length}"
             )
-        try:
-            rule.divisor(rule.max_length)
-        except OverflowError:
-            raise OptionError(
-                f"{where}: length_power must leave max_length ** length_power finite; got {rule.power}"
-            ) from None
         return rule
-
-    def divisor(self, n: int) -> float:
-        """Return what F2 divides S by."""
-        length = float(n) if self.penalty == "power" else (5 + n) / 6
-        return math.pow(length, self.power)
 
 
 @dataclass(eq=False)
@@ -232,8 +217,8 @@ def _search(model: TokenModel, state: Any, rule: _Rule) -> list[Hypothesis]:
 def _first(S: Floats, count: int) -> list[int]:
     """Return the positions of the largest, at most `count`, those of equals in their order; -inf is not possible."""
     least = np.partition(S, -count)[-count] if count < S.size else -np.inf
-    found = np.flatnonzero(S >= least)
-    best: list[int] = found[np.argsort(-S[found], kind="stable")][:count].tolist()
+    found = (S >= least).nonzero()[0]
+    best: list[int] = found[(-S[found]).argsort(kind="stable")][:count].tolist()
     return best if S[best[-1]] > -np.inf else [i for i in best if S[i] > -np.inf]
 
 

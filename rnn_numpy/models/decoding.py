@@ -25,6 +25,7 @@ all that follows. So a batch gives what each of its sentences gives alone, bit f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -39,6 +40,8 @@ from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
+
+PENALTIES = ("power", "wu")
 
 
 class TokenState(Protocol):
@@ -228,10 +231,11 @@ def decode_greedy(model: TokenModel, *source: Any, max_length: int) -> list[Hypo
     """
     where = "decode_greedy"
     length = arguments.positive_int(where, "max_length", max_length)
-    return [
-        _follow(where, model, state, length, lambda log_p, S, n: int((S + log_p).argmax()))
-        for state in model.start(*source)
-    ]
+
+    def most_probable(log_p: Floats, S: float, n: int) -> int:
+        return int((S + _possible(where, log_p, n)).argmax())
+
+    return [_follow(where, model, state, length, most_probable) for state in model.start(*source)]
 
 
 def decode_sample(
@@ -274,13 +278,21 @@ def decode_sample(
         uniform = generator.random(length)
 
         def drawn(log_p: Floats, S: float, n: int, uniform: Floats = uniform) -> int:
-            return int(sample(log_p, uniform[n], temperature=temperature, top_k=top_k, top_p=top_p))
+            return int(
+                sample(_possible(where, log_p, n), uniform[n], temperature=temperature, top_k=top_k, top_p=top_p)
+            )
 
         found.append(_follow(where, model, state, length, drawn))
     return found
 
 
-def decode_forced(model: TokenModel, *source: Any, targets: Sequence[ArrayLike]) -> list[Hypothesis]:
+def decode_forced(
+    model: TokenModel,
+    *source: Any,
+    targets: Sequence[ArrayLike],
+    length_power: float = 0.0,
+    length_penalty: str = "power",
+) -> list[Hypothesis]:
     """Return given sentences as hypotheses: with the log p that the model has for each token, given those before it.
 
     Parameters
@@ -289,11 +301,13 @@ def decode_forced(model: TokenModel, *source: Any, targets: Sequence[ArrayLike])
         As for `decode_greedy`.
     targets : sequence of N int array_like, each (n,)
         At least one token each; with EOS at the end, they are finished.
+    length_power, length_penalty
+        How the score is made of S, as for `beam_search`.
 
     Returns
     -------
     list of N Hypothesis
-        The score is S, -inf where the model rules a token out.
+        log p is -inf where the model rules a token out.
 
     Raises
     ------
@@ -304,6 +318,7 @@ def decode_forced(model: TokenModel, *source: Any, targets: Sequence[ArrayLike])
     """
     where = "decode_forced"
     given = [_target(where, n, target) for n, target in enumerate(targets)]
+    divisor = length_rule(where, length_power, length_penalty, max(map(len, given), default=1))
     found = []
     for n, state in enumerate(model.start(*source)):
         if n == len(given):
@@ -319,7 +334,7 @@ def decode_forced(model: TokenModel, *source: Any, targets: Sequence[ArrayLike])
                 )
             return tokens[step]
 
-        found.append(_follow(where, model, state, len(tokens), next_one))
+        found.append(_follow(where, model, state, len(tokens), next_one, divisor))
     if len(found) != len(given):
         raise ShapeError(f"{where}: targets must be as many as sentences, {len(found)}; got {len(given)}")
     return found
@@ -337,7 +352,12 @@ def _target(where: str, n: int, target: ArrayLike) -> Ids:
 
 
 def _follow(
-    where: str, model: TokenModel, state: Any, length: int, choose: Callable[[Floats, float, int], int]
+    where: str,
+    model: TokenModel,
+    state: Any,
+    length: int,
+    choose: Callable[[Floats, float, int], int],
+    divisor: Callable[[int], float] = lambda n: 1.0,
 ) -> Hypothesis:
     """Go on from a state of one row by what `choose` says of log p (V,), of S and of the number of tokens so far."""
     tokens: list[int] = []
@@ -352,7 +372,31 @@ def _follow(
         tokens.append(token)
         log_probs.append(float(log_p[0, token]))
         ids, S = np.array([token]), S + log_probs[-1]
-    return hypothesis(tokens, log_probs, alphas, 1.0)
+    return hypothesis(tokens, log_probs, alphas, divisor(len(tokens)))
+
+
+def _possible(where: str, log_p: Floats, n: int) -> Floats:
+    """Refuse log p (V,) that rule all tokens out, after n of them."""
+    if log_p.max() == -np.inf:
+        raise NonFiniteError(f"{where}: no token can follow: log p = -inf of all, after {n} tokens")
+    return log_p
+
+
+def length_rule(where: str, power: float, penalty: str, longest: int) -> Callable[[int], float]:
+    """Return what divides S of n tokens: n^power, or by "wu" ((5 + n) / 6)^power; refused where too large a number."""
+    power = arguments.not_negative(where, "length_power", power)
+    arguments.one_of(where, "length_penalty", penalty, PENALTIES)
+
+    def divisor(n: int) -> float:
+        return math.pow(n if penalty == "power" else (5 + n) / 6, power)
+
+    try:
+        divisor(longest)
+    except OverflowError:
+        raise OptionError(
+            f"{where}: length_power must be small enough that {longest} tokens to it are finite; got {power}"
+        ) from None
+    return divisor
 
 
 def hypothesis(

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from tables import TOYS, A, B, TableModel, everything, words
 
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.models import decode_forced, decode_greedy, decode_sample
 from rnn_numpy.models.decoding import greedy, probabilities, sample
 
 
@@ -120,3 +122,56 @@ def test_what_is_no_logits():
     for uniform in (1.0, -0.1, np.nan):
         with pytest.raises(OptionError, match=r"uniform must be numbers in \[0, 1\)"):
             sample(np.zeros(3), uniform)
+
+
+# ------------------------------------------------------------------------------------------------ sentences
+
+
+def test_drawn_sentences_have_their_probabilities():
+    table, rng = TOYS["A"], np.random.default_rng(0)
+    drawn = [words(h) for h in decode_sample(TableModel(table), *[0] * 4000, max_length=8, rng=rng)]
+    for tokens, S in everything(table, 3, (A, B)):
+        p = np.exp(S)
+        share = drawn.count("".join({2: "$", A: "a", B: "b"}[i] for i in tokens)) / 4000
+        assert abs(share - p) < 4 * np.sqrt(p * (1 - p) / 4000)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.6, "temperature": 2.0}])
+def test_a_sentence_is_drawn_by_its_own_numbers(options):
+    model = TableModel(*TOYS.values())
+    sources = [0, 1, 2, 0, 2]
+    batch = decode_sample(model, *sources, max_length=6, rng=3, **options)
+    uniform = np.random.default_rng(3).random((5, 6))
+    for n, source in enumerate(sources):
+        tokens, log_probs = [], []
+        while len(tokens) < 6 and 2 not in tokens:
+            with np.errstate(divide="ignore"):
+                log_p = np.log(list(TOYS.values())[source](tuple(tokens)))
+            tokens.append(int(sample(log_p, uniform[n, len(tokens)], **options)))
+            log_probs.append(log_p[tokens[-1]])
+        assert batch[n].tokens.tolist() == tokens and batch[n].finished == (tokens[-1] == 2)
+        assert batch[n].log_probs.tolist() == log_probs  # the model's own, whatever the temperature
+        assert batch[n].score == batch[n].total == sum(log_probs)
+        [forced] = decode_forced(model, source, targets=[tokens])
+        assert np.array_equal(forced.alpha, batch[n].alpha) and forced.score == batch[n].score
+    for count in (1, 3):
+        fewer = decode_sample(model, *sources[:count], max_length=6, rng=3, **options)
+        assert [h.tokens.tolist() for h in fewer] == [h.tokens.tolist() for h in batch[:count]]
+    # Cold, or one token at a time: greedy.
+    for sure in ({"temperature": 1e-3}, {"top_k": 1}, {"top_p": 1e-9}):
+        drawn = decode_sample(model, 0, 2, max_length=6, rng=0, **sure)
+        assert [h.tokens.tolist() for h in drawn] == [
+            h.tokens.tolist() for h in decode_greedy(model, 0, 2, max_length=6)
+        ]
+
+
+def test_sentences_are_not_drawn_by_impossible_options():
+    model = TableModel(TOYS["A"])
+    with pytest.raises(OptionError, match="decode_sample: temperature must be greater than 0;.* greedy"):
+        decode_sample(model, max_length=3, temperature=0)
+    with pytest.raises(DTypeError, match="decode_sample: rng must be"):
+        decode_sample(model, max_length=3, rng=1.5)
+    assert model.calls == []
+    dead = TableModel(lambda prefix: [0, 0, 0, 0, 0] if prefix else [0, 0, 0, 1, 0])
+    with pytest.raises(NonFiniteError, match="decode_sample: no token can follow: log p = -inf of all, after 1 tokens"):
+        decode_sample(dead, max_length=3)
