@@ -212,25 +212,31 @@ class Edge:
         sizes = {state: width(layer, given) for state, width in layer.cell.state_widths.items()}
         self.widths = {**self.widths, **sizes}
 
-    def given_in(self, where: str, layer: Options, values: Mapping[str, Any] | None) -> dict[str, Array]:
+    def given_in(
+        self, where: str, layer: Options, values: Mapping[str, Any] | None, *, argument: str = "given"
+    ) -> dict[str, Array]:
         """Check the call's given arrays, or changes of them; return them with the batch in front, in the engine's
-        order, copied.
+        order, copied. Changes, `argument` "vgiven", must have the sizes of what they are the changes of.
 
         One that has more than one axis beside the batch's comes as signals do, its first axis in place of the time.
         """
         wanted = layer.cell.given
+        if argument == "vgiven":
+            wanted = {name: given for name, given in wanted.items() if given.differentiable}
         values = {} if values is None else values
         if not isinstance(values, Mapping) or set(values) - set(wanted):
             is_mapping = isinstance(values, Mapping)
             got = [name for name in values if name not in wanted] if is_mapping else type(values).__name__
             rule = f"be a dict with names among {', '.join(wanted)}" if wanted else "be left out: the layer reads none"
-            raise OptionError(f"{where}: given must {rule}; got {got}")
+            raise OptionError(f"{where}: {argument} must {rule}; got {got}")
         sizes = layer.given_sizes()
+        for name, array in self.given.items():
+            sizes.update(zip(layer.cell.given[name].shape, array.shape[1:], strict=True))
         found: dict[str, Array] = {}
         for name, given in wanted.items():
             if values.get(name) is None:
                 continue
-            title = f"given[{name!r}]"
+            title = f"{argument}[{name!r}]"
             if given.differentiable:
                 array = arguments.array_of(where, title, values[name], self.dtype)
             else:

@@ -385,7 +385,7 @@ def jvp(
     vparams : mapping of str to ndarray, optional
         The changes of parameters, under some or all of the names in `layer.params`; zeros for the others.
     vgiven : mapping of str to ndarray, optional
-        The changes of given arrays, in their shapes; zeros where left out.
+        The changes of given arrays, in their shapes; zeros where left out. What a mask leaves out is not read.
 
     Returns
     -------
@@ -421,7 +421,7 @@ def jvp(
     edge = recorded.edge
     changes = recorded.parameter_changes(vparams)
     initial = edge.states_in("jvp", "vh_0", vh_0)
-    given = edge.given_in("jvp", layer, vgiven)
+    given = layer.read_of_given(edge.given_in("jvp", layer, vgiven, argument="vgiven"), edge.given)
     finals: list[list[Array]] = []
     walk = Up(layer.stack, edge.factors, edge.like_input("jvp", "vx", vx))
     for direction in walk:

@@ -478,8 +478,14 @@ class Recurrent(Options):
         found = edge.given_in(where, self, given)
         missing = [name for name in self.cell.given if name not in found]
         if missing:
-            raise DTypeError(f"{where}: given must have {', '.join(self.cell.given)}; {', '.join(missing)} is missing")
+            raise OptionError(f"{where}: given must have {', '.join(self.cell.given)}; {', '.join(missing)} is missing")
         return found
+
+    def read_of_given(self, arrays: dict[str, Array], given: Mapping[str, Array]) -> dict[str, Array]:
+        """Return given arrays, or changes of them, (N, ·), with zeros where the call's `given` say that nothing is
+        read: here everything is.
+        """
+        return arrays
 
     def _climb(
         self,

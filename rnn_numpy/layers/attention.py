@@ -778,17 +778,20 @@ class Attending(Recurrent):
         for name in self.cell.given:
             if name not in found and name != "exists":
                 what = "the memory" if name == "values" else "a map of the memory"
-                raise DTypeError(f"{where}: given must have an array {name!r}, {what}; it is missing")
+                raise OptionError(f"{where}: given must have an array {name!r}, {what}; it is missing")
         exists = found.setdefault("exists", np.ones(found["values"].shape[:2], bool))
         if exists.dtype != bool:
             raise DTypeError(
                 f"{where}: given['exists'] must hold bools, True where a row of the memory counts; got {exists.dtype}"
             )
-        if not exists.all():
-            for name in ("values", "keys"):
-                if name in found:
-                    found[name] = np.where(exists[:, :, None], found[name], 0)
-        return found
+        return self.read_of_given(found, found)
+
+    def read_of_given(self, arrays: dict[str, Array], given: Mapping[str, Array]) -> dict[str, Array]:
+        """Return arrays like the memory with zeros in the rows that do not exist."""
+        exists = given["exists"]
+        if exists.all():
+            return arrays
+        return {name: np.where(exists[:, :, None], a, 0) if a.ndim == 3 else a for name, a in arrays.items()}
 
 
 class AttentionRNN(Attending, RNN):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mgu import mgu_backward, mgu_forward
+from mgu import mgu_backward, mgu_forward, mgu_tangent
 from planting import planted
 
 import strategies
@@ -378,14 +378,6 @@ def test_many_mistakes_were_planted():
 # ---------------------------------------------------------------------------------------------- cells of one's own
 
 
-def minimal_step_tangent(va_f_t, va_n_t, vh_prev, vh_in, f_t, n_t, h_prev, h_in, W_hf, W_hn, vh_t):
-    va_f_t += W_hf @ vh_in
-    vf = va_f_t * f_t * (1 - f_t)
-    va_n_t += W_hn @ (vf * h_in + f_t * vh_in)
-    vn = va_n_t * (1 - n_t**2)
-    vh_t[...] = (1 - f_t) * vh_prev + f_t * vn + vf * (n_t - h_prev)
-
-
 MINIMAL = {
     "gate_names": ("f", "n"),
     "states": ("h",),
@@ -397,7 +389,7 @@ MINIMAL = {
 
 
 class Minimal(Recurrent):
-    cell = Cell(**MINIMAL, step_tangent=minimal_step_tangent)
+    cell = Cell(**MINIMAL, step_tangent=mgu_tangent)
 
 
 def test_a_cell_of_ones_own():
@@ -430,12 +422,12 @@ def test_changes_are_for_the_tangent_alone(name):
     space = {}
     exec(f"def planted(f_t, n_t, {name}, h_t): pass", space)
     with pytest.raises(OptionError, match=f"Cell: planted has an argument '{name}', which names no array"):
-        Cell(**{**MINIMAL, "step_forward": space["planted"]}, step_tangent=minimal_step_tangent)
+        Cell(**{**MINIMAL, "step_forward": space["planted"]}, step_tangent=mgu_tangent)
 
 
 def test_a_record_with_the_name_of_a_change():
     with pytest.raises(OptionError, match="Cell: with step_tangent, 'vh' is the change of 'h'; rename it"):
-        Cell(**{**MINIMAL, "records": {"k": 1, "vh": 1}}, step_tangent=minimal_step_tangent)
+        Cell(**{**MINIMAL, "records": {"k": 1, "vh": 1}}, step_tangent=mgu_tangent)
     Cell(**{**MINIMAL, "records": {"k": 1, "vh": 1}})  # without, it is a name as any other
 
 

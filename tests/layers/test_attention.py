@@ -632,9 +632,9 @@ X, VALUES = np.zeros((T, N, D)), np.zeros((S, N, H))
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (None, DTypeError, "given must have an array 'values', the memory; it is missing"),
-        ({"values": None}, DTypeError, "given must have an array 'values', the memory; it is missing"),
-        ({"exists": EXISTS}, DTypeError, "given must have an array 'values', the memory; it is missing"),
+        (None, OptionError, "given must have an array 'values', the memory; it is missing"),
+        ({"values": None}, OptionError, "given must have an array 'values', the memory; it is missing"),
+        ({"exists": EXISTS}, OptionError, "given must have an array 'values', the memory; it is missing"),
         (
             {"values": VALUES, "keys": VALUES},
             OptionError,

@@ -20,3 +20,11 @@ def mgu_backward(dh_t, f_t, n_t, h_prev, h_in, W_hf, W_hn, da_f_t, da_n_t, dh_pr
     dh_in += dk * f_t
     da_f_t[...] = df * f_t * (1 - f_t)
     dh_in += W_hf.T @ da_f_t
+
+
+def mgu_tangent(va_f_t, va_n_t, vh_prev, vh_in, f_t, n_t, h_prev, h_in, W_hf, W_hn, vh_t):
+    va_f_t += W_hf @ vh_in
+    vf = va_f_t * f_t * (1 - f_t)
+    va_n_t += W_hn @ (vf * h_in + f_t * vh_in)
+    vn = va_n_t * (1 - n_t**2)
+    vh_t[...] = (1 - f_t) * vh_prev + f_t * vn + vf * (n_t - h_prev)
