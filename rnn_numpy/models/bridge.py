@@ -1,0 +1,193 @@
+r"""From an encoder's final states to a decoder's initial ones.
+
+For each state of the decoder, h and c apart, and each of its layers, with e the encoder's final state of the same name,
+forward and backward direction side by side, of the layer that stands as far below its top one:
+
+    concat   (F1)  s = e                             (B1)  de = ds                           needs H = directions * He
+    linear   (F2)  s = W e + b                       (B2)  dW += ds e^T, db += ds, de = W^T ds
+    tanh     (F3)  s = tanh(W e + b)                 (B3)  du = ds * (1 - s^2), then B2 with du in place of ds
+    mean     (F4)  s = tanh(W m + b), m the mean of the memory's rows that count          (captioning [2]_)
+                                                     (B4)  B3; dmemory_s += mask_s / count * dm for each row
+    zeros          s = 0
+
+A decoder with a cell state, on an encoder without one, reads h for both, but for concat. Bahdanau et al. [1]_ read the
+backward direction alone: `reverse_only`.
+
+References
+----------
+.. [1] D. Bahdanau, K. Cho, Y. Bengio, "Neural machine translation by jointly learning to align and translate", ICLR
+   (2015), appendix A.2.2.
+.. [2] K. Xu et al., "Show, attend and tell: neural image caption generation with visual attention", ICML (2015),
+   section 3.1.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rnn_numpy.core import arguments, states
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.parametric import Parametric
+from rnn_numpy.errors import OptionError
+
+Array = NDArray[Any]
+
+BRIDGES = ("tanh", "linear", "concat", "mean", "zeros")
+
+
+@dataclass
+class BridgeTrace:
+    """What a bridge read, and what it gave, by state and layer; `count` is the number of rows of each memory."""
+
+    read: dict[tuple[str, int], Array]
+    given: dict[tuple[str, int], Array]
+    weights: dict[str, Array]
+    finals: dict[str, Array]
+    exists: NDArray[np.bool_] | None = None
+    count: Array | None = None
+
+
+class Bridge(Parametric):
+    """What makes a decoder's initial states.
+
+    Parameters
+    ----------
+    kind : {"tanh", "linear", "concat", "mean", "zeros"}
+        See the module.
+    encoder : mapping of str to int
+        The encoder's states and their widths: {"h": 64, "c": 64}.
+    decoder : mapping of str to int
+        The decoder's.
+    encoder_layers, decoder_layers, directions : int
+    memory_size : int, optional
+        M, for "mean".
+    reverse_only : bool
+        Read the encoder's backward direction alone.
+    dtype, rng
+        As for `rnn_numpy.RNN`.
+
+    Raises
+    ------
+    OptionError
+        An unknown kind; widths or states that "concat" cannot join; no backward direction.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        encoder: dict[str, int],
+        decoder: dict[str, int],
+        *,
+        encoder_layers: int = 1,
+        decoder_layers: int = 1,
+        directions: int = 1,
+        memory_size: int | None = None,
+        reverse_only: bool = False,
+        dtype: DTypeLike = np.float64,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
+        where = type(self).__name__
+        arguments.one_of(where, "bridge", kind, BRIDGES)
+        self.kind, self.encoder, self.decoder = kind, dict(encoder), dict(decoder)
+        self.encoder_layers, self.decoder_layers, self.directions = encoder_layers, decoder_layers, directions
+        self.memory_size, self.reverse_only = memory_size, arguments.flag(where, "reverse_only", reverse_only)
+        if reverse_only and directions == 1:
+            raise OptionError(
+                f"{where}: reverse_only must be False: the encoder has one direction; make it bidirectional"
+            )
+        if kind == "mean" and memory_size is None:
+            raise OptionError(f"{where}: memory_size must be given for the bridge 'mean'")
+        used = 1 if reverse_only else directions
+        shapes: dict[str, tuple[int, ...]] = {}
+        for state, width in self.decoder.items():
+            read = used * self.encoder[self.source(state)] if kind != "mean" else int(memory_size or 0)
+            if kind == "concat" and (width != read or state not in self.encoder):
+                raise OptionError(
+                    f"{where}: bridge 'concat' must have decoder states as wide as the encoder's side by side, H = "
+                    f"directions * He; got {state} with H = {width} and directions * He = {used} * "
+                    f"{self.encoder.get(state, 0)}. 'linear' or 'tanh' join any widths"
+                )
+            if kind == "concat" and encoder_layers != decoder_layers:
+                raise OptionError(
+                    f"{where}: bridge 'concat' must have as many layers on both sides; got {encoder_layers} in the "
+                    f"encoder, {decoder_layers} in the decoder. 'linear' or 'tanh' join any numbers"
+                )
+            for layer in range(decoder_layers) if kind in ("linear", "tanh", "mean") else ():
+                shapes |= {f"weight_{state}_l{layer}": (width, read), f"bias_{state}_l{layer}": (width,)}
+        self.params = Parameters(shapes, arguments.layer_dtype(where, dtype))
+        generator = arguments.generator(where, rng)
+        for array in self.params.values():
+            if array.ndim == 2:
+                bound = 1 / np.sqrt(array.shape[1])
+                array[...] = generator.uniform(-bound, bound, array.shape)
+
+    def source(self, state: str) -> str:
+        """Return the encoder's state that one of the decoder's reads."""
+        return state if state in self.encoder else next(iter(self.encoder))
+
+    def _read(self, final: Array, layer: int) -> tuple[slice, Array]:
+        """Return the rows of a final state that a decoder's layer reads, and these side by side, (N, ·)."""
+        below_top = self.decoder_layers - 1 - layer
+        first = max(self.encoder_layers - 1 - below_top, 0) * self.directions
+        rows = slice(first + (1 if self.reverse_only else 0), first + self.directions)
+        return rows, np.concatenate(list(final[rows]), axis=1)
+
+    def forward(self, h_n: Any, memory: Array, exists: NDArray[np.bool_]) -> tuple[Any, BridgeTrace]:
+        """Return the decoder's initial states, (decoder_layers, N, H) each, and a trace.
+
+        h_n is the encoder's, (layers * directions, N, He) each, memory (S, N, M), exists (N, S).
+        """
+        finals = dict(zip(self.encoder, states.split(h_n), strict=True))
+        weights = {name: weight.copy() for name, weight in self.params.items()}
+        trace = BridgeTrace({}, {}, weights, finals)
+        N, dtype = memory.shape[1], self.dtype
+        mean = np.zeros((N, 0), dtype)
+        if self.kind == "mean":
+            trace.exists = exists
+            trace.count = np.maximum(exists.sum(axis=1), 1).astype(dtype)[:, None]
+            mean = np.where(exists.T[:, :, None], memory, 0).sum(axis=0) / trace.count
+        initial: list[Array] = []
+        for state, width in self.decoder.items():
+            rows = np.zeros((self.decoder_layers, N, width), dtype)
+            for layer in range(self.decoder_layers) if self.kind != "zeros" else ():
+                e = mean if self.kind == "mean" else self._read(finals[self.source(state)], layer)[1]
+                if self.kind == "concat":
+                    rows[layer] = e  # F1
+                else:
+                    rows[layer] = e @ weights[f"weight_{state}_l{layer}"].T + weights[f"bias_{state}_l{layer}"]  # F2
+                    if self.kind != "linear":
+                        np.tanh(rows[layer], out=rows[layer])  # F3, F4
+                trace.read[state, layer], trace.given[state, layer] = e, rows[layer]
+            initial.append(rows)
+        return states.join(tuple(initial)), trace
+
+    def backward(self, trace: BridgeTrace, dh_0: Any, grads: Parameters) -> tuple[Any, Array | None]:
+        """Return the gradients of the encoder's final states and, of "mean", of the memory; adds to grads."""
+        dfinals = {name: np.zeros_like(final) for name, final in trace.finals.items()}
+        dmean: Array | None = None
+        for state, dstate in zip(self.decoder, states.split(dh_0), strict=True):
+            for layer in range(self.decoder_layers) if self.kind != "zeros" else ():
+                de = dstate[layer]
+                if self.kind != "concat":
+                    du = de if self.kind == "linear" else de * (1 - trace.given[state, layer] ** 2)  # B3
+                    grads[f"weight_{state}_l{layer}"][...] += du.T @ trace.read[state, layer]  # B2
+                    grads[f"bias_{state}_l{layer}"][...] += du.sum(axis=0)
+                    de = du @ trace.weights[f"weight_{state}_l{layer}"]
+                if self.kind == "mean":
+                    dmean = de if dmean is None else dmean + de
+                    continue
+                name = self.source(state)
+                rows, _ = self._read(trace.finals[name], layer)
+                for row, share in zip(dfinals[name][rows], np.split(de, rows.stop - rows.start, axis=1), strict=True):
+                    row += share
+        dmemory: Array | None = None
+        if dmean is not None and trace.exists is not None:
+            dmemory = trace.exists.T[:, :, None] * (dmean / trace.count)  # B4
+        return states.join(tuple(dfinals.values())), dmemory
+
+    def __repr__(self) -> str:
+        return f"Bridge({self.kind!r})"
