@@ -5,6 +5,7 @@ measures need scipy, of the lab extra, which is imported where it is used. What 
 `rnn_numpy.errors` that says what was expected.
 """
 
+from rnn_numpy.lab.attention import AttentionSplit, attention_split
 from rnn_numpy.lab.decomposition import Decomposition, PathSplit, Truncation, decompose
 from rnn_numpy.lab.gates import GateReport, GateSummary, effective_memory, gate_report, time_constant
 from rnn_numpy.lab.gradient_flow import GradientFlow, forecast_gradient_flow, gradient_flow, set_recurrent_weights
@@ -36,12 +37,12 @@ from rnn_numpy.lab.regularisers import Flossing, Omega, floss, omega
 from rnn_numpy.lab.reset import ResetDifference, reset_difference
 
 __all__ = [
-    "Bifurcation", "Bounds", "Cliff", "CovariantVectors", "Decomposition", "Descent", "Flossing",
-    "GateReport", "GateSummary", "GradientFlow", "LayerDiagnosis", "LyapunovSpectrum", "MeanField", "Omega",
-    "PathSplit", "ResetDifference", "StateJacobian", "StateJacobians", "Truncation", "UoroResult",
-    "bifurcation", "cliff", "cliff_gradient", "cliff_line", "covariant_vectors", "critical_input_variance",
-    "decompose", "descend", "effective_memory", "floss", "fold_points", "forecast_gradient_flow",
-    "fuss_catalan_edge", "gate_report", "gaussian_product_exponents", "gaussian_product_spread",
-    "gradient_flow", "horizon_gradients", "jacobian", "lyapunov", "meanfield", "omega", "reset_difference",
-    "set_recurrent_weights", "snap1", "state_jacobians", "time_constant", "uoro",
+    "AttentionSplit", "Bifurcation", "Bounds", "Cliff", "CovariantVectors", "Decomposition", "Descent",
+    "Flossing", "GateReport", "GateSummary", "GradientFlow", "LayerDiagnosis", "LyapunovSpectrum", "MeanField",
+    "Omega", "PathSplit", "ResetDifference", "StateJacobian", "StateJacobians", "Truncation", "UoroResult",
+    "attention_split", "bifurcation", "cliff", "cliff_gradient", "cliff_line", "covariant_vectors",
+    "critical_input_variance", "decompose", "descend", "effective_memory", "floss", "fold_points",
+    "forecast_gradient_flow", "fuss_catalan_edge", "gate_report", "gaussian_product_exponents",
+    "gaussian_product_spread", "gradient_flow", "horizon_gradients", "jacobian", "lyapunov", "meanfield",
+    "omega", "reset_difference", "set_recurrent_weights", "snap1", "state_jacobians", "time_constant", "uoro",
 ]  # fmt: skip

@@ -65,6 +65,8 @@ class EncoderDecoderTrace:
         Of the mean loss.
     back : DecoderGradients or None
         What the decoder handed back, once a backward pass has run.
+    dsource : ndarray, (S, N, E), or None
+        The gradient of the source's embeddings, then.
     """
 
     encoder: Trace
@@ -77,6 +79,7 @@ class EncoderDecoderTrace:
     embedded: tuple[Any, Any]
     readout: Any
     back: DecoderGradients | None = None
+    dsource: Array | None = None
 
     def __getitem__(self, part: str) -> Any:
         return getattr(self, part)
@@ -285,7 +288,8 @@ class EncoderDecoder(Model):
         yield from below
         if below.result is None:
             raise OptionError(f"{type(self).__name__}.backward: the encoder's steps must have been run to the end")
-        self.source.backward(source_trace, below.result.dx, grads.part("source"))
+        trace.dsource = below.result.dx
+        self.source.backward(source_trace, trace.dsource, grads.part("source"))
         total.flat += grads.flat
         return total
 
