@@ -28,7 +28,7 @@ from __future__ import annotations
 import collections
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Gradients, Parameters
+from rnn_numpy.engine.batch import SMALL
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
@@ -396,7 +397,8 @@ class Recurrent(Options):
         """
         return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, drecords, copied=True))
 
-    def _try_formulas(self, kind: Kind) -> None:
+    def trial(self, kind: Kind) -> None:
+        """Try the formulas of a cell of one's own, before they run for the first time."""
         from rnn_numpy.engine.trial import try_formulas  # for cells of one's own alone: loaded when one is there
 
         try_formulas(self, kind, Run)
@@ -433,7 +435,7 @@ class Recurrent(Options):
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.forward"
         if "forward" not in self.cell.tried:
-            self._try_formulas("forward")
+            self.trial("forward")
         flags: dict[str, Any] = {"training": training, "check_finite": check_finite}
         for name, value in flags.items():
             if type(value) is not bool:
@@ -581,23 +583,10 @@ class Recurrent(Options):
         `nudge`, (T, N, slabs * H), is added to a before the steps: how one differentiates by a (see
         `rnn_numpy.engine.recorded`).
         """
-        binding, trace, cell = run.binding, run.trace, self.cell
-        batch, chain, x = binding.batch, binding.chain, binding.arrays["x"]
-        weights, width = trace.weights, len(cell.slabs) * self.hidden_size
-        weight_ih, filled = cell.arranged("input", weights["W_ih"], halved=True), chain.span
-        added = batch.repeated(run.bias, cell.columns)
-        to_input = added[:, filled] if self.bias and cell.biased else None
-        rest = [slice(None, filled.start), slice(filled.stop, None)] if filled.stop - filled.start < width else []
-        calls = binding.calls("forward")
+        binding, trace, batch = run.binding, run.trace, run.binding.batch
+        width, fill, calls = len(self.cell.slabs) * self.hidden_size, self.filling(run), binding.calls("forward")
         for block in binding.blocks(batch.N * width * self.params.dtype.itemsize, False):
-            low = min(block[0], block[-1])
-            a = binding.arrays["a"]
-            if len(block) < batch.T:
-                a = binding.block_of(a, block)
-            batch.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
-            for columns in rest:
-                exists = True if batch.alive is None else batch.alive[low : low + len(block), :, None]
-                np.copyto(a[..., columns], added[:, columns] if cell.biased else 0, where=exists)
+            a = fill(block)
             if nudge is not None:
                 a += binding.block_of(nudge, block)
             for t in block:
@@ -606,6 +595,31 @@ class Recurrent(Options):
                 trace.reached = t
                 yield t
         trace.reached = None
+
+    def filling(self, run: Run) -> Callable[[range], Array]:
+        """Return what writes the input's products and the biases into a, for a block of steps; it returns a's rows."""
+        binding, cell = run.binding, self.cell
+        batch, chain, x = binding.batch, binding.chain, binding.arrays["x"]
+        weight_ih, filled = cell.arranged("input", run.trace.weights["W_ih"], halved=True), chain.span
+        if cell.columns and batch.N > 1 and batch.counts is None and weight_ih.size < SMALL:
+            weight_ih = np.asfortranarray(weight_ih)  # as the product wants it, once
+        width = len(cell.slabs) * self.hidden_size
+        added = batch.repeated(run.bias, cell.columns)
+        to_input = added[:, filled] if self.bias and cell.biased else None
+        rest = [slice(None, filled.start), slice(filled.stop, None)] if filled.stop - filled.start < width else []
+
+        def fill(block: range) -> Array:
+            low = min(block[0], block[-1])
+            a = binding.arrays["a"]
+            if len(block) < batch.T:
+                a = binding.block_of(a, block)
+            batch.product(x[low : low + len(block)], weight_ih, a[..., filled], to_input, low)  # F1, the input's part
+            for columns in rest:
+                exists = True if batch.alive is None else batch.alive[low : low + len(block), :, None]
+                np.copyto(a[..., columns], added[:, columns] if cell.biased else 0, where=exists)
+            return a
+
+        return fill
 
     # ------------------------------------------------------------------------------------------------ backward
 
@@ -621,7 +635,7 @@ class Recurrent(Options):
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.backward"
         if "backward" not in self.cell.tried:
-            self._try_formulas("backward")
+            self.trial("backward")
         edge = self.edge_of(where, trace)
         if grads is not None:
             grads = arguments.gradients(where, grads, self.params)
