@@ -29,7 +29,7 @@ from __future__ import annotations
 import collections
 import functools
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,6 +39,7 @@ from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.core.parametric import Joined
 from rnn_numpy.engine.recurrent import Recurrent
+from rnn_numpy.engine.stepper import Stepper
 from rnn_numpy.engine.trace import Step, Trace
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers.attention import Attending
@@ -179,7 +180,44 @@ class DecoderSteps(Iterator[DecodedStep]):
             raise
 
 
-@dataclass(frozen=True)
+class Stepping:
+    """What all steps of a decoder on the same memories share: their keys and values, by sequence, and steppers.
+
+    Attributes
+    ----------
+    values, keys : ndarray, (N, S, ·)
+    exists : bool ndarray, (N, S)
+    """
+
+    def __init__(
+        self, decoder: AttentionDecoder, values: Array, keys: Array, exists: Array, steppers: dict[Any, Stepper]
+    ) -> None:
+        self.decoder, self.values, self.keys, self.exists = decoder, values, keys, exists
+        self._steppers = steppers
+        self._latest: tuple[bytes, dict[str, Array]] = b"", {}
+
+    def of(self, rows: NDArray[np.intp]) -> dict[str, Array]:
+        """Return values, keys and exists of these sequences, the same arrays as before for the same sequences."""
+        name = rows.tobytes()
+        if self._latest[0] != name:
+            arrays = {"values": self.values, "keys": self.keys, "exists": self.exists}
+            self._latest = name, {kind: array[rows] for kind, array in arrays.items()}
+        return self._latest[1]
+
+    def stepper(self, kind: str, layer: Recurrent, found: dict[str, Array]) -> Stepper:
+        """Return the stepper of a layer for as many rows, with these arrays as what it is given."""
+        given = {name: array for name, array in found.items() if name in layer.cell.given}
+        name = (kind, *found["exists"].shape)
+        if name not in self._steppers:
+            self._steppers[name] = Stepper(layer, len(found["exists"]), given)
+        stepper = self._steppers[name]
+        if given and stepper.loaded is not found:
+            stepper.load(given)
+            stepper.loaded = found
+        return stepper
+
+
+@dataclass(frozen=True, eq=False)
 class DecoderState:
     """A decoder between two steps, for a batch of rows.
 
@@ -189,37 +227,33 @@ class DecoderState:
         As h_0.
     alpha : ndarray, (N, S), or None
         The weights of the last step; None before the first one.
+    rows : int ndarray, (N,)
+        The number of each row's memory among those that `begin` took.
     """
 
     inner: tuple[Array, ...]
     upper: tuple[Array, ...]
-    memory: Array
-    keys: Array | None
-    exists: NDArray[np.bool_]
+    stepping: Stepping
+    rows: NDArray[np.intp]
     alpha: Array | None = None
-    own: int = 1
-    first: int = 0
 
     @property
     def states(self) -> Any:
         """The states of all layers, as h_0."""
-        inner = self.inner[self.first : self.first + self.own]
+        decoder = self.stepping.decoder
+        found = dict(zip(decoder.rnn.cell.states, self.inner, strict=True))
+        inner = [found[state] for state in decoder.own]
         if self.upper:
-            inner = tuple(np.concatenate(pair) for pair in zip(inner, self.upper, strict=True))
-        return states.join(inner)
+            inner = [np.concatenate(pair) for pair in zip(inner, self.upper, strict=True)]
+        return states.join(tuple(inner))
 
     def take(self, rows: ArrayLike) -> DecoderState:
         """Return the state of these rows, one or several times, the memory's with them."""
         index = np.asarray(rows, np.intp)
-        return replace(
-            self,
-            inner=tuple(array[:, index] for array in self.inner),
-            upper=tuple(array[:, index] for array in self.upper),
-            memory=self.memory[:, index],
-            keys=None if self.keys is None else self.keys[:, index],
-            exists=self.exists[index],
-            alpha=None if self.alpha is None else self.alpha[index],
-        )
+        return DecoderState(
+            tuple([array[:, index] for array in self.inner]), tuple([array[:, index] for array in self.upper]),
+            self.stepping, self.rows[index], None if self.alpha is None else self.alpha[index],
+        )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ the decoder
@@ -602,16 +636,26 @@ class AttentionDecoder(Joined):
         *,
         memory_lengths: ArrayLike | None = None,
         memory_mask: ArrayLike | None = None,
+        steppers: dict[Any, Stepper] | None = None,
     ) -> DecoderState:
-        """Return the state before the first step; arguments and errors as of `forward`."""
+        """Return the state before the first step; arguments and errors as of `forward`.
+
+        What does not change from step to step is made once: the parameters must not change before the last step.
+        Several calls share that, too, if the same dict, empty at first, is handed to them as `steppers`.
+        """
         where = f"{type(self).__name__}.begin"
         batch = np.shape(memory)[1] if np.ndim(memory) == 3 else 0
         array, exists = self._memory(where, memory, memory_lengths, memory_mask, batch)
         inner, upper = self._inner(where, "h_0", h_0, batch)
-        keys = None if self.keys is None else self.keys.forward(array, self.keys.params)
-        rows, H = (1 if self.is_part else self.num_layers), self.hidden_size
+        values = np.array(array.swapaxes(0, 1), order="C")
+        if self.keys is not None:
+            keys = self.keys.forward(array, self.keys.params).swapaxes(0, 1)
+        elif self.attention is not None:
+            keys = self.attention.keys.forward(values, self.attention.params)
+        H = self.hidden_size
         widths = {**self.rnn.widths, "cov": len(array), "focus": len(array)}
         found = dict(zip(self.own, inner, strict=True))
+        rows = 1 if self.is_part else self.num_layers
         full = tuple(
             np.zeros((rows, batch, widths[state]), self.dtype) if found.get(state) is None else found[state]
             for state in self.rnn.cell.states
@@ -620,8 +664,8 @@ class AttentionDecoder(Joined):
         if self.upper is not None:
             shape = (self.num_layers - 1, batch, H)
             above = tuple(np.zeros(shape, self.dtype) if part is None else part for part in upper)
-        first = 1 if self.input_feeding else 0
-        return DecoderState(full, above, array, keys, exists, None, len(self.own), first)
+        stepping = Stepping(self, values, keys, exists, {} if steppers is None else steppers)
+        return DecoderState(full, above, stepping, np.arange(batch))
 
     def step(self, x_t: ArrayLike, state: DecoderState) -> tuple[Array, DecoderState]:
         """Make one step.
@@ -635,25 +679,29 @@ class AttentionDecoder(Joined):
         Returns
         -------
         output_t : ndarray, (N, output_width)
-            The row that `forward` would give, bit for bit, without dropout.
+            The row that `forward` would give, without dropout, up to rounding: its products are of all steps at once.
         state : DecoderState
             The one after the step.
         """
-        signal = arguments.array_of(f"{type(self).__name__}.step", "x_t", x_t, self.dtype)
-        arguments.shaped(f"{type(self).__name__}.step", "x_t", signal, "(N, D)", (len(state.exists), self.input_size))
-        given = {} if self.keys is None else self._given(state.memory, state.keys, state.exists)
-        output, finals, trace = self.rnn.forward(signal[None], states.join(state.inner), training=False, **given)
-        inner = finals if isinstance(finals, tuple) else (finals,)
+        where, N = f"{type(self).__name__}.step", len(state.rows)
+        x = arguments.array_of(where, "x_t", x_t, self.dtype)
+        arguments.shaped(where, "x_t", x, "(N, D)", (N, self.input_size))
+        found = state.stepping.of(state.rows)
+        stepper = state.stepping.stepper("rnn", self.rnn, found)
+        output, inner = stepper(x, state.inner)
         upper = state.upper
         if self.attention is not None and self.combine is not None:
-            context, alpha, _ = self.attention.attend(output, state.memory, state.exists)
-            output = np.tanh(self.combine(np.concatenate([context, output], axis=2)))
+            weights = self.attention.params
+            _, alphas, context = self.attention.weigh(
+                output[:, None], found["keys"], found["values"], found["exists"], weights
+            )
+            alpha = alphas[:, 0]
+            output = np.tanh(np.concatenate([context[:, 0], output], axis=1) @ self.combine.params["weight"].T)
         else:
-            alpha = trace.alpha
+            alpha = stepper.arrays["alpha"][0].copy()
         if self.upper is not None:
-            output, top = self.upper(output, states.join(upper))
-            upper = top if isinstance(top, tuple) else (top,)
-        return output[0], replace(state, inner=inner, upper=upper, alpha=alpha[0])
+            output, upper = state.stepping.stepper("upper", self.upper, found)(output, upper)
+        return output, DecoderState(inner, upper, state.stepping, state.rows, alpha)
 
 
 def _kind(where: str, cell: Any) -> tuple[type[Recurrent], dict[str, Any]]:

@@ -305,13 +305,22 @@ class Attention(Parametric):
 
     def attend(self, queries: Array, memory: Array, exists: Array) -> tuple[Array, Array, AttentionTrace]:
         """Run `forward` on arrays that have been checked."""
-        (T, N, _), S, dtype = queries.shape, len(memory), self.dtype
         # By sequence: (N, T, ·) and (N, S, ·), contiguous.
         query, values = np.array(queries.swapaxes(0, 1), order="C"), np.array(memory.swapaxes(0, 1), order="C")
         if not exists.all():
             values[~exists] = 0
         weights = {name: weight.copy() for name, weight in self.params.items()}
         keys = self.keys.forward(values, weights)  # F0
+        score, alpha, context = self.weigh(query, keys, values, exists, weights)
+        trace = AttentionTrace(query.swapaxes(0, 1), keys.swapaxes(0, 1), values.swapaxes(0, 1), exists, weights)
+        trace.score, trace.alpha, trace.context = (array.swapaxes(0, 1) for array in (score, alpha, context))
+        return trace.context, trace.alpha, trace
+
+    def weigh(
+        self, query: Array, keys: Array, values: Array, exists: Array, weights: Mapping[str, Array]
+    ) -> tuple[Array, Array, Array]:
+        """F1 to F3, of queries (N, T, Q), keys (N, S, ·) and values (N, S, M); return score, alpha and context."""
+        (N, T, _), S, dtype = query.shape, values.shape[1], self.dtype
         score, alpha = np.empty((N, T, S), dtype), np.empty((N, T, S), dtype)
         if self.score == "additive":
             units = np.empty((N, S, self.keys.attention_size), dtype)
@@ -321,10 +330,7 @@ class Attention(Parametric):
             np.einsum("ntq,nsq->nts", query, keys, out=score)  # F1
         rows = np.broadcast_to(exists[:, None], (N, T, S)).reshape(N * T, S)
         softmax(score.reshape(N * T, S), rows, alpha.reshape(N * T, S))  # F2
-        context = np.einsum("nts,nsm->ntm", alpha, values)  # F3
-        trace = AttentionTrace(query.swapaxes(0, 1), keys.swapaxes(0, 1), values.swapaxes(0, 1), exists, weights)
-        trace.score, trace.alpha, trace.context = (array.swapaxes(0, 1) for array in (score, alpha, context))
-        return trace.context, trace.alpha, trace
+        return score, alpha, np.einsum("nts,nsm->ntm", alpha, values)  # F3
 
     def backward(
         self,

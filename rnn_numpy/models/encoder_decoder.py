@@ -35,6 +35,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.symbols import BOS, EOS, PAD
 from rnn_numpy.engine.recurrent import Recurrent
+from rnn_numpy.engine.stepper import Stepper
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers.attention_decoder import AttentionDecoder, DecoderGradients, DecoderState, DecoderTrace
@@ -388,7 +389,7 @@ class EncoderDecoder(Model):
         """Return where the model stands before the first token of each sentence.
 
         Each source is read by itself, without the padding of its batch: the answer to a batch is that to each of its
-        sentences alone, bit for bit.
+        sentences alone, bit for bit. The parameters must not change before the last sentence is written.
 
         Parameters
         ----------
@@ -401,8 +402,9 @@ class EncoderDecoder(Model):
         array = array[:, None] if array.ndim == 1 else array
         lengths = np.full(array.shape[1:], len(array)) if source_lengths is None else source_lengths
         ids, counts = self._source(where, array, lengths)
+        steppers: dict[Any, Stepper] = {}
         for n, count in enumerate(counts):
-            yield self._encoded(ids[:count, n : n + 1], counts[n : n + 1])
+            yield self._encoded(ids[:count, n : n + 1], counts[n : n + 1], steppers)
 
     def next(self, ids: ArrayLike, state: Written) -> tuple[NDArray[np.float64], Written]:
         """Read a token in each row, (R,); return log p of the next one, (R, V), and the state then.
@@ -416,12 +418,12 @@ class EncoderDecoder(Model):
         logits[:, [PAD, BOS]] = -np.inf
         return logits, Written(after)
 
-    def _encoded(self, ids: Array, counts: Array) -> Written:
+    def _encoded(self, ids: Array, counts: Array, steppers: dict[Any, Stepper] | None = None) -> Written:
         """Return the state in front of the first token."""
         memory, finals = self.encoder(self.source(ids), None, counts)
         exists = counts[:, None] > np.arange(len(ids))
         initial, _ = self.bridge.forward(finals, memory, exists)
-        return Written(self.decoder.begin(memory, initial, memory_mask=exists))
+        return Written(self.decoder.begin(memory, initial, memory_mask=exists, steppers=steppers))
 
     # ------------------------------------------------------------------------------------------------ arguments
 
