@@ -14,8 +14,8 @@ from rnn_numpy.checks import complex_step
 from rnn_numpy.core.symbols import BOS, EOS, PAD
 from rnn_numpy.errors import DTypeError, OptionError, RNNNumpyError, ShapeError
 from rnn_numpy.layers.attention_decoder import AttentionDecoder
-from rnn_numpy.models.bridge import BRIDGES, Bridge
 from rnn_numpy.models.beam_search import beam_search
+from rnn_numpy.models.bridge import BRIDGES, Bridge
 from rnn_numpy.models.decoding import decode_forced, decode_greedy
 from rnn_numpy.models.encoder_decoder import EncoderDecoder, shifted
 from rnn_numpy.tasks.pairs import Pairs
