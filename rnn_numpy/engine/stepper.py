@@ -92,10 +92,13 @@ class Stepper:
         Nothing is checked.
         """
         self._x[0] = x_t
+        finals = tuple([np.empty(state.shape, state.dtype) for state in states])
         for i, (fill, calls) in enumerate(self._layers):
             for array, state in zip(self._before[i], states, strict=True):
                 array[...] = state[i]
             fill(FIRST)
             for formula, arguments in calls:
                 formula(*arguments)
-        return self._output[0].copy(), tuple(np.array(arrays) for arrays in zip(*self._after, strict=True))
+            for array, state in zip(self._after[i], finals, strict=True):
+                state[i] = array
+        return self._output[0].copy(), finals

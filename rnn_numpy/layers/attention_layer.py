@@ -328,7 +328,7 @@ class Attention(Parametric):
                 additive_forward(query[:, t], keys, weights["weight_query"], weights["v"], units, score[:, t])
         else:
             np.einsum("ntq,nsq->nts", query, keys, out=score)  # F1
-        rows = np.broadcast_to(exists[:, None], (N, T, S)).reshape(N * T, S)
+        rows = exists if T == 1 else np.broadcast_to(exists[:, None], (N, T, S)).reshape(N * T, S)
         softmax(score.reshape(N * T, S), rows, alpha.reshape(N * T, S))  # F2
         return score, alpha, np.einsum("nts,nsm->ntm", alpha, values)  # F3
 

@@ -160,6 +160,19 @@ def probabilities(
     return q
 
 
+def log_probabilities(logits: Array) -> Floats:
+    """Return log p of logits (R, V), as `TokenModel.next` does: in float64, -inf for PAD and BOS.
+
+    >>> log_probabilities(np.zeros((1, 4))).round(3)
+    array([[  -inf,   -inf, -1.386, -1.386]])
+    """
+    log_p = logits.astype(np.float64)
+    log_p -= np.maximum.reduce(log_p, axis=1, keepdims=True)
+    log_p -= np.log(np.add.reduce(np.exp(log_p), axis=1, keepdims=True))
+    log_p[:, :EOS] = -np.inf  # PAD = 0, BOS = 1, EOS = 2
+    return log_p
+
+
 def sample(
     logits: ArrayLike,
     uniform: ArrayLike,

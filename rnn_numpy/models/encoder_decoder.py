@@ -412,11 +412,7 @@ class EncoderDecoder(Model):
         In float64, whatever the model's dtype; PAD and BOS have -inf.
         """
         output, after = self.decoder.step(self.target(ids), state.state)
-        logits = self.readout(output).astype(np.float64)
-        logits -= logits.max(axis=1, keepdims=True)
-        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        logits[:, [PAD, BOS]] = -np.inf
-        return logits, Written(after)
+        return decoding.log_probabilities(self.readout(output)), Written(after)
 
     def _encoded(self, ids: Array, counts: Array, steppers: dict[Any, Stepper] | None = None) -> Written:
         """Return the state in front of the first token."""
