@@ -56,6 +56,9 @@ ROUNDING = 1e-13
 # Random directions per tensor along which the derivative of a whole run is compared.
 DIRECTIONS = 3
 
+# Of a memory.
+MEMORY_ROWS = 5
+
 # Far above the step of a central difference, 6e-6, times what a net of this size makes of it.
 KINK_DISTANCE = 2e-3
 
@@ -85,6 +88,15 @@ class Case:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def masks_of_memory(self) -> list[str]:
+        """The names of given arrays that say which rows of a memory there are."""
+        try:
+            cell = self.make().cell
+        except Exception:  # what is wrong with the layer its checks say
+            return []
+        return _masks_of(cell)
 
     def option(self, name: str) -> Any:
         """Return the value of an option, or something false where it has its default."""
@@ -120,6 +132,8 @@ class Problem:
         Masks of recurrent dropout, by layer and direction.
     zoneout_masks : dict of str to tuple of ndarray, (T, N, ·), or None
         Masks of zoneout, one for each state.
+    given : dict of str to ndarray, (N, ·)
+        What the layer reads at every step, a memory and its mask say; empty where it reads nothing.
     doutput : ndarray, (T, N, ·), or None
     dstates : tuple of ndarray, (rows, N, ·), or None
         dL/d(final states).
@@ -133,6 +147,7 @@ class Problem:
     dstates: States | None = None
     recurrent_masks: dict[str, Array] | None = None
     zoneout_masks: dict[str, States] | None = None
+    given: dict[str, Array] = field(default_factory=dict)
 
     def unmasked(self) -> Problem:
         """Return the problem as inference has it: without any mask."""
@@ -156,6 +171,7 @@ class Problem:
             _map(lambda s: s[:, index], self.dstates),
             _each(self.recurrent_masks, lambda mask: mask[index]),
             _each(self.zoneout_masks, lambda masks: tuple(mask[:, index] for mask in masks)),
+            {name: array[index] for name, array in self.given.items()},
         )
 
     def steps(self, index: slice) -> Problem:
@@ -171,13 +187,25 @@ class Problem:
 
 @dataclass(frozen=True)
 class Result:
-    """What a forward and a backward pass gave, time first; arrays as the layer returned them."""
+    """What a forward and a backward pass gave, time first, gradients of given arrays batch first."""
 
     output: Array
     states: States
     dx: Array
     dstates_0: States
     grads: dict[str, Array]
+    dgiven: dict[str, Array] = field(default_factory=dict)
+
+    def rows(self, index: Any) -> Result:
+        """Return what belongs to some sequences of the batch, and the parameters' gradients as they are."""
+        return Result(
+            self.output[:, index],
+            tuple(state[:, index] for state in self.states),
+            self.dx[:, index],
+            tuple(state[:, index] for state in self.dstates_0),
+            self.grads,
+            {name: array[index] for name, array in self.dgiven.items()},
+        )
 
     def named(self) -> dict[str, Array]:
         """Return all arrays under the names that messages use."""
@@ -193,13 +221,14 @@ class Result:
             "dx": self.dx,
             **{f"d{name}_0": state for name, state in zip(STATE_NAMES, self.dstates_0, strict=False)},
             **{f"d{name}": grad for name, grad in self.grads.items()},
+            **{f"dgiven[{name!r}]": grad for name, grad in self.dgiven.items()},
         }
 
 
 # ---------------------------------------------------------------------------------------------- the public list
 
 
-def recurrent_cases(layer: Callable[..., Any], *more: Mapping[str, Any]) -> list[Case]:
+def recurrent_cases(layer: Callable[..., Any], *more: Mapping[str, Any], stacked: bool = True) -> list[Case]:
     """Return the cases in which every recurrent layer is checked.
 
     Parameters
@@ -208,6 +237,8 @@ def recurrent_cases(layer: Callable[..., Any], *more: Mapping[str, Any]) -> list
         The layer's class.
     *more : mapping
         Options of this layer's own, each a further case.
+    stacked : bool
+        Whether there may be several layers and two directions; with attention there are not.
 
     Examples
     --------
@@ -228,6 +259,8 @@ def recurrent_cases(layer: Callable[..., Any], *more: Mapping[str, Any]) -> list
         {"zoneout": 0.3},
         {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "recurrent_dropout": 0.3, "zoneout": 0.2},
     ]
+    if not stacked:
+        options = [one for one in options if not {"num_layers", "bidirectional"} & set(one)]
     # The plainest three, and the first option that makes other formulas.
     thorough = [*range(3), len(options)]
     elsewhere = "the whole run is differentiated entry by entry in other cases of the class"
@@ -258,6 +291,10 @@ def not_applicable(case: Case) -> dict[str, str]:
         reasons["check_zoneout"] = "there is no zoneout"
     if not case.options.get("bias", True):
         reasons["check_bias_gradients"] = "there are no biases"
+    if not case.masks_of_memory:
+        reasons |= dict.fromkeys(("check_memory_padding", "check_memory_order"), "no memory with a mask is read")
+    elif case.option("location"):
+        reasons["check_memory_order"] = "filters see which rows are neighbours"
     return reasons
 
 
@@ -358,6 +395,9 @@ def check_first_step(case: Case) -> None:
     for name, array in zip(STATE_NAMES, full.dstates_0, strict=False):
         for row in range(len(array)):
             _require(bool(np.any(array[row] != 0)), f"d{name}_0[{row}]: must not be 0 throughout")
+    for name, array in full.dgiven.items():
+        for s in range(array.shape[1]):
+            _require(bool(np.any(array[:, s] != 0)), f"dgiven[{name!r}]: row {s} must not be 0 throughout")
     late = np.zeros_like(_given(problem.doutput))
     late[-1] = _given(problem.doutput)[-1]
     result = _run(layer, replace(problem, lengths=None, dstates=None, doutput=late))
@@ -598,6 +638,7 @@ def check_chunks(case: Case) -> None:
     grads, dstates = layer.params.zeros_like(), problem.dstates
     outputs: list[Array] = []
     inputs: list[Array] = []
+    dgiven = {name: np.zeros_like(array) for name, array in whole.dgiven.items()}
     for cut, (piece, run) in zip(reversed(cuts), reversed(runs), strict=True):
         result = _result(layer, run, _backward(layer, run[2], replace(piece, dstates=dstates), grads))
         dstates = result.dstates_0
@@ -605,7 +646,11 @@ def check_chunks(case: Case) -> None:
             assert_grad_close(f"trace.dh[{cut.start}]", shown[cut.start], doutput[cut.start - 1] + dstates[0][-1])
         outputs.insert(0, result.output)
         inputs.insert(0, result.dx)
-    pieces = Result(np.concatenate(outputs), _given(states), np.concatenate(inputs), _given(dstates), dict(grads))
+        for name, array in result.dgiven.items():
+            dgiven[name] += array
+    pieces = Result(
+        np.concatenate(outputs), _given(states), np.concatenate(inputs), _given(dstates), dict(grads), dgiven
+    )
     _assert_close_all("in chunks", pieces.named(), whole.named())
 
 
@@ -665,6 +710,7 @@ def check_reversal(case: Case) -> None:
             _flipped(result.dx, variant),
             tuple(map(_directions_swapped, result.dstates_0)),
             grads,
+            result.dgiven,
         )
         _assert_close_all("reversed twin", back.named(), forward.named())
 
@@ -686,13 +732,8 @@ def check_padding(case: Case) -> None:
     grads = {name: np.zeros_like(array) for name, array in expected.grads.items()}
     for n, length in enumerate(_given(problem.lengths)):
         alone = _run(layer, replace(problem.rows(slice(n, n + 1)).steps(slice(0, int(length))), lengths=None))
-        row = Result(
-            expected.output[:length, n : n + 1],
-            tuple(state[:, n : n + 1] for state in expected.states),
-            expected.dx[:length, n : n + 1],
-            tuple(state[:, n : n + 1] for state in expected.dstates_0),
-            alone.grads,
-        )
+        row = replace(expected.rows(slice(n, n + 1)), grads=alone.grads)
+        row = replace(row, output=row.output[:length], dx=row.dx[:length])
         what = f"sequence {n} of length {length} in a padded batch"
         _assert_close_all(what, row.named(), alone.named(), ROUNDING)
         for name, array in alone.grads.items():
@@ -724,23 +765,11 @@ def check_batch(case: Case) -> None:
     expected = _run(layer, problem)
     order = np.array([2, 0, 3, 1])
     result = _run(layer, problem.rows(order))
-    permuted = Result(
-        expected.output[:, order],
-        tuple(state[:, order] for state in expected.states),
-        expected.dx[:, order],
-        tuple(state[:, order] for state in expected.dstates_0),
-        expected.grads,
-    )
-    _assert_close_all(f"sequences in the order {order.tolist()}", result.named(), permuted.named())
+    what = f"sequences in the order {order.tolist()}"
+    _assert_close_all(what, result.named(), expected.rows(order).named())
     for n in range(problem.x.shape[1]):
         alone = _run(layer, problem.rows(slice(n, n + 1)))
-        row = Result(
-            expected.output[:, n : n + 1],
-            tuple(state[:, n : n + 1] for state in expected.states),
-            expected.dx[:, n : n + 1],
-            tuple(state[:, n : n + 1] for state in expected.dstates_0),
-            alone.grads,
-        )
+        row = replace(expected.rows(slice(n, n + 1)), grads=alone.grads)
         _assert_close_all(f"sequence {n} of a batch", row.named(), alone.named(), ROUNDING)
 
 
@@ -750,7 +779,8 @@ def check_unbatched(case: Case) -> None:
     problem = replace(problem, lengths=None)
     expected = _run(layer, problem)
     h_0 = _untuple(tuple(state[:, 0] for state in _given(problem.states)))
-    output, states, trace = layer.forward(problem.x[:, 0], h_0, **_mask_options(problem))
+    alone = {"given": {name: array[0] for name, array in problem.given.items()}} if problem.given else {}
+    output, states, trace = layer.forward(problem.x[:, 0], h_0, **alone, **_mask_options(problem))
     dh_n = _untuple(tuple(state[:, 0] for state in _given(problem.dstates)))
     back = layer.backward(trace, _given(problem.doutput)[:, 0], dh_n)
     result = Result(
@@ -759,6 +789,7 @@ def check_unbatched(case: Case) -> None:
         back.dx[:, None],
         tuple(getattr(back, f"d{name}_0")[:, None] for name in _state_names(layer)),
         dict(back.grads),
+        {name: back.dgiven[name][None] for name in _differentiable(layer, problem)},
     )
     _assert_same_all("unbatched", result.named(), expected.named())
 
@@ -776,8 +807,7 @@ def check_dropout(case: Case) -> None:
     others; without training there are none.
     """
     layer, problem = _setting(case, seed=25)
-    arguments = _arguments(layer, problem)
-    runs = [layer.forward(*arguments) for _ in range(2)]
+    runs = [_trained(layer, problem) for _ in range(2)]
     masks = [run[2].masks for run in runs]
     _require(
         masks[0] is not None and len(masks[0]) == layer.num_layers - 1,
@@ -788,7 +818,7 @@ def check_dropout(case: Case) -> None:
         _require(bool(np.all((mask == 0) | (mask == kept))), f"trace.masks: entries must be 0 or 1/(1-p) = {kept}")
     _require(not np.array_equal(masks[0][0], masks[1][0]), "dropout: two passes must draw two masks")
     _assert_replayed(layer, problem, runs[0])
-    _require(layer.forward(*arguments, training=False)[2].masks is None, "trace.masks: must be None without training")
+    _require(_trained(layer, problem, training=False)[2].masks is None, "trace.masks: must be None without training")
     ones = [np.ones_like(mask) for mask in masks[0]]
     _assert_same_all(
         "masks of ones",
@@ -803,7 +833,7 @@ def check_recurrent_dropout(case: Case) -> None:
     place; p = 1 leaves no recurrent weight, p = 0 draws nothing.
     """
     layer, problem = _setting(case, seed=29)
-    runs = [layer.forward(*_arguments(layer, problem)) for _ in range(2)]
+    runs = [_trained(layer, problem) for _ in range(2)]
     masks, width = runs[0][2].recurrent_masks, _given(problem.states)[0].shape[-1]
     wanted = _direction_names(layer)
     _require(list(masks) == wanted, f"trace.recurrent_masks: must have {wanted}; got {list(masks)}")
@@ -814,7 +844,7 @@ def check_recurrent_dropout(case: Case) -> None:
     drawn = [np.concatenate(list(run[2].recurrent_masks.values())) for run in runs]
     _require(not np.array_equal(drawn[0], drawn[1]), "recurrent dropout: two passes must draw two masks")
     _assert_replayed(layer, problem, runs[0])
-    untrained = layer.forward(*_arguments(layer, problem), training=False)[2]
+    untrained = _trained(layer, problem, training=False)[2]
     _require(not untrained.recurrent_masks, "trace.recurrent_masks: must be empty without training")
     # (W_hh diag(m)) h = W_hh (m h), step after step.
     factors = {name: case.rng(30 + i).uniform(0.5, 2.0, width) for i, name in enumerate(wanted)}
@@ -830,7 +860,7 @@ def check_recurrent_dropout(case: Case) -> None:
     for rate, nothing in ((1.0, True), (0.0, False)):
         extreme = case.make(seed=29, recurrent_dropout=rate)
         given = _mask_options(replace(problem, recurrent_masks=None)) | {"training": True}
-        output, states, trace = extreme.forward(*_arguments(layer, problem), **given)
+        output, states, trace = _trained(extreme, problem, **given)
         for name in wanted if nothing else ():
             extreme.params[f"weight_hh_{name}"][...] = 0
             _require(not np.any(trace.recurrent_masks[name]), "recurrent_dropout=1.0: every mask must be 0 throughout")
@@ -845,7 +875,7 @@ def check_zoneout(case: Case) -> None:
     no gradient through to x or a parameter; zeros, or p = 0, are the layer without zoneout.
     """
     layer, problem = _setting(case, seed=31)
-    runs = [layer.forward(*_arguments(layer, problem)) for _ in range(2)]
+    runs = [_trained(layer, problem) for _ in range(2)]
     masks, wanted = runs[0][2].zoneout_masks, _direction_names(layer)
     _require(list(masks) == wanted, f"trace.zoneout_masks: must have {wanted}; got {list(masks)}")
     shapes = [(*problem.x.shape[:2], state.shape[-1]) for state in _given(problem.states)]
@@ -857,7 +887,7 @@ def check_zoneout(case: Case) -> None:
     drawn = [np.concatenate([m.ravel() for masks in run[2].zoneout_masks.values() for m in masks]) for run in runs]
     _require(not np.array_equal(drawn[0], drawn[1]), "zoneout: two passes must draw two masks")
     _assert_replayed(layer, problem, runs[0])
-    untrained = layer.forward(*_arguments(layer, problem), training=False)[2]
+    untrained = _trained(layer, problem, training=False)[2]
     _require(not untrained.zoneout_masks, "trace.zoneout_masks: must be empty without training")
 
     def constant(*rates: float) -> dict[str, States]:
@@ -870,7 +900,7 @@ def check_zoneout(case: Case) -> None:
     unzoned = _run(plain, replace(problem, zoneout_masks=None)).named()
     none = _run(layer, replace(problem, zoneout_masks=constant(*(0.0 for _ in shapes))))
     _assert_close_all("zoneout masks of zeros", none.named(), unzoned)
-    _require(not plain.forward(*_arguments(layer, problem))[2].zoneout_masks, "zoneout=0.0: no mask may be drawn")
+    _require(not _trained(plain, problem)[2].zoneout_masks, "zoneout=0.0: no mask may be drawn")
     frozen = _run(layer, replace(problem, zoneout_masks=constant(*(1.0 for _ in shapes))))
     states, alive = _given(problem.states), problem.alive()[:, :, None]
     top = np.concatenate(list(states[0][-layer.num_directions :]), axis=-1)
@@ -884,7 +914,7 @@ def check_zoneout(case: Case) -> None:
     dh_0[-layer.num_directions :] += from_output
     assert_grad_close("zoneout masks of ones: dh_0", frozen.dstates_0[0], dh_0)
     always = case.make(seed=31, zoneout=1.0)
-    output, finals, _ = always.forward(*_arguments(layer, problem))
+    output, finals, _ = _trained(always, problem)
     _assert_close_all("zoneout=1.0", _named_outputs(layer, output, finals), still)
 
 
@@ -902,10 +932,11 @@ def check_packed(case: Case) -> None:
             return pack_padded_sequence(_axes(layer, array), lengths, layer.batch_first, enforce_sorted=enforced)
 
         x, states = pack(ordered.x), _state_in(ordered.states)
-        output, finals, trace = layer.forward(x, states, **_mask_options(ordered))
+        given = _memory(layer, ordered)
+        output, finals, trace = layer.forward(x, states, **given, **_mask_options(ordered))
         doutput, dstates = pack(_given(ordered.doutput)), _state_in(ordered.dstates)
         back = layer.backward(trace, doutput, dstates)
-        inferred, inferred_finals = layer(x, states)
+        inferred, inferred_finals = layer(x, states, **given)
         for name, array in (("output", output), ("dx", back.dx), ("output of inference", inferred)):
             is_packed = isinstance(array, PackedSequence) and x.same_layout(array)
             _require(is_packed, f"{name}: must be a PackedSequence with the layout of x, {x!r}; got {array!r:.80}")
@@ -915,6 +946,81 @@ def check_packed(case: Case) -> None:
         _assert_same_all(what, _result(layer, run, back).named(), expected.named())
         found = _named_outputs(layer, inferred.padded(layer.batch_first)[0], inferred_finals)
         _assert_same_all(f"inference, {what}", found, _infer(layer, ordered))
+
+
+def check_memory_padding(case: Case) -> None:
+    """What stands in rows of a memory that the mask leaves out, be it NaN, changes nothing, and neither do further such
+    rows; their gradient is exactly 0, and so is that of a sequence that has no other.
+    """
+    layer, problem = _setting(case, batch=4, seed=38)
+    exists = _exists(problem, case)
+    rows, states = _rows_of_memory(layer, problem)
+    expected = _run(layer, problem)
+    for name, array in expected.dgiven.items():
+        if name in rows:
+            _require(not np.any(array[~exists]), f"dgiven[{name!r}]: must be exactly 0 in rows that do not exist")
+    for filler in (1e3, np.nan):
+        changed = {name: _filled(problem.given[name], ~exists, filler) for name in rows}
+        dirty = replace(problem, given={**problem.given, **changed})
+        _assert_same_all(f"rows of {filler} that do not exist", _run(layer, dirty).named(), expected.named())
+        _assert_same_all(f"inference, rows of {filler} that do not exist", _infer(layer, dirty), _infer(layer, problem))
+
+    def more(array: Array, value: float, axis: int = 1) -> Array:
+        width = [(0, 0)] * array.ndim
+        width[axis] = (0, 3)
+        return np.pad(array, width, constant_values=value)
+
+    longer = {name: more(array, np.nan if name in rows else 0) for name, array in problem.given.items()}
+    found = _run(layer, _with_states(replace(problem, given=longer), states, lambda state: more(state, 0, 2)))
+    S = exists.shape[1]
+    for name in rows:
+        _require(not np.any(found.dgiven[name][:, S:]), f"dgiven[{name!r}]: must be exactly 0 in further rows")
+    cut = tuple(state[..., :S] if k in states else state for k, state in enumerate(found.states))
+    dcut = tuple(state[..., :S] if k in states else state for k, state in enumerate(found.dstates_0))
+    found = replace(found, states=cut, dstates_0=dcut, dgiven={name: a[:, :S] for name, a in found.dgiven.items()})
+    _assert_same_all("further rows that do not exist", found.named(), expected.named())
+
+
+def check_memory_order(case: Case) -> None:
+    """Rows of a memory in another order give the same, and its gradient in that order."""
+    layer, problem = _setting(case, batch=4, seed=39)
+    rows, states = _rows_of_memory(layer, problem)
+    order = case.rng(40).permutation(_exists(problem, case).shape[1])
+    expected = _run(layer, problem)
+    given = {name: array[:, order] for name, array in problem.given.items()}
+    found = _run(layer, _with_states(replace(problem, given=given), states, lambda state: state[..., order]))
+    back = np.argsort(order)
+    found = replace(
+        found,
+        states=tuple(state[..., back] if k in states else state for k, state in enumerate(found.states)),
+        dstates_0=tuple(state[..., back] if k in states else state for k, state in enumerate(found.dstates_0)),
+        dgiven={name: array[:, back] if name in rows else array for name, array in found.dgiven.items()},
+    )
+    _assert_close_all(f"rows of the memory in the order {order.tolist()}", found.named(), expected.named())
+
+
+def _exists(problem: Problem, case: Case) -> Array:
+    """Return which rows of the memory there are, (N, S)."""
+    return problem.given[case.masks_of_memory[0]]
+
+
+def _rows_of_memory(layer: Any, problem: Problem) -> tuple[list[str], list[int]]:
+    """Return the names of given arrays with a row for each of the mask's entries, and the places of states that have
+    such rows as their units.
+    """
+    given = layer.cell.given
+    axis = given[_masks_of(layer.cell)[0]].shape[0]
+    names = [name for name in _differentiable(layer, problem) if given[name].shape[0] == axis]
+    return names, [k for k, state in enumerate(layer.cell.states) if state in layer.cell.state_widths]
+
+
+def _with_states(problem: Problem, places: Sequence[int], change: Callable[[Array], Array]) -> Problem:
+    """Return the problem with some of its states and of their gradients changed."""
+
+    def changed(states: States | None) -> States | None:
+        return None if states is None else tuple(change(s) if k in places else s for k, s in enumerate(states))
+
+    return replace(problem, states=changed(problem.states), dstates=changed(problem.dstates))
 
 
 def check_bias_gradients(case: Case) -> None:
@@ -1024,6 +1130,8 @@ CHECKS: tuple[Check, ...] = (
     check_recurrent_dropout,
     check_zoneout,
     check_packed,
+    check_memory_padding,
+    check_memory_order,
     check_bias_gradients,
     check_float32,
     check_strides,
@@ -1066,7 +1174,8 @@ def _problem(case: Case, layer: Any, steps: int, batch: int, seed: int, gradient
     lengths[batch // 2] = steps
     if batch > 2:
         lengths[0] = 1
-    output, finals = layer(_axes(layer, x))
+    given = _given_arrays(layer, batch, rng)
+    output, finals = layer(_axes(layer, x), **_memory(layer, Problem(x, given=given)))
     output = _axes(layer, output)
     states = tuple(rng.normal(size=state.shape) for state in _tuple(finals))
     masks = None
@@ -1085,7 +1194,26 @@ def _problem(case: Case, layer: Any, steps: int, batch: int, seed: int, gradient
     rng = rng if gradient_seed is None else case.rng(gradient_seed)
     doutput = rng.normal(size=output.shape)
     dstates = tuple(rng.normal(size=state.shape) for state in _tuple(finals))
-    return Problem(x, states, lengths, masks, doutput, dstates, recurrent, zoneout)
+    return Problem(x, states, lengths, masks, doutput, dstates, recurrent, zoneout, given)
+
+
+def _given_arrays(layer: Any, batch: int, rng: np.random.Generator) -> dict[str, Array]:
+    """Return what the layer reads at every step; of three sequences or more the first has all rows
+    of a memory, the last none."""
+    wanted = getattr(getattr(layer, "cell", None), "given", {})
+    sizes = layer.given_sizes() if wanted else {}
+    found: dict[str, Array] = {}
+    for name, one in wanted.items():
+        shape = (batch, *(sizes.get(axis, MEMORY_ROWS) for axis in one.shape))
+        if one.differentiable:
+            found[name] = rng.normal(size=shape)
+            continue
+        mask = rng.random(shape) < 0.7
+        mask[:, 0] = mask[:1] = True
+        if batch > 2:
+            mask[-1] = False
+        found[name] = mask
+    return found
 
 
 def _direction_names(layer: Any) -> list[str]:
@@ -1135,8 +1263,34 @@ def _each(masks: Mapping[str, T] | None, function: Callable[[T], T]) -> dict[str
 
 def _forward(layer: Any, problem: Problem) -> tuple[Array, Any, Any]:
     """Run forward; return what the layer returns, in the layer's axes."""
-    result: tuple[Array, Any, Any] = layer.forward(*_arguments(layer, problem), **_mask_options(problem))
+    return _trained(layer, problem, **_mask_options(problem))
+
+
+def _trained(layer: Any, problem: Problem, **options: Any) -> tuple[Array, Any, Any]:
+    """Run forward with the problem's arrays but for its masks."""
+    result: tuple[Array, Any, Any] = layer.forward(*_arguments(layer, problem), **_memory(layer, problem), **options)
     return result
+
+
+def _memory(layer: Any, problem: Problem) -> dict[str, Any]:
+    """Return the argument `given` of a layer that has one, in its axes."""
+    given = {name: _memory_axes(layer, array) for name, array in problem.given.items()}
+    return {"given": given} if given else {}
+
+
+def _memory_axes(layer: Any, array: Array) -> Array:
+    """Put what is (N, S, ·) into the layer's axes, and back."""
+    return array if layer.batch_first or array.ndim < 3 else array.swapaxes(0, 1)
+
+
+def _differentiable(layer: Any, problem: Problem) -> list[str]:
+    """Return the names of given arrays that have a gradient."""
+    return [name for name in problem.given if layer.cell.given[name].differentiable]
+
+
+def _masks_of(cell: Any) -> list[str]:
+    """Return the names of given arrays that say which rows of a memory there are."""
+    return [name for name, one in getattr(cell, "given", {}).items() if not one.differentiable and len(one.shape) == 1]
 
 
 def _arguments(layer: Any, problem: Problem) -> tuple[Any, Any, Any]:
@@ -1182,6 +1336,7 @@ def _result(layer: Any, run: tuple[Array, Any, Any], back: Any) -> Result:
         _axes(layer, back.dx),
         tuple(getattr(back, f"d{name}_0") for name in _state_names(layer)),
         dict(back.grads),
+        {name: _memory_axes(layer, array) for name, array in getattr(back, "dgiven", {}).items()},
     )
 
 
@@ -1193,7 +1348,7 @@ def _run(layer: Any, problem: Problem) -> Result:
 
 def _infer(layer: Any, problem: Problem) -> dict[str, Array]:
     """Call the layer; return outputs and states by name."""
-    output, states = layer(*_arguments(layer, problem))
+    output, states = layer(*_arguments(layer, problem), **_memory(layer, problem))
     return _named_outputs(layer, output, states)
 
 
@@ -1213,7 +1368,8 @@ def _named_outputs(layer: Any, output: Array, states: Any) -> dict[str, Array]:
 def _point(layer: Any, problem: Problem) -> dict[str, Array]:
     """Return all arrays by which the loss is differentiated."""
     states = {f"{name}_0": state for name, state in zip(STATE_NAMES, problem.states or (), strict=False)}
-    return {**{name: array.copy() for name, array in layer.params.items()}, "x": problem.x, **states}
+    given = {f"given[{name!r}]": problem.given[name] for name in _differentiable(layer, problem)}
+    return {**{name: array.copy() for name, array in layer.params.items()}, "x": problem.x, **states, **given}
 
 
 def _point_gradients(result: Result) -> dict[str, Array]:
@@ -1231,7 +1387,8 @@ def _loss(layer: Any, problem: Problem) -> Callable[[Mapping[str, Array]], Any]:
         states = None
         if problem.states is not None:
             states = tuple(point[f"{name}_0"] for name in STATE_NAMES[: len(problem.states)])
-        output, finals, _ = _forward(twin, replace(problem, x=point["x"], states=states))
+        given = {name: point.get(f"given[{name!r}]", array) for name, array in problem.given.items()}
+        output, finals, _ = _forward(twin, replace(problem, x=point["x"], states=states, given=given))
         total = point["x"].dtype.type(0)
         if problem.doutput is not None:
             total += np.sum(problem.doutput * _axes(twin, output))
@@ -1261,7 +1418,12 @@ def _assert_stepwise(layer: Any, problem: Problem) -> None:
     states = {f"{own}_0": f"{name}_0" for own, name in zip(_state_names(layer), STATE_NAMES, strict=False)}
     reference = {states.get(name, name): array for name, array in found.items()}
     reference["x"] = _axes(layer, reference["x"])
-    for name in _point(layer, problem):
+    point = _point(layer, problem)
+    # No parameter, nor what a step hands to the next: by the complex step of the whole run.
+    memory = [f"given[{name!r}]" for name in _differentiable(layer, problem)]
+    if memory:
+        reference |= complex_step(_loss(layer, problem), point, names=memory)
+    for name in point:
         assert_grad_close(f"d{name}", analytic[name], reference[name], ORACLE_TOLERANCES["complex step"])
 
 
@@ -1345,6 +1507,7 @@ def _mapped(problem: Problem, function: Callable[[Array], Array]) -> Problem:
         _map(function, problem.dstates),
         _each(problem.recurrent_masks, function),
         _each(problem.zoneout_masks, lambda masks: tuple(map(function, masks))),
+        {name: array if array.dtype == bool else function(array) for name, array in problem.given.items()},
     )
 
 
@@ -1361,6 +1524,7 @@ def _arrays(problem: Problem) -> dict[str, Array]:
         named["lengths"] = problem.lengths
     if problem.doutput is not None:
         named["doutput"] = problem.doutput
+    named |= {f"given[{name!r}]": array for name, array in problem.given.items()}
     return named
 
 
@@ -1420,7 +1584,7 @@ def _assert_same_all(what: str, found: Mapping[str, Array], expected: Mapping[st
 
 def _assert_replayed(layer: Any, problem: Problem, run: tuple[Array, Any, Any]) -> None:
     """Raise unless the masks of a run's trace, handed in, repeat both passes bit for bit."""
-    again = layer.forward(*_arguments(layer, problem), **_drawn_masks(run[2]))
+    again = _trained(layer, problem, **_drawn_masks(run[2]))
     first, second = (_result(layer, one, _backward(layer, one[2], problem)).named() for one in (run, again))
     _assert_same_all("replayed masks", second, first)
 

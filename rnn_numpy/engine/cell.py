@@ -237,7 +237,8 @@ class Cell:
     ------
     CellError
         Slabs of the input or of the recurrent product are not neighbours in memory; a formula's argument or an entry of
-        hidden_inputs names nothing; with step_tangent, the name of a change is that of another array, too.
+        hidden_inputs names nothing; a parameter's symbol is the name of an array; with step_tangent, the name of a
+        change is that of another array, too.
     """
 
     gate_names: tuple[str, ...]
@@ -302,6 +303,9 @@ class Cell:
         for title, extra in self.parameters.items():
             if not isinstance(extra, ExtraParameter):
                 raise CellError(f"Cell: parameters[{title!r}] must be an ExtraParameter; got {type(extra).__name__}")
+            if extra.symbol in {*self.records, *self.gradient_records, *self.states, *self.slabs, *self.given}:
+                # `derived` reads both under their bare names.
+                raise CellError(f"Cell: symbol of {title!r} must not be the name of an array; got {extra.symbol!r}")
             for source in extra.product or ():
                 if self.place_of(source) is None:
                     raise CellError(f"Cell: product of {title!r} must name arrays, as 'dh_t'; got {source!r}")

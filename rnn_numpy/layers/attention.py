@@ -44,10 +44,10 @@ in two ways, by the values and by the weights; a BackwardResult keeps both.
 The additive score
 ------------------
     (F1)  u_t,s     = tanh(keys_s + W_q h_{t-1} + location_t,s)                 (N, S, K)
-          score_t,s = v . u_t,s
+          score_t,s = v_a . u_t,s
 
-    (B1)  dv       += sum_s dscore_t,s u_t,s
-          du_t,s    = dscore_t,s v * (1 - u_t,s^2)                              the gradient of what tanh is taken of
+    (B1)  dv_a       += sum_s dscore_t,s u_t,s
+          du_t,s    = dscore_t,s v_a * (1 - u_t,s^2)                              the gradient of what tanh is taken of
           dkeys_s  += du_t,s
           dq_t      = sum_s du_t,s;  dh_{t-1} += W_q^T dq_t;  dW_q = sum_t dq_t h_{t-1}^T
 
@@ -95,7 +95,7 @@ The differential of each line:
 
     (T1)  vscore_t,s = vh_{t-1} . keys_s + h_{t-1} . vkeys_s
           additive:    vu_t,s = (vkeys_s + W_q vh_{t-1} + vW_q h_{t-1} + vlocation_t,s) * (1 - u_t,s^2)
-                       vscore_t,s = v . vu_t,s + vv . u_t,s
+                       vscore_t,s = v_a . vu_t,s + vv_a . u_t,s
     (T2)  valpha_t   = alpha_t * (vscore_t - sum_s alpha_t,s vscore_t,s)
     (T3)  vcontext_t = sum_s valpha_t,s values_s + alpha_t,s vvalues_s
     (T4)  va_t      += W_ch vcontext_t
@@ -177,21 +177,21 @@ def hidden_units(query: Array, keys: Array, W_q: Array, units_t: Array) -> None:
     np.tanh(units_t, out=units_t)
 
 
-def additive_forward(query: Array, keys: Array, W_q: Array, v: Array, units_t: Array, score_t: Array) -> None:
+def additive_forward(query: Array, keys: Array, W_q: Array, v_a: Array, units_t: Array, score_t: Array) -> None:
     """F1, additive. Writes units_t and score_t."""
     hidden_units(query, keys, W_q, units_t)
-    np.einsum("nsk,k->ns", units_t, v.ravel(), out=score_t)
+    np.einsum("nsk,k->ns", units_t, v_a.ravel(), out=score_t)
 
 
 def additive_backward(
-    dscore_t: Array, units_t: Array, W_q: Array, v: Array, dunits_t: Array, dprojected_t: Array, dquery: Array,
-    dkeys: Array, dv: Array,
+    dscore_t: Array, units_t: Array, W_q: Array, v_a: Array, dunits_t: Array, dprojected_t: Array, dquery: Array,
+    dkeys: Array, dv_a: Array,
 ) -> None:  # fmt: skip
-    """B1, additive. Writes dunits_t and dprojected_t; adds to dquery, dkeys and dv."""
-    dv += np.einsum("ns,nsk->k", dscore_t, units_t).reshape(dv.shape)
+    """B1, additive. Writes dunits_t and dprojected_t; adds to dquery, dkeys and dv_a."""
+    dv_a += np.einsum("ns,nsk->k", dscore_t, units_t).reshape(dv_a.shape)
     np.multiply(units_t, units_t, out=dunits_t)
     np.subtract(1, dunits_t, out=dunits_t)
-    dunits_t *= v.ravel()
+    dunits_t *= v_a.ravel()
     dunits_t *= dscore_t[:, :, None]
     dkeys += dunits_t
     np.add.reduce(dunits_t, axis=1, out=dprojected_t)
@@ -199,7 +199,7 @@ def additive_backward(
 
 
 def additive_tangent(
-    query: Array, keys: Array, W_q: Array, v: Array, vquery: Array, vkeys: Array, vv: Array, vprojected_t: Array,
+    query: Array, keys: Array, W_q: Array, v_a: Array, vquery: Array, vkeys: Array, vv_a: Array, vprojected_t: Array,
     units_t: Array, vunits_t: Array, vscore_t: Array,
 ) -> None:  # fmt: skip
     """T1, additive. Writes vscore_t; vprojected_t comes in holding vW_q h."""
@@ -207,8 +207,8 @@ def additive_tangent(
     np.add(vkeys, (vprojected_t + vquery.dot(W_q.T))[:, None], out=vunits_t)
     vunits_t *= 1 - units_t * units_t
     K = units_t.shape[2]
-    vscore_t[...] = vunits_t @ v.ravel() + np.einsum(
-        "nsk,nk->ns", units_t, np.broadcast_to(as_row(vv, K), (len(units_t), K))
+    vscore_t[...] = vunits_t @ v_a.ravel() + np.einsum(
+        "nsk,nk->ns", units_t, np.broadcast_to(as_row(vv_a, K), (len(units_t), K))
     )
 
 
@@ -577,7 +577,7 @@ def attending(cell: Cell, how: How) -> Cell:
         parameters["weight_query"] = ExtraParameter(
             "W_q", _rows_of("attention_size", "hidden_size"), product=("dprojected_t", f"{state}_{when}")
         )
-        parameters["v"] = ExtraParameter("v", _rows_of("attention_size"))
+        parameters["v"] = ExtraParameter("v_a", _rows_of("attention_size"))
         gradients["dprojected"] = _units
         given["keys"] = Given(("S", "K"))
     else:

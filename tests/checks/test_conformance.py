@@ -11,6 +11,7 @@ from rnn_numpy.checks import CHECKS, Case, conformance, conformance_checks, conf
 from rnn_numpy.checks.conformance import conformance_id, not_applicable
 from rnn_numpy.engine import Cell, Recurrent
 from rnn_numpy.errors import GradientCheckError
+from rnn_numpy.layers.attention import AttentionRNN
 from tests.layers.test_own_cells import CASES as OWN_CASES
 
 # A later layer joins in one line, with the options that only it has.
@@ -85,7 +86,8 @@ def test_every_check_is_listed_and_says_what_it_holds():
 
 
 def test_every_check_applies_to_some_case():
-    assert {check for _, check in conformance_checks(LAYER_CASES)} == set(CHECKS)
+    cases = [*LAYER_CASES, Case(AttentionRNN)]
+    assert {check for _, check in conformance_checks(cases)} == set(CHECKS)
 
 
 def test_what_does_not_apply_has_a_reason():

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from attended import CASES, CELLS, EXISTS, HOWS, LENGTHS, Attended, N, S, T, alone, assert_all_close, title
+from attended import CASES, CELLS, EXISTS, HOWS, LENGTHS, Attended, N, S, T, assert_all_close, title
 from frameworks import torch
 from messages import assert_raises
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.checks import assert_grad_close, complex_step
+from rnn_numpy.core.states import join
 from rnn_numpy.engine.forward_mode import jvp
 from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.errors import OptionError, ShapeError
@@ -50,7 +51,7 @@ def test_forward_mode_is_the_transpose_of_backward(cell, how):
     trace = problem.forward()[2]
     gradients, rng = problem.gradients(problem.backward(trace)), np.random.default_rng(1)
     draw = {name: rng.normal(size=array.shape) for name, array in problem.point.items()}
-    for name in [*draw, None]:  # a change of each tensor alone, and of all
+    for name in [*draw, None]:  # a change of each tensor and of all
         v = {key: array if name in (key, None) else 0 * array for key, array in draw.items()}
         voutput, finals = problem.tangent(trace, v)
         forward = np.vdot(problem.doutput, voutput) + sum(map(np.vdot, problem.dfinal, finals))
@@ -63,7 +64,7 @@ def test_forward_mode_is_the_transpose_of_backward(cell, how):
 def test_real_time_recurrent_learning(cell, how):
     problem = Attended(cell, how, weighed=False)
     trace = problem.forward()[2]
-    forward, back = rtrl(problem.layer, trace, problem.doutput, alone(problem.dfinal)), problem.backward(trace)
+    forward, back = rtrl(problem.layer, trace, problem.doutput, join(problem.dfinal)), problem.backward(trace)
     assert_all_close(dict(forward.grads), dict(back.grads))
     assert_all_close(forward.initial, {name: getattr(back, name) for name in forward.initial})
 

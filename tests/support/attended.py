@@ -3,7 +3,6 @@
 The loss is a weighted sum of outputs, of final states, and, where asked for, of the weights alpha.
 """
 
-import functools
 import itertools
 
 import numpy as np
@@ -11,8 +10,10 @@ from mgu import mgu_backward, mgu_forward, mgu_tangent
 
 from rnn_numpy import GRU, LSTM, RNN, Cell, Recurrent
 from rnn_numpy.checks import assert_grad_close
+from rnn_numpy.core.states import join, split
 from rnn_numpy.engine.forward_mode import jvp
-from rnn_numpy.layers.attention import GATES, Attending
+from rnn_numpy.layers.attention import GATES
+from rnn_numpy.layers.attention_decoder import with_attention
 from rnn_numpy.layers.layer_norm import LayerNormLSTM
 from rnn_numpy.layers.peephole import PeepholeLSTM
 
@@ -57,21 +58,10 @@ CASES = [(cell, how) for how in PLAIN for cell in CELLS]
 CASES += [(list(CELLS)[i % len(CELLS)], how) for i, how in enumerate(HOWS) if how not in PLAIN]
 
 
-@functools.cache
-def attending_kind(cell):
-    """Return the class of layers with attention around a cell of CELLS."""
-    return type(f"Attending{cell.title().replace(' ', '')}", (Attending, CELLS[cell][0]), {})
-
-
 def title(cell, how):
     """Return a test's id: the cell, the score, and the options that are there."""
     on = [name if value is True else f"{name} {value}" for name, value in how.items() if name != "score" and value]
     return ", ".join([cell, how["score"], *on])
-
-
-def alone(states):
-    """Return states as layers have them: one, or a tuple."""
-    return tuple(states) if len(states) > 1 else states[0]
 
 
 T, N, S, D, H, M, K = 3, 3, 4, 2, 2, 3, 4
@@ -89,7 +79,7 @@ class Attended:
         rng = np.random.default_rng(seed)
         T, N, S = sizes
         own = {"memory_size": H if how["score"] == "dot" else M, "attention_size": K}
-        self.layer = layer = attending_kind(cell)(D, H, **own, **how, **CELLS[cell][1], **options, rng=rng)
+        self.layer = layer = with_attention(CELLS[cell][0])(D, H, **own, **how, **CELLS[cell][1], **options, rng=rng)
         layer.params.flat[:] += 0.1 * rng.normal(size=layer.params.flat.shape)  # no gain is 1, no shift 0
         self.states = layer.cell.states
         letters = {**layer.given_sizes(), "S": S}
@@ -115,7 +105,7 @@ class Attended:
     def forward(self, at=None, layer=None, **more):
         """Run forward, at another point with the layer of its dtype."""
         at, layer = self.point if at is None else at, layer or self.layer
-        initial = alone([at[f"{state}_0"] for state in self.states])
+        initial = join([at[f"{state}_0"] for state in self.states])
         return layer.forward(at["x"], initial, self.lengths, given=self.given(at), **more)
 
     def loss(self, at):
@@ -125,14 +115,13 @@ class Attended:
         layer = self.layer.astype(dtype)
         layer.load_state_dict({name: np.asarray(at[name], dtype) for name in layer.params})
         output, finals, trace = self.forward({name: np.asarray(array, dtype) for name, array in at.items()}, layer)
-        finals = finals if isinstance(finals, tuple) else (finals,)
-        ends = sum(np.sum(dfinal * final) for dfinal, final in zip(self.dfinal, finals, strict=True))
+        ends = sum(np.sum(dfinal * final) for dfinal, final in zip(self.dfinal, split(finals), strict=True))
         return np.sum(self.doutput * output) + ends + (0 if self.dalpha is None else np.sum(self.dalpha * trace.alpha))
 
     def backward(self, trace):
         """Run backward."""
         drecords = None if self.dalpha is None else {"alpha": self.dalpha}
-        return self.layer.backward(trace, self.doutput, alone(self.dfinal), drecords=drecords)
+        return self.layer.backward(trace, self.doutput, join(self.dfinal), drecords=drecords)
 
     def gradients(self, back=None):
         """Return all gradients, under the names of `point`."""
@@ -142,11 +131,11 @@ class Attended:
 
     def tangent(self, trace, v):
         """Return what forward mode makes of a change of the point: the outputs', and those of the final states."""
-        vh_0 = alone([v[f"{state}_0"] for state in self.states])
+        vh_0 = join([v[f"{state}_0"] for state in self.states])
         vparams = {name: v[name] for name in self.layer.params}
         vgiven = {name: v[name] for name in self.memory}
         found = jvp(self.layer, trace, vx=v["x"], vh_0=vh_0, vparams=vparams, vgiven=vgiven)
-        return found.voutput, found.vh_n if isinstance(found.vh_n, tuple) else (found.vh_n,)
+        return found.voutput, split(found.vh_n)
 
 
 def assert_all_close(found, expected, rtol=1e-13):
