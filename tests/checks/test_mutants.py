@@ -21,7 +21,8 @@ from rnn_numpy.engine.binding import Binding
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
 from rnn_numpy.errors import GradientCheckError
-from rnn_numpy.layers import gru, lstm, rnn
+from rnn_numpy.layers import attention, gru, lstm, rnn
+from rnn_numpy.layers.attention import Attending, AttentionGRU, AttentionLSTM, AttentionRNN
 from rnn_numpy.layers.lstm import lstm_step_partials
 from rnn_numpy.layers.rnn import rnn_step_backward, tanh_step_forward, tanh_step_partials
 
@@ -53,6 +54,8 @@ ORIGINAL = {
         (parts, "zone_backward_new"),
         (parts, "zone_backward_prev"),
         (memory, "empty"),
+        (Attending, "read_of_given"),
+        *((attention, name) for name, one in vars(attention).items() if inspect.isfunction(inspect.unwrap(one))),
     ]
 }
 
@@ -64,7 +67,8 @@ GRADIENTS = ("check_gradients", "check_gradients_by_complex_step", "check_gradie
 class Mutant:
     """A mistake: its name, what to replace, and the checks that must fail.
 
-    `formulas` are fields of the cell, `methods` pairs of (owner, function of the same name and arguments).
+    `formulas` are fields of the cell, `methods` pairs of (owner, function of the same name and arguments), `edit` a
+    function of the module of attention, a piece of its text, and what stands there instead.
     """
 
     name: str
@@ -73,12 +77,14 @@ class Mutant:
     methods: tuple = ()
     options: dict = dataclasses.field(default_factory=dict)
     kind: type = RNN
+    edit: tuple = ()
 
     def plant(self, monkeypatch):
         owner, name = self.place()
         # A new cell, which looks up the formulas of masks anew. Fails for a field that the cell does not have.
         monkeypatch.setitem(owner, name, dataclasses.replace(owner[name], **self.formulas))
-        for owner, replacement in self.methods:
+        methods = [*self.methods, *([(attention, edited(*self.edit))] if self.edit else [])]
+        for owner, replacement in methods:
             name = replacement.__name__
             original = ORIGINAL[owner, name]
             assert list(inspect.signature(replacement).parameters) == list(inspect.signature(original).parameters), name
@@ -87,9 +93,9 @@ class Mutant:
 
     def place(self):
         """Return the mapping and the key under which the case's layer finds its cell."""
-        if self.kind is LSTM:
+        if issubclass(self.kind, LSTM):
             return vars(lstm), "PROJECTED_CELL" if self.options.get("proj_size") else "CELL"
-        if self.kind is GRU:
+        if issubclass(self.kind, GRU):
             return gru.CELLS, self.options.get("reset", "after")
         return rnn.CELLS, self.options.get("nonlinearity", "tanh")
 
@@ -1002,6 +1008,145 @@ MUTANTS += [
         (LSTM, "blocks in backward not in memory order", "arranged", memory_order_ignored),
         (GRU, "blocks in backward not in memory order", "arranged", memory_order_ignored),
     ]
+]
+
+
+# ------------------------------------------------------------------------------------------------ attention
+
+
+def edited(name, old, new):
+    """Return a function of the module of attention in which one piece of its text is another."""
+    source = inspect.getsource(inspect.unwrap(ORIGINAL[attention, name])).removeprefix("@functools.cache\n")
+    assert source.count(old) == 1, f"{name} has {source.count(old)} times {old!r}"
+    space = dict(vars(attention))
+    exec(source.replace(old, new), space)
+    return space[name]
+
+
+def read_of_given(self, arrays, given):
+    """Rows that do not exist are read."""
+    return arrays
+
+
+ADDITIVE, FEEDING = {"score": "additive"}, {"score": "keys", "input_feeding": True}
+COVERED, LOCATED = {**ADDITIVE, "coverage": True}, {**ADDITIVE, "location": (2, 3)}
+GATED = {"gate": "vector"}
+ALONE, ROWS, ORDER = ("check_gradients",), ("check_memory_padding",), ("check_memory_order",)
+
+# Mistake, function, what stands in it, what in its place; in options, caught by.
+OF_ATTENTION = {
+    # The scores.
+    (AttentionRNN, "F1: score doubled", "product_forward"): (
+        "np.ascontiguousarray(query)", "2 * np.ascontiguousarray(query)", {}, ALONE),
+    (AttentionGRU, "B1: dh_prev overwritten", "product_backward"): ("dquery +=", "dquery[...] =", {}, ALONE),
+    (AttentionLSTM, "B1: sign", "product_backward"): ("dquery +=", "dquery -=", {"score": "keys"}, ALONE),
+    (AttentionRNN, "F1, additive: no tanh", "hidden_units"): ("np.tanh(units_t, out=units_t)", "pass", ADDITIVE, ALONE),
+    (AttentionRNN, "F1, additive: W_q transposed", "hidden_units"): ("W_q.T", "W_q", ADDITIVE, ALONE),
+    (AttentionRNN, "B1, additive: dv_a of one step", "additive_backward"): ("dv_a +=", "dv_a[...] =", ADDITIVE, ALONE),
+    (AttentionRNN, "B1, additive: no derivative of tanh", "additive_backward"): (
+        "np.subtract(1, dunits_t, out=dunits_t)", "dunits_t[...] = 1", ADDITIVE, ALONE),
+    (AttentionRNN, "B1, additive: v + 1", "additive_backward"): (
+        "*= v_a.ravel()", "*= 1 + v_a.ravel()", ADDITIVE, ALONE),
+    (AttentionRNN, "B1, additive: keys get nothing", "additive_backward"): (
+        "dkeys += dunits_t", "pass", ADDITIVE, ALONE),
+    (AttentionGRU, "B1, additive: keys get the last step", "additive_backward"): (
+        "dkeys += dunits_t", "dkeys[...] = dunits_t", ADDITIVE, ALONE),
+    (AttentionRNN, "B1, additive: the first row alone", "additive_backward"): (
+        "np.add.reduce(dunits_t, axis=1, out=dprojected_t)", "dprojected_t[...] = dunits_t[:, 0]", ADDITIVE, ALONE),
+    (AttentionLSTM, "B1, additive: W_q transposed", "additive_backward"): (
+        "dprojected_t.dot(W_q)", "dprojected_t.dot(W_q.T)", ADDITIVE, ALONE),
+    (AttentionLSTM, "B1, additive: state gets nothing", "additive_backward"): (
+        "dquery += dprojected_t.dot(W_q)", "pass", ADDITIVE, ALONE),
+    (AttentionRNN, "B1, additive: dW_q from h_t", "attending"): (
+        'product=("dprojected_t", f"{state}_{when}")', 'product=("dprojected_t", f"{state}_t")', ADDITIVE, ALONE),
+    # The weights.
+    (AttentionRNN, "F2: mask forgotten", "softmax_forward"): (
+        "np.copyto(alpha_t, score_t, where=exists)", "alpha_t[...] = score_t", {}, ROWS),
+    (AttentionRNN, "F2: a large number for a mask", "softmax_forward"): (
+        "alpha_t.fill(-np.inf)", "alpha_t.fill(-1e9)", {}, ROWS),
+    (AttentionRNN, "F2: divided by running sums", "softmax_forward"): (
+        "sum_over_s(alpha_t)", "np.add.accumulate(alpha_t, axis=1)", {}, (*ALONE, *ORDER)),
+    (AttentionRNN, "F2: divided by the number of rows", "softmax_forward"): (
+        "sum_over_s(alpha_t)", "alpha_t.shape[1]", {}, (*ALONE, *ROWS)),
+    (AttentionRNN, "rows that do not exist are read", "read_of_given"): (None, read_of_given, {}, ROWS),
+    (AttentionRNN, "B2: no Jacobian", "softmax_backward"): (
+        "np.subtract(dalpha_t, sum_over_s(alpha_t * dalpha_t), out=dscore_t)", "dscore_t[...] = dalpha_t", {}, ALONE),
+    (AttentionGRU, "B2: mean in place of the weighted sum", "softmax_backward"): (
+        "sum_over_s(alpha_t * dalpha_t)", "dalpha_t.mean(axis=1, keepdims=True)", {}, ALONE),
+    (AttentionLSTM, "B2: weights forgotten", "softmax_backward"): ("dscore_t *= alpha_t", "pass", {}, ALONE),
+    (AttentionRNN, "F3: scores in place of weights", "weights_forward"): (
+        "alpha_t, values, out=context_t", "score_t, values, out=context_t", {}, ALONE),
+    (AttentionRNN, "B3: what coverage says overwritten", "weights_backward"): (
+        "dalpha_t +=", "dalpha_t[...] =", COVERED, ALONE),
+    # Context and memory.
+    (AttentionGRU, "F4: x overwritten", "context_forward"): ("input_t +=", "input_t[...] =", {}, ALONE),
+    (AttentionRNN, "B4: context at half", "context_backward"): (
+        "dinput_t.dot(W_ch)", "0.5 * dinput_t.dot(W_ch)", {}, ALONE),
+    (AttentionRNN, "BV: memory by its values alone", "attending"): (
+        '{**given["values"].products, **by_weights}', '{**given["values"].products}', {}, ALONE),
+    (AttentionLSTM, "BV: memory by its weights alone", "attending"): (
+        '{**given["values"].products, **by_weights}', "{**by_weights}", {}, ALONE),
+    (AttentionRNN, "BV: keys from h_t", "attending"): (
+        'by_weights = {"weights": ("dscore_t", f"{state}_{when}")}',
+        'by_weights = {"weights": ("dscore_t", f"{state}_t")}',
+        {"score": "keys"}, ALONE),
+    (AttentionGRU, "BW: context without its gate", "attending"): (
+        'product=("dinput_t", read)', 'product=("dinput_t", "context_t")', GATED, ALONE),
+    # Coverage.
+    (AttentionRNN, "C1: sign", "coverage_forward"): ("cov_prev[:, :, None]", "-cov_prev[:, :, None]", COVERED, ALONE),
+    (AttentionRNN, "C1: the last weights alone", "cover_forward"): ("cov_prev, alpha_t", "0, alpha_t", COVERED, ALONE),
+    (AttentionRNN, "D1: w_c gets the last step", "coverage_backward"): ("dw_c +=", "dw_c[...] =", COVERED, ALONE),
+    (AttentionGRU, "D1: coverage gets nothing of the scores", "coverage_backward"): (
+        "dcov_prev += dunits_t @ w_c.ravel()", "pass", COVERED, ALONE),
+    (AttentionRNN, "D2: weights get nothing", "cover_backward"): ("dalpha_t += dcov_t", "pass", COVERED, ALONE),
+    (AttentionLSTM, "D2: coverage of one step", "cover_backward"): ("dcov_prev += dcov_t", "pass", COVERED, ALONE),
+    # Location.
+    (AttentionRNN, "C3: filters flipped", "location_forward"): ("@ F.T", "@ F[:, ::-1].T", LOCATED, ALONE),
+    (AttentionRNN, "D3: dU_f of the last step", "location_backward"): ("dU_f +=", "dU_f[...] =", LOCATED, ALONE),
+    (AttentionRNN, "D3: dF without U_f", "location_backward"): (
+        'np.einsum("nsc,nsw->cw", df, around)', 'np.einsum("nsc,nsw->cw", dunits_t[:, :, :2], around)', LOCATED, ALONE),
+    (AttentionGRU, "D3: focus off by one row", "location_backward"): (
+        "padded[:, radius : radius + S]", "padded[:, :S]", LOCATED, ALONE),
+    (AttentionRNN, "D3: filters flipped backward", "location_backward"): (
+        "df @ F,", "df @ F[:, ::-1],", LOCATED, ALONE),
+    (AttentionLSTM, "D4: weights get nothing", "focus_backward"): ("dalpha_t += dfocus_t", "pass", LOCATED, ALONE),
+    # The gate.
+    (AttentionRNN, "F5: b_g forgotten", "gate_forward"): ("b_g.ravel()", "0 * b_g.ravel()", GATED, ALONE),
+    (AttentionRNN, "B5: derivative missing", "gate_backward"): ("dbeta * beta_t * (1 - beta_t)", "dbeta", GATED, ALONE),
+    (AttentionRNN, "B5: context without the gate", "gate_backward"): (
+        "np.multiply(beta_t, dgated_t, out=dcontext_t)", "dcontext_t[...] = dgated_t", GATED, ALONE),
+    (AttentionGRU, "B5: state gets nothing", "gate_backward"): ("dquery += dgate_t.dot(W_g)", "pass", GATED, ALONE),
+    (AttentionRNN, "B5: b_g gets the last step", "gate_backward"): ("db_g +=", "db_g[...] =", GATED, ALONE),
+    (AttentionLSTM, "B5: one unit in place of the sum", "gate_backward"): (
+        "dbeta.sum(axis=1, keepdims=True)", "dbeta[:, :1]", {"gate": "scalar"}, ALONE),
+    (AttentionRNN, "B5: dW_g from h_t", "attending"): (
+        'product=("dgate_t", f"{state}_{when}")', 'product=("dgate_t", f"{state}_t")', GATED, ALONE),
+    # Input feeding.
+    (AttentionRNN, "B6: derivative missing", "combine_backward"): (
+        "1 - attn_t * attn_t", "np.ones_like(attn_t)", FEEDING, ALONE),
+    (AttentionRNN, "B6: context and state exchanged", "combine_backward"): (
+        "dcontext_t[...] = djoined[:, :M]\n    dh_t += djoined[:, M:]",
+        "dcontext_t[...] = djoined[:, M:]\n    dh_t += djoined[:, :M]", FEEDING, ALONE),
+    (AttentionLSTM, "B6: dh_t overwritten", "combine_backward"): ("dh_t +=", "dh_t[...] =", FEEDING, ALONE),
+    (AttentionRNN, "B6: dW_c without the derivative", "attending"): (
+        'product=("dcombined_t", "joined_t")', 'product=("dattn_t", "joined_t")', FEEDING, ALONE),
+    (AttentionGRU, "B7: nothing fed back", "feed_backward"): (
+        "dattn_prev += dinput_t.dot(W_if)", "pass", FEEDING, ALONE),
+    (AttentionGRU, "B7: overwritten", "feed_backward"): ("dattn_prev +=", "dattn_prev[...] = 2 *", FEEDING, ALONE),
+    (AttentionRNN, "B7: dW_if from attn_t", "attending"): (
+        'product=("dinput_t", "attn_prev")', 'product=("dinput_t", "attn_t")', FEEDING, ALONE),
+}  # fmt: skip
+
+MUTANTS += [
+    Mutant(
+        f"attention, {name}",
+        caught_by,
+        methods=((Attending, new),) if old is None else (),
+        options=options,
+        kind=kind,
+        edit=() if old is None else (function, old, new),
+    )
+    for (kind, name, function), (old, new, options, caught_by) in OF_ATTENTION.items()
 ]
 
 
