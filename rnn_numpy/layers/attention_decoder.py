@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -193,7 +193,7 @@ class Stepping:
         self, decoder: AttentionDecoder, values: Array, keys: Array, exists: Array, steppers: dict[Any, Stepper]
     ) -> None:
         self.decoder, self.values, self.keys, self.exists = decoder, values, keys, exists
-        self._steppers = steppers
+        self.steppers = steppers
         self._latest: tuple[bytes, dict[str, Array]] = b"", {}
 
     def of(self, rows: NDArray[np.intp]) -> dict[str, Array]:
@@ -208,9 +208,9 @@ class Stepping:
         """Return the stepper of a layer for as many rows, with these arrays as what it is given."""
         given = {name: array for name, array in found.items() if name in layer.cell.given}
         name = (kind, *found["exists"].shape)
-        if name not in self._steppers:
-            self._steppers[name] = Stepper(layer, len(found["exists"]), given)
-        stepper = self._steppers[name]
+        if name not in self.steppers:
+            self.steppers[name] = Stepper(layer, len(found["exists"]), given)
+        stepper = self.steppers[name]
         if given and stepper.loaded is not found:
             stepper.load(given)
             stepper.loaded = found
@@ -254,6 +254,35 @@ class DecoderState:
             tuple([array[:, index] for array in self.inner]), tuple([array[:, index] for array in self.upper]),
             self.stepping, self.rows[index], None if self.alpha is None else self.alpha[index],
         )  # fmt: skip
+
+    @property
+    def width(self) -> int:
+        """S, of the longest memory."""
+        return int(self.stepping.exists.shape[1])
+
+    @classmethod
+    def joined(cls, states: Sequence[DecoderState]) -> DecoderState:
+        """Return the rows of several states of one decoder, one after the other, as one state."""
+        decoder, S = states[0].stepping.decoder, max(state.width for state in states)
+        wide = [name in ("cov", "focus") for name in decoder.rnn.cell.states]
+        inner = tuple(
+            np.concatenate([_widened(state.inner[i], 2, S) if is_wide else state.inner[i] for state in states], axis=1)
+            for i, is_wide in enumerate(wide)
+        )
+        upper = tuple(np.concatenate(parts, axis=1) for parts in zip(*(state.upper for state in states), strict=True))
+        found = [state.stepping.of(state.rows) for state in states]
+        values, keys, exists = (
+            np.concatenate([_widened(arrays[name], 1, S) for arrays in found]) for name in ("values", "keys", "exists")
+        )
+        alphas = [_widened(state.alpha, 1, S) for state in states if state.alpha is not None]
+        stepping = Stepping(decoder, values, keys, exists, states[0].stepping.steppers)
+        return cls(inner, upper, stepping, np.arange(len(exists)), np.concatenate(alphas) if alphas else None)
+
+
+def _widened(array: Array, axis: int, size: int) -> Array:
+    """Return an array with zeros behind its end, `size` along an axis."""
+    missing = size - array.shape[axis]
+    return array if not missing else np.pad(array, [(0, missing if at == axis else 0) for at in range(array.ndim)])
 
 
 # ------------------------------------------------------------------------------------------------ the decoder

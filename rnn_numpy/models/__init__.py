@@ -1,12 +1,13 @@
 """Models: layers put together, with one flat vector of parameters."""
 
 from rnn_numpy.models.beam_search import beam_search
-from rnn_numpy.models.decoding import Hypothesis, TokenModel, TokenState, decode_forced, decode_greedy, decode_sample
+from rnn_numpy.models.decoding import decode_forced, decode_greedy, decode_sample
 from rnn_numpy.models.horizons import STRATEGIES, forecast, horizon_batch, horizon_model
 from rnn_numpy.models.language import LanguageModel
 from rnn_numpy.models.model import Model
 from rnn_numpy.models.rollout import Rollout
 from rnn_numpy.models.search_errors import SearchErrors, search_errors
+from rnn_numpy.models.sentences import Hypothesis, TokenModel, TokenState
 from rnn_numpy.models.seq2seq_forecaster import Seq2SeqForecaster
 from rnn_numpy.models.sequence import Forecaster, SequenceModel
 

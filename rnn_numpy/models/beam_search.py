@@ -22,6 +22,7 @@ References
 
 from __future__ import annotations
 
+import itertools
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,9 +32,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.symbols import BOS, EOS
+from rnn_numpy.core.symbols import EOS
 from rnn_numpy.errors import NonFiniteError, OptionError
-from rnn_numpy.models.decoding import Floats, Hypothesis, TokenModel, hypothesis, length_rule, next_tokens
+from rnn_numpy.models.decoding import Floats, length_rule
+from rnn_numpy.models.sentences import START, Hypothesis, TokenModel, Writer, hypothesis, written
 
 STOPS = ("exact", "first")
 
@@ -48,6 +50,7 @@ def beam_search(
     min_length: int = 0,
     n_best: int = 1,
     stop: str = "exact",
+    together: int = 1,
 ) -> list[list[Hypothesis]]:
     """Search for the best sentences; the module says how, line by line.
 
@@ -72,6 +75,8 @@ def beam_search(
         How many hypotheses to return of each sentence, at most k.
     stop : {"exact", "first"}
         "first" ends sooner, with what happens to be finished.
+    together : int
+        How many sentences share a call of the model. More than 1 is faster, and last digits depend on the company.
 
     Returns
     -------
@@ -116,7 +121,8 @@ def beam_search(
     $ -1.60944
     """
     rule = _Rule.checked(max_length, beam, length_power, length_penalty, min_length, n_best, stop)
-    return [_search(model, state, rule) for state in model.start(*source)]
+    writers = (_search(rule) for _ in itertools.count())
+    return list(written("beam_search", model, model.start(*source), writers, together))
 
 
 @dataclass(frozen=True)
@@ -171,46 +177,44 @@ class _End(NamedTuple):
     log_p: float
 
 
-def _search(model: TokenModel, state: Any, rule: _Rule) -> list[Hypothesis]:
-    """Search for one sentence, from a state of one row."""
-    where, k = "beam_search", rule.beam
+def _search(rule: _Rule) -> Writer[list[Hypothesis]]:
+    """Search for one sentence."""
+    k = rule.beam
     steps: list[_Step] = []
     ends: list[_End] = []
-    ids, S = np.array([BOS]), np.zeros(1)
+    S = np.zeros(1)
+    ids: list[int]
+    rows: list[int] | None
+    ids, rows = START
     for n in range(1, rule.max_length + 1):
-        log_p, state = next_tokens(where, model, ids, state, n - 1)
+        log_p, alpha = yield ids, rows
         V, total = log_p.shape[1], S[:, None] + log_p  # F1
         if n < rule.min_length:
             total[:, EOS] = -np.inf
         flat_S, flat_log_p = total.ravel(), log_p.ravel()
-        candidates = _first(flat_S, 2 * k)  # F3; k of them have EOS at most, one of each parent
-        step = _Step(state.alpha, [], [], [])
         kept: list[int] = []
-        for rank, candidate in enumerate(candidates):
-            parent, token = divmod(candidate, V)
-            if token == EOS:
-                if rank < k:  # F4
-                    score = float(flat_S[candidate]) / rule.divisor(n)
-                    insort(ends, _End(-score, n, rank, parent, float(flat_log_p[candidate])))
-            elif len(kept) < k:  # F5
-                kept.append(candidate)
-                step.parents.append(parent)
-                step.ids.append(token)
-        step.log_p = flat_log_p[kept].tolist()
-        steps.append(step)
-        if not kept:
+        for rank, candidate in enumerate(_first(flat_S, 2 * k)):  # F3; k of them have EOS at most, one of each parent
+            if candidate % V != EOS:
+                kept.append(candidate)  # F5
+                if len(kept) == k:
+                    break
+            elif rank < k:  # F4
+                score, log_p_end = float(flat_S[candidate]) / rule.divisor(n), float(flat_log_p[candidate])
+                insort(ends, _End(-score, n, rank, candidate // V, log_p_end))
+        at = np.array(kept, np.intp)
+        ids, rows = [candidate % V for candidate in kept], [candidate // V for candidate in kept]
+        steps.append(_Step(alpha, rows, ids, flat_log_p[at].tolist()))
+        S = flat_S[at]
+        if not kept or _done(ends, float(S[0]), rule):
             break
-        S = flat_S[kept]
-        if _done(ends, float(S[0]), rule):
-            break
-        if n < rule.max_length:
-            ids, state = np.array(step.ids), state.take(np.array(step.parents))
     if ends:
         return [
             _retraced(steps[: end.n - 1], end.parent, end, steps[end.n - 1].alpha, rule) for end in ends[: rule.n_best]
         ]
     if not kept:
-        raise NonFiniteError(f"{where}: no token can follow: log p = -inf of all, after {n - 1} tokens, none finished")
+        raise NonFiniteError(
+            f"beam_search: no token can follow: log p = -inf of all, after {n - 1} tokens, none finished"
+        )
     return [_retraced(steps, 0, None, None, rule)]
 
 

@@ -10,90 +10,29 @@ The next token, from logits z, of each row by itself:
 All of it in float64, whatever the model computes in. One uniform number decides a row, so that what is drawn for it
 does not depend on the other rows.
 
-A sentence begins with BOS, which is read and not written, and ends with EOS. The lecture writes its loop as
-
-    while last_token != <EOS>:  last_token, state = decode(last_token, state)
-
-which need not end: nothing makes a net give EOS, an untrained one rarely does, and a trained one can fall into a cycle.
-Its missing bound is `max_length`, which everything here asks for and counts with EOS. A sentence that has reached it
-without EOS is returned as it is, `finished=False`: to force an EOS would hide it.
-
-Each sentence is decoded by itself, in calls whose rows are its own hypotheses. A product of matrices may round
-differently when other rows stand beside a row, at the discretion of the BLAS, and one last digit can turn a choice and
-all that follows. So a batch gives what each of its sentences gives alone, bit for bit, whatever the machine.
+`rnn_numpy.models.sentences` has the loop, and why it needs `max_length` and takes each sentence by itself.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.core.symbols import BOS, EOS, PAD
+from rnn_numpy.core.symbols import EOS
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.models.sentences import START, Hypothesis, TokenModel, Writer, hypothesis, written
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 PENALTIES = ("power", "wu")
-
-
-class TokenState(Protocol):
-    """Where a model stands in R hypotheses of one sentence; nothing that is done with it changes it."""
-
-    @property
-    def alpha(self) -> Array | None:
-        """The attention weights of the step that led here, (R, S); None where there are none."""
-
-    def take(self, rows: NDArray[np.intp]) -> Self:
-        """Return the hypotheses of these numbers, which can repeat, each with all that belongs to it."""
-
-
-class TokenModel(Protocol):
-    """What can be decoded; PAD, BOS and EOS are those of `rnn_numpy.core.symbols`."""
-
-    def start(self, *source: Any, **options: Any) -> Iterable[Any]:
-        """Return a state of one row for each sentence, made from that sentence alone: without its batch's padding."""
-
-    def next(self, ids: Ids, state: Any) -> tuple[Floats, Any]:
-        """Read one token in each row, (R,), BOS first; return log p of those that may follow, and the state then.
-
-        log p is (R, V) in float64, -inf for PAD and BOS.
-        """
-
-
-@dataclass(frozen=True, eq=False)
-class Hypothesis:
-    """A sentence that a model may mean.
-
-    Attributes
-    ----------
-    tokens : int ndarray, (n,)
-        EOS is the last one of those that are finished, and of no other.
-    log_probs : ndarray, (n,)
-        log p of each token, given those before it; float64.
-    total : float
-        S, their sum: log p of the sentence.
-    score : float
-        What hypotheses are compared by: S, divided by a power of n where a beam search was told so.
-    finished : bool
-        Whether it ends with EOS.
-    alpha : ndarray, (n, S), or None
-        The attention weights with which each token was chosen.
-    """
-
-    tokens: Ids
-    log_probs: Floats
-    total: float
-    score: float
-    finished: bool
-    alpha: Array | None = None
 
 
 def greedy(logits: ArrayLike) -> Ids:
@@ -216,7 +155,7 @@ def sample(
 # ------------------------------------------------------------------------------------------------------------ sentences
 
 
-def decode_greedy(model: TokenModel, *source: Any, max_length: int) -> list[Hypothesis]:
+def decode_greedy(model: TokenModel, *source: Any, max_length: int, together: int = 1) -> list[Hypothesis]:
     """Take the token with the largest S + log p at each step, of equals the lowest id, until EOS.
 
     S, the sum so far, changes nothing but what counts as equal: as in a beam search, of which this is the beam of one.
@@ -229,6 +168,8 @@ def decode_greedy(model: TokenModel, *source: Any, max_length: int) -> list[Hypo
         What `model.start` takes, such as ids (S, N) and lengths (N,).
     max_length : int
         The most tokens of a sentence, at least 1, EOS counted.
+    together : int
+        How many sentences share a call of the model. More than 1 is faster, and last digits depend on the company.
 
     Returns
     -------
@@ -248,7 +189,8 @@ def decode_greedy(model: TokenModel, *source: Any, max_length: int) -> list[Hypo
     def most_probable(log_p: Floats, S: float, n: int) -> int:
         return int((S + _possible(where, log_p, n)).argmax())
 
-    return [_follow(where, model, state, length, most_probable) for state in model.start(*source)]
+    writers = (_follow(length, most_probable) for _ in itertools.count())
+    return list(written(where, model, model.start(*source), writers, together))
 
 
 def decode_sample(
@@ -259,12 +201,13 @@ def decode_sample(
     top_k: int | None = None,
     top_p: float | None = None,
     rng: np.random.Generator | int | None = None,
+    together: int = 1,
 ) -> list[Hypothesis]:
     """Draw a token at each step, until EOS.
 
     Parameters
     ----------
-    model, *source, max_length
+    model, *source, max_length, together
         As for `decode_greedy`.
     temperature, top_k, top_p
         As for `probabilities`; log p takes the place of logits.
@@ -286,17 +229,18 @@ def decode_sample(
     length = arguments.positive_int(where, "max_length", max_length)
     check_options(where, temperature, top_k, top_p)
     generator = arguments.generator(where, rng)
-    found = []
-    for state in model.start(*source):
-        uniform = generator.random(length)
 
-        def drawn(log_p: Floats, S: float, n: int, uniform: Floats = uniform) -> int:
-            return int(
-                sample(_possible(where, log_p, n), uniform[n], temperature=temperature, top_k=top_k, top_p=top_p)
-            )
+    def writers() -> Iterator[Writer[Hypothesis]]:
+        while True:
+            uniform = generator.random(length)
 
-        found.append(_follow(where, model, state, length, drawn))
-    return found
+            def drawn(log_p: Floats, S: float, n: int, uniform: Floats = uniform) -> int:
+                possible = _possible(where, log_p, n)
+                return int(sample(possible, uniform[n], temperature=temperature, top_k=top_k, top_p=top_p))
+
+            yield _follow(length, drawn)
+
+    return list(written(where, model, model.start(*source), writers(), together))
 
 
 def decode_forced(
@@ -305,12 +249,13 @@ def decode_forced(
     targets: Sequence[ArrayLike],
     length_power: float = 0.0,
     length_penalty: str = "power",
+    together: int = 1,
 ) -> list[Hypothesis]:
     """Return given sentences as hypotheses: with the log p that the model has for each token, given those before it.
 
     Parameters
     ----------
-    model, *source
+    model, *source, together
         As for `decode_greedy`.
     targets : sequence of N int array_like, each (n,)
         At least one token each; with EOS at the end, they are finished.
@@ -332,25 +277,24 @@ def decode_forced(
     where = "decode_forced"
     given = [_target(where, n, target) for n, target in enumerate(targets)]
     divisor = length_rule(where, length_power, length_penalty, max(map(len, given), default=1))
-    found = []
-    for n, state in enumerate(model.start(*source)):
-        if n == len(given):
-            raise ShapeError(
-                f"{where}: targets must be as many as sentences; got {len(given)}, and the source has more"
-            )
-        tokens = given[n].tolist()
 
-        def next_one(log_p: Floats, S: float, step: int, n: int = n, tokens: list[int] = tokens) -> int:
-            if tokens[step] >= len(log_p):
-                raise OptionError(
-                    f"{where}: targets[{n}] must be ids in [0, V) = [0, {len(log_p)}); got {tokens[step]} at {step}"
-                )
-            return tokens[step]
+    def writers() -> Iterator[Writer[Hypothesis]]:
+        for n, target in enumerate(given):
+            tokens = target.tolist()
 
-        found.append(_follow(where, model, state, len(tokens), next_one, divisor))
-    if len(found) != len(given):
-        raise ShapeError(f"{where}: targets must be as many as sentences, {len(found)}; got {len(given)}")
-    return found
+            def next_one(log_p: Floats, S: float, step: int, n: int = n, tokens: list[int] = tokens) -> int:
+                if tokens[step] >= len(log_p):
+                    raise OptionError(
+                        f"{where}: targets[{n}] must be ids in [0, V) = [0, {len(log_p)}); got {tokens[step]} at {step}"
+                    )
+                return tokens[step]
+
+            yield _follow(len(tokens), next_one, divisor)
+
+    states = list(model.start(*source))
+    if len(states) != len(given):
+        raise ShapeError(f"{where}: targets must be as many as sentences, {len(states)}; got {len(given)}")
+    return list(written(where, model, states, writers(), together))
 
 
 def _target(where: str, n: int, target: ArrayLike) -> Ids:
@@ -365,26 +309,21 @@ def _target(where: str, n: int, target: ArrayLike) -> Ids:
 
 
 def _follow(
-    where: str,
-    model: TokenModel,
-    state: Any,
-    length: int,
-    choose: Callable[[Floats, float, int], int],
-    divisor: Callable[[int], float] = lambda n: 1.0,
-) -> Hypothesis:
-    """Go on from a state of one row by what `choose` says of log p (V,), of S and of the number of tokens so far."""
+    length: int, choose: Callable[[Floats, float, int], int], divisor: Callable[[int], float] = lambda n: 1.0
+) -> Writer[Hypothesis]:
+    """Write the tokens that `choose` takes, given log p (V,), S and the number of tokens so far."""
     tokens: list[int] = []
     log_probs: list[float] = []
     alphas: list[Array] = []
-    ids, S = np.array([BOS]), 0.0
+    S, (ids, rows) = 0.0, START
     while len(tokens) < length and ids[0] != EOS:
-        log_p, state = next_tokens(where, model, ids, state, len(tokens))
-        if state.alpha is not None:
-            alphas.append(state.alpha[0])
+        log_p, alpha = yield ids, rows
+        if alpha is not None:
+            alphas.append(alpha[0])
         token = choose(log_p[0], S, len(tokens))
         tokens.append(token)
         log_probs.append(float(log_p[0, token]))
-        ids, S = np.array([token]), S + log_probs[-1]
+        ids, S = [token], S + log_probs[-1]
     return hypothesis(tokens, log_probs, alphas, divisor(len(tokens)))
 
 
@@ -410,40 +349,6 @@ def length_rule(where: str, power: float, penalty: str, longest: int) -> Callabl
             f"{where}: length_power must be small enough that {longest} tokens to it are finite; got {power}"
         ) from None
     return divisor
-
-
-def hypothesis(
-    tokens: Sequence[int], log_probs: Sequence[float], alphas: Sequence[Array], divisor: float
-) -> Hypothesis:
-    """Return a hypothesis of these tokens, whose score is S / `divisor`."""
-    total = 0.0
-    for log_p in log_probs:  # from the first to the last, as a search adds them up
-        total += log_p
-    alpha = np.array(alphas) if len(alphas) else None
-    return Hypothesis(np.array(tokens), np.array(log_probs), total, total / divisor, tokens[-1] == EOS, alpha)
-
-
-def next_tokens(where: str, model: TokenModel, ids: Ids, state: Any, step: int) -> tuple[Floats, Any]:
-    """Return what `model.next` does, checked: completely at step 0, afterwards that no number is impossible."""
-    log_p, after = model.next(ids, state)
-    if step == 0:
-        name = f"{type(model).__name__}.next"
-        if log_p.dtype != np.float64:
-            raise DTypeError(f"{where}: {name} must return log p of dtype float64; got {log_p.dtype}")
-        if log_p.ndim != 2 or len(log_p) != len(ids):
-            raise ShapeError(f"{where}: {name} must return log p of shape (R, V), R = {len(ids)}; got {log_p.shape}")
-        if (V := log_p.shape[1]) <= EOS:
-            raise OptionError(
-                f"{where}: {name} knows V = {V} tokens, and EOS = {EOS} is none of them: no sentence could ever end"
-            )
-        if (log_p[:, [PAD, BOS]] > -np.inf).any():
-            raise OptionError(f"{where}: {name} must rule out PAD = {PAD} and BOS = {BOS}: log p = -inf")
-    if not log_p.max() <= 0:
-        raise NonFiniteError(
-            f"{where}: {type(model).__name__}.next must return log p, at most 0; got {log_p.max()} at step {step}. "
-            "Logits become log p by subtracting log(sum(exp(logits)))"
-        )
-    return log_p, after
 
 
 # ------------------------------------------------------------------------------------------------------------ arguments

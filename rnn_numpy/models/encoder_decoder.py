@@ -24,7 +24,7 @@ References
 from __future__ import annotations
 
 import collections
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -115,6 +115,16 @@ class Written:
     def take(self, rows: ArrayLike) -> Written:
         """Return the hypotheses of these numbers."""
         return replace(self, state=self.state.take(rows))
+
+    @property
+    def width(self) -> int:
+        """The columns of alpha."""
+        return self.state.width
+
+    @classmethod
+    def joined(cls, states: Sequence[Written]) -> Written:
+        """Return the rows of several, one after the other, as one."""
+        return cls(DecoderState.joined([written.state for written in states]))
 
 
 class EncoderDecoder(Model):

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core.symbols import EOS
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.models.beam_search import beam_search
-from rnn_numpy.models.decoding import Hypothesis, TokenModel, decode_forced
+from rnn_numpy.models.decoding import decode_forced
+from rnn_numpy.models.sentences import Hypothesis, TokenModel
 
 Flags = NDArray[np.bool_]
 

@@ -230,6 +230,32 @@ def test_rows_are_hypotheses_of_one_sentence_alone():
     assert max(model.calls) == 2
 
 
+@pytest.mark.parametrize("together", [2, 3, 8])
+def test_sentences_that_share_calls_are_the_same(together):
+    """Tables have no rounding, so that here all digits are equal."""
+    model, sources = TableModel(*TOYS.values()), [0, 1, 2, 0, 2]
+    options = {"max_length": 6, "beam": 2, "length_power": 2, "n_best": 2}
+    for decode in (
+        functools.partial(beam_search, **options),
+        functools.partial(decode_greedy, max_length=6),
+        functools.partial(decode_sample, max_length=6, rng=0),
+        functools.partial(decode_forced, targets=[[A, EOS], [A], [B, B, A, EOS], [EOS], [A, A, A, A, A, A, EOS]]),
+    ):
+        alone = decode(model, *sources)
+        model.calls.clear()
+        for one, other in zip(alone, decode(model, *sources, together=together), strict=True):
+            for pair in zip(one, other, strict=True) if isinstance(one, list) else [(one, other)]:
+                assert_same(*pair)
+        assert max(model.calls) >= min(together, 5)
+    [found] = beam_search(TableModel(TOYS["A"]), max_length=6, together=4)
+    assert words(found[0]) == "b$"
+
+
+def test_only_what_can_be_joined_shares_calls():
+    with pytest.raises(OptionError, match="together must be 1 for a model whose states, NetState, have no `joined`"):
+        decode_greedy(Net(), [3, 4], max_length=3, together=2)
+
+
 # ------------------------------------------------------------------------------------------------ ids and ties
 
 
@@ -337,6 +363,7 @@ def test_the_search_ends_as_soon_as_nothing_better_can_come():
         ({"length_power": 1e3}, OptionError, "length_power must be small enough that 6 tokens to it"),
         ({"length_penalty": "avg"}, OptionError, "length_penalty must be one of 'power', 'wu'; got 'avg'"),
         ({"min_length": -1}, OptionError, "min_length must be at least 0; got -1"),
+        ({"together": 0}, OptionError, "together must be at least 1; got 0"),
         ({"min_length": 7}, OptionError, "min_length must be at most max_length = 6; got 7"),
     ],
 )  # fmt: skip
@@ -383,7 +410,7 @@ def test_what_a_model_must_not_say(decode):
 def test_targets_that_do_not_fit():
     model = TableModel(*TOYS.values())
     for targets, error, message in [
-        ([[3, 2]], ShapeError, "targets must be as many as sentences; got 1, and the source has more"),
+        ([[3, 2]], ShapeError, "targets must be as many as sentences, 3; got 1"),
         ([[3, 2]] * 4, ShapeError, "targets must be as many as sentences, 3; got 4"),
         ([[3, 2], [], [2]], ShapeError, r"targets\[1\] must have shape \(n,\), n at least 1; got \(0,\)"),
         ([[3, 2], [3, 5], [2]], OptionError, r"targets\[1\] must be ids in \[0, V\) = \[0, 5\); got 5 at 1"),

@@ -43,12 +43,12 @@ def sources(N=6):
     return padded([rng.integers(3, V, length) for length in lengths])
 
 
-def decoded(model, source, lengths):
+def decoded(model, source, lengths, **shared):
     """All ways of decoding that draw nothing, as lists of hypotheses of each sentence."""
     options = {"max_length": 9, "beam": 5, "n_best": 5, "length_power": 0.7}
-    greedy = decode_greedy(model, source, lengths, max_length=9)
-    searched = beam_search(model, source, lengths, **options)
-    forced = decode_forced(model, source, lengths, targets=[[3, 4, EOS]] * len(lengths))
+    greedy = decode_greedy(model, source, lengths, max_length=9, **shared)
+    searched = beam_search(model, source, lengths, **options, **shared)
+    forced = decode_forced(model, source, lengths, targets=[[3, 4, EOS]] * len(lengths), **shared)
     return [[one, *many, other] for one, many, other in zip(greedy, searched, forced, strict=True)]
 
 
@@ -68,6 +68,19 @@ def test_a_batch_gives_what_each_sentence_gives_alone(name, dtype):
     order = [3, 0, 0, 5]
     for one, n in zip(decoded(model, source[:, order], lengths[order]), order, strict=True):
         assert [h.score for h in one] == [h.score for h in together[n]]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("together", [2, 4, 6])
+def test_sentences_that_share_calls_differ_by_rounding_alone(name, together):
+    model, (source, lengths) = made(name), sources()
+    alone, shared = decoded(model, source, lengths), decoded(model, source, lengths, together=together)
+    for one, other in zip(itertools.chain(*alone), itertools.chain(*shared), strict=True):
+        assert one.tokens.tolist() == other.tokens.tolist() and one.finished == other.finished
+        np.testing.assert_allclose(one.log_probs, other.log_probs, rtol=1e-11)
+        np.testing.assert_allclose(one.alpha, other.alpha, rtol=1e-11)
+    drawn = [decode_sample(model, source, lengths, max_length=9, rng=0, together=count) for count in (1, together)]
+    assert [h.tokens.tolist() for h in drawn[0]] == [h.tokens.tolist() for h in drawn[1]]
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -19,6 +19,12 @@ class Prefixes:
         assert rows.dtype.kind == "i"
         return Prefixes([self.rows[row] for row in rows], None if self.alpha is None else self.alpha[rows])
 
+    width = 3
+
+    @classmethod
+    def joined(cls, states):
+        return cls([row for state in states for row in state.rows])
+
 
 class TableModel:
     """`next_p(prefix)` gives p of all V tokens; each source is a table, and `start` takes any number of them."""
