@@ -182,6 +182,19 @@ def decode_greedy(model: TokenModel, *source: Any, max_length: int, together: in
         `max_length` is no integer of at least 1; the model has no EOS, or does not rule out PAD and BOS.
     NonFiniteError
         log p is NaN, greater than 0, or -inf for every token of a row.
+
+    Examples
+    --------
+    >>> from rnn_numpy import GRU
+    >>> from rnn_numpy.layers.attention_decoder import AttentionDecoder
+    >>> from rnn_numpy.models.encoder_decoder import EncoderDecoder
+    >>> encoder, decoder = GRU(4, 4, rng=0), AttentionDecoder(4, 4, 4, rng=1)
+    >>> model = EncoderDecoder(encoder, decoder, source_vocabulary=7, target_vocabulary=7, rng=2)
+    >>> source, lengths = np.array([[3, 5], [4, 0], [5, 0]]), [3, 1]
+    >>> for found in decode_greedy(model, source, lengths, max_length=5):  # untrained: it would never end
+    ...     print(found.tokens, round(found.score, 2), found.finished, found.alpha.shape)
+    [5 5 5 5 5] -7.21 False (5, 3)
+    [5 5 5 5 5] -7.39 False (5, 1)
     """
     where = "decode_greedy"
     length = arguments.positive_int(where, "max_length", max_length)

@@ -37,7 +37,11 @@ Found = TypeVar("Found")
 
 
 class TokenState(Protocol):
-    """Where a model stands in R hypotheses; nothing that is done with it changes it."""
+    """Where a model stands in R hypotheses; nothing that is done with it changes it.
+
+    For `together` > 1 it has two things more: `width`, the columns S of its alpha, and a class method `joined(states)`,
+    which returns the rows of several as one state, their alphas filled up with zeros.
+    """
 
     @property
     def alpha(self) -> Array | None:
@@ -45,10 +49,6 @@ class TokenState(Protocol):
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         """Return the hypotheses of these numbers, which can repeat, each with all that belongs to it."""
-
-    # For `together` > 1, two more:
-    #     width                 S, the columns of alpha
-    #     joined(states)        one state of the rows of several, of one or more sentences
 
 
 class TokenModel(Protocol):
@@ -104,6 +104,9 @@ def written(
 ) -> Iterator[Found]:
     """Yield what the writer of each state finds, `together` sentences in each call of the model."""
     together = arguments.positive_int(where, "together", together)
+    if not isinstance(states, Iterable):
+        name, got = f"{type(model).__name__}.start", type(states).__name__
+        raise DTypeError(f"{where}: {name} must return the states of all sentences, one after the other; got {got}")
     remaining = iter(states)
     if together == 1:
         for state in remaining:

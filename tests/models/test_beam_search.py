@@ -392,6 +392,14 @@ def test_what_a_model_must_not_say(decode):
         def next(self, ids, state):
             return self.log_p, super().next(ids, state)[1]
 
+    class Whole(TableModel):
+        def start(self):
+            return super().start()[0]
+
+    with pytest.raises(
+        DTypeError, match=f"^{decode.__name__}: Whole.start must return the states of all sentences, one"
+    ):
+        decode(Whole(TOYS["A"]), max_length=3)
     inf = np.inf
     for log_p, error, message in [
         ([[-inf, -inf]], OptionError, r"Saying.next knows V = 2 tokens, and EOS = 2 is none of them: no sentence"),
