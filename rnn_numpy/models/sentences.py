@@ -104,16 +104,20 @@ def written(
 ) -> Iterator[Found]:
     """Yield what the writer of each state finds, `together` sentences in each call of the model."""
     together = arguments.positive_int(where, "together", together)
-    if not isinstance(states, Iterable):
-        name, got = f"{type(model).__name__}.start", type(states).__name__
-        raise DTypeError(f"{where}: {name} must return the states of all sentences, one after the other; got {got}")
-    remaining = iter(states)
+    remaining = _each(where, model, states)
     if together == 1:
         for state in remaining:
             yield _alone(where, model, state, next(writers))
         return
     while block := list(islice(remaining, together)):
         yield from _together(where, model, block, list(islice(writers, len(block))))
+
+
+def _each(where: str, model: TokenModel, states: Any) -> Iterator[Any]:
+    if not isinstance(states, Iterable):
+        name, got = f"{type(model).__name__}.start", type(states).__name__
+        raise DTypeError(f"{where}: {name} must return the states of all sentences, one after the other; got {got}")
+    return iter(states)
 
 
 def _alone(where: str, model: TokenModel, state: Any, writer: Writer[Found]) -> Found:
