@@ -101,8 +101,9 @@ def test_what_is_given_can_be_replaced(kind):
     assert not np.array_equal(stepped(layer, x, states, first)[0], expected[0])
 
 
-def test_weights_are_those_of_its_making():
-    layer = GRU(D, H, rng=0)
+@pytest.mark.parametrize("name", ["rnn-tanh", "gru"])
+def test_weights_are_those_of_its_making(name):
+    layer = KINDS[name](D, H, rng=0)
     x, states = drawn(layer, 2)
     step, expected = Stepper(layer, 2), called(layer, x[:1], states)
     layer.params.flat[:] = 0

@@ -415,6 +415,13 @@ def test_what_a_model_must_not_say(decode):
             decode(Saying(log_p), max_length=3)
 
 
+@pytest.mark.parametrize("together", [1, 2])
+def test_the_step_of_an_impossible_number_is_told(together):
+    later = TableModel(toy((0.5, 0.4, 0.1), aa=(0.5, np.nan, 0)), TOYS["A"])
+    with pytest.raises(NonFiniteError, match=r"TableModel.next must return log p, at most 0; got nan at step 2"):
+        decode_greedy(later, max_length=5, together=together)
+
+
 def test_targets_that_do_not_fit():
     model = TableModel(*TOYS.values())
     for targets, error, message in [
