@@ -148,6 +148,20 @@ def sum_over_s(array: Array) -> Array:
     return np.add.accumulate(array, axis=1)[:, -1:]
 
 
+def weighted_sum(weights: Array, rows: Array, out: Array | None = None) -> Array:
+    """Return the sums over s of weights (..., S) times rows (N, S, M), (..., M), with as many axes as the weights."""
+    if rows.shape[2] == 1:  # einsum would take several s at a time
+        sums: Array = np.add.accumulate(
+            weights * rows[..., 0].reshape(len(rows), *(1,) * (weights.ndim - 2), -1), axis=-1
+        )
+        if out is None:
+            return sums[..., -1:]
+        out[...] = sums[..., -1:]
+        return out
+    found: Array = np.einsum("n...s,nsm->n...m", weights, rows, out=out)
+    return found
+
+
 def as_row(vector: Array, width: int) -> Array:
     """Return a vector, or changes of one, (M, K), as rows: the driver hands vectors in as columns, (K, 1)."""
     return vector.reshape(1, width) if vector.size == width else vector
@@ -266,7 +280,9 @@ def windows(focus: Array, width: int) -> Array:
 
 def location_forward(keys: Array, focus_prev: Array, F: Array, U_f: Array, units_t: Array) -> None:
     """C3. Writes units_t; F is (C, 2R + 1), U_f is (K, C)."""
-    np.add(keys, windows(focus_prev, F.shape[1]) @ F.T @ U_f.T, out=units_t)
+    # Row by row, as a product of matrices would not be: its sums depend on the number of rows.
+    filtered = np.einsum("nsw,cw->nsc", windows(focus_prev, F.shape[1]), F)
+    np.add(keys, np.einsum("nsc,kc->nsk", filtered, U_f), out=units_t)
 
 
 def location_backward(
@@ -341,7 +357,7 @@ def softmax_backward(dalpha_t: Array, alpha_t: Array, dscore_t: Array) -> None:
 def weights_forward(score_t: Array, exists: Array, values: Array, alpha_t: Array, context_t: Array) -> None:
     """F2 and F3. Writes alpha_t, (N, S), and context_t, (N, M); values are (N, S, M), exists (N, S)."""
     softmax_forward(score_t, exists, alpha_t)  # F2
-    np.einsum("ns,nsm->nm", alpha_t, values, out=context_t)  # F3
+    weighted_sum(alpha_t, values, context_t)  # F3
 
 
 def weights_backward(dcontext_t: Array, alpha_t: Array, values: Array, dalpha_t: Array, dscore_t: Array) -> None:

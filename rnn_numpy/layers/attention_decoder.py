@@ -43,7 +43,7 @@ from rnn_numpy.engine.stepper import Stepper
 from rnn_numpy.engine.trace import Step, Trace
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers.attention import Attending
-from rnn_numpy.layers.attention_layer import Attention, AttentionTrace, Keys, memory_mask, memory_of
+from rnn_numpy.layers.attention_layer import Attention, AttentionTrace, Keys, memory_mask, memory_of, rows_that_exist
 from rnn_numpy.layers.kinds import KINDS
 from rnn_numpy.layers.linear import Linear, LinearTrace
 
@@ -534,7 +534,7 @@ class AttentionDecoder(Joined):
         """Return a memory with zeros in the rows that do not count, and which do."""
         array = memory_of(where, memory, batch, self.memory_size, self.dtype)
         exists = memory_mask(where, array, lengths, mask, ("memory_lengths", "memory_mask"))
-        return np.where(exists.T[:, :, None], array, 0).astype(self.dtype, copy=False), exists
+        return rows_that_exist(array, exists), exists
 
     def _given(self, memory: Array, keys: Array | None, exists: Array) -> dict[str, Any]:
         found = {"values": memory, "exists": exists}
@@ -618,7 +618,11 @@ class AttentionDecoder(Joined):
                 raise ShapeError(f"{where}: trace was recorded by a decoder with other options")
             output = trace.output
             arguments.shaped(where, "doutput", output if doutput is None else doutput, "(T, N, H)", output.shape)
-            de = np.zeros_like(output) if doutput is None else doutput * (1 - output * output)  # B1
+            de = np.zeros_like(output)
+            if doutput is not None:  # B1
+                np.multiply(output, output, out=de)
+                np.subtract(1, de, out=de)
+                de *= doutput
             batch = trace.rnn.edge.batch
             if batch.alive is not None:
                 de[~batch.unsorted(batch.exists(), 1)[:, :, 0]] = 0
@@ -678,9 +682,9 @@ class AttentionDecoder(Joined):
         inner, upper = self._inner(where, "h_0", h_0, batch)
         values = np.array(array.swapaxes(0, 1), order="C")
         if self.keys is not None:
-            keys = self.keys.forward(array, self.keys.params).swapaxes(0, 1)
+            keys = self.keys.forward(array, self.keys.params)
         elif self.attention is not None:
-            keys = self.attention.keys.forward(values, self.attention.params)
+            keys = self.attention.keys.forward(array, self.attention.params)
         H = self.hidden_size
         widths = {**self.rnn.widths, "cov": len(array), "focus": len(array)}
         found = dict(zip(self.own, inner, strict=True))
@@ -693,6 +697,7 @@ class AttentionDecoder(Joined):
         if self.upper is not None:
             shape = (self.num_layers - 1, batch, H)
             above = tuple(np.zeros(shape, self.dtype) if part is None else part for part in upper)
+        keys = np.array(keys.swapaxes(0, 1), order="C")
         stepping = Stepping(self, values, keys, exists, {} if steppers is None else steppers)
         return DecoderState(full, above, stepping, np.arange(batch))
 

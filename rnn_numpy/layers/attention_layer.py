@@ -45,7 +45,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.core.parametric import Parametric
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
-from rnn_numpy.layers.attention import additive_backward, additive_forward, hidden_units, softmax_backward
+from rnn_numpy.layers.attention import additive_backward, additive_forward, hidden_units, softmax_backward, weighted_sum
 from rnn_numpy.layers.attention import softmax_forward as softmax
 
 Array = NDArray[Any]
@@ -97,7 +97,10 @@ class Keys(Parametric):
         return float(self.query_size**-0.5)
 
     def forward(self, values: Array, weights: Mapping[str, Array]) -> Array:
-        """F0. Return the keys of values, (..., M)."""
+        """F0. Return the keys of values, (S, N, M).
+
+        These must lie in memory in this order: then no digit of a key depends on S.
+        """
         if self.score == "dot":
             return values
         if self.score == "scaled_dot":
@@ -122,7 +125,7 @@ class Keys(Parametric):
         grads[name][...] += rows.T @ values.reshape(-1, self.memory_size)
         if self.score == "additive":
             grads["bias"][...] += rows.sum(axis=0)
-        dvalues: Array = dkeys @ weights[name]
+        dvalues: Array = (rows @ weights[name]).reshape(values.shape)
         return dvalues
 
 
@@ -133,6 +136,9 @@ class AttentionTrace:
     after `backward` dscore and dalpha (T, N, S), dcontext (T, N, M), dquery (T, N, Q).
     """
 
+    query: Array
+    keys: Array
+    values: Array
     score: Array
     alpha: Array
     context: Array
@@ -141,8 +147,11 @@ class AttentionTrace:
     dcontext: Array
     dquery: Array
 
-    def __init__(self, query: Array, keys: Array, values: Array, exists: Array, weights: Mapping[str, Array]) -> None:
-        self.query, self.keys, self.values, self.exists, self.weights = query, keys, values, exists, weights
+    def __init__(
+        self, how: str, exists: NDArray[np.bool_], weights: Mapping[str, Array], arrays: Mapping[str, Array]
+    ) -> None:
+        self.how, self.exists, self.weights = how, exists, weights
+        vars(self).update(arrays)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -188,6 +197,14 @@ def memory_mask(
     if exists.dtype != bool:
         raise DTypeError(f"{where}: {names[1]} must hold bools, True where a row counts; got {exists.dtype}")
     return exists.copy()
+
+
+def rows_that_exist(memory: Array, exists: NDArray[np.bool_]) -> Array:
+    """Return a copy of a memory, (S, N, M), with zeros in the rows that do not exist, whatever these hold."""
+    array = np.array(memory, order="C")
+    if not exists.all():
+        array[~exists.T] = 0
+    return array
 
 
 def memory_of(where: str, memory: ArrayLike, batch: int, width: int, dtype: np.dtype[Any]) -> Array:
@@ -305,14 +322,16 @@ class Attention(Parametric):
 
     def attend(self, queries: Array, memory: Array, exists: Array) -> tuple[Array, Array, AttentionTrace]:
         """Run `forward` on arrays that have been checked."""
-        # By sequence: (N, T, ·) and (N, S, ·), contiguous.
-        query, values = np.array(queries.swapaxes(0, 1), order="C"), np.array(memory.swapaxes(0, 1), order="C")
-        if not exists.all():
-            values[~exists] = 0
         weights = {name: weight.copy() for name, weight in self.params.items()}
-        keys = self.keys.forward(values, weights)  # F0
+        memory = rows_that_exist(memory, exists)
+        # By sequence: (N, T, ·) and (N, S, ·), contiguous.
+        query, values, keys = (
+            np.array(array.swapaxes(0, 1), order="C")
+            for array in (queries, memory, self.keys.forward(memory, weights))  # F0
+        )
         score, alpha, context = self.weigh(query, keys, values, exists, weights)
-        trace = AttentionTrace(query.swapaxes(0, 1), keys.swapaxes(0, 1), values.swapaxes(0, 1), exists, weights)
+        shown = {"query": query, "keys": keys, "values": values}
+        trace = AttentionTrace(self.score, exists, weights, {name: a.swapaxes(0, 1) for name, a in shown.items()})
         trace.score, trace.alpha, trace.context = (array.swapaxes(0, 1) for array in (score, alpha, context))
         return trace.context, trace.alpha, trace
 
@@ -330,7 +349,7 @@ class Attention(Parametric):
             np.einsum("ntq,nsq->nts", query, keys, out=score)  # F1
         rows = exists if T == 1 else np.broadcast_to(exists[:, None], (N, T, S)).reshape(N * T, S)
         softmax(score.reshape(N * T, S), rows, alpha.reshape(N * T, S))  # F2
-        return score, alpha, np.einsum("nts,nsm->ntm", alpha, values)  # F3
+        return score, alpha, weighted_sum(alpha, values)  # F3
 
     def backward(
         self,
@@ -359,7 +378,11 @@ class Attention(Parametric):
         where = f"{type(self).__name__}.backward"
         if not isinstance(trace, AttentionTrace):
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
+        if trace.how != self.score:
+            raise OptionError(f"{where}: trace must be of an attention with score {self.score!r}; got {trace.how!r}")
         arguments.shaped(where, "query in trace", trace.query, "(T, N, Q)", (*trace.query.shape[:2], self.query_size))
+        for name, shape in self.params.shapes.items():
+            arguments.shaped(where, f"{name} in trace", trace.weights[name], "that of params", shape)
         dcontexts = arguments.array_of(where, "dcontext", dcontext, self.dtype)
         arguments.shaped(where, "dcontext", dcontexts, "(T, N, M)", trace.context.shape)
         grads = arguments.gradients(where, grads, self.params)
