@@ -51,7 +51,7 @@ def gradcheck(
     x: Any = None,
     h_0: Any = None,
     lengths: ArrayLike | None = None,
-    *,
+    *further: Any,
     grads: Callable[[dict[str, Array]], Mapping[str, Array]] | None = None,
     doutput: ArrayLike | None = None,
     dh_n: Any = None,
@@ -78,7 +78,9 @@ def gradcheck(
         A layer's input, (T, N, D) as `forward` takes it; a model's first argument; a function's dict of arrays. Of a
         few dozen steps and units: each entry is checked.
     h_0, lengths : optional
-        As for `layer.forward`; the further arguments of a model's loss_and_grads.
+        As for `layer.forward`; the next arguments of a model's loss_and_grads.
+    *further : optional
+        All others that a model's loss_and_grads takes.
     grads : callable
         With a function: the gradients that are checked, from the same dict of arrays to one of the same names.
     doutput, dh_n : optional
@@ -154,6 +156,11 @@ def gradcheck(
     masks = {"dropout_masks": dropout_masks, "recurrent_masks": recurrent_masks, "zoneout_masks": zoneout_masks}
     masks = {name: mask for name, mask in masks.items() if mask is not None}
     is_model = hasattr(target, "loss_and_grads")
+    if further and not is_model:
+        raise OptionError(
+            f"{where}: more than x, h_0 and lengths goes with a model's loss_and_grads alone; got {len(further)} more, "
+            f"and a {type(target).__name__}"
+        )
     if not is_model and hasattr(target, "forward") and hasattr(target, "backward"):
         if grads is not None:
             raise OptionError(f"{where}: grads goes with a function and its dict of arrays; a layer brings its own")
@@ -162,7 +169,7 @@ def gradcheck(
         checked: Target = LayerTarget(target, x, h_0, lengths, doutput, dh_n, loss, masks, seed, given)
     elif is_model:
         _none(where, "a model", given=given, doutput=doutput, dh_n=dh_n, loss=loss, grads=grads, **masks)
-        inputs = [x, h_0, lengths]
+        inputs = [x, h_0, lengths, *further]
         while inputs and inputs[-1] is None:
             inputs.pop()
         checked = ModelTarget(target, tuple(inputs))

@@ -91,6 +91,9 @@ class Keys(Parametric):
         bound = 1 / np.sqrt(memory_size)
         self.params.flat[:] = rng.uniform(-bound, bound, self.params.flat.size)
 
+    def __repr__(self) -> str:
+        return f"Keys({self.query_size}, {self.memory_size}, score={self.score!r}, dtype={self.dtype})"
+
     @property
     def scale(self) -> float:
         """What the values are multiplied with to be keys, of scaled_dot."""

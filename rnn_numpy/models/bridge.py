@@ -32,7 +32,7 @@ from numpy.typing import DTypeLike, NDArray
 from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.parametric import Parametric
-from rnn_numpy.errors import OptionError
+from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
 
@@ -70,10 +70,24 @@ class Bridge(Parametric):
     dtype, rng
         As for `rnn_numpy.RNN`.
 
+    Attributes
+    ----------
+    params : Parameters
+        Of "linear", "tanh" and "mean", for each state of the decoder and each of its layers: weight_h_l0 (H, ·),
+        bias_h_l0 (H,), ...
+
     Raises
     ------
     OptionError
         An unknown kind; widths or states that "concat" cannot join; no backward direction.
+
+    Examples
+    --------
+    >>> bridge = Bridge("tanh", {"h": 2}, {"h": 3, "c": 3}, directions=2, rng=0)
+    >>> h_n, memory = np.ones((2, 5, 2)), np.zeros((7, 5, 4))
+    >>> (h_0, c_0), trace = bridge.forward(h_n, memory, np.ones((5, 7), bool))
+    >>> h_0.shape, list(bridge.params)
+    ((1, 5, 3), ['weight_h_l0', 'bias_h_l0', 'weight_c_l0', 'bias_c_l0'])
     """
 
     def __init__(
@@ -137,11 +151,28 @@ class Bridge(Parametric):
         return rows, np.concatenate(list(final[rows]), axis=1)
 
     def forward(self, h_n: Any, memory: Array, exists: NDArray[np.bool_]) -> tuple[Any, BridgeTrace]:
-        """Return the decoder's initial states, (decoder_layers, N, H) each, and a trace.
+        """Return the decoder's initial states, and a trace.
 
-        h_n is the encoder's, (layers * directions, N, He) each, memory (S, N, M), exists (N, S).
+        Parameters
+        ----------
+        h_n : ndarray or tuple of ndarray, (encoder_layers * directions, N, He)
+            The encoder's final states, as it returns them.
+        memory : ndarray, (S, N, M)
+        exists : bool ndarray, (N, S)
+            True where a row of the memory counts.
+
+        Returns
+        -------
+        h_0 : ndarray or tuple of ndarray, (decoder_layers, N, H)
+        trace : BridgeTrace
+
+        Raises
+        ------
+        DTypeError, ShapeError
+            States that are not the encoder's.
         """
-        finals = dict(zip(self.encoder, states.split(h_n), strict=True))
+        where, rows_of = f"{type(self).__name__}.forward", self.encoder_layers * self.directions
+        finals = self._states(where, "n", h_n, self.encoder, "layers * directions", rows_of, memory.shape[1])
         weights = {name: weight.copy() for name, weight in self.params.items()}
         trace = BridgeTrace({}, {}, weights, finals)
         N, dtype = memory.shape[1], self.dtype
@@ -161,15 +192,33 @@ class Bridge(Parametric):
                     rows[layer] = e @ weights[f"weight_{state}_l{layer}"].T + weights[f"bias_{state}_l{layer}"]  # F2
                     if self.kind != "linear":
                         np.tanh(rows[layer], out=rows[layer])  # F3, F4
-                trace.read[state, layer], trace.given[state, layer] = e, rows[layer]
+                trace.read[state, layer], trace.given[state, layer] = e, rows[layer].copy()
             initial.append(rows)
         return states.join(tuple(initial)), trace
 
     def backward(self, trace: BridgeTrace, dh_0: Any, grads: Parameters) -> tuple[Any, Array | None]:
-        """Return the gradients of the encoder's final states and, of "mean", of the memory; adds to grads."""
+        """Go back from the gradients of the decoder's initial states.
+
+        Parameters
+        ----------
+        trace : BridgeTrace
+        dh_0 : like h_0
+        grads : Parameters
+            What gradients of the parameters are added to: `params.zeros_like()`, say.
+
+        Returns
+        -------
+        dh_n : like h_n
+        dmemory : ndarray, (S, N, M), or None
+            Of the bridge "mean"; the others do not read the memory.
+        """
+        where = f"{type(self).__name__}.backward"
+        grads = arguments.gradients(where, grads, self.params)
+        batch = next(iter(trace.finals.values())).shape[1]
+        dstates = self._states(where, "0", dh_0, self.decoder, "layers", self.decoder_layers, batch, "d")
         dfinals = {name: np.zeros_like(final) for name, final in trace.finals.items()}
         dmean: Array | None = None
-        for state, dstate in zip(self.decoder, states.split(dh_0), strict=True):
+        for state, dstate in dstates.items():
             for layer in range(self.decoder_layers) if self.kind != "zeros" else ():
                 de = dstate[layer]
                 if self.kind != "concat":
@@ -188,6 +237,23 @@ class Bridge(Parametric):
         if dmean is not None and trace.exists is not None:
             dmemory = trace.exists.T[:, :, None] * (dmean / trace.count)  # B4
         return states.join(tuple(dfinals.values())), dmemory
+
+    def _states(
+        self, where: str, end: str, value: Any, widths: dict[str, int], symbol: str, rows: int, batch: int, d: str = ""
+    ) -> dict[str, Array]:
+        """Return states, or their gradients, by name, after a look at their shapes."""
+        arrays = states.split(value)
+        if len(arrays) != len(widths):
+            names = ", ".join(f"{d}{state}_{end}" for state in widths)
+            raise DTypeError(
+                f"{where}: {d}h_{end} must be as many arrays as there are states, {names}; got {len(arrays)}"
+            )
+        found: dict[str, Array] = {}
+        for (state, width), array in zip(widths.items(), arrays, strict=True):
+            name = f"{d}{state}_{end}"
+            found[state] = arguments.array_of(where, name, array, self.dtype)
+            arguments.shaped(where, name, found[state], f"({symbol}, N, H)", (rows, batch, width))
+        return found
 
     def __repr__(self) -> str:
         return f"Bridge({self.kind!r})"

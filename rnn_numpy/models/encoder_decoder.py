@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.symbols import BOS, EOS, PAD
 from rnn_numpy.engine.recurrent import Recurrent
@@ -188,6 +188,10 @@ class EncoderDecoder(Model):
             raise DTypeError(f"{where}: encoder must be a recurrent layer: RNN, LSTM or GRU; got {encoder!r}")
         if not isinstance(decoder, AttentionDecoder):
             raise DTypeError(f"{where}: decoder must be an AttentionDecoder; got {decoder!r}")
+        if encoder in (decoder.rnn, decoder.upper):
+            raise OptionError(
+                f"{where}: encoder and decoder must be two layers; the encoder is one of the decoder's own"
+            )
         if encoder.batch_first:
             raise OptionError(f"{where}: encoder must not be batch_first: ids are (S, N)")
         if encoder.dtype != decoder.dtype:
@@ -242,6 +246,7 @@ class EncoderDecoder(Model):
         Parameters
         ----------
         source : int ndarray, (S, N)
+            And anything behind the lengths.
         source_lengths : int array_like, (N,)
         target : int ndarray, (T, N)
             y_1 ... y_L EOS, and anything behind.
@@ -262,6 +267,7 @@ class EncoderDecoder(Model):
         right, mask = self._target(where, target, target_lengths, ids.shape[1])
         read = shifted(right) if inputs is None else arguments.as_array(where, "inputs", inputs)
         arguments.shaped(where, "inputs", read, "(T, N)", right.shape)
+        read = _ids(where, "inputs", read, mask, self.target.num_embeddings)
         e, source_trace = self.source.forward(ids)  # F1
         memory, finals, encoder = self.encoder.forward(e, None, counts, training=training)
         exists = counts[:, None] > np.arange(len(ids))
@@ -276,10 +282,19 @@ class EncoderDecoder(Model):
     def backward_steps(self, trace: EncoderDecoderTrace, grads: Parameters | None = None) -> ModelSteps:
         """Back-propagate one step at a time: the decoder's, newest first, then the encoder's.
 
-        After the last step `.result` are the gradients, in `grads`, if these were given.
+        After the last step `.result` are the gradients, added to `grads`, if these were given; only then are they.
         """
-        total = arguments.gradients(f"{type(self).__name__}.backward", grads, self.params)
-        return ModelSteps(self._backward(trace, total))
+        where = f"{type(self).__name__}.backward"
+        if not isinstance(trace, EncoderDecoderTrace):
+            raise DTypeError(f"{where}: trace must be the second result of forward; got {type(trace).__name__}")
+        return ModelSteps(self._backward(trace, arguments.gradients(where, grads, self.params)))
+
+    def backward(self, trace: EncoderDecoderTrace, grads: Parameters | None = None) -> Parameters:
+        """Return the gradients of the loss, added to `grads`, if these were given: `backward_steps`, exhausted."""
+        steps = self.backward_steps(trace, grads)
+        collections.deque(steps, maxlen=0)
+        result: Parameters = _ended(steps.result)
+        return result
 
     def _backward(self, trace: EncoderDecoderTrace, total: Parameters) -> Generator[Any, None, Parameters]:
         grads = total.zeros_like()
@@ -287,19 +302,15 @@ class EncoderDecoder(Model):
         doutput = self.readout.backward(trace.readout, trace.dlogits, grads.part("readout")).dx  # B3
         steps = self.decoder.backward_steps(trace.decoder, doutput, None, grads.part("decoder"))  # B2
         yield from steps
-        if (back := steps.result) is None:
-            raise OptionError(f"{type(self).__name__}.backward: the decoder's steps must have been run to the end")
-        trace.back = back
+        trace.back = back = _ended(steps.result)
         self.target.backward(target_trace, back.dx, grads.part("target"))
         initial = tuple(getattr(back, f"d{state}_0") for state in self.decoder.own)
         own = grads.part("bridge") if len(self.bridge.params) else self.bridge.params.zeros_like()
-        dfinals, dmemory = self.bridge.backward(trace.bridge, initial, own)  # B1
+        dfinals, dmemory = self.bridge.backward(trace.bridge, states.join(initial), own)  # B1
         dmemory = back.dmemory if dmemory is None else back.dmemory + dmemory
         below = self.encoder.backward_steps(trace.encoder, dmemory, dfinals, grads.part("encoder"))
         yield from below
-        if below.result is None:
-            raise OptionError(f"{type(self).__name__}.backward: the encoder's steps must have been run to the end")
-        trace.dsource = below.result.dx
+        trace.dsource = _ended(below.result).dx
         self.source.backward(source_trace, trace.dsource, grads.part("source"))
         total.flat += grads.flat
         return total
@@ -322,11 +333,7 @@ class EncoderDecoder(Model):
         trace : EncoderDecoderTrace
         """
         loss, trace = self.forward(source, source_lengths, target, target_lengths, inputs)
-        steps = self.backward_steps(trace)
-        collections.deque(steps, maxlen=0)
-        if steps.result is None:
-            raise OptionError(f"{type(self).__name__}.backward: the steps must have been run to the end")
-        return loss, steps.result, trace
+        return loss, self.backward(trace), trace
 
     def loss_of(self, *batch: Any) -> Any:
         """Return the loss alone, without dropout; arguments and errors as of `forward`."""
@@ -437,17 +444,18 @@ class EncoderDecoder(Model):
         ids = arguments.as_array(where, "source", source)
         if ids.ndim != 2 or not len(ids):
             raise ShapeError(f"{where}: source must have shape (S, N) with S >= 1; got {ids.shape}")
-        return ids, _lengths(where, "source_lengths", lengths, ids.shape)
+        counts = _lengths(where, "source_lengths", lengths, ids.shape)
+        exists = np.arange(len(ids))[:, None] < counts
+        return _ids(where, "source", ids, exists, self.source.num_embeddings), counts
 
     def _target(self, where: str, target: ArrayLike, lengths: ArrayLike, batch: int) -> tuple[Array, Array]:
         """Check a target; return it with PAD behind its EOS, and which positions count."""
         ids = arguments.as_array(where, "target", target)
         if ids.ndim != 2 or ids.shape[1] != batch or not len(ids):
             raise ShapeError(f"{where}: target must have shape (T, N) = (T, {batch}) with T >= 1; got {ids.shape}")
-        if ids.dtype.kind not in "iu":
-            raise DTypeError(f"{where}: target must hold integers, ids; got dtype {ids.dtype}")
         counts = _lengths(where, "target_lengths", lengths, ids.shape)
         mask = np.arange(len(ids))[:, None] < counts
+        ids = _ids(where, "target", ids, mask, self.target.num_embeddings)
         last = ids[counts - 1, np.arange(batch)]
         if (last != EOS).any():
             n = int(np.argmax(last != EOS))
@@ -463,7 +471,7 @@ class EncoderDecoder(Model):
                 f"{where}: target must hold symbols and one EOS at its end; target {n} has {int(ids[t, n])} at "
                 f"position {t} of {int(counts[n])} (PAD = {PAD}, BOS = {BOS}, EOS = {EOS})"
             )
-        return np.where(mask, ids, PAD), mask
+        return ids, mask
 
 
 def shifted(target: Array) -> Ids:
@@ -472,6 +480,27 @@ def shifted(target: Array) -> Ids:
     inputs[0] = BOS
     inputs[1:] = np.where(target[:-1] == EOS, PAD, target[:-1])
     return inputs
+
+
+def _ended(result: Any) -> Any:
+    """Return the result of a backward pass that has been run to its end."""
+    if result is None:
+        raise OptionError("EncoderDecoder.backward: a pass below must have been run to the end; it has no result")
+    return result
+
+
+def _ids(where: str, name: str, ids: Array, exists: Array, vocabulary: int) -> Array:
+    """Check the ids that exist; return them with PAD in all other places."""
+    if ids.dtype.kind not in "iu":
+        raise DTypeError(f"{where}: {name} must hold integers, ids; got dtype {ids.dtype}")
+    wrong = exists & ((ids < 0) | (ids >= vocabulary))
+    if wrong.any():
+        t, n = np.argwhere(wrong)[0]
+        raise OptionError(
+            f"{where}: {name} must hold ids in [0, V) = [0, {vocabulary}); got {ids[t, n]} at position {t} of sequence "
+            f"{n}"
+        )
+    return np.where(exists, ids, PAD)
 
 
 def _lengths(where: str, name: str, lengths: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.intp]:

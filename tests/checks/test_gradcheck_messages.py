@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnn_numpy import LSTM, Forecaster
+from rnn_numpy import GRU, LSTM, Forecaster
 from rnn_numpy.checks import gradcheck
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError, RNNNumpyError, ShapeError
 from rnn_numpy.layers import Linear, RNNCell
@@ -376,6 +376,13 @@ def test_arguments_of_a_model() -> None:
     model = Forecaster(2, 3, rng=0)
     assert message(OptionError, model, STEPS, STEPS, doutput=STEPS) == (
         "doutput goes with a layer, not with a model; leave it out"
+    )
+    assert message(OptionError, model, STEPS, STEPS, None, None, None, 1, 2) == (
+        "Forecaster.loss_and_grads cannot be called with argument 0, argument 1, argument 2, argument 3, argument 4, "
+        "argument 5, argument 6: too many positional arguments"
+    )
+    assert message(OptionError, GRU(2, 3, rng=0), STEPS, None, None, 1, 2) == (
+        "more than x, h_0 and lengths goes with a model's loss_and_grads alone; got 2 more, and a GRU"
     )
     assert message(OptionError, model, STEPS) == (
         "Forecaster.loss_and_grads cannot be called with argument 0: missing a required argument: 'target'"

@@ -9,17 +9,20 @@ import pytest
 from frameworks import torch
 from messages import assert_raises
 
-from rnn_numpy import GRU, LSTM, RNN, Adam
+from rnn_numpy import GRU, LSTM, RNN, Adam, gradcheck
 from rnn_numpy.checks import complex_step
+from rnn_numpy.core import states
 from rnn_numpy.core.symbols import BOS, EOS, PAD
-from rnn_numpy.errors import DTypeError, OptionError, RNNNumpyError, ShapeError
+from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers.attention_decoder import AttentionDecoder
+from rnn_numpy.models import encoder_decoder
 from rnn_numpy.models.beam_search import beam_search
 from rnn_numpy.models.bridge import BRIDGES, Bridge
 from rnn_numpy.models.decoding import decode_forced, decode_greedy
 from rnn_numpy.models.encoder_decoder import EncoderDecoder, shifted
+from rnn_numpy.models.scheduled_sampling import ExponentialDecay, ScheduledSampling
 from rnn_numpy.tasks.pairs import Pairs
-from rnn_numpy.training import load_checkpoint, save_checkpoint, train
+from rnn_numpy.training import Linear, load_checkpoint, save_checkpoint, train
 
 EPS = np.finfo(float).eps
 SOURCE, LENGTHS = np.array([[3, 4, 5], [5, 3, 0], [4, 6, 0], [3, 0, 0]]), np.array([4, 3, 1])
@@ -73,8 +76,10 @@ def stepped(model, batch):
 # ------------------------------------------------------------------------------------------------ gradients
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1, "reduction": "sentence"}], ids=["token", "sentence"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in MODELS), ("concat", {"label_smoothing": 0.1, "reduction": "sentence"})],
+)
 def test_complex_step(name, options):
     model = model_of(name, loss_options=options)
     loss, grads, _ = model.loss_and_grads(*BATCH)
@@ -86,50 +91,84 @@ def test_complex_step(name, options):
     assert not grads["source.weight"][PAD].any()
 
 
+def without_the_bridge(self, trace, dh_0, grads, inner=Bridge.backward):
+    dfinals, dmemory = inner(self, trace, dh_0, grads)
+    return states.mapped(np.zeros_like, dfinals), states.mapped(np.zeros_like, dmemory)
+
+
+def one_way(way):
+    """A decoder's backward pass whose gradient of the memory is one of its two terms alone."""
+
+    def steps_of(self, *arguments, inner=AttentionDecoder.backward_steps, **options):
+        steps = inner(self, *arguments, **options)
+        yielded = list(steps)
+        steps.result.dmemory = getattr(steps.result, way)
+        return Ended(yielded, steps.result)
+
+    return steps_of
+
+
+class Ended(list):
+    def __init__(self, steps, result):
+        super().__init__(steps)
+        self.result = result
+
+
+def without_the_mask(self, x, memory, h_0, *, memory_mask, inner=AttentionDecoder.forward, **options):
+    return inner(self, x, memory, h_0, memory_mask=np.ones_like(memory_mask), **options)
+
+
+def unshifted(target):
+    return np.where(target == EOS, PAD, target)
+
+
+def all_count(logits, targets, mask, inner=encoder_decoder.cross_entropy_loss, **options):
+    return inner(logits, targets, np.ones_like(mask), **options)
+
+
+# What is wrong backward, found by the complex step.
+BACKWARD = {
+    "bridge": (Bridge, "backward", without_the_bridge),
+    "values alone": (AttentionDecoder, "backward_steps", one_way("dmemory_values")),
+    "weights alone": (AttentionDecoder, "backward_steps", one_way("dmemory_weights")),
+}
+
+
+@pytest.mark.parametrize("mistake", BACKWARD)
 @pytest.mark.parametrize("name", ["tanh", "concat", "mean"])
-def test_a_planted_mistake_shows(name, monkeypatch):
+def test_a_wrong_gradient_shows(name, mistake, monkeypatch):
     model = model_of(name)
-    grads = model.loss_and_grads(*BATCH)[1]
-    right = {key: array.copy() for key, array in grads.items()}
-
-    def without_the_bridge(self, trace, dh_0, grads, inner=Bridge.backward):
-        dfinals, dmemory = inner(self, trace, dh_0, grads)
-        zero = tuple(map(np.zeros_like, dfinals)) if isinstance(dfinals, tuple) else np.zeros_like(dfinals)
-        return zero, None if dmemory is None else np.zeros_like(dmemory)
-
-    def by_the_values_alone(self, trace, *arguments, inner=AttentionDecoder.backward_steps, **options):
-        steps = inner(self, trace, *arguments, **options)
-        yield from steps
-        steps.result.dmemory = steps.result.dmemory_values
-        by_the_values_alone.result = steps.result
-
-    monkeypatch.setattr(Bridge, "backward", without_the_bridge)
-    assert not agrees(model.loss_and_grads(*BATCH)[1], right)
-    monkeypatch.undo()
-    assert agrees(model.loss_and_grads(*BATCH)[1], right)
-
-    class Wrong:
-        def __init__(self, steps):
-            self.steps = steps
-
-        def __iter__(self):
-            return iter(self.steps)
-
-        @property
-        def result(self):
-            self.steps.result.dmemory = self.steps.result.dmemory_values
-            return self.steps.result
-
-    inner = AttentionDecoder.backward_steps
-    monkeypatch.setattr(AttentionDecoder, "backward_steps", lambda *a, **k: Wrong(inner(*a, **k)))
-    assert not agrees(model.loss_and_grads(*BATCH)[1], right)
+    names = ["encoder.weight_ih_l0", "encoder.weight_hh_l0_reverse", "readout.bias"]
+    report = gradcheck(model, *BATCH, names=names, trials=False)
+    assert report.ok, report
+    monkeypatch.setattr(*BACKWARD[mistake])
+    report = gradcheck(model, *BATCH, names=names, trials=False)
+    assert [row.verdict for row in report.rows] == ["WRONG", "WRONG", "ok"]
 
 
-def agrees(found, expected):
-    try:
-        return close(found, expected)
-    except AssertionError:
-        return False
+# What is wrong in both passes alike, which no check of a gradient finds: only padding, and the right tokens, tell.
+FORWARD = {
+    "mask dropped": (AttentionDecoder, "forward", without_the_mask),
+    "padding counts": (encoder_decoder, "cross_entropy_loss", all_count),
+    "not shifted": (encoder_decoder, "shifted", unshifted),
+}
+
+
+@pytest.mark.parametrize("mistake", FORWARD)
+def test_a_wrong_model_shows(mistake, monkeypatch):
+    model = model_of("concat", loss_options={"reduction": "sum"})
+    forced = decode_forced(model, SOURCE, LENGTHS, targets=[TARGET[:count, n] for n, count in enumerate(WRITTEN)])
+    total = -sum(hypothesis.total for hypothesis in forced)
+    assert model.loss_of(*BATCH) == pytest.approx(total, rel=1e-13)
+    monkeypatch.setattr(*FORWARD[mistake])
+    assert gradcheck(model, *BATCH, names=["readout.bias", "decoder.rnn.weight_hh_l0"], trials=False).ok
+    assert model.loss_of(*BATCH) != pytest.approx(total, rel=1e-3)
+
+
+def test_gradcheck_of_all_of_it():
+    report = gradcheck(model_of("mean"), *BATCH)
+    assert report.ok, report
+    assert {row.name for row in report.rows} == set(model_of("mean").params)
 
 
 @pytest.mark.needs_torch
@@ -187,6 +226,7 @@ def test_one_generator_goes_through_the_decoder_and_then_the_encoder():
     assert order == [3, 2, 1, 0, 3, 2, 1, 0, 0, 1, 2, 3]
     assert steps.result is own
     assert np.array_equal(own.flat, grads.flat + 1)
+    assert np.array_equal(model.backward(trace).flat, grads.flat), "twice on one trace"
     halted = model.backward_steps(model.forward(*BATCH)[1], unchanged := model.params.zeros_like())
     next(halted)
     assert halted.result is None
@@ -203,6 +243,7 @@ def test_padding_changes_nothing(name):
     model = model_of(name)
     loss, grads, trace = model.loss_and_grads(*BATCH)
     more = np.concatenate([SOURCE, np.full((3, 3), 6)]), LENGTHS, np.concatenate([TARGET, np.full((2, 3), 5)]), WRITTEN
+    more[0][4:, 1], more[2][3, 1] = -1, 9  # what is behind need be no id
     padded, other, wider = model.loss_and_grads(*more)
     assert np.array_equal(trace.logits, wider.logits[:4])
     assert padded == pytest.approx(float(loss), rel=4 * EPS)
@@ -299,30 +340,44 @@ def test_log_probabilities_rule_out_what_is_never_written():
 # ------------------------------------------------------------------------------------------------ training
 
 
-def test_it_learns_to_reverse():
+@pytest.mark.parametrize("step", [1, -1], ids=["copy", "reverse"])
+def test_it_learns_to_copy_and_to_reverse(step):
     rng = np.random.default_rng(0)
+
+    def drawn(batch):
+        lengths = rng.integers(1, 7, batch)
+        words, written = np.full((6, batch), PAD), np.full((7, batch), PAD)
+        for n, length in enumerate(lengths):
+            words[:length, n] = rng.integers(3, 8, length)
+            written[: length + 1, n] = [*words[:length, n][::step], EOS]
+        return words, lengths, written, lengths + 1
+
     encoder = GRU(8, 12, bidirectional=True, rng=1)
     model = EncoderDecoder(encoder, AttentionDecoder(8, 24, 24, rng=2), 8, 8, bridge="concat", rng=3)
-    optimizer = Adam(model.params, 1e-2)
-    for _ in range(150):
-        words = rng.integers(3, 8, (5, 32))
-        target = np.concatenate([words[::-1], np.full((1, 32), EOS)])
-        optimizer.step(model.loss_and_grads(words, np.full(32, 5), target, np.full(32, 6))[1])
-    words = rng.integers(3, 8, (5, 50))
-    found = decode_greedy(model, words, max_length=8)
-    assert np.mean([h.tokens[:-1].tolist() == words[::-1, n].tolist() for n, h in enumerate(found)]) >= 0.98
+    batches = (drawn(32) for _ in range(400))
+    for update in train(model, batches, Adam(model.params, 0.02), schedule=Linear(0.02, total=400)):
+        assert np.isfinite(update.loss)
+    words, lengths, written, ends = drawn(200)
+    found = decode_greedy(model, words, lengths, max_length=9)
+    assert [h.tokens.tolist() for h in found] == [written[:end, n].tolist() for n, end in enumerate(ends)]
 
 
-def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("scheduled", [False, True], ids=["forced", "scheduled"])
+def test_training_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, scheduled):
     def made():
-        model = model_of("linear", dtype=np.float32)
+        encoder = LSTM(3, 2, num_layers=2, dropout=0.5, bidirectional=True, dtype=np.float32, rng=0)
+        decoder = AttentionDecoder(3, 4, 4, cell="lstm", num_layers=2, dropout=0.5, dtype=np.float32, rng=1)
+        model = EncoderDecoder(encoder, decoder, 7, 6, rng=2)
         words = [SOURCE[:length, n] for n, length in enumerate(LENGTHS)] * 3
         answers = [TARGET[:length, n] for n, length in enumerate(WRITTEN)] * 3
         batches = Pairs.of(words, answers).batches(2, rng=4)
+        if scheduled:
+            batches = ScheduledSampling(model, batches, ExponentialDecay(0.8), rng=5)
         return model, train(model, batches, Adam(model.params, 1e-2), clip=1.0)
 
     whole, training = made()
     losses = [next(training).loss for _ in range(6)]
+    assert len(set(losses)) == 6
     _, first = made()
     assert [next(first).loss for _ in range(3)] == losses[:3]
     save_checkpoint(tmp_path / "half.npz", first)
@@ -412,6 +467,7 @@ def decoder(**options):
 
 
 ENCODER = LSTM(3, 2, bidirectional=True, rng=0)
+PLAIN = AttentionDecoder(3, 4, 4, rng=0)
 
 
 @pytest.mark.parametrize(
@@ -426,6 +482,8 @@ ENCODER = LSTM(3, 2, bidirectional=True, rng=0)
         (lambda: EncoderDecoder(ENCODER, decoder(), 7, 2), OptionError,
          "target_vocabulary must hold PAD, BOS and EOS, V >= 3; got 2"),
         (lambda: EncoderDecoder(ENCODER, decoder(), 0, 6), OptionError, None),
+        (lambda: EncoderDecoder(PLAIN.rnn, PLAIN, 7, 6), OptionError,
+         "encoder and decoder must be two layers; the encoder is one of the decoder's own"),
         (lambda: EncoderDecoder(None, decoder(), 7, 6), DTypeError,
          "encoder must be a recurrent layer: RNN, LSTM or GRU; got None"),
         (lambda: EncoderDecoder(ENCODER, ENCODER, 7, 6), DTypeError, None),
@@ -459,6 +517,28 @@ def test_bridges_that_do_not_fit(call, message):
     assert_raises(OptionError, f"Bridge: {message}", call)
 
 
+@pytest.mark.parametrize(
+    ("h_n", "error", "message"),
+    [
+        (np.zeros((2, 3, 2)), DTypeError, "h_n must be as many arrays as there are states, h_n, c_n; got 1"),
+        ((np.zeros((2, 3, 2)), np.zeros((2, 3, 3))), ShapeError,
+         "c_n must have shape (layers * directions, N, H) = (2, 3, 2); got (2, 3, 3)"),
+        ((np.zeros((2, 3, 2)), np.zeros((2, 3, 2), np.float32)), DTypeError, None),
+    ],
+)  # fmt: skip
+def test_states_that_are_not_the_encoders(h_n, error, message):
+    bridge = Bridge("linear", {"h": 2, "c": 2}, {"h": 5, "c": 5}, directions=2, rng=0)
+    memory, exists = np.zeros((4, 3, 4)), np.ones((3, 4), bool)
+    if message is None:
+        with pytest.raises(error, match=r"^Bridge.forward: c_n must have dtype float64, the layer's; got float32"):
+            bridge.forward(h_n, memory, exists)
+    else:
+        assert_raises(error, f"Bridge.forward: {message}", lambda: bridge.forward(h_n, memory, exists))
+    _, trace = bridge.forward((np.zeros((2, 3, 2)),) * 2, memory, exists)
+    message = "Bridge.backward: dh_0 must be as many arrays as there are states, dh_0, dc_0; got 1"
+    assert_raises(DTypeError, message, lambda: bridge.backward(trace, h_n[0], bridge.params.zeros_like()))
+
+
 def changed(index, value):
     batch = list(BATCH)
     batch[index] = value
@@ -482,6 +562,14 @@ ENDLESS = np.where(TARGET == EOS, 4, TARGET)
          "= 2)"),
         (changed(2, TARGET[:, :2]), ShapeError, "target must have shape (T, N) = (T, 3) with T >= 1; got (4, 2)"),
         (changed(2, TARGET.astype(float)), DTypeError, "target must hold integers, ids; got dtype float64"),
+        (changed(0, SOURCE.astype(bool)), DTypeError, "source must hold integers, ids; got dtype bool"),
+        (changed(0, np.where(SOURCE == 6, 7, SOURCE)), OptionError,
+         "source must hold ids in [0, V) = [0, 7); got 7 at position 2 of sequence 1"),
+        (changed(2, np.where(TARGET == 5, 6, TARGET)), OptionError,
+         "target must hold ids in [0, V) = [0, 6); got 6 at position 0 of sequence 2"),
+        ((*BATCH, -TARGET), OptionError,
+         "inputs must hold ids in [0, V) = [0, 6); got -3 at position 0 of sequence 0"),
+        ((*BATCH, TARGET / 2), DTypeError, "inputs must hold integers, ids; got dtype float64"),
         (changed(3, [4, 2]), ShapeError, "target_lengths must have shape (N,) = (3,); got (2,)"),
         (changed(3, [4, 2, 5]), OptionError, "target_lengths must be in [1, 4]; got 5 for sequence 2"),
         (changed(1, [4, 0, 1]), OptionError, "source_lengths must be in [1, 4]; got 0 for sequence 1"),
@@ -495,11 +583,10 @@ def test_batches_that_do_not_fit(batch, error, message):
     assert_raises(error, f"EncoderDecoder.forward: {message}", lambda: model.loss_and_grads(*batch))
 
 
-def test_ids_out_of_range_and_probabilities():
+def test_what_scheduled_sampling_and_backward_refuse():
     model = model_of("tanh")
-    for batch in (changed(0, np.where(SOURCE == 6, 7, SOURCE)), changed(2, np.where(TARGET == 5, 6, TARGET))):
-        with pytest.raises(RNNNumpyError, match=r"must be in|ids"):
-            model.loss_and_grads(*batch)
+    message = "EncoderDecoder.backward: trace must be the second result of forward; got float"
+    assert_raises(DTypeError, message, lambda: model.backward(1.0))
     where = "EncoderDecoder.scheduled"
     for value in (-0.1, 1.5):
         message = f"{where}: probability must be in [0, 1]; got {value}"
