@@ -27,6 +27,7 @@ References
 from __future__ import annotations
 
 import collections
+import copyreg
 import functools
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,18 @@ ORDERS = ("before", "after")
 OF_ATTENTION = ("score", "alpha", "context", "dscore", "dalpha", "dcontext")
 
 
-_MADE: dict[type[Recurrent], type[Attending]] = {}
+class Made(type):
+    """The type of the classes below, which pickle makes again: by their names it would not find them."""
+
+    kind: type[Recurrent]
+
+
+def _remade(made: Any) -> Any:
+    return with_attention, (made.kind,)
+
+
+copyreg.pickle(Made, _remade)
+_MADE: dict[type[Recurrent], Any] = {}
 
 
 def with_attention(kind: type[Recurrent]) -> type[Attending]:
@@ -61,20 +73,14 @@ def with_attention(kind: type[Recurrent]) -> type[Attending]:
     if issubclass(kind, Attending):
         return kind
     if kind not in _MADE:
-
-        def reduced(self: Attending) -> tuple[Any, ...]:
-            return _remade, (kind, vars(self))
-
-        words = {"__doc__": f"{kind.__name__} with attention.", "__module__": __name__, "__reduce__": reduced}
-        _MADE[kind] = type(f"Attention{kind.__name__}", (Attending, kind), words)
-    return _MADE[kind]
-
-
-def _remade(kind: type[Recurrent], state: dict[str, Any]) -> Attending:
-    """Return a layer whose class pickle would not find by its name."""
-    layer = object.__new__(with_attention(kind))
-    vars(layer).update(state)
-    return layer
+        meta: Any = Made
+        if type(kind) is not type:  # a metaclass of the user's own
+            meta = type("Made", (Made, type(kind)), {})
+            copyreg.pickle(meta, _remade)
+        words = {"__doc__": f"{kind.__name__} with attention.", "__module__": __name__, "kind": kind}
+        _MADE[kind] = meta(f"Attention{kind.__name__}", (Attending, kind), words)
+    made: type[Attending] = _MADE[kind]
+    return made
 
 
 # ------------------------------------------------------------------------------------------------ traces, results
@@ -143,6 +149,15 @@ class DecoderTrace:
 
     def __len__(self) -> int:
         return len(self.rnn)
+
+
+def steps_that_exist(trace: Trace) -> NDArray[np.bool_] | None:
+    """Return which steps of which sequences there are, (T, N); None where all are."""
+    batch = trace.edge.batch
+    if batch.alive is None:
+        return None
+    found: NDArray[np.bool_] = batch.unsorted(batch.exists(), 1)[:, :, 0]
+    return found
 
 
 class DecoderGradients(Gradients):
@@ -507,11 +522,9 @@ class AttentionDecoder(Joined):
         trace = DecoderTrace(rnn, array, exists, own)
         h_n = self._own(finals)
         if self.attention is not None and self.combine is not None:
-            context, _, trace.attention = self.attention.attend(output, array, exists)
+            context, _, trace.attention = self.attention.attend(output, array, exists, steps_that_exist(rnn))
             summed, trace.joined = self.combine.forward(np.concatenate([context, output], axis=2))
             output = trace.output = np.tanh(summed)  # F1
-            if lengths is not None:
-                output[~rnn.edge.batch.unsorted(rnn.edge.batch.exists(), 1)[:, :, 0]] = 0
         elif self.upper is not None:
             if training and self.dropout:
                 kept = 1 - self.dropout
@@ -597,6 +610,11 @@ class AttentionDecoder(Joined):
         inner, upper = self._inner(where, "dh_n", dh_n, trace.memory.shape[1])
         top = None if doutput is None else np.array(arguments.array_of(where, "doutput", doutput, self.dtype))
         weights = None if dalpha is None else np.array(arguments.array_of(where, "dalpha", dalpha, self.dtype))
+        T, N, S = len(trace), trace.memory.shape[1], len(trace.memory)
+        if top is not None:
+            arguments.shaped(where, "doutput", top, "(T, N, output_width)", (T, N, self.output_width))
+        if weights is not None:
+            arguments.shaped(where, "dalpha", weights, "(T, N, S)", (T, N, S))
         return DecoderSteps(self._loop(where, trace, top, inner, upper, total, weights))
 
     def _loop(
@@ -617,15 +635,16 @@ class AttentionDecoder(Joined):
             if attention is None or joined is None:
                 raise ShapeError(f"{where}: trace was recorded by a decoder with other options")
             output = trace.output
-            arguments.shaped(where, "doutput", output if doutput is None else doutput, "(T, N, H)", output.shape)
             de = np.zeros_like(output)
             if doutput is not None:  # B1
                 np.multiply(output, output, out=de)
                 np.subtract(1, de, out=de)
                 de *= doutput
-            batch = trace.rnn.edge.batch
-            if batch.alive is not None:
-                de[~batch.unsorted(batch.exists(), 1)[:, :, 0]] = 0
+            alive = steps_that_exist(trace.rnn)
+            if alive is not None:
+                de[~alive] = 0
+                if dalpha is not None:
+                    dalpha[~alive] = 0
             both = self.combine.backward(joined, de, grads.part("combine")).dx
             own = grads.part("attention") if len(self.attention.params) else None
             found = self.attention.backward(attention, both[:, :, : self.memory_size], own, dalpha=dalpha)

@@ -323,8 +323,13 @@ class Attention(Parametric):
         exists = memory_mask(where, array, lengths, mask, ("lengths", "mask"))
         return self.attend(queries, array, exists)
 
-    def attend(self, queries: Array, memory: Array, exists: Array) -> tuple[Array, Array, AttentionTrace]:
-        """Run `forward` on arrays that have been checked."""
+    def attend(
+        self, queries: Array, memory: Array, exists: Array, alive: Array | None = None
+    ) -> tuple[Array, Array, AttentionTrace]:
+        """Run `forward` on arrays that have been checked; `alive`, (T, N), says which queries there are.
+
+        For one that is not, score, alpha and context are 0.
+        """
         weights = {name: weight.copy() for name, weight in self.params.items()}
         memory = rows_that_exist(memory, exists)
         # By sequence: (N, T, ·) and (N, S, ·), contiguous.
@@ -332,15 +337,16 @@ class Attention(Parametric):
             np.array(array.swapaxes(0, 1), order="C")
             for array in (queries, memory, self.keys.forward(memory, weights))  # F0
         )
-        score, alpha, context = self.weigh(query, keys, values, exists, weights)
+        score, alpha, context = self.weigh(query, keys, values, exists, weights, alive)
         shown = {"query": query, "keys": keys, "values": values}
         trace = AttentionTrace(self.score, exists, weights, {name: a.swapaxes(0, 1) for name, a in shown.items()})
         trace.score, trace.alpha, trace.context = (array.swapaxes(0, 1) for array in (score, alpha, context))
         return trace.context, trace.alpha, trace
 
     def weigh(
-        self, query: Array, keys: Array, values: Array, exists: Array, weights: Mapping[str, Array]
-    ) -> tuple[Array, Array, Array]:
+        self, query: Array, keys: Array, values: Array, exists: Array, weights: Mapping[str, Array],
+        alive: Array | None = None,
+    ) -> tuple[Array, Array, Array]:  # fmt: skip
         """F1 to F3, of queries (N, T, Q), keys (N, S, ·) and values (N, S, M); return score, alpha and context."""
         (N, T, _), S, dtype = query.shape, values.shape[1], self.dtype
         score, alpha = np.empty((N, T, S), dtype), np.empty((N, T, S), dtype)
@@ -350,8 +356,11 @@ class Attention(Parametric):
                 additive_forward(query[:, t], keys, weights["weight_query"], weights["v"], units, score[:, t])
         else:
             np.einsum("ntq,nsq->nts", query, keys, out=score)  # F1
-        rows = exists if T == 1 else np.broadcast_to(exists[:, None], (N, T, S)).reshape(N * T, S)
-        softmax(score.reshape(N * T, S), rows, alpha.reshape(N * T, S))  # F2
+        counted = np.broadcast_to(exists[:, None], (N, T, S))
+        if alive is not None:
+            counted = counted & alive.T[:, :, None]
+            score[~alive.T] = 0
+        softmax(score.reshape(N * T, S), counted.reshape(N * T, S), alpha.reshape(N * T, S))  # F2
         return score, alpha, weighted_sum(alpha, values)  # F3
 
     def backward(
