@@ -29,6 +29,7 @@ from benchmarks.contenders import missing
 from benchmarks.measure import machine
 from benchmarks.worker import ROOT, THREAD_VARIABLES, WorkerError
 from rnn_numpy import GRU, LSTM, RNN, Recurrent
+from rnn_numpy.layers.attention import AttentionGRU, AttentionLSTM, AttentionRNN
 from rnn_numpy.zoo import ZOO, Exhibit, Specimen, Where, specimen
 
 Array = NDArray[Any]
@@ -51,7 +52,7 @@ class Function:
     Parameters
     ----------
     point : list of ndarray
-        Where to differentiate: x, the initial states, the parameters.
+        Where to differentiate: x, the initial states, the parameters, a memory.
     outputs : callable
         From such a list to the list of outputs.
     pull : callable
@@ -80,15 +81,19 @@ def functions(shown: Exhibit, layer: Recurrent) -> dict[str, Function]:
     """
     layer = copy.deepcopy(layer)
     states = len(layer.cell.states)
-    names = list(layer.params)
+    names, given = list(layer.params), shown.masks.get("given", {})
+    memory = [name for name, array in given.items() if array.dtype == np.float64]
 
     def single(values: Sequence[Array]) -> Any:
         return values[0] if states == 1 else tuple(values)
 
     def forward(arrays: Sequence[Array]) -> tuple[list[Array], Any]:
-        x, initial, parameters = arrays[0], arrays[1 : 1 + states], arrays[1 + states :]
-        layer.load_state_dict(dict(zip(names, parameters, strict=True)))
-        output, h_n, trace = layer.forward(x, single(initial), shown.lengths, **shown.masks)
+        x, initial, rest = arrays[0], arrays[1 : 1 + states], arrays[1 + states :]
+        layer.load_state_dict(dict(zip(names, rest[: len(names)], strict=True)))
+        more = dict(shown.masks)
+        if memory:
+            more["given"] = {**given, **dict(zip(memory, rest[len(names) :], strict=True))}
+        output, h_n, trace = layer.forward(x, single(initial), shown.lengths, **more)
         return [output.copy(), *(h_n if isinstance(h_n, tuple) else (h_n,))], trace
 
     def outputs(arrays: Sequence[Array]) -> list[Array]:
@@ -97,7 +102,8 @@ def functions(shown: Exhibit, layer: Recurrent) -> dict[str, Function]:
     def pull(arrays: Sequence[Array], cotangents: Sequence[Array]) -> list[Array]:
         _, trace = forward(arrays)
         back = layer.backward(trace, cotangents[0], single(cotangents[1:]))
-        return [back.dx, *(getattr(back, f"d{state}_0") for state in layer.cell.states), *back.grads.values()]
+        initial = [getattr(back, f"d{state}_0") for state in layer.cell.states]
+        return [back.dx, *initial, *back.grads.values(), *(back.dgiven[name] for name in memory)]
 
     dfinals = shown.dh_n if isinstance(shown.dh_n, tuple) else (shown.dh_n,)
     weights = [shown.doutput, *dfinals]
@@ -109,7 +115,8 @@ def functions(shown: Exhibit, layer: Recurrent) -> dict[str, Function]:
         return pull(arrays, [w * cotangents[0] for w in weights])
 
     initial = shown.h_0 if isinstance(shown.h_0, tuple) else (shown.h_0,)
-    point = [np.array(array) for array in (shown.x, *initial, *layer.params.values())]
+    arrays = (shown.x, *initial, *layer.params.values(), *(given[name] for name in memory))
+    point = [np.array(array) for array in arrays]
     return {"outputs": Function(point, outputs, pull), "loss": Function(point, loss, pull_loss)}
 
 
@@ -280,7 +287,7 @@ BOTH_FORMS = ("torch", "fast", "jax")
 # What each says of layers that are right; by the specimens' data alone one would not know of options that need none.
 CONTROLS = tuple(
     Specimen(f"right-{kind.__name__.lower()}", kind, "sign", Where((), "loop"), options=options)
-    for kind, options in ((RNN, {}), (LSTM, {}), (GRU, {}))
+    for kind, options in ((RNN, {}), (LSTM, {}), (GRU, {}), (AttentionRNN, {}), (AttentionLSTM, {}), (AttentionGRU, {}))
 )
 
 

@@ -110,8 +110,7 @@ class LayerCheck:
         memory = self.target.memory
         if all(row.name in memory for row in findings.rows if row.verdict == WRONG):
             return diagnose_tensors(self.target, analytic, findings.reference, findings.rows)
-        own = {name: gradient for name, gradient in analytic.items() if name not in memory}
-        return diagnose_layer(self.target, self.chain, self.tolerances, own, findings.rows)
+        return diagnose_layer(self.target, self.chain, self.tolerances, analytic, findings.rows)
 
     def try_forward_mode(self, analytic: Point, findings: Findings) -> None:
         """Compare with hand-written tangents: the adjoint test, and real-time recurrent learning where that is

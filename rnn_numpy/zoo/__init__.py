@@ -1,5 +1,5 @@
-"""Wrong backward passes of RNN, LSTM and GRU, most of them as they once were in somebody's code: what a gradient check
-must find, and exercises for whoever learns to.
+"""Wrong backward passes of RNN, LSTM and GRU, and of attention around them, most of them as they once were in
+somebody's code: what a gradient check must find, and exercises for whoever learns to.
 """
 
 from rnn_numpy.checks.diagnosis import DIAGNOSES, PLACES

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rnn_numpy.errors import OptionError
-from rnn_numpy.zoo import driver, gru, lstm, rnn
+from rnn_numpy.zoo import attention, driver, gru, lstm, rnn
 from rnn_numpy.zoo.specimen import Specimen
 
-ZOO: tuple[Specimen, ...] = (*rnn.SPECIMENS, *lstm.SPECIMENS, *gru.SPECIMENS, *driver.SPECIMENS)
+ZOO: tuple[Specimen, ...] = (*rnn.SPECIMENS, *lstm.SPECIMENS, *gru.SPECIMENS, *driver.SPECIMENS, *attention.SPECIMENS)
 
 
 def specimen(name: str) -> Specimen:

@@ -1,8 +1,9 @@
 """What wrong layers are made of: a cell with another formula backward, sums that are spoilt when they are complete.
 
 A wrong layer is a subclass of RNN, LSTM or GRU whose forward pass is its parent's. Where its mistake stands in a
-formula of one step, it has `WrongFormulas` before its parent in the list of its bases; where it stands in the sums over
-all steps, `WrongSums`; elsewhere it overrides the method in question.
+formula of one step, it has `WrongFormulas` before its parent in the list of its bases, or `WrongParts` where that is
+one of attention's; where it stands in the sums over all steps, `WrongSums`; elsewhere it overrides the method in
+question.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from rnn_numpy.engine.cell import Cell
 from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent, Run
+from rnn_numpy.layers.attention import Attending
 
 Array = NDArray[Any]
 
@@ -35,6 +38,24 @@ class WrongFormulas(Recurrent):
         if any(more.values()):  # what is before the cell's own formulas forward comes after them backward
             changes["before"] = (*self.cell.before, Part(**more))
         self.cell = replace(self.cell, **changes)
+
+
+class WrongParts(Attending):
+    """A layer with wrong formulas of attention backward: a mixin, to stand before AttentionRNN, -LSTM or -GRU.
+
+    `_instead_of_weights_backward`, a static method, stands in place of `rnn_numpy.layers.attention.weights_backward`;
+    likewise for the other formulas of that module.
+    """
+
+    def with_parts(self, cell: Cell) -> Cell:
+        cell = super().with_parts(cell)
+
+        def changed(part: Part) -> Part:
+            wrong = getattr(self, f"_instead_of_{getattr(part.backward, '__name__', '')}", None)
+            return part if wrong is None else replace(part, backward=wrong)
+
+        before, after = (tuple(map(changed, parts)) for parts in (cell.before, cell.after))
+        return replace(cell, before=before, after=after, trial=False)
 
 
 class WrongSums(Recurrent):

@@ -17,6 +17,7 @@ from rnn_numpy.core.states import join
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU, LSTM, RNN
+from rnn_numpy.layers.attention import AttentionGRU, AttentionLSTM, AttentionRNN
 
 Array = NDArray[Any]
 L = TypeVar("L", bound=type[Recurrent])
@@ -58,6 +59,7 @@ NEEDS: Mapping[str, str] = MappingProxyType(
         "last loss alone": "a loss of the last step, so that early gradients have vanished",
         "large loss": "a loss whose gradients are larger than those of a sum of outputs",
         "saturated gate": "a gate that is exactly 0",
+        "masked memory": "sequences with memories of unequal lengths",
         "many units": "so many parameters that one of them hardly counts",
         "second call": "two calls with the same arguments",
         "grads handed in": "the same grads in both calls",
@@ -65,6 +67,9 @@ NEEDS: Mapping[str, str] = MappingProxyType(
 )
 
 TOLERANCE = 1e-12
+
+# Of a memory.
+ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ class Exhibit:
         As the layer's `forward` takes it.
     lengths : ndarray of int, (N,), or None
     masks : dict
-        Further arguments of `forward`: dropout_masks or recurrent_masks, where they are needed.
+        Further arguments of `forward`: dropout_masks or recurrent_masks, where they are needed; `given`, a memory, of a
+        layer with attention.
     doutput : ndarray, (T, N, directions * H)
     dh_n : like h_0
     calls : int
@@ -155,7 +161,8 @@ class Exhibit:
             else:
                 back = layer.backward(trace, data.doutput, data.dh_n, grads)
         initial = {f"{state}_0": getattr(back, f"d{state}_0") for state in layer.cell.states}
-        return {"x": back.dx, **initial, **back.grads}
+        memory = {f"given[{name!r}]": gradient for name, gradient in back.dgiven.items()}
+        return {"x": back.dx, **initial, **back.grads, **memory}
 
     def differences(self) -> dict[str, float]:
         """Return how wrong each gradient is, relative to its largest entry; that of x step by step, at each step's own
@@ -187,7 +194,8 @@ class Specimen:
     name : str
         Short, in words with hyphens.
     layer : type of Recurrent
-        A subclass of RNN, LSTM or GRU: right forward, wrong backward. Its docstring says what is wrong.
+        A subclass of RNN, LSTM or GRU, or of one of these with attention: right forward, wrong backward. Its docstring
+        says what is wrong.
     diagnosis : str
         A key of `DIAGNOSES`: what a good checker should name.
     where : Where
@@ -226,13 +234,14 @@ class Specimen:
 
     @property
     def parent(self) -> type[Recurrent]:
-        """The right layer: RNN, LSTM or GRU."""
-        return next(kind for kind in (RNN, LSTM, GRU) if issubclass(self.layer, kind))
+        """The right layer: RNN, LSTM or GRU, or one of these with attention."""
+        kinds = (AttentionRNN, AttentionLSTM, AttentionGRU, RNN, LSTM, GRU)
+        return next(kind for kind in kinds if issubclass(self.layer, kind))
 
     @property
     def cell(self) -> str:
         """The family: "rnn", "lstm" or "gru"."""
-        return self.parent.__name__.lower()
+        return self.parent.__name__.removeprefix("Attention").lower()
 
     @property
     def place(self) -> str | None:
@@ -297,14 +306,15 @@ class Specimen:
             # The longest last: the engine must sort. Lengths differ where T allows.
             lengths = np.maximum(1, steps - 7 * np.arange(batch)[::-1])
         rows = right.num_layers * right.num_directions
-        states = [(rows, batch, H)] * len(right.cell.states)
+        memory = {"given": _memory(rng, right, batch, "masked memory" in self.needs)} if right.cell.given else {}
+        states = [(rows, batch, ROWS if state in right.cell.state_widths else H) for state in right.cell.states]
         h_0, dh_n = (tuple(rng.normal(size=shape) for shape in states) for _ in range(2))
         doutput = rng.normal(size=(steps, batch, right.num_directions * H))
         if "last loss alone" in self.needs:
             doutput[:-1] = 0
         if "large loss" in self.needs:
             doutput *= 100
-        masks: dict[str, Any] = {}
+        masks: dict[str, Any] = dict(memory)
         if "dropout masks" in self.needs:
             shape = (steps, batch, right.num_directions * H)
             masks["dropout_masks"] = [_mask(rng, shape) for _ in range(right.num_layers - 1)]
@@ -325,6 +335,19 @@ class Specimens(list[Specimen]):
             return layer
 
         return added
+
+
+def _memory(rng: np.random.Generator, layer: Recurrent, batch: int, masked: bool) -> dict[str, Array]:
+    """Return the given arrays of a layer with attention: a memory, or two, and where it is `masked`, its mask."""
+    sizes = {**layer.given_sizes(), "S": ROWS}
+    found: dict[str, Array] = {}
+    for name, given in layer.cell.given.items():
+        if given.differentiable:
+            first, *rest = (sizes[axis] for axis in given.shape)
+            found[name] = rng.normal(size=(first, batch, *rest))
+        elif masked:
+            found[name] = np.arange(ROWS) < ROWS - 2 * np.arange(batch)[:, None]
+    return found
 
 
 def _mask(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

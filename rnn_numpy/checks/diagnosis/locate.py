@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.checks.chain_rule import EXACT, ChainRule, Variation
 from rnn_numpy.checks.diagnosis.known_mistakes import Mistake, known_mistakes
+from rnn_numpy.checks.diagnosis.of_attention import mistakes_of_attention
 from rnn_numpy.checks.diagnosis.patterns import close, common_pattern, matches, narrowed, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row, step_scales
 from rnn_numpy.checks.rounding import Tolerances
@@ -46,6 +47,8 @@ def diagnose_layer(
 ) -> Diagnosis:
     """Name the mistake in the backward pass of a recurrent layer, of which `analytic` are the gradients found."""
     exact = chain.exact.tensors
+    memory = {name: array for name, array in analytic.items() if name not in exact}
+    analytic = {name: analytic[name] for name in exact}
     place = _first_wrong(target, chain, tolerances, rows)
     if any(not np.isfinite(array).all() for array in analytic.values()):
         return _not_finite(analytic, target, place)
@@ -54,6 +57,10 @@ def diagnose_layer(
         found = probe(target, compare, analytic)
         if found is not None:
             return _placed(found, place)
+    for kind, why, gradient in mistakes_of_attention(target):
+        alike = compare.explains({name: gradient[name] for name in analytic})
+        if alike and all(matches(name, array, gradient[name]) for name, array in memory.items()):
+            return _placed(Diagnosis(kind, why), place)
     match = _best(chain, list(known_mistakes(chain)), compare)
     if match is not None:
         return _placed(Diagnosis(match.kind, match.why), place, match)
@@ -391,7 +398,7 @@ def diagnose_tensors(target: Target, analytic: Point, reference: Point, rows: Se
     """Name the mistake in gradients of which nothing is known but their values."""
     if any(not np.isfinite(array).all() for array in analytic.values()):
         return _not_finite(analytic, target, {})
-    for kind, why, gradient in target.own_mistakes():
+    for kind, why, gradient in (*target.own_mistakes(), *mistakes_of_attention(target)):
         if all(matches(name, array, gradient[name]) for name, array in analytic.items()):
             return Diagnosis(kind, why)
     found = common_pattern(target, analytic, reference, rows)

@@ -91,7 +91,8 @@ def common_pattern(target: Target, analytic: Point, reference: Point, rows: Sequ
             )
             return Diagnosis("reset on the wrong side", why)
     for name in wrong:
-        if name.endswith("_0") and analytic[name].ndim == 3 and analytic[name].shape[1] <= 6:
+        is_state = name.endswith("_0") or name.startswith("given[")
+        if is_state and analytic[name].ndim == 3 and analytic[name].shape[1] <= 6:
             for order in itertools.permutations(range(analytic[name].shape[1])):
                 if order != tuple(sorted(order)) and close(analytic[name], reference[name][:, list(order)]):
                     why = f"d{name} has the sequences in the order {list(order)}: sorted by length, and not sorted back"
