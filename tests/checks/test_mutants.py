@@ -1075,7 +1075,7 @@ OF_ATTENTION = {
         "sum_over_s(alpha_t * dalpha_t)", "dalpha_t.mean(axis=1, keepdims=True)", {}, ALONE),
     (AttentionLSTM, "B2: weights forgotten", "softmax_backward"): ("dscore_t *= alpha_t", "pass", {}, ALONE),
     (AttentionRNN, "F3: scores in place of weights", "weights_forward"): (
-        "alpha_t, values, out=context_t", "score_t, values, out=context_t", {}, ALONE),
+        "alpha_t, values, context_t", "score_t, values, context_t", {}, ALONE),
     (AttentionRNN, "B3: what coverage says overwritten", "weights_backward"): (
         "dalpha_t +=", "dalpha_t[...] =", COVERED, ALONE),
     # Context and memory.
@@ -1101,7 +1101,7 @@ OF_ATTENTION = {
     (AttentionRNN, "D2: weights get nothing", "cover_backward"): ("dalpha_t += dcov_t", "pass", COVERED, ALONE),
     (AttentionLSTM, "D2: coverage of one step", "cover_backward"): ("dcov_prev += dcov_t", "pass", COVERED, ALONE),
     # Location.
-    (AttentionRNN, "C3: filters flipped", "location_forward"): ("@ F.T", "@ F[:, ::-1].T", LOCATED, ALONE),
+    (AttentionRNN, "C3: filters flipped", "location_forward"): ("F.shape[1]), F)", "F.shape[1]), F[:, ::-1])", LOCATED, ALONE),
     (AttentionRNN, "D3: dU_f of the last step", "location_backward"): ("dU_f +=", "dU_f[...] =", LOCATED, ALONE),
     (AttentionRNN, "D3: dF without U_f", "location_backward"): (
         'np.einsum("nsc,nsw->cw", df, around)', 'np.einsum("nsc,nsw->cw", dunits_t[:, :, :2], around)', LOCATED, ALONE),
