@@ -113,6 +113,8 @@ class Bridge(Parametric):
             raise OptionError(
                 f"{where}: reverse_only must be False: the encoder has one direction; make it bidirectional"
             )
+        if reverse_only and kind in ("mean", "zeros"):
+            raise OptionError(f"{where}: reverse_only must be False: the bridge {kind!r} reads no final state")
         if kind == "mean" and memory_size is None:
             raise OptionError(f"{where}: memory_size must be given for the bridge 'mean'")
         used = 1 if reverse_only else directions

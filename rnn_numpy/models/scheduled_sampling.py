@@ -166,6 +166,10 @@ class ScheduledSampling(Iterator[Batch]):
         self.drawn += 1
         return (*batch, mixed)
 
+    def in_order(self) -> Iterator[Batch]:
+        """Go through all samples once, with the right tokens as inputs: for `evaluate`."""
+        yield from self.batches.in_order()
+
     def state_dict(self) -> dict[str, Any]:
         """Return where it stands: the number of batches, the generator, and where the batches stand."""
         return {

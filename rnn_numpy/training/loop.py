@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, RNNNumpyError, StateDictError
-from rnn_numpy.training.batches import Batches, Draws, Listed, Windows
+from rnn_numpy.training.batches import Draws, Listed
 from rnn_numpy.training.checkpoint import save_checkpoint
 from rnn_numpy.training.clipping import ClipResult, clip_grad_norm
 from rnn_numpy.training.history import History
@@ -518,13 +518,14 @@ def evaluate(model: Any, batches: Iterable[Sequence[Any]]) -> float:
     model
         Has `loss_of(*batch)`, the mean loss of a batch, and `count(*batch)`, what that mean divides by.
     batches : iterable of tuple
-        Of `Batches` or `Windows` all samples once, in their order, whatever epoch they are in; nothing is drawn from
-        their generators, and they stay where they are.
+        Of those that have `in_order`, as `Batches`, `Windows` and `LikeLength`, all samples once, in their order,
+        whatever epoch they are in; nothing is drawn from their generators, and they stay where they are.
     """
     if isinstance(batches, Draws):
         raise OptionError("evaluate: batches must end; draw some of them: [next(draws) for _ in range(10)]")
     total = count = 0.0
-    for batch in batches.in_order() if isinstance(batches, Batches | Windows) else batches:
+    in_order = getattr(batches, "in_order", None)  # others may have no end
+    for batch in batches if in_order is None else in_order():
         counts = float(model.count(*batch))
         total += float(model.loss_of(*batch)) * counts
         count += counts

@@ -510,6 +510,8 @@ def test_parts_that_do_not_fit(call, error, message):
         (lambda: EncoderDecoder(LSTM(3, 2, 2, bidirectional=True), decoder(), 7, 6, bridge="concat"),
          "bridge 'concat' must have as many layers on both sides; got 2 in the encoder, 1 in the decoder. 'linear' or "
          "'tanh' join any numbers"),
+        (lambda: Bridge("mean", {"h": 2}, {"h": 2}, memory_size=3, directions=2, reverse_only=True),
+         "reverse_only must be False: the bridge 'mean' reads no final state"),
         (lambda: Bridge("mean", {"h": 2}, {"h": 2}), "memory_size must be given for the bridge 'mean'"),
     ],
 )  # fmt: skip

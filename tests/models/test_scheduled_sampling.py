@@ -12,7 +12,7 @@ from rnn_numpy.layers.attention_decoder import AttentionDecoder
 from rnn_numpy.models import EncoderDecoder, ExponentialDecay, InverseSigmoidDecay, LinearDecay, ScheduledSampling
 from rnn_numpy.models.encoder_decoder import shifted
 from rnn_numpy.tasks.pairs import Pairs
-from rnn_numpy.training import train
+from rnn_numpy.training import evaluate, train
 
 DECAYS = [LinearDecay(0.1, 0.9, 0.2), ExponentialDecay(0.7), InverseSigmoidDecay(3.0)]
 
@@ -73,6 +73,10 @@ def test_it_moves_on_with_each_batch_and_stands_where_its_batches_do():
     assert seen == [0, 1, 2, 3]
     assert (mixed.drawn, mixed.epoch, len(mixed)) == (4, 2, 2)
     assert repr(mixed).startswith("ScheduledSampling: ")
+    place = mixed.state_dict()["batches"]["position"]
+    losses = [evaluate(model, batches) for batches in (mixed, mixed.batches, list(mixed.batches.in_order()))]
+    assert losses == losses[:1] * 3
+    assert mixed.state_dict()["batches"]["position"] == place
     again = ScheduledSampling(model, batches_of(9), decay, by="sequence", greedy=True, rng=8)
     again.load_state_dict(mixed.state_dict())
     assert all(np.array_equal(a, b) for a, b in zip(next(again), next(mixed), strict=True))
