@@ -8,11 +8,16 @@ from pathlib import Path
 
 from rnn_numpy.cli import common
 from rnn_numpy.cli.common import BadInputError, Outcome
+from rnn_numpy.cli.train import EXPERIMENTS, reading
+from rnn_numpy.experiments.experiment import open_experiment
 from rnn_numpy.experiments.gradflow import GradflowOptions, run_gradflow
+from rnn_numpy.experiments.pairs import PairExperiment
 from rnn_numpy.lab.gradient_flow import INITS
 from rnn_numpy.models.sequence import CELLS
 from rnn_numpy.report.gradflow_page import gradflow_report
+from rnn_numpy.report.pairs_page import flow_report
 from rnn_numpy.report.plots.gradient_flow import gradient_flow_figure
+from rnn_numpy.report.plots.pairs import flow_figure
 from rnn_numpy.tasks import BUNDLED, ForecastTask, load_series
 
 
@@ -56,10 +61,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--clip", "clip the norm of all gradients together to this", "NORM", type=common.positive_number)
     add("--seed", "of all random draws", "S", type=common.whole_number)
     common.add_outputs(parser, "gradflow.png")
+    model = "measure the trained encoder-decoder in this folder instead, which train wrote; other options do not act"
+    parser.add_argument("--model", metavar="DIR", type=common.file_path, help=model)
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
     """Measure, write the figure and the numbers, and return the table."""
+    if arguments.model is not None:
+        return _of_model(arguments)
     common.check_before(arguments, [] if arguments.data in BUNDLED else [Path(arguments.data)])
     common.check_distinct("--cells", arguments.cells)
     common.check_distinct("--gain", arguments.gain)
@@ -74,3 +83,21 @@ def run(arguments: argparse.Namespace) -> Outcome:
         figure = gradient_flow_figure(result)
         report = gradflow_report(result)
     return common.written(arguments, report, figure, result.to_dict())
+
+
+def _of_model(arguments: argparse.Namespace) -> Outcome:
+    """Measure a trained net."""
+    common.check_before(arguments, [])
+    with reading(arguments.model):
+        experiment = open_experiment(arguments.model, EXPERIMENTS, for_prediction=True)
+        if not isinstance(experiment, PairExperiment):
+            known = ", ".join(name for name, kind in EXPERIMENTS.items() if issubclass(kind, PairExperiment))
+            raise BadInputError(
+                f"--model: {arguments.model} holds a net of {experiment.name}; encoder-decoders are those of {known}"
+            )
+        with common.working("gradflow", experiment.options.hidden) as progress:
+            progress(0, 2, "measuring")
+            flow = experiment.flow()
+            progress(1, 2, "drawing")
+            figure = flow_figure(flow)
+    return common.written(arguments, flow_report(flow), figure, flow.to_dict())

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rnn_numpy.cli import common
 from rnn_numpy.cli.common import BadInputError, Outcome
 from rnn_numpy.core.extras import optional_import
-from rnn_numpy.experiments import digits, forecasting, language
+from rnn_numpy.experiments import digits, forecasting, language, pairs
 from rnn_numpy.experiments.experiment import (
     FIGURE,
     NUMBERS,
@@ -23,14 +23,18 @@ from rnn_numpy.experiments.experiment import (
     open_experiment,
     run_experiment,
 )
+from rnn_numpy.layers.attention_decoder import ORDERS
+from rnn_numpy.layers.attention_layer import SCORES
 from rnn_numpy.models.horizons import STRATEGIES
 from rnn_numpy.models.sequence import CELLS, READS
 from rnn_numpy.report.digits_page import digits_report
 from rnn_numpy.report.forecast_page import forecast_report
 from rnn_numpy.report.language_page import language_report
+from rnn_numpy.report.pairs_page import pair_report
 from rnn_numpy.report.plots.digits import digits_figure
 from rnn_numpy.report.plots.forecast import forecast_figure
 from rnn_numpy.report.plots.language import language_figure
+from rnn_numpy.report.plots.pairs import pair_figure
 from rnn_numpy.report.plots.style import save_figure
 from rnn_numpy.tasks import BUNDLED
 
@@ -119,6 +123,20 @@ def _digits(add: Add) -> None:
     add("--seeds", "nets to train, with the seeds S, S + 1, ...", "K", type=common.positive_int)
 
 
+def _pairs(add: Add) -> None:
+    add("--cell", f"of encoder and decoder: {', '.join(pairs.CELLS)}", "CELL", choices=pairs.CELLS)
+    add("--hidden", "units of the decoder; each direction of the encoder has half", "H", type=common.positive_int)
+    add("--embedding", "width of both embeddings", "E", type=common.positive_int)
+    add("--score", f"how the state is compared with the source: {', '.join(SCORES)}", "SCORE", choices=SCORES)
+    add("--order", "attention after the cell (Luong), or before it (Bahdanau)", choices=ORDERS)
+    add("--feeding", "input feeding: the next step reads what attention made of this one")
+    _training(add)
+    add("--batch", "pairs an update", "N", type=common.positive_int)
+    add("--smoothing", "label smoothing", "P", type=common.share)
+    add("--beam", "hypotheses of the beam search, beside greedy answers; 1: none", "K", type=common.positive_int)
+    add("--test", "test sources to answer, spread over all; 0: all", "K", type=common.whole_number)
+
+
 def _net(add: Add, cells: tuple[str, ...]) -> None:
     add("--cell", f"one of {', '.join(cells)}", "CELL", choices=cells)
     add("--hidden", "hidden units", "H", type=common.positive_int)
@@ -158,6 +176,32 @@ WHAT = {
         "name handwritten digits, read row by row",
         "Name handwritten digits, read row by row: 1797 real ones of scikit-learn. Many-to-one.",
         _digits,
+    ),
+    "g2p": Kind(
+        pairs.G2PExperiment,
+        pair_report,
+        pair_figure,
+        "write how English words are pronounced (needs the extra g2p)",
+        "Write how English words are pronounced: the CMU Pronouncing Dictionary, 103 403 words to train. Sequence to "
+        "sequence with attention, beside rules that count. Needs the extra g2p.",
+        _pairs,
+    ),
+    "roman": Kind(
+        pairs.RomanExperiment,
+        pair_report,
+        pair_figure,
+        "write numbers in Roman numerals",
+        "Write numbers from 1 to 3999 in Roman numerals. Sequence to sequence with attention: half a minute.",
+        _pairs,
+    ),
+    "dates": Kind(
+        pairs.DateExperiment,
+        pair_report,
+        pair_figure,
+        "write dates of twelve locales as ISO does (needs the extra babel)",
+        "Write dates, as twelve locales write them, as ISO 8601 does. Sequence to sequence with attention. Needs the "
+        "extra babel.",
+        _pairs,
     ),
 }
 EXPERIMENTS = {name: kind.experiment for name, kind in WHAT.items()}

@@ -1,0 +1,89 @@
+"""Figures of nets that answer sequences: how the loss falls, where they look, and how the gradient gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_numpy.experiments.pairs import ModelFlow, PairResult
+from rnn_numpy.report.plots import style
+from rnn_numpy.report.plots.style import Axes, Figure
+from rnn_numpy.report.plots.training import plot_training
+
+WAYS = {"values": "by the values", "weights": "by the weights", "bridge": "by the bridge"}
+
+
+def pair_figure(result: PairResult) -> Figure:
+    """Draw learning curves, and the attention of some answers to test sources."""
+    figure = style.new_figure(10.5, 6.6)
+    parts: Any = figure.subfigures(1, 2, width_ratios=(1, 1.5))
+    left, right = parts
+    plot_training(result.run.training.history, left.subplots(), ylabel="cross-entropy, nats a symbol")
+    rows = max(1, (len(result.answers) + 1) // 2)
+    axes = np.atleast_1d(right.subplots(rows, 2)).ravel()
+    for ax, answer in zip(axes, result.answers, strict=False):
+        plot_attention(answer.alpha, answer.source, [*answer.said, "end"], ax)
+    for ax in axes[len(result.answers) :]:
+        ax.axis("off")
+    best = min((score for name, score in result.scores.items() if name != "rules"), key=lambda score: score.wrong)
+    figure.suptitle(
+        f"{result.task}: {100 * best.wrong:.1f} % of {result.sources} test sources answered wrong; attention of some",
+        fontsize=12,
+    )
+    return figure
+
+
+def plot_attention(
+    alpha: ArrayLike, read: Sequence[str], written: Sequence[str], ax: Axes | None = None, *, label: str = ""
+) -> Axes:
+    """Draw weights, (T, S): a row for each symbol written, the first at the top, a column for each that was read.
+
+    `label` says what the colours mean, where it is not the weights. Dark is much; each row has its own scale of 0 to
+    its largest entry where a label is given, of 0 to 1 where not.
+    """
+    weights = np.asarray(alpha, np.float64)
+    ax = style.axes_or_new(ax)
+    if label:
+        largest = weights.max(axis=1, keepdims=True, initial=0.0)
+        weights = np.divide(weights, largest, out=np.zeros_like(weights), where=largest > 0)
+    ax.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(weights.shape[1]), list(read)[: weights.shape[1]], fontsize=8)
+    ax.set_yticks(range(len(weights)), list(written)[: len(weights)], fontsize=8)
+    ax.tick_params(length=0)
+    if label:
+        ax.set_title(label, fontsize=9)
+    return ax
+
+
+def plot_token_gradients(
+    gradients: ArrayLike, alpha: ArrayLike, read: Sequence[str], written: Sequence[str], correlation: float
+) -> Figure:
+    """Draw, side by side, the attention and the gradients of each token written at each position read."""
+    figure = style.new_figure(8.4, 3.8)
+    left, right = figure.subplots(1, 2)
+    plot_attention(alpha, read, written, left, label="attention, row by row")
+    plot_attention(gradients, read, written, right, label="|d log p(token) / d embedding|, row by row")
+    figure.suptitle(f"where it looks, and what it depends on: rank correlation {correlation:.2f}", fontsize=11)
+    return figure
+
+
+def flow_figure(flow: ModelFlow) -> Figure:
+    """Draw the norm of dL/d(embedding) by lag, way by way."""
+    figure = style.new_figure()
+    ax = figure.subplots()
+    lags = flow.by_lag
+    style.set_log(ax, *style.log_limits(np.concatenate([lags[way] for way in WAYS])))
+    lines: list[NDArray[np.float64]] = [style.positive(lags[way]) for way in WAYS]
+    dashes: Sequence[Any] = ("-", "--", ":")
+    for number, (line, label) in enumerate(zip(lines, WAYS.values(), strict=True)):
+        colour = style.COLOURS[number]
+        ax.plot(
+            line, color=colour, linestyle=dashes[number], linewidth=style.LINE, marker="o", markersize=3, label=label
+        )
+    ax.legend(frameon=False)
+    style.frame(ax, "lag: positions from the source's end", "norm of d$L$/d(embedding)")
+    ax.set_title(f"{flow.name}: how the gradient gets back to the source", fontsize=11)
+    return figure
