@@ -449,29 +449,35 @@ class EncoderDecoder(Model):
         return _ids(where, "source", ids, exists, self.source.num_embeddings), counts
 
     def _target(self, where: str, target: ArrayLike, lengths: ArrayLike, batch: int) -> tuple[Array, Array]:
-        """Check a target; return it with PAD behind its EOS, and which positions count."""
-        ids = arguments.as_array(where, "target", target)
-        if ids.ndim != 2 or ids.shape[1] != batch or not len(ids):
-            raise ShapeError(f"{where}: target must have shape (T, N) = (T, {batch}) with T >= 1; got {ids.shape}")
-        counts = _lengths(where, "target_lengths", lengths, ids.shape)
-        mask = np.arange(len(ids))[:, None] < counts
-        ids = _ids(where, "target", ids, mask, self.target.num_embeddings)
-        last = ids[counts - 1, np.arange(batch)]
-        if (last != EOS).any():
-            n = int(np.argmax(last != EOS))
-            raise OptionError(
-                f"{where}: target must end with EOS = {EOS} at its length, or the model never learns to stop; target "
-                f"{n} ends with {int(last[n])} at position {int(counts[n]) - 1}"
-            )
-        early = mask & (ids == EOS)
-        early[counts - 1, np.arange(batch)] = False
-        if early.any() or (mask & ((ids == PAD) | (ids == BOS))).any():
-            t, n = np.argwhere(early | (mask & ((ids == PAD) | (ids == BOS))))[0]
-            raise OptionError(
-                f"{where}: target must hold symbols and one EOS at its end; target {n} has {int(ids[t, n])} at "
-                f"position {t} of {int(counts[n])} (PAD = {PAD}, BOS = {BOS}, EOS = {EOS})"
-            )
-        return ids, mask
+        return checked_target(where, target, lengths, batch, self.target.num_embeddings)
+
+
+def checked_target(
+    where: str, target: ArrayLike, lengths: ArrayLike, batch: int, vocabulary: int
+) -> tuple[Array, Array]:
+    """Check a target; return it with PAD behind its EOS, and which positions count."""
+    ids = arguments.as_array(where, "target", target)
+    if ids.ndim != 2 or ids.shape[1] != batch or not len(ids):
+        raise ShapeError(f"{where}: target must have shape (T, N) = (T, {batch}) with T >= 1; got {ids.shape}")
+    counts = _lengths(where, "target_lengths", lengths, ids.shape)
+    mask = np.arange(len(ids))[:, None] < counts
+    ids = _ids(where, "target", ids, mask, vocabulary)
+    last = ids[counts - 1, np.arange(batch)]
+    if (last != EOS).any():
+        n = int(np.argmax(last != EOS))
+        raise OptionError(
+            f"{where}: target must end with EOS = {EOS} at its length, or the model never learns to stop; target "
+            f"{n} ends with {int(last[n])} at position {int(counts[n]) - 1}"
+        )
+    early = mask & (ids == EOS)
+    early[counts - 1, np.arange(batch)] = False
+    if early.any() or (mask & ((ids == PAD) | (ids == BOS))).any():
+        t, n = np.argwhere(early | (mask & ((ids == PAD) | (ids == BOS))))[0]
+        raise OptionError(
+            f"{where}: target must hold symbols and one EOS at its end; target {n} has {int(ids[t, n])} at "
+            f"position {t} of {int(counts[n])} (PAD = {PAD}, BOS = {BOS}, EOS = {EOS})"
+        )
+    return ids, mask
 
 
 def shifted(target: Array) -> Ids:

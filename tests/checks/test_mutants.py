@@ -1101,7 +1101,9 @@ OF_ATTENTION = {
     (AttentionRNN, "D2: weights get nothing", "cover_backward"): ("dalpha_t += dcov_t", "pass", COVERED, ALONE),
     (AttentionLSTM, "D2: coverage of one step", "cover_backward"): ("dcov_prev += dcov_t", "pass", COVERED, ALONE),
     # Location.
-    (AttentionRNN, "C3: filters flipped", "location_forward"): ("F.shape[1]), F)", "F.shape[1]), F[:, ::-1])", LOCATED, ALONE),
+    (AttentionRNN, "C3: filters flipped", "location_forward"): (
+        "F.shape[1]), F)", "F.shape[1]), F[:, ::-1])", LOCATED, ALONE,
+    ),
     (AttentionRNN, "D3: dU_f of the last step", "location_backward"): ("dU_f +=", "dU_f[...] =", LOCATED, ALONE),
     (AttentionRNN, "D3: dF without U_f", "location_backward"): (
         'np.einsum("nsc,nsw->cw", df, around)', 'np.einsum("nsc,nsw->cw", dunits_t[:, :, :2], around)', LOCATED, ALONE),

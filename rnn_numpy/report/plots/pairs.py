@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rnn_numpy.experiments.experiment import Run
 from rnn_numpy.experiments.pairs import ModelFlow, PairResult
 from rnn_numpy.report.plots import style
 from rnn_numpy.report.plots.style import Axes, Figure
-from rnn_numpy.report.plots.training import plot_training
 
 WAYS = {"values": "by the values", "weights": "by the weights", "bridge": "by the bridge"}
 
@@ -21,7 +21,7 @@ def pair_figure(result: PairResult) -> Figure:
     figure = style.new_figure(10.5, 6.6)
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 1.5))
     left, right = parts
-    plot_training(result.run.training.history, left.subplots(), ylabel="cross-entropy, nats a symbol")
+    plot_learning(result.run, left.subplots())
     rows = max(1, (len(result.answers) + 1) // 2)
     axes = np.atleast_1d(right.subplots(rows, 2)).ravel()
     for ax, answer in zip(axes, result.answers, strict=False):
@@ -34,6 +34,24 @@ def pair_figure(result: PairResult) -> Figure:
         fontsize=12,
     )
     return figure
+
+
+def plot_learning(run: Run, ax: Axes, ylabel: str = "cross-entropy, nats a symbol") -> None:
+    """Draw the training loss, smoothed, and the validation loss of one net."""
+    history = run.training.history
+    window = max(1, run.updates // 100)
+    losses = np.asarray(history["loss"])
+    smooth = losses[: len(losses) // window * window].reshape(-1, window).mean(axis=1)
+    updates, values = history.validations.values()
+    style.set_log(ax, *style.log_limits(np.concatenate([smooth, values])))
+    places = window * (np.arange(len(smooth)) + 0.5)
+    ax.plot(places, smooth, color=style.COLOURS[0], linewidth=0.9, label=f"training, mean of {window}")
+    ax.plot(updates, values, color=style.COLOURS[1], linewidth=style.LINE, label="validation")
+    if run.best.best is not None:
+        ax.plot([run.best_update], [run.best.best], "o", color=style.COLOURS[1], markersize=7, label="kept")
+    ax.legend(frameon=False)
+    style.frame(ax, "update", ylabel)
+    ax.locator_params(axis="x", nbins=4)
 
 
 def plot_attention(
@@ -84,6 +102,7 @@ def flow_figure(flow: ModelFlow) -> Figure:
             line, color=colour, linestyle=dashes[number], linewidth=style.LINE, marker="o", markersize=3, label=label
         )
     ax.legend(frameon=False)
+    ax.locator_params(axis="x", integer=True)
     style.frame(ax, "lag: positions from the source's end", "norm of d$L$/d(embedding)")
     ax.set_title(f"{flow.name}: how the gradient gets back to the source", fontsize=11)
     return figure
