@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rnn_numpy.cli import common
 from rnn_numpy.cli.common import BadInputError, Outcome
 from rnn_numpy.core.extras import optional_import
-from rnn_numpy.experiments import digits, forecasting, language, pairs
+from rnn_numpy.experiments import captions, digits, forecasting, language, pairs
 from rnn_numpy.experiments.experiment import (
     FIGURE,
     NUMBERS,
@@ -27,10 +27,12 @@ from rnn_numpy.layers.attention_decoder import ORDERS
 from rnn_numpy.layers.attention_layer import SCORES
 from rnn_numpy.models.horizons import STRATEGIES
 from rnn_numpy.models.sequence import CELLS, READS
+from rnn_numpy.report.captions_page import caption_report
 from rnn_numpy.report.digits_page import digits_report
 from rnn_numpy.report.forecast_page import forecast_report
 from rnn_numpy.report.language_page import language_report
 from rnn_numpy.report.pairs_page import pair_report
+from rnn_numpy.report.plots.captions import caption_figure
 from rnn_numpy.report.plots.digits import digits_figure
 from rnn_numpy.report.plots.forecast import forecast_figure
 from rnn_numpy.report.plots.language import language_figure
@@ -137,6 +139,16 @@ def _pairs(add: Add) -> None:
     add("--test", "test sources to answer, spread over all; 0: all", "K", type=common.whole_number)
 
 
+def _captions(add: Add) -> None:
+    add("--cell", f"of the decoder: {', '.join(captions.CELLS)}", "CELL", choices=captions.CELLS)
+    add("--hidden", "units of the decoder", "H", type=common.positive_int)
+    add("--memory", "features of a window, and width of the score", "M", type=common.positive_int)
+    add("--embedding", "width of the words' embedding", "E", type=common.positive_int)
+    add("--penalty", "doubly stochastic penalty, lambda", "L", type=common.not_negative)
+    _training(add)
+    add("--batch", "pictures an update", "N", type=common.positive_int)
+
+
 def _net(add: Add, cells: tuple[str, ...]) -> None:
     add("--cell", f"one of {', '.join(cells)}", "CELL", choices=cells)
     add("--hidden", "hidden units", "H", type=common.positive_int)
@@ -176,6 +188,15 @@ WHAT = {
         "name handwritten digits, read row by row",
         "Name handwritten digits, read row by row: 1797 real ones of scikit-learn. Many-to-one.",
         _digits,
+    ),
+    "captions": Kind(
+        captions.CaptionExperiment,
+        caption_report,
+        caption_figure,
+        "describe pictures of handwritten digits, word by word",
+        "Describe pictures of one to three real handwritten digits, word by word, and see where the net looks. "
+        "One-to-many, with attention.",
+        _captions,
     ),
     "g2p": Kind(
         pairs.G2PExperiment,
