@@ -523,8 +523,10 @@ class AttentionDecoder(Joined):
         h_n = self._own(finals)
         if self.attention is not None and self.combine is not None:
             context, _, trace.attention = self.attention.attend(output, array, exists, steps_that_exist(rnn))
-            summed, trace.joined = self.combine.forward(np.concatenate([context, output], axis=2))
-            output = trace.output = np.tanh(summed)  # F1
+            joined = np.concatenate([context, output], axis=2)
+            trace.joined = LinearTrace(joined, self.combine.params["weight"].copy())
+            output = trace.output = np.tanh(self.combine(joined))  # F1
+            output.flags.writeable = False  # the trace's
         elif self.upper is not None:
             if training and self.dropout:
                 kept = 1 - self.dropout
@@ -606,7 +608,7 @@ class AttentionDecoder(Joined):
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
         if (trace.attention is None) != self.is_part or (trace.upper is None) != (self.upper is None):
             raise ShapeError(f"{where}: trace was recorded by a decoder with other options, not by this {self!r}")
-        total = arguments.gradients(where, grads, self.params)
+        total = None if grads is None else arguments.gradients(where, grads, self.params)
         inner, upper = self._inner(where, "dh_n", dh_n, trace.memory.shape[1])
         top = None if doutput is None else np.array(arguments.array_of(where, "doutput", doutput, self.dtype))
         weights = None if dalpha is None else np.array(arguments.array_of(where, "dalpha", dalpha, self.dtype))
@@ -624,12 +626,12 @@ class AttentionDecoder(Joined):
         doutput: Array | None,
         inner: list[Any],
         upper: list[Any],
-        total: Parameters,
+        total: Parameters | None,
         dalpha: Array | None,
     ) -> Generator[DecodedStep, None, DecoderGradients]:
-        grads = total.zeros_like()
+        grads = self.params.zeros_like()
         initial: list[tuple[Array, ...]] = []
-        ways: dict[str, Array] = {}
+        memory: dict[str, Array] = {}
         if self.attention is not None and self.combine is not None and trace.output is not None:
             attention, joined = trace.attention, trace.joined
             if attention is None or joined is None:
@@ -649,7 +651,7 @@ class AttentionDecoder(Joined):
             own = grads.part("attention") if len(self.attention.params) else None
             found = self.attention.backward(attention, both[:, :, : self.memory_size], own, dalpha=dalpha)
             doutput = both[:, :, self.memory_size :] + found.dquery
-            ways = {"values": found.dmemory_values, "weights": found.dmemory_weights}
+            memory = {name: getattr(found, name) for name in ("dmemory", "dmemory_values", "dmemory_weights")}
         if self.upper is not None and trace.upper is not None:
             above = None if not upper or upper[0] is None else states.join(tuple(upper))
             steps = self.upper.backward_steps(trace.upper, doutput, above, grads.part("upper"))
@@ -669,15 +671,15 @@ class AttentionDecoder(Joined):
         if self.keys is not None:
             dkeys = back.dgiven.get("keys", back.given_ways["values"].get("weights"))
             own = grads.part("keys") if len(self.keys.params) else self.keys.params.zeros_like()
-            ways["values"] = back.given_ways["values"]["values"]
-            ways["weights"] = self.keys.backward(np.ascontiguousarray(dkeys), trace.memory, trace.weights, own)
+            by_values = back.given_ways["values"]["values"]
+            by_weights = self.keys.backward(np.ascontiguousarray(dkeys), trace.memory, trace.weights, own)
+            memory = {"dmemory": by_values + by_weights, "dmemory_values": by_values, "dmemory_weights": by_weights}
         initial.insert(0, tuple(getattr(back, f"d{state}_0") for state in self.own))
         dinitial = [np.concatenate(parts) for parts in zip(*initial, strict=True)]
-        total.flat += grads.flat
+        if total is not None:
+            total.flat += grads.flat
         found_states = {f"d{state}_0": array for state, array in zip(self.own, dinitial, strict=True)}
-        memory = {"dmemory": ways["values"] + ways["weights"]}
-        memory |= {f"dmemory_{way}": array for way, array in ways.items()}
-        return DecoderGradients(back.dx, {**found_states, **memory}, total)
+        return DecoderGradients(back.dx, {**found_states, **memory}, grads if total is None else total)
 
     # ------------------------------------------------------------------------------------------------ one step
 

@@ -321,17 +321,16 @@ class Attention(Parametric):
         N = queries.shape[1]
         array = memory_of(where, memory, N, self.memory_size, self.dtype)
         exists = memory_mask(where, array, lengths, mask, ("lengths", "mask"))
-        return self.attend(queries, array, exists)
+        return self.attend(queries, rows_that_exist(array, exists), exists)
 
     def attend(
         self, queries: Array, memory: Array, exists: Array, alive: Array | None = None
     ) -> tuple[Array, Array, AttentionTrace]:
-        """Run `forward` on arrays that have been checked; `alive`, (T, N), says which queries there are.
+        """Run `forward` on arrays that have been checked, and a memory as `rows_that_exist` returns it; `alive`, (T, N), says which queries there are.
 
         For one that is not, score, alpha and context are 0.
         """
         weights = {name: weight.copy() for name, weight in self.params.items()}
-        memory = rows_that_exist(memory, exists)
         # By sequence: (N, T, ·) and (N, S, ·), contiguous.
         query, values, keys = (
             np.array(array.swapaxes(0, 1), order="C")
@@ -340,6 +339,8 @@ class Attention(Parametric):
         score, alpha, context = self.weigh(query, keys, values, exists, weights, alive)
         shown = {"query": query, "keys": keys, "values": values}
         trace = AttentionTrace(self.score, exists, weights, {name: a.swapaxes(0, 1) for name, a in shown.items()})
+        for array in (score, alpha, context):
+            array.flags.writeable = False  # the trace's
         trace.score, trace.alpha, trace.context = (array.swapaxes(0, 1) for array in (score, alpha, context))
         return trace.context, trace.alpha, trace
 
@@ -412,8 +413,8 @@ class Attention(Parametric):
         dscore = np.empty((N, T, S), self.dtype)
         rows = (array.reshape(N * T, S) for array in (dalphas, alpha, dscore))
         softmax_backward(*rows)  # B2
-        dquery, dkeys = np.zeros_like(query), np.zeros_like(keys)
         if self.score == "additive":  # B1
+            dquery, dkeys = np.zeros_like(query), np.zeros_like(keys)
             units, dprojected = np.empty(keys.shape, self.dtype), np.empty((N, T, keys.shape[2]), self.dtype)
             dunits = np.empty_like(units)
             for t in range(T):
@@ -424,8 +425,7 @@ class Attention(Parametric):
                 )  # fmt: skip
             grads["weight_query"][...] += dprojected.reshape(N * T, -1).T @ query.reshape(N * T, -1)
         else:
-            np.matmul(dscore, keys, out=dquery)
-            np.matmul(dscore.swapaxes(1, 2), query, out=dkeys)
+            dquery, dkeys = dscore @ keys, dscore.swapaxes(1, 2) @ query
         found = {
             "dquery": dquery,
             "dmemory_values": alpha.swapaxes(1, 2) @ dcontexts,

@@ -446,9 +446,12 @@ def test_nothing_said_of_outputs_is_zeros():
 @EACH_CASE
 def test_a_trace_keeps_what_it_was_made_of(cell, options):
     problem = Problem(cell, options)
-    trace = problem.forward()[2]
+    output, _, trace = problem.forward()
     expected = problem.gradients(problem.backward(trace))
-    problem.x[...], problem.memory[...], problem.decoder.params.flat[:] = np.nan, np.nan, 7
+    shown = [] if trace.attention is None else [trace.score, trace.alpha, trace.context]  # of a step: copies
+    assert not any(array.flags.writeable for array in (output, *shown))
+    problem.x[...], problem.memory[...] = np.nan, np.nan
+    problem.decoder.params.flat[:] = 7
     for initial in problem.initial:
         initial[...] = np.nan
     for name, array in problem.gradients(problem.backward(trace)).items():

@@ -302,6 +302,7 @@ def test_a_trace_keeps_what_it_was_made_of(score):
     Q, M = SIZES[score]
     assert shapes == {"query": (T, N, Q), "score": (T, N, S), "alpha": (T, N, S), "context": (T, N, M)}
     expected = problem.backward(trace)
+    assert not any(getattr(trace, name).flags.writeable for name in ("score", "alpha", "context"))
     assert trace.names == ("query", "score", "alpha", "context", "dscore", "dalpha", "dcontext", "dquery")
     assert np.array_equal(trace.dquery, expected.dquery)
     assert np.array_equal(trace.dcontext, problem.dcontext)
