@@ -326,9 +326,9 @@ class Attention(Parametric):
     def attend(
         self, queries: Array, memory: Array, exists: Array, alive: Array | None = None
     ) -> tuple[Array, Array, AttentionTrace]:
-        """Run `forward` on arrays that have been checked, and a memory as `rows_that_exist` returns it; `alive`, (T, N), says which queries there are.
+        """Run `forward` on arrays that have been checked, the memory one that `rows_that_exist` has returned.
 
-        For one that is not, score, alpha and context are 0.
+        `alive`, (T, N), says which queries there are; for others score, alpha and context are 0.
         """
         weights = {name: weight.copy() for name, weight in self.params.items()}
         # By sequence: (N, T, ·) and (N, S, ·), contiguous.
