@@ -245,7 +245,7 @@ def test_a_run_is_not_overwritten(here: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("train", "say what to train: lm, forecast, digits"),
+        ("train", "say what to train: lm, forecast, digits, captions, g2p, roman, dates"),
         ("train --resume nowhere", "nowhere: there is no such folder"),
         ("train --resume other", "other: holds no run of rnn-numpy train: there is no config.json in it"),
         ("train --resume other digits", "--resume goes on as the training began; leave out digits and its options"),
