@@ -1,5 +1,8 @@
 """The layers: the formulas of each cell, what they start from, and the losses."""
 
+from rnn_numpy.layers.attention import Attending
+from rnn_numpy.layers.attention_decoder import AttentionDecoder
+from rnn_numpy.layers.attention_layer import Attention
 from rnn_numpy.layers.embedding import Embedding
 from rnn_numpy.layers.gru import GRU
 from rnn_numpy.layers.initializers import (
@@ -24,8 +27,8 @@ from rnn_numpy.layers.peephole import PeepholeLSTM
 from rnn_numpy.layers.rnn import RNN
 
 __all__ = [
-    "GRU", "KINDS", "LSTM", "RNN", "Embedding", "GRUCell", "LSTMCell", "LayerNormLSTM", "Linear", "PeepholeLSTM",
-    "RNNCell", "StepBackwardResult", "StepCell", "chrono", "cross_entropy_loss", "identity",
-    "initialize", "irnn", "mse_loss", "normal", "orthogonal", "set_forget_bias", "uniform",
-    "xavier_normal", "xavier_uniform",
+    "GRU", "KINDS", "LSTM", "RNN", "Attending", "Attention", "AttentionDecoder", "Embedding", "GRUCell", "LSTMCell",
+    "LayerNormLSTM", "Linear", "PeepholeLSTM", "RNNCell", "StepBackwardResult", "StepCell", "chrono",
+    "cross_entropy_loss", "identity", "initialize", "irnn", "mse_loss", "normal", "orthogonal", "set_forget_bias",
+    "uniform", "xavier_normal", "xavier_uniform",
 ]  # fmt: skip
