@@ -101,7 +101,8 @@ class StackedStep:
     `after` and `before` have an array for each state, (n, Q, ·): dL/ds_k, to be written, and dL/ds_{k-1}, once the step
     has run, zeros at first. What the formulas add to a further state, dc_t += ..., stands in `after` then, as it does
     in a trace; `entered` is dL/ds_k as it was before the step ran. Where the paths are kept apart, `inner` is what
-    `before` lacks; see `Adjoints.paths`.
+    `before` lacks; see `Adjoints.paths`. `beside` is what reaches the first state by a way of its own, attention say,
+    and `own` that state's gradient without it.
     """
 
     k: int
@@ -112,6 +113,8 @@ class StackedStep:
     arrays: dict[str, Array]
     chain: Chain
     count: tuple[int, int]
+    beside: Array | None = None
+    own: Array | None = None
 
     def gradient(self, name: str) -> Array:
         """Return a gradient that the step has computed, by the name of a formula's argument ("da_t"), (n, Q, ·)."""
@@ -149,6 +152,7 @@ class Adjoints:
         self.apart = apart = apart and len(steps.cell.states) == 1
         layer, cell, recorded = steps.layer, steps.cell, steps.recorded
         self.dtype = layer.params.dtype
+        self.beside = next(iter(recorded.chain.paths.values()), "")  # the name of a way of its own
         self.order = list(steps.binding.order(True))
         self.counts = steps.batch.counts or [steps.N] * steps.T
         weights = dict(recorded.weights)
@@ -231,7 +235,8 @@ class Adjoints:
                 inner = rows[0]
             elif kind == "partials":
                 rows[0] = self.gradients[name][k, :n, None]
-        return StackedStep(k, after, before, inner, after, arrays, self.chain, (n, Q))
+        beside = np.zeros((n, Q, self.steps.widths[0]), self.dtype) if self.beside else None
+        return StackedStep(k, after, before, inner, after, arrays, self.chain, (n, Q), beside)
 
     @functools.cached_property
     def _kinds(self) -> list[tuple[str, int, str]]:
@@ -277,12 +282,18 @@ class Adjoints:
                     row = self._given(slot.name, n, Q)
                 elif slot.when == "work":
                     row = work[slot.array]
+                elif step.beside is not None and slot.when == "before" and formula in self.chain.paths:
+                    row = step.beside.reshape(n * Q, -1)
+                    row = row.T if columns else row
                 else:
                     row = step.arrays[slot.array][1 if slot.when == "after" else 0]
                     row = row if slot.block is None else row[:, slot.block]
                     row = row.T if columns else row
                 arguments.append(stacked(row, slot.stack, columns) if slot.stack else row)
             formula(*arguments)
+        if step.beside is not None and not self.apart:
+            step.own = step.before[0].copy()
+            step.before[0] += step.beside
 
     def _given(self, name: str, n: int, Q: int) -> Array:
         """Return a given array for each column, or room for what its gradients are added to."""
@@ -336,14 +347,15 @@ class Adjoints:
 
         Of a cell with several states: by which of them it arrives. Of a cell with one: "leak", which passes no weight,
         and the gates, by whose rows of W_hh it comes; gates whose rows act on another array than the state share one
-        way, under their names joined by "+".
+        way, under their names joined by "+". At the end, where it is there, "attention": by the scores of the memory.
         """
-        cell = self.steps.cell
+        cell, beside = self.steps.cell, (self.beside,) if self.beside else ()
         if len(cell.states) > 1:
-            return cell.states
+            return (*cell.states, *beside)
         split = [gate for gate, _, _, source in self.gate_blocks("hidden") if source == f"{cell.recurrent_state}_in"]
         rest = [gate for gate in cell.gate_names if gate not in split]
-        return (LEAK, *(gate for gate in cell.gate_names if gate in split), *(["+".join(rest)] if rest else []))
+        gates = [gate for gate in cell.gate_names if gate in split]
+        return (LEAK, *gates, *(["+".join(rest)] if rest else []), *beside)
 
     def paths(self, step: StackedStep) -> list[list[Array]]:
         """Return dL/ds_{k-1} path by path, in the order of `path_names`; the paths add up to it. Needs `apart`.
@@ -355,10 +367,13 @@ class Adjoints:
         """
         cell = self.steps.cell
         if len(cell.states) > 1:
-            kept = step.before
-            return [
+            kept = step.before if step.own is None else [step.own, *step.before[1:]]
+            ways = [
                 [array if i == j else np.zeros_like(array) for j, array in enumerate(kept)] for i in range(len(kept))
             ]
+            if step.beside is not None:
+                ways.append([step.beside, *(np.zeros_like(array) for array in kept[1:])])
+            return ways
         gradient = step.gradient(cell.hidden_gradient + "_t")
         through = {gate: gradient[:, :, columns] @ weight for gate, weight, columns in self.split}
         found = [through[gate] for gate in cell.gate_names if gate in through]
@@ -367,4 +382,5 @@ class Adjoints:
         mask = self.steps.recorded.masks.recurrent
         if mask is not None:
             found = [array * mask[: step.count[0], None] for array in found]
-        return [[step.before[0]], *([array] for array in found)]
+        beside = [] if step.beside is None else [[step.beside]]
+        return [[step.before[0]], *([array] for array in found), *beside]

@@ -596,6 +596,11 @@ class Chain:
                     found[kind].append((formula, slots, columns))
         return found
 
+    @functools.cached_property
+    def paths(self) -> dict[Formula, str]:
+        """The ways of their own by which backward formulas reach the state before the step."""
+        return {part.backward: part.path for part in self.parts if part.backward is not None and part.path}
+
     def place(self, name: str) -> Slot:
         """Return where an argument of one of the cell's own formulas is found."""
         slot = self.places.get(name)

@@ -67,6 +67,8 @@ class Part:
         What an argument's name stands for where it does not stand for itself: {"state_prev": "h_prev"}.
     columns : bool, optional
         Whether a column of its arrays is a sequence; as the cell has it where left out.
+    path : str
+        What to call the way by which its backward reaches the state before the step, where that is one of its own.
     """
 
     forward: Formula | None = None
@@ -75,6 +77,7 @@ class Part:
     tangent: Formula | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     columns: bool | None = None
+    path: str = ""
 
     def formula(self, kind: Kind) -> Formula | None:
         """Return one of the four formulas."""

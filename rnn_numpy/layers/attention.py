@@ -567,7 +567,10 @@ def attending(cell: Cell, how: How) -> Cell:
     states, widths = dict.fromkeys(cell.states), {}
 
     def part(forward: Any, backward: Any, tangent: Any, names: Mapping[str, str] = query) -> Part:
-        return Part(forward, backward, tangent=tangent, names=names, columns=False)
+        # What asks the state before the step is a way back to it, beside the cell's own.
+        asks = not how.input_feeding and backward in (product_backward, additive_backward, gate_backward)
+        path = "attention" if asks else ""
+        return Part(forward, backward, tangent=tangent, names=names, columns=False, path=path)
 
     # The scores.
     parts: list[Part] = []

@@ -5,9 +5,10 @@ import functools
 import numpy as np
 import pytest
 from messages import assert_raises
+from planting import planted
 from scipy.stats import spearmanr
 
-from rnn_numpy import GRU, LSTM, RNN
+from rnn_numpy import GRU, LSTM, RNN, decompose
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.lab import attention_split, state_jacobians
 from rnn_numpy.lab.attention import (
@@ -18,6 +19,7 @@ from rnn_numpy.lab.attention import (
     spectrum,
     token_gradients,
 )
+from rnn_numpy.layers import attention
 from rnn_numpy.layers.attention import AttentionGRU, AttentionLSTM, AttentionRNN
 from rnn_numpy.layers.attention_decoder import AttentionDecoder, with_attention
 from rnn_numpy.layers.attention_layer import Attention
@@ -305,3 +307,41 @@ def test_what_the_jacobians_refuse(options, rule):
     decoder, trace = decoded(AttentionGRU, **options)
     message = f"attention_jacobians: layer must have {rule}; got {decoder!r}"
     assert_raises(OptionError, message, lambda: attention_jacobians(decoder, trace))
+
+
+# ---------------------------------------------------------------------------------------------- the table, by path
+
+
+def asks_nothing(dscore_t, keys, dquery):
+    """B1 without the state: attention is no way back."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "paths"),
+    [
+        (AttentionRNN, {}, ("leak", "a", "attention")),
+        (AttentionLSTM, {}, ("h", "c", "attention")),
+        (AttentionLSTM, {"zoneout": 0.3}, ("h", "c", "attention")),
+        (AttentionGRU, {}, ("leak", "reset", "update", "candidate", "attention")),
+        (AttentionGRU, {"recurrent_dropout": 0.4}, ("leak", "reset", "update", "candidate", "attention")),
+    ],
+)
+def test_attention_is_a_path_of_its_own(kind, options, paths):
+    decoder, rng = kind(2, 4, **options, rng=1), np.random.default_rng(0)
+    given = {"values": rng.normal(size=(5, 2, 4))}
+    output, _, trace = decoder.forward(rng.normal(size=(6, 2, 2)), lengths=(6, 4), given=given)
+    doutput = rng.normal(size=output.shape)
+    whole = decoder.backward(trace, doutput).grads
+    split = decompose(decoder, trace, doutput).by_path()
+    assert split.paths == paths
+    for name in whole:
+        shares = [split.gradient(route, name) for route in split.routes]
+        assert np.abs(sum(shares) - whole[name]).max() <= 16 * EPS * np.abs(whole[name]).max()
+    assert any(np.abs(split.gradient("only attention", name)).max() > 1e-4 for name in whole)
+    # Without it: what backward gives where B1 says nothing to the state.
+    decoder.cell = planted(decoder.cell, attention.product_backward, asks_nothing)
+    cut = decoder.backward(trace, doutput).grads
+    for name in ("weight_ih_l0", "weight_hh_l0", "weight_ch_l0"):
+        found = split.without("attention", name)
+        assert np.abs(found - cut[name]).max() <= 16 * EPS * np.abs(cut[name]).max()
+        assert np.abs(found - whole[name]).max() > 1e-3 * np.abs(whole[name]).max()
