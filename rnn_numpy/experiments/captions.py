@@ -135,7 +135,7 @@ class CaptionExperiment(Experiment):
 
     def from_data(self) -> Mapping[str, Any]:
         """Return the number of digits that pictures are drawn from: their file is pinned by its reader."""
-        return {"digits": [len(part) for part in self.task._digits]}
+        return {"digits": [len(part) for part in self.task.digits]}
 
     def make_models(self) -> Mapping[str, Captioner]:
         """Return the net."""

@@ -212,7 +212,8 @@ class DigitCaptions:
         arguments.not_negative("DigitCaptions", "noise", self.noise)
 
     @cached_property
-    def _digits(self) -> tuple[Digits, Digits]:
+    def digits(self) -> tuple[Digits, Digits]:
+        """Those to train on, and those held out."""
         digits = load_digits()
         return digits[:TRAINING], digits[TRAINING:]
 
@@ -226,7 +227,7 @@ class DigitCaptions:
         """
         where = "DigitCaptions.scenes"
         N, rng = arguments.positive_int(where, "batch", batch), arguments.generator(where, rng)
-        digits = self._digits[arguments.flag(where, "held_out", held_out)]
+        digits = self.digits[arguments.flag(where, "held_out", held_out)]
         counts = rng.integers(1, self.most + 1, size=N)
         there = np.arange(self.most) < counts[:, None]
         cells = rng.permuted(np.tile(np.arange(CELLS**2), (N, 1)), axis=1)[:, : self.most]
@@ -284,7 +285,7 @@ class DigitCaptions:
     @property
     def majority(self) -> Caption:
         """The most frequent caption: the most frequent digit by itself, in any cell, of which the first is taken."""
-        labels = self._digits[0].labels
+        labels = self.digits[0].labels
         return (DIGIT_WORDS[int(np.bincount(labels).argmax())], ROWS[0], COLUMNS[0])
 
     def nearest(self, scenes: Scenes) -> list[Caption]:
@@ -293,7 +294,7 @@ class DigitCaptions:
         It knows the cells and the moves: of each cell that is not empty, it says what the digit to train on shows that
         is, at one of the nine places, at the least squared distance.
         """
-        known = self._digits[0]
+        known = self.digits[0]
         flat = known.images.reshape(len(known), -1)
         squares = (flat * flat).sum(axis=1)
         cells = scenes.images.reshape(-1, CELLS, CELL, CELLS, CELL).swapaxes(2, 3)  # (N, row, column, 10, 10)
