@@ -2,6 +2,7 @@
 
 from rnn_numpy.models.beam_search import beam_search
 from rnn_numpy.models.bridge import Bridge
+from rnn_numpy.models.captioner import Captioner
 from rnn_numpy.models.decoding import decode_forced, decode_greedy, decode_sample
 from rnn_numpy.models.encoder_decoder import EncoderDecoder
 from rnn_numpy.models.horizons import STRATEGIES, forecast, horizon_batch, horizon_model
@@ -20,7 +21,7 @@ from rnn_numpy.models.seq2seq_forecaster import Seq2SeqForecaster
 from rnn_numpy.models.sequence import Forecaster, SequenceModel
 
 __all__ = [
-    "STRATEGIES", "Bridge", "EncoderDecoder", "ExponentialDecay", "Forecaster", "Hypothesis", "InverseSigmoidDecay",
+    "STRATEGIES", "Bridge", "Captioner", "EncoderDecoder", "ExponentialDecay", "Forecaster", "Hypothesis", "InverseSigmoidDecay",
     "LanguageModel", "LinearDecay", "Model", "Rollout", "ScheduledSampling", "SearchErrors", "Seq2SeqForecaster",
     "SequenceModel", "TokenModel", "TokenState", "beam_search", "decode_forced", "decode_greedy", "decode_sample",
     "forecast", "horizon_batch", "horizon_model", "search_errors",

@@ -17,6 +17,7 @@ from processes import ended
 
 from rnn_numpy import LSTM, cli
 from rnn_numpy.layers import textbook
+from rnn_numpy.tasks.g2p import CMUDict
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -193,6 +194,9 @@ TRAINED = {
     "lm": ["--hidden", "4", "--updates", "1", "--length", "8", "--characters", "4"],
     "forecast": ["--hidden", "4", "--updates", "1"],
     "digits": ["--hidden", "4", "--updates", "1"],
+    "captions": ["--hidden", "4", "--memory", "3", "--updates", "1", "--batch", "2"],
+    "g2p": ["--hidden", "4", "--updates", "1", "--batch", "2", "--test", "2"],
+    "roman": ["--hidden", "4", "--updates", "1", "--batch", "2", "--test", "2"],
 }
 MINE = """
 import numpy as np
@@ -219,8 +223,14 @@ def test_shown_options_are_accepted(arguments, tmp_path, monkeypatch, capsys):
     rows = [f"{(i * 7) % 11},{(i * 5) % 13}" for i in range(340)]
     Path("mine.csv").write_text("a,b\n" + "\n".join(rows) + "\n", encoding="utf-8")
     Path("mine.py").write_text(MINE, encoding="utf-8")
+    some = dict(list(CMUDict().answers.items())[::500]) if "g2p" in arguments else {}  # all of them take a while
+    monkeypatch.setattr(CMUDict, "answers", property(lambda self: some))
     if arguments[0] in ("train", "predict"):
         assert run_trained(arguments) == 0, capsys.readouterr().err
+        return
+    if "--model" in arguments:
+        assert run_trained(["predict", arguments[2], "3"]) == 0, capsys.readouterr().err
+        assert cli.main(arguments) == 0, capsys.readouterr().err
         return
     quick = list(SHORT[arguments[0]])
     if arguments[0] == "gradflow" and "--train-steps" not in arguments:
