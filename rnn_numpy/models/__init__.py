@@ -21,8 +21,8 @@ from rnn_numpy.models.seq2seq_forecaster import Seq2SeqForecaster
 from rnn_numpy.models.sequence import Forecaster, SequenceModel
 
 __all__ = [
-    "STRATEGIES", "Bridge", "Captioner", "EncoderDecoder", "ExponentialDecay", "Forecaster", "Hypothesis", "InverseSigmoidDecay",
-    "LanguageModel", "LinearDecay", "Model", "Rollout", "ScheduledSampling", "SearchErrors", "Seq2SeqForecaster",
-    "SequenceModel", "TokenModel", "TokenState", "beam_search", "decode_forced", "decode_greedy", "decode_sample",
-    "forecast", "horizon_batch", "horizon_model", "search_errors",
+    "STRATEGIES", "Bridge", "Captioner", "EncoderDecoder", "ExponentialDecay", "Forecaster", "Hypothesis",
+    "InverseSigmoidDecay", "LanguageModel", "LinearDecay", "Model", "Rollout", "ScheduledSampling", "SearchErrors",
+    "Seq2SeqForecaster", "SequenceModel", "TokenModel", "TokenState", "beam_search", "decode_forced",
+    "decode_greedy", "decode_sample", "forecast", "horizon_batch", "horizon_model", "search_errors",
 ]  # fmt: skip
