@@ -13,7 +13,7 @@ from rnn_numpy.report.plots.pairs import plot_learning
 from rnn_numpy.report.plots.style import Axes, Figure
 from rnn_numpy.tasks.digit_captions import CANVAS, CENTRES
 
-PICTURES, WORDS = 4, 9
+PICTURES, WORDS = 6, 9
 
 
 def caption_figure(result: CaptionResult) -> Figure:
