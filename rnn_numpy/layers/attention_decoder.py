@@ -345,6 +345,12 @@ class AttentionDecoder(Joined):
     OptionError
         Options that do not go together; each message says which.
 
+    Notes
+    -----
+    Memory, beside the layer's own: T N (2 S + M) numbers forward and as many backward, and copies of memory and keys,
+    2 N S M. The additive score's hidden units, T N S K, are kept where they take up to 32 MiB, and made again where
+    not; after the cell without feeding they are always made again: N S K numbers.
+
     Examples
     --------
     >>> rng = np.random.default_rng(0)
