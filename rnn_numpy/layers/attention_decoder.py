@@ -127,6 +127,7 @@ class DecoderTrace:
     """
 
     rnn: Trace
+    how: str
     memory: Array
     exists: NDArray[np.bool_]
     weights: Mapping[str, Array]
@@ -264,7 +265,10 @@ class DecoderState:
 
     def take(self, rows: ArrayLike) -> DecoderState:
         """Return the state of these rows, one or several times, the memory's with them."""
-        index = np.asarray(rows, np.intp)
+        index, N = np.asarray(rows), len(self.rows)
+        if index.ndim != 1 or (index.size and (index.dtype.kind not in "iu" or index.min() < 0 or index.max() >= N)):
+            raise OptionError(f"DecoderState.take: rows must be integers from 0 to N - 1 = {N - 1}, (R,); got {rows!r}")
+        index = index.astype(np.intp)
         return DecoderState(
             tuple([array[:, index] for array in self.inner]), tuple([array[:, index] for array in self.upper]),
             self.stepping, self.rows[index], None if self.alpha is None else self.alpha[index],
@@ -399,7 +403,7 @@ class AttentionDecoder(Joined):
         self.memory_size = arguments.positive_int(where, "memory_size", memory_size)
         self.num_layers = arguments.positive_int(where, "num_layers", num_layers)
         arguments.one_of(where, "order", order, ORDERS)
-        self.order, self.input_feeding = order, arguments.flag(where, "input_feeding", input_feeding)
+        self.score, self.order, self.input_feeding = score, order, arguments.flag(where, "input_feeding", input_feeding)
         if order == "before" and input_feeding:
             raise OptionError(f"{where}: input_feeding must be False with order = 'before': the cell reads the context")
         self.is_part = order == "before" or self.input_feeding
@@ -525,7 +529,7 @@ class AttentionDecoder(Joined):
         own = {} if self.keys is None else {name: weight.copy() for name, weight in self.keys.params.items()}
         given = {} if self.keys is None else self._given(array, self.keys.forward(array, own), exists)
         output, finals, rnn = self.rnn.forward(signal, self._all(inner), lengths, training=training, **given)
-        trace = DecoderTrace(rnn, array, exists, own)
+        trace = DecoderTrace(rnn, self.score, array, exists, own)
         h_n = self._own(finals)
         if self.attention is not None and self.combine is not None:
             context, _, trace.attention = self.attention.attend(output, array, exists, steps_that_exist(rnn))
@@ -612,7 +616,9 @@ class AttentionDecoder(Joined):
         where = f"{type(self).__name__}.backward"
         if not isinstance(trace, DecoderTrace):
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
-        if (trace.attention is None) != self.is_part or (trace.upper is None) != (self.upper is None):
+        there = self.score, self.is_part, self.upper is None, None if self.is_part else self.hidden_size
+        width = None if trace.output is None else trace.output.shape[2]
+        if (trace.how, trace.attention is None, trace.upper is None, width) != there:
             raise ShapeError(f"{where}: trace was recorded by a decoder with other options, not by this {self!r}")
         total = None if grads is None else arguments.gradients(where, grads, self.params)
         inner, upper = self._inner(where, "dh_n", dh_n, trace.memory.shape[1])
@@ -744,7 +750,11 @@ class AttentionDecoder(Joined):
         state : DecoderState
             The one after the step.
         """
-        where, N = f"{type(self).__name__}.step", len(state.rows)
+        where = f"{type(self).__name__}.step"
+        if not isinstance(state, DecoderState) or state.stepping.decoder is not self:
+            of = "another decoder" if isinstance(state, DecoderState) else type(state).__name__
+            raise OptionError(f"{where}: state must be from begin or step of this decoder; got {of}")
+        N = len(state.rows)
         x = arguments.array_of(where, "x_t", x_t, self.dtype)
         arguments.shaped(where, "x_t", x, "(N, D)", (N, self.input_size))
         found = state.stepping.of(state.rows)

@@ -604,7 +604,7 @@ def made(**options):
             "AttentionDecoder.forward: c_0 must have shape (num_layers, N, H) = (1, 3, 3); got (1, 3, 4)",
         ),
         (
-            lambda: made().step(X[0, :2], made().begin(MEMORY)),
+            lambda: (decoder := made()).step(X[0, :2], decoder.begin(MEMORY)),
             ShapeError,
             "AttentionDecoder.step: x_t must have shape (N, D) = (3, 2); got (2, 2)",
         ),
@@ -635,6 +635,36 @@ def made(**options):
 )
 def test_wrong_arguments(call, error, message):
     assert_raises(error, message, call)
+
+
+@pytest.mark.parametrize("options", [{}, BEFORE, FEEDING], ids=str)
+def test_a_state_of_another_decoder_is_refused(options):
+    message = "AttentionDecoder.step: state must be from begin or step of this decoder; got "
+    for state, of in ((made(**options).begin(MEMORY), "another decoder"), (None, "NoneType")):
+        assert_raises(OptionError, message + of, lambda state=state: made(**options).step(X[0], state))
+
+
+def test_rows_that_a_state_has_not_are_refused():
+    state = made().begin(MEMORY)
+    assert state.take([]).rows.size == 0
+    for rows in ([True, False, True], [0.5], [3], [-1], [[0, 1]], 0):
+        message = f"DecoderState.take: rows must be integers from 0 to N - 1 = 2, (R,); got {rows!r}"
+        assert_raises(OptionError, message, lambda rows=rows: state.take(rows))
+
+
+@pytest.mark.parametrize("options", [{}, BEFORE, FEEDING], ids=str)
+def test_a_trace_of_another_score_or_width_is_refused(options):
+    """The weights of one score may fit another's, as general's do scaled_dot."""
+
+    def decoder(score, hidden=M):
+        return AttentionDecoder(D, hidden, M, score=score, **options)
+
+    others = [(one, decoder(other)) for one in ("dot", "scaled_dot", "general") for other in ("dot", "general")]
+    others = [pair for pair in others if pair[0] != pair[1].score] + [("general", decoder("general", M + 1))]
+    for score, other in others:
+        trace = other.forward(X, MEMORY)[2]
+        with pytest.raises(ShapeError, match=r"^Attention\w+\.backward: trace was recorded by a "):
+            decoder(score).backward(trace, np.zeros((T, N, M)))
 
 
 @pytest.mark.parametrize("options", [BEFORE, {"num_layers": 2, **BEFORE}, {"score": "additive"}], ids=str)
