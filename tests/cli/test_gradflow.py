@@ -68,6 +68,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert {name: value for name, value in arguments.items() if name not in ("run", "command")} == {
         "data": "eeg",
         "columns": "all",
+        "model": None,
         "cells": ("rnn-tanh", "rnn-relu", "lstm", "gru"),
         "gain": (0.5, 1.0, 1.5),
         "init": "uniform",
