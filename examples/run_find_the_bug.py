@@ -38,8 +38,9 @@ THREE = ("cell-path-missing", "forget-gate-derivative-missing", "first-step-skip
 # ------------
 # The names of the classes, their docstrings and their comments tell the answer, so an exercise shows the code without
 # them. In a formula, the names of the arguments are those of the derivation, at the head of rnn_numpy/layers/rnn.py,
-# lstm.py or gru.py. `_instead_of_step_backward` stands in place of the cell's own formula; what `_after_step_partials`
-# writes comes after the right one has written.
+# lstm.py, gru.py or attention.py. `_instead_of_step_backward` stands in place of the cell's own formula,
+# `_instead_of_weights_backward` in place of one of attention's; what `_after_step_partials` writes comes after the
+# right one has written.
 
 
 def exercise(animal):

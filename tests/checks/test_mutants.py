@@ -12,6 +12,7 @@ import inspect
 import numpy as np
 import pytest
 import twin
+from planting import edited
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.checks import CHECKS, Case, assert_grad_close, conformance_checks, conformance_failures
@@ -83,7 +84,10 @@ class Mutant:
         owner, name = self.place()
         # A new cell, which looks up the formulas of masks anew. Fails for a field that the cell does not have.
         monkeypatch.setitem(owner, name, dataclasses.replace(owner[name], **self.formulas))
-        methods = [*self.methods, *([(attention, edited(*self.edit))] if self.edit else [])]
+        methods = [
+            *self.methods,
+            *([(attention, edited(ORIGINAL[attention, self.edit[0]], *self.edit[1:]))] if self.edit else []),
+        ]
         for owner, replacement in methods:
             name = replacement.__name__
             original = ORIGINAL[owner, name]
@@ -1012,15 +1016,6 @@ MUTANTS += [
 
 
 # ------------------------------------------------------------------------------------------------ attention
-
-
-def edited(name, old, new):
-    """Return a function of the module of attention in which one piece of its text is another."""
-    source = inspect.getsource(inspect.unwrap(ORIGINAL[attention, name])).removeprefix("@functools.cache\n")
-    assert source.count(old) == 1, f"{name} has {source.count(old)} times {old!r}"
-    space = dict(vars(attention))
-    exec(source.replace(old, new), space)
-    return space[name]
 
 
 def read_of_given(self, arrays, given):

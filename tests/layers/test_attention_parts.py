@@ -5,13 +5,16 @@ import pytest
 from attended import CASES, CELLS, EXISTS, HOWS, LENGTHS, Attended, N, S, T, assert_all_close, title
 from frameworks import torch
 from messages import assert_raises
+from planting import edited, planted
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.checks import assert_grad_close, complex_step
+from rnn_numpy.checks.oracles.adjoint import adjoint_error, adjoint_errors
 from rnn_numpy.core.states import join
 from rnn_numpy.engine.forward_mode import jvp
 from rnn_numpy.engine.influence import rtrl
 from rnn_numpy.errors import OptionError, ShapeError
+from rnn_numpy.layers import attention
 from rnn_numpy.layers.attention import Attending, AttentionRNN
 
 EACH_CASE = pytest.mark.parametrize(("cell", "how"), [pytest.param(*case, id=title(*case)) for case in CASES])
@@ -349,6 +352,57 @@ def test_golden_numbers_of_luongs_decoder(feeding):
 
 
 # ------------------------------------------------------------------------------------------------ forward mode, errors
+
+ADDITIVE_SCORE, FED = {"score": "additive"}, {"score": "keys", "input_feeding": True}
+COVERED, LOCATED, GATED = (
+    {**ADDITIVE_SCORE, "coverage": True},
+    {**ADDITIVE_SCORE, "location": (2, 3)},
+    {"gate": "vector"},
+)
+# Lines of forward mode, each wrong once: the formula, a piece of its text, what stands there instead, the options.
+TANGENTS = [
+    ("product_tangent", ' + np.einsum("nm,nsm->ns", query, vkeys)', "", {"score": "keys"}),
+    ("product_tangent", "vquery, keys) +", "vquery, keys) -", {"score": "dot"}),
+    ("additive_tangent", "vprojected_t + vquery.dot(W_q.T)", "vprojected_t", ADDITIVE_SCORE),
+    ("additive_tangent", "vprojected_t + vquery.dot(W_q.T)", "vquery.dot(W_q.T)", ADDITIVE_SCORE),
+    ("additive_tangent", "vunits_t *= 1 - units_t * units_t", "pass", ADDITIVE_SCORE),
+    ("additive_tangent", "as_row(vv_a, K)", "0 * as_row(vv_a, K)", ADDITIVE_SCORE),
+    ("coverage_tangent", "vcov_prev[:, :, None] * w_c.ravel() + change", "change", COVERED),
+    ("coverage_tangent", "w_c.ravel() + change", "w_c.ravel()", COVERED),
+    ("cover_tangent", "vcov_prev, softmax", "0, softmax", COVERED),
+    ("location_tangent", "windows(vfocus_prev, width) @ F.T + around", "around", LOCATED),
+    ("location_tangent", "change = vf @ U_f.T + around", "change = around", LOCATED),
+    ("focus_tangent", "softmax_tangent(alpha_t, vscore_t)", "vscore_t", LOCATED),
+    (
+        "weights_tangent",
+        "valpha = softmax_tangent(alpha_t, vscore_t)",
+        "valpha = alpha_t * vscore_t",
+        {"score": "keys"},
+    ),
+    ("weights_tangent", "alpha_t, vvalues", "0 * alpha_t, vvalues", {"score": "keys"}),
+    ("gate_tangent", "+ vquery.dot(W_g.T)", "", GATED),
+    ("gate_tangent", "* (1 - beta_t)", "", GATED),
+    ("gate_tangent", "vbeta * context_t + ", "", GATED),
+    ("gate_tangent", "as_row(vb_g, beta_t.shape[1])", "0", GATED),
+    ("context_tangent", "vcontext_t.dot(W_ch.T)", "0", {"score": "keys"}),
+    ("feed_tangent", "vinput_t += vattn_prev.dot(W_if.T)", "pass", FED),
+    ("combine_tangent", "(1 - attn_t * attn_t) * ", "", FED),
+    ("combine_tangent", " + vh_t.dot(W_c[:, M:].T)", "", FED),
+    ("combine_tangent", "vcombined_t + ", "", FED),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "options"), TANGENTS)
+def test_a_line_of_forward_mode_that_is_wrong_is_caught(name, old, new, options):
+    how = {"score": "dot", "gate": False, "input_feeding": False, "coverage": False, "location": None, **options}
+    problem = Attended("GRU", how, weighed=False)
+    layer, trace, right = problem.layer, problem.forward()[2], getattr(attention, name)
+    assert adjoint_error(layer, trace) <= 1e-14
+    assert set(adjoint_errors(layer, trace)) == {
+        name if name not in problem.memory else f"given[{name!r}]" for name in problem.point
+    }
+    layer.cell = planted(layer.cell, right, edited(right, old, new))
+    assert adjoint_error(layer, trace) > 1e-6
 
 
 @EACH_CASE

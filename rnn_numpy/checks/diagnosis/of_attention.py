@@ -47,9 +47,10 @@ def mistakes_of_attention(target: Any) -> Iterator[tuple[str, str, Point]]:
     layer: Any = copy.copy(target.layer)
     cell = _with_formulas(layer.cell, RIGHT)
     parts = [*cell.before, *cell.after]
-    asked = next(
-        p.names["query"] for p in parts if p.forward in (attention.product_forward, attention.additive_forward)
-    )
+    scores = (attention.product_forward, attention.additive_forward)
+    asked = next((part.names["query"] for part in parts if part.forward in scores), None)
+    if asked is None:
+        return  # a score of the user's own
     cell = _with_query(cell, asked)
 
     def gradient(wrong: Cell) -> Point:

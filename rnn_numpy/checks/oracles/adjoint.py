@@ -44,7 +44,8 @@ def adjoint_error(
     directions : int
         How many pairs v, u are tried.
     names : sequence of str, optional
-        Where v is not 0: among "x", "h_0" (of an LSTM also "c_0") and the names of the parameters; all where left out.
+        Where v is not 0: among "x", "h_0" (of an LSTM also "c_0"), the names of the parameters, and "given['values']"
+        of a layer with a memory; all where left out.
 
     Returns
     -------
@@ -78,13 +79,18 @@ def adjoint_error(
     rng = np.random.default_rng(seed)
     recorded = RecordedPass(where, layer, trace)
     initial = [f"{state}_0" for state in layer.cell.states]
-    known = ["x", *initial, *layer.params]
+    known = [*_inputs(layer), *layer.params, *_memory(layer, recorded)]
     chosen = known if names is None else list(names)
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
         raise OptionError(f"{where}: names must be among {known}; got {unknown or 'none'}")
     zero = jvp(layer, trace)  # what has the shapes of the results
     x = recorded.edge.signal_out(next(iter(trace.layers.values())).arrays["x"])
+    memory = {
+        name: recorded.edge.given_out(recorded.edge.given[name], len(layer.cell.given[name].shape))
+        for title, name in _memory(layer, recorded).items()
+        if title in chosen
+    }
     latest = {name: run.latest for name, run in trace.layers.items()}
     worst = 0.0
     try:
@@ -95,12 +101,14 @@ def adjoint_error(
             for name, part in zip(initial, parts, strict=True):
                 part *= name in chosen
             vparams = {name: _random(array, rng) for name, array in layer.params.items() if name in chosen}
+            vgiven = {name: _random(array, rng) for name, array in memory.items()}
             u, u_n = _random(zero.voutput, rng), _random(zero.vh_n, rng)
-            forward = jvp(layer, trace, vx=vx, vh_0=vstates, vparams=vparams)
+            forward = jvp(layer, trace, vx=vx, vh_0=vstates, vparams=vparams, vgiven=vgiven)
             back = layer.backward(trace, u, u_n)
             after = _dot(forward.voutput, u) + _dot(forward.vh_n, u_n)
             before = sum(_dot(back.grads[name], change) for name, change in vparams.items())
             before += sum(_dot(getattr(back, "d" + name), part) for name, part in zip(initial, parts, strict=True))
+            before += sum(_dot(back.dgiven[name], change) for name, change in vgiven.items())
             before += 0 if vx is None else _dot(back.dx, vx)
             length = _norm((forward.voutput, forward.vh_n)) * _norm((u, u_n))
             difference = float(abs(after - before))
@@ -112,7 +120,7 @@ def adjoint_error(
 
 
 def adjoint_errors(layer: Recurrent, trace: Trace, *, seed: int = 0, directions: int = 3) -> dict[str, float]:
-    """Return `adjoint_error` for each tensor on its own: input, initial states, and each parameter.
+    """Return `adjoint_error` for each tensor on its own: input, initial states, each parameter, a memory.
 
     Parameters and errors are those of `adjoint_error`.
 
@@ -132,11 +140,21 @@ def adjoint_errors(layer: Recurrent, trace: Trace, *, seed: int = 0, directions:
     >>> max(errors.values()) < 1e-15
     True
     """
-    names = ["x", *(f"{state}_0" for state in RecordedPass("adjoint_errors", layer, trace).layer.cell.states)]
+    recorded = RecordedPass("adjoint_errors", layer, trace)
     return {
         name: adjoint_error(layer, trace, seed=seed, directions=directions, names=[name])
-        for name in [*names, *layer.params]
+        for name in [*_inputs(layer), *layer.params, *_memory(layer, recorded)]
     }
+
+
+def _inputs(layer: Recurrent) -> list[str]:
+    return ["x", *(f"{state}_0" for state in layer.cell.states)]
+
+
+def _memory(layer: Recurrent, recorded: RecordedPass) -> dict[str, str]:
+    """Return the given arrays that have a gradient: what their tensors are called, and their names."""
+    given = layer.cell.given.items()
+    return {f"given[{name!r}]": name for name, one in given if one.differentiable and name in recorded.edge.given}
 
 
 def _random(like: Any, rng: np.random.Generator) -> Any:
