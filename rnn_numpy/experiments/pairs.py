@@ -215,6 +215,8 @@ class ModelFlow:
     focus : AttentionFocus
     correlation : ndarray
         Of each word, Spearman's between the weights and the gradients, token by position.
+    word : tuple
+        Of the longest of them: gradients and weights, (T, S), and the symbols read and written.
     """
 
     name: str
@@ -222,6 +224,7 @@ class ModelFlow:
     split: AttentionSplit
     focus: AttentionFocus
     correlation: Array
+    word: tuple[Array, Array, tuple[str, ...], tuple[str, ...]]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as plain Python objects that strict JSON can hold."""
@@ -386,13 +389,16 @@ class PairExperiment(Experiment):
         batch = pairs[np.linspace(0, len(pairs) - 1, min(MEASURED, len(pairs))).astype(int)]
         model = self.model.astype(np.float64)
         trace = model.loss_and_grads(*batch)[2]
-        found = []
+        found, (reads, writes) = [], self.vocabularies
+        words = []
         for n in range(min(16, batch.source.shape[1])):
             read, written = batch.source[: batch.source_lengths[n], n], batch.target[: batch.target_lengths[n], n]
             gradients, alpha = token_gradients(model, read, written)
             found.append(rank_correlation(gradients, alpha))
+            words.append((gradients, alpha, tuple(reads.decode(read)), (*writes.decode(written), "end")))
+        longest = max(words, key=lambda word: len(word[2]))
         split = attention_split(model, trace)
-        return ModelFlow(self.name, batch.source.shape[1], split, attention_focus(trace), np.array(found))
+        return ModelFlow(self.name, batch.source.shape[1], split, attention_focus(trace), np.array(found), longest)
 
 
 def _drawn(answer: Answer) -> list[str]:

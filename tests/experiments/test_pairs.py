@@ -26,7 +26,7 @@ from rnn_numpy.experiments.pairs import (
 from rnn_numpy.report.captions_page import caption_report
 from rnn_numpy.report.pairs_page import flow_report, pair_report
 from rnn_numpy.report.plots.captions import caption_figure, plot_glimpse
-from rnn_numpy.report.plots.pairs import flow_figure, pair_figure, plot_token_gradients
+from rnn_numpy.report.plots.pairs import flow_figure, pair_figure
 from rnn_numpy.report.plots.style import save_figure
 from rnn_numpy.tasks.g2p import CMUDict
 from rnn_numpy.tasks.roman import RomanNumerals
@@ -132,8 +132,9 @@ def test_the_gradient_of_a_trained_net(roman: tuple[Path, RomanExperiment, PairR
     assert "The three add up" in " ".join(text.split())
     json.dumps(flow.to_dict(), allow_nan=False)
     drawn(flow_figure(flow), tmp_path / "flow.png")
-    figure = plot_token_gradients(np.eye(3), np.full((3, 3), 1 / 3), "abc", "ABC", 0.5)
-    drawn(figure, tmp_path / "tokens.png")
+    gradients, alpha, read, written = flow.word
+    assert gradients.shape == alpha.shape == (len(written), len(read))
+    assert 1 <= len(read) <= 4 and written[-1] == "end"
 
 
 @pytest.mark.parametrize("kind", [G2PExperiment, DateExperiment])

@@ -77,32 +77,33 @@ def plot_attention(
 
 
 def plot_token_gradients(
-    gradients: ArrayLike, alpha: ArrayLike, read: Sequence[str], written: Sequence[str], correlation: float
-) -> Figure:
-    """Draw, side by side, the attention and the gradients of each token written at each position read."""
-    figure = style.new_figure(8.4, 3.8)
-    left, right = figure.subplots(1, 2)
-    plot_attention(alpha, read, written, left, label="attention, row by row")
-    plot_attention(gradients, read, written, right, label="|d log p(token) / d embedding|, row by row")
-    figure.suptitle(f"where it looks, and what it depends on: rank correlation {correlation:.2f}", fontsize=11)
-    return figure
+    gradients: ArrayLike, alpha: ArrayLike, read: Sequence[str], written: Sequence[str], axes: Sequence[Axes]
+) -> None:
+    """Draw, on two axes, the weights and the gradients of each token written at each position read.
+
+    Each row has its own scale: what counts is where its largest entries are.
+    """
+    left, right = axes
+    plot_attention(alpha, read, written, left, label="attention")
+    plot_attention(gradients, read, written, right, label="|d log p(token) / d embedding|")
 
 
 def flow_figure(flow: ModelFlow) -> Figure:
-    """Draw the norm of dL/d(embedding) by lag, way by way."""
-    figure = style.new_figure()
-    ax = figure.subplots()
+    """Draw the norm of dL/d(embedding) by lag, way by way; and of one word, where the net looks and what it reads."""
+    figure = style.new_figure(9.6, 7.0)
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1.1, 1))
+    above, below = parts
+    ax = above.subplots()
     lags = flow.by_lag
     style.set_log(ax, *style.log_limits(np.concatenate([lags[way] for way in WAYS])))
     lines: list[NDArray[np.float64]] = [style.positive(lags[way]) for way in WAYS]
     dashes: Sequence[Any] = ("-", "--", ":")
     for number, (line, label) in enumerate(zip(lines, WAYS.values(), strict=True)):
-        colour = style.COLOURS[number]
-        ax.plot(
-            line, color=colour, linestyle=dashes[number], linewidth=style.LINE, marker="o", markersize=3, label=label
-        )
+        look = {"color": style.COLOURS[number], "linestyle": dashes[number], "linewidth": style.LINE}
+        ax.plot(line, marker="o", markersize=3, label=label, **look)
     ax.legend(frameon=False)
     ax.locator_params(axis="x", integer=True)
     style.frame(ax, "lag: positions from the source's end", "norm of d$L$/d(embedding)")
     ax.set_title(f"{flow.name}: how the gradient gets back to the source", fontsize=11)
+    plot_token_gradients(*flow.word, below.subplots(1, 2))
     return figure
