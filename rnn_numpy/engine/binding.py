@@ -116,7 +116,9 @@ class Binding:
         backward, found = kind == "backward", list[Call]()
         # Scratch belongs to this pass alone: passes on one trace may run side by side.
         scratch = self._scratch() if "scratch_t" in self.chain.needs else None
-        work = self.chain.work(self.given, self.batch.N, self.constants["half"].dtype)
+        work: dict[str, Array] = {}
+        if self.chain.cell.work:
+            work = self.chain.work(self.given, self.batch.N, self.constants["half"].dtype)
         for formula, slots, columns in self.chain.formulas[kind]:
             if backward and self.kept and formula in self.chain.cell.again:
                 continue

@@ -570,10 +570,11 @@ class Recurrent(Options):
             arrays["a"] = batch.new(size, width, dtype, columns)
         if record:
             trace.arrays, trace.given = arrays, edge.given
-            shapes = {name: (T, batch.N, *cell.work[name](edge.given)) for name in cell.kept}
-            if shapes and sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize <= KEPT_BYTES:
-                trace.kept = {name: memory.empty(shape, dtype) for name, shape in shapes.items()}
-                run.binding.kept = trace.kept
+            if cell.kept:
+                shapes = {name: (T, batch.N, *cell.work[name](edge.given)) for name in cell.kept}
+                if sum(map(math.prod, shapes.values())) * dtype.itemsize <= KEPT_BYTES:
+                    trace.kept = {name: memory.empty(shape, dtype) for name, shape in shapes.items()}
+                    run.binding.kept = trace.kept
             trace.reached = run.binding.span if direction.reverse else -1
         return run
 
