@@ -347,7 +347,8 @@ class Adjoints:
 
         Of a cell with several states: by which of them it arrives. Of a cell with one: "leak", which passes no weight,
         and the gates, by whose rows of W_hh it comes; gates whose rows act on another array than the state share one
-        way, under their names joined by "+". At the end, where it is there, "attention": by the scores of the memory.
+        way, under their names joined by "+". At the end, where attention stands before the cell, "attention": by the
+        scores of the memory, and the gate of its context.
         """
         cell, beside = self.steps.cell, (self.beside,) if self.beside else ()
         if len(cell.states) > 1:

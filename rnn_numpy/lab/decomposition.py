@@ -61,6 +61,10 @@ Of a cell with one state the ways are the leak, which passes no weight, and the 
     update      W_hz^T da_z
     candidate   W_hn^T da_q, or where the reset acts before the product, r_k * (W_hn^T da_n)
 
+Where attention stands before the cell it is one way more, whatever the states: what comes to the query, by the scores
+of the memory and the gate of its context. With input feeding the states are attn and the cell's, and attention is a
+matter within a step.
+
 The routes are sorted into classes, and since every route is in one of them, the classes of a block add up to it:
 
     direct      t = k: no step between
@@ -545,7 +549,7 @@ class PathSplit:
     Attributes
     ----------
     paths : tuple of str
-        The ways of a step: ("h", "c") of an LSTM; ("leak", "reset", "update", "candidate") of a GRU.
+        The ways of a step: ("h", "c") of an LSTM; ("leak", "reset", "update", "candidate") of a GRU; and "attention".
     routes : tuple of str
         The classes of routes, "direct", "only h", "only c", "mixed"; they add up to the whole.
 
