@@ -4,7 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+from frameworks import torch
 from messages import assert_raises
+from planting import edited, planted
 
 from rnn_numpy import Adam
 from rnn_numpy.checks import complex_step
@@ -14,6 +16,7 @@ from rnn_numpy.layers import attention
 from rnn_numpy.layers.attention_decoder import AttentionDecoder
 from rnn_numpy.models import Captioner, beam_search, decode_forced, decode_greedy
 from rnn_numpy.models.bridge import Bridge
+from tests.layers.test_attention_parts import assert_golden, fill
 
 S, N, P = 3, 2, 4
 WINDOWS = np.random.default_rng(0).normal(size=(S, N, P))
@@ -61,6 +64,11 @@ def without_the_mean(self, trace, dh_0, grads, inner=Bridge.backward):
     return inner(self, trace, dh_0, grads)[0], None
 
 
+def without_the_count(self, trace, dh_0, grads, inner=Bridge.backward):
+    trace.count = np.ones_like(trace.count)
+    return inner(self, trace, dh_0, grads)
+
+
 def without_dalpha(self, *arguments, inner=AttentionDecoder.backward, **options):
     return inner(self, *arguments, **{**options, "dalpha": None})
 
@@ -69,6 +77,7 @@ def without_dalpha(self, *arguments, inner=AttentionDecoder.backward, **options)
     ("owner", "name", "wrong"),
     [
         (Bridge, "backward", without_the_mean),
+        (Bridge, "backward", without_the_count),
         (AttentionDecoder, "backward", without_dalpha),
     ],
 )
@@ -77,6 +86,90 @@ def test_a_planted_mistake_shows(monkeypatch, owner, name, wrong):
     expected = stepped(model)
     monkeypatch.setattr(owner, name, wrong)
     assert largest_error(model.loss_and_grads(*BATCH)[1], expected) > 1e-3
+
+
+def test_a_gate_without_its_derivative_shows():
+    model = model_of()
+    expected = stepped(model)
+    wrong = edited(attention.gate_backward, "dbeta * beta_t * (1 - beta_t)", "dbeta * beta_t")
+    rnn = model.decoder.rnn
+    rnn.cell = planted(rnn.cell, attention.gate_backward, wrong)
+    assert largest_error(model.loss_and_grads(*BATCH)[1], expected) > 1e-3
+
+
+def test_golden_numbers():
+    """G4: an LSTM that reads the gated context, with the model's own bridge and penalty."""
+    model = Captioner(1, 3, 4, hidden_size=2, memory_size=2, embedding_dim=1, penalty=0.7, rng=0)
+    weight_ih = fill((8, 3), 4)
+    p = model.params
+    p["decoder.rnn.weight_ih_l0"][...], p["decoder.rnn.weight_ch_l0"][...] = weight_ih[:, :1], weight_ih[:, 1:]
+    p["decoder.rnn.weight_hh_l0"][...] = fill((8, 2), 5)
+    p["decoder.rnn.bias_ih_l0"][...], p["decoder.rnn.bias_hh_l0"][...] = fill((8,), 6), 0
+    p["decoder.rnn.weight_gate_l0"][...], p["decoder.rnn.bias_gate_l0"][...] = fill((1, 2), 7), 0.3
+    p["decoder.keys.weight_memory"][...], p["decoder.keys.bias"][...] = fill((2, 2), 0), fill((2,), 2)
+    p["decoder.rnn.weight_query_l0"][...], p["decoder.rnn.v_l0"][...] = fill((2, 2), 1), fill((2,), 3)
+    for state, k in (("h", 8), ("c", 9)):
+        p[f"bridge.weight_{state}_l0"][...], p[f"bridge.bias_{state}_l0"][...] = fill((2, 2), k), 0
+    values, r = fill((3, 1, 2), 10, 1.0), fill((2, 1, 2), 12)
+    initial, bridge = model._initial(values)
+    output, _, trace = model.decoder.forward(fill((2, 1, 1), 11), values, initial)
+    penalty, dalpha = model._penalty(trace.alpha, np.ones((2, 1), bool))
+    grads = p.zeros_like()
+    back = model.decoder.backward(trace, r, None, grads.part("decoder"), dalpha=dalpha)
+    through_mean = model.bridge.backward(bridge, (back.dh_0, back.dc_0), grads.part("bridge"))[1]
+    assert_golden(
+        {
+            "L": (r * output).sum() + penalty,
+            "alpha": trace.alpha.sum(axis=0),
+            "beta": [trace[t].beta for t in range(2)],
+            "dv": grads["decoder.rnn.v_l0"],
+            "dw": grads["decoder.rnn.weight_gate_l0"],
+            "db": grads["decoder.rnn.bias_gate_l0"],
+            "dvalues": back.dmemory + through_mean,
+        },
+        L="0.183548408823",
+        alpha="0.965242993821 0.614703516136 0.420053490043",
+        beta="0.562168019078 0.553839440376",
+        dv="-0.351145007854 -0.148708744771",
+        dw="0.000274555011 0.000253816520",
+        db="-0.002691225209",
+        dvalues="-0.089425399829 -0.070259689798 0.006681533964 -0.011391672518 0.016414548352 -0.011399526782",
+    )
+
+
+@pytest.mark.needs_torch
+def test_torch():
+    """The whole model again, of torch's LSTMCell and cross-entropy."""
+    model = model_of()
+    loss, grads, _ = model.loss_and_grads(*BATCH)
+    p = {name: torch.tensor(array.copy(), requires_grad=True) for name, array in model.params.items()}
+    last = {name.rpartition(".")[2].removesuffix("_l0"): a for name, a in p.items() if name.startswith("decoder")}
+    right, exists = torch.tensor(TARGET), torch.tensor(np.arange(len(TARGET))[:, None] < LENGTHS)
+    memory = torch.tanh(torch.tensor(WINDOWS) @ p["features.weight"].T + p["features.bias"])
+    memory = memory + p["places.weight"][:, None]
+    h, c = (
+        torch.tanh(memory.mean(0) @ p[f"bridge.weight_{state}_l0"].T + p[f"bridge.bias_{state}_l0"]) for state in "hc"
+    )
+    cell = torch.nn.LSTMCell(2 + 4, 3, dtype=torch.float64)
+    weights = {name: last[name] for name in ("weight_hh", "bias_ih", "bias_hh")}
+    weights["weight_ih"] = torch.cat([last["weight_ih"], last["weight_ch"]], dim=1)
+    keys = memory @ last["weight_memory"].T + last["bias"]
+    total, seen = 0.0, torch.zeros((N, S), dtype=torch.float64)
+    for t, words in enumerate(np.concatenate([np.full((1, N), 1), TARGET[:-1]])):
+        alpha = torch.softmax(torch.tanh(keys + h @ last["weight_query"].T).matmul(last["v"]).T, dim=1)
+        seen = seen + exists[t][:, None] * alpha
+        beta = torch.sigmoid(h @ last["weight_gate"].T + last["bias_gate"])
+        context = beta * torch.einsum("ns,snm->nm", alpha, memory)
+        signal = torch.cat([p["target.weight"][torch.tensor(words)], context], dim=1)
+        h, c = torch.func.functional_call(cell, weights, (signal, (h, c)))
+        logits = h @ p["readout.weight"].T + p["readout.bias"]
+        total = total + (torch.nn.functional.cross_entropy(logits, right[t], reduction="none") * exists[t]).sum()
+    expected = total / exists.sum() + 0.7 / N * ((1 - seen) ** 2).sum()
+    expected.backward()
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-13)
+    gradients = {name: tensor.grad.numpy() for name, tensor in p.items()}
+    gradients["target.weight"][PAD] = 0  # not trained
+    assert largest_error(grads, gradients) < 1e-12
 
 
 def test_steps_behind_a_caption_have_no_part_in_the_penalty(monkeypatch):
