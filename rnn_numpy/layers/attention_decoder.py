@@ -210,7 +210,7 @@ class Stepping:
     ) -> None:
         self.decoder, self.values, self.keys, self.exists = decoder, values, keys, exists
         self.steppers = steppers
-        self._latest: tuple[bytes, dict[str, Array]] = b"", {}
+        self._latest: tuple[bytes | None, dict[str, Array]] = None, {}  # b"" is the name of no sequences
 
     def of(self, rows: NDArray[np.intp]) -> dict[str, Array]:
         """Return values, keys and exists of these sequences, the same arrays as before for the same sequences."""

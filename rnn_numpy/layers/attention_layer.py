@@ -423,7 +423,8 @@ class Attention(Parametric):
                     dscore[:, t], units, weights["weight_query"], weights["v"], dunits, dprojected[:, t], dquery[:, t],
                     dkeys, grads["v"],
                 )  # fmt: skip
-            grads["weight_query"][...] += dprojected.reshape(N * T, -1).T @ query.reshape(N * T, -1)
+            Q, K = query.shape[2], keys.shape[2]
+            grads["weight_query"][...] += dprojected.reshape(N * T, K).T @ query.reshape(N * T, Q)
         else:
             dquery, dkeys = dscore @ keys, dscore.swapaxes(1, 2) @ query
         found = {

@@ -740,3 +740,14 @@ def test_classes_may_have_a_metaclass():
     again = pickle.loads(pickle.dumps(decoder))
     assert type(again.rnn) is type(decoder.rnn)
     assert np.array_equal(again.params.flat, decoder.params.flat)
+
+
+@pytest.mark.parametrize("options", [{}, {"order": "before", "score": "additive"}, {"input_feeding": True}])
+def test_a_step_of_no_sequences(options):
+    decoder = AttentionDecoder(3, 4, 5, rng=0, **options)
+    none = decoder.begin(np.ones((2, 0, 5)))
+    taken = decoder.begin(np.ones((2, 3, 5))).take([])
+    for state in (none, taken):
+        output, after = decoder.step(np.ones((0, 3)), state)
+        assert output.shape == (0, 4)
+        assert after.alpha.shape == (0, 2)

@@ -139,6 +139,18 @@ def test_gradients_are_added():
 
 
 @EACH_SCORE
+@pytest.mark.parametrize(("T", "N"), [(0, 2), (2, 0)])
+def test_no_queries(score, T, N):
+    layer = Attention(4, 4, score, rng=0)
+    context, _, trace = layer.forward(np.ones((T, N, 4)), np.ones((5, N, 4)))
+    back = layer.backward(trace, np.ones_like(context))
+    assert back.dquery.shape == (T, N, 4)
+    assert back.dmemory.shape == (5, N, 4)
+    assert not back.dmemory.any()
+    assert not back.grads.flat.any()
+
+
+@EACH_SCORE
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
 def test_a_query_without_memory_has_zeros(score, dtype):
     problem = Problem(score, EXISTS, dtype=dtype)
