@@ -181,7 +181,7 @@ class Options(Parametric):
             return [batch.sorted(mask, 1) for mask in checked]
         if not training or self.dropout == 0 or count == 0:
             return None
-        return [batch.sorted(self._drawn(self.dropout, shape), 1) for _ in range(count)]
+        return [batch.sorted(self.drawn_mask(self.dropout, shape), 1) for _ in range(count)]
 
     def state_masks(
         self, where: str, recurrent: Any, zoneout: Any, training: bool, batch: Batch
@@ -207,7 +207,7 @@ class Options(Parametric):
                 if recurrent:
                     mask = self._mask(where, title, recurrent[name], "(N, H)", shape)
                 else:
-                    mask = self._drawn(self.recurrent_dropout, shape)
+                    mask = self.drawn_mask(self.recurrent_dropout, shape)
                 mask = batch.sorted(mask, 0)
             if zoneout and (not isinstance(zoneout[name], tuple | list) or len(zoneout[name]) != len(states)):
                 wanted = f"a tuple with an array for each state, {', '.join(states)}"
@@ -225,7 +225,7 @@ class Options(Parametric):
             found[name] = parts.Masks(mask, kept)
         return found
 
-    def _drawn(self, rate: float, shape: tuple[int, ...]) -> Array:
+    def drawn_mask(self, rate: float, shape: tuple[int, ...]) -> Array:
         """Return a dropout mask: 0 with probability `rate`, else what keeps the mean; p = 1 leaves nothing to scale."""
         scale = 0.0 if rate == 1 else 1 / (1 - rate)
         mask: Array = np.where(self.rng.random(shape) >= rate, scale, 0).astype(self.dtype)

@@ -26,10 +26,9 @@ References
 
 from __future__ import annotations
 
-import collections
 import copyreg
 import functools
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,6 +38,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.core.parametric import Joined
+from rnn_numpy.core.stepping import Steps, run_out
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.stepper import Stepper
 from rnn_numpy.engine.trace import Step, Trace
@@ -173,27 +173,6 @@ class DecoderGradients(Gradients):
     dmemory: Array
     dmemory_values: Array
     dmemory_weights: Array
-
-
-class DecoderSteps(Iterator[DecodedStep]):
-    """The backward pass, one step at each `next`, newest first: what `backward_steps` returns.
-
-    Attributes
-    ----------
-    result : DecoderGradients or None
-        None until the last step is done; only then are gradients added to `grads`.
-    """
-
-    def __init__(self, loop: Generator[DecodedStep, None, DecoderGradients]) -> None:
-        self._loop = loop
-        self.result: DecoderGradients | None = None
-
-    def __next__(self) -> DecodedStep:
-        try:
-            return next(self._loop)
-        except StopIteration as end:
-            self.result = self.result or end.value
-            raise
 
 
 class Stepping:
@@ -457,7 +436,7 @@ class AttentionDecoder(Joined):
         count, H = len(self.own), self.hidden_size
         if value is None:
             return [None] * count, [None] * count
-        parts = value if isinstance(value, tuple) else (value,)
+        parts = states.split(value)
         if len(parts) != count:
             raise DTypeError(f"{where}: {name} must be {count} array(s), {', '.join(self.own)}; got {len(parts)}")
         checked: list[Array] = []
@@ -478,7 +457,7 @@ class AttentionDecoder(Joined):
 
     def _own(self, every: Any) -> list[Array]:
         """Return the cell's own ones among all states."""
-        found = dict(zip(self.rnn.cell.states, every if isinstance(every, tuple) else (every,), strict=True))
+        found = dict(zip(self.rnn.cell.states, states.split(every), strict=True))
         return [found[state] for state in self.own]
 
     # ------------------------------------------------------------------------------------------------ forward
@@ -539,14 +518,11 @@ class AttentionDecoder(Joined):
             output.flags.writeable = False  # the trace's
         elif self.upper is not None:
             if training and self.dropout:
-                kept = 1 - self.dropout
-                drawn = self.rnn.rng.random(output.shape) < kept
-                trace.between = np.where(drawn, 1 / kept if kept else 0.0, 0.0).astype(self.dtype)
+                trace.between = self.rnn.drawn_mask(self.dropout, output.shape)
                 output = output * trace.between
             above = None if upper[0] is None else states.join(tuple(upper))
             output, top, trace.upper = self.upper.forward(output, above, lengths, training=training)
-            tops = top if isinstance(top, tuple) else (top,)
-            h_n = [np.concatenate(pair) for pair in zip(h_n, tops, strict=True)]
+            h_n = [np.concatenate(pair) for pair in zip(h_n, states.split(top), strict=True)]
         return output, states.join(tuple(h_n)), trace
 
     def __call__(self, x: ArrayLike, memory: ArrayLike, *arguments: Any, **options: Any) -> tuple[Array, Any]:
@@ -593,11 +569,7 @@ class AttentionDecoder(Joined):
         -------
         DecoderGradients
         """
-        steps = self.backward_steps(trace, doutput, dh_n, grads, dalpha=dalpha)
-        collections.deque(steps, maxlen=0)
-        result = steps.result
-        if result is None:
-            raise OptionError(f"{type(self).__name__}.backward: the steps must have been run to the end")
+        result: DecoderGradients = run_out(self.backward_steps(trace, doutput, dh_n, grads, dalpha=dalpha))
         return result
 
     def backward_steps(
@@ -608,7 +580,7 @@ class AttentionDecoder(Joined):
         grads: Parameters | None = None,
         *,
         dalpha: ArrayLike | None = None,
-    ) -> DecoderSteps:
+    ) -> Steps:
         """Back-propagate one step at a time, newest step first; those of the upper layers before the others'.
 
         Arguments and errors are those of `backward`, which runs this very loop.
@@ -629,7 +601,7 @@ class AttentionDecoder(Joined):
             arguments.shaped(where, "doutput", top, "(T, N, output_width)", (T, N, self.output_width))
         if weights is not None:
             arguments.shaped(where, "dalpha", weights, "(T, N, S)", (T, N, S))
-        return DecoderSteps(self._loop(where, trace, top, inner, upper, total, weights))
+        return Steps(self._loop(where, trace, top, inner, upper, total, weights))
 
     def _loop(
         self,
@@ -644,11 +616,8 @@ class AttentionDecoder(Joined):
         grads = self.params.zeros_like()
         initial: list[tuple[Array, ...]] = []
         memory: dict[str, Array] = {}
-        if self.attention is not None and self.combine is not None and trace.output is not None:
-            attention, joined = trace.attention, trace.joined
-            if attention is None or joined is None:
-                raise ShapeError(f"{where}: trace was recorded by a decoder with other options")
-            output = trace.output
+        attention, joined, output = trace.attention, trace.joined, trace.output
+        if self.attention and self.combine and attention and joined and output is not None:
             de = np.zeros_like(output)
             if doutput is not None:  # B1
                 np.multiply(output, output, out=de)
@@ -669,17 +638,15 @@ class AttentionDecoder(Joined):
             steps = self.upper.backward_steps(trace.upper, doutput, above, grads.part("upper"))
             for step in steps:
                 yield DecodedStep(step, trace.attention)
-            result = steps.result
-            doutput = result.dx if trace.between is None else result.dx * trace.between  # type: ignore[union-attr]
+            result = run_out(steps)
+            doutput = result.dx if trace.between is None else result.dx * trace.between
             initial.append(tuple(getattr(result, f"d{state}_0") for state in self.own))
         records = {} if dalpha is None or not self.is_part else {"drecords": {"alpha": dalpha}}
         last = self._all(inner)
         steps = self.rnn.backward_steps(trace.rnn, doutput, last, grads.part("rnn"), **records)
         for step in steps:
             yield DecodedStep(step, trace.attention)
-        back = steps.result
-        if back is None:
-            raise OptionError(f"{where}: the steps must have been run to the end")
+        back = run_out(steps)
         if self.keys is not None:
             dkeys = back.dgiven.get("keys", back.given_ways["values"].get("weights"))
             own = grads.part("keys") if len(self.keys.params) else self.keys.params.zeros_like()

@@ -41,12 +41,13 @@ BRIDGES = ("tanh", "linear", "concat", "mean", "zeros")
 
 @dataclass
 class BridgeTrace:
-    """What a bridge read, and what it gave, by state and layer; `count` is the number of rows of each memory."""
+    """What a bridge read, and what it gave, by state and layer; `batch` is N, `count` the rows of each memory."""
 
     read: dict[tuple[str, int], Array]
     given: dict[tuple[str, int], Array]
     weights: dict[str, Array]
     finals: dict[str, Array]
+    batch: int
     exists: NDArray[np.bool_] | None = None
     count: Array | None = None
 
@@ -158,7 +159,7 @@ class Bridge(Parametric):
         Parameters
         ----------
         h_n : ndarray or tuple of ndarray, (encoder_layers * directions, N, He)
-            The encoder's final states, as it returns them.
+            The encoder's final states, as it returns them; None for "mean" and "zeros", which do not read them.
         memory : ndarray, (S, N, M)
         exists : bool ndarray, (N, S)
             True where a row of the memory counts.
@@ -174,9 +175,11 @@ class Bridge(Parametric):
             States that are not the encoder's.
         """
         where, rows_of = f"{type(self).__name__}.forward", self.encoder_layers * self.directions
-        finals = self._states(where, "n", h_n, self.encoder, "layers * directions", rows_of, memory.shape[1])
+        finals: dict[str, Array] = {}
+        if self.kind not in ("mean", "zeros") or h_n is not None:
+            finals = self._states(where, "n", h_n, self.encoder, "layers * directions", rows_of, memory.shape[1])
         weights = {name: weight.copy() for name, weight in self.params.items()}
-        trace = BridgeTrace({}, {}, weights, finals)
+        trace = BridgeTrace({}, {}, weights, finals, memory.shape[1])
         N, dtype = memory.shape[1], self.dtype
         mean = np.zeros((N, 0), dtype)
         if self.kind == "mean":
@@ -210,14 +213,13 @@ class Bridge(Parametric):
 
         Returns
         -------
-        dh_n : like h_n
+        dh_n : like h_n, None where that was
         dmemory : ndarray, (S, N, M), or None
             Of the bridge "mean"; the others do not read the memory.
         """
         where = f"{type(self).__name__}.backward"
         grads = arguments.gradients(where, grads, self.params)
-        batch = next(iter(trace.finals.values())).shape[1]
-        dstates = self._states(where, "0", dh_0, self.decoder, "layers", self.decoder_layers, batch, "d")
+        dstates = self._states(where, "0", dh_0, self.decoder, "layers", self.decoder_layers, trace.batch, "d")
         dfinals = {name: np.zeros_like(final) for name, final in trace.finals.items()}
         dmean: Array | None = None
         for state, dstate in dstates.items():
@@ -238,7 +240,7 @@ class Bridge(Parametric):
         dmemory: Array | None = None
         if dmean is not None and trace.exists is not None:
             dmemory = trace.exists.T[:, :, None] * (dmean / trace.count)  # B4
-        return states.join(tuple(dfinals.values())), dmemory
+        return states.join(tuple(dfinals.values())) if dfinals else None, dmemory
 
     def _states(
         self, where: str, end: str, value: Any, widths: dict[str, int], symbol: str, rows: int, batch: int, d: str = ""

@@ -30,19 +30,17 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.core.symbols import EOS, PAD
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import OptionError, ShapeError
-from rnn_numpy.layers.attention_decoder import AttentionDecoder, DecoderGradients, DecoderTrace
+from rnn_numpy.layers.attention_decoder import AttentionDecoder, DecoderGradients, DecoderState, DecoderTrace
 from rnn_numpy.layers.embedding import Embedding
 from rnn_numpy.layers.linear import Linear
 from rnn_numpy.layers.losses import cross_entropy_loss
-from rnn_numpy.models import decoding
 from rnn_numpy.models.bridge import Bridge
-from rnn_numpy.models.encoder_decoder import Written, checked_target, shifted
-from rnn_numpy.models.model import Model, counted
+from rnn_numpy.models.writing import Writer, shifted
 
 Array = NDArray[Any]
 
@@ -60,7 +58,7 @@ class CaptionerTrace:
     back: DecoderGradients | None = None
 
 
-class Captioner(Model):
+class Captioner(Writer):
     """A model that looks at the windows of a picture and describes it.
 
     Parameters
@@ -119,7 +117,7 @@ class Captioner(Model):
         if arguments.positive_int(where, "vocabulary", vocabulary) <= EOS:
             raise OptionError(f"{where}: vocabulary must hold PAD, BOS and EOS, V >= 3; got {vocabulary}")
         self.penalty = arguments.not_negative(where, "penalty", penalty)
-        self.loss_options = dict(loss_options or {})
+        self.set_loss_options(loss_options)
         self.features = Linear(patch_size, memory_size, dtype=dtype, rng=generator)
         self.places = Embedding(places, memory_size, dtype=dtype, rng=generator)
         self.places.params.flat[:] *= memory_size**-0.5
@@ -128,7 +126,7 @@ class Captioner(Model):
             order="before", gate=gate, dtype=dtype, rng=generator,
         )  # fmt: skip
         widths = {state: self.decoder.rnn.widths[state] for state in self.decoder.own}
-        self.bridge = Bridge("mean", widths, widths, memory_size=memory_size, dtype=dtype, rng=generator)
+        self.bridge = Bridge("mean", {}, widths, memory_size=memory_size, dtype=dtype, rng=generator)
         self.target = Embedding(vocabulary, embedding_dim, PAD, dtype=dtype, rng=generator)
         self.readout = Linear(hidden_size, vocabulary, dtype=dtype, rng=generator)
         self.join()
@@ -145,9 +143,7 @@ class Captioner(Model):
 
     def _initial(self, memory: Array) -> tuple[Any, Any]:
         """F2. Return the decoder's initial states and the bridge's trace."""
-        S, N, _ = memory.shape
-        zeros = tuple(np.zeros((1, N, width), self.dtype) for width in self.bridge.encoder.values())
-        return self.bridge.forward(zeros if len(zeros) > 1 else zeros[0], memory, np.ones((N, S), bool))
+        return self.bridge.forward(None, memory, np.ones(memory.shape[1::-1], bool))
 
     def loss_and_grads(
         self, windows: ArrayLike, target: ArrayLike, target_lengths: ArrayLike
@@ -172,7 +168,7 @@ class Captioner(Model):
         grads = self.params.zeros_like()
         where = f"{type(self).__name__}.loss_and_grads"
         memory, m, features = self._memory(where, windows)  # F1
-        right, mask = self._target(where, target, target_lengths, memory.shape[1])
+        right, mask = self.checked_target(where, target, target_lengths, memory.shape[1])
         initial, bridge = self._initial(memory)  # F2
         x, words = self.target.forward(shifted(right))
         output, _, decoder = self.decoder.forward(x, memory, initial)  # F3
@@ -182,9 +178,8 @@ class Captioner(Model):
         doutput = self.readout.backward(readout, dlogits, grads.part("readout")).dx
         back = self.decoder.backward(decoder, doutput, None, grads.part("decoder"), dalpha=dalpha)
         self.target.backward(words, back.dx, grads.part("target"))
-        states = tuple(getattr(back, f"d{state}_0") for state in self.decoder.own)
-        _, through_mean = self.bridge.backward(bridge, states if len(states) > 1 else states[0], grads.part("bridge"))
-        dmemory = back.dmemory if through_mean is None else back.dmemory + through_mean  # B2
+        initial = states.join([getattr(back, f"d{state}_0") for state in self.decoder.own])
+        dmemory = back.dmemory + self.bridge.backward(bridge, initial, grads.part("bridge"))[1]  # B2
         grads["places.weight"][...] += dmemory.sum(axis=1)  # B1
         self.features.backward(features, dmemory * (1 - m * m), grads.part("features"))
         return loss + penalty, grads, CaptionerTrace(decoder, m, memory, logits, loss, penalty, back)
@@ -202,7 +197,7 @@ class Captioner(Model):
         """
         where = f"{type(self).__name__}.read"
         memory, _, _ = self._memory(where, windows)
-        right, mask = self._target(where, target, target_lengths, memory.shape[1])
+        right, mask = self.checked_target(where, target, target_lengths, memory.shape[1])
         output, _, trace = self.decoder.forward(
             self.target(shifted(right)), memory, self._initial(memory)[0], training=False
         )
@@ -219,24 +214,15 @@ class Captioner(Model):
 
     def count(self, windows: ArrayLike, target: ArrayLike, target_lengths: ArrayLike) -> float:
         """Return what the mean cross-entropy of this batch divides by."""
-        mask = np.arange(len(np.asarray(target)))[:, None] < np.asarray(target_lengths)
-        return counted(target, mask, self.loss_options)
+        return self.counted(target, target_lengths)
 
     # ------------------------------------------------------------------------------------------------ decoding
 
-    def start(self, windows: ArrayLike) -> Iterator[Written]:
+    def start(self, windows: ArrayLike) -> Iterator[DecoderState]:
         """Return where the model stands before the first word of each picture, (S, N, P), each looked at by itself."""
         where = f"{type(self).__name__}.start"
         array = arguments.array_of(where, "windows", windows, self.dtype)
         steppers: dict[Any, Any] = {}
         for n in range(array.shape[1] if array.ndim == 3 else 1):
             memory, _, _ = self._memory(where, np.ascontiguousarray(array[:, n : n + 1]))
-            yield Written(self.decoder.begin(memory, self._initial(memory)[0], steppers=steppers))
-
-    def next(self, ids: ArrayLike, state: Written) -> tuple[NDArray[np.float64], Written]:
-        """Read a word in each row, (R,); return log p of the next one, (R, V), and the state then."""
-        output, after = self.decoder.step(self.target(ids), state.state)
-        return decoding.log_probabilities(self.readout(output)), Written(after)
-
-    def _target(self, where: str, target: ArrayLike, lengths: ArrayLike, batch: int) -> tuple[Array, Array]:
-        return checked_target(where, target, lengths, batch, self.target.num_embeddings)
+            yield self.decoder.begin(memory, self._initial(memory)[0], steppers=steppers)

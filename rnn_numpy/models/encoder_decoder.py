@@ -23,9 +23,8 @@ References
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,7 +32,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.core.symbols import BOS, EOS, PAD
+from rnn_numpy.core.stepping import Steps, run_out
+from rnn_numpy.core.symbols import EOS, PAD
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.stepper import Stepper
 from rnn_numpy.engine.trace import Trace
@@ -44,7 +44,7 @@ from rnn_numpy.layers.linear import Linear
 from rnn_numpy.layers.losses import cross_entropy_loss
 from rnn_numpy.models import decoding
 from rnn_numpy.models.bridge import Bridge, BridgeTrace
-from rnn_numpy.models.model import Model, counted
+from rnn_numpy.models.writing import Writer, checked_ids, checked_lengths, shifted
 
 Array = NDArray[Any]
 Ids = NDArray[np.int64]
@@ -86,48 +86,7 @@ class EncoderDecoderTrace:
         return getattr(self, part)
 
 
-class ModelSteps(Iterator[Any]):
-    """A backward pass of a model, one step at each `next`; `result` are the gradients, None until the last step."""
-
-    def __init__(self, loop: Generator[Any, None, Parameters]) -> None:
-        self._loop = loop
-        self.result: Parameters | None = None
-
-    def __next__(self) -> Any:
-        try:
-            return next(self._loop)
-        except StopIteration as end:
-            self.result = self.result or end.value
-            raise
-
-
-@dataclass(frozen=True)
-class Written:
-    """Where the model stands in some hypotheses of one sentence: what `start` and `next` give."""
-
-    state: DecoderState
-
-    @property
-    def alpha(self) -> Array | None:
-        """The attention weights of the last step, (R, S)."""
-        return self.state.alpha
-
-    def take(self, rows: ArrayLike) -> Written:
-        """Return the hypotheses of these numbers."""
-        return replace(self, state=self.state.take(rows))
-
-    @property
-    def width(self) -> int:
-        """The columns of alpha."""
-        return self.state.width
-
-    @classmethod
-    def joined(cls, states: Sequence[Written]) -> Written:
-        """Return the rows of several, one after the other, as one."""
-        return cls(DecoderState.joined([written.state for written in states]))
-
-
-class EncoderDecoder(Model):
+class EncoderDecoder(Writer):
     """A model that reads one sequence of ids and writes another.
 
     Parameters
@@ -210,7 +169,7 @@ class EncoderDecoder(Model):
             raise OptionError(f"{where}: target_vocabulary must hold PAD, BOS and EOS, V >= 3; got {target_vocabulary}")
         generator = arguments.generator(where, rng)
         self.encoder, self.decoder = encoder, decoder
-        self.loss_options = dict(loss_options or {})
+        self.set_loss_options(loss_options)
         dtype = encoder.dtype
         self.source = Embedding(vocabularies[0], encoder.input_size, PAD, dtype=dtype, rng=generator)
         self.target = Embedding(vocabularies[1], decoder.input_size, PAD, dtype=dtype, rng=generator)
@@ -264,10 +223,10 @@ class EncoderDecoder(Model):
         """
         where = f"{type(self).__name__}.forward"
         ids, counts = self._source(where, source, source_lengths)
-        right, mask = self._target(where, target, target_lengths, ids.shape[1])
+        right, mask = self.checked_target(where, target, target_lengths, ids.shape[1])
         read = shifted(right) if inputs is None else arguments.as_array(where, "inputs", inputs)
         arguments.shaped(where, "inputs", read, "(T, N)", right.shape)
-        read = _ids(where, "inputs", read, mask, self.target.num_embeddings)
+        read = checked_ids(where, "inputs", read, mask, self.target.num_embeddings)
         e, source_trace = self.source.forward(ids)  # F1
         memory, finals, encoder = self.encoder.forward(e, None, counts, training=training)
         exists = counts[:, None] > np.arange(len(ids))
@@ -279,7 +238,7 @@ class EncoderDecoder(Model):
         embedded = source_trace, target_trace
         return loss, EncoderDecoderTrace(encoder, decoder, memory, exists, logits, dlogits, bridge, embedded, readout)
 
-    def backward_steps(self, trace: EncoderDecoderTrace, grads: Parameters | None = None) -> ModelSteps:
+    def backward_steps(self, trace: EncoderDecoderTrace, grads: Parameters | None = None) -> Steps:
         """Back-propagate one step at a time: the decoder's, newest first, then the encoder's.
 
         After the last step `.result` are the gradients, added to `grads`, if these were given; only then are they.
@@ -287,13 +246,11 @@ class EncoderDecoder(Model):
         where = f"{type(self).__name__}.backward"
         if not isinstance(trace, EncoderDecoderTrace):
             raise DTypeError(f"{where}: trace must be the second result of forward; got {type(trace).__name__}")
-        return ModelSteps(self._backward(trace, arguments.gradients(where, grads, self.params)))
+        return Steps(self._backward(trace, arguments.gradients(where, grads, self.params)))
 
     def backward(self, trace: EncoderDecoderTrace, grads: Parameters | None = None) -> Parameters:
         """Return the gradients of the loss, added to `grads`, if these were given: `backward_steps`, exhausted."""
-        steps = self.backward_steps(trace, grads)
-        collections.deque(steps, maxlen=0)
-        result: Parameters = _ended(steps.result)
+        result: Parameters = run_out(self.backward_steps(trace, grads))
         return result
 
     def _backward(self, trace: EncoderDecoderTrace, total: Parameters) -> Generator[Any, None, Parameters]:
@@ -302,7 +259,7 @@ class EncoderDecoder(Model):
         doutput = self.readout.backward(trace.readout, trace.dlogits, grads.part("readout")).dx  # B3
         steps = self.decoder.backward_steps(trace.decoder, doutput, None, grads.part("decoder"))  # B2
         yield from steps
-        trace.back = back = _ended(steps.result)
+        trace.back = back = run_out(steps)
         self.target.backward(target_trace, back.dx, grads.part("target"))
         initial = tuple(getattr(back, f"d{state}_0") for state in self.decoder.own)
         own = grads.part("bridge") if len(self.bridge.params) else self.bridge.params.zeros_like()
@@ -310,7 +267,7 @@ class EncoderDecoder(Model):
         dmemory = back.dmemory if dmemory is None else back.dmemory + dmemory
         below = self.encoder.backward_steps(trace.encoder, dmemory, dfinals, grads.part("encoder"))
         yield from below
-        trace.dsource = _ended(below.result).dx
+        trace.dsource = run_out(below).dx
         self.source.backward(source_trace, trace.dsource, grads.part("source"))
         total.flat += grads.flat
         return total
@@ -348,8 +305,7 @@ class EncoderDecoder(Model):
         inputs: ArrayLike | None = None,
     ) -> float:
         """Return what the mean loss of this batch divides by."""
-        mask = np.arange(len(np.asarray(target)))[:, None] < np.asarray(target_lengths)
-        return counted(target, mask, self.loss_options)
+        return self.counted(target, target_lengths)
 
     def scheduled(
         self,
@@ -387,14 +343,15 @@ class EncoderDecoder(Model):
         arguments.one_of(where, "by", by, ("step", "sequence"))
         generator = arguments.generator(where, rng)
         ids, counts = self._source(where, source, source_lengths)
-        right, _ = self._target(where, target, target_lengths, ids.shape[1])
+        right, _ = self.checked_target(where, target, target_lengths, ids.shape[1])
         inputs = shifted(right)
         T, N = inputs.shape
         own = generator.random((T, N) if by == "step" else (1, N)) < probability
         own = np.broadcast_to(own, (T, N))
         uniforms = generator.random((T, N))
         state = self._encoded(ids, counts)
-        for t in range(T - 1):
+        last = int(np.flatnonzero(own.any(axis=1)).max(initial=0))  # the last step for which a token is asked
+        for t in range(last):
             log_p, state = self.next(inputs[t], state)
             chosen = decoding.greedy(log_p) if greedy else decoding.sample(log_p, uniforms[t])
             inputs[t + 1] = np.where(own[t + 1], chosen, inputs[t + 1])
@@ -402,7 +359,7 @@ class EncoderDecoder(Model):
 
     # ------------------------------------------------------------------------------------------------ decoding
 
-    def start(self, source: ArrayLike, source_lengths: ArrayLike | None = None) -> Iterator[Written]:
+    def start(self, source: ArrayLike, source_lengths: ArrayLike | None = None) -> Iterator[DecoderState]:
         """Return where the model stands before the first token of each sentence.
 
         Each source is read by itself, without the padding of its batch: the answer to a batch is that to each of its
@@ -423,20 +380,12 @@ class EncoderDecoder(Model):
         for n, count in enumerate(counts):
             yield self._encoded(ids[:count, n : n + 1], counts[n : n + 1], steppers)
 
-    def next(self, ids: ArrayLike, state: Written) -> tuple[NDArray[np.float64], Written]:
-        """Read a token in each row, (R,); return log p of the next one, (R, V), and the state then.
-
-        In float64, whatever the model's dtype; PAD and BOS have -inf.
-        """
-        output, after = self.decoder.step(self.target(ids), state.state)
-        return decoding.log_probabilities(self.readout(output)), Written(after)
-
-    def _encoded(self, ids: Array, counts: Array, steppers: dict[Any, Stepper] | None = None) -> Written:
+    def _encoded(self, ids: Array, counts: Array, steppers: dict[Any, Stepper] | None = None) -> DecoderState:
         """Return the state in front of the first token."""
         memory, finals = self.encoder(self.source(ids), None, counts)
         exists = counts[:, None] > np.arange(len(ids))
         initial, _ = self.bridge.forward(finals, memory, exists)
-        return Written(self.decoder.begin(memory, initial, memory_mask=exists, steppers=steppers))
+        return self.decoder.begin(memory, initial, memory_mask=exists, steppers=steppers)
 
     # ------------------------------------------------------------------------------------------------ arguments
 
@@ -444,78 +393,6 @@ class EncoderDecoder(Model):
         ids = arguments.as_array(where, "source", source)
         if ids.ndim != 2 or not len(ids):
             raise ShapeError(f"{where}: source must have shape (S, N) with S >= 1; got {ids.shape}")
-        counts = _lengths(where, "source_lengths", lengths, ids.shape)
+        counts = checked_lengths(where, "source_lengths", lengths, ids.shape)
         exists = np.arange(len(ids))[:, None] < counts
-        return _ids(where, "source", ids, exists, self.source.num_embeddings), counts
-
-    def _target(self, where: str, target: ArrayLike, lengths: ArrayLike, batch: int) -> tuple[Array, Array]:
-        return checked_target(where, target, lengths, batch, self.target.num_embeddings)
-
-
-def checked_target(
-    where: str, target: ArrayLike, lengths: ArrayLike, batch: int, vocabulary: int
-) -> tuple[Array, Array]:
-    """Check a target; return it with PAD behind its EOS, and which positions count."""
-    ids = arguments.as_array(where, "target", target)
-    if ids.ndim != 2 or ids.shape[1] != batch or not len(ids):
-        raise ShapeError(f"{where}: target must have shape (T, N) = (T, {batch}) with T >= 1; got {ids.shape}")
-    counts = _lengths(where, "target_lengths", lengths, ids.shape)
-    mask = np.arange(len(ids))[:, None] < counts
-    ids = _ids(where, "target", ids, mask, vocabulary)
-    last = ids[counts - 1, np.arange(batch)]
-    if (last != EOS).any():
-        n = int(np.argmax(last != EOS))
-        raise OptionError(
-            f"{where}: target must end with EOS = {EOS} at its length, or the model never learns to stop; target "
-            f"{n} ends with {int(last[n])} at position {int(counts[n]) - 1}"
-        )
-    early = mask & (ids == EOS)
-    early[counts - 1, np.arange(batch)] = False
-    if early.any() or (mask & ((ids == PAD) | (ids == BOS))).any():
-        t, n = np.argwhere(early | (mask & ((ids == PAD) | (ids == BOS))))[0]
-        raise OptionError(
-            f"{where}: target must hold symbols and one EOS at its end; target {n} has {int(ids[t, n])} at "
-            f"position {t} of {int(counts[n])} (PAD = {PAD}, BOS = {BOS}, EOS = {EOS})"
-        )
-    return ids, mask
-
-
-def shifted(target: Array) -> Ids:
-    """Return what a decoder reads to write `target`, (T, N): BOS and all but the last, PAD in place of EOS."""
-    inputs = np.empty(target.shape, np.int64)
-    inputs[0] = BOS
-    inputs[1:] = np.where(target[:-1] == EOS, PAD, target[:-1])
-    return inputs
-
-
-def _ended(result: Any) -> Any:
-    """Return the result of a backward pass that has been run to its end."""
-    if result is None:
-        raise OptionError("EncoderDecoder.backward: a pass below must have been run to the end; it has no result")
-    return result
-
-
-def _ids(where: str, name: str, ids: Array, exists: Array, vocabulary: int) -> Array:
-    """Check the ids that exist; return them with PAD in all other places."""
-    if ids.dtype.kind not in "iu":
-        raise DTypeError(f"{where}: {name} must hold integers, ids; got dtype {ids.dtype}")
-    wrong = exists & ((ids < 0) | (ids >= vocabulary))
-    if wrong.any():
-        t, n = np.argwhere(wrong)[0]
-        raise OptionError(
-            f"{where}: {name} must hold ids in [0, V) = [0, {vocabulary}); got {ids[t, n]} at position {t} of sequence "
-            f"{n}"
-        )
-    return np.where(exists, ids, PAD)
-
-
-def _lengths(where: str, name: str, lengths: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Return lengths of sequences in (T, N) as an int array, (N,)."""
-    counts = arguments.as_array(where, name, lengths)
-    arguments.shaped(where, name, counts, "(N,)", shape[1:])
-    if counts.dtype.kind not in "iu" and counts.size:
-        raise DTypeError(f"{where}: {name} must be integers; got dtype {counts.dtype}")
-    if not ((counts >= 1) & (counts <= shape[0])).all():
-        n = int(np.argmax((counts < 1) | (counts > shape[0])))
-        raise OptionError(f"{where}: {name} must be in [1, {shape[0]}]; got {int(counts[n])} for sequence {n}")
-    return counts.astype(np.intp)
+        return checked_ids(where, "source", ids, exists, self.source.num_embeddings), counts

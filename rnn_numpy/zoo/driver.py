@@ -203,7 +203,7 @@ class DropoutMaskDrawnAgain(GRU):
     def bptt(self, run: Pass) -> Iterator[int]:
         masks = run.trace.edge.factors
         if masks is not None:
-            run.trace.edge.factors = [self._drawn(self.dropout, mask.shape) for mask in masks]
+            run.trace.edge.factors = [self.drawn_mask(self.dropout, mask.shape) for mask in masks]
         try:
             yield from super().bptt(run)
         finally:

@@ -40,7 +40,7 @@ ORIGINAL = {
         (Recurrent, "close_backward"),
         (Recurrent, "open_backward"),
         (Recurrent, "open_forward"),
-        (Options, "_drawn"),
+        (Options, "drawn_mask"),
         (Options, "directions_of"),
         (Options, "dropout_factors"),
         (Options, "state_masks"),
@@ -444,7 +444,7 @@ def dropout_masks_not_replayed(self, where, given, training, batch):
 
 
 def masks_unscaled(self, rate, shape):
-    return (ORIGINAL[Options, "_drawn"](self, rate, shape) > 0).astype(self.dtype)
+    return (ORIGINAL[Options, "drawn_mask"](self, rate, shape) > 0).astype(self.dtype)
 
 
 def changed_state_masks(**changes):
@@ -910,7 +910,7 @@ MUTANTS += [
     ]
 ]
 MUTANTS += [
-    planted("masks unscaled", ("check_recurrent_dropout",), Options, "_drawn", masks_unscaled, GRU, **STATE_MASKS),
+    planted("masks unscaled", ("check_recurrent_dropout",), Options, "drawn_mask", masks_unscaled, GRU, **STATE_MASKS),
     planted(
         "another recurrent mask at each step",
         ("check_recurrent_dropout",),

@@ -61,7 +61,8 @@ def without_the_mask(self, alpha, mask, inner=Captioner._penalty):
 
 
 def without_the_mean(self, trace, dh_0, grads, inner=Bridge.backward):
-    return inner(self, trace, dh_0, grads)[0], None
+    dh_n, dmemory = inner(self, trace, dh_0, grads)
+    return dh_n, np.zeros_like(dmemory)
 
 
 def without_the_count(self, trace, dh_0, grads, inner=Bridge.backward):
