@@ -3,6 +3,7 @@
 from rnn_numpy.engine.cell import Cell, ExtraParameter, Given
 from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import BackwardResult, BackwardSteps, ForwardSteps, Recurrent
+from rnn_numpy.engine.stream import Stream
 from rnn_numpy.engine.trace import LayerTrace, Step, Trace
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Part",
     "Recurrent",
     "Step",
+    "Stream",
     "Trace",
 ]

@@ -42,6 +42,7 @@ from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_o
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Kind, Masks
+from rnn_numpy.engine.stream import Stream
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
 from rnn_numpy.engine.walk import Direction, Down, Up
 from rnn_numpy.errors import DTypeError, OptionError
@@ -396,6 +397,48 @@ class Recurrent(Options):
         (4, 1, 2)
         """
         return BackwardSteps(*self._start_backward(trace, doutput, dh_n, grads, drecords, copied=True))
+
+    def stream(self, batch: int | None = 1, h_0: Any = None, *, given: Mapping[str, ArrayLike] | None = None) -> Stream:
+        """Return what runs the layer one step at a time, and keeps its state: `y = stream.step(x_t)`.
+
+        Parameters
+        ----------
+        batch : int or None
+            N, the sequences that step together; None for one sequence without an axis of its own, x_t (D,).
+        h_0, given
+            As of `forward`; zeros, and nothing, where left out.
+
+        Returns
+        -------
+        Stream
+            With the weights of this moment.
+
+        Raises
+        ------
+        OptionError
+            The layer is bidirectional, or has a loop of its own; what the cell is to be given is missing.
+        ShapeError, DTypeError
+            An argument does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rnn_numpy import GRU
+        >>> gru, x = GRU(2, 3, rng=0), np.ones((4, 5, 2))
+        >>> stream = gru.stream(batch=5)
+        >>> for x_t in x:
+        ...     y = stream.step(x_t)
+        >>> bool(np.allclose(y, gru(x)[0][-1], rtol=1e-14, atol=0))
+        True
+        """
+        for name in ("__call__", "forward", "_start_forward", "forward_loop", "filling"):
+            if getattr(type(self), name) is not getattr(Recurrent, name):
+                kind = type(self).__name__
+                raise OptionError(
+                    f"{kind}.stream: {kind} has a {name} of its own, which a stream would not run; call the layer step "
+                    "by step"
+                )
+        return Stream(self, batch, h_0, given)
 
     def trial(self, kind: Kind) -> None:
         """Try the formulas of a cell of one's own, before they run for the first time."""
