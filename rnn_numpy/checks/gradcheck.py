@@ -25,6 +25,7 @@ A failure is localised and compared with known mistakes (`rnn_numpy.checks.diagn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,16 +33,23 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.checks.diagnosis.locate import diagnose_tensors
+from rnn_numpy.checks.groups import in_groups
 from rnn_numpy.checks.layer_check import LayerCheck
 from rnn_numpy.checks.loss_check import along_directions, by_entries, single_rows
 from rnn_numpy.checks.oracles.function import checked_gradients, checked_params
 from rnn_numpy.checks.oracles.taylor import TaylorResult, taylor_test
 from rnn_numpy.checks.report import UNDECIDED, WRONG, Diagnosis, Findings, GradcheckReport
 from rnn_numpy.checks.targets import FunctionsTarget, LayerTarget, ModelTarget, Point, Target
+from rnn_numpy.checks.watch import Watch
 from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 
 Array = NDArray[Any]
 Progress = Callable[[int, int, str], None]
+
+# Of more entries than this, or where a call for each takes about so many seconds, directions come first.
+MANY, LONG = 1000, 5.0
+
+DEFAULT_SECONDS = 60.0
 
 METHODS = ("auto", "stepwise", "complex step", "ridders", "fourth order", "central difference", "directional")
 
@@ -64,6 +72,7 @@ def gradcheck(
     given: Mapping[str, ArrayLike] | None = None,
     trials: bool = True,
     seed: int = 0,
+    seconds: float | None = None,
     progress: Progress | None = None,
 ) -> GradcheckReport:
     """Check a hand-written gradient, and say what is wrong with it.
@@ -103,8 +112,13 @@ def gradcheck(
         Also run Taylor's test, the adjoint test and RTRL, where they apply.
     seed : int
         Of all random draws: gradients of outputs, masks, directions.
+    seconds : float, optional
+        After which a check of the whole loss ends, of a function, a model, or a layer of one's own; the report says
+        what was not looked at, and that is "undecided". Infinity for as long as it takes; by default a minute, and
+        without an end where `method` asks for each entry.
     progress : callable, optional
-        Called with (done, total, label) as the work goes on.
+        Called with (done, total, label) as the work goes on. Where it is left out, a line on a terminal tells of a
+        check of more than two seconds.
 
     Returns
     -------
@@ -123,7 +137,9 @@ def gradcheck(
     Notes
     -----
     Cost, chain: as many single forward steps as there are steps, states and pre-activations, in calls of many columns:
-    0.2 s for an LSTM of T = 30, H = 32. Otherwise one evaluation of the loss, or some, for each entry.
+    0.2 s for an LSTM of T = 30, H = 32. Otherwise one evaluation of the loss, or some, for each entry; of more than
+    a thousand entries, or a slow loss, directions come first, and entries only where a direction disagrees: see
+    `rnn_numpy.checks.groups`.
 
     Examples
     --------
@@ -148,6 +164,8 @@ def gradcheck(
         raise OptionError(f"{where}: method must be one of {', '.join(METHODS)}; got {method!r}")
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise OptionError(f"{where}: seed must be a whole number of at least 0; got {seed!r}")
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0):
+        raise OptionError(f"{where}: seconds must be a positive number, or None; got {seconds!r}")
     for name, function in (("progress", progress), ("loss", loss)):
         if function is not None and not callable(function):
             raise DTypeError(f"{where}: {name} must be a function; got {type(function).__name__}")
@@ -190,7 +208,11 @@ def gradcheck(
             f"got {type(target).__name__}"
         )
     chosen = _chosen(where, checked, names)
-    return _check(checked, chosen, method, trials, seed, progress or _silence)
+    limit = seconds
+    if limit is None:
+        limit = DEFAULT_SECONDS if method in ("auto", "directional") else math.inf
+    with Watch(where, limit, progress) as watch:
+        return _check(checked, chosen, method, trials, seed, watch, seconds is not None)
 
 
 def assert_gradients(*args: Any, **kwargs: Any) -> GradcheckReport:
@@ -207,10 +229,6 @@ def assert_gradients(*args: Any, **kwargs: Any) -> GradcheckReport:
     report = gradcheck(*args, **kwargs)
     report.raise_if_failed()
     return report
-
-
-def _silence(done: int, total: int, label: str) -> None:
-    """No-op progress callback."""
 
 
 def _none(where: str, what: str, **arguments: Any) -> None:
@@ -232,17 +250,17 @@ def _chosen(where: str, checked: Target, names: Iterable[str] | None) -> list[st
 
 
 def _check(
-    checked: Target, names: list[str], method: str, trials: bool, seed: int, progress: Progress
+    checked: Target, names: list[str], method: str, trials: bool, seed: int, watch: Watch, limited: bool
 ) -> GradcheckReport:
     """Run the check: the claimed gradient, twice; a reference; the verdicts; the diagnosis; further tests."""
     first = checked.analytic()
     touched = checked.touched
+    began = watch.spent
     second = checked.analytic()
+    each = (watch.spent - began) / 4  # about what a call of the loss takes
     reproducible = all(first[name].tobytes() == second[name].tobytes() for name in first)
     finite = all(np.isfinite(array).all() for array in first.values())
-    layer = (
-        LayerCheck(checked, names, seed, progress) if isinstance(checked, LayerTarget) and checked.recurrent else None
-    )
+    layer = LayerCheck(checked, names, seed, watch) if isinstance(checked, LayerTarget) and checked.recurrent else None
     if method == "stepwise" and layer is None:
         raise OptionError("gradcheck: method 'stepwise' is for recurrent layers of this package and their subclasses")
     findings: Findings | None = None
@@ -251,8 +269,14 @@ def _check(
         if findings is None and layer.too_large:
             method = "directional"
     if findings is None:
-        compare = along_directions if method == "directional" else by_entries
-        findings = compare(checked, names, first, "auto" if method == "stepwise" else method, seed, progress)
+        method = "auto" if method == "stepwise" else method
+        size = sum(checked.point[name].size for name in names)
+        if method == "directional":
+            findings = along_directions(checked, names, first, method, seed, watch)
+        elif limited or (method == "auto" and (size > MANY or size * each > LONG)):
+            findings = in_groups(checked, names, first, method, seed, watch)
+        else:
+            findings = by_entries(checked, names, first, method, seed, watch)
         findings.notes[:0] = [] if layer is None else layer.notes
         layer = None
     if checked.single and finite:
@@ -277,7 +301,7 @@ def _check(
                 why = f"wrong are {wrong}; directions do not tell more: check a smaller one entry by entry"
                 diagnosis = Diagnosis("unknown", why, explained=False)
             else:
-                diagnosis = diagnose_tensors(checked, first, findings.reference, findings.rows)
+                diagnosis = diagnose_tensors(checked, first, findings.reference, findings.rows, findings.sample)
     elif isinstance(checked, LayerTarget):
         diagnosis = checked.broken_promise(first)
     if trials and finite and not touched and reproducible:

@@ -21,8 +21,9 @@ from rnn_numpy.checks.oracles.complex_step import (
 from rnn_numpy.checks.oracles.differences import RIDDERS_STEP, ridders_estimate
 from rnn_numpy.checks.oracles.function import EPS, DirectedLine, Function, norm
 from rnn_numpy.checks.oracles.reference import TINY, Kink, reference_gradients, takes_no_complex, too_small
-from rnn_numpy.checks.report import OK, WRONG, Findings, Row, rows_of, undecided
+from rnn_numpy.checks.report import OK, WRONG, Findings, Row, not_looked_at, rows_of, undecided
 from rnn_numpy.checks.targets import Point, Target
+from rnn_numpy.checks.watch import Watch
 from rnn_numpy.errors import GradientCheckError
 
 Array = NDArray[Any]
@@ -47,32 +48,52 @@ def by_entries(
     reference = reference_gradients(
         target.loss, target.point, method=method, seed=seed, names=names, progress=progress, where="gradcheck"
     )
-    noise = _noise(target, analytic, seed)
+    noise = noise_of(target, analytic, seed)
     gradients = dict(reference.gradients)
     rows: list[Row] = []
     open_names: list[str] = []
     for name in names:
         kinks = [kink for kink in reference.kinks if kink.name == name]
-        exact, errors = _nearest_slopes(analytic[name], gradients[name], reference.errors[name], kinks)
-        gradients[name] = exact
-        largest = float(np.abs(exact).max(initial=0.0))
-        own, moved = 16 * _eps(analytic[name]) * largest, noise[name]
-        # A gradient that jumps when its point moves in the last digit excuses an error no further than this.
-        allowed = errors + own + 8 * np.minimum(moved, TOO_NOISY * largest)
-        found = rows_of(name, target.gates, analytic[name], exact, allowed, note="kink" if kinks else "")
-        doubt = float(np.maximum(errors, moved).max(initial=0.0))
-        if doubt > TOO_NOISY * largest and (largest or np.any(analytic[name])):
-            open_names.append(name)
-            excused = errors + own + 16 * moved
-            if doubt > HOPELESS * (largest or float(np.abs(analytic[name]).max())):
-                excused = np.where(errors + moved > 0, np.inf, excused)
-            found = [
-                undecided(row) if excuse.verdict == OK else row
-                for row, excuse in zip(found, rows_of(name, target.gates, analytic[name], exact, excused), strict=True)
-            ]
+        gradients[name], found, doubtful = judged_entries(
+            target, name, analytic[name], gradients[name], reference.errors[name], noise[name], kinks
+        )
         rows += found
-    notes = [*reference.notes, *_kinks_note(reference.kinks), *_single_note(analytic, names), *_doubt_note(open_names)]
+        open_names += [name] if doubtful else []
+    notes = [*reference.notes, *kinks_note(reference.kinks), *single_note(analytic, names), *doubt_note(open_names)]
     return Findings(reference.method, rows, gradients, notes=notes, kinks=list(reference.kinks))
+
+
+def judged_entries(
+    target: Target,
+    name: str,
+    claimed: Array,
+    exact: Array,
+    errors: Array,
+    noise: Array,
+    kinks: Sequence[Kink],
+    known: float | None = None,
+) -> tuple[Array, list[Row], bool]:
+    """Judge one array by the derivatives by its entries, and what these, and the gradient, may be off by.
+
+    Returns the reference, at kinks whatever slope is nearest, the rows, and whether rounding leaves too few digits.
+    Where not all entries are known, `known` is the largest that is.
+    """
+    exact, errors = _nearest_slopes(claimed, exact, errors, kinks)
+    largest = float(np.abs(exact).max(initial=0.0)) if known is None else known
+    scale = None if known is None else np.full(exact.shape, largest)
+    own = 16 * eps_of(claimed) * largest
+    # A gradient that jumps when its point moves in the last digit excuses an error no further than this.
+    allowed = errors + own + 8 * np.minimum(noise, TOO_NOISY * largest)
+    rows = rows_of(name, target.gates, claimed, exact, allowed, scale=scale, note="kink" if kinks else "")
+    doubt = float(np.maximum(errors, noise).max(initial=0.0))
+    doubtful = bool(doubt > TOO_NOISY * largest and (largest or np.any(claimed)))
+    if doubtful:
+        excused = errors + own + 16 * noise
+        if doubt > HOPELESS * (largest or float(np.abs(claimed).max())):
+            excused = np.where(errors + noise > 0, np.inf, excused)
+        excuses = rows_of(name, target.gates, claimed, exact, excused)
+        rows = [undecided(row) if each.verdict == OK else row for row, each in zip(rows, excuses, strict=True)]
+    return exact, rows, doubtful
 
 
 def _nearest_slopes(claimed: Array, exact: Array, errors: Array, kinks: Sequence[Kink]) -> tuple[Array, Array]:
@@ -85,19 +106,22 @@ def _nearest_slopes(claimed: Array, exact: Array, errors: Array, kinks: Sequence
     return exact, errors
 
 
-def _kinks_note(kinks: Sequence[Kink]) -> list[str]:
+def kinks_note(kinks: Sequence[Kink]) -> list[str]:
+    """Return the note on entries at which the loss has two slopes."""
     if not kinks:
         return []
     shown = "; ".join(map(str, kinks[:3])) + ("; ..." if len(kinks) > 3 else "")
     return [f"at a kink of the loss any number between both slopes is right: {shown}"]
 
 
-def _single_note(analytic: Point, names: Sequence[str]) -> list[str]:
+def single_note(analytic: Point, names: Sequence[str]) -> list[str]:
+    """Return the note on gradients in single precision."""
     single = [name for name in names if analytic[name].dtype == np.float32]
     return [f"the gradient of {', '.join(single)} is float32, and judged to its seven digits"] if single else []
 
 
-def _doubt_note(names: Sequence[str], cause: str = "rounding") -> list[str]:
+def doubt_note(names: Sequence[str], cause: str = "rounding") -> list[str]:
+    """Return the note on arrays of which nothing can be said."""
     if not names:
         return []
     return [
@@ -107,27 +131,34 @@ def _doubt_note(names: Sequence[str], cause: str = "rounding") -> list[str]:
     ]
 
 
-def _eps(array: Array) -> float:
+def eps_of(array: Array) -> float:
+    """Return the rounding unit of an array."""
     return float(np.finfo(array.dtype).eps)
 
 
-def _noise(target: Target, analytic: Point, seed: int) -> Point:
+def noise_of(target: Target, analytic: Point, seed: int) -> Point:
     """Return what rounding may do to each entry of the claimed gradient.
 
     How much it changes when its point moves in the last digit; and how rough it is along a line: 1 - tanh(a)^2 has lost
     digits where tanh(a) is close to 1, though in the last digit of its point it does not move at all.
     """
     rng = np.random.default_rng([seed, 3])
-    eps = max(map(_eps, analytic.values()))
     noise = {name: np.zeros(array.shape) for name, array in analytic.items()}
-    shaken = [target.at(_shaken(target.point, eps, rng)) for _ in range(3)]
+    shaken = [
+        (eps, target.at(_shaken(target.point, eps, rng)))
+        for eps in sorted(set(map(eps_of, analytic.values())))
+        for _ in range(3)
+    ]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # of what is not finite, another row tells
         for name, array in noise.items():
-            for found in shaken:
-                np.fmax(array, np.abs(found[name] - analytic[name]), out=array)
+            for eps, found in shaken:
+                if eps == eps_of(analytic[name]):  # beside an array in single precision, others have their own digits
+                    np.fmax(array, np.abs(found[name] - analytic[name]), out=array)
         # How many times faster than its point the gradient changes: in chaos no line is straight.
         growth = max(
-            float(array.max(initial=0.0)) / eps / (float(np.abs(analytic[name]).max(initial=0.0)) or 1.0)
+            float(array.max(initial=0.0))
+            / eps_of(analytic[name])
+            / (float(np.abs(analytic[name]).max(initial=0.0)) or 1.0)
             for name, array in noise.items()
         )
     step = NOISE_STEP if growth < 1 else min(NOISE_STEP, 0.01 / growth)
@@ -150,7 +181,7 @@ def _shaken(point: Point, eps: float, rng: np.random.Generator) -> Point:
 
 
 def along_directions(
-    target: Target, names: list[str], analytic: Point, method: str, seed: int, progress: Progress
+    target: Target, names: list[str], analytic: Point, method: str, seed: int, watch: Watch
 ) -> Findings:
     """Compare each array's gradient with the slope of the loss along signed random directions, by the complex step.
 
@@ -159,23 +190,28 @@ def along_directions(
     """
     rng = np.random.default_rng([seed, 4])
     way = _way_along(target, names, rng)
-    noise = _noise(target, analytic, seed)
+    noise = noise_of(target, analytic, seed)
     rows: list[Row] = []
     open_names: list[str] = []
     for number, name in enumerate(names):
         gradient = analytic[name]
-        progress(number, len(names), f"directions of {name}")
+        if number and watch.is_over:
+            rows += [not_looked_at(each, analytic[each].shape) for each in names[number:]]
+            break
+        watch(number, len(names), f"directions of {name}")
         row, doubt = _along(way, name, gradient, noise[name], rng)
         if doubt > TOO_NOISY and (row.reference or row.analytic):
             open_names.append(name)
             row = undecided(row) if row.error <= 8 * doubt or doubt > HOPELESS else row
         rows.append(row)
-    progress(len(names), len(names), "directions")
+    watch(len(names), len(names), "directions")
     note = (
         f"each array was checked along {DIRECTIONS} signed random directions, relative to the norm of its gradient; "
         "analytic and reference are the slopes along the worst of them"
     )
-    notes = [note, *way.notes, *_single_note(analytic, names), *_doubt_note(open_names, "rounding or a kink")]
+    left = [row.name for row in rows if row.note]
+    late = [f"not looked at, for the time was up after {watch.seconds:.3g} s: {', '.join(left)}"] if left else []
+    notes = [note, *late, *way.notes, *single_note(analytic, names), *doubt_note(open_names, "rounding or a kink")]
     reference = {name: np.full(analytic[name].shape, math.nan) for name in names}
     return Findings(f"{way.method} along random directions", rows, reference, notes=notes)
 
@@ -230,7 +266,7 @@ def _why_not(test: CauchyRiemann) -> str:
 
 def _along(way: _Way, name: str, gradient: Array, noise: Array, rng: np.random.Generator) -> tuple[Row, float]:
     """Return the row of one array, and what rounding may do to its error."""
-    allowed = max(1e-13, 16 * _eps(gradient)) * math.sqrt(max(1, gradient.size))
+    allowed = max(1e-13, 16 * eps_of(gradient)) * math.sqrt(max(1, gradient.size))
     if not np.isfinite(gradient).all():
         return Row(name, None, gradient.shape, math.nan, (), math.nan, math.nan, math.nan, allowed, WRONG), 0.0
     worst, doubt = (0.0, 0.0, 0.0), 0.0

@@ -331,6 +331,8 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     kinks: list[Any] = field(default_factory=list)
     growth: float = math.nan
+    # Of arrays of which some entries alone were looked at, which: an index for each axis.
+    sample: dict[str, tuple[Array, ...]] = field(default_factory=dict)
 
     def add(self, name: str, text: str, ok: bool, value: Any) -> None:
         """Add a further test."""
@@ -398,6 +400,12 @@ def judged(
 def undecided(row: Row) -> Row:
     """Return a row as one that was not decided."""
     return dataclasses.replace(row, verdict=UNDECIDED)
+
+
+def not_looked_at(name: str, shape: tuple[int, ...]) -> Row:
+    """Return the row of an array for which there was no time."""
+    none = math.nan
+    return Row(name, None, shape, none, (), none, none, none, none, UNDECIDED, "not looked at")
 
 
 def step_scales(gradient: Array) -> Array:

@@ -72,6 +72,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--method", f"the reference: {', '.join(METHODS)}", choices=METHODS)
     add("--dtype", f"of the checked pass: {' or '.join(DTYPES)}", choices=DTYPES)
     add("--seed", "of all random draws", "S", type=common.whole_number)
+    parser.add_argument(
+        "--seconds",
+        type=common.positive_number,
+        metavar="S",
+        help="with TARGET: stop after so many, and say what was not looked at (default: 60, or no end where --method "
+        "asks for each entry)",
+    )
     add("--json", "write all numbers here", "FILE", type=common.file_path)
     parser.add_argument("--verbose", action="store_true", help="print the full report of each check")
     parser.set_defaults(run=run)
@@ -80,6 +87,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> Outcome:
     """Check, write the numbers, and return the table; the exit code is 1 where a gradient is wrong."""
+    if arguments.seconds is not None and not arguments.target:
+        raise BadInputError("--seconds: goes with TARGET; the layers of this package are checked step by step")
     optional_import("rich", "the table")
     common.check_outputs({"--json": arguments.json})
     try:
@@ -150,9 +159,9 @@ def _target(arguments: argparse.Namespace, progress: Progress) -> list[tuple[str
             got = f"a tuple of {len(result)}" if isinstance(result, tuple) else type(result).__name__
             raise BadInputError(f"{arguments.target}: must return a tuple (loss, grads, params); got {got}")
         loss, grads, params = result
-        report = gradcheck(
-            loss, params, grads=grads, method=arguments.method.replace("-", " "), seed=arguments.seed, progress=progress
-        )
+        method = arguments.method.replace("-", " ")
+        options: dict[str, Any] = {"method": method, "seed": arguments.seed, "seconds": arguments.seconds}
+        report = gradcheck(loss, params, grads=grads, progress=progress, **options)
     except (BadInputError, RNNNumpyError):
         raise
     except (Exception, SystemExit) as error:

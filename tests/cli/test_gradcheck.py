@@ -86,6 +86,7 @@ def test_the_defaults_are_the_documented_ones(parser: argparse.ArgumentParser) -
         "method": "auto",
         "dtype": "float64",
         "seed": 0,
+        "seconds": None,
         "json": None,
         "verbose": False,
     }
@@ -99,7 +100,7 @@ def test_sizes_all_differ_so_that_swapped_axes_show(parser: argparse.ArgumentPar
 def test_every_option_reaches_its_name(parser: argparse.ArgumentParser) -> None:
     line = (
         "--cells lstm-projected gru-before --layers 2 --bidirectional --length 50 --hidden 7 --batch 5 --input 6 "
-        "--method ridders --dtype float32 --seed 9 --json n.json --verbose"
+        "--method ridders --dtype float32 --seed 9 --seconds 2.5 --json n.json --verbose"
     )
     assert options(parser, line) == {
         "target": None,
@@ -114,6 +115,7 @@ def test_every_option_reaches_its_name(parser: argparse.ArgumentParser) -> None:
         "method": "ridders",
         "dtype": "float32",
         "seed": 9,
+        "seconds": 2.5,
         "json": Path("n.json"),
         "verbose": True,
     }
@@ -153,6 +155,7 @@ def test_every_method_can_be_chosen(parser: argparse.ArgumentParser, method: str
         ("--batch 1.5", "argument --batch: must be a whole number of at least 1; got '1.5'"),
         ("--input -2", "argument --input: must be a whole number of at least 1; got '-2'"),
         ("--seed -1", "argument --seed: must be a whole number of at least 0; got '-1'"),
+        ("--seconds 0", "argument --seconds: must be a finite number greater than 0; got '0'"),
         ("--json -", "argument --json: must be the name of a file; got '-'"),
         ("--len 5", "unrecognized arguments: --len"),
     ],

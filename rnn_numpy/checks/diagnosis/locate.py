@@ -15,6 +15,7 @@ Three kinds of evidence, in this order:
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -394,13 +395,27 @@ def _gate_of(steps: RecordedSteps, difference: Array) -> str | None:
 # ---------------------------------------------------------------------------------------------- anything else
 
 
-def diagnose_tensors(target: Target, analytic: Point, reference: Point, rows: Sequence[Row]) -> Diagnosis:
-    """Name the mistake in gradients of which nothing is known but their values."""
+def diagnose_tensors(
+    target: Target,
+    analytic: Point,
+    reference: Point,
+    rows: Sequence[Row],
+    sample: Mapping[str, tuple[Array, ...]] | None = None,
+) -> Diagnosis:
+    """Name the mistake in gradients of which nothing is known but their values; of the arrays in `sample`, those with
+    these indices.
+    """
     if any(not np.isfinite(array).all() for array in analytic.values()):
         return _not_finite(analytic, target, {})
     for kind, why, gradient in (*target.own_mistakes(), *mistakes_of_attention(target)):
         if all(matches(name, array, gradient[name]) for name, array in analytic.items()):
             return Diagnosis(kind, why)
+    if sample:
+        target, whole = copy.copy(target), (analytic, reference, target.point)
+        analytic, reference, target.point = (
+            {name: array[sample[name]] if name in sample else array for name, array in each.items()} for each in whole
+        )
+        target.gates = {name: gates for name, gates in target.gates.items() if name not in sample}
     found = common_pattern(target, analytic, reference, rows)
     if found is None:
         found = rescaled(analytic, reference, sorted({row.name for row in rows if row.verdict == WRONG}))

@@ -6,6 +6,9 @@ Where the loss has a kink, there is no gradient but two slopes, and both are tol
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -192,33 +195,123 @@ imaginary part, which carries the derivative: it uses absolute (write np.where(a
         )
     arrays, notes = checked_params(params, where=where)
     chosen = chosen_names(where, arrays, names)
-    function = Function(where, loss, arrays)
-    middle = function.repeatable()
-    function.measure_noise(middle)
-    told = list(notes)
-    if function.eps > EPS:
-        told.append(f"loss returns a number with eps {function.eps:.1g}: in float64 differences would have more digits")
-    if method in ("auto", "complex step"):
-        possible, reason = complex_step_is_possible(where, loss, arrays, chosen, middle, seed)
-        if not possible and method == "complex step":
-            raise GradientCheckError(f"{where}: {reason}. Use method='ridders'")
-        method = "complex step" if possible else "ridders"
-        told += [reason] if reason else []
-    count = _Count(progress, sum(arrays[name].size for name in chosen), method)
+    oracle = Oracle(where, loss, arrays, chosen, method, seed)
+    told = [*notes, *oracle.notes]
+    total = sum(arrays[name].size for name in chosen)
+    gradients = {name: np.zeros(arrays[name].shape) for name in chosen}
+    errors = {name: np.zeros(arrays[name].shape) for name in chosen}
     kinks: list[Kink] = []
-    if method == "complex step":
-        gradients, errors = _by_complex_step(Function(where, loss, arrays, np.complex128), chosen, seed, count)
-        step = COMPLEX_STEP
-    else:
-        gradients, errors, kinks = _by_differences(function, middle, chosen, method, count)
-        step = DIFFERENCES[method][1]
-    function.require_unchanged()
+    with oracle.watched():
+        for done, (name, index) in enumerate(entries_of(arrays, chosen), start=1):
+            gradients[name][index], errors[name][index], kink = oracle.entry(name, index)
+            kinks += [] if kink is None else [kink]
+            if progress is not None:
+                progress(done, total, f"{oracle.method}: {name}")
+        for name in chosen:
+            errors[name] += oracle.rounding(name, float(np.max(np.abs(gradients[name]), initial=0.0)))
+        oracle.require_unchanged()
     for name in chosen:
         if gradients[name].size and not gradients[name].any() and not any(kink.name == name for kink in kinks):
             bound = float(np.max(errors[name]))
-            sure = "exactly 0" if method == "complex step" else f"0 up to {bound:.0e}, as far as differences can tell"
+            exact = oracle.method == "complex step"
+            sure = "exactly 0" if exact else f"0 up to {bound:.0e}, as far as differences can tell"
             told.append(f"loss does not change with {name}: its gradient is {sure}")
-    return Reference(gradients, errors, method, step, tuple(told), tuple(kinks))
+    return Reference(gradients, errors, oracle.method, oracle.step, tuple(told), tuple(kinks))
+
+
+class Oracle:
+    """The derivative of a loss by an entry, or along a direction: by the best method that the loss allows.
+
+    Attributes
+    ----------
+    method : str
+        "complex step", or the differences that are taken.
+    step : float
+    notes : list of str
+        What the reader should know: each a sentence.
+    """
+
+    def __init__(
+        self, where: str, loss: Loss, arrays: dict[str, Array], names: list[str], method: str, seed: int
+    ) -> None:
+        self.notes: list[str] = []
+        self._real = function = Function(where, loss, arrays)
+        self._middle = function.repeatable()
+        function.measure_noise(self._middle)
+        if function.eps > EPS:
+            told = f"loss returns a number with eps {function.eps:.1g}: in float64 differences would have more digits"
+            self.notes.append(told)
+        if method in ("auto", "complex step"):
+            possible, reason = complex_step_is_possible(where, loss, arrays, names, self._middle, seed)
+            if not possible and method == "complex step":
+                raise GradientCheckError(f"{where}: {reason}. Use method='ridders'")
+            method = "complex step" if possible else "ridders"
+            self.notes += [reason] if reason else []
+        self.method, self.seed = method, seed
+        self.is_exact = method == "complex step"
+        self.step = COMPLEX_STEP if self.is_exact else DIFFERENCES[method][1]
+        self._complex = Function(where, loss, arrays, np.complex128)
+        self._names = names
+
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        """Return what `entry` and `along` are to be called in: no imaginary part gets lost there."""
+        if not self.is_exact:
+            return contextlib.nullcontext()
+        return dropped_parts_are_errors(self._complex, self._complex.kept, self._names)
+
+    def entry(self, name: str, index: Index) -> tuple[float, float, Kink | None]:
+        """Return the derivative by one entry, what it may be off by beyond `rounding`, and a kink if there is one."""
+        if self.is_exact:
+            return entry_derivative(self._complex, name, index, COMPLEX_STEP), 0.0, None
+        estimate, step = DIFFERENCES[self.method]
+        line = Line(self._real, name, index)
+        try:
+            value, error, kinked = estimate(line, self._middle, step)
+        except GradientCheckError:
+            if not 0 < abs(line.value) < line.scale:
+                raise
+            line.scale = abs(line.value)  # near the edge of the domain, where a step of the size of 1 leads out of it
+            value, error, kinked = estimate(line, self._middle, step)
+        if not kinked:
+            return value, error, None
+        slopes = one_sided(line, self._middle, ONE_SIDED_STEP)
+        value, error = (slopes.left + slopes.right) / 2, abs(slopes.right - slopes.left) / 2
+        if slopes.differ:
+            return value, error, Kink(name, index, slopes.left, slopes.right)
+        return value, error + max(slopes.left_error, slopes.right_error), None
+
+    def along(self, direction: dict[str, Array]) -> tuple[float, float]:
+        """Return the slope along a direction, and what it may be off by: infinite where there is a kink.
+
+        Of a complex step the second is by how much the slope changes with the last digits of all arrays, this once.
+        """
+        if self.is_exact:
+            slope, moved = (along_direction(each, direction, COMPLEX_STEP) for each in (self._complex, self._nearby))
+            return slope, abs(slope - moved)
+        found = ridders_estimate(DirectedLine(self._real, direction), self._middle, RIDDERS_STEP)
+        return found.value, math.inf if found.kinked else found.error
+
+    @functools.cached_property
+    def _nearby(self) -> Function:
+        rng, real = np.random.default_rng([self.seed, 5]), self._real
+        shaken = {
+            name: array * (1 + 2 * EPS * rng.choice((-1.0, 1.0), array.shape)) for name, array in real.kept.items()
+        }
+        return Function(real.where, real.loss, shaken, np.complex128)
+
+    def rounding(self, name: str, largest: float) -> float:
+        """Return what rounding may do to the derivative by an entry of an array, beyond what `entry` says.
+
+        Differences say all of it; of a complex step it is measured, relative to the largest derivative of the array.
+        """
+        if not self.is_exact:
+            return 0.0
+        lost = float(np.finfo(np.float64).smallest_subnormal) / COMPLEX_STEP
+        return 8 * EPS * largest + 2 * _sensitivity(self._complex, name, self.seed) + (lost if largest else 0.0)
+
+    def require_unchanged(self) -> None:
+        """Raise if the loss has modified its arrays."""
+        (self._complex if self.is_exact else self._real).require_unchanged()
 
 
 def complex_step_is_possible(
@@ -286,23 +379,6 @@ def _in_domain(function: Function, direction: dict[str, Array]) -> dict[str, Arr
     return direction
 
 
-def _by_complex_step(
-    function: Function, names: list[str], seed: int, count: _Count
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    gradients = {name: np.zeros(function.work[name].shape) for name in names}
-    errors = {name: np.zeros(function.work[name].shape) for name in names}
-    with dropped_parts_are_errors(function, function.kept, names):
-        for name, index in entries_of(function.kept, names):
-            gradients[name][index] = entry_derivative(function, name, index, COMPLEX_STEP)
-            count.step(name)
-        function.require_unchanged()
-        for name in names:
-            largest = float(np.max(np.abs(gradients[name]), initial=0.0))
-            lost = float(np.finfo(np.float64).smallest_subnormal) / COMPLEX_STEP
-            errors[name][...] = 8 * EPS * largest + 2 * _sensitivity(function, name, seed) + (lost if largest else 0.0)
-    return gradients, errors
-
-
 def _sensitivity(function: Function, name: str, seed: int) -> float:
     """Return by how much the gradient of one array changes where all arrays change by a few units in the last place.
 
@@ -321,44 +397,3 @@ def _sensitivity(function: Function, name: str, seed: int) -> float:
         change = along_direction(other, direction, COMPLEX_STEP) - along_direction(function, direction, COMPLEX_STEP)
         found = max(found, abs(change))
     return found
-
-
-def _by_differences(
-    function: Function, middle: float, names: list[str], method: str, count: _Count
-) -> tuple[dict[str, Array], dict[str, Array], list[Kink]]:
-    estimate, step = DIFFERENCES[method]
-    gradients = {name: np.zeros(function.work[name].shape) for name in names}
-    errors = {name: np.zeros(function.work[name].shape) for name in names}
-    kinks: list[Kink] = []
-    for name, index in entries_of(function.work, names):
-        line = Line(function, name, index)
-        try:
-            value, error, kinked = estimate(line, middle, step)
-        except GradientCheckError:
-            if not 0 < abs(line.value) < line.scale:
-                raise
-            line.scale = abs(line.value)  # near the edge of the domain, where a step of the size of 1 leads out of it
-            value, error, kinked = estimate(line, middle, step)
-        if kinked:
-            slopes = one_sided(line, middle, ONE_SIDED_STEP)
-            value, error = (slopes.left + slopes.right) / 2, abs(slopes.right - slopes.left) / 2
-            if slopes.differ:
-                kinks.append(Kink(name, index, slopes.left, slopes.right))
-            else:
-                error += max(slopes.left_error, slopes.right_error)
-        gradients[name][index], errors[name][index] = value, error
-        count.step(name)
-    return gradients, errors, kinks
-
-
-class _Count:
-    """Counts entries, and tells whoever wants to know."""
-
-    def __init__(self, progress: Progress | None, total: int, method: str) -> None:
-        self.progress, self.total, self.method = progress, total, method
-        self.done = 0
-
-    def step(self, name: str) -> None:
-        self.done += 1
-        if self.progress is not None:
-            self.progress(self.done, self.total, f"{self.method}: {name}")
