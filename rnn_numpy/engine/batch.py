@@ -51,6 +51,13 @@ class Batch:
             self.alive = lengths > np.arange(steps)[:, None]
             self.counts = [int(count) for count in self.alive.sum(axis=1)]
 
+    def window(self, steps: range) -> Batch:
+        """Return the sizes of some neighbouring steps; a sequence may have none of them."""
+        lengths = None if self.lengths is None else np.clip(self.lengths - steps.start, 0, len(steps))
+        part = Batch(len(steps), self.N, lengths)
+        part.sort, part.unsort = self.sort, self.unsort
+        return part
+
     def sorted(self, array: Array, axis: int) -> Array:
         """Return `array` with its batch axis in the engine's order."""
         return array if self.sort is None else array.take(self.sort, axis)

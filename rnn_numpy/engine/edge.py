@@ -42,8 +42,12 @@ class Edge:
         self.given: dict[str, Array] = {}
 
     @classmethod
-    def opened(cls, layer: Options, where: str, x: Any, lengths: ArrayLike | None, copied: bool) -> tuple[Edge, Array]:
-        """Check x and lengths; return the call's edge and x as (T, N, D) in the engine's order."""
+    def opened(
+        cls, layer: Options, where: str, x: Any, lengths: ArrayLike | None, copied: bool | None
+    ) -> tuple[Edge, Array]:
+        """Check x and lengths; return the call's edge and x as (T, N, D) in the engine's order; where `copied` is None,
+        a view in the caller's.
+        """
         packed, dtype, D = None, layer.params.dtype, layer.input_size
         if isinstance(x, PackedSequence):
             packed = x
@@ -68,7 +72,9 @@ class Edge:
         if T == 0:
             raise ShapeError(f"{where}: x must have at least one step, T >= 1; got shape {array.shape} with T = 0")
         batch = Batch(T, N, None if lengths is None else arguments.sequence_lengths(where, lengths, T, N))
-        if batch.sort is not None:
+        if copied is None:
+            pass
+        elif batch.sort is not None:
             signal = batch.sorted(signal, 1)
         elif copied:
             given, signal = signal, memory.empty(signal.shape, dtype)
@@ -86,6 +92,12 @@ class Edge:
             name: array[n].astype(dtype) if array.dtype == self.dtype else array[n]
             for name, array in self.given.items()
         }
+        return edge
+
+    def window(self, steps: range) -> Edge:
+        """Return the edge of some neighbouring steps of this call."""
+        edge = copy.copy(self)
+        edge.batch, edge.factors, edge.packed = self.batch.window(steps), None, None
         return edge
 
     def checked(self, where: str, layer: Options) -> Edge:

@@ -37,19 +37,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Gradients, Parameters
+from rnn_numpy.engine import checkpointed
 from rnn_numpy.engine.batch import SMALL
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Kind, Masks
 from rnn_numpy.engine.stream import Stream
-from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
+from rnn_numpy.engine.trace import NOTHING, CallRecord, GradientPass, LayerTrace, Step, Trace
 from rnn_numpy.engine.walk import Direction, Down, Up
 from rnn_numpy.errors import DTypeError, OptionError
 
 Array = NDArray[Any]
 KEPT_BYTES = 2**25  # of what a backward pass could make again, at most
-Result = tuple[Any, Any, Trace]
+Result = tuple[Any, Any, Any]
 
 
 class BackwardResult(Gradients):
@@ -106,8 +107,9 @@ class Pass:
     last, and in the end its result. (It does not hold the loop, which holds it: a pass left halfway is freed at once.)
     """
 
-    trace: Trace
+    trace: Any
     doutput: Array | None = None
+    loss: Callable[..., Any] | None = None  # what returns doutput of a block of steps, in place of it
     dfinals: Sequence[Array | None] = ()
     drecords: Mapping[str, Array] = field(default_factory=dict)
     grads: Parameters | None = None
@@ -213,7 +215,9 @@ class Recurrent(Options):
         zoneout_masks: Mapping[str, Sequence[ArrayLike]] | None = None,
         given: Mapping[str, ArrayLike] | None = None,
         check_finite: bool = False,
-    ) -> tuple[Array, Any, Trace]:
+        checkpoint: int | None = None,
+        outputs: bool = True,
+    ) -> tuple[Any, Any, Any]:
         """Run the layer and record what its backward pass needs.
 
         Parameters
@@ -246,6 +250,15 @@ class Recurrent(Options):
             (N, S, M) where batch_first, or (S, M) for one sequence; a mask is (N, S).
         check_finite : bool
             Look for NaN and infinity in inputs, states, given arrays and outputs.
+        checkpoint : int, optional
+            K: keep the states at every K-th step alone, and let backward make the rest again, block by block, for
+            sequences whose record memory has no room for. K is rounded up to a multiple of the driver's own blocks of
+            steps, which take half a MiB each; what a run needs is about 10 (T / K) N S + 30 K N G H numbers, beside x,
+            which is not copied (it may be a `numpy.memmap`), and the outputs of all layers but the last. Everything is
+            what it is without, bit for bit, but sums over t, which are equal to rounding.
+        outputs : bool
+            With `checkpoint`: whether to keep the outputs. Without, `output` is None; `backward` hands them out, block
+            by block.
 
         Returns
         -------
@@ -255,7 +268,7 @@ class Recurrent(Options):
         h_n : ndarray, like h_0
             Each direction's state after its last step.
         trace : Trace
-            For `backward`, `backward_steps`, and for reading.
+            For `backward`, `backward_steps`, and for reading. With `checkpoint` a `CheckpointedTrace`.
 
         Raises
         ------
@@ -272,8 +285,9 @@ class Recurrent(Options):
         """
         masks = dropout_masks, recurrent_masks, zoneout_masks
         run, loop = self._start_forward(
-            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite
-        )
+            x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite,
+            checkpoint=checkpoint, outputs=outputs,
+        )  # fmt: skip
         collections.deque(loop, maxlen=0)
         result: Result = run.results[0]
         return result
@@ -320,8 +334,8 @@ class Recurrent(Options):
 
     def backward(
         self,
-        trace: Trace,
-        doutput: ArrayLike | None,
+        trace: CallRecord,
+        doutput: ArrayLike | Callable[[range, Array], Any] | None,
         dh_n: ArrayLike | None = None,
         grads: Parameters | None = None,
         *,
@@ -335,7 +349,9 @@ class Recurrent(Options):
             From `forward` of this layer. It may be used several times, also after the parameters have changed: it holds
             those of the forward pass. It keeps the gradients of the latest backward pass.
         doutput : ndarray, like output, or None
-            dL/doutput; what it holds past the end of a sequence is ignored. None stands for zeros.
+            dL/doutput; what it holds past the end of a sequence is ignored. None stands for zeros. After a forward pass
+            with `checkpoint`, of one direction, also a function: it is called with the steps of a block, a range, and
+            the block's outputs, newest block first, and returns dL/doutput of these.
         dh_n : ndarray, like h_n, optional
             dL/dh_n; zeros where left out.
         grads : Parameters, optional
@@ -365,8 +381,8 @@ class Recurrent(Options):
 
     def backward_steps(
         self,
-        trace: Trace,
-        doutput: ArrayLike | None,
+        trace: CallRecord,
+        doutput: ArrayLike | Callable[[range, Array], Any] | None,
         dh_n: ArrayLike | None = None,
         grads: Parameters | None = None,
         *,
@@ -446,11 +462,13 @@ class Recurrent(Options):
 
         try_formulas(self, kind, Run)
 
-    def edge_of(self, where: str, trace: Trace) -> Edge:
+    def edge_of(self, where: str, trace: CallRecord) -> Edge:
         """Return the edge of the call that made a trace, which must be this layer's; errors name `where`."""
-        if not isinstance(trace, Trace):
+        if not isinstance(trace, CallRecord):
             raise DTypeError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
         edge = trace.edge.checked(where, self)
+        if not isinstance(trace, Trace):
+            return edge
         is_whole = len(trace.layers) == edge.rows
         for recorded in trace.layers.values():
             is_whole = is_whole and recorded.reached is None
@@ -474,6 +492,8 @@ class Recurrent(Options):
         record: bool = True,
         check_finite: bool = False,
         copied: bool = False,
+        checkpoint: int | None = None,
+        outputs: bool = True,
     ) -> tuple[Pass, Iterator[int]]:
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.forward"
@@ -483,7 +503,11 @@ class Recurrent(Options):
         for name, value in flags.items():
             if type(value) is not bool:
                 arguments.flag(where, name, value)
-        edge, signal = Edge.opened(self, where, x, lengths, copied=record)
+        if checkpoint is not None:
+            checkpoint = arguments.positive_int(where, "checkpoint", checkpoint)
+        elif not outputs:
+            raise OptionError(f"{where}: outputs=False needs checkpoint=K; without, the trace keeps all outputs anyhow")
+        edge, signal = Edge.opened(self, where, x, lengths, copied=record if checkpoint is None else None)
         batch = edge.batch
         if given is not None or self.cell.given:
             edge.give(self, self.given_arrays(where, edge, given))
@@ -500,23 +524,27 @@ class Recurrent(Options):
             for name, array in edge.given.items():
                 axes = ", ".join(("n", *self.cell.given[name].shape)).lower()
                 arguments.finite(where, f"given[{name!r}]", batch.unsorted(array, 0), axes)
-        kept = None if edge.factors is None else [_locked(batch.unsorted(factor, 1)) for factor in edge.factors]
-        trace = Trace({}, kept, edge)
-        for name, chosen in state_masks.items():
-            if chosen.recurrent is not None:
-                trace.recurrent_masks[name] = _locked(batch.unsorted(chosen.recurrent, 0))
-            if chosen.zoneout and (training or zoneout_masks):
-                trace.zoneout_masks[name] = tuple(_locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
         params = self.params
         if record:  # the gradient is that of what was computed, whatever happens to the parameters
             flat = params.flat
             own = memory.empty(flat.shape, flat.dtype)
             own[...] = flat
             params = params.twin(own)
+        kept = None if edge.factors is None else [locked(batch.unsorted(factor, 1)) for factor in edge.factors]
+        trace: Any = Trace({}, kept, edge)
+        if checkpoint is not None:
+            trace = checkpointed.CheckpointedTrace(self, edge, kept, signal, params, state_masks, checkpoint)
+        for name, chosen in state_masks.items():
+            if chosen.recurrent is not None:
+                trace.recurrent_masks[name] = locked(batch.unsorted(chosen.recurrent, 0))
+            if chosen.zoneout and (training or zoneout_masks):
+                trace.zoneout_masks[name] = tuple(locked(batch.unsorted(k, 1)) for k in chosen.zoneout.values())
         if copied:
             initial = copy.deepcopy(initial)
-        run = Pass(trace)
-        return run, self._climb(signal, initial, state_masks, run, params, record, where if check_finite else None)
+        run, finite = Pass(trace), where if check_finite else None
+        if checkpoint is not None:
+            return run, checkpointed.climb(self, run, signal, initial, outputs, finite)
+        return run, self._climb(signal, initial, state_masks, run, params, record, finite)
 
     def given_arrays(self, where: str, edge: Edge, given: Mapping[str, Any] | None) -> dict[str, Array]:
         """Check the call's given arrays; all must be there, in a layer that does not say otherwise."""
@@ -567,7 +595,7 @@ class Recurrent(Options):
                 arguments.finite(finite, f"output of {direction.name}", batch.unsorted(output, 1), "t, n, unit")
         output = edge.signal_out(walk.signal)
         if record and edge.packed is None:
-            output = _locked(output)
+            output = locked(output)
         h_n = edge.states_out(finals)
         trace.h_n = h_n[0] if len(h_n) == 1 else h_n
         run.results.append((output, trace.h_n, trace))
@@ -669,8 +697,8 @@ class Recurrent(Options):
 
     def _start_backward(
         self,
-        trace: Trace,
-        doutput: ArrayLike | None,
+        trace: CallRecord,
+        doutput: ArrayLike | Callable[[range, Array], Any] | None,
         dh_n: Any,
         grads: Parameters | None,
         drecords: Mapping[str, Any] | None,
@@ -683,12 +711,18 @@ class Recurrent(Options):
         edge = self.edge_of(where, trace)
         if grads is not None:
             grads = arguments.gradients(where, grads, self.params)
-        top = edge.like_output(where, "doutput", doutput)
+        loss = doutput if callable(doutput) else None
+        if loss is not None and (not isinstance(trace, checkpointed.CheckpointedTrace) or self.num_directions > 1):
+            rule = "a forward pass with checkpoint=K, of a layer with one direction"
+            raise OptionError(f"{where}: doutput may be a function of a block's outputs after {rule}; hand in an array")
+        top = None if loss is not None else edge.like_output(where, "doutput", doutput)
         dfinals = edge.states_in(where, "dh_n", dh_n)
         found = edge.like_records(where, self, drecords) if drecords is not None else {}
         if copied:
             top, dfinals, found = copy.deepcopy((top, dfinals, found))
-        run = Pass(trace, top, dfinals, found, grads)
+        run = Pass(trace, top, loss, dfinals, found, grads)
+        if isinstance(trace, checkpointed.CheckpointedTrace):
+            return run, checkpointed.bptt(self, run, BackwardResult)
         return run, self.bptt(run)
 
     def bptt(self, run: Pass) -> Iterator[int]:
@@ -707,24 +741,17 @@ class Recurrent(Options):
             passes[name] = layer.latest = GradientPass()
         walk = Down(self.stack, edge.factors, run.doutput)
         for direction in walk:
-            recorded = trace.layers[direction.name]
-            chain = recorded.chain
-            constants = constants_of(chain, recorded.weights, N)
-            binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, edge.given)
-            binding.kept = recorded.kept
-            at = Run(direction, recorded, binding, passes[direction.name], self.own(own, direction))
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
-            self.open_backward(
-                at, from_loss, [None if final is None else final[direction.row] for final in run.dfinals]
-            )
+            recorded, finals = trace.layers[direction.name], [of_row(final, direction) for final in run.dfinals]
+            at = self.bound(recorded, direction, edge, passes[direction.name], self.own(own, direction))
+            self.open_backward(at, from_loss, finals)
             for name, drecord in run.drecords.items():
                 at.gradients.arrays["d" + name][...] = drecord
             run.at.append(at)
             yield from self.backward_loop(at)
-            at.gradients.reached, binding.constants = None, {}
-            del constants
+            at.gradients.reached, at.binding.constants = None, {}
             for dstate_0, state in zip(initial, states, strict=True):
-                dstate_0[direction.row] = binding.arrays["d" + state][binding.entry]
+                dstate_0[direction.row] = at.binding.arrays["d" + state][at.binding.entry]
             walk.give(self.close_backward(at))
         grads = own if run.grads is None else run.grads
         if grads is not own:
@@ -732,8 +759,18 @@ class Recurrent(Options):
         dinitial = dict(zip([f"d{state}_0" for state in states], edge.states_out(initial), strict=True))
         result = BackwardResult(edge.signal_out(walk.signal), dinitial, grads)
         if edge.given:
-            self._give_back(edge, run, result)
+            self.give_back(edge, [at.ways for at in run.at], result)
         run.results.append(result)
+
+    def bound(
+        self, recorded: LayerTrace, direction: Direction, edge: Edge, gradients: GradientPass, sums: dict[str, Array]
+    ) -> Run:
+        """Return what one direction has recorded, bound to go back through."""
+        chain = recorded.chain
+        constants = constants_of(chain, recorded.weights, edge.batch.N)
+        binding = Binding(chain, edge.batch, direction.reverse, dict(recorded.arrays), constants, edge.given)
+        binding.kept = recorded.kept
+        return Run(direction, recorded, binding, gradients, sums)
 
     def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
         """Make the arrays of one direction's gradients; those of the states hold what the loss adds directly.
@@ -839,26 +876,31 @@ class Recurrent(Options):
         dx: Array = batch.new(batch.T, run.trace.arrays["x"].shape[2], dtype, False)
         weight_ih = cell.arranged("input", run.trace.weights["W_ih"], halved=False)
         da_in = da_in[:, binding.chain.span]
-        if batch.alive is not None:
-            dx[batch.alive] = da_in.dot(weight_ih)
-        else:
-            np.dot(da_in, weight_ih, out=dx.reshape(len(da_in), dx.shape[2]))
+        ends = np.arange(batch.T + 1) * batch.N if batch.counts is None else np.cumsum([0, *batch.counts])
+        # Block by block, as forward: a long sequence then has the same bits as its pieces. (`dot` would copy them.)
+        for block in binding.blocks(batch.N * len(cell.slabs) * self.hidden_size * dtype.itemsize, False):
+            low, high = min(block[0], block[-1]), max(block[0], block[-1]) + 1
+            da = da_in[ends[low] : ends[high]]
+            if batch.alive is not None:
+                dx[low:high][batch.alive[low:high]] = da @ weight_ih
+            else:
+                np.matmul(da, weight_ih, out=dx[low:high].reshape(len(da), dx.shape[2]))
         return dx
 
-    def _give_back(self, edge: Edge, run: Pass, result: BackwardResult) -> None:
-        """Add up the gradients of the given arrays over layers and directions."""
+    def give_back(self, edge: Edge, every: Sequence[Mapping[str, Mapping[str, Array]]], result: BackwardResult) -> None:
+        """Add up the gradients of the given arrays over layers and directions, whose `ways` these are."""
         for name, given in self.cell.given.items():
             if not given.differentiable or name not in edge.given:
                 continue
             total: dict[str, Array] = {}
-            for at in run.at:
-                for way, array in at.ways[name].items():
+            for ways in every:
+                for way, array in ways[name].items():
                     total[way] = total[way] + array if way in total else array
             if given.products:
                 del total[""]
-            ways = {way: edge.given_out(array, len(given.shape)) for way, array in total.items()}
-            result.dgiven[name] = sum(ways.values(), np.zeros((), edge.dtype))
-            result.given_ways[name] = {way: array for way, array in ways.items() if way}
+            shares = {way: edge.given_out(array, len(given.shape)) for way, array in total.items()}
+            result.dgiven[name] = sum(shares.values(), np.zeros((), edge.dtype))
+            result.given_ways[name] = {way: array for way, array in shares.items() if way}
 
 
 def _lay_masks(binding: Binding, masks: Masks, widths: Mapping[str, int], new: Any) -> None:
@@ -879,7 +921,12 @@ def _lay_masks(binding: Binding, masks: Masks, widths: Mapping[str, int], new: A
         arrays[f"{state}_new"] = new(batch.T, widths[state], dtype, cell.columns)
 
 
-def _locked(array: Array) -> Array:
+def of_row(states: Array | None, direction: Direction) -> Array | None:
+    """Return one direction's rows of states, (layers * directions, N, H)."""
+    return None if states is None else states[direction.row]
+
+
+def locked(array: Array) -> Array:
     """Return a view that cannot be written to: backward may read its memory."""
     view = array.view()
     view.flags.writeable = False

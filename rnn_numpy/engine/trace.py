@@ -79,6 +79,8 @@ class LayerTrace:
         The latest backward pass.
     reached : int or None
         The step at which a forward pass stands that is not through; None once it has done all.
+    first : int
+        The step of the call that row 0 belongs to: of a block of a longer pass, its first one.
     """
 
     def __init__(self, direction: Direction, chain: Chain, batch: Batch, masks: Masks = NONE) -> None:
@@ -91,6 +93,7 @@ class LayerTrace:
         self.weights: dict[str, Array] = {}
         self.latest = NOTHING
         self.reached: int | None = None
+        self.first = 0
         self._derived = chain.cell.derived
         self._alive, self._unsort = batch.alive, batch.unsort
 
@@ -274,12 +277,17 @@ class Step:
       h        (1, 1)      -8.29e-01  -8.29e-01   8.29e-01   0
     """
 
-    __slots__ = ("_gradients", "_trace", "t")
+    __slots__ = ("_gradients", "_index", "_trace")
 
     def __init__(self, trace: LayerTrace, t: int, gradients: GradientPass | None = None) -> None:
         self._trace = trace
-        self.t = t
+        self._index = t
         self._gradients = gradients
+
+    @property
+    def t(self) -> int:
+        """The step, counted from the beginning of the sequence."""
+        return self._index + self._trace.first
 
     def _pass(self) -> GradientPass:
         """Return the backward pass that this step belongs to: its own, or the trace's latest."""
@@ -288,12 +296,12 @@ class Step:
     def _is_done(self) -> bool:
         """Whether that pass has done this step."""
         reached = self._pass().reached
-        return reached is None or (self.t <= reached if self.reverse else self.t >= reached)
+        return reached is None or (self._index <= reached if self.reverse else self._index >= reached)
 
     def _is_recorded(self) -> bool:
         """Whether the forward pass has done this step."""
         reached = self._trace.reached
-        return reached is None or (self.t >= reached if self.reverse else self.t <= reached)
+        return reached is None or (self._index >= reached if self.reverse else self._index <= reached)
 
     @property
     def layer(self) -> int:
@@ -321,19 +329,20 @@ class Step:
         trace = self._trace
         gradients = self._pass()
         if not self._is_recorded() and name != "x" and name in trace.names_of(NOTHING):
-            raise AttributeError(f"step {self.t} has no {name} yet: the forward pass stands at t = {trace.reached}")
-        if gradients.arrays and trace.is_gradient(name.removesuffix("_prev")) and not self._is_done():
             raise AttributeError(
-                f"step {self.t} has no {name} yet: the backward pass stands at t = {gradients.reached}"
+                f"step {self.t} has no {name} yet: the forward pass stands at t = {(trace.reached or 0) + trace.first}"
             )
+        if gradients.arrays and trace.is_gradient(name.removesuffix("_prev")) and not self._is_done():
+            stands = (gradients.reached or 0) + trace.first
+            raise AttributeError(f"step {self.t} has no {name} yet: the backward pass stands at t = {stands}")
         before, after = (1, 0) if trace.reverse else (0, 1)
         if name.endswith("_prev") and trace.is_state(name[:-5]):
-            return trace.row(name[:-5], self.t + before, gradients)
+            return trace.row(name[:-5], self._index + before, gradients)
         if trace.is_derived(name):
             array = trace.derive(name, lambda argument: self.__getattr__(trace.resolved(argument, gradients)))
-            exists = trace.exists(self.t)
+            exists = trace.exists(self._index)
             return array if exists is None else np.where(exists, array, 0)
-        return trace.row(name, self.t + (after if trace.is_state(name) else 0), gradients)
+        return trace.row(name, self._index + (after if trace.is_state(name) else 0), gradients)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.names]
@@ -348,7 +357,18 @@ class Step:
         return "\n".join(lines)
 
 
-class Trace:
+class CallRecord:
+    """What every forward pass keeps of its call: masks, to repeat it, and the final states."""
+
+    def __init__(self, masks: list[Array] | None, edge: Edge) -> None:
+        self.h_n: Any = None
+        self.masks = masks
+        self.recurrent_masks: dict[str, Array] = {}
+        self.zoneout_masks: dict[str, tuple[Array, ...]] = {}
+        self.edge = edge
+
+
+class Trace(CallRecord):
     """What a recurrent layer recorded in one forward pass: one `LayerTrace` per layer and direction.
 
     `trace["l1_reverse"]` is one of them. `trace[t]`, and the arrays as attributes (`trace.h`), are those of the last
@@ -368,12 +388,8 @@ class Trace:
     """
 
     def __init__(self, layers: dict[str, LayerTrace], masks: list[Array] | None, edge: Edge) -> None:
+        super().__init__(masks, edge)
         self.layers = layers
-        self.h_n: Any = None
-        self.masks = masks
-        self.recurrent_masks: dict[str, Array] = {}
-        self.zoneout_masks: dict[str, tuple[Array, ...]] = {}
-        self.edge = edge
 
     @property
     def top(self) -> LayerTrace:

@@ -10,11 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from rnn_numpy.engine.binding import Binding
 from rnn_numpy.engine.recurrent import BackwardResult, Pass, Run
-from rnn_numpy.engine.trace import Trace
 from rnn_numpy.engine.walk import Direction
 from rnn_numpy.layers import GRU, LSTM, RNN
 from rnn_numpy.zoo.common import WrongSums
@@ -269,7 +268,7 @@ class OrderOfLengthsKept(GRU):
 class DoutputScribbledOn(LSTM):
     """The first call is right; it leaves its own sums in doutput, so that a second call is not."""
 
-    def backward(self, trace: Trace, doutput: ArrayLike | None, *arguments: Any, **options: Any) -> BackwardResult:
+    def backward(self, trace: Any, doutput: Any, *arguments: Any, **options: Any) -> BackwardResult:
         """As that of an LSTM, but for what it does to doutput."""
         result = super().backward(trace, doutput, *arguments, **options)
         if isinstance(doutput, np.ndarray):
