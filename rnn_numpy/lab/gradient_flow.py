@@ -75,7 +75,7 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -84,10 +84,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, states
 from rnn_numpy.core.numbers import finite, plain, row_norms
-from rnn_numpy.engine import Recurrent
-from rnn_numpy.engine.trace import Trace
+from rnn_numpy.engine import CheckpointedTrace, Recurrent, Step, Trace
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers.initializers import identity, orthogonal
 from rnn_numpy.models import Forecaster, SequenceModel
@@ -301,7 +300,8 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
 
     Notes
     -----
-    Cost: a forward pass, and the backward pass of the top layer. With proj_size, h has P numbers and c has H.
+    Cost: two forward passes, and the backward pass of the top layer. Memory does not grow with T but by x, the norms
+    and, of a stack, the outputs of the layers below the top one. With proj_size, h has P numbers and c has H.
 
     Examples
     --------
@@ -318,34 +318,59 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
         raise OptionError(f"{where}: layer must have one direction; got a bidirectional {type(layer).__name__}")
     # Here and below: an overflow or a NaN is a finding to report, not a mistake to warn about.
     with np.errstate(all="ignore"):
-        output, _, trace = layer.forward(x, training=False)
-        time_major = output.swapaxes(0, 1) if layer.batch_first else output
+        # Block by block: the record of a long window need not exist at once.
+        _, h_n, trace = layer.forward(x, training=False, checkpoint=1, outputs=False)
         last = np.asarray(dh_last)
-        arguments.shaped(where, "dh_last", last, "(N, H)", time_major.shape[1:])
-        norms = flow_norms(layer, trace, last)[0]
+        arguments.shaped(where, "dh_last", last, "(N, H)", states.split(h_n)[0].shape[1:])
         sigmoids = [gate for gate in layer.cell.gate_names if gate in layer.cell.sigmoids]
-        gates = {gate: float(getattr(trace, gate).mean()) for gate in sigmoids}
+        sums = dict.fromkeys(sigmoids, 0.0)
+
+        def add(step: Step) -> None:
+            for gate in sigmoids:
+                sums[gate] += float(getattr(step, gate).mean())
+
+        norms = flow_norms(layer, trace, last, visit=add)[0]
+        gates = {gate: total / len(trace) for gate, total in sums.items()}
     return GradientFlow(norms, float(norms.shape[1]) if independent is None else independent, gates)
 
 
-def flow_norms(layer: Recurrent, trace: Trace, dh_last: NDArray[Any], below: bool = False) -> list[Floats]:
-    """Return the norms by lag, (T+1, N), of the top layer; with `below` those of the layers below it as well.
+def flow_norms(
+    layer: Recurrent,
+    trace: Trace | CheckpointedTrace,
+    dh_last: NDArray[Any],
+    below: bool = False,
+    visit: Callable[[Step], None] | None = None,
+) -> list[Floats]:
+    """Return the norms by lag, (T+1, N), of the top layer; with `below` those of the layers below it as well; `visit`
+    is called with each step.
 
     The loss reads the last step's h, (N, H), and nothing else. The top layer comes first, and without `below` the pass
     ends there. An array belongs to its step only while the pass is halted at it: the step before will add to dc_prev.
     """
-    doutput = np.zeros((len(trace), *dh_last.shape), layer.dtype)
-    doutput[-1] = dh_last
-    doutput = doutput.swapaxes(0, 1) if layer.batch_first else doutput
-    rows: dict[int, list[NDArray[Any]]] = {}
-    for step in islice(layer.backward_steps(trace, doutput), len(trace) * (layer.num_layers if below else 1)):
+    T = len(trace)
+
+    def doutput(steps: range) -> NDArray[Any]:
+        found = np.zeros((len(steps), *dh_last.shape), layer.dtype)
+        if steps.stop == T:
+            found[-1] = dh_last
+        return found.swapaxes(0, 1) if layer.batch_first else found
+
+    loss = doutput(range(T)) if isinstance(trace, Trace) else lambda steps, output: doutput(steps)
+    rows: dict[int, list[Floats]] = {}
+    for step in islice(layer.backward_steps(trace, loss), T * (layer.num_layers if below else 1)):
         found = rows.setdefault(step.layer, [])
         if not found:
             others = [np.zeros_like(getattr(step, state)) for state in layer.cell.states[1:]]
-            found.append(np.concatenate([step.dh, *others], axis=-1))
-        found.append(np.concatenate([getattr(step, f"d{state}_prev") for state in layer.cell.states], axis=-1))
+            found.append(_norms([step.dh, *others]))
+        found.append(_norms([getattr(step, f"d{state}_prev") for state in layer.cell.states]))
+        if visit is not None:
+            visit(step)
+    return [np.stack(found) for found in rows.values()]
+
+
+def _norms(parts: list[NDArray[Any]]) -> Floats:
     # In one order in memory, and so summed in one order, however the engine lays its arrays out.
-    return [row_norms(np.ascontiguousarray(np.stack(found))) for found in rows.values()]
+    return row_norms(np.ascontiguousarray(np.concatenate(parts, axis=-1)))
 
 
 def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: ArrayLike) -> NDArray[Any]:

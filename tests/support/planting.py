@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import sys
+import textwrap
 
 KINDS = ("forward", "backward", "partials", "tangent")
 
@@ -24,8 +25,8 @@ def planted(cell, right, wrong):
 def edited(function, old, new):
     """Return a function in which one piece of its text is another."""
     function = inspect.unwrap(function)
-    source = inspect.getsource(function).removeprefix("@functools.cache\n")
+    source = textwrap.dedent(inspect.getsource(function)).removeprefix("@functools.cache\n")
     assert source.count(old) == 1, f"{function.__name__} has {source.count(old)} times {old!r}"
     space = dict(vars(sys.modules[function.__module__]))
-    exec(source.replace(old, new), space)
+    exec("from __future__ import annotations\n" + source.replace(old, new), space)
     return space[function.__name__]
