@@ -252,7 +252,9 @@ def compare(case: Case, mine: Mapping[str, Array], ours: Worker, rival: Worker) 
 # ------------------------------------------------------------------------------------------------------- measuring
 
 
-def measure(workers: Mapping[str, Worker], case: Case, threads: int, rounds: int, patience: float) -> Measurement:
+def measure(
+    workers: Mapping[str, Worker], case: Case, threads: int, rounds: int, patience: float, cpu: bool = False
+) -> Measurement:
     """Check that results agree, then time all contenders in turn, `rounds` times.
 
     Parameters
@@ -266,6 +268,9 @@ def measure(workers: Mapping[str, Worker], case: Case, threads: int, rounds: int
     patience : float
         Seconds for which rounds in which other programs ran are repeated. All rounds are kept, disturbed ones too;
         figures come from the others.
+    cpu : bool
+        Count the contenders' CPU time, in which other programs have no part but by the caches: of their load nothing is
+        asked then.
 
     Returns
     -------
@@ -293,12 +298,13 @@ def measure(workers: Mapping[str, Worker], case: Case, threads: int, rounds: int
         busy, began, own = busy_seconds(), time.monotonic(), time.process_time()
         used = 0.0
         for name in names:
-            answer = workers[name].ask("block", repeats=repeats[name])
+            answer = workers[name].ask("block", repeats=repeats[name], cpu=cpu)
             times[name].append(answer["times"])
             own_cores[name].append(answer["cores"])
             used += answer["cpu"]
         used += time.process_time() - own
-        foreign.append(max(0.0, busy_seconds() - busy - used) / (time.monotonic() - began))
+        others = max(0.0, busy_seconds() - busy - used) / (time.monotonic() - began)
+        foreign.append(math.nan if cpu else others)
         if foreign[-1] > FOREIGN_LIMIT and time.monotonic() < deadline:
             wanted += 1
             time.sleep(0.2)
@@ -372,10 +378,10 @@ def results_of(worker: Worker, silent: list[int]) -> dict[str, Array]:
 
 
 @contextlib.contextmanager
-def start(names: Sequence[str], threads: int) -> Iterator[dict[str, Worker]]:
+def start(names: Sequence[str], threads: int, avx512: bool = True) -> Iterator[dict[str, Worker]]:
     """Start one worker per contender, all at once; end them all at the end of the block."""
     with contextlib.ExitStack() as stack:
-        yield {name: stack.enter_context(Worker(name, threads)) for name in names}
+        yield {name: stack.enter_context(Worker(name, threads, avx512=avx512)) for name in names}
 
 
 # ----------------------------------------------------------------------------------------------------- the machine

@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import tables
 from benchmarks.cases import CELLS, DTYPES, GRID, MODES, Case, Size
-from benchmarks.contenders import CONTENDERS, OURS, covers, missing
+from benchmarks.contenders import CONTENDERS, ONNX, OURS, covers, missing
 from benchmarks.measure import (
     FIELDS,
     Measurement,
@@ -106,6 +106,16 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds a point may wait for a quiet machine",
     )
+    made.add_argument(
+        "--without-avx512",
+        action="store_true",
+        help=f"libraries choose as on a processor without AVX-512; {ONNX}, which cannot be told, is left out",
+    )
+    made.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="count CPU time, which other programs hardly change, in place of time; with one thread",
+    )
     made.add_argument("--json", type=Path, help="write everything, raw times included, to this file")
     made.add_argument("--smoke", action="store_true", help="one small size, one round: does it all work? About 25 s")
     return made
@@ -117,6 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None and not options.json.resolve().parent.is_dir():
         parser().error(f"--json: there is no folder {options.json.resolve().parent}")
     names = [OURS, *_present(options.contenders)]
+    if options.cpu_time and options.threads != [1]:
+        parser().error("--cpu-time: of several threads, CPU time says nothing; add --threads 1")
+    if options.without_avx512:
+        names = [name for name in names if name != ONNX]
     sizes = list(dict.fromkeys(options.sizes or (SMOKE_SIZES if options.smoke else GRID)))
     threads = list(dict.fromkeys(options.threads or (1, cores())))
     rounds = options.repeats or (SMOKE_ROUNDS if options.smoke else ROUNDS)
@@ -129,7 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error(f"--contenders: {', '.join(names[1:])} can do none of the chosen modes and dtypes")
     began, state = time.perf_counter(), source_digest()
     try:
-        measurements, environments = run(cases, names, threads, rounds, patience)
+        measurements, environments = run(
+            cases, names, threads, rounds, patience, not options.without_avx512, options.cpu_time
+        )
     except (UnequalResultsError, WorkerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -152,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "dtypes": options.dtypes,
                 "repeats": rounds,
                 "patience": patience,
+                "avx512": not options.without_avx512,
+                "cpu_time": options.cpu_time,
             },
             "machine": machine(),
             "contenders": environments,
@@ -167,7 +185,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(
-    cases: Sequence[Case], names: Sequence[str], threads: Sequence[int], rounds: int, patience: float
+    cases: Sequence[Case],
+    names: Sequence[str],
+    threads: Sequence[int],
+    rounds: int,
+    patience: float,
+    avx512: bool = True,
+    cpu: bool = False,
 ) -> tuple[list[Measurement], dict[str, dict[str, Any]]]:
     """Measure all cases with each number of threads.
 
@@ -180,6 +204,10 @@ def run(
     rounds : int
     patience : float
         As in `measure`. A point that stays disturbed is measured once more, later, whatever came out.
+    avx512 : bool
+        As of `Worker`.
+    cpu : bool
+        As in `measure`.
 
     Returns
     -------
@@ -204,18 +232,18 @@ def run(
     done = 0.0
     with tables.progress(total) as report:
         for count, expectations in zip(threads, costs, strict=True):
-            with start(names, count) as workers:
+            with start(names, count, avx512) as workers:
                 environments[str(count)] = {name: worker.environment for name, worker in workers.items()}
                 points: list[Measurement] = []
                 for case, seconds in zip(cases, expectations, strict=True):
                     report(done, f"{case}, threads {count}")
-                    points.append(measure(_those(workers, case), case, count, rounds, patience))
+                    points.append(measure(_those(workers, case), case, count, rounds, patience, cpu))
                     done += seconds
                 for index, point in enumerate(points):
                     if point.noisy and patience > 0:
                         report(done, f"again {point.case}, threads {count}")
                         able = _those(workers, point.case)
-                        points[index] = measure(able, point.case, count, rounds, patience)
+                        points[index] = measure(able, point.case, count, rounds, patience, cpu)
                 measurements += points
     return measurements, environments
 

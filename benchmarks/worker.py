@@ -32,7 +32,18 @@ THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 # choose; without these variables OpenBLAS does, too. What it chose is recorded as `blas_kernels`.
 DROPPED = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 # Beginnings of variables that change times. The user's pass through to the workers, and are recorded with these.
-SETTINGS = ("GLIBC_TUNABLES", "GOMP_", "JAX_", "KMP_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "PJRT_", "XLA_")
+SETTINGS = (
+    *("ATEN_", "DNNL_", "GLIBC_TUNABLES", "GOMP_", "JAX_", "KMP_", "MALLOC_", "MKL_", "NPY_", "OMP_", "ONEDNN_"),
+    *("OPENBLAS_", "PJRT_", "XLA_"),
+)
+# What makes libraries choose as on a processor that has AVX2 and no AVX-512. ONNX Runtime cannot be told.
+WITHOUT_AVX512 = {
+    "OPENBLAS_CORETYPE": "Haswell",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+}
 
 QUIET_SLEEP = 0.005  # seconds between two looks at the process's CPU time
 QUIET_SHARE = 0.05  # of that time; a spinning thread has used up about all of it
@@ -50,6 +61,15 @@ def variables(source: Path | None = None) -> dict[str, str]:
         places = [str(source), str(ROOT), *filter(None, [inherited.get("PYTHONPATH")])]
         inherited["PYTHONPATH"] = os.pathsep.join(places)
     return inherited
+
+
+def without_avx512() -> dict[str, str]:
+    """Return the environment variables of a process whose libraries are to do without AVX-512."""
+    config = np.show_config(mode="dicts")
+    simd = config.get("SIMD Extensions", {}) if isinstance(config, dict) else {}
+    names = [*simd.get("found", []), *simd.get("not found", [])]
+    wide = [name for name in names if name.startswith(("AVX512", "X86_V4"))]
+    return {**WITHOUT_AVX512, "NPY_DISABLE_CPU_FEATURES": " ".join(wide)}
 
 
 def interpreter_options(source: Path | None = None) -> list[str]:
@@ -71,6 +91,8 @@ class Worker:
     source : Path, optional
         The folder from which the process imports `rnn_numpy`; this repository's root where left out. The programs of
         `benchmarks` are this repository's in any case.
+    avx512 : bool
+        False for a process whose libraries do without these instructions, as most laptops' must.
 
     Notes
     -----
@@ -78,9 +100,17 @@ class Worker:
     start side by side.
     """
 
-    def __init__(self, name: str, threads: int, module: str = "benchmarks.worker", source: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        threads: int,
+        module: str = "benchmarks.worker",
+        source: Path | None = None,
+        avx512: bool = True,
+    ) -> None:
         self.name = name
         environment = {**variables(source), **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+        environment |= {} if avx512 else without_avx512()
         self._process = subprocess.Popen(
             [sys.executable, *interpreter_options(source), "-m", module, name],
             cwd=ROOT,
@@ -182,16 +212,18 @@ class Server:
         np.savez(path, **self.contender.results(silent))  # type: ignore[arg-type]  # stub takes **kwds for a flag
         quiet()
 
-    def block(self, repeats: int) -> dict[str, Any]:
-        """Return the nanoseconds of `repeats` steps, the CPU seconds that this took all in all, and the cores in use.
+    def block(self, repeats: int, cpu: bool = False) -> dict[str, Any]:
+        """Return the nanoseconds of `repeats` steps, of CPU time if asked, the CPU seconds that this took all in all,
+        and the cores in use.
 
         One more step, before them, fills the caches again. `cores` is CPU time over time, during the steps alone.
         """
         began = time.process_time()
         self.contender.step()
         used = time.process_time()
-        times = self._times(repeats)
-        cores = (time.process_time() - used) / (sum(times) / 1e9)
+        started = time.perf_counter()
+        times = self._times(repeats, time.process_time_ns if cpu else time.perf_counter_ns)
+        cores = (time.process_time() - used) / (time.perf_counter() - started)
         quiet()
         return {"times": times, "cpu": time.process_time() - began, "cores": cores}
 
@@ -208,8 +240,8 @@ class Server:
         after = _resident("VmHWM")
         return None if before is None or after is None else after - before
 
-    def _times(self, repeats: int) -> list[int]:
-        step, clock = self.contender.step, time.perf_counter_ns
+    def _times(self, repeats: int, clock: Callable[[], int] = time.perf_counter_ns) -> list[int]:
+        step = self.contender.step
         times = []
         for _ in range(repeats):
             start = clock()

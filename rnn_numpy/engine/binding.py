@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core.activations import has_avx512
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.cell import Cell, Chain, Slot
 from rnn_numpy.engine.parts import Formula, Kind
@@ -236,7 +237,7 @@ def constants_of(
     constants: dict[str, Array] = {}
     W_hh = weights["W_hh"]
     W_hh = laid_out(cell.arranged("hidden", W_hh, halved), batch, cell.columns, not halved)
-    if cell.columns and W_hh.size * batch > SMALL_PRODUCT and W_hh.dtype.kind == "f" and _has_avx512():
+    if cell.columns and W_hh.size * batch > SMALL_PRODUCT and W_hh.dtype.kind == "f" and has_avx512():
         W_hh = W_hh.view(InPieces)
     constants["W_hh"] = W_hh
     for name in cell.constant_names:
@@ -277,7 +278,7 @@ def laid_out(weight: Array, batch: int, columns: bool, backward: bool) -> Array:
     if columns:
         by_rows = weight.shape[1] >= 256 if backward else batch > 1
     else:
-        wide = _has_avx512() or batch == 1 or (weight.dtype == np.float32 and weight.shape[1] < 256)
+        wide = has_avx512() or batch == 1 or (weight.dtype == np.float32 and weight.shape[1] < 256)
         by_rows = wide == backward
     return np.ascontiguousarray(weight) if by_rows else np.asfortranarray(weight)
 
@@ -312,11 +313,3 @@ def _pieces(rows: int, width: int, batch: int) -> int:
     # wider weights are made in two parts, and columns beyond a multiple of 16 may have a routine of their own.
     fits = rows % pieces == 0 and rows // pieces >= max(32, batch) and batch % 16 == 0
     return pieces if fits and width <= WIDEST else 1
-
-
-@functools.cache
-def _has_avx512() -> bool:
-    """Whether the processor has what OpenBLAS's AVX-512 kernels need."""
-    config = np.show_config(mode="dicts")
-    found = config.get("SIMD Extensions", {}).get("found", []) if isinstance(config, dict) else []
-    return any(name.startswith(("AVX512", "X86_V4")) for name in found)

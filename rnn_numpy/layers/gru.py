@@ -13,8 +13,9 @@ h_{-1} the initial state and s(u) = 1 / (1 + exp(-u)) = (1 + tanh(u/2)) / 2:
     (F3)  n_t = tanh(a_n)
     (F4)  h_t = (1 - z_t) * n_t + z_t * h_{t-1}              computed as n_t + z_t * (h_{t-1} - n_t)
 
-The driver halves the rows r and z of weights and biases, so that one tanh gives both gates, as for the LSTM, at the
-same price: an absolute error of half an eps, and so fewer right digits in gates close to 0 (`rnn_numpy.layers.lstm`).
+The driver halves the rows r and z of weights and biases, so that one tanh, or one exp, gives both gates, as for the
+LSTM, by tanh at the same price: an absolute error of half an eps, and so fewer right digits in gates close to 0
+(`rnn_numpy.layers.lstm`).
 
 Backward
 --------
@@ -68,6 +69,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rnn_numpy.core.activations import sigmoid
 from rnn_numpy.engine.cell import Cell, Product
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import OptionError
@@ -89,9 +91,7 @@ def after_step_forward(
     products, with recurrent dropout times its mask.
     """
     qrz_t += W_hh.dot(h_in)  # F1, F2
-    np.tanh(rz_t, out=rz_t)  # s(u) = (1 + tanh(u/2)) / 2
-    rz_t *= half
-    rz_t += half
+    sigmoid(rz_t, half)  # rz_t comes in halved
     np.multiply(r_t, q_t, out=scratch_t)
     n_t += scratch_t
     np.tanh(n_t, out=n_t)  # F3
@@ -144,9 +144,7 @@ def before_step_forward(
 ) -> None:  # fmt: skip
     """F1 to F4, reset before the product. Arguments as in `after_step_forward`; k_t, (H, N), is written."""
     rz_t += W_hrz.dot(h_in)  # F1
-    np.tanh(rz_t, out=rz_t)
-    rz_t *= half
-    rz_t += half
+    sigmoid(rz_t, half)
     np.multiply(r_t, h_in, out=k_t)  # F2
     n_t += W_hn.dot(k_t)
     np.tanh(n_t, out=n_t)  # F3

@@ -71,6 +71,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.activations import sigmoid
 from rnn_numpy.engine.cell import Cell, ExtraParameter, Product
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.layers.initializers import set_forget_bias
@@ -103,11 +104,9 @@ def normalized_tangent(vu: Array, y: Array, s_u: Array) -> Array:
 
 
 def sigmoid_in_place(a: Array, half: Array) -> None:
-    """Turn a into s(a) = (1 + tanh(a/2)) / 2."""
+    """Turn a into s(a)."""
     a *= half
-    np.tanh(a, out=a)
-    a *= half
-    a += half
+    sigmoid(a, half)
 
 
 def layer_norm_step_forward(

@@ -13,11 +13,14 @@ initial states:
     (F5)  h_t = m_t, or with a projection to P units h_t = W_hr m_t
 
 By the second form of s one tanh gives all gates: the driver halves the rows i, f, o of weights and biases once per
-call, so that a_t comes with a_i/2, a_f/2, a_o/2, a_g, and i, f, o are read off tanh by one product and one sum.
+call, so that a_t comes with a_i/2, a_f/2, a_o/2, a_g, and i, f, o are read off tanh by one product and one sum. The
+first form is the faster one in double precision on processors without AVX-512, and taken there, from the same halves
+(`rnn_numpy.core.activations`).
 
-The price: s has an absolute error of half an eps of the dtype, not a relative one, near 0 as it has near 1. A gate that
-is shut to 1e-6 has ten right digits in double precision and two in single; torch's has all. Below pre-activations of
-about -37 (-17 in single precision) a gate, and every gradient through it, is exactly 0, as above +37 it is exactly 1.
+The price of the second: s has an absolute error of half an eps of the dtype, not a relative one, near 0 as it has near
+1. A gate that is shut to 1e-6 has ten right digits in double precision and two in single; torch's has all. Below
+pre-activations of about -37 (-17 in single precision) a gate, and every gradient through it, is exactly 0, as above +37
+it is exactly 1.
 
 Backward
 --------
@@ -77,6 +80,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.activations import sigmoid_and_tanh
 from rnn_numpy.engine.cell import Cell, ExtraParameter, Product
 from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent
@@ -99,9 +103,7 @@ def lstm_step_forward(
     and c_t may be the memory of c_prev.
     """
     a_t += W_hh.dot(h_in)  # F1
-    np.tanh(a_t, out=a_t)  # F2: g, and for the others tanh(u/2) ...
-    oif_t *= half  # ... so that s(u) = (1 + tanh(u/2)) / 2
-    oif_t += half
+    sigmoid_and_tanh(a_t, oif_t, g_t, half)  # F2
     np.multiply(i_t, g_t, out=scratch_t)  # F3
     np.multiply(f_t, c_prev, out=c_t)
     c_t += scratch_t

@@ -55,6 +55,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.activations import sigmoid, sigmoid_and_tanh
 from rnn_numpy.engine.cell import ExtraParameter
 from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent
@@ -78,16 +79,12 @@ def peephole_step_forward(
     a_t += W_hh.dot(h_in)  # F1
     i_t += half * p_i * c_prev  # half, as the rest of a_i is
     f_t += half * p_f * c_prev
-    np.tanh(ifg_t, out=ifg_t)  # F2
-    if_t *= half  # s(u) = (1 + tanh(u/2)) / 2
-    if_t += half
+    sigmoid_and_tanh(ifg_t, if_t, g_t, half)  # F2
     np.multiply(i_t, g_t, out=scratch_t)  # F3
     np.multiply(f_t, c_prev, out=c_t)
     c_t += scratch_t
     o_t += half * p_o * c_t  # F4
-    np.tanh(o_t, out=o_t)
-    o_t *= half
-    o_t += half
+    sigmoid(o_t, half)
     np.tanh(c_t, out=tanh_c_t)  # F5
     np.multiply(o_t, tanh_c_t, out=h_t)
 

@@ -632,6 +632,8 @@ def test_train_step_with_all_contenders(tmp_path, capsys) -> None:  # type: igno
         "dtypes": ["float32", "float64"],
         "repeats": 2,
         "patience": 0.0,
+        "avx512": True,
+        "cpu_time": False,
     }
     assert set(document["machine"]) == {"cpu", "cores", "system", "load", "rnn_numpy"}
     environment = document["contenders"]["1"]
@@ -656,6 +658,26 @@ def test_train_step_with_all_contenders(tmp_path, capsys) -> None:  # type: igno
         for found in given["largest_relative_difference"].values():
             assert len(found) == len(case.finals) + (6 if case.mode == "training" else 1)
             assert max(found.values()) <= measure.TOLERANCE[case.dtype]
+
+
+@pytest.mark.needs_torch
+def test_train_step_without_avx512_by_cpu_time(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "out.json"
+    arguments = (
+        "--sizes 4,2,3,5 --cells lstm --dtypes float64 --repeats 2 --patience 0 --without-avx512 --cpu-time".split()
+    )
+    rivals = ["--contenders", "torch", "onnxruntime"]
+    with pytest.raises(SystemExit):
+        train_step.main([*arguments, *rivals])  # of two threads, CPU time is no time
+    assert train_step.main([*arguments, *rivals, "--threads", "1", "--json", str(path)]) == 0
+    document = json.loads(path.read_text())
+    assert document["options"]["contenders"] == ["torch"]
+    assert (document["options"]["avx512"], document["options"]["cpu_time"]) == (False, True)
+    found = document["contenders"]["1"]
+    assert not any(name.startswith(("AVX512", "X86_V4")) for name in found["rnn_numpy"]["simd"])
+    assert found["rnn_numpy"]["variables"]["NPY_DISABLE_CPU_FEATURES"].split()
+    assert "512" not in found["torch"]["torch_cpu_capability"]
+    assert document["points_counted"] == 2
 
 
 @pytest.mark.parametrize("rival", marked(*RIVALS))
