@@ -17,7 +17,7 @@ block whose states do not come out as they did in the forward pass is an error: 
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.binding import block_size
 from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.keeping import FORWARD_DONE, THROUGH, InMemory
 from rnn_numpy.engine.parts import NONE, Masks
 from rnn_numpy.engine.trace import CallRecord, GradientPass, LayerTrace, Step
 from rnn_numpy.engine.walk import Direction, Down, Up
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from rnn_numpy.engine.recurrent import Pass, Recurrent, Run
 
 Array = NDArray[Any]
+Direct = Callable[["Section", int, "Run"], tuple[Any, Array | None]]
 KEPT_BYTES = 2**26  # of the newest records, at most
 
 
@@ -63,8 +66,10 @@ class CheckpointedTrace(CallRecord):
         params: Parameters,
         state_masks: Mapping[str, Masks],
         checkpoint: int,
+        keeper: InMemory,
     ) -> None:
         super().__init__(masks, edge)
+        self.keeper = keeper
         least = block_size(edge.batch.N * len(layer.cell.slabs) * layer.hidden_size * params.dtype.itemsize)
         self.size = -(-checkpoint // least) * least
         self.sections: dict[str, Section] = {}
@@ -75,7 +80,7 @@ class CheckpointedTrace(CallRecord):
         """Return one direction of one layer, to begin with; `signal` is what a layer that is not the first reads."""
         masks = self._masks.get(direction.name, NONE)
         x = self._x if direction.layer == 0 else signal
-        made = Section(self._layer, self.edge, direction, x, self._params, masks, self.size, self.kept)
+        made = Section(self._layer, self.edge, direction, x, self._params, masks, self.size, self.kept, self.keeper)
         self.sections[direction.name] = made
         return made
 
@@ -121,8 +126,10 @@ class Section:
         masks: Masks,
         size: int,
         kept: dict[tuple[str, int], Run],
+        keeper: InMemory,
     ) -> None:
         self.layer, self.edge, self.x, self.params, self.masks, self.kept = layer, edge, x, params, masks, kept
+        self.keeper = keeper
         self.direction = replace(direction, row=0)
         batch = edge.batch
         self.span = span = batch.T if batch.lengths is None else int(batch.lengths[0])
@@ -131,8 +138,11 @@ class Section:
         if direction.reverse:  # as the driver's own, from the end
             self.blocks = [range(max(0, span - start - size), span - start) for start in starts]
         self.edges = [edge.window(steps) for steps in self.blocks]
-        shape = len(self.blocks) + 1, batch.N
-        self.marks = [np.zeros((*shape, width), params.dtype) for width in edge.widths.values()]
+        rows, dtype, whole = len(self.blocks) + 1, params.dtype, Batch(1, batch.N, None)
+        self.marks = [
+            keeper.new(f"{state}_{direction.name}", whole, rows, width, dtype, False)
+            for state, width in edge.widths.items()
+        ]
 
     def rows(self, array: Array, index: int) -> Array:
         """Return those rows of an array (T, N, ·) that belong to a block."""
@@ -152,11 +162,14 @@ class Section:
         run.trace.first = self.blocks[index].start
         return run
 
-    def forward(self, initial: Sequence[Array | None], output: Array | None) -> Iterator[int]:
-        """Run all blocks; writes the marks, and the outputs (T, N, H), where wanted. Yields t after each step."""
+    def forward(self, number: int, initial: Sequence[Array | None], output: Array | None) -> Iterator[int]:
+        """Run all blocks that are not done; writes the marks, and the outputs (T, N, H), where wanted. Yields t after
+        each step. This is section `number` of the pass.
+        """
         for mark, state_0 in zip(self.marks, initial, strict=True):
             mark[0] = 0 if state_0 is None else state_0
-        for index in range(len(self.blocks)):
+        blocks = len(self.blocks)
+        for index in range(self.keeper.done(0, number, blocks), blocks):
             run = self.open(index)
             yield from self.layer.forward_loop(run)
             binding = run.binding
@@ -165,6 +178,8 @@ class Section:
             if output is not None:
                 self.rows(output, index)[...] = binding.output(binding.arrays[self.layer.cell.states[0]])
             self._keep(index, run)
+            words = f"forward pass of {self.direction.name}: {index + 1} of {blocks} blocks"
+            self.keeper.save((0, number, index + 1), words, dict)
 
     def _keep(self, index: int, run: Run) -> None:
         """Keep the record of a block, and let go of the oldest ones where they are too many."""
@@ -201,45 +216,39 @@ class Section:
         N, lengths = self.edge.batch.N, self.edge.batch.lengths
         return np.ones((N, 1), bool) if lengths is None else (lengths >= self.blocks[index].start)[:, None]
 
-    def backward(
-        self,
-        run: Pass,
-        direct: Callable[[Section, int, Run], Array | None],
-        finals: Sequence[Array | None],
-        sums: dict[str, Array],
-        dx: Array,
-    ) -> Generator[int, None, tuple[list[Array], dict[str, dict[str, Array]]]]:
-        """Run all blocks backward, newest first; `direct` returns what the loss says of a block's outputs, (K, N, H).
+    def backward(self, run: Pass, number: int, direct: Direct, account: Account, dx: Array) -> Iterator[int]:
+        """Run all blocks backward that are not done, newest first; yields t after each step. Writes dx, (T, N, ·).
 
-        Adds to `sums`, writes dx; returns the gradients of the initial states and the ways of given arrays.
+        `direct` returns a block's loss, and what it says of the block's outputs, (K, N, H).
         """
         layer, states, reverse = self.layer, self.layer.cell.states, self.direction.reverse
         own = layer.own(layer.params.twin(memory.empty(layer.params.flat.shape, layer.params.dtype)), self.direction)
-        ways: dict[str, dict[str, Array]] = {}
-        carried = [
-            np.zeros(mark.shape[1:], mark.dtype) if final is None else final
-            for mark, final in zip(self.marks, finals, strict=True)
-        ]
-        goes_on, index = np.zeros((self.edge.batch.N, 1), bool), len(self.blocks) - 1
+        blocks = len(self.blocks)
+        done = self.keeper.done(1, number, blocks)
+        if done == blocks:
+            return
+        index = blocks - 1 - done
+        goes_on = self._in_both(index) if done else np.zeros((self.edge.batch.N, 1), bool)
         newer = self.again(index)
-        loss = direct(self, index, newer)
+        value, loss = direct(self, index, newer)
         while True:
             gradients = newer.trace.latest = GradientPass()
             at = layer.bound(newer.trace, self.direction, self.edges[index], gradients, own)
             layer.open_backward(at, loss, [None] * len(states))
             arrays, binding = gradients.arrays, at.binding
             exists, shown = binding.batch.exists()[0], self.is_there(index)
-            for state, carry in zip(states, carried, strict=True):
+            for state, carry in zip(states, account.carried, strict=True):
                 row = arrays["d" + state]
                 added = np.where(exists, row[binding.exit] + carry, np.where(shown, carry, 0))
                 row[binding.exit] = np.where(goes_on, carry, added)
             for name, drecord in run.drecords.items():
                 arrays["d" + name][...] = self.rows(drecord, index)
+            said = value
             if index:
                 older = self.again(index - 1)
-                loss = direct(self, index - 1, older)
+                value, loss = direct(self, index - 1, older)
                 # What a state at the border gets from the loss comes first, as it does within a block.
-                goes_on = exists & older.binding.batch.exists()[0]
+                goes_on = self._in_both(index - 1)
                 if loss is not None:
                     row, border = arrays["d" + states[0]], loss[0 if reverse else -1]
                     ended = ~exists & shown & (not reverse)
@@ -248,20 +257,77 @@ class Section:
             run.at = [at]
             yield from layer.backward_loop(at)
             gradients.reached, binding.constants = None, {}
-            carried = [
-                np.where(exists, arrays["d" + state][binding.entry], carry)
-                for state, carry in zip(states, carried, strict=True)
-            ]
+            for state, carry in zip(states, account.carried, strict=True):
+                carry[...] = np.where(exists, arrays["d" + state][binding.entry], carry)
             self.rows(dx, index)[...] = layer.close_backward(at)
-            for name, array in own.items():
-                sums[name] += array
-            for name, found in at.ways.items():
-                known = ways.setdefault(name, {})
-                for way, array in found.items():
-                    known[way] = known[way] + array if way in known else array
+            account.loss = account.loss + said
+            account.add(number, layer.own(account.total, self.direction), own, at.ways)
+            words = f"backward pass of {self.direction.name}: {blocks - index} of {blocks} blocks"
+            self.keeper.save((1, number, blocks - index), words, account.arrays)
             if not index:
-                return carried, ways
+                return
             newer, index = older, index - 1
+
+    def _in_both(self, index: int) -> NDArray[np.bool_]:
+        """Return which sequences have steps in a block and in the one after it, (N, 1)."""
+        both: NDArray[np.bool_] = self.edges[index].batch.exists()[0] & self.edges[index + 1].batch.exists()[0]
+        return both
+
+
+class Account:
+    """What a backward pass adds up, section by section and block by block: in a folder all of it is saved.
+
+    Attributes
+    ----------
+    total : Parameters
+        Gradients of the parameters.
+    initial : list of ndarray, (layers * directions, N, H)
+        For each state what its gradient is before the oldest block that is done; in the end that of the initial one.
+    carried : list of ndarray, (N, H)
+        The rows of these that belong to the present section.
+    every : list of dict
+        The ways of given arrays, by section.
+    loss : scalar
+    """
+
+    def __init__(self, layer: Recurrent, edge: Edge, found: Mapping[str, Array]) -> None:
+        self.total, self.states, dtype = layer.params.zeros_like(), layer.cell.states, layer.params.dtype
+        self.initial = [np.zeros((edge.rows, edge.batch.N, width), dtype) for width in edge.widths.values()]
+        self.carried: list[Array] = []
+        self.every: list[dict[str, dict[str, Array]]] = [{} for _ in range(edge.rows)]
+        self.loss: Any = 0.0
+        if found:
+            self.total.flat[...], self.loss = found["sums"], found["loss"].item()
+            self.initial = [np.array(found[f"d{state}_0"]) for state in self.states]
+        for key in found:
+            if "/" in key:
+                number, name, way = key.split("/")
+                self.every[int(number)].setdefault(name, {})[way] = found[key]
+
+    def come_to(self, row: int, finals: Sequence[Array | None] | None) -> None:
+        """Begin with a section, with the gradients of its final states, or go on with it."""
+        self.carried = [array[row] for array in self.initial]
+        for carry, final in zip(self.carried, finals or (), strict=finals is not None):
+            carry[...] = 0 if final is None else final[row]
+
+    def add(
+        self, number: int, sums: dict[str, Array], own: dict[str, Array], ways: Mapping[str, Mapping[str, Array]]
+    ) -> None:
+        """Add what a block has."""
+        for name, array in own.items():
+            sums[name] += array
+        for name, found in ways.items():
+            known = self.every[number].setdefault(name, {})
+            for way, array in found.items():
+                known[way] = known[way] + array if way in known else array
+
+    def arrays(self) -> dict[str, Array]:
+        """Return all by name."""
+        named = {f"d{state}_0": array for state, array in zip(self.states, self.initial, strict=True)}
+        for number, by_name in enumerate(self.every):
+            for name, ways in by_name.items():
+                named |= {f"{number}/{name}/{way}": array for way, array in ways.items()}
+        return {"sums": self.total.flat, "loss": np.asarray(self.loss), **named}
 
 
 def climb(
@@ -271,16 +337,17 @@ def climb(
     output is kept where `outputs`.
     """
     trace: CheckpointedTrace = run.trace
-    edge, cell, dtype = trace.edge, layer.cell, layer.params.dtype
+    edge, cell, dtype, keeper = trace.edge, layer.cell, layer.params.dtype, trace.keeper
     batch, columns = edge.batch, cell.columns and cell.states[0] not in cell.rows
     width = next(iter(edge.widths.values()))
     finals = [np.empty((edge.rows, batch.N, size), dtype) for size in edge.widths.values()]
     walk = Up(layer.stack, edge.factors, x)
-    for direction in walk:
+    for number, direction in enumerate(walk):
         section = trace.section(direction, walk.signal)
-        wanted = outputs or direction.layer < layer.num_layers - 1
-        output = batch.new(batch.T, width, dtype, columns) if wanted else None
-        yield from section.forward([None if state is None else state[direction.row] for state in initial], output)
+        output = None
+        if outputs or direction.layer < layer.num_layers - 1:
+            output = keeper.new(f"output_{direction.name}", batch, batch.T, width, dtype, columns)
+        yield from section.forward(number, [of_row(state, direction) for state in initial], output)
         for final, mark in zip(finals, section.marks, strict=True):
             final[direction.row] = mark[-1]
         if finite is not None:
@@ -288,12 +355,15 @@ def climb(
                 label = f"state {state} of {direction.name} every {trace.size} steps"
                 arguments.finite(finite, label, batch.unsorted(mark, 1), "block, n, unit")
         walk.give(output if output is not None else np.empty((batch.T, batch.N, 0), dtype))
+    if keeper.found < FORWARD_DONE:
+        keeper.save(FORWARD_DONE, "the forward pass is through", dict, now=True)
     h_n = edge.states_out(finals)
     trace.h_n = h_n[0] if len(h_n) == 1 else h_n
     output = None
     if outputs:
         output = edge.signal_out(walk.signal)
         if edge.packed is None:
+            output = output.view()
             output.flags.writeable = False
     run.results.append((output, trace.h_n, trace))
 
@@ -301,41 +371,52 @@ def climb(
 def bptt(layer: Recurrent, run: Pass, result: Callable[..., Any]) -> Iterator[int]:
     """The whole backward pass of a `CheckpointedTrace`, as `Recurrent.bptt` is that of a `Trace`."""
     trace: CheckpointedTrace = run.trace
-    edge, states, dtype = trace.edge, layer.cell.states, layer.params.dtype
-    batch, where = edge.batch, f"{type(layer).__name__}.backward"
-    total = layer.params.zeros_like()
-    initial = [np.empty((edge.rows, batch.N, width), dtype) for width in edge.widths.values()]
-    every: list[dict[str, dict[str, Array]]] = []
+    edge, keeper, batch = trace.edge, trace.keeper, trace.edge.batch
+    said = [run.doutput, *run.dfinals, *run.drecords.values(), "function" if run.loss is not None else ""]
+    keeper.begin_backward(said)
+    account = Account(layer, edge, keeper.arrays)
     walk = Down(layer.stack, edge.factors, run.doutput)
-    for direction in walk:
+    for number, direction in enumerate(walk):
         section = trace.sections[direction.name]
 
-        def direct(section: Section, index: int, block: Run, place: Direction = direction) -> Array | None:
+        def direct(section: Section, index: int, block: Run, place: Direction = direction) -> tuple[Any, Array | None]:
             if run.loss is not None and place.layer == layer.num_layers - 1:
-                return _asked(where, run.loss, section, index, block)
-            return None if walk.signal is None else section.rows(walk.signal, index)[:, :, place.columns]
+                return _asked(run.loss, section, index, block)
+            return 0.0, None if walk.signal is None else section.rows(walk.signal, index)[:, :, place.columns]
 
-        dx = batch.new(batch.T, section.x.shape[2], dtype, False)
-        finals = [None if final is None else final[direction.row] for final in run.dfinals]
-        dinitial, ways = yield from section.backward(run, direct, finals, layer.own(total, direction), dx)
-        for array, dstate_0 in zip(initial, dinitial, strict=True):
-            array[direction.row] = dstate_0
-        every.append(ways)
+        begun = keeper.done(1, number, 1) > 0
+        account.come_to(direction.row, None if begun else run.dfinals)
+        dx = keeper.new(f"dx_{direction.name}", batch, batch.T, section.x.shape[2], layer.params.dtype, False, phase=1)
+        yield from section.backward(run, number, direct, account, dx)
         walk.give(dx)
-    grads = total if run.grads is None else run.grads
-    if grads is not total:
-        grads.flat += total.flat
-    shares = dict(zip([f"d{state}_0" for state in states], edge.states_out(initial), strict=True))
-    found = result(edge.signal_out(walk.signal), shares, grads)
+    if keeper.found < THROUGH:
+        keeper.save(THROUGH, "both passes are through", account.arrays, now=True)
+    keeper.end()
+    grads = account.total if run.grads is None else run.grads
+    if grads is not account.total:
+        grads.flat += account.total.flat
+    names = [f"d{state}_0" for state in layer.cell.states]
+    answer = result(
+        edge.signal_out(walk.signal), dict(zip(names, edge.states_out(account.initial), strict=True)), grads
+    )
+    if run.loss is not None:
+        answer.loss = account.loss
     if edge.given:
-        layer.give_back(edge, every, found)
-    run.results.append(found)
+        layer.give_back(edge, account.every, answer)
+    run.results.append(answer)
 
 
-def _asked(where: str, loss: Callable[..., Any], section: Section, index: int, block: Run) -> Array | None:
-    """Return what a function says of a block's outputs, both in the caller's order."""
-    edge, binding = section.edges[index], block.binding
-    output = edge.signal_out(binding.output(binding.arrays[section.layer.cell.states[0]]))
-    output = output.view()
+def _asked(loss: Callable[..., Any], section: Section, index: int, block: Run) -> tuple[Any, Array | None]:
+    """Return what a function says of a block's outputs, both in the caller's order: a loss, 0 without, and doutput."""
+    edge, binding, steps = section.edges[index], block.binding, section.blocks[index]
+    where = f"{type(section.layer).__name__}.backward"
+    output = edge.signal_out(binding.output(binding.arrays[section.layer.cell.states[0]])).view()
     output.flags.writeable = False
-    return edge.like_output(where, f"doutput({section.blocks[index]}, output)", loss(section.blocks[index], output))
+    said = loss(steps, output)
+    value, dblock = said if isinstance(said, tuple) else (0.0, said)
+    return value, edge.like_output(where, f"doutput({steps}, output)", dblock)
+
+
+def of_row(states: Array | None, direction: Direction) -> Array | None:
+    """Return one direction's rows of states, (layers * directions, N, H)."""
+    return None if states is None else states[direction.row]

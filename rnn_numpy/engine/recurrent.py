@@ -28,6 +28,7 @@ from __future__ import annotations
 import collections
 import copy
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,7 @@ from rnn_numpy.engine import checkpointed
 from rnn_numpy.engine.batch import SMALL
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.keeping import InFolder, InMemory, digest
 from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Kind, Masks
 from rnn_numpy.engine.stream import Stream
@@ -217,6 +219,7 @@ class Recurrent(Options):
         check_finite: bool = False,
         checkpoint: int | None = None,
         outputs: bool = True,
+        folder: str | os.PathLike[str] | None = None,
     ) -> tuple[Any, Any, Any]:
         """Run the layer and record what its backward pass needs.
 
@@ -259,6 +262,10 @@ class Recurrent(Options):
         outputs : bool
             With `checkpoint`: whether to keep the outputs. Without, `output` is None; `backward` hands them out, block
             by block.
+        folder : str or path, optional
+            With `checkpoint`: where the pass, and the backward pass after it, write what they have done, at most every
+            second. The same call in a new process goes on from there, and so does its `backward`; `trace.keeper.words`
+            says where that was. What is kept is then in files, not in memory.
 
         Returns
         -------
@@ -286,7 +293,7 @@ class Recurrent(Options):
         masks = dropout_masks, recurrent_masks, zoneout_masks
         run, loop = self._start_forward(
             x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite,
-            checkpoint=checkpoint, outputs=outputs,
+            checkpoint=checkpoint, outputs=outputs, folder=folder,
         )  # fmt: skip
         collections.deque(loop, maxlen=0)
         result: Result = run.results[0]
@@ -351,7 +358,8 @@ class Recurrent(Options):
         doutput : ndarray, like output, or None
             dL/doutput; what it holds past the end of a sequence is ignored. None stands for zeros. After a forward pass
             with `checkpoint`, of one direction, also a function: it is called with the steps of a block, a range, and
-            the block's outputs, newest block first, and returns dL/doutput of these.
+            the block's outputs, newest block first, and returns dL/doutput of these, or a pair of the block's loss and
+            that; the sum of the losses is the result's `loss`.
         dh_n : ndarray, like h_n, optional
             dL/dh_n; zeros where left out.
         grads : Parameters, optional
@@ -494,6 +502,7 @@ class Recurrent(Options):
         copied: bool = False,
         checkpoint: int | None = None,
         outputs: bool = True,
+        folder: Any = None,
     ) -> tuple[Pass, Iterator[int]]:
         """Check the arguments; return the pass and its loop, not yet begun."""
         where = f"{type(self).__name__}.forward"
@@ -505,8 +514,9 @@ class Recurrent(Options):
                 arguments.flag(where, name, value)
         if checkpoint is not None:
             checkpoint = arguments.positive_int(where, "checkpoint", checkpoint)
-        elif not outputs:
-            raise OptionError(f"{where}: outputs=False needs checkpoint=K; without, the trace keeps all outputs anyhow")
+        elif not outputs or folder is not None:
+            option = "folder" if outputs else "outputs=False"
+            raise OptionError(f"{where}: {option} needs checkpoint=K; without, all is recorded in memory anyhow")
         edge, signal = Edge.opened(self, where, x, lengths, copied=record if checkpoint is None else None)
         batch = edge.batch
         if given is not None or self.cell.given:
@@ -533,7 +543,25 @@ class Recurrent(Options):
         kept = None if edge.factors is None else [locked(batch.unsorted(factor, 1)) for factor in edge.factors]
         trace: Any = Trace({}, kept, edge)
         if checkpoint is not None:
-            trace = checkpointed.CheckpointedTrace(self, edge, kept, signal, params, state_masks, checkpoint)
+            keeper = InMemory()
+            if folder is not None:
+                call: list[Any] = [
+                    self.config(),
+                    checkpoint,
+                    outputs,
+                    batch.lengths,
+                    params.flat,
+                    signal,
+                    *initial,
+                    *edge.given.values(),
+                ]
+                call += edge.factors or ()
+                for chosen in state_masks.values():
+                    call += [chosen.recurrent, *chosen.zoneout.values()]
+                keeper = InFolder(where, folder, digest(call))
+            trace = checkpointed.CheckpointedTrace(
+                self, edge, kept, signal, params, state_masks, checkpoint, keeper
+            )  # fmt: skip
         for name, chosen in state_masks.items():
             if chosen.recurrent is not None:
                 trace.recurrent_masks[name] = locked(batch.unsorted(chosen.recurrent, 0))
@@ -742,7 +770,10 @@ class Recurrent(Options):
         walk = Down(self.stack, edge.factors, run.doutput)
         for direction in walk:
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
-            recorded, finals = trace.layers[direction.name], [of_row(final, direction) for final in run.dfinals]
+            recorded, finals = (
+                trace.layers[direction.name],
+                [checkpointed.of_row(final, direction) for final in run.dfinals],
+            )
             at = self.bound(recorded, direction, edge, passes[direction.name], self.own(own, direction))
             self.open_backward(at, from_loss, finals)
             for name, drecord in run.drecords.items():
@@ -919,11 +950,6 @@ def _lay_masks(binding: Binding, masks: Masks, widths: Mapping[str, int], new: A
     for state, kept in masks.zoneout.items():
         arrays[f"{state}_kept"] = laid_out(kept)
         arrays[f"{state}_new"] = new(batch.T, widths[state], dtype, cell.columns)
-
-
-def of_row(states: Array | None, direction: Direction) -> Array | None:
-    """Return one direction's rows of states, (layers * directions, N, H)."""
-    return None if states is None else states[direction.row]
 
 
 def locked(array: Array) -> Array:

@@ -1,6 +1,9 @@
 """Passes that keep states at every K-th step: what an ordinary pass computes, bit for bit, in the memory of a block."""
 
+import contextlib
 import gc
+import itertools
+import json
 import tracemalloc
 
 import numpy as np
@@ -10,8 +13,8 @@ from planting import edited
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.core import memory, states
-from rnn_numpy.engine import Cell, CheckpointedTrace, Recurrent, Step, binding, checkpointed
-from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.engine import Cell, CheckpointedTrace, Recurrent, Step, binding, checkpointed, keeping
+from rnn_numpy.errors import DataError, DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.layers.attention import AttentionLSTM
 from rnn_numpy.layers.layer_norm import LayerNormLSTM
 from rnn_numpy.layers.peephole import PeepholeLSTM
@@ -171,7 +174,7 @@ def test_memory_is_that_of_blocks_and_x_may_be_a_memmap(tmp_path, monkeypatch):
     assert long < 0.3 * ordinary  # dx alone, 4 of 16 * 4 + 2 * 4 numbers a step, is a tenth
 
 
-MISTAKES = {  # of Section.backward: what stands there, what in its place, and whether only sequences that end show it
+MISTAKES = {  # what stands there, what in its place, and whether only sequences that end show it
     "border after the rest": ("np.where(goes_on, border, row[binding.entry])", "row[binding.entry]", False),
     "border twice": ("np.where(goes_on, carry, added)", "added", False),
     "nothing carried": ("np.where(exists, arrays[", "0 * np.where(exists, arrays[", False),
@@ -195,7 +198,9 @@ def test_planted_mistakes_show(wrong, monkeypatch):
         return [passing.result.dx.tobytes(), passing.result.dh_0.tobytes(), *steps], passing.result.grads.flat
 
     expected, grads = wholly()
-    monkeypatch.setattr(checkpointed.Section, "backward", edited(checkpointed.Section.backward, old, new))
+    owner = checkpointed.Account if wrong == "sums of one block" else checkpointed.Section
+    name = "add" if wrong == "sums of one block" else "backward"
+    monkeypatch.setattr(owner, name, edited(getattr(owner, name), old, new))
     found, sums = wholly()
     assert found != expected or np.abs(sums - grads).max() > 1e-3 * np.abs(grads).max()
 
@@ -245,3 +250,101 @@ def test_what_does_not_fit_is_refused():
     x[5, 0, 0] = np.nan
     with pytest.raises(NonFiniteError, match="RNN.forward"):
         layer.forward(x, checkpoint=4, check_finite=True)
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[3]], ids=["plain", "layers and directions"])
+def test_a_run_that_was_stopped_goes_on_from_its_last_block(options, tmp_path, monkeypatch):
+    """Wherever it is stopped, the end is that of a run that was not, bit for bit, sums too."""
+    monkeypatch.setattr(keeping, "SECONDS", 0.0)
+    layer, call, trace, doutput, dh_n = case(LSTM, options, 3, False, T=30)
+    long = layer.forward(*call, checkpoint=4, **replayed(trace))
+    whole = layer.backward(long[2], doutput, dh_n)
+    loops = {name: getattr(Recurrent, name) for name in ("forward_loop", "backward_loop")}
+
+    def run(folder, stop=None):
+        steps = itertools.count()
+
+        def stopping(name):
+            def loop(self, *arguments):
+                for t in loops[name](self, *arguments):
+                    if next(steps) == stop:
+                        raise StopError
+                    yield t
+
+            return loop
+
+        for name in loops:
+            monkeypatch.setattr(Recurrent, name, stopping(name))
+        found = layer.forward(*call, checkpoint=4, folder=folder, **replayed(trace))
+        return found, layer.backward(found[2], doutput, dh_n), found[2].keeper.words, next(steps)
+
+    count = run(tmp_path / "whole")[3]
+    words = set()
+    for number, stop in enumerate(range(3, 5 * count // 2, count // 6)):
+        folder = tmp_path / f"at {number}"
+        for place in (stop, stop // 2):  # stopped twice
+            with contextlib.suppress(StopError):
+                run(folder, place)
+            if (folder / "progress.npz").exists():
+                words.add(json.loads(np.load(folder / "progress.npz")["place"].tobytes())["words"].split(" of ")[0])
+        found, back, said, steps = run(folder)
+        assert said == "both passes are through"
+        if stop >= 2 * count:  # it was through before: nothing is done again
+            assert steps == 0
+        same(found[0], long[0])
+        same(found[1], long[1])
+        for name, array in whole.named().items():
+            same(back.named()[name], array)
+        same(back.grads.flat, whole.grads.flat)
+    assert words == {"forward pass", "the forward pass is through", "backward pass", "both passes are through"}
+
+
+def test_a_loss_goes_on_with_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "SECONDS", 0.0)
+    layer, x = GRU(2, 5, rng=0), np.random.default_rng(0).normal(size=(50, 3, 2))
+    asked = []
+
+    def loss(steps, output):
+        asked.append(steps)
+        if len(asked) == 4:
+            raise StopError
+        return 0.5 * float(np.sum(output**2)), output
+
+    for _ in range(2):
+        trace = layer.forward(x, checkpoint=4, outputs=False, folder=tmp_path)[2]
+        with contextlib.suppress(StopError):
+            back = layer.backward(trace, loss)
+    output, _, plain = layer.forward(x)
+    assert abs(back.loss - 0.5 * np.sum(output**2)) < 1e-13 * back.loss
+    same(back.dx, layer.backward(plain, output).dx)
+    assert trace.keeper.words == "both passes are through"
+    count = len(asked)
+    again = layer.backward(layer.forward(x, checkpoint=4, outputs=False, folder=tmp_path)[2], loss)
+    assert len(asked) == count and again.loss == back.loss  # all is there
+    same(again.dx, back.dx)
+    double = layer.backward(layer.forward(x, checkpoint=4, outputs=False, folder=tmp_path)[2], 2 * output)
+    same(double.dx, 2 * back.dx)  # asked for something else, it begins anew
+
+
+def test_a_folder_of_another_call_is_refused(tmp_path):
+    layer, x = RNN(2, 5, rng=0), np.random.default_rng(0).normal(size=(50, 3, 2))
+    layer.forward(x, checkpoint=4, folder=tmp_path / "run")
+    for other, signal in ((layer, 2 * x), (RNN(2, 5, rng=1), x), (GRU(2, 5, rng=0), x)):
+        with pytest.raises(OptionError, match=r"another call \(the forward pass is through\): x, parameters, masks"):
+            other.forward(signal, checkpoint=4, folder=tmp_path / "run")
+    with pytest.raises(OptionError, match=r"RNN.forward: folder needs checkpoint=K"):
+        layer.forward(x, folder=tmp_path / "run")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match=r"RNN.forward: folder .*file cannot be made"):
+        layer.forward(x, checkpoint=4, folder=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "run" / "progress.npz").write_bytes(b"no zip")
+    with pytest.raises(DataError, match=r"progress.npz"):
+        layer.forward(x, checkpoint=4, folder=tmp_path / "run")
+    np.savez(tmp_path / "run" / "progress.npz", place=np.zeros(3))
+    with pytest.raises(DataError, match=r"progress.npz is not the progress of a forward pass"):
+        layer.forward(x, checkpoint=4, folder=tmp_path / "run")
