@@ -42,7 +42,7 @@ from rnn_numpy.engine import checkpointed
 from rnn_numpy.engine.batch import SMALL
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.edge import Edge
-from rnn_numpy.engine.keeping import InFolder, InMemory, digest
+from rnn_numpy.engine.keeping import InMemory
 from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Kind, Masks
 from rnn_numpy.engine.stream import Stream
@@ -545,6 +545,8 @@ class Recurrent(Options):
         if checkpoint is not None:
             keeper = InMemory()
             if folder is not None:
+                from rnn_numpy.engine.in_folder import InFolder, digest  # files, which few programs need
+
                 call: list[Any] = [
                     self.config(),
                     checkpoint,

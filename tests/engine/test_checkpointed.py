@@ -13,7 +13,7 @@ from planting import edited
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.core import memory, states
-from rnn_numpy.engine import Cell, CheckpointedTrace, Recurrent, Step, binding, checkpointed, keeping
+from rnn_numpy.engine import Cell, CheckpointedTrace, Recurrent, Step, binding, checkpointed, in_folder
 from rnn_numpy.errors import DataError, DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.layers.attention import AttentionLSTM
 from rnn_numpy.layers.layer_norm import LayerNormLSTM
@@ -259,7 +259,7 @@ class StopError(Exception):
 @pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[3]], ids=["plain", "layers and directions"])
 def test_a_run_that_was_stopped_goes_on_from_its_last_block(options, tmp_path, monkeypatch):
     """Wherever it is stopped, the end is that of a run that was not, bit for bit, sums too."""
-    monkeypatch.setattr(keeping, "SECONDS", 0.0)
+    monkeypatch.setattr(in_folder, "SECONDS", 0.0)
     layer, call, trace, doutput, dh_n = case(LSTM, options, 3, False, T=30)
     long = layer.forward(*call, checkpoint=4, **replayed(trace))
     whole = layer.backward(long[2], doutput, dh_n)
@@ -304,7 +304,7 @@ def test_a_run_that_was_stopped_goes_on_from_its_last_block(options, tmp_path, m
 
 
 def test_a_loss_goes_on_with_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(keeping, "SECONDS", 0.0)
+    monkeypatch.setattr(in_folder, "SECONDS", 0.0)
     layer, x = GRU(2, 5, rng=0), np.random.default_rng(0).normal(size=(50, 3, 2))
     asked = []
 
