@@ -265,21 +265,35 @@ def _labelled(progress: Callable[[int, int, str], None], name: str, done: int, t
 
 
 def _find_additive(maps: StepMaps) -> None:
-    """Find out which parameters act through a_t alone, by a change of them in a random direction."""
+    """Find out which parameters act through a_t alone, by a change of them in a random direction: of all that may, and
+    only where that says no, of each.
+    """
     steps, rng = maps.steps, np.random.default_rng(0)
-    for name, weight in steps.weights().items():
-        if name not in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            maps.additive[name] = False
-            continue
-        change = rng.normal(size=weight.shape)
-        nudge = np.zeros((steps.T, steps.N, steps.A))
+    maps.additive = dict.fromkeys(steps.weights(), False)
+    changes = {
+        name: rng.normal(size=weight.shape)
+        for name, weight in steps.weights().items()
+        if name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+    for names in (list(changes), *([name] for name in changes)):
+        some = _act_through_a(maps, {name: changes[name] for name in names})
+        maps.additive |= dict.fromkeys(names, some)
+        if some and len(names) == len(changes):
+            return
+
+
+def _act_through_a(maps: StepMaps, changes: dict[str, Array]) -> bool:
+    """Whether all that changes of parameters do is what B_t makes of the change of a_t."""
+    steps = maps.steps
+    nudge = np.zeros((steps.T, steps.N, steps.A))
+    for name, change in changes.items():
         for rows, columns, source in products_of(steps, name):
-            nudge[..., columns] += source @ change[rows].T if weight.ndim == 2 else change[rows]
-        matrix = maps.jacobians.preactivation
-        # Layer normalisation of tiny sums is nearly nothing: only rounding may be between the two.
-        size = _applied(np.abs(matrix), np.abs(nudge)).max(axis=2, keepdims=True, initial=0.0)
-        difference = _applied(matrix, nudge) - steps.parameter_jvp(name, change)
-        maps.additive[name] = bool(np.all(np.abs(difference) <= 512 * EPS * size + QUANTUM))
+            nudge[..., columns] += source @ change[rows].T if change.ndim == 2 else change[rows]
+    matrix = maps.jacobians.preactivation
+    # Layer normalisation of tiny sums is nearly nothing: only rounding may be between the two.
+    size = _applied(np.abs(matrix), np.abs(nudge)).max(axis=2, keepdims=True, initial=0.0)
+    difference = _applied(matrix, nudge) - steps.parameters_jvp(changes)
+    return bool(np.all(np.abs(difference) <= 512 * EPS * size + QUANTUM))
 
 
 def _few(steps: RecordedSteps, weight: Array) -> bool:

@@ -285,10 +285,11 @@ def _along(way: _Way, name: str, gradient: Array, noise: Array, rng: np.random.G
     return Row(name, None, gradient.shape, off, (), claimed, found, math.nan, allowed, verdict), doubt
 
 
-def slope(target: Target, name: str, direction: Array) -> float:
-    """Return the slope of a target's loss along a change of one array, by one complex forward pass."""
+def slope(target: Target, direction: Mapping[str, Array]) -> float:
+    """Return the slope of a target's loss along changes of some arrays, by one complex forward pass."""
     shifted = {key: array.astype(np.complex128) for key, array in target.point.items()}
-    shifted[name] += 1j * COMPLEX_STEP * direction
+    for name, change in direction.items():
+        shifted[name] += 1j * COMPLEX_STEP * change
     return float(complex(target.loss(shifted)).imag / COMPLEX_STEP)
 
 

@@ -116,22 +116,28 @@ def _noise(
         return array + EPS * rng.uniform(-2, 2, array.shape) * (np.abs(array) + size)
 
     t, n = np.nonzero(steps.alive)
-    before, sums_of_a = steps.states("before")[t, n], _absolute_sums(steps)[t, n]
-    first = steps.vjp(t, n, run.dstates[t, n])
+    before, sums_of_a, dstates = steps.states("before")[t, n], _absolute_sums(steps)[t, n], run.dstates[t, n]
+    first = steps.vjp(t, n, dstates)
     da, ds = np.zeros_like(first.da), np.zeros_like(first.dstates)
     sums = {name: np.zeros_like(array) for name, array in first.sums.items()}
-    for _ in range(draws):
+    # Sums over the columns are of one draw each, where a further parameter has them; else all draws are columns.
+    at_once = draws if all(maps.additive.values()) else 1
+    t, n = np.tile(t, at_once), np.tile(n, at_once)
+    before, sums_of_a, dstates = (np.tile(array, (at_once, 1)) for array in (before, sums_of_a, dstates))
+    for _ in range(draws // at_once):
         again = steps.rerun(t, n, moved(before), moved(np.zeros_like(sums_of_a), sums_of_a))
         for name, array in again.arrays.items():
             if array.flags.writeable:
                 # What is recorded has been rounded once more, a gate as a function of a sum: not by less where
                 # that is 0.
                 array[...] = moved(array, 0.0 if name in steps.cell.states else np.abs(array).max(initial=0.0))
-        other = steps.vjp(t, n, run.dstates[t, n], again)
-        da = np.maximum(da, np.abs(other.da - first.da))
-        ds = np.maximum(ds, np.abs(other.dstates - first.dstates))
+        other = steps.vjp(t, n, dstates, again)
+        for found, exact, worst in ((other.da, first.da, da), (other.dstates, first.dstates, ds)):
+            gaps = np.abs(found.reshape(at_once, *exact.shape) - exact)
+            np.maximum(worst, gaps.max(axis=0, initial=0.0), out=worst)
         for name, array in sums.items():
             np.maximum(array, np.abs(other.sums[name] - first.sums[name]), out=array)
+    t, n = np.nonzero(steps.alive)
     noise_da, noise_ds = np.zeros_like(run.da), np.zeros_like(run.dstates)
     noise_da[t, n] = np.minimum(2 * da, _most(steps, jacobians.preactivation, run.dstates)[t, n])
     noise_ds[t, n] = np.minimum(2 * ds, _most(steps, jacobians.state, run.dstates)[t, n])
@@ -215,18 +221,21 @@ def _errors(
         drawn: Array = bound * rng.choice([-1.0, 1.0], (PROBES, *bound.shape))
         return drawn
 
+    # What does not depend on the errors before it, of all steps at once.
+    sizes = np.abs(run.dstates)
+    terms = pulled(np.abs(jacobians.state), sizes)
+    through = pulled(np.abs(jacobians.preactivation), sizes)
+    for rows, columns, _ in steps.products("hidden"):
+        terms[..., :width] += through[..., columns] @ weight[rows]
+    added = signed(unit * terms + noise + QUANTUM)
+    handed_down = signed(signal)
+    least = unit * sizes.max(axis=2, initial=0.0)
     for t in reversed(steps.order()):
-        alive, size = steps.alive[t][:, None], np.abs(run.dstates[t])
-        error[..., :width] += np.where(alive, signed(signal[t]), 0)
-        found[t] = np.where(
-            alive[:, 0], np.abs(error).max(axis=(0, 2), initial=0.0) + unit * size.max(axis=1, initial=0.0), 0
-        )
-        terms = pulled(np.abs(jacobians.state[t]), size)
-        through = pulled(np.abs(jacobians.preactivation[t]), size)
-        for rows, columns, _ in steps.products("hidden"):
-            terms[:, :width] += through[:, columns] @ weight[rows]
+        alive = steps.alive[t][:, None]
+        error[..., :width] += np.where(alive, handed_down[:, t], 0)
+        found[t] = np.where(alive[:, 0], np.abs(error).max(axis=(0, 2), initial=0.0) + least[t], 0)
         handed = np.matmul(error.swapaxes(0, 1), jacobians.state[t]).swapaxes(0, 1)
-        error = np.where(alive, handed + signed(unit * terms + noise[t] + QUANTUM), error)
+        error = np.where(alive, handed + added[:, t], error)
     return found
 
 

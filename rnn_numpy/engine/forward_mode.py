@@ -183,7 +183,9 @@ class TangentSteps:
                         continue
                     elif slot.array in source.arrays:
                         row = source.aligned(slot)[t, : alive // self.count]
-                        if self.count > 1 and columns:  # spread in the memory order that the formula wants
+                        if len(row) == 1 and not self._given:
+                            pass  # one sequence, whose columns all read the same: NumPy spreads what is made of it
+                        elif self.count > 1 and columns:  # spread in the memory order that the formula wants
                             row = np.repeat(row.T, self.count, axis=1).T
                         elif self.count > 1:
                             row = np.repeat(row, self.count, axis=0)
@@ -215,13 +217,13 @@ def _add_input(steps: RecordedSteps, vx: Array, target: Array) -> None:
 class UnitChanges:
     """A change for every entry of every parameter of one direction, and for every entry of its initial states.
 
-    The changes of one sequence are numbered as the entries lie in the parameters, the initial states' after them:
-    `count` in all, those of each parameter at `places`, with its shape, those of each state at `initial`. A further
-    parameter without a product that is no vector is an OptionError where formulas work on columns: its entries cannot
-    be changed column by column.
+    The changes of one sequence are numbered as the entries lie in the parameters, the initial states' after them: those
+    of each parameter at `places`, with its shape, those of each state at `initial`, `total` in all. Carried along are
+    those in `part`, `count` of them, all where it is left out. A further parameter without a product that is no vector
+    is an OptionError where formulas work on columns: its entries cannot be changed column by column.
     """
 
-    def __init__(self, steps: RecordedSteps) -> None:
+    def __init__(self, steps: RecordedSteps, part: slice | None = None) -> None:
         self.steps = steps
         self.places: dict[str, tuple[slice, tuple[int, ...]]] = {}
         start = 0
@@ -238,7 +240,10 @@ class UnitChanges:
         for state, width in zip(steps.cell.states, steps.widths, strict=True):
             self.initial[state] = slice(start, start + width)
             start += width
-        self.count = start
+        self.total = start
+        self.part = slice(0, start) if part is None else part
+        self.count = self.part.stop - self.part.start
+        self._diagonals: dict[tuple[str, int | None], tuple[Array, Array, Array]] = {}
 
     def tangents(self) -> TangentSteps:
         """Return the steps that carry these changes."""
@@ -246,9 +251,9 @@ class UnitChanges:
         own: dict[str, Array] = {}
         for symbol, name in steps.cell.own_symbols.items():
             place, shape = self.places[name]
-            size = place.stop - place.start
-            change = np.zeros((steps.N, self.count, size), steps.layer.params.dtype)
-            change[:, place] = np.eye(size)
+            change = np.zeros((steps.N, self.count, place.stop - place.start), steps.layer.params.dtype)
+            columns, entries = self._inside(place)
+            change[:, columns, entries] = 1
             own[symbol] = change.reshape(-1, *shape)
         return TangentSteps(steps, self.count, own)
 
@@ -257,9 +262,15 @@ class UnitChanges:
         found: list[Array] = []
         for state, width in zip(self.steps.cell.states, self.steps.widths, strict=True):
             change = np.zeros((self.steps.N, self.count, width), self.steps.layer.params.dtype)
-            change[:, self.initial[state]] = np.eye(width)
+            columns, entries = self._inside(self.initial[state])
+            change[:, columns, entries] = 1
             found.append(change.reshape(-1, width))
         return found
+
+    def _inside(self, place: slice) -> tuple[Array, Array]:
+        """Return the columns, and the entries of one array, of the changes that are carried along."""
+        numbers = np.arange(max(place.start, self.part.start), min(place.stop, self.part.stop))
+        return numbers - self.part.start, numbers - place.start
 
     def enter(self, t: int, tangents: TangentSteps, binding: Binding) -> None:
         """Add what the changes of the parameters are to step t: the immediate part of the influence matrix."""
@@ -290,11 +301,15 @@ class UnitChanges:
 
     def _diagonal(self, name: str, into: Array, rows: slice, source: Array) -> None:
         """Row r of a weight acts on `source`, (N, J), and goes to pre-activation r: write that into (R, N, K)."""
-        place, shape = self.places[name]
-        width = source.shape[1]
-        numbers = np.arange(place.start, place.stop).reshape(shape[0], width)[rows]
-        r = np.arange(len(numbers))
-        into[r[:, None], :, numbers] = source.T[None]
+        key = name, rows.start
+        if key not in self._diagonals:
+            place, shape = self.places[name]
+            numbers = np.arange(place.start, place.stop).reshape(shape[0], source.shape[1])[rows]
+            r, j = np.nonzero((numbers >= self.part.start) & (numbers < self.part.stop))
+            self._diagonals[key] = r, numbers[r, j] - self.part.start, j
+        r, columns, j = self._diagonals[key]
+        if r.size:
+            into[r, :, columns] = source.T[j]
 
 
 # ---------------------------------------------------------------------------------------------- the whole layer

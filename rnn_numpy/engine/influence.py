@@ -11,10 +11,11 @@ and all its parameters and initial states theta, forward in time:
     (I2)  dL/dtheta   = sum_t (ds_t/dtheta)^T dL/ds_t directly
 
 I2 needs no gradient from the future: it is the other way to take the double sum of `rnn_numpy.layers.rnn`, with the sum
-over k inside. A stack is one network, whose state is that of all its layers; its influence matrix is lower triangular,
-and only these blocks are computed: the state of a layer by the parameters of the layers below and its own. All layers
-take step t before any takes step t+1. Two directions have each its own order of steps, so that with them I1 runs
-through a whole layer, both directions, before the next one begins, and all influences on its outputs are kept.
+over k inside. No entry of theta knows of another, so that some hundred of them go through all steps at a time: their
+arrays stay in the cache. A stack is one network, whose state is that of all its layers; its influence matrix is lower
+triangular, and only these blocks are computed: the state of a layer by the parameters of the layers below and its own.
+All layers take step t before any takes step t+1. Two directions have each its own order of steps, so that with them I1
+runs through a whole layer, both directions, before the next one begins, and all influences on its outputs are kept.
 
 References
 ----------
@@ -41,6 +42,10 @@ from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import OptionError
 
 Array = NDArray[Any]
+
+# Of the pre-activations of the entries that go through the steps together, at most; of their states, and of what the
+# formulas compute on the way, it is some times as much.
+PART_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -114,15 +119,65 @@ def rtrl(
     """
     recorded = RecordedPass("rtrl", layer, trace)
     top, dfinals = recorded.gradient_in(doutput), recorded.edge.states_in("rtrl", "dh_n", dh_n)
-    influence = _Influence(recorded, kept)
-    for direction, t in _schedule(recorded):
-        influence.advance(direction, t, top)
-    return influence.gradients(dfinals)
+    masks = _checked(recorded, kept)
+    sums: dict[str, Array] = {}
+    for source in itertools.chain(*layer.stack):
+        total = UnitChanges(recorded.steps[source.name]).total
+        size = max(1, PART_BYTES // (8 * max(1, recorded.batch.N) * recorded.steps[source.name].A))
+        parts = []
+        for start in range(0, total, size):
+            influence = _Influence(recorded, source, slice(start, min(start + size, total)), masks)
+            for direction, t in _schedule(recorded, source):
+                influence.advance(direction, t, top)
+            influence.finish(dfinals)
+            parts.append(influence.sums)
+        sums[source.name] = np.concatenate(parts, axis=1)
+    return _gradients(recorded, sums)
 
 
-def _schedule(recorded: RecordedPass) -> Iterator[tuple[Direction, int]]:
-    """Yield directions and steps in an order in which each step finds all that it depends on."""
-    flat = list(itertools.chain(*recorded.layer.stack))
+def _checked(recorded: RecordedPass, kept: Mapping[str, Sequence[ArrayLike]] | None) -> dict[str, list[Array]]:
+    if kept is None:
+        return {}
+    where, names = recorded.where, list(recorded.steps)
+    if len(recorded.layer.stack) > 1 or sorted(kept) != sorted(names):
+        raise OptionError(
+            f"{where}: kept needs a single layer and an entry for each of {', '.join(names)}; got "
+            f"{len(recorded.layer.stack)} layers and entries for {', '.join(sorted(kept)) or 'none'}"
+        )
+    checked: dict[str, list[Array]] = {}
+    for name, steps in recorded.steps.items():
+        total, widths = UnitChanges(steps).total, steps.widths
+        if len(kept[name]) != len(widths):
+            raise OptionError(f"{where}: kept[{name!r}] must have {len(widths)} arrays, one for each state")
+        arrays = [np.asarray(array, bool) for array in kept[name]]
+        for array, width in zip(arrays, widths, strict=True):
+            arguments.shaped(where, f"kept[{name!r}]", array, "(K, H)", (total, width))
+        checked[name] = arrays
+    return checked
+
+
+def _gradients(recorded: RecordedPass, sums: Mapping[str, Array]) -> ForwardGradients:
+    """Return the sums of each direction, (N, K), under their names."""
+    layer = recorded.layer
+    widths = next(iter(recorded.steps.values())).widths
+    grads = layer.params.zeros_like()
+    initial = [np.zeros((len(sums), recorded.batch.N, width), layer.params.dtype) for width in widths]
+    for direction in itertools.chain(*layer.stack):
+        unit, found = UnitChanges(recorded.steps[direction.name]), sums[direction.name]
+        arrays = layer.own(grads, direction)
+        for parameter, (place, shape) in unit.places.items():
+            arrays[parameter][...] = found[:, place].sum(axis=0).reshape(shape)
+        for target, place in zip(initial, unit.initial.values(), strict=True):
+            target[direction.row] = found[:, place]
+    names = [f"d{state}_0" for state in layer.cell.states]
+    return ForwardGradients(grads, dict(zip(names, recorded.edge.states_out(initial), strict=True)))
+
+
+def _schedule(recorded: RecordedPass, source: Direction) -> Iterator[tuple[Direction, int]]:
+    """Yield those directions and steps that depend on one direction's parameters, in an order in which each step finds
+    all that it depends on.
+    """
+    flat = [source, *itertools.chain(*recorded.layer.stack[source.layer + 1 :])]
     if recorded.layer.num_directions == 1:
         yield from ((direction, t) for t in recorded.steps[flat[0].name].order() for direction in flat)
     else:
@@ -130,85 +185,60 @@ def _schedule(recorded: RecordedPass) -> Iterator[tuple[Direction, int]]:
 
 
 class _Influence:
-    """The influence matrix, in blocks: the states of one direction by the parameters and initial states of another."""
+    """The influence of some of the parameters and initial states of one direction, `source`, on all states above."""
 
-    def __init__(self, recorded: RecordedPass, kept: Mapping[str, Sequence[ArrayLike]] | None) -> None:
-        self.recorded = recorded
-        self.units = {name: UnitChanges(steps) for name, steps in recorded.steps.items()}
-        self.kept = self._checked(kept)
-        self.sums = {
-            name: np.zeros((recorded.batch.N, unit.count), recorded.edge.dtype) for name, unit in self.units.items()
-        }
-        self.tangents: dict[tuple[str, str], TangentSteps] = {}
-        self.states: dict[tuple[str, str], list[Array]] = {}
-        # By layer, source and step, the influence on the layer's outputs, which the next layer reads.
-        self.signals: dict[tuple[int, str, int], Array] = {}
-        for direction in itertools.chain(*recorded.layer.stack):
-            for source in self.sources(direction):
-                pair, unit = (direction.name, source.name), self.units[source.name]
-                if source is direction:
-                    self.tangents[pair] = unit.tangents()
-                    self.states[pair] = unit.begin()
-                else:
-                    tangents = self.tangents[pair] = TangentSteps(recorded.steps[direction.name], unit.count)
-                    self.states[pair] = tangents.initial([None] * len(recorded.layer.cell.states))
-
-    def _checked(self, kept: Mapping[str, Sequence[ArrayLike]] | None) -> dict[str, list[Array]]:
-        if kept is None:
-            return {}
-        where, names = self.recorded.where, list(self.units)
-        if len(self.recorded.layer.stack) > 1 or sorted(kept) != sorted(names):
-            raise OptionError(
-                f"{where}: kept needs a single layer and an entry for each of {', '.join(names)}; got "
-                f"{len(self.recorded.layer.stack)} layers and entries for {', '.join(sorted(kept)) or 'none'}"
-            )
-        checked: dict[str, list[Array]] = {}
-        for name, unit in self.units.items():
-            widths = unit.steps.widths
-            if len(kept[name]) != len(widths):
-                raise OptionError(f"{where}: kept[{name!r}] must have {len(widths)} arrays, one for each state")
-            arrays = [np.asarray(array, bool) for array in kept[name]]
-            for array, width in zip(arrays, widths, strict=True):
-                arguments.shaped(where, f"kept[{name!r}]", array, "(K, H)", (unit.count, width))
-            checked[name] = arrays
-        return checked
-
-    def sources(self, direction: Direction) -> list[Direction]:
-        """Return whose parameters a direction's states depend on: those of all layers below, and its own."""
-        return [*itertools.chain(*self.recorded.layer.stack[: direction.layer]), direction]
+    def __init__(
+        self, recorded: RecordedPass, source: Direction, part: slice, kept: Mapping[str, Sequence[Array]]
+    ) -> None:
+        self.recorded, self.source = recorded, source
+        self.unit = UnitChanges(recorded.steps[source.name], part)
+        self.kept = [array[part] for array in kept.get(source.name, ())]
+        self.sums = np.zeros((recorded.batch.N, self.unit.count), recorded.edge.dtype)
+        self.tangents = {source.name: self.unit.tangents()}
+        self.states = {source.name: self.unit.begin()}
+        for direction in itertools.chain(*recorded.layer.stack[source.layer + 1 :]):
+            tangents = self.tangents[direction.name] = TangentSteps(recorded.steps[direction.name], self.unit.count)
+            self.states[direction.name] = tangents.initial([None] * len(recorded.layer.cell.states))
+        # By layer and step, the influence on the layer's outputs, which the next layer reads.
+        self.signals: dict[tuple[int, int], Array] = {}
 
     def advance(self, direction: Direction, t: int, top: Array | None) -> None:
         """Do step t of one direction: I1, and of I2 the term that belongs to its output."""
         is_last = direction.layer == len(self.recorded.layer.stack) - 1
-        for source in self.sources(direction):
-            pair = direction.name, source.name
-            tangents = self.tangents[pair]
-            binding = tangents.begin(self.states[pair])
-            if source is direction:
-                self.units[source.name].enter(t, tangents, binding)
-            else:
-                tangents.enter_input(binding, self._signal(direction.layer - 1, source, t))
-            found = tangents.step(t, binding)  # I1
-            for array, kept in zip(found, self.kept.get(direction.name, ()), strict=False):
-                by_change = array.reshape(self.recorded.batch.N, -1, array.shape[1])
-                by_change[...] = np.where(kept, by_change, 0)
-            self.states[pair] = found
-            alive = tangents.alive(t)
-            if is_last and top is not None:
-                self._add(source, found[0][:alive], top[t, :, direction.columns])  # I2
-            elif not is_last:
-                self._send(direction, source, t, found[0][:alive])
+        tangents = self.tangents[direction.name]
+        binding = tangents.begin(self.states[direction.name])
+        if direction is self.source:
+            self.unit.enter(t, tangents, binding)
+        else:
+            tangents.enter_input(binding, self._signal(direction.layer - 1, t))
+        found = tangents.step(t, binding)  # I1
+        for array, kept in zip(found, self.kept, strict=False):
+            by_change = array.reshape(self.recorded.batch.N, -1, array.shape[1])
+            by_change[...] = np.where(kept, by_change, 0)
+        self.states[direction.name] = found
+        alive = tangents.alive(t)
+        if is_last and top is not None:
+            self._add(found[0][:alive], top[t, :, direction.columns])  # I2
+        elif not is_last:
+            self._send(direction, t, found[0][:alive])
 
-    def _add(self, source: Direction, vstate: Array, dstate: Array) -> None:
-        """Add (ds/dtheta)^T ds to the sums of one source; (M', H) and (N, H), of M' columns that exist."""
-        count = self.units[source.name].count
+    def finish(self, dfinals: Sequence[Array | None]) -> None:
+        """Add I2's terms of the final states."""
+        for direction in itertools.chain(*self.recorded.layer.stack):
+            for vstate, dfinal in zip(self.states.get(direction.name, ()), dfinals, strict=False):
+                if dfinal is not None:
+                    self._add(vstate, dfinal[direction.row])
+
+    def _add(self, vstate: Array, dstate: Array) -> None:
+        """Add (ds/dtheta)^T ds to the sums; (M', H) and (N, H), of M' columns that exist."""
+        count = self.unit.count
         alive = len(vstate) // count
         products = vstate.reshape(alive, count, vstate.shape[1]) @ dstate[:alive, :, None]
-        self.sums[source.name][:alive] += products[:, :, 0]
+        self.sums[:alive] += products[:, :, 0]
 
-    def _send(self, direction: Direction, source: Direction, t: int, vstate: Array) -> None:
+    def _send(self, direction: Direction, t: int, vstate: Array) -> None:
         """Keep the influence on a layer's output, times the dropout factors, for the next layer."""
-        recorded, count, key = self.recorded, self.units[source.name].count, (direction.layer, source.name, t)
+        recorded, count, key = self.recorded, self.unit.count, (direction.layer, t)
         if key not in self.signals:
             self.signals[key] = np.zeros((recorded.batch.N * count, recorded.edge.output_width), recorded.edge.dtype)
         factors = recorded.factors(direction.layer)
@@ -216,31 +246,7 @@ class _Influence:
             vstate = vstate * np.repeat(factors[t, : len(vstate) // count, direction.columns], count, axis=0)
         self.signals[key][: len(vstate), direction.columns] = vstate
 
-    def _signal(self, layer: int, source: Direction, t: int) -> Array:
+    def _signal(self, layer: int, t: int) -> Array:
         """Return the influence on a layer's output; where one direction alone reads it, it is let go."""
-        key = layer, source.name, t
+        key = layer, t
         return self.signals.pop(key) if self.recorded.layer.num_directions == 1 else self.signals[key]
-
-    def gradients(self, dfinals: Sequence[Array | None]) -> ForwardGradients:
-        """Add I2's terms of the final states; return the sums under their names."""
-        recorded, layer = self.recorded, self.recorded.layer
-        rows = {direction.name: direction for direction in itertools.chain(*recorded.layer.stack)}
-        for (name, source), vstates in self.states.items():
-            for vstate, dfinal in zip(vstates, dfinals, strict=True):
-                if dfinal is not None:
-                    self._add(rows[source], vstate, dfinal[rows[name].row])
-        grads = layer.params.zeros_like()
-        initial = [np.zeros((len(rows), recorded.batch.N, width), layer.params.dtype) for width in self._widths]
-        for name, direction in rows.items():
-            unit, sums = self.units[name], self.sums[name]
-            arrays = layer.own(grads, direction)
-            for parameter, (place, shape) in unit.places.items():
-                arrays[parameter][...] = sums[:, place].sum(axis=0).reshape(shape)
-            for target, place in zip(initial, unit.initial.values(), strict=True):
-                target[direction.row] = sums[:, place]
-        names = [f"d{state}_0" for state in layer.cell.states]
-        return ForwardGradients(grads, dict(zip(names, recorded.edge.states_out(initial), strict=True)))
-
-    @property
-    def _widths(self) -> list[int]:
-        return next(iter(self.recorded.steps.values())).widths

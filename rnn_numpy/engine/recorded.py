@@ -310,14 +310,20 @@ class RecordedSteps:
 
     def parameter_jvp(self, name: str, change: Array) -> Array:
         """Differentiate every step along a change of one parameter, named without suffix: (T, N, S), complex step."""
-        view = self.twin.own(self.twin.params, self.direction)[name]
+        return self.parameters_jvp({name: change})
+
+    def parameters_jvp(self, changes: Mapping[str, Array]) -> Array:
+        """Differentiate every step along changes of some parameters, as `parameter_jvp` does."""
+        own = self.twin.own(self.twin.params, self.direction)
         steps, rows = np.nonzero(self.alive)
-        value = view.copy()
-        view[...] = value + 1j * STEP * change
+        values = {name: own[name].copy() for name in changes}
+        for name, change in changes.items():
+            own[name][...] = values[name] + 1j * STEP * change
         try:
             found = self.evaluate(steps, rows, self.states("before")[steps, rows])
         finally:
-            view[...] = value
+            for name, value in values.items():
+                own[name][...] = value
         tangent = np.zeros((self.T, self.N, self.S))
         tangent[steps, rows] = found.imag / STEP
         return tangent

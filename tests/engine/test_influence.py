@@ -11,6 +11,7 @@ from hypothesis import given
 import strategies
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM, pack_padded_sequence
 from rnn_numpy.checks import adjoint_error, adjoint_errors, rtrl
+from rnn_numpy.engine import influence as influence_module
 from rnn_numpy.engine import parts
 from rnn_numpy.engine.forward_mode import RecordedPass, UnitChanges
 from rnn_numpy.engine.influence import _Influence, _schedule
@@ -91,12 +92,26 @@ def test_a_stack_of_one_direction_goes_through_time_once():
     """All layers take step t before any takes step t+1, and no influence on an output outlives its step."""
     layer, trace, doutput, _ = recorded(GRU, {"num_layers": 3})
     edge = RecordedPass("test", layer, trace)
-    visits = [(t, direction.layer) for direction, t in _schedule(edge)]
-    assert visits == [(t, k) for t in range(7) for k in range(3)]
-    influence = _Influence(edge, None)
-    for direction, t in _schedule(edge):
-        influence.advance(direction, t, doutput)
-        assert len(influence.signals) <= 3
+    for (source,), first in zip(layer.stack, range(3), strict=True):
+        visits = [(t, direction.layer) for direction, t in _schedule(edge, source)]
+        assert visits == [(t, k) for t in range(7) for k in range(first, 3)]
+        influence = _Influence(edge, source, slice(0, 40), {})
+        for direction, t in _schedule(edge, source):
+            influence.advance(direction, t, doutput)
+            assert len(influence.signals) <= 1
+
+
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU])
+def test_the_size_of_the_parts_does_not_matter(kind, monkeypatch):
+    layer, trace, doutput, dh_n = recorded(kind, {"num_layers": 2, "bidirectional": True})
+    expected = rtrl(layer, trace, doutput, dh_n)
+    for size in (1, 2000, 7000):
+        monkeypatch.setattr(influence_module, "PART_BYTES", size)
+        found = rtrl(layer, trace, doutput, dh_n)
+        for one, other in zip(
+            (found.grads.flat, *found.initial.values()), (expected.grads.flat, *expected.initial.values()), strict=True
+        ):
+            assert np.abs(one - other).max() <= 8 * EPS * np.abs(other).max()
 
 
 def test_a_wrong_backward_is_found():

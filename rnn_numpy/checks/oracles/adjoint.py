@@ -84,7 +84,10 @@ def adjoint_error(
     unknown = [name for name in chosen if name not in known]
     if unknown or not chosen:
         raise OptionError(f"{where}: names must be among {known}; got {unknown or 'none'}")
-    zero = jvp(layer, trace)  # what has the shapes of the results
+    edge, batch = recorded.edge, recorded.batch  # what has the shapes of the results
+    voutput = edge.signal_out(np.zeros((batch.T, batch.N, edge.output_width), edge.dtype))
+    rows = layer.num_layers * layer.num_directions
+    vh_n = edge.states_out([np.zeros((rows, batch.N, width), edge.dtype) for width in edge.widths.values()])
     x = recorded.edge.signal_out(next(iter(trace.layers.values())).arrays["x"])
     memory = {
         name: recorded.edge.given_out(recorded.edge.given[name], len(layer.cell.given[name].shape))
@@ -96,13 +99,14 @@ def adjoint_error(
     try:
         for _ in range(pairs):
             vx = _random(x, rng) if "x" in chosen else None
-            vstates = _random(zero.vh_n, rng)
-            parts = vstates if isinstance(vstates, tuple) else (vstates,)
+            parts = _random(vh_n, rng)
+            vstates = parts if len(parts) > 1 else parts[0]
             for name, part in zip(initial, parts, strict=True):
                 part *= name in chosen
             vparams = {name: _random(array, rng) for name, array in layer.params.items() if name in chosen}
             vgiven = {name: _random(array, rng) for name, array in memory.items()}
-            u, u_n = _random(zero.voutput, rng), _random(zero.vh_n, rng)
+            u, finals = _random(voutput, rng), _random(vh_n, rng)
+            u_n = finals if len(finals) > 1 else finals[0]
             forward = jvp(layer, trace, vx=vx, vh_0=vstates, vparams=vparams, vgiven=vgiven)
             back = layer.backward(trace, u, u_n)
             after = _dot(forward.voutput, u) + _dot(forward.vh_n, u_n)

@@ -100,6 +100,7 @@ def taylor_test(
     hessian_vector: Callable[[dict[str, Array]], Mapping[str, ArrayLike]] | None = None,
     directions: int = 3,
     seed: int = 0,
+    steps: int = STEPS,
     where: str = "taylor_test",
 ) -> TaylorResult:
     """Test a gradient by how fast the remainder of Taylor's series falls along random directions.
@@ -118,6 +119,8 @@ def taylor_test(
         How many: signed Gaussian numbers, times the largest entry of each array, so that steps are relative to it.
     seed : int
         Of the directions.
+    steps : int
+        How many, from 0.01 down to a five-hundredth of it, of which each makes two evaluations: at least 2.
     where : str
         The function that messages name.
 
@@ -135,9 +138,9 @@ def taylor_test(
 
     Notes
     -----
-    20 evaluations of `loss` per direction, whatever the number of parameters. At a kink the rates are 1 for any
-    gradient. Gradients may be of any size, but where they change the loss by less than its rounding, "cannot tell" is
-    the verdict, and a complex step the remedy.
+    20 evaluations of `loss` per direction, two for each step, whatever the number of parameters. At a kink the rates
+    are 1 for any gradient. Gradients may be of any size, but where they change the loss by less than its rounding,
+    "cannot tell" is the verdict, and a complex step the remedy.
 
     Examples
     --------
@@ -158,9 +161,10 @@ def taylor_test(
     middle = function.repeatable()
     function.measure_noise(middle)
     rng = np.random.default_rng(seed)
-    steps = FIRST_STEP / 2.0 ** np.arange(STEPS)
+    count = arguments.positive_int(where, "steps", steps)
+    widths = FIRST_STEP / 2.0 ** np.linspace(0, STEPS - 1, max(2, count))
     kinds = [kind for kind in KINDS if kind != "second" or hessian_vector is not None]
-    residuals = {kind: np.zeros((tries, STEPS)) for kind in kinds}
+    residuals = {kind: np.zeros((tries, len(widths))) for kind in kinds}
     derivatives: list[float] = []
     largest = abs(middle)
     for k in range(tries):
@@ -172,7 +176,7 @@ def taylor_test(
         if hessian_vector is not None:
             product = checked_direction(where, function.work, hessian_vector(direction), "the Hessian's product")
             curvature = inner(direction, product)
-        for i, step in enumerate(steps):
+        for i, step in enumerate(widths):
             lower, upper = line(-step).value, line(step).value
             largest = max(largest, abs(lower), abs(upper))
             first = upper - middle - step * slope
@@ -182,10 +186,10 @@ def taylor_test(
                 residuals["second"][k, i] = abs(first - step**2 / 2 * curvature)
     function.require_unchanged()
     floor = FLOOR * max(largest, function.noise / EPS)
-    rates = {kind: _rates(array, floor) for kind, array in residuals.items()}
+    rates = {kind: _rates(array, floor, widths) for kind, array in residuals.items()}
     visible = any(abs(slope) * FIRST_STEP > floor for slope in derivatives)
     verdicts = {kind: _verdict(residuals[kind], rates[kind], floor, KINDS[kind], visible) for kind in kinds}
-    return TaylorResult(tuple(steps.tolist()), residuals, rates, floor, tuple(derivatives), verdicts)
+    return TaylorResult(tuple(widths.tolist()), residuals, rates, floor, tuple(derivatives), verdicts)
 
 
 def adjoint_test(
@@ -266,11 +270,12 @@ def _scaled_direction(arrays: Mapping[str, Array], names: list[str], rng: np.ran
     return {name: (size or largest) * rng.standard_normal(arrays[name].shape) for name, size in sizes.items()}
 
 
-def _rates(residuals: Array, floor: float) -> Array:
+def _rates(residuals: Array, floor: float, widths: Array) -> Array:
     judged = residuals >= max(floor, np.finfo(np.float64).tiny)
     both = judged[:, :-1] & judged[:, 1:]
     rates = np.full(both.shape, np.nan)
-    rates[both] = np.log2(residuals[:, :-1][both]) - np.log2(residuals[:, 1:][both])
+    falls = np.broadcast_to(np.log2(widths[:-1] / widths[1:]), both.shape)
+    rates[both] = (np.log2(residuals[:, :-1][both]) - np.log2(residuals[:, 1:][both])) / falls[both]
     return rates
 
 
