@@ -64,12 +64,14 @@ class OnnxLayer:
         return self.case.named(output[:, 0], tuple(finals) if len(finals) > 1 else finals[0])
 
 
-def model(case: Case) -> bytes:
+def model(case: Case, one_step: bool = False) -> bytes:
     """Return the ONNX model of a case: x in; output and final states out.
 
     Parameters
     ----------
     case : Case
+    one_step : bool
+        Of a step alone: x and states in, states out.
 
     Returns
     -------
@@ -98,13 +100,19 @@ def model(case: Case) -> bytes:
         "B": np.concatenate([reordered("bias_ih_l0"), reordered("bias_hh_l0")])[None],
     }
     element = helper.np_dtype_to_tensor_dtype(np.dtype(case.dtype))
-    shapes = {"Y": [steps, 1, batch, hidden], "Y_h": [1, batch, hidden]}
+    state = [1, batch, hidden]
+    shapes = {"Y": [steps, 1, batch, hidden], "Y_h": state}
     if kind == "LSTM":
-        shapes["Y_c"] = [1, batch, hidden]
+        shapes["Y_c"] = state
+    reads, read, written = {"X": [steps, batch, inputs]}, ["X", *constants], list(shapes)
+    if one_step:
+        del shapes["Y"]
+        reads = {"X": [1, batch, inputs], **dict.fromkeys(["h_0", "c_0"][: len(shapes)], state)}
+        read, written = ["X", *constants, "", *list(reads)[1:]], ["", *shapes]  # no lengths, no output beside the state
     graph = helper.make_graph(
-        [helper.make_node(kind, ["X", *constants], list(shapes), **attributes)],
+        [helper.make_node(kind, read, written, **attributes)],
         str(case),
-        [helper.make_tensor_value_info("X", element, [steps, batch, inputs])],
+        [helper.make_tensor_value_info(name, element, shape) for name, shape in reads.items()],
         [helper.make_tensor_value_info(name, element, shape) for name, shape in shapes.items()],
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )

@@ -3,7 +3,8 @@
 A call of a layer checks its arguments, copies weights into the order in which formulas read them, takes memory, and
 works out which rows each argument of each formula is; for a single step all that takes many times as long as the step.
 `BoundSteps` does it once, for a number of rows: a step is then a list of calls, each of a formula, or of a product, on
-arrays that stay where they are. Formulas, products and their order are the driver's, and so are the bits.
+arrays that stay where they are. Formulas and their order are the driver's; so are the products, and the bits, but where
+the caller wants the fastest ones: the memory order of a weight decides in which order BLAS adds.
 
 A formula reads the states before the step and writes those after it, two rows of one array. The next step finds the old
 state where this one has left the new one: there are two lists of calls, which take turns.
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core import memory
 from rnn_numpy.engine.batch import SMALL, Batch
-from rnn_numpy.engine.binding import Binding
+from rnn_numpy.engine.binding import Binding, InStepPieces, laid_out_for_step
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.parts import NONE
 from rnn_numpy.errors import OptionError
@@ -41,6 +43,8 @@ class BoundSteps:
         Of one direction; its parameters are not to change any more.
     edge : Edge
         Of one step: its rows, and what the cell is given.
+    fastest : bool
+        Whether weights lie as they are fastest in a step of several rows, not as the driver has them.
     like : BoundSteps, optional
         Of the same layer and as many rows, whose weights, laid out for the formulas, are shared.
 
@@ -58,12 +62,13 @@ class BoundSteps:
         What a step of the last layer writes, and does not hand on.
     """
 
-    def __init__(self, layer: Recurrent, edge: Edge, like: BoundSteps | None = None) -> None:
+    def __init__(self, layer: Recurrent, edge: Edge, fastest: bool = False, like: BoundSteps | None = None) -> None:
         if "forward" not in layer.cell.tried:
             layer.trial("forward")
         batch, cell, first = edge.batch, layer.cell, layer.cell.states[0]
         masks = layer.state_masks(type(layer).__name__, None, None, False, batch)
-        signal = np.zeros((1, batch.N, layer.input_size), layer.params.dtype)
+        fastest = fastest and batch.N > 1
+        signal = batch.new(1, layer.input_size, layer.params.dtype, fastest and cell.columns)
         self.x: Array = signal[0]
         self.calls: tuple[Calls, Calls] = [], []
         self.states: list[dict[str, Array]] = []
@@ -73,12 +78,22 @@ class BoundSteps:
             chosen = masks.get(direction.name, NONE)
             run = layer.open_forward(direction, edge, signal, [None] * len(cell.states), chosen, None, record=False)
             arrays, constants = run.binding.arrays, run.binding.constants
-            if like is None:
-                weight = cell.arranged("input", run.trace.weights["W_ih"], halved=True)
-                if cell.columns and batch.N > 1 and weight.size < SMALL:
-                    weight = np.asfortranarray(weight)  # as the driver has it
-            else:
+            if like is not None:
                 constants, weight = like.weights[level]
+            else:
+                weight = cell.arranged("input", run.trace.weights["W_ih"], halved=True)
+                if fastest:
+                    weight = laid_out_for_step(weight, batch.N, cell.columns)
+                    blocks = {
+                        "W_hh": slice(None),
+                        **{name: run.binding.chain.scales[name[3:]] for name in cell.constant_names},
+                    }
+                    whole = constants["W_hh"].view(np.ndarray)
+                    constants |= {
+                        n: laid_out_for_step(whole[rows], batch.N, cell.columns) for n, rows in blocks.items()
+                    }
+                elif cell.columns and batch.N > 1 and weight.size < SMALL:
+                    weight = np.asfortranarray(weight)  # as the driver has it
             self.weights.append((constants, weight))
             self.states.append({state: arrays[state] for state in cell.states})
             in_place = np.shares_memory(arrays["a"], arrays[first])
@@ -117,8 +132,15 @@ def input_part(run: Run, weight: Array, x: Array, a: Array) -> Calls:
         left, right, out = weight, x.T, out.T
     else:
         left, right = x, weight.T
-    # Both are the same routine of BLAS, and `dot` is called sooner.
-    calls: Calls = [(np.dot if out.flags.c_contiguous else np.matmul, (left, right, out))]
+    calls: Calls
+    pieces = weight.pieces(len(a)) if isinstance(weight, InStepPieces) else 1
+    if pieces > 1:
+        rows, columns = weight.shape
+        parts = weight.view(np.ndarray).reshape(pieces, rows // pieces, columns)
+        calls = [(np.matmul, (parts, right, out.reshape(pieces, rows // pieces, len(a))))]
+    else:
+        # Both are the same routine of BLAS, and `dot` is called sooner.
+        calls = [(np.dot if out.flags.c_contiguous else np.matmul, (left.view(np.ndarray), right, out))]
     if bias is not None:
         added = np.broadcast_to(bias[filled], (len(a), filled.stop - filled.start))
         added = np.ascontiguousarray(added.T) if cell.columns else added
@@ -186,6 +208,8 @@ class Stepper:
 
 def with_own_parameters(layer: Recurrent) -> Recurrent:
     """Return a twin of a layer with a copy of its parameters."""
-    twin = copy.copy(layer)
-    twin.params = layer.params.copy()
+    twin, params = copy.copy(layer), layer.params
+    flat = memory.empty(params.flat.shape, params.dtype)
+    flat[...] = params.flat
+    twin.params = params.twin(flat)
     return twin

@@ -27,9 +27,10 @@ class Stream:
     taken. Later changes of the layer's parameters make no difference to a stream. There is no dropout; zoneout takes
     the mean, as in a call of the layer.
 
-    Each step is what a call of the layer with that one step is, from the same state, bit for bit. A call with all steps
-    at once takes the products W_ih x_t of all of them together, in which BLAS may add in another order: to that the
-    outputs are equal to rounding.
+    Of one sequence, each step is what a call of the layer with that one step is, from the same state, bit for bit. A
+    call with all steps at once takes the products W_ih x_t of all of them together, and for several sequences a stream
+    has the weights in another memory order, and large ones in pieces: BLAS then adds in another order, and outputs are
+    equal to rounding.
 
     A stream must not step in two threads at a time; `copy` gives each its own, on the same weights.
 
@@ -72,7 +73,7 @@ class Stream:
         if given is not None or layer.cell.given:
             edge.give(layer, layer.given_arrays(where, edge, given))
         layer = with_own_parameters(layer)
-        self._set_up(layer, edge, [None] * len(layer.cell.states), BoundSteps(layer, edge))
+        self._set_up(layer, edge, [None] * len(layer.cell.states), BoundSteps(layer, edge, fastest=True))
         self._initial = self._states(where, "h_0", h_0)
         self.reset()
 
@@ -138,7 +139,7 @@ class Stream:
     def copy(self) -> Self:
         """Return a stream in the same state that goes on by itself. It shares the weights, and what is given."""
         made: Self = object.__new__(type(self))
-        made._set_up(self._layer, self._edge, self._initial, BoundSteps(self._layer, self._edge, self._steps))
+        made._set_up(self._layer, self._edge, self._initial, BoundSteps(self._layer, self._edge, True, self._steps))
         made._steps.load(self._steps.kept(self._turn))
         return made
 
@@ -153,7 +154,7 @@ class Stream:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         layer, edge = state["layer"], state["edge"]
-        self._set_up(layer, edge, state["initial"], BoundSteps(layer, edge))
+        self._set_up(layer, edge, state["initial"], BoundSteps(layer, edge, fastest=True))
         self._steps.load(state["now"])
 
     def __repr__(self) -> str:

@@ -69,9 +69,14 @@ def assert_close(one, other):
 def assert_is_layer(layer, N):
     x, h_0 = drawn(layer, N)
     found = streamed(layer.stream(N, h_0), x)
-    assert_same(found, called(layer, x, h_0))
     assert_close(found, whole(layer, x, h_0))
-    assert_same(streamed(layer.stream(N), x), called(layer, x, None))
+    assert_as_steps(found, called(layer, x, h_0), N)
+    assert_as_steps(streamed(layer.stream(N), x), called(layer, x, None), N)
+
+
+def assert_as_steps(found, expected, N):
+    """Of several sequences BLAS adds in another order."""
+    (assert_same if N == 1 else assert_close)(found, expected)
 
 
 @pytest.mark.parametrize("N", [1, 2, 5])
@@ -123,7 +128,7 @@ def test_attention_around_a_cell(kind):
     stream = layer.stream(N, h_0, given=given)
     expected = called(layer, x, h_0, given=given)
     given["values"][...] = 0  # it was copied
-    assert_same(streamed(stream, x), expected)
+    assert_close(streamed(stream, x), expected)
     other = stream.copy()
     assert_same(streamed(other, x), streamed(stream, x))
     message = f"{type(layer).__name__}.stream: given must have an array 'values', the memory; it is missing"
@@ -143,30 +148,31 @@ def test_one_sequence_without_an_axis():
 # ------------------------------------------------------------------------------------------------ the state
 
 
+@pytest.mark.parametrize("N", [1, 2])
 @pytest.mark.parametrize("name", KINDS)
-def test_the_state_is_read_set_and_left(name):
+def test_the_state_is_read_set_and_left(name, N):
     layer = KINDS[name](D, H, num_layers=2, rng=0)
-    x, h_0 = drawn(layer, 2)
-    expected = streamed(layer.stream(2, h_0), x)
+    x, h_0 = drawn(layer, N)
+    expected = streamed(layer.stream(N, h_0), x)
     for cut in (1, 2, 3):  # after odd and even numbers of steps
-        stream = layer.stream(2, h_0)
+        stream = layer.stream(N, h_0)
         first, state = streamed(stream, x[:cut])
         kept = copy.deepcopy(state)
         rest, _ = streamed(stream, x[cut:])
         assert_same((rest, state), (expected[0][cut:], kept))  # what was read is not written any more
         stream.state = state
         assert_same(streamed(stream, x[cut:]), (rest, expected[1]))
-        other = layer.stream(2)
+        other = layer.stream(N)
         other.step(x[0])
         other.state = state
         for array in split(state):
             array[...] = 7  # nor is what was set
         assert_same(streamed(other, x[cut:]), (rest, expected[1]))
-        assert_same((first, kept), called(layer, x[:cut], h_0))
+        assert_as_steps((first, kept), called(layer, x[:cut], h_0), N)
         stream.reset()
         assert_same(streamed(stream, x), expected)
         stream.state = None
-        assert_same(streamed(stream, x), called(layer, x, None))
+        assert_as_steps(streamed(stream, x), called(layer, x, None), N)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +257,7 @@ def test_nan_and_infinity_go_where_they_go_in_the_layer():
         x[1, 0, 1], x[2, 1, 0] = np.nan, np.inf
         with np.errstate(invalid="ignore"):
             found, expected = streamed(layer.stream(2), x), called(layer, x, None)
-        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-13)
         assert np.isnan(found[0]).any() and not np.isnan(found[0][0]).any()
 
 
@@ -355,8 +361,8 @@ def test_planted_one_memory_for_the_old_and_the_new_state(monkeypatch):
 def test_planted_one_list_of_calls(monkeypatch):
     made = stepper.BoundSteps.__init__
 
-    def one(self, *arguments):
-        made(self, *arguments)
+    def one(self, *arguments, **options):
+        made(self, *arguments, **options)
         self.calls = self.calls[0], self.calls[0]
 
     monkeypatch.setattr(stepper.BoundSteps, "__init__", one)
