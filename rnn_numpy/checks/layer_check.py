@@ -20,7 +20,7 @@ from rnn_numpy.checks.report import WRONG, Diagnosis, Findings, Row, kappas, row
 from rnn_numpy.checks.rounding import Tolerances, tolerances
 from rnn_numpy.checks.targets import LayerTarget, Point
 from rnn_numpy.core.states import split
-from rnn_numpy.engine.influence import rtrl
+from rnn_numpy.engine.influence import rtrl_by_rows
 from rnn_numpy.engine.recurrent import Recurrent
 
 Array = NDArray[Any]
@@ -31,6 +31,9 @@ MOST = 2**31
 
 # Beyond this many multiplications the influence matrix of real-time recurrent learning is not carried along.
 MOST_FOR_RTRL = 2**27
+
+# Of more parameters than these, it carries rows of the matrices along in place of their entries.
+MOST_BY_ENTRIES = 256
 
 # How far an end-to-end run may drift before it proves nothing any more.
 DRIFT = 1e-9
@@ -126,15 +129,26 @@ class LayerCheck:
             error = min(error, adjoint_error(layer, trace, seed=self.seed + more, directions=2))
         findings.add("adjoint", f"{error:.0e}", error <= allowed, error)
         plan = trace.edge.batch
-        if layer.params.flat.size * self.steps * plan.N * layer.hidden_size * layer.cell.gates > MOST_FOR_RTRL:
+        # Row by row of the matrices, each along a random direction, where there are many entries.
+        rng = np.random.default_rng([self.seed, 7])
+        along = {
+            name: rng.choice([-1.0, 1.0], array.shape) * rng.uniform(0.5, 1.5, array.shape)
+            for name, array in layer.params.items()
+            if array.ndim == 2 and layer.params.flat.size > MOST_BY_ENTRIES
+        }
+        count = sum(len(array) if name in along else array.size for name, array in layer.params.items())
+        if count * self.steps * plan.N * layer.hidden_size * layer.cell.gates > MOST_FOR_RTRL:
             return
-        forward = rtrl(layer, trace, target.doutput, target.dfinal)
         worst, right = 0.0, True
-        for name, gradient in forward.grads.items():
-            scale = float(np.abs(gradient).max(initial=0.0))
-            distance = np.abs(analytic[name] - gradient)
+        for name, expected in rtrl_by_rows(layer, trace, target.doutput, target.dfinal, along).items():
+            found, allowed_here = analytic[name], self.tolerances.tensors[name]
+            if name in along:
+                found = (along[name] * found).sum(axis=1)
+                allowed_here = (np.abs(along[name]) * allowed_here).sum(axis=1)
+            scale = float(np.abs(expected).max(initial=0.0))
+            distance = np.abs(found - expected)
             worst = max(worst, float(distance.max(initial=0.0)) / scale if scale else 0.0)
-            right = right and bool(np.all(distance <= 4 * self.tolerances.tensors[name]))
+            right = right and bool(np.all(distance <= 4 * allowed_here))
         findings.add("RTRL", f"{worst:.0e}", right, worst)
 
     # -------------------------------------------------------------------------------------------- parts

@@ -166,6 +166,7 @@ class LayerTarget(Target):
         self.gates = self._gates()
         self.title = self._title(dtype)
         self.trace: Any = None
+        self._asked: type | None = None  # of which layers it is known that backward can be called
 
     def _title(self, dtype: np.dtype[Any]) -> str:
         shape = self.x.shape
@@ -294,7 +295,9 @@ class LayerTarget(Target):
             doutput, dfinal = mapped(np.copy, self.doutput), mapped(np.copy, self.dfinal)
         where, source = "gradcheck", f"{type(layer).__name__}.backward"
         given = {"trace": trace, "doutput": doutput} | ({"dh_n": dfinal} if self.many else {})
-        _require_callable(where, layer.backward, source, given)
+        if self._asked is not type(layer):
+            _require_callable(where, layer.backward, source, given)
+            self._asked = type(layer)
         result = layer.backward(*given.values())
         dtypes = (self.dtype if layer is self.source else np.float64,)
         inputs = (*(() if self.ids else ("x",)), *self.titles)
@@ -335,8 +338,7 @@ class LayerTarget(Target):
         """Return what the layer does wrong when backward is called again: on one trace, and with gradients handed
         in.
         """
-        _, _, trace = self.forward()
-        self.back(trace)
+        trace = self.trace  # of which `analytic` was the first backward pass
         again = self.back(trace)
         names = [name for name in analytic if again[name].tobytes() != analytic[name].tobytes()]
         if names:

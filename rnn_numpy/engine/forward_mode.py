@@ -24,6 +24,7 @@ Arrays are in the engine's order, sorted by length where there are lengths; slab
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -36,7 +37,9 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.binding import Binding, constants_of, stacked
+from rnn_numpy.engine.cell import Slot
 from rnn_numpy.engine.edge import Edge
+from rnn_numpy.engine.parts import Formula
 from rnn_numpy.engine.recorded import RecordedSteps, recorded_steps
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import Trace
@@ -91,6 +94,7 @@ class TangentSteps:
         self.steps, self.count, self.columns = steps, count, steps.N * count
         self._batch = Batch(1, self.columns, None)
         self._new = functools.partial(self._batch.new, dtype=layer.params.dtype, columns=cell.columns)
+        self._shapes = self._arrays()
         weights, names = recorded.weights, steps.weights()
         bias = np.zeros(steps.A, layer.params.dtype)
         if "bias_ih" in names:
@@ -124,27 +128,60 @@ class TangentSteps:
         """Return the arrays of one step: the changes of the states before it, (M, H) each, copied, and zeros for all
         that it computes.
         """
-        steps, arrays = self.steps, dict[str, Array]()
+        chain, arrays = self.steps.recorded.chain, dict[str, Array]()
+        for name, (rows, width, zeros) in self._shapes.items():
+            arrays[name] = array = self._new(rows, width)
+            if zeros:
+                array[...] = 0
+        for state, vstate in zip(self.steps.cell.states, vstates, strict=True):
+            arrays["v" + state][0] = vstate
+        return Binding(chain, self._batch, False, arrays, self._constants)
+
+    def _arrays(self) -> dict[str, tuple[int, int, bool]]:
+        """Return what a step computes: for each array how many rows of how many units, and whether it begins with
+        zeros.
+        """
+        steps, found = self.steps, dict[str, tuple[int, int, bool]]()
         layer, cell, chain = steps.layer, steps.cell, steps.recorded.chain
         widths = dict(zip(cell.states, steps.widths, strict=True))
         for name, units in cell.tangent_widths.items():
-            rows, width = 1, units
             if units is None:
-                rows, width = 2, widths[name[1:]]
+                found[name] = 2, widths[name[1:]], True
             elif isinstance(units, int):
-                width = units * layer.hidden_size
+                found[name] = 1, units * layer.hidden_size, True
             else:
-                width = units(layer, steps.recorded.given)
-            arrays[name] = self._new(rows, width)
-            arrays[name][...] = 0
-        for state, vstate in zip(cell.states, vstates, strict=True):
-            arrays["v" + state][0] = vstate
+                found[name] = 1, units(layer, steps.recorded.given), True
         for state in chain.zoneout:
-            arrays[f"v{state}_new"] = self._new(1, widths[state])
-            arrays[f"v{state}_new"][...] = 0
+            found[f"v{state}_new"] = 1, widths[state], True
         if chain.recurrent:
-            arrays[f"v{cell.recurrent_state}_in"] = self._new(1, widths[cell.recurrent_state])
-        return Binding(chain, self._batch, False, arrays, self._constants)
+            found[f"v{cell.recurrent_state}_in"] = 1, widths[cell.recurrent_state], False
+        return found
+
+    @functools.cached_property
+    def _formulas(self) -> list[tuple[Formula, bool, list[tuple[Slot, str, Any]]]]:
+        """The formulas of a step, whether each works on columns, and its arguments: what kind each is, and its array
+        where that is the same for all steps.
+        """
+        source, found = self.steps.binding, []
+        for formula, slots, columns in self.steps.recorded.chain.formulas["tangent"]:
+            arguments_of: list[tuple[Slot, str, Any]] = []
+            for slot in slots:
+                if slot.name in self._varying:
+                    arguments_of.append((slot, "varying", self._varying[slot.name]))
+                elif slot.name == "scratch_t":
+                    arguments_of.append((slot, "varying", self._scratch))
+                elif slot.when == "fixed":
+                    arguments_of.append((slot, "fixed", self._constants[slot.name]))
+                elif slot.when == "work":
+                    arguments_of.append((slot, "work", None))
+                elif slot.when == "given":
+                    arguments_of.append((slot, "given", self._given[slot.name]))
+                elif slot.array in source.arrays:
+                    arguments_of.append((slot, "recorded", source.aligned(slot)))
+                else:
+                    arguments_of.append((slot, "new", None))
+            found.append((formula, columns, arguments_of))
+        return found
 
     def slot(self, name: str, binding: Binding) -> Array:
         """Return the array, (M, K), that a formula's argument means, "va_t" say: where to add what enters."""
@@ -161,29 +198,30 @@ class TangentSteps:
         """Run one step in the arrays from `begin`, with what enters added to its slots; return the changes of the
         states after it, (M, H) each, and of a sequence that has no step t, those before it.
         """
-        source, counts = self.steps.binding, self.steps.batch.counts
+        counts = self.steps.batch.counts
         alive = self.columns if counts is None else counts[t] * self.count
         if alive:
-            work = binding.chain.work(self._given, alive, self.steps.layer.params.dtype)
-            for formula, slots, columns in binding.chain.formulas["tangent"]:
+            sequences = alive // self.count
+            work: dict[str, Array] = {}
+            if self.steps.cell.work:
+                work = binding.chain.work(self._given, alive, self.steps.layer.params.dtype)
+            for formula, columns, arguments_of in self._formulas:
                 given: list[Array] = []
-                for slot in slots:
-                    if slot.name in self._varying:
-                        row = self._varying[slot.name][:alive]
-                    elif slot.name == "scratch_t":
-                        row = self._scratch[:alive]
-                    elif slot.when == "fixed":
-                        given.append(self._constants[slot.name])
+                for slot, kind, array in arguments_of:
+                    if kind == "fixed":
+                        given.append(array)
                         continue
-                    elif slot.when == "work":
+                    if kind == "work":
                         given.append(work[slot.array])
                         continue
-                    elif slot.when == "given":
-                        given.append(np.repeat(self._given[slot.name][: alive // self.count], self.count, axis=0))
+                    if kind == "given":
+                        given.append(np.repeat(array[:sequences], self.count, axis=0))
                         continue
-                    elif slot.array in source.arrays:
-                        row = source.aligned(slot)[t, : alive // self.count]
-                        if len(row) == 1 and not self._given:
+                    if kind == "varying":
+                        row = array[:alive]
+                    elif kind == "recorded":
+                        row = array[t, :sequences]
+                        if sequences == 1 and not self._given:
                             pass  # one sequence, whose columns all read the same: NumPy spreads what is made of it
                         elif self.count > 1 and columns:  # spread in the memory order that the formula wants
                             row = np.repeat(row.T, self.count, axis=1).T
@@ -221,20 +259,26 @@ class UnitChanges:
     of each parameter at `places`, with its shape, those of each state at `initial`, `total` in all. Carried along are
     those in `part`, `count` of them, all where it is left out. A further parameter without a product that is no vector
     is an OptionError where formulas work on columns: its entries cannot be changed column by column.
+
+    `along`, a matrix for each parameter that is one, makes one change of each row of it: row r changes along row r.
     """
 
-    def __init__(self, steps: RecordedSteps, part: slice | None = None) -> None:
-        self.steps = steps
+    def __init__(
+        self, steps: RecordedSteps, part: slice | None = None, along: Mapping[str, Array] = NO_CHANGES
+    ) -> None:
+        self.steps, self.along = steps, along
         self.places: dict[str, tuple[slice, tuple[int, ...]]] = {}
         start = 0
         for name, array in steps.weights().items():
-            self.places[name] = slice(start, start + array.size), array.shape
-            start += array.size
+            shape = array.shape[:1] if name in along else array.shape
+            self.places[name] = slice(start, start + math.prod(shape)), shape
+            start = self.places[name][0].stop
         for symbol, name in steps.cell.own_symbols.items():
-            if len(self.places[name][1]) != 1 and symbol not in steps.cell.symbols_in_rows:
+            shape = steps.weights()[name].shape
+            if len(shape) != 1 and symbol not in steps.cell.symbols_in_rows:
                 raise OptionError(
                     f"UnitChanges: {name}, {symbol} in the formulas, must be a vector, or its ExtraParameter needs a "
-                    f"product; got shape {self.places[name][1]}"
+                    f"product; got shape {shape}"
                 )
         self.initial: dict[str, slice] = {}
         for state, width in zip(steps.cell.states, steps.widths, strict=True):
@@ -250,10 +294,13 @@ class UnitChanges:
         steps = self.steps
         own: dict[str, Array] = {}
         for symbol, name in steps.cell.own_symbols.items():
-            place, shape = self.places[name]
-            change = np.zeros((steps.N, self.count, place.stop - place.start), steps.layer.params.dtype)
-            columns, entries = self._inside(place)
-            change[:, columns, entries] = 1
+            shape = steps.weights()[name].shape
+            columns, numbers = self._inside(self.places[name][0])
+            change = np.zeros((steps.N, self.count, *shape), steps.layer.params.dtype)
+            if name in self.along:
+                change[:, columns, numbers] = self.along[name][numbers]
+            else:
+                change.reshape(steps.N, self.count, -1)[:, columns, numbers] = 1
             own[symbol] = change.reshape(-1, *shape)
         return TangentSteps(steps, self.count, own)
 
@@ -302,14 +349,15 @@ class UnitChanges:
     def _diagonal(self, name: str, into: Array, rows: slice, source: Array) -> None:
         """Row r of a weight acts on `source`, (N, J), and goes to pre-activation r: write that into (R, N, K)."""
         key = name, rows.start
+        along = self.along.get(name)
         if key not in self._diagonals:
             place, shape = self.places[name]
-            numbers = np.arange(place.start, place.stop).reshape(shape[0], source.shape[1])[rows]
+            numbers = np.arange(place.start, place.stop).reshape(shape[0], -1)[rows]
             r, j = np.nonzero((numbers >= self.part.start) & (numbers < self.part.stop))
             self._diagonals[key] = r, numbers[r, j] - self.part.start, j
         r, columns, j = self._diagonals[key]
         if r.size:
-            into[r, :, columns] = source.T[j]
+            into[r, :, columns] = source.T[j] if along is None else along[rows][r] @ source.T
 
 
 # ---------------------------------------------------------------------------------------------- the whole layer

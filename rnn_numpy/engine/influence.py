@@ -118,21 +118,60 @@ def rtrl(
     True
     """
     recorded = RecordedPass("rtrl", layer, trace)
-    top, dfinals = recorded.gradient_in(doutput), recorded.edge.states_in("rtrl", "dh_n", dh_n)
     masks = _checked(recorded, kept)
+    changes = {name: UnitChanges(steps) for name, steps in recorded.steps.items()}
+    return _gradients(recorded, changes, _sums(recorded, changes, doutput, dh_n, masks))
+
+
+def rtrl_by_rows(
+    layer: Recurrent, trace: Trace, doutput: Any, dh_n: Any, along: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Compute, as `rtrl` does, slopes of the loss in place of gradients: along each row of each matrix in `along`,
+    which has one for each parameter that is a matrix; by each entry of the others.
+
+    Row r of a matrix changes along row r: its slope is the sum over that row of gradient times change. So many rows
+    cost as much as so many entries.
+    """
+    recorded = RecordedPass("rtrl", layer, trace)
+    changes = {}
+    for direction in itertools.chain(*layer.stack):
+        own = {
+            name: along[f"{name}_{direction.name}"]
+            for name in recorded.steps[direction.name].weights()
+            if f"{name}_{direction.name}" in along
+        }
+        changes[direction.name] = UnitChanges(recorded.steps[direction.name], None, own)
+    sums = _sums(recorded, changes, doutput, dh_n, {})
+    return {
+        f"{parameter}_{name}": sums[name][:, place].sum(axis=0).reshape(shape)
+        for name, unit in changes.items()
+        for parameter, (place, shape) in unit.places.items()
+    }
+
+
+def _sums(
+    recorded: RecordedPass,
+    changes: Mapping[str, UnitChanges],
+    doutput: Any,
+    dh_n: Any,
+    masks: Mapping[str, Sequence[Array]],
+) -> dict[str, Array]:
+    """Return, for each direction, the sums of I2 for each sequence and change, (N, K)."""
+    top, dfinals = recorded.gradient_in(doutput), recorded.edge.states_in("rtrl", "dh_n", dh_n)
     sums: dict[str, Array] = {}
-    for source in itertools.chain(*layer.stack):
-        total = UnitChanges(recorded.steps[source.name]).total
+    for source in itertools.chain(*recorded.layer.stack):
+        total, along = changes[source.name].total, changes[source.name].along
         size = max(1, PART_BYTES // (8 * max(1, recorded.batch.N) * recorded.steps[source.name].A))
         parts = []
         for start in range(0, total, size):
-            influence = _Influence(recorded, source, slice(start, min(start + size, total)), masks)
+            part = UnitChanges(recorded.steps[source.name], slice(start, min(start + size, total)), along)
+            influence = _Influence(recorded, source, part, masks)
             for direction, t in _schedule(recorded, source):
                 influence.advance(direction, t, top)
             influence.finish(dfinals)
             parts.append(influence.sums)
         sums[source.name] = np.concatenate(parts, axis=1)
-    return _gradients(recorded, sums)
+    return sums
 
 
 def _checked(recorded: RecordedPass, kept: Mapping[str, Sequence[ArrayLike]] | None) -> dict[str, list[Array]]:
@@ -156,14 +195,16 @@ def _checked(recorded: RecordedPass, kept: Mapping[str, Sequence[ArrayLike]] | N
     return checked
 
 
-def _gradients(recorded: RecordedPass, sums: Mapping[str, Array]) -> ForwardGradients:
+def _gradients(
+    recorded: RecordedPass, changes: Mapping[str, UnitChanges], sums: Mapping[str, Array]
+) -> ForwardGradients:
     """Return the sums of each direction, (N, K), under their names."""
     layer = recorded.layer
     widths = next(iter(recorded.steps.values())).widths
     grads = layer.params.zeros_like()
     initial = [np.zeros((len(sums), recorded.batch.N, width), layer.params.dtype) for width in widths]
     for direction in itertools.chain(*layer.stack):
-        unit, found = UnitChanges(recorded.steps[direction.name]), sums[direction.name]
+        unit, found = changes[direction.name], sums[direction.name]
         arrays = layer.own(grads, direction)
         for parameter, (place, shape) in unit.places.items():
             arrays[parameter][...] = found[:, place].sum(axis=0).reshape(shape)
@@ -188,11 +229,10 @@ class _Influence:
     """The influence of some of the parameters and initial states of one direction, `source`, on all states above."""
 
     def __init__(
-        self, recorded: RecordedPass, source: Direction, part: slice, kept: Mapping[str, Sequence[Array]]
+        self, recorded: RecordedPass, source: Direction, unit: UnitChanges, kept: Mapping[str, Sequence[Array]]
     ) -> None:
-        self.recorded, self.source = recorded, source
-        self.unit = UnitChanges(recorded.steps[source.name], part)
-        self.kept = [array[part] for array in kept.get(source.name, ())]
+        self.recorded, self.source, self.unit = recorded, source, unit
+        self.kept = [array[unit.part] for array in kept.get(source.name, ())]
         self.sums = np.zeros((recorded.batch.N, self.unit.count), recorded.edge.dtype)
         self.tangents = {source.name: self.unit.tangents()}
         self.states = {source.name: self.unit.begin()}

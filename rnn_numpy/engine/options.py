@@ -5,10 +5,12 @@ It knows no time loop and no formula: those are the driver's and the cells'.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -253,7 +255,8 @@ class Options(Parametric):
         return {name: translated.get(name, getattr(self, name)) for name in self._arguments() if hasattr(self, name)}
 
     @classmethod
-    def _arguments(cls) -> dict[str, Any]:
+    @functools.cache
+    def _arguments(cls) -> Mapping[str, Any]:
         """Return the arguments of the constructor, but for `self` and `rng`, and their defaults."""
         found: dict[str, Any] = {}
         for kind in reversed(cls.__mro__):
@@ -262,7 +265,7 @@ class Options(Parametric):
                 found |= {name: parameter.default for name, parameter in given.items()}
         shared = list(inspect.signature(Options.__init__).parameters)
         names = [*shared[1:3], *(name for name in found if name not in shared), *shared[3:]]
-        return {name: found[name] for name in names if name != "rng"}
+        return MappingProxyType({name: found[name] for name in names if name != "rng"})
 
     def __repr__(self) -> str:
         config, defaults = self.config(), self._arguments()

@@ -49,6 +49,11 @@ Indices = NDArray[np.intp]
 # h^2 vanishes beside 1, while h times a derivative stays in range down to derivatives of 1e-270.
 STEP = 1e-20
 
+EPS = float(np.finfo(np.float64).eps)
+
+# Below this times the step nothing is left of a derivative.
+TINY = float(np.finfo(np.float64).tiny) / STEP
+
 CHUNK = 2**20  # entries of one array of pre-activations, at most, that are differentiated at once
 
 
@@ -195,8 +200,73 @@ class RecordedSteps:
         """Differentiate every step by all that it reads, by the complex step of the forward formulas.
 
         Cost: S + A forward steps in complex numbers for each step of each sequence, in calls of many columns;
-        `progress` is called with (done, all) as the work goes on.
+        `progress` is called with (done, all) as the work goes on. Where the units of a step know of each other through
+        W_hh h_{t-1} alone, as a random change of everything tells, a column for each state and slab will do.
         """
+        found = self._of_single_units()
+        if found is None:
+            return self._by_columns(progress)
+        if progress is not None:
+            progress(self.T * self.N, self.T * self.N)
+        return found
+
+    def _of_single_units(self) -> Jacobians | None:
+        """Differentiate every step by all units of a state or slab at once; None where a random change tells that units
+        know of each other otherwise than through W_hh.
+        """
+        H, slabs, states = self.layer.hidden_size, len(self.cell.slabs), len(self.widths)
+        blocks = self.recorded.chain.blocks["hidden"]
+        if set(self.widths) != {H} or {source for *_, source in blocks} != {"h_in"} or self.recorded.masks is not NONE:
+            return None
+        t, n = np.nonzero(self.alive)
+        before, after = self.states("before")[t, n], self.states("after")[t, n]
+        through = np.zeros((self.A, self.S))  # da_t/ds_{t-1}
+        for rows, columns, _ in blocks:
+            through[columns, :H] = self.weights()["weight_hh"][rows]
+        rng = np.random.default_rng(0)
+        changes = np.zeros((states + slabs + 2, self.S + self.A))  # of the state before, and of a_t
+        for k in range(states + slabs):
+            changes[k, k * H : (k + 1) * H] = 1
+        changes[:states, self.S :] -= changes[:states, : self.S] @ through.T
+        changes[-2:] = rng.normal(size=(2, self.S + self.A))
+        count = len(changes)
+        moved = np.tile(before, (count, 1)).astype(np.complex128)
+        moved.imag = np.repeat(STEP * changes[:, : self.S], len(t), axis=0)
+        nudge = 1j * np.repeat(STEP * changes[:, self.S :], len(t), axis=0)
+        found = self.evaluate(np.tile(t, count), np.tile(n, count), moved, nudge).reshape(count, len(t), self.S)
+        derivatives = found.imag.reshape(count, len(t), states, H) / STEP
+        units = np.arange(H)
+        J, B = np.zeros((len(t), self.S, self.S)), np.zeros((len(t), self.S, self.A))
+        for k in range(states):
+            rows = slice(k * H, (k + 1) * H)
+            for slab in range(slabs):
+                by_slab = derivatives[states + slab, :, k]
+                B[:, k * H + units, slab * H + units] = by_slab
+                part = through[slab * H : (slab + 1) * H, :H]
+                if part.any():
+                    J[:, rows, :H] += by_slab[:, :, None] * part
+            reach = np.abs(derivatives[states : states + slabs, :, k]) * np.abs(through).sum(axis=1).reshape(
+                slabs, 1, H
+            )
+            for before_k in range(states):
+                # What is left of h where its change is taken back in a_t: rounding alone, if it enters nowhere else.
+                if before_k or np.any(np.abs(derivatives[0, :, k]) > 64 * EPS * reach.sum(axis=0)):
+                    J[:, k * H + units, before_k * H + units] += derivatives[before_k, :, k]
+        for number in (-2, -1):
+            change = changes[number]
+            terms = np.abs(J) @ np.abs(change[: self.S]) + np.abs(B) @ np.abs(change[self.S :])
+            expected = J @ change[: self.S] + B @ change[self.S :]
+            off = np.abs(derivatives[number].reshape(len(t), self.S) - expected)
+            if not np.all(off <= 64 * EPS * terms + TINY):
+                return None
+        largest = max(1.0, float(np.abs(after).max(initial=0.0)))
+        deviation = float(np.abs(found[0].real - after).max(initial=0.0)) / largest
+        all_J, all_B = np.zeros((self.T, self.N, *J.shape[1:])), np.zeros((self.T, self.N, *B.shape[1:]))
+        all_J[t, n], all_B[t, n] = J, B
+        return Jacobians(all_J, all_B, deviation)
+
+    def _by_columns(self, progress: Callable[[int, int], None] | None) -> Jacobians:
+        """Differentiate every step by each entry of the state before it and of its pre-activations."""
         S, A = self.S, self.A
         J, B = np.zeros((self.T, self.N, S, S)), np.zeros((self.T, self.N, S, A))
         before, after = self.states("before"), self.states("after")

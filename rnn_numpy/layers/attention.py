@@ -757,7 +757,7 @@ class Attending(Recurrent):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments; those of attention where they are not what they are by default."""
-        found, defaults = super().config(), self._arguments()
+        found, defaults = super().config(), dict(self._arguments())
         defaults |= {"memory_size": self.hidden_size, "attention_size": self.hidden_size}
         own = inspect.signature(Attending.__init__).parameters
         return {name: value for name, value in found.items() if name not in own or value != defaults[name]}

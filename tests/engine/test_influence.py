@@ -14,7 +14,7 @@ from rnn_numpy.checks import adjoint_error, adjoint_errors, rtrl
 from rnn_numpy.engine import influence as influence_module
 from rnn_numpy.engine import parts
 from rnn_numpy.engine.forward_mode import RecordedPass, UnitChanges
-from rnn_numpy.engine.influence import _Influence, _schedule
+from rnn_numpy.engine.influence import _Influence, _schedule, rtrl_by_rows
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers import Linear, rnn
 from tests.engine.test_forward_mode import EACH_LAYER, EPS, EVERYTHING, Minimal, Mixed, as_tuple, assert_close, problem
@@ -95,7 +95,7 @@ def test_a_stack_of_one_direction_goes_through_time_once():
     for (source,), first in zip(layer.stack, range(3), strict=True):
         visits = [(t, direction.layer) for direction, t in _schedule(edge, source)]
         assert visits == [(t, k) for t in range(7) for k in range(first, 3)]
-        influence = _Influence(edge, source, slice(0, 40), {})
+        influence = _Influence(edge, source, UnitChanges(edge.steps[source.name], slice(0, 40)), {})
         for direction, t in _schedule(edge, source):
             influence.advance(direction, t, doutput)
             assert len(influence.signals) <= 1
@@ -112,6 +112,19 @@ def test_the_size_of_the_parts_does_not_matter(kind, monkeypatch):
             (found.grads.flat, *found.initial.values()), (expected.grads.flat, *expected.initial.values()), strict=True
         ):
             assert np.abs(one - other).max() <= 8 * EPS * np.abs(other).max()
+
+
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU, PeepholeLSTM, LayerNormLSTM, functools.partial(LSTM, proj_size=3)])
+def test_slopes_along_rows(kind):
+    layer, trace, doutput, dh_n = recorded(kind, {"num_layers": 2, "bidirectional": True})
+    rng = np.random.default_rng(0)
+    along = {name: rng.normal(size=array.shape) for name, array in layer.params.items() if array.ndim == 2}
+    found = rtrl_by_rows(layer, trace, doutput, dh_n, along)
+    grads = layer.backward(trace, doutput, dh_n).grads
+    assert set(found) == set(grads)
+    for name, gradient in grads.items():
+        expected = (along[name] * gradient).sum(axis=1) if name in along else gradient
+        assert np.abs(found[name] - expected).max() < 32 * EPS * np.abs(expected).max(), name
 
 
 def test_a_wrong_backward_is_found():

@@ -1,5 +1,7 @@
 """The steps of a layer one by one: Jacobians by the complex step of forward, against the same out of backward."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -103,3 +105,44 @@ def test_nothing_is_modified():
     np.testing.assert_array_equal(layer.params.flat, before[0])
     np.testing.assert_array_equal(trace.h, before[1])
     np.testing.assert_array_equal(trace.dh, before[2])
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "is_simple"),
+    [
+        (RNN, {}, True),
+        (RNN, {"nonlinearity": "relu"}, True),
+        (LSTM, {"num_layers": 2, "bidirectional": True}, True),
+        (GRU, {}, True),
+        (PeepholeLSTM, {}, True),
+        (GRU, {"reset": "before"}, False),
+        (LayerNormLSTM, {}, False),
+        (LSTM, {"proj_size": 2}, False),
+        (LSTM, {"zoneout": 0.3}, False),
+    ],
+)
+def test_jacobians_by_single_units_are_those_by_columns(kind, options, is_simple):
+    layer = kind(3, 5, rng=0, **options)
+    x = 2 * np.random.default_rng(1).normal(size=(9, 3, 3))
+    trace = layer.forward(x, lengths=[9, 4, 6])[2]
+    for steps in recorded_steps(layer, trace).values():
+        found, expected = steps._of_single_units(), steps._by_columns(None)
+        assert (found is not None) is is_simple
+        if found is not None:
+            for one, other in ((found.state, expected.state), (found.preactivation, expected.preactivation)):
+                assert np.abs(one - other).max() <= 4 * EPS * np.abs(other).max()
+            assert found.deviation == expected.deviation
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1.0])
+def test_units_that_know_of_each_other_are_differentiated_one_by_one(size):
+    def mixing(a_t, h_in, W_hh, h_t):
+        a_t += h_in.dot(W_hh.T)
+        h_t[...] = np.tanh(a_t + size * np.roll(a_t, 1, axis=1))
+
+    layer = RNN(3, 5, rng=0)
+    layer.cell = dataclasses.replace(layer.cell, step_forward=mixing)
+    trace = layer.forward(np.random.default_rng(1).normal(size=(6, 2, 3)))[2]
+    steps = recorded_steps(layer, trace)["l0"]
+    assert steps._of_single_units() is None
+    assert np.all(steps.jacobians().preactivation[..., [0, 1], [4, 0]] != 0)
