@@ -62,8 +62,9 @@ def points(low, high, count=2000, dtype=np.float64):
     [(-708, -37.5, 2), (-37.5, -36.7, 2.5), (-36.7, -1, 2), (-1, 1, 2), (1, 40, 2), (40, 708, 2)],
 )
 def test_the_sigmoid_by_exp_has_all_its_digits(low, high, units):
+    # A tenth more for NumPy's own exp, where there is AVX-512 and this function is not chosen.
     u = points(low, high)
-    assert ulps(by_exp(u), exact(sigmoid_of, u)) <= units
+    assert ulps(by_exp(u), exact(sigmoid_of, u)) <= units + 0.1 * activations.has_avx512()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
