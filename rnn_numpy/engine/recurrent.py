@@ -71,10 +71,13 @@ class BackwardResult(Gradients):
         Gradients of the given arrays, in their shapes.
     given_ways : dict of str to dict of str to ndarray
         The terms of these, by the way that they came: of an attended memory "values" and "weights".
+    loss : scalar
+        The sum of what a function in place of doutput has returned as losses.
     """
 
     dh_0: Array
     dc_0: Array
+    loss: Any
 
     def __init__(self, dx: Array, states: Mapping[str, Array], grads: Parameters) -> None:
         super().__init__(dx, states, grads)

@@ -23,6 +23,7 @@ from rnn_numpy.models.sequence import CELLS
 from rnn_numpy.tasks import Batch, ForecastTask
 from rnn_numpy.training import SGD, clip_grad_norm
 
+RECORDED = 2**22  # units times steps of a batch from which on its record is made again block by block
 MOMENTUM = 0.9
 
 
@@ -343,10 +344,12 @@ def _train(
 ) -> TrainingRecord:
     record = TrainingRecord()
     optimizer = SGD(model.params, options.lr, MOMENTUM)
+    steps = options.length * options.batch * options.hidden * options.layers
+    checkpoint = 1 if steps > RECORDED else None
     with np.errstate(all="ignore"):
         for step in range(options.train_steps):
             batch = task.random_windows(options.batch, order)
-            loss, grads, _ = model.loss_and_grads(batch.x, batch.target)
+            loss, grads, _ = model.loss_and_grads(batch.x, batch.target, checkpoint=checkpoint)
             record.losses.append(float(loss))
             try:
                 clipping = clip_grad_norm(grads, options.clip)

@@ -383,7 +383,8 @@ def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: Array
 def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float | None = None) -> GradientFlow:
     """Measure the gradient flow of a forecaster's squared error at the last step of each window, as `gradient_flow`."""
     with np.errstate(all="ignore"):
-        dh_last = last_step_gradient(model, model.rnn(windows.x)[0][-1], windows.target[-1])
+        h_last = states.split(model.rnn.forward(windows.x, training=False, checkpoint=1, outputs=False)[1])[0][-1]
+        dh_last = last_step_gradient(model, h_last, windows.target[-1])
     return gradient_flow(model.rnn, windows.x, dh_last, independent)
 
 

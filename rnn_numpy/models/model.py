@@ -23,7 +23,7 @@ class Model(Joined, ABC):
     """Base of models: layers joined in one vector, which bring `loss_and_grads`, `loss_of` and `count`, of a batch."""
 
     @abstractmethod
-    def loss_and_grads(self, *batch: Any) -> tuple[Any, Parameters, Any]:
+    def loss_and_grads(self, *batch: Any, **options: Any) -> tuple[Any, Parameters, Any]:
         """Return the mean loss of a batch, its gradients under the names of `params`, and a trace."""
 
     @abstractmethod

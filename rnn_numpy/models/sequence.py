@@ -20,7 +20,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.recurrent import Recurrent
-from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.layers.kinds import KINDS
 from rnn_numpy.layers.linear import Linear
@@ -135,7 +134,9 @@ class SequenceModel(Model):
         mask: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
         h_0: Any = None,
-    ) -> tuple[Any, Parameters, Trace]:
+        *,
+        checkpoint: int | None = None,
+    ) -> tuple[Any, Parameters, Any]:
         """Run forward and backward.
 
         Parameters
@@ -151,6 +152,9 @@ class SequenceModel(Model):
         h_0 : optional
             Initial states, as of the layer: of truncated BPTT that goes on, the final ones of the window before. They
             get no gradient.
+        checkpoint : int, optional
+            Of long sequences: how many steps are recorded, and how many predictions there are, at a time, as
+            `Recurrent.forward` says. Loss and gradients are then equal to rounding.
 
         Returns
         -------
@@ -167,7 +171,12 @@ class SequenceModel(Model):
             What is handed in does not fit; the message is the layer's or the loss's.
         """
         grads = self.params.zeros_like()
-        output, h_n, trace = self.rnn.forward(x, h_0, lengths)  # F1
+        by_blocks = checkpoint is not None and self.reads == "all" and self.rnn.num_directions == 1
+        whole = checkpoint is None or (self.reads == "all" and not by_blocks)
+        output, h_n, trace = self.rnn.forward(x, h_0, lengths, checkpoint=checkpoint, outputs=whole)  # F1
+        if by_blocks:
+            loss = self._loss_by_blocks(grads, x, target, mask, lengths)
+            return self.rnn.backward(trace, loss, grads=grads.part("rnn")).loss, grads, trace
         read = output if self.reads == "all" else self._last(h_n)
         prediction, readout_trace = self.readout.forward(read)  # F2
         loss, dprediction = LOSSES[self.loss](
@@ -179,6 +188,32 @@ class SequenceModel(Model):
         else:
             self.rnn.backward(trace, None, self._dlast(dread, h_n), grads.part("rnn"))
         return loss, grads, trace
+
+    def _loss_by_blocks(
+        self, grads: Parameters, x: ArrayLike, target: ArrayLike, mask: ArrayLike | None, lengths: ArrayLike | None
+    ) -> Callable[[range, Array], tuple[Any, Array]]:
+        """Return F2, F3 and their backward for a block of steps: its share of the mean loss, and doutput."""
+        wanted = np.asarray(target)
+        keep = self._mask(mask, wanted, lengths)
+        keep = None if keep is None else np.asarray(keep)
+        total = self.count(x, wanted, keep)
+
+        def loss(steps: range, output: Array) -> tuple[Any, Array]:
+            rows = (
+                (slice(None), slice(steps.start, steps.stop))
+                if self.rnn.batch_first
+                else slice(steps.start, steps.stop)
+            )
+            part, kept = wanted[rows], None if keep is None else keep[rows]
+            share = self.count(x, part, kept) / total
+            if not share:
+                return 0.0, np.zeros_like(output)
+            prediction, trace = self.readout.forward(output)
+            mean, dprediction = LOSSES[self.loss](prediction, part, kept, **self.loss_options)
+            dprediction *= dprediction.dtype.type(share)
+            return mean * share, self.readout.backward(trace, dprediction, grads.part("readout")).dx
+
+        return loss
 
     def count(
         self,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, Forecaster, Linear, Parameters, PeepholeLSTM
+from rnn_numpy.engine import CheckpointedTrace, binding, checkpointed
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.models import SequenceModel
 from rnn_numpy.training import Adam
@@ -124,3 +125,31 @@ def test_refusals():
     x, target = data(model)
     with pytest.raises(ShapeError, match="mse_loss: target must have shape prediction.shape"):
         model.loss_and_grads(x, target[:, :1])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("lengths", [None, [30, 4, 17]])
+@pytest.mark.parametrize(
+    ("reads", "loss", "options"),
+    [("all", "mse", {}), ("all", "cross_entropy", {"bidirectional": True}), ("last", "cross_entropy", {}),
+     ("all", "cross_entropy", {})],
+)  # fmt: skip
+def test_long_sequences_block_by_block(reads, loss, options, lengths, batch_first, monkeypatch):
+    """Loss and gradients are those of one pass, to rounding; no more than a block's predictions exist at a time."""
+    monkeypatch.setattr(binding, "BLOCK_BYTES", 1500)
+    monkeypatch.setattr(checkpointed, "KEPT_BYTES", 0)
+    rng = np.random.default_rng(0)
+    model = SequenceModel(GRU(2, 5, batch_first=batch_first, rng=0, **options), 3, reads=reads, loss=loss, rng=0)
+    x = rng.normal(size=(3, 30, 2) if batch_first else (30, 3, 2))
+    shape = x.shape[:2] if reads == "all" else (3,)
+    target = rng.integers(3, size=shape) if loss == "cross_entropy" else rng.normal(size=(*shape, 3))
+    predictions = []
+    forward = Linear.forward
+    monkeypatch.setattr(Linear, "forward", lambda self, read: predictions.append(read.size) or forward(self, read))
+    expected, grads, _ = model.loss_and_grads(x, target, lengths=lengths)
+    found, blocks, trace = model.loss_and_grads(x, target, lengths=lengths, checkpoint=1)
+    assert isinstance(trace, CheckpointedTrace) and len(trace.sections["l0"].blocks) > 2
+    assert abs(found - expected) < 1e-14 * expected
+    assert np.abs(blocks.flat - grads.flat).max() < 1e-14 * np.abs(grads.flat).max()
+    if reads == "all" and not options:
+        assert max(predictions[1:]) < predictions[0] / 3
