@@ -145,7 +145,7 @@ class Binding:
     def _scratch(self) -> Array:
         """Return memory for an intermediate result, (N, H)."""
         dtype, columns = self.constants["half"].dtype, self.chain.cell.columns
-        memory: Array = self.batch.reused(1, self.chain.hidden, dtype, columns)[0]
+        memory: Array = self.batch.new(1, self.chain.hidden, dtype, columns)[0]
         return memory
 
     def _alive(self, array: Array, columns: bool, backward: bool) -> Iterable[Array]:

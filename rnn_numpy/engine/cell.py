@@ -62,7 +62,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -492,45 +491,50 @@ class Cell:
         return self.input_slabs if kind == "input" else self.hidden_slabs
 
     @functools.cached_property
-    def _moves(self) -> dict[tuple[str, bool], list[tuple[slice, slice, float]]]:
-        """For "input" and "hidden", halved or not: where blocks of rows lie in memory, where in the parameters, in
-        units of H, and what they are multiplied with. Neighbours that are alike go together.
-        """
-        found: dict[tuple[str, bool], list[tuple[slice, slice, float]]] = {}
-        for kind, halved in itertools.product(("input", "hidden"), (False, True)):
-            slabs, moves = self.slabs_of(kind), list[tuple[slice, slice, float]]()
-            for place, slab in enumerate(sorted(slabs, key=self.slabs.index)):
-                gate, scale = slabs.index(slab), 0.5 if halved and slab in self.sigmoids else 1.0
-                target, source = slice(place, place + 1), slice(gate, gate + 1)
-                if moves and moves[-1][1].stop == gate and moves[-1][2] == scale:
-                    before = moves.pop()
-                    target, source = slice(before[0].start, place + 1), slice(before[1].start, gate + 1)
-                moves.append((target, source, scale))
-            found[kind, halved] = moves
+    def _orders(self) -> dict[str, NDArray[np.intp]]:
+        """For "input" and "hidden", the gates as their blocks of rows lie in memory."""
+        found = {}
+        for kind in ("input", "hidden"):
+            slabs = self.slabs_of(kind)
+            found[kind] = np.array([slabs.index(slab) for slab in sorted(slabs, key=self.slabs.index)], np.intp)
         return found
+
+    @functools.cached_property
+    def _scales(self) -> dict[tuple[str, bool], NDArray[np.float32] | None]:
+        """What these blocks are multiplied with, halved or not, (gates, 1, 1): exact in any dtype; None for nothing."""
+        found: dict[tuple[str, bool], NDArray[np.float32] | None] = {}
+        for kind, order in self._orders.items():
+            slabs = self.slabs_of(kind)
+            scales = np.array([0.5 if slabs[gate] in self.sigmoids else 1 for gate in order], np.float32)
+            found[kind, True] = scales[:, None, None] if (scales != 1).any() else None
+            found[kind, False] = None
+        return found
+
+    @functools.cached_property
+    def _in_order(self) -> dict[str, bool]:
+        return {kind: bool((order == np.arange(self.gates)).all()) for kind, order in self._orders.items()}
 
     def arranged(self, kind: str, weight: Array, halved: bool) -> Array:
         """Return W_ih ("input") or W_hh ("hidden"), blocks in memory order, those of sigmoids halved if asked."""
-        moves = self._moves[kind, halved]
-        if len(moves) == 1 and moves[0][2] == 1:
+        scales = self._scales[kind, halved]
+        if scales is None and self._in_order[kind]:
             return weight
         blocks = weight.reshape(self.gates, -1, weight.shape[1])
         result = memory.empty(blocks.shape, weight.dtype)
-        for target, source, scale in moves:
-            if scale == 1:
-                result[target] = blocks[source]
-            else:
-                np.multiply(blocks[source], scale, out=result[target])
+        np.take(blocks, self._orders[kind], axis=0, out=result, mode="clip")  # "raise" would go through a buffer
+        if scales is not None:
+            result *= scales
         return result.reshape(weight.shape)
 
     def bias(self, bias_ih: Array, bias_hh: Array, halved: bool = True) -> Array:
         """Return what the biases add to a, (slabs * H,)."""
+        if len(self.slabs) == 1 and not self.sigmoids:
+            return bias_ih + bias_hh
         hidden = len(bias_ih) // self.gates
         total = np.zeros((len(self.slabs), hidden), bias_ih.dtype)
         for kind, bias in (("input", bias_ih), ("hidden", bias_hh)):
-            blocks, into = bias.reshape(self.gates, hidden), total[self._starts[kind] :]
-            for target, source, _ in self._moves[kind, False]:
-                into[target] += blocks[source]
+            start = self._starts[kind]
+            total[start : start + self.gates] += bias.reshape(self.gates, hidden)[self._orders[kind]]
         if halved and self.sigmoids:
             total *= self._halves
         return total.ravel()

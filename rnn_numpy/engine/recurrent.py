@@ -912,11 +912,14 @@ class Recurrent(Options):
         dx: Array = batch.new(batch.T, run.trace.arrays["x"].shape[2], dtype, False)
         weight_ih = cell.arranged("input", run.trace.weights["W_ih"], halved=False)
         da_in = da_in[:, binding.chain.span]
-        ends = np.arange(batch.T + 1) * batch.N if batch.counts is None else np.cumsum([0, *batch.counts])
         # Block by block, as forward: a long sequence then has the same bits as its pieces. (`dot` would copy them.)
-        for block in binding.blocks(batch.N * len(cell.slabs) * self.hidden_size * dtype.itemsize, False):
+        blocks_of_steps = binding.blocks(batch.N * len(cell.slabs) * self.hidden_size * dtype.itemsize, False)
+        first = 0
+        for block in blocks_of_steps if not binding.reverse else blocks_of_steps[::-1]:
             low, high = min(block[0], block[-1]), max(block[0], block[-1]) + 1
-            da = da_in[ends[low] : ends[high]]
+            count = (high - low) * batch.N if batch.counts is None else sum(batch.counts[low:high])
+            da = da_in[first : first + count]
+            first += count
             if batch.alive is not None:
                 dx[low:high][batch.alive[low:high]] = da @ weight_ih
             else:
