@@ -25,3 +25,9 @@ def mapped(function: Callable[[Array], Any], state: Any) -> Any:
     if state is None:
         return None
     return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
+
+
+def batch(state: Any) -> int | None:
+    """Return N of a state of (layers, N, H); None of one sequence without an axis of its own, (layers, H)."""
+    shape = split(state)[0].shape
+    return shape[1] if len(shape) == 3 else None

@@ -26,6 +26,7 @@ Call = tuple[Formula, Iterator[tuple[Array, ...]]]
 
 BLOCK_BYTES = 2**19  # of one array; with the others that a formula touches, about a second-level cache
 SMALL_PRODUCT = 10**6  # multiplications up to which OpenBLAS takes a product for small
+STRIP = 64  # columns of a matrix that are turned around together
 WIDEST = 1024  # columns of a weight whose product may go in pieces
 
 
@@ -291,8 +292,12 @@ def aligned(weight: Array, by_rows: bool) -> Array:
     """
     if weight.flags.c_contiguous if by_rows else weight.flags.f_contiguous:
         return weight
-    copied = memory.empty(weight.shape if by_rows else weight.shape[::-1], weight.dtype)
-    copied[...] = weight if by_rows else weight.T
+    source = weight if by_rows else weight.T
+    copied = memory.empty(source.shape, weight.dtype)
+    # Turned around in strips, each of which writes whole cache lines: at once, large matrices of powers of two take
+    # fifteen times as long.
+    for start in range(0, source.shape[1], STRIP):
+        copied[:, start : start + STRIP] = source[:, start : start + STRIP]
     found: Array = copied if by_rows else copied.T
     return found
 

@@ -458,14 +458,19 @@ class Recurrent(Options):
         >>> bool(np.allclose(y, gru(x)[0][-1], rtol=1e-14, atol=0))
         True
         """
-        for name in ("__call__", "forward", "_start_forward", "forward_loop", "filling"):
-            if getattr(type(self), name) is not getattr(Recurrent, name):
-                kind = type(self).__name__
-                raise OptionError(
-                    f"{kind}.stream: {kind} has a {name} of its own, which a stream would not run; call the layer step "
-                    "by step"
-                )
+        name = self.own_way()
+        if name:
+            kind = type(self).__name__
+            raise OptionError(
+                f"{kind}.stream: {kind} has a {name} of its own, which a stream would not run; call the layer step by "
+                "step"
+            )
         return Stream(self, batch, h_0, given)
+
+    def own_way(self) -> str:
+        """Return the name of what a layer of one's own does in its own way when it is called; "" if nothing."""
+        names = ("__call__", "forward", "_start_forward", "_climb", "open_forward", "forward_loop", "filling")
+        return next((name for name in names if getattr(type(self), name) is not getattr(Recurrent, name)), "")
 
     def trial(self, kind: Kind) -> None:
         """Try the formulas of a cell of one's own, before they run for the first time."""

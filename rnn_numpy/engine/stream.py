@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rnn_numpy.engine.recurrent import Recurrent
 
 Array = NDArray[Any]
+States = Sequence[Array | None]
 
 
 class Stream:
@@ -34,6 +35,13 @@ class Stream:
 
     A stream must not step in two threads at a time; `copy` gives each its own, on the same weights.
 
+    Parameters
+    ----------
+    layer, batch, h_0, given
+        As of `Recurrent.stream`, which is to be called.
+    fastest : bool
+        Without, the weights of several sequences, too, lie as a call has them, and each step has its bits.
+
     Examples
     --------
     >>> import numpy as np
@@ -42,7 +50,7 @@ class Stream:
     >>> stream = lstm.stream()
     >>> y = [stream.step(x_t) for x_t in x]
     >>> output, (h_n, c_n) = lstm(x)
-    >>> bool(np.allclose(y, output, rtol=1e-14, atol=0))
+    >>> bool(np.allclose(y, output, rtol=1e-13, atol=0))
     True
 
     The state can be read, and set, as h_n and h_0 are:
@@ -60,7 +68,12 @@ class Stream:
     """
 
     def __init__(
-        self, layer: Recurrent, batch: int | None = 1, h_0: Any = None, given: Mapping[str, ArrayLike] | None = None
+        self,
+        layer: Recurrent,
+        batch: int | None = 1,
+        h_0: Any = None,
+        given: Mapping[str, ArrayLike] | None = None,
+        fastest: bool = True,
     ) -> None:
         where = f"{type(layer).__name__}.stream"
         if layer.num_directions != 1:
@@ -72,17 +85,25 @@ class Stream:
         edge = Edge(layer, batch is None, None, Batch(1, rows, None))
         if given is not None or layer.cell.given:
             edge.give(layer, layer.given_arrays(where, edge, given))
-        layer = with_own_parameters(layer)
-        self._set_up(layer, edge, [None] * len(layer.cell.states), BoundSteps(layer, edge, fastest=True))
-        self._initial = self._states(where, "h_0", h_0)
-        self.reset()
+        initial = _copies(edge.states_in(where, "h_0", h_0))
+        self._set_up(with_own_parameters(layer), edge, fastest, initial, initial)
 
-    def _set_up(self, layer: Recurrent, edge: Edge, initial: list[Array | None], steps: BoundSteps) -> None:
-        self._layer, self._edge, self._initial, self._steps = layer, edge, initial, steps
-        self._calls, self._turn = steps.calls, 0
+    def _set_up(
+        self,
+        layer: Recurrent,
+        edge: Edge,
+        fastest: bool,
+        initial: States,
+        state: States,
+        like: BoundSteps | None = None,
+    ) -> None:
+        self._layer, self._edge, self._fastest, self._initial = layer, edge, fastest, initial
+        self._steps = BoundSteps(layer, edge, fastest, like)
+        self._steps.load(state)
         pick = 0 if edge.unbatched else slice(None)
-        self._x, self._outputs = steps.x[pick], [output[pick] for output in steps.outputs]
+        self._x, self._outputs = self._steps.x[pick], [output[pick] for output in self._steps.outputs]
         self._shape, self._dtype = self._x.shape, self._x.dtype
+        self._calls, self._turn = self._steps.calls, 0
 
     def step(self, x: ArrayLike) -> Array:
         """Read the input of one step; return the output.
@@ -109,7 +130,7 @@ class Stream:
         for function, bound in self._calls[turn]:
             function(*bound)
         self._turn = 1 - turn
-        y: Array = self._outputs[turn].copy()
+        y: Array = self._outputs[turn].copy("K")  # in the order in which a call of the layer has it
         return y
 
     def _checked(self, x: Any) -> Array:
@@ -130,7 +151,7 @@ class Stream:
     @state.setter
     def state(self, value: Any) -> None:
         """Copy a state in; zeros for None."""
-        self._steps.load(self._states("Stream.state", "h", value), self._turn)
+        self._steps.load(self._edge.states_in("Stream.state", "h", value), self._turn)
 
     def reset(self) -> None:
         """Go back to the initial state: the `h_0` that the stream was made with, or zeros."""
@@ -139,23 +160,22 @@ class Stream:
     def copy(self) -> Self:
         """Return a stream in the same state that goes on by itself. It shares the weights, and what is given."""
         made: Self = object.__new__(type(self))
-        made._set_up(self._layer, self._edge, self._initial, BoundSteps(self._layer, self._edge, True, self._steps))
-        made._steps.load(self._steps.kept(self._turn))
+        made._set_up(self._layer, self._edge, self._fastest, self._initial, self._steps.kept(self._turn), self._steps)
         return made
 
     __copy__ = copy
 
-    def _states(self, where: str, name: str, value: Any) -> list[Array | None]:
-        return [None if state is None else state.copy() for state in self._edge.states_in(where, name, value)]
-
     def __getstate__(self) -> dict[str, Any]:
         # Arrays that are views of each other would not be, once they are read.
-        return {"layer": self._layer, "edge": self._edge, "initial": self._initial, "now": self._steps.kept(self._turn)}
+        found = {"layer": self._layer, "edge": self._edge, "fastest": self._fastest, "initial": self._initial}
+        return {**found, "state": self._steps.kept(self._turn)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        layer, edge = state["layer"], state["edge"]
-        self._set_up(layer, edge, state["initial"], BoundSteps(layer, edge, fastest=True))
-        self._steps.load(state["now"])
+        self._set_up(**state)
 
     def __repr__(self) -> str:
         return f"Stream({self._layer!r}, batch={None if self._edge.unbatched else self._edge.batch.N})"
+
+
+def _copies(states: States) -> States:
+    return [None if state is None else state.copy() for state in states]

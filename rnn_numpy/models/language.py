@@ -15,15 +15,16 @@ an id that occurs several times adds up. Tied, E gets two terms:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.recurrent import Recurrent
+from rnn_numpy.engine.stream import Stream
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers.embedding import Embedding
@@ -277,18 +278,28 @@ class LanguageModel(Model):
         rows = ids.shape[:time] + ids.shape[time + 1 :]
         uniforms = None if arguments.flag(where, "greedy", greedy) else self._uniforms(where, rng, rows, steps)
         found = np.empty((steps, *rows), np.int64)
-        state = h_0
+        read = self._reader(ids, h_0, time)
         for step in range(steps):
-            logits, state = self(ids, state)
-            last = logits.take(-1, axis=time)
+            last = next(read) if step == 0 else read.send(found[step - 1])
             if uniforms is None:
                 found[step] = decoding.greedy(last)
             else:
                 found[step] = decoding.sample(
                     last, uniforms[..., step], temperature=temperature, top_k=top_k, top_p=top_p
                 )
-            ids = np.expand_dims(found[step], time)
         return np.moveaxis(found, 0, time)
+
+    def _reader(self, ids: Array, h_0: Any, time: int) -> Generator[Array, Array, None]:
+        """Read a prompt, then ids sent one by one, (N,); yields the logits after each, (N, V)."""
+        logits, state = self(ids, h_0)
+        ids = yield logits.take(-1, axis=time)
+        if type(self).__call__ is not LanguageModel.__call__ or self.rnn.own_way():
+            while True:
+                logits, state = self(np.expand_dims(ids, time), state)
+                ids = yield logits.take(-1, axis=time)
+        stream = Stream(self.rnn, states.batch(state), state, fastest=False)
+        while True:
+            ids = yield self.readout(stream.step(self.embedding(ids)))
 
     def _uniforms(self, where: str, rng: Any, rows: tuple[int, ...], steps: int) -> NDArray[np.float64]:
         return arguments.generator(where, rng).random((*rows, steps))

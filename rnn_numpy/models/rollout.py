@@ -43,6 +43,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from rnn_numpy.core import arguments, states
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
+from rnn_numpy.engine.stream import Stream
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers.linear import Linear, LinearTrace
@@ -310,9 +311,12 @@ class Rollout:
         made: list[Array] = []
         masks: Any = None
         read, state, first = x, h_0, 0
+        stream: Stream | None = None
         while first < horizon:
             ends = lengths if first == 0 else None
-            if training is None:
+            if stream is not None:
+                output = np.expand_dims(stream.step(read.take(0, self._axis(state))), self._axis(state))  # F4
+            elif training is None:
                 output, state = rnn(read, state, ends, given=given)  # F1, F4
             else:
                 output, state, trace = rnn.forward(
@@ -330,10 +334,12 @@ class Rollout:
             if first == 0 and forced is not None:
                 shape = (*y.shape[:axis], horizon, *y.shape[axis + 1 :])
                 arguments.shaped(where, "targets", forced, "(horizon, N, D), axes as those of x", shape)
+            if first == 0 and training is None and forced is None and not rnn.own_way():
+                stream = Stream(rnn, states.batch(state), state, given, fastest=False)
             made.append(y)
             first += y.shape[axis]
             read = y if forced is None else _steps(forced, axis, 0, horizon - 1)  # F3
-        return np.concatenate(made, axis), state, chunks
+        return np.concatenate(made, axis), state if stream is None else stream.state, chunks
 
     def _axis(self, state: Any) -> int:
         """Return the axis of time of x; a state without a batch is that of a single sequence."""

@@ -14,7 +14,7 @@ from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.layers import KINDS
 from rnn_numpy.layers.embedding import Embedding
-from rnn_numpy.models import LanguageModel
+from rnn_numpy.models import LanguageModel, decoding
 
 V = 7
 
@@ -207,6 +207,29 @@ def test_what_is_generated_is_what_the_model_says_step_by_step(kind):
     # A prompt may come in two parts.
     _, state = model(prompt[:2])
     assert np.array_equal(model.generate(prompt[2:], 6, h_0=state, rng=3), model.generate(prompt, 6, rng=3))
+
+
+class CalledGRU(GRU):
+    """A layer with a call of its own, which a stream would not run."""
+
+    def __call__(self, *arguments, **options):
+        return super().__call__(*arguments, **options)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (3, 5)])
+def test_each_id_is_read_with_the_bits_of_a_call(shape, monkeypatch):
+    seen = []
+    greedy = decoding.greedy
+    monkeypatch.setattr(decoding, "greedy", lambda logits: seen.append(logits) or greedy(logits))
+    for dtype in (np.float32, np.float64):
+        for options in ({}, {"batch_first": True}):
+            prompt, found = np.random.default_rng(0).integers(V, size=shape), []
+            for kind in (GRU, CalledGRU):
+                model = LanguageModel(kind(4, 33, 2, **options, dtype=dtype, rng=0), V, rng=0)
+                seen.clear()
+                ids = model.generate(prompt.T if options else prompt, 6, greedy=True)
+                found.append([ids, *seen])
+            assert all(np.array_equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_a_batch_is_its_sequences():

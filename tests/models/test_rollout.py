@@ -446,6 +446,44 @@ def test_lengths_axes_and_single_sequences(mode):
     assert error(dict(total), dict(back.grads)) < 1e-13
 
 
+def assert_same_bits(found, expected):
+    assert np.array_equal(found[0], expected[0])
+    for one, other in zip(states.split(found[1]), states.split(expected[1]), strict=True):
+        assert one.shape == other.shape and np.array_equal(one, other)
+
+
+@every_layer
+def test_calls_without_a_trace_have_the_bits_of_the_others(layer):
+    for options in ({}, {"batch_first": True}):
+        out = rolled(layer, **options)
+        inputs, *_ = data(out)
+        x, h_0 = inputs["x"].swapaxes(0, 1) if options else inputs["x"], inputs["h_0"]
+        assert_same_bits(out(x, H, h_0, [2, 4, 1]), out.forward(x, H, h_0, [2, 4, 1])[:2])
+        assert_same_bits(out(x, 1, h_0), out.forward(x, 1, h_0)[:2])
+        alone = inputs["x"][:, 0]
+        assert_same_bits(out(alone, H), out.forward(alone, H)[:2])
+
+
+def test_calls_of_a_layer_that_reads_or_does_something_of_its_own():
+    memory = np.random.default_rng(1).normal(size=(5, N, 3))
+    out = Rollout(SequenceModel(AttentionGRU(D, 3, rng=0), D, reads="all", rng=1))
+    x = data(out)[0]["x"]
+    assert_same_bits(
+        out(x, H, given={"values": memory}), out.forward(x, H, given={"values": memory}, training=False)[:2]
+    )
+
+    class Counted(GRU):
+        calls = 0
+
+        def __call__(self, *arguments, **options):
+            self.calls += 1
+            return super().__call__(*arguments, **options)
+
+    own, plain = (Rollout(SequenceModel(kind(D, 3, rng=0), D, reads="all", rng=1)) for kind in (Counted, GRU))
+    assert_same_bits(own(x, H), plain(x, H))
+    assert own.model.rnn.calls == H
+
+
 def test_calls_without_a_trace_are_the_same_and_free():
     for mode in ("free", "teacher", "stop"):
         out = rolled("gru-2", mode)
