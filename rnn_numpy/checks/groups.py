@@ -255,6 +255,8 @@ class GroupCheck:
     def _rows(self, array: _Array) -> list[Row]:
         """Return what the report says of an array."""
         rows: list[Row] = []
+        if not array.size:
+            return [Row(array.name, None, array.shape, 0.0, (), 0.0, 0.0, math.nan, 0.0, OK)]
         if array.looked.any():
             rows = self._judged(array)
             if not array.unknown or any(row.verdict != OK for row in rows):
@@ -287,7 +289,7 @@ class GroupCheck:
         notes = []
         agreed = [array for array in arrays if array.state == AGREES and array.size]
         if agreed:
-            least = max(4 * array.bound / array.largest for array in agreed if array.largest or not array.bound)
+            least = max((4 * array.bound / array.largest for array in agreed if array.largest), default=0.0)
             notes.append(
                 f"arrays that agree were checked along {DIRECTIONS} random directions, for all entries at once: one "
                 f"that is off by {least:.0e} of the largest of its array shows in each; several, of which one is off "
@@ -296,8 +298,8 @@ class GroupCheck:
         for array in arrays:
             if array.name in self.sample:
                 notes.append(
-                    f"too many groups of entries of {array.name} are wrong to look at each entry: {array.looked.sum()} "
-                    f"of {array.size} were looked at, and the diagnosis is of those"
+                    f"too many groups of entries of {array.name} do not agree to look at each entry: "
+                    f"{array.looked.sum()} of {array.size} were looked at, and a diagnosis is of those"
                 )
         return notes
 

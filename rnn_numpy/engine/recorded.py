@@ -216,7 +216,13 @@ class RecordedSteps:
         """
         H, slabs, states = self.layer.hidden_size, len(self.cell.slabs), len(self.widths)
         blocks = self.recorded.chain.blocks["hidden"]
-        if set(self.widths) != {H} or {source for *_, source in blocks} != {"h_in"} or self.recorded.masks is not NONE:
+        # A single unit knows of no other, so that nothing could be told of W_hh.
+        if (
+            H == 1
+            or set(self.widths) != {H}
+            or {source for *_, source in blocks} != {"h_in"}
+            or self.recorded.masks is not NONE
+        ):
             return None
         t, n = np.nonzero(self.alive)
         before, after = self.states("before")[t, n], self.states("after")[t, n]

@@ -131,7 +131,7 @@ def test_what_is_wrong_throughout_is_named_from_some_entries(change: Callable[[A
     report = gradcheck(net.loss, net.point, grads=net.wrong("W", change))
     assert [title for title, verdict in verdicts(report).items() if verdict == "WRONG"] == ["W"]
     assert report.diagnosis is not None and report.diagnosis.kind == kind
-    told = "too many groups of entries of W are wrong to look at each entry: 484 of 1600 were looked at"
+    told = "too many groups of entries of W do not agree to look at each entry: 484 of 1600 were looked at"
     assert any(note.startswith(told) for note in report.notes)
     assert net.calls < 1200
 
@@ -178,6 +178,24 @@ def test_groups_without_a_kink_are_told_from_those_with_one() -> None:
     assert report.ok and sorted(kink.index for kink in report.kinks) == [(100,), (700,)]
     wrong = gradcheck(relu, at_kinks(), grads=lambda p: {"w": at((50,), 1.5)(relu_grads(p)["w"])}, seconds=math.inf)
     assert wrong["w"].verdict == "ok" if at_kinks()["w"][50] <= 0 else wrong["w"].index == (50,)
+
+
+def test_zeros_and_arrays_without_entries() -> None:
+    point = {"zero": np.zeros(1500), "ignored": np.ones(30), "none": np.zeros((0, 4)), "one": np.array(2.0)}
+
+    def value(p: Arrays) -> Any:
+        return np.sum(p["zero"] ** 2) + p["one"] ** 3 + np.sum(p["none"]) + 0 * np.sum(p["ignored"])
+
+    def right(p: Arrays) -> dict[str, Any]:
+        return {"zero": 2 * p["zero"], "ignored": 0 * p["ignored"], "none": p["none"], "one": 3 * p["one"] ** 2}
+
+    assert gradcheck(value, point, grads=right).ok
+    for name in ("zero", "ignored"):
+        claimed = np.zeros(point[name].shape)
+        claimed[7] = 1e-30
+        report = gradcheck(value, point, grads=lambda p, n=name, c=claimed: {**right(p), n: c})
+        assert report[name].verdict == "WRONG" and report[name].index == (7,)
+        assert report.diagnosis is not None and report.diagnosis.kind == "wrong derivative"
 
 
 # ---------------------------------------------------------------------------------------------- the budget

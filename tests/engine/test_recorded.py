@@ -134,6 +134,13 @@ def test_jacobians_by_single_units_are_those_by_columns(kind, options, is_simple
             assert found.deviation == expected.deviation
 
 
+def test_a_single_unit_is_differentiated_by_columns():
+    """Layer normalisation of one unit: nearly all of dh_t/dh_{t-1} is 0, but not what W_hh would make of it."""
+    layer = LayerNormLSTM(3, 1, rng=0)
+    trace = layer.forward(np.random.default_rng(1).normal(size=(4, 2, 3)))[2]
+    assert recorded_steps(layer, trace)["l0"]._of_single_units() is None
+
+
 @pytest.mark.parametrize("size", [1e-12, 1e-6, 1.0])
 def test_units_that_know_of_each_other_are_differentiated_one_by_one(size):
     def mixing(a_t, h_in, W_hh, h_t):
