@@ -8,6 +8,9 @@ torch.nn's module calls, with its parameters listed, in two forms, and in its de
 
 Ours is `gradcheck(layer, x, h_0, doutput=..., dh_n=...)`: every entry of the gradient of that loss, and its further
 tests. Before anything is timed, torch's gradient of the loss must be ours to 1e-12.
+
+`--functions` times our check alone, of a function of a dict of arrays: a net of two tanh layers, of 10 150 and 22 725
+entries, right, and with one entry, a row or all of a weight wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,7 +41,7 @@ from benchmarks.worker import main as worker_main
 Array = NDArray[Any]
 
 CELLS = ("rnn-tanh", "lstm", "gru")
-HIDDEN = (16, 32)
+HIDDEN = (16, 32, 64)
 T, N, D = 30, 1, 3
 ROUNDS, SMOKE_ROUNDS = 3, 1
 SMOKE_SIZE = (6, 1, 3, 4)
@@ -230,23 +233,85 @@ def table(points: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+Net = tuple[Callable[[Any], Any], dict[str, Array], Callable[[Any], dict[str, Array]]]
+
+
+def tanh_net(inputs: int, hidden: int, outputs: int, seed: int = 0) -> Net:
+    """Return the loss of a net of two tanh layers, its parameters, and its gradients, in plain NumPy."""
+    rng = np.random.default_rng(seed)
+    params = {
+        "W": rng.normal(size=(hidden, inputs)) / inputs**0.5,
+        "b": rng.normal(size=hidden) / 10,
+        "V": rng.normal(size=(outputs, hidden)) / hidden**0.5,
+        "c": rng.normal(size=outputs) / 10,
+    }
+    x, target = rng.normal(size=(8, inputs)), rng.normal(size=(8, outputs))
+
+    def forward(p: Any) -> tuple[Any, Any]:
+        h = np.tanh(x @ p["W"].T + p["b"])
+        return h, np.tanh(h @ p["V"].T + p["c"])
+
+    def loss(p: Any) -> Any:
+        return np.sum((forward(p)[1] - target) ** 2)
+
+    def grads(p: Any) -> dict[str, Array]:
+        h, y = forward(p)
+        da = 2 * (y - target) * (1 - y * y)
+        dz = da @ p["V"] * (1 - h * h)
+        return {"W": dz.T @ x, "b": dz.sum(axis=0), "V": da.T @ h, "c": da.sum(axis=0)}
+
+    return loss, params, grads
+
+
+# What is done to the gradient of W, and whether the check is to pass.
+CHANGES: dict[str, Callable[[Array], Array]] = {
+    "right": lambda array: array,
+    "one entry, 1e-9": lambda array: array * np.where(np.arange(array.size).reshape(array.shape) == 307, 1 + 1e-9, 1),
+    "a row, 1e-3": lambda array: array * np.where(np.arange(len(array)) == 5, 1.001, 1)[:, None],
+    "sign": lambda array: -array,
+}
+
+
+def functions(rounds: int) -> str:
+    """Time the check of functions; return a table of the medians. A wrong verdict ends the run."""
+    from rnn_numpy.checks import gradcheck  # type: ignore[attr-defined,unused-ignore]
+
+    lines = [f"{'entries':>8}  {'gradient':16}{'seconds':>8}"]
+    for sizes in ((50, 100, 50), (75, 150, 75)):
+        loss, params, grads = tanh_net(*sizes)
+        for name, change in CHANGES.items():
+            seconds = []
+            for _ in range(rounds):
+                began = time.perf_counter()
+                report = gradcheck(loss, params, grads=lambda p, c=change, g=grads: {**g(p), "W": c(g(p)["W"])})
+                seconds.append(time.perf_counter() - began)
+                if report.ok != (name == "right"):
+                    raise RuntimeError(f"gradcheck is mistaken in a gradient that is {name}: {report}")
+            lines.append(f"{sum(array.size for array in params.values()):8d}  {name:16}{median(seconds):8.3f}")
+    return "\n".join(lines)
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of this program's arguments."""
     made = argparse.ArgumentParser(
         prog="python -m benchmarks.gradcheck_speed", description=(__doc__ or "").split(":")[0]
     )
     made.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS), help="default: all")
-    made.add_argument("--hidden", nargs="+", type=positive, default=list(HIDDEN), metavar="H", help="default: 16 32")
+    made.add_argument("--hidden", nargs="+", type=positive, default=list(HIDDEN), metavar="H", help="default: 16 32 64")
     made.add_argument("--threads", type=positive, default=1, metavar="K", help="default: 1")
     made.add_argument("--repeats", type=positive, help=f"rounds, each one check of all; default {ROUNDS}")
     made.add_argument("--json", type=Path, help="write everything to this file")
     made.add_argument("--smoke", action="store_true", help="one tiny size, one round: does it work?")
+    made.add_argument("--functions", action="store_true", help="time our check of functions of many entries, alone")
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; return the exit code: 1 for unequal gradients or a worker that fails."""
     options = parser().parse_args(arguments)
+    if options.functions:
+        print(functions(options.repeats or (SMOKE_ROUNDS if options.smoke else ROUNDS)))
+        return 0
     if missing("torch"):
         print("error: torch is not installed", file=sys.stderr)
         return 1

@@ -187,3 +187,10 @@ def test_ratios_are_round_by_round() -> None:
     lines = gradcheck_speed.table([point]).splitlines()
     assert max(map(len, lines)) <= 100
     assert lines[1].split()[:7] == ["gru", "16", "2.00", "s", "6.00", "s", "(3.0"]
+
+
+def test_functions_are_timed(capsys):
+    assert gradcheck_speed.main(["--functions", "--smoke"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 2 * len(gradcheck_speed.CHANGES)
+    assert lines[1].split()[:2] == ["10150", "right"] and lines[5].split()[0] == "22725"
