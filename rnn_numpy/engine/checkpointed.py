@@ -33,7 +33,7 @@ from rnn_numpy.engine.keeping import FORWARD_DONE, THROUGH, InMemory
 from rnn_numpy.engine.parts import NONE, Masks
 from rnn_numpy.engine.trace import CallRecord, GradientPass, LayerTrace, Step
 from rnn_numpy.engine.walk import Direction, Down, Up
-from rnn_numpy.errors import OptionError
+from rnn_numpy.errors import DTypeError, OptionError
 
 if TYPE_CHECKING:
     from rnn_numpy.engine.recurrent import Pass, Recurrent, Run
@@ -93,15 +93,25 @@ class CheckpointedTrace(CallRecord):
         arguments.one_of("CheckpointedTrace.block", "name", name, names)
         if name not in self.sections or self.h_n is None:
             raise OptionError("CheckpointedTrace.block: the forward pass is not through")
-        section = self.sections[name]
+        section, step = self.sections[name], t + len(self) if t < 0 else t
         for index, steps in enumerate(section.blocks):
-            if t in steps:
+            if step in steps:
                 return section.again(index).trace
-        raise IndexError(f"CheckpointedTrace.block: t must be in [0, {section.span}); got {t}")
+        raise IndexError(f"CheckpointedTrace.block: t must be in [-T, T), T = {section.span} steps; got {t}")
+
+    @property
+    def layers(self) -> Any:
+        """There is no record of all steps: what asks for one is told so."""
+        raise OptionError(
+            "a CheckpointedTrace has no record of all steps at once: trace[t] is a step, trace.block(t) the record of "
+            "the block with step t; for what reads a whole record, run forward without checkpoint"
+        )
 
     def __getitem__(self, t: int) -> Step:
+        if not isinstance(t, int | np.integer):
+            raise DTypeError(f"CheckpointedTrace: trace[t] is a step, t an int; got {t!r}. See trace.block(t, name)")
         record = self.block(t)
-        return record[t - record.first]
+        return record[t - record.first if t >= 0 else t + len(self) - record.first]
 
     def __len__(self) -> int:
         return self.edge.batch.T
@@ -413,6 +423,10 @@ def _asked(loss: Callable[..., Any], section: Section, index: int, block: Run) -
     output = edge.signal_out(binding.output(binding.arrays[section.layer.cell.states[0]])).view()
     output.flags.writeable = False
     said = loss(steps, output)
+    if isinstance(said, tuple) and len(said) != 2:
+        raise OptionError(
+            f"{where}: doutput({steps}, output) must return dL/doutput, or (loss, dL/doutput); got {len(said)} results"
+        )
     value, dblock = said if isinstance(said, tuple) else (0.0, said)
     return value, edge.like_output(where, f"doutput({steps}, output)", dblock)
 

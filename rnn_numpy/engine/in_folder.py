@@ -8,6 +8,7 @@ block that was done after the last of these is done again, with the same result.
 from __future__ import annotations
 
 import json
+import os
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from rnn_numpy.core.storage import load_npz, save_npz
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.keeping import FORWARD_DONE, InMemory, Place
-from rnn_numpy.errors import DataError, OptionError
+from rnn_numpy.errors import DataError, DTypeError, OptionError
 
 Array = NDArray[Any]
 SECONDS = 1.0
@@ -39,6 +40,8 @@ class InFolder(InMemory):
 
     def __init__(self, where: str, folder: Any, call: int) -> None:
         super().__init__()
+        if not isinstance(folder, str | os.PathLike):
+            raise DTypeError(f"{where}: folder must be a str or a path; got {type(folder).__name__}")
         self.folder, self._saved, self._call = Path(folder), time.monotonic(), call
         self._file = self.folder / "progress.npz"
         try:

@@ -516,7 +516,7 @@ class Recurrent(Options):
         where = f"{type(self).__name__}.forward"
         if "forward" not in self.cell.tried:
             self.trial("forward")
-        flags: dict[str, Any] = {"training": training, "check_finite": check_finite}
+        flags: dict[str, Any] = {"training": training, "check_finite": check_finite, "outputs": outputs}
         for name, value in flags.items():
             if type(value) is not bool:
                 arguments.flag(where, name, value)

@@ -15,6 +15,7 @@ from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.core import memory, states
 from rnn_numpy.engine import Cell, CheckpointedTrace, Recurrent, Step, binding, checkpointed, in_folder
 from rnn_numpy.errors import DataError, DTypeError, NonFiniteError, OptionError, ShapeError
+from rnn_numpy.lab import state_jacobians
 from rnn_numpy.layers.attention import AttentionLSTM
 from rnn_numpy.layers.layer_norm import LayerNormLSTM
 from rnn_numpy.layers.peephole import PeepholeLSTM
@@ -240,8 +241,19 @@ def test_what_does_not_fit_is_refused():
         layer.backward(long, doutput[:-1])
     with pytest.raises(ShapeError, match="other options"):
         RNN(3, 7).backward(long, None)
-    with pytest.raises(IndexError, match=r"t must be in \[0, 41\); got 41"):
+    with pytest.raises(IndexError, match=r"t must be in \[-T, T\), T = 41 steps; got 41"):
         long[41]
+    assert long[-1].t == 40
+    with pytest.raises(DTypeError, match=r"trace\[t\] is a step, t an int; got 'l0'"):
+        long["l0"]
+    with pytest.raises(OptionError, match="run forward without checkpoint"):
+        state_jacobians(layer, long)
+    with pytest.raises(OptionError, match=r"must return dL/doutput, or \(loss, dL/doutput\); got 3 results"):
+        layer.backward(long, lambda steps, output: (0, output, 1))
+    with pytest.raises(DTypeError, match="RNN.forward: folder must be a str or a path; got int"):
+        layer.forward(x, checkpoint=4, folder=3)
+    with pytest.raises(DTypeError, match="RNN.forward: outputs must be True or False"):
+        layer.forward(x, checkpoint=4, outputs=0)
     with pytest.raises(OptionError, match="name must be one of 'l0'; got 'l1'"):
         long.block(3, "l1")
     both = RNN(3, 6, bidirectional=True, rng=0)
