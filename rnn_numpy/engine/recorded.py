@@ -298,24 +298,28 @@ class RecordedSteps:
 
     # ------------------------------------------------------------------------------------------------ backward
 
-    def vjp(self, t: Indices, n: Indices, dstates: Array, recorded: LayerTrace | None = None) -> StepGradients:
+    def vjp(
+        self, t: Indices, n: Indices, dstates: Array, recorded: LayerTrace | None = None, sums: bool = True
+    ) -> StepGradients:
         """Run single steps backward: the chain's backward, masks among it, on as many columns as wanted.
 
         Column m is step t[m] of sequence n[m], with the total gradient dstates[m] at its states, (M, S); one step may
-        stand in many columns. What formulas read is what was recorded, or `recorded`, from `rerun` with these columns.
+        stand in many columns. What formulas read is what was recorded, or `recorded`, from `rerun` or `gathered` with
+        these columns. Without `sums` the gradients of parameters that are products are not made.
         """
-        layer, recorded = self.layer, self._gathered(t, n) if recorded is None else recorded
+        layer, recorded = self.layer, self.gathered(t, n) if recorded is None else recorded
         constants = constants_of(recorded.chain, recorded.weights, len(t))
         arrays, batch = dict(recorded.arrays), Batch(1, len(t), None)
         binding = Binding(recorded.chain, batch, False, arrays, constants, recorded.given)
         run = Run(self._single, recorded, binding, sums=layer.own(layer.params.zeros_like(), self.direction))
         layer.open_backward(run, None, self.split(dstates))
         collections.deque(layer.backward_loop(run), maxlen=0)
-        layer.close_backward(run)
+        if sums:
+            layer.close_backward(run)
         before = np.concatenate([binding.arrays["d" + state][0] for state in self.cell.states], axis=1)
         return StepGradients(binding.arrays["da"][0], before, binding, run.sums)
 
-    def _gathered(self, t: Indices, n: Indices) -> LayerTrace:
+    def gathered(self, t: Indices, n: Indices) -> LayerTrace:
         """Return a trace of one step whose columns are single steps of the recorded one."""
         cell, batch = self.cell, Batch(1, len(t), None)
         trace = LayerTrace(self._single, self.recorded.chain, batch, self.recorded.masks)

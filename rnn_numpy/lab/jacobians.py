@@ -48,11 +48,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, memory
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.adjoints import step_number, steps_of
 from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.trace import Trace
+from rnn_numpy.engine.unitwise import unit_maps
 from rnn_numpy.layers import RNN
 
 Array = NDArray[Any]
@@ -334,16 +335,28 @@ def _steps(where: str, layer: Recurrent, trace: Trace, name: str | None) -> Reco
 def rows_of_steps(steps: RecordedSteps, which: Indices) -> Array:
     """Return J_t of some steps, (len, N, S, S), in the engine's order of the sequences; NaN where there is no step.
 
-    Row i of J_t is e_i^T J_t, what arrives when the unit vector e_i is sent back: S columns for each step and sequence.
+    Row i of J_t is e_i^T J_t, what arrives when the unit vector e_i is sent back: S columns for each step and sequence,
+    but for cells of which `unit_maps` makes one column for each state.
     """
     S = steps.S
-    found = np.full((len(which), steps.N, S, S), np.nan, steps.layer.dtype)
+    found = memory.empty((len(which), steps.N, S, S), steps.layer.dtype)
     place, n = np.nonzero(steps.alive[which])
+    whole = len(place) == len(which) * steps.N
+    if not whole:
+        found.fill(np.nan)
+    maps = unit_maps(steps, which[place], n)
+    if maps is not None and whole:
+        maps.write(found.reshape(-1, S, S))
+        return found
+    if maps is not None:
+        for m, at in enumerate(zip(place, n, strict=True)):
+            maps.write(found[at][None], m)
+        return found
     size = max(1, CHUNK // (S * max(S, steps.A)))
     for start in range(0, len(place), size):
         i, row = place[start : start + size], n[start : start + size]
         units = np.tile(np.eye(S, dtype=steps.layer.dtype), (len(i), 1))
-        pulled = steps.vjp(np.repeat(which[i], S), np.repeat(row, S), units)
+        pulled = steps.vjp(np.repeat(which[i], S), np.repeat(row, S), units, sums=False)
         found[i, row] = pulled.dstates.reshape(len(i), S, S)
     return found
 

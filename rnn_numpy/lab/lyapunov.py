@@ -98,6 +98,7 @@ from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.forward_mode import TangentSteps
 from rnn_numpy.engine.recorded import STEP, RecordedSteps
 from rnn_numpy.engine.trace import Trace
+from rnn_numpy.engine.unitwise import UnitMaps, unit_maps
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab.jacobians import rows_of_steps
 
@@ -111,6 +112,7 @@ BATCHES = 20  # of one sequence, for standard errors
 ROUNDING = 1e-3
 CHUNK = 2**20  # entries of one array, at most, that are in memory at once
 MANY = 4096  # entries of a step's Jacobians from which on `step_tangent` is cheaper
+FEW = 8  # times as many units as directions: from there on a Jacobian costs more than it is used for
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -505,7 +507,9 @@ def positive_qr(V: Floats) -> tuple[Floats, Floats]:
     """
     Q, R = np.linalg.qr(V)
     signs = np.where(np.diagonal(R, axis1=-2, axis2=-1) < 0, -1.0, 1.0)
-    return Q * signs[..., None, :], R * signs[..., :, None]
+    Q *= signs[..., None, :]
+    R *= signs[..., :, None]
+    return Q, R
 
 
 @dataclass(frozen=True)
@@ -557,9 +561,15 @@ class Walk:
 
     def products(self, steps: RecordedSteps, k: int, kind: str) -> Iterator[Product]:
         """Yield the function V -> J_t V, for (N, S, k), of one step after the other."""
-        S = self.S
+        S, tangent = self.S, steps.cell.has_tangent
+        few = kind == "auto" and self.N * S**2 >= MANY and FEW * k <= S
+        maps: UnitMaps | None = None
+        if kind != "columns" and not (few and tangent):
+            maps = unit_maps(steps, *np.divmod(np.arange(steps.T * self.N), self.N))
+        if maps is not None:
+            yield from maps.products(self.N)
+            return
         if kind == "auto":
-            tangent = steps.cell.has_tangent
             cheaper = self.N * S**2 >= MANY if tangent else S >= 128 and 4 * k <= S
             kind = "columns" if cheaper else "matrix"
         if kind == "columns":

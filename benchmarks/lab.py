@@ -1,0 +1,174 @@
+"""The lab's jobs beside JAX, torch and version 0.2.0: `python -m benchmarks.lab`.
+
+Each contender has a process of its own (`benchmarks.lab_contenders`); for every job, cell and size their results are
+held against each other first, then they are timed in turns, in processor time. A ratio is their time over ours, the
+median over rounds of the ratio of a round's medians; "first" is the first answer in a process, compiling included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import geometric_mean, median
+from typing import IO, Any
+
+import numpy as np
+
+from benchmarks import versions
+from benchmarks.lab_contenders import CELLS, JOBS
+from benchmarks.measure import machine
+from benchmarks.worker import ROOT, THREAD_VARIABLES, interpreter_options, variables
+
+GRID = ((40, 1, 16, 32), (100, 1, 16, 32), (100, 8, 16, 64), (200, 4, 32, 128), (1000, 1, 8, 32))
+SMOKE = ((12, 2, 3, 4),)
+RIVALS = ("jax", "torch", versions.OLD)
+OURS = "rnn_numpy"
+TOLERANCE = 1e-9  # of the largest entry: sums over many steps, in other orders
+
+
+class Contender:
+    """A contender's process."""
+
+    def __init__(self, name: str, source: Path | None, threads: int) -> None:
+        environment = {**variables(source), **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+        command = [sys.executable, *interpreter_options(source), "-m", "benchmarks.lab_contenders", name]
+        pipe = subprocess.PIPE
+        self.name = name
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, cwd=ROOT, text=True)
+
+    def ask(self, **asked: Any) -> list[float] | None:
+        """Return the times of a job's calls; None where the contender does not do it."""
+        into, out = self.process.stdin, self.process.stdout
+        if into is None or out is None:
+            raise RuntimeError(f"{self.name} has no pipes")
+        print(json.dumps(asked), file=into, flush=True)
+        line = out.readline()
+        if not line:
+            raise SystemExit(f"error: {self.name} ended while it did {asked}")
+        found: list[float] | None = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        pipes: Sequence[IO[str] | None] = (self.process.stdin, self.process.stdout)
+        for pipe in pipes:
+            if pipe is not None:
+                pipe.close()
+        self.process.wait()
+
+
+def compared(
+    contenders: Mapping[str, Contender], cell: str, point: Sequence[int], job: str, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Return the figures of one job: times in ms by contender, ratios by rival."""
+    asked = {"cell": cell, "point": list(point), "job": job}
+    first: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / f"{name}.npz" for name in contenders}
+        for name, contender in contenders.items():
+            times = contender.ask(**asked, seconds=0, least=0, save=str(files[name]))
+            if times is not None:
+                first[name] = times[0]
+        for name in first:
+            difference = _difference(files[OURS], files[name])
+            if difference > TOLERANCE:
+                raise SystemExit(f"error: {name}, {job} of {cell} {point}: other results, by {difference:.1e}")
+    medians: dict[str, list[float]] = {name: [] for name in first}
+    for number in range(rounds):
+        for name in list(first)[:: 1 if number % 2 else -1]:
+            times = contenders[name].ask(**asked, seconds=seconds, least=2, save="")
+            medians[name].append(median((times or [0.0])[1:]))
+    ratios = {
+        name: median(theirs / own for theirs, own in zip(medians[name], medians[OURS], strict=True))
+        for name in first
+        if name != OURS
+    }
+    ms = {name: median(found) for name, found in medians.items()}
+    return {"cell": cell, "point": list(point), "job": job, "ms": ms, "ratio": ratios, "first_ms": first}
+
+
+def _difference(one: Path, other: Path) -> float:
+    with np.load(one) as a, np.load(other) as b:
+        return max(
+            float(np.abs(a[name] - b[name]).max() / max(np.abs(a[name]).max(), np.finfo(float).tiny)) for name in a
+        )
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """Return one row of the table."""
+    ratios = "".join(f"{row['ratio'][name]:8.2f}" if name in row["ratio"] else f"{'-':>8}" for name in RIVALS)
+    size = ", ".join(map(str, row["point"]))
+    return f"{row['job']:10}{row['cell']:5} {size:>16}{row['ms'][OURS]:10.2f}{ratios}"
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the geometric means of the ratios, by job and rival."""
+    said = []
+    for job in JOBS:
+        for rival in RIVALS:
+            found = [row["ratio"][rival] for row in rows if row["job"] == job and rival in row["ratio"]]
+            if found:
+                least = min(found)
+                said.append(f"{job:10}{rival:6} geometric mean {geometric_mean(found):6.2f}, least {least:5.2f}")
+    return said
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this program's arguments."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.lab", description=(__doc__ or "").split(":")[0])
+    made.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    made.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    made.add_argument("--rivals", nargs="*", choices=RIVALS, default=list(RIVALS))
+    made.add_argument("--points", nargs="+", type=int, help="which of the grid's sizes, by number from 0")
+    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--seconds", type=float, default=0.3, help="of a contender in each round")
+    made.add_argument("--json", type=Path, help="write the figures to this file")
+    made.add_argument("--smoke", action="store_true", help="one small size, one round")
+    made.add_argument("--old", type=Path, metavar="FOLDER", help=f"source tree of {versions.OLD}; default: out of git")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, write; return the exit code."""
+    options = parser().parse_args(arguments)
+    grid = SMOKE if options.smoke else GRID if options.points is None else [GRID[point] for point in options.points]
+    rounds, seconds = (1, 0.0) if options.smoke else (options.rounds, options.seconds)
+    rows: list[dict[str, Any]] = []
+    contenders: dict[str, Contender] = {}
+    try:
+        with contextlib.ExitStack() as stack:
+            trees: dict[str, Path] = {}
+            if versions.OLD in options.rivals:
+                trees = stack.enter_context(versions.sources(options.old, itself=False))
+            for name in (OURS, *options.rivals):
+                contenders[name] = Contender(name, trees[name] if name == versions.OLD else ROOT, options.threads)
+            print(f"{'':10}{'':5} {'T, N, D, H':>16}{'ours, ms':>10}" + "".join(f"{name:>8}" for name in RIVALS))
+            for job in options.jobs:
+                for cell in options.cells:
+                    for point in grid:
+                        rows.append(compared(contenders, cell, point, job, rounds, seconds))
+                        print(line(rows[-1]), flush=True)
+    except versions.SourceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        for contender in contenders.values():
+            contender.close()
+    print("\n".join(summary(rows)))
+    if options.json is not None:
+        known = {"machine": machine(), "threads": options.threads, "rows": rows}
+        options.json.write_text(json.dumps(known, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""The lab's jobs as each contender does them: `python -m benchmarks.lab_contenders NAME` is the process of one.
+
+It reads lines of JSON, {"cell", "point", "job", "seconds", "save"}, and answers each with the time of the first call
+and of those after it, in milliseconds of processor time; results go to the file "save".
+
+dh        dL/dh_t of all t, and the gradients of all parameters, forward pass included
+table     |G(t, k)| of W_hh: the gradient of the loss of step t by W_hh as step k used it, for all t and k
+jacobians ds_t/ds_{t-1} of all t, s = (h, c) of an LSTM
+lyapunov  all exponents, a QR decomposition at each step
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Job = Callable[[], Any]
+
+CELLS = ("RNN", "LSTM", "GRU")
+JOBS = ("dh", "table", "jacobians", "lyapunov")
+GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
+
+
+def problem(cell: str, point: tuple[int, ...]) -> tuple[dict[str, Array], Array, Array]:
+    """Return parameters by torch's names, x and doutput."""
+    T, N, D, H = point
+    rng = np.random.default_rng(0)
+    rows = GATES[cell] * H
+    shapes = {"weight_ih_l0": (rows, D), "weight_hh_l0": (rows, H), "bias_ih_l0": (rows,), "bias_hh_l0": (rows,)}
+    weights = {name: rng.uniform(-1, 1, shape) / np.sqrt(H) for name, shape in shapes.items()}
+    return weights, rng.normal(size=(T, N, D)), rng.normal(size=(T, N, H))
+
+
+def ours(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
+    """Return the jobs of this package, of whichever version is imported."""
+    import rnn_numpy
+    from rnn_numpy.lab import decompose, lyapunov, state_jacobians
+
+    weights, x, doutput = problem(cell, point)
+    layer = getattr(rnn_numpy, cell)(point[2], point[3], rng=0)
+    layer.load_state_dict(weights)
+    trace = layer.forward(x)[2]
+
+    def dh() -> Any:
+        made = layer.forward(x)[2]
+        grads = layer.backward(made, doutput).grads
+        return made.dh[1:], grads["weight_hh_l0"]
+
+    return {
+        "dh": dh,
+        "table": lambda: decompose(layer, trace, doutput).norms("weight_hh_l0"),
+        "jacobians": lambda: state_jacobians(layer, trace).array,
+        "lyapunov": lambda: lyapunov(layer, x, transient=0).exponents.sum(),
+    }
+
+
+def with_jax(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
+    """Return the jobs as an expert of JAX writes them: compiled, `vjp` of a scan, `vmap(jacrev)`, QR in a scan."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.jax_layer import OPTIONS
+
+    for name, value in OPTIONS.items():
+        jax.config.update(name, value)
+    T, N, _, H = point
+    weights, *signals = problem(cell, point)
+    W = {name.removesuffix("_l0"): jnp.asarray(array) for name, array in weights.items()}
+    x, doutput = map(jnp.asarray, signals)
+    sigmoid, states = jax.nn.sigmoid, 2 if cell == "LSTM" else 1
+    S = states * H
+
+    def step(W: Any, x: Any, s: Any, nudge: Any = 0.0) -> Any:
+        """One step of the whole state, (..., S); `nudge` is added to the product of W_hh."""
+        h = s[..., :H]
+        a = x @ W["weight_ih"].T + W["bias_ih"]
+        b = h @ W["weight_hh"].T + W["bias_hh"] + nudge
+        if cell == "RNN":
+            return jnp.tanh(a + b)
+        if cell == "LSTM":
+            i, f, g, o = jnp.split(a + b, 4, -1)
+            c = sigmoid(f) * s[..., H:] + sigmoid(i) * jnp.tanh(g)
+            return jnp.concatenate([sigmoid(o) * jnp.tanh(c), c], -1)
+        (a_r, a_z, a_n), (b_r, b_z, b_n) = jnp.split(a, 3, -1), jnp.split(b, 3, -1)
+        r, z = sigmoid(a_r + b_r), sigmoid(a_z + b_z)
+        n = jnp.tanh(a_n + r * b_n)
+        return n + z * (h - n)
+
+    zeros = jnp.zeros((N, S))
+
+    def run(W: Any, x: Any, nudges: Any) -> Any:
+        def body(s: Any, given: Any) -> Any:
+            x, nudge = given
+            s = step(W, x, s)
+            s = s.at[..., :H].add(nudge)
+            return s, s
+
+        return jax.lax.scan(body, zeros, (x, nudges))[1]
+
+    @jax.jit
+    def dh(W: Any, x: Any, doutput: Any) -> Any:
+        _, pull = jax.vjp(lambda W, x, e: run(W, x, e)[..., :H], W, x, jnp.zeros((T, N, H)))
+        grads, dx, dstates = pull(doutput)
+        return dstates, grads["weight_hh"], grads, dx
+
+    @jax.jit
+    def table(W: Any, x: Any, before: Any, doutput: Any) -> Any:
+        def body(adjoints: Any, given: Any) -> Any:
+            k, x, s, d = given
+            adjoints = adjoints.at[k, :, :H].add(d)
+            _, pull = jax.vjp(lambda s, nudge: step(W, x, s, nudge), s, jnp.zeros((N, GATES[cell] * H)))
+            adjoints, da = jax.vmap(pull)(adjoints)
+            if N == 1:
+                norms = jnp.linalg.norm(da[:, 0], axis=-1) * jnp.linalg.norm(s[0, :H])
+            else:  # |sum_n da_n h_n^T|^2, by Gram matrices
+                pairs = jnp.einsum("tng,tmg->tnm", da, da) * (s[:, :H] @ s[:, :H].T)
+                norms = jnp.sqrt(jnp.maximum(pairs.sum((1, 2)), 0))
+            return adjoints, norms
+
+        given = (jnp.arange(T), x, before, doutput)
+        return jax.lax.scan(body, jnp.zeros((T, N, S)), given, reverse=True)[1].T
+
+    @jax.jit
+    def jacobians(W: Any, x: Any, before: Any) -> Any:
+        return jax.vmap(jax.vmap(jax.jacrev(lambda s, x: step(W, x, s))))(before, x)
+
+    @jax.jit
+    def lyapunov(W: Any, x: Any, Q: Any) -> Any:
+        def one(s: Any, x: Any, Q: Any) -> Any:
+            after, push = jax.linearize(lambda s: step(W, x, s), s)
+            Q, R = jnp.linalg.qr(jax.vmap(push, 1, 1)(Q))
+            return after, Q, jnp.log(jnp.abs(jnp.diagonal(R)))
+
+        def body(carry: Any, x: Any) -> Any:
+            s, Q, logs = jax.vmap(one)(*carry[:1], x, carry[1])
+            return (s, Q), logs
+
+        return jax.lax.scan(body, (zeros, Q), x)[1].mean((0, 1)).sum()
+
+    after = run(W, x, jnp.zeros((T, N, H)))
+    before = jnp.concatenate([zeros[None], after[:-1]])
+    Q = jnp.linalg.qr(jnp.asarray(np.random.default_rng(0).normal(size=(N, S, S))))[0]
+    ready = jax.block_until_ready
+    return {
+        "dh": lambda: ready(dh(W, x, doutput))[:2],
+        "table": lambda: ready(table(W, x, before, doutput)),
+        "jacobians": lambda: ready(jacobians(W, x, before)),
+        "lyapunov": lambda: ready(lyapunov(W, x, Q)),
+    }
+
+
+def with_torch(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
+    """Return those jobs that torch's users do: a loop over cells with `retain_grad`, and `vmap(jacrev)` of a step that
+    is written out, since torch 2.13 has no rule for `vmap` of LSTMCell.
+    """
+    import torch
+
+    T, N, D, H = point
+    weights, x, doutput = problem(cell, point)
+    module = getattr(torch.nn, f"{cell}Cell")(D, H).double()
+    module.load_state_dict({name.removesuffix("_l0"): torch.from_numpy(array) for name, array in weights.items()})
+    parameters = dict(module.named_parameters())
+    signal, given = torch.from_numpy(x), torch.from_numpy(doutput)
+
+    def dh() -> Any:
+        module.zero_grad()
+        state: Any = torch.zeros(N, H, dtype=torch.float64)
+        state = (state, torch.zeros_like(state)) if cell == "LSTM" else state
+        outputs = []
+        for x_t in signal:
+            state = module(x_t, state)
+            outputs.append(state[0] if cell == "LSTM" else state)
+            outputs[-1].retain_grad()
+        (torch.stack(outputs) * given).sum().backward()
+        return torch.stack([output.grad for output in outputs]).numpy(), module.weight_hh.grad.numpy()
+
+    def step(s: Any, x: Any) -> Any:
+        h = s[:H]
+        a = parameters["weight_ih"] @ x + parameters["bias_ih"]
+        b = parameters["weight_hh"] @ h + parameters["bias_hh"]
+        if cell == "RNN":
+            return torch.tanh(a + b)
+        if cell == "LSTM":
+            i, f, g, o = (a + b).chunk(4)
+            c = torch.sigmoid(f) * s[H:] + torch.sigmoid(i) * torch.tanh(g)
+            return torch.cat([torch.sigmoid(o) * torch.tanh(c), c])
+        (a_r, a_z, a_n), (b_r, b_z, b_n) = a.chunk(3), b.chunk(3)
+        r, z = torch.sigmoid(a_r + b_r), torch.sigmoid(a_z + b_z)
+        n = torch.tanh(a_n + r * b_n)
+        return n + z * (h - n)
+
+    with torch.no_grad():
+        before = [torch.zeros(N, H * (2 if cell == "LSTM" else 1), dtype=torch.float64)]
+        for x_t in signal[:-1]:
+            before.append(torch.vmap(step)(before[-1], x_t))
+        states = torch.cat(before)
+    rows = signal.reshape(T * N, D)
+
+    def jacobians() -> Any:
+        with torch.no_grad():
+            found = torch.func.vmap(torch.func.jacrev(step))(states, rows)
+        return found.reshape(T, N, *found.shape[1:]).numpy()
+
+    return {"dh": dh, "jacobians": jacobians}
+
+
+CONTENDERS = {"rnn_numpy": ours, "0.2.0": ours, "jax": with_jax, "torch": with_torch}
+
+
+def serve(name: str) -> None:
+    """Answer requests until there are no more."""
+    made: dict[str, dict[str, Job]] = {}
+    for line in sys.stdin:
+        asked = json.loads(line)
+        key = json.dumps([asked["cell"], asked["point"]])
+        if key not in made:
+            made = {key: CONTENDERS[name](asked["cell"], tuple(asked["point"]))}
+        job = made[key].get(asked["job"])
+        if job is None:
+            print("null", flush=True)
+            continue
+        times = []
+        began = time.perf_counter()
+        while True:
+            start = time.process_time()
+            found = job()
+            times.append(1e3 * (time.process_time() - start))
+            if time.perf_counter() - began > asked["seconds"] and len(times) > asked["least"]:
+                break
+        if asked["save"]:
+            parts = found if isinstance(found, tuple) else (found,)
+            np.savez(asked["save"], *[np.asarray(part) for part in parts])
+        print(json.dumps(times), flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

@@ -1,0 +1,158 @@
+r"""The Jacobians of many steps at once, of cells that work unit by unit but for W_hh.
+
+Between the products of a step most cells work element by element: unit i of a gate follows from unit i of the states
+and of other gates. What a step hands back is then
+
+    (U1)  da_t     = E_t ds_t                      E_t, D_t diagonal in each block of H units
+    (U2)  ds_{t-1} = D_t ds_t + W_hh^T da_t        the second term to the recurrent state alone
+
+A gradient of ones at all units of one state gives the diagonals of all blocks at once: it goes back through the cell's
+own `step_backward`, with zeros in place of W_hh, so that nothing is left but D_t. And
+
+    (U3)  J_t = D_t + E_t^T W_hh
+
+is one product over the gates for each unit, of all steps together, where S unit vectors through `step_backward` are S
+times the columns, each with a product of its own.
+
+Whether a cell is one of these is not assumed: random gradients go back through some of the steps, W_hh as it is, and
+have to arrive as J_t^T says. A layer norm, attention, a projection, a product before the reset gate: there U3 does not
+hold, and there are no `UnitMaps`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.core import memory
+from rnn_numpy.engine.recorded import RecordedSteps
+
+Array = NDArray[Any]
+Indices = NDArray[np.intp]
+
+TRIED = 8  # steps whose Jacobians are compared with step_backward
+ROUNDING = 1000  # eps, relative to a sum of absolute values, by which they may differ
+CACHED = 2**16  # entries that are written at once: they are still in the cache when the diagonals are added
+
+
+class UnitMaps:
+    """J_t of M single steps, column m being step t[m] of sequence n[m], as U3 has it; `unit_maps` makes it.
+
+    Attributes
+    ----------
+    slopes : ndarray, (H, M * states, gates)
+        E_t: of unit i, the derivative of each state, by each pre-activation.
+    weights : ndarray, (H, gates, H)
+        W_hh, unit by unit.
+    direct : ndarray, (M, states, S)
+        D_t: row i has the diagonals of the blocks by which state i depends on each state before.
+    recurrent : slice
+        The columns of J_t that belong to the state on which W_hh acts.
+    """
+
+    def __init__(self, slopes: Array, weights: Array, direct: Array, recurrent: slice) -> None:
+        self.slopes, self.weights, self.direct, self.recurrent = slopes, weights, direct, recurrent
+        self.M, self.states, self.S = direct.shape
+        self.H = len(slopes)
+        blocks = direct.reshape(self.M, self.states, self.states, self.H)
+        pairs = np.ndindex(self.states, self.states)
+        self._pairs = [(i, j) for i, j in pairs if blocks[:, i, j].any()]
+        self._main = recurrent.start // self.H
+
+    def write(self, out: Array, start: int = 0) -> None:
+        """Write J_t of the columns from `start` on into `out`, (m, S, S), C-contiguous."""
+        size = max(1, CACHED // self.S**2)
+        for low in range(0, len(out), size):
+            piece = out[low : low + size]
+            if self.states > 1:
+                piece[:, :, : self.recurrent.start] = 0
+                piece[:, :, self.recurrent.stop :] = 0
+            self._products(piece.reshape(-1, self.H, self.S)[:, :, self.recurrent], start + low)
+            direct = self.direct[start + low : start + low + len(piece)]
+            for i, j in self._pairs:
+                diagonal = np.einsum("mhh->mh", piece[:, self._units(i), self._units(j)])
+                diagonal += direct[:, i, self._units(j)]
+
+    def products(self, count: int) -> Iterator[Callable[[Array], Array]]:
+        """Yield the function V -> J V, (count, S, k) each, of `count` columns after the other.
+
+        The blocks of J_t by which states depend on another one than the recurrent state are diagonal, and no matrices.
+        """
+        S, main = self.S, self._main
+        size = max(1, CACHED // (count * S * self.H)) * count
+        for low in range(0, self.M, size):
+            m = min(size, self.M - low)
+            left: Array = memory.empty((m, S, self.H), self.direct.dtype)
+            self._products(left.reshape(-1, self.H, self.H), low)
+            for i, j in self._pairs:
+                if j == main:
+                    diagonal = np.einsum("mhh->mh", left[:, self._units(i)])
+                    diagonal += self.direct[low : low + m, i, self.recurrent]
+            for first in range(0, m, count):
+                yield functools.partial(self._product, left[first : first + count], low + first)
+
+    def _product(self, left: Array, start: int, V: Array) -> Array:
+        product: Array = left @ V[:, self.recurrent]
+        for i, j in self._pairs:
+            if j != self._main:
+                direct = self.direct[start : start + len(left), i, self._units(j), None]
+                product[:, self._units(i)] += direct * V[:, self._units(j)]
+        return product
+
+    def _units(self, state: int) -> slice:
+        return slice(state * self.H, (state + 1) * self.H)
+
+    def _products(self, out: Array, start: int) -> None:
+        """Write E^T W_hh into (m * states, H, H)."""
+        first = start * self.states
+        np.matmul(self.slopes[:, first : first + len(out)], self.weights, out=out.transpose(1, 0, 2))
+
+    def pull(self, which: Indices, dstates: Array) -> tuple[Array, Array]:
+        """Return J^T ds of some columns, (len, S), and the same out of absolute values."""
+        J = np.empty((len(which), self.S, self.S), self.direct.dtype)
+        for row, m in zip(J, which, strict=True):
+            self.write(row[None], int(m))
+        return (dstates[:, None] @ J)[:, 0], (np.abs(dstates)[:, None] @ np.abs(J))[:, 0]
+
+
+def unit_maps(steps: RecordedSteps, t: Indices, n: Indices) -> UnitMaps | None:
+    """Return the Jacobians of single steps; None of a cell that does not work unit by unit."""
+    cell, chain, H = steps.cell, steps.recorded.chain, steps.layer.hidden_size
+    source = f"{cell.recurrent_state}_{'in' if chain.recurrent else 'prev'}"
+    hidden = chain.blocks["hidden"]
+    known = all(chain.place(acts).array == chain.place(source).array for _, _, acts in hidden)
+    if not known or chain.recurrent or steps.recorded.given or set(steps.widths) != {H} or not len(t):
+        return None
+    W_hh = steps.recorded.weights["W_hh"]
+    recorded = steps.gathered(t, n)
+    recorded.weights = {**recorded.weights, "W_hh": np.zeros_like(W_hh)}
+    states, M = len(cell.states), len(t)
+    slopes: Array = np.empty((H, M, states, len(W_hh) // H), W_hh.dtype)
+    direct: Array = np.empty((M, states, steps.S), W_hh.dtype)
+    for state in range(states):
+        ones = np.zeros((M, steps.S), W_hh.dtype)
+        ones[:, state * H : (state + 1) * H] = 1
+        back = steps.vjp(t, n, ones, recorded, sums=False)
+        gradient = back.binding.aligned(cell.hidden_gradient + "_t")[0]
+        for rows, columns, _ in hidden:
+            gates = slice(rows.start // H, rows.stop // H)
+            slopes[:, :, state, gates] = gradient[:, columns].reshape(M, -1, H).transpose(2, 0, 1)
+        direct[:, state] = back.dstates
+    place = cell.states.index(cell.recurrent_state) * H
+    weights = np.ascontiguousarray(W_hh.reshape(-1, H, H).swapaxes(0, 1))
+    maps = UnitMaps(slopes.reshape(H, M * states, -1), weights, direct, slice(place, place + H))
+    return maps if _holds(steps, maps, t, n) else None
+
+
+def _holds(steps: RecordedSteps, maps: UnitMaps, t: Indices, n: Indices) -> bool:
+    """Whether random gradients go back through `step_backward` as they do through the maps."""
+    which = np.unique(np.linspace(0, len(t) - 1, min(len(t), TRIED)).astype(np.intp))
+    dstates = np.random.default_rng(0).standard_normal((len(which), steps.S)).astype(maps.direct.dtype)
+    right = steps.vjp(t[which], n[which], dstates, sums=False).dstates
+    found, size = maps.pull(which, dstates)
+    tolerance = ROUNDING * float(np.finfo(found.dtype).eps)
+    return bool((np.abs(found - right) <= tolerance * size).all())

@@ -1,0 +1,39 @@
+"""The program that times the lab's jobs: it runs, and unequal results are an error."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import lab
+
+
+def test_it_runs_and_keeps_its_figures(tmp_path, capsys):
+    arguments = ["--smoke", "--cells", "GRU", "--rivals", "--json", str(tmp_path / "found.json")]
+    assert lab.main(arguments) == 0
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["job"] for row in rows] == list(lab.JOBS)
+    assert all(row["ms"]["rnn_numpy"] > 0 for row in rows)
+    assert "ours, ms" in capsys.readouterr().out
+
+
+@pytest.mark.needs_jax
+@pytest.mark.needs_torch
+def test_the_others_compute_the_same():
+    assert lab.main(["--smoke", "--cells", "LSTM", "--rivals", "jax", "torch"]) == 0
+
+
+def test_other_results_are_an_error(tmp_path):
+    class Fake:
+        def __init__(self, value):
+            self.value = value
+
+        def ask(self, save, **asked):
+            if save:
+                np.savez(save, np.full(3, self.value))
+            return [1.0, 2.0]
+
+    good = {name: Fake(1.0) for name in (lab.OURS, "jax")}
+    assert lab.compared(good, "RNN", (1, 1, 1, 1), "table", 1, 0.0)["ratio"] == {"jax": 1.0}
+    with pytest.raises(SystemExit, match=r"error: jax, table of RNN .*: other results, by 1.0e-06"):
+        lab.compared({lab.OURS: Fake(1.0), "jax": Fake(1 + 1e-6)}, "RNN", (1, 1, 1, 1), "table", 1, 0.0)
