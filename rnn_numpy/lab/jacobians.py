@@ -17,7 +17,8 @@ P(t, k) = J_t J_{t+1} ... J_{k-1} with k >= t; k = T stands for the initial stat
 end.
 
 A Jacobian is the identity pushed through the cell's own `step_backward`: unit vector e_i gives J^T e_i, which is row i.
-No formula for a derivative stands here.
+Of a cell that works unit by unit but for W_hh, one gradient of ones for each state says as much, and one product makes
+the Jacobians of all steps of it (`rnn_numpy.engine.unitwise`). No formula for a derivative stands here.
 
 How fast it can grow
 --------------------
@@ -349,8 +350,12 @@ def rows_of_steps(steps: RecordedSteps, which: Indices) -> Array:
         maps.write(found.reshape(-1, S, S))
         return found
     if maps is not None:
-        for m, at in enumerate(zip(place, n, strict=True)):
-            maps.write(found[at][None], m)
+        size = max(1, CHUNK // S**2)
+        for start in range(0, len(place), size):
+            i, row = place[start : start + size], n[start : start + size]
+            some = np.empty((len(i), S, S), found.dtype)
+            maps.write(some, start)
+            found[i, row] = some
         return found
     size = max(1, CHUNK // (S * max(S, steps.A)))
     for start in range(0, len(place), size):

@@ -54,9 +54,11 @@ growth and of decay nearly touch.
 
 Where J_t comes from
 --------------------
-No formula of a cell stands here. Rows of J_t are unit vectors sent through the cell's own `step_backward`, many steps
-at once. Columns, J_t V without J_t, are V sent through its `step_tangent`; or, where a cell has none, they are the
-complex step of its `step_forward`. Measured on one core, milliseconds for each step of one sequence:
+No formula of a cell stands here. Of a cell that works unit by unit but for W_hh, one gradient of ones for each state,
+through its own `step_backward`, gives the J_t of many steps at once (`rnn_numpy.engine.unitwise`), and a step costs
+little more than its product with V and the QR decomposition. Of others, rows of J_t are unit vectors sent through
+`step_backward`. Columns, J_t V without J_t, are V sent through its `step_tangent`; or, where a cell has none, they are
+the complex step of its `step_forward`. On one core, milliseconds for each step of one sequence, J_t by unit vectors:
 
     RNN   S = 16:  J_t 0.011;  J_t V 0.043 with 1 column, 0.049 with 16
     RNN   S = 64:  J_t 0.20;   J_t V 0.05 with 1, 0.10 with 64;        complex 0.23, 0.53
@@ -64,8 +66,9 @@ complex step of its `step_forward`. Measured on one core, milliseconds for each 
     LSTM  S = 128: J_t 1.0;    J_t V 0.12 with 1, 0.40 with 128;       complex 0.33, 2.7
     LSTM  S = 512: J_t 32;     J_t V 0.18 with 1, 2.4 with 128;        complex 2.2, 15
 
-Hence "auto": columns from N S^2 = 4096 on, else matrices; of a cell without `step_tangent` columns from S = 128 on,
-where there are at most S / 4.
+Hence "auto" of cells that do not work unit by unit: columns from N S^2 = 4096 on, else matrices; of a cell without
+`step_tangent` columns from S = 128 on, where there are at most S / 4. Of those that do: columns from N S^2 = 4096 on
+where there are at most S / 8, else matrices.
 
 References
 ----------
