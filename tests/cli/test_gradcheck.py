@@ -399,3 +399,21 @@ def test_progress_within_one_long_check_and_its_interrupt(tmp_path: Path) -> Non
     assert code == 130
     assert b"rnn-numpy gradcheck: interrupted" in seen and b"Traceback" not in seen
     assert list(tmp_path.iterdir()) == []
+
+
+MANY = """
+import numpy as np
+
+def many():
+    w = np.random.default_rng(0).normal(size=(60, 50))
+    w[::2] = 0
+    loss = lambda p: float(np.abs(p["w"]).sum())
+    return loss, lambda p: {"w": np.sign(p["w"])}, {"w": w}
+"""
+
+
+def test_a_budget_says_what_was_not_looked_at(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("many.py").write_text(MANY)
+    text = " ".join(outcome(capsys, "many.py:many", "--seconds", "1e-9", code=1).split())
+    assert "not looked at, for the time was up after 1e-09 s: 3000 of the 3000 entries of w; one by one" in text
+    assert failure(capsys, "--seconds", "5").startswith("--seconds: goes with TARGET; the layers of this package are")
