@@ -18,6 +18,12 @@ def test_it_runs_and_keeps_its_figures(tmp_path, capsys):
     assert "peak at most" in capsys.readouterr().out
 
 
+def test_memory_is_the_own_process_s(tmp_path):
+    """However much its parent has."""
+    held = np.ones(2**26)  # 512 MiB
+    assert long_memory.measured("checkpointed", "RNN", 100, tmp_path)["peak_MB"] < held.nbytes / long_memory.MB / 2
+
+
 def test_other_results_are_an_error(tmp_path, monkeypatch):
     def measured(contender, kind, steps, folder):
         np.savez(folder / f"{contender}.npz", dx=np.ones(3), grads=np.ones(3) + 1e-3 * (contender == "torch"))
