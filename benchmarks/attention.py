@@ -15,9 +15,7 @@ from __future__ import annotations
 import abc
 import argparse
 import contextlib
-import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,10 +27,11 @@ from benchmarks import summary
 from benchmarks.cases import DTYPES, GATES, Case
 from benchmarks.contenders import JAX, OURS, TORCH, Products, TorchLayer, missing
 from benchmarks.jax_layer import JaxLayer
-from benchmarks.measure import FIELDS, Measurement, UnequalResultsError, machine, measure, source_digest
+from benchmarks.measure import FIELDS, Measurement, measure
+from benchmarks.program import reported
 from benchmarks.tables import progress
 from benchmarks.train_step import PATIENCE, positive, seconds_of, threads_of
-from benchmarks.worker import Server, Worker, WorkerError
+from benchmarks.worker import Server, Worker
 from benchmarks.worker import main as worker_main
 
 Array = NDArray[Any]
@@ -373,33 +372,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for size in (SMOKE_SIZES if options.smoke else SIZES)
         for dtype in dict.fromkeys(options.dtypes)
     ]
-    began, state = time.perf_counter(), source_digest()
-    try:
-        measurements, environments = run(
-            cases, [OURS, PLAIN, *rivals], list(dict.fromkeys(options.threads)), rounds, patience
-        )
-    except (UnequalResultsError, WorkerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if source_digest() != state:
-        print("error: rnn_numpy's source changed during the run", file=sys.stderr)
-        return 1
-    targets = judged(measurements)
-    print(table(measurements))
-    for row in targets:
-        print(f"{'met' if row['met'] else 'missed':7}{row['target']}: {row['value']:.2f}")
-    if options.json is not None:
-        document = {
-            "options": {"sizes": SIZES, "memory": S, "repeats": rounds, "patience": patience},
-            "machine": machine(),
-            "contenders": environments,
-            "seconds": round(time.perf_counter() - began, 1),
-            "targets": targets,
-            "fields": FIELDS,
-            "measurements": [m.to_json() for m in measurements],
-        }
-        options.json.write_text(json.dumps(document, separators=(",", ":")) + "\n")
-    return 0
+    threads = list(dict.fromkeys(options.threads))
+    asked = {"sizes": SIZES, "memory": S, "repeats": rounds, "patience": patience}
+    return reported(
+        lambda: run(cases, [OURS, PLAIN, *rivals], threads, rounds, patience),
+        judged,
+        table,
+        FIELDS,
+        asked,
+        options.json,
+    )
 
 
 if __name__ == "__main__":

@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
-import json
 import sys
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from numpy.typing import NDArray
 from benchmarks import summary, versions
 from benchmarks.cases import DTYPES, Case, problem
 from benchmarks.contenders import ONNX, OURS, TORCH, Layer, TorchLayer, covers
-from benchmarks.measure import FIELDS, Measurement, UnequalResultsError, machine, measure, source_digest
+from benchmarks.measure import FIELDS, Measurement, measure
 from benchmarks.onnx_layer import OnnxLayer, model
+from benchmarks.program import reported
 from benchmarks.tables import progress
 from benchmarks.train_step import PATIENCE, positive, seconds_of, size_of, threads_of
 from benchmarks.versions import OLD
@@ -46,19 +46,19 @@ TARGET_SIZE = (STEPS, 1, 128, 128)
 TARGETS = {ONNX: 1.5, TORCH: 3.0, OLD: 15.0}  # their time over ours, in float32
 
 
-class Steps:
+class Steps(ABC):
     """T steps in a row, from zero states; `begin` makes these, `once` makes a step and returns its output."""
 
     case: Case
     once: Callable[[Any], Any]
 
+    @abstractmethod
     def begin(self) -> None:
         """Go back to zero states."""
-        raise NotImplementedError
 
+    @abstractmethod
     def states(self) -> Any:
         """Return the states after the last step, (N, H) each, as arrays."""
-        raise NotImplementedError
 
     def load_steps(self, case: Case) -> None:
         """Take the inputs of the steps; the first states."""
@@ -392,32 +392,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = itertools.product(options.cells, sizes, options.dtypes)
     cases = [Case(cell, size, dtype, mode="inference") for cell, size, dtype in dict.fromkeys(kinds)]
     rivals = tuple(dict.fromkeys(options.rivals))
-    began, state = time.perf_counter(), source_digest()
-    try:
-        threads = list(dict.fromkeys(options.threads))
-        measurements, environments = run(cases, threads, rivals, options.old, rounds, patience)
-    except (UnequalResultsError, versions.SourceError, WorkerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if source_digest() != state:
-        print("error: rnn_numpy's source changed during the run", file=sys.stderr)
-        return 1
-    targets = judged(measurements)
-    print(table(measurements, rivals))
-    for row in targets:
-        print(f"{'met' if row['met'] else 'missed':7}{row['target']}: {row['value']:.2f}")
-    if options.json is not None:
-        document = {
-            "options": {"sizes": sizes, "repeats": rounds, "patience": patience},
-            "machine": machine(),
-            "contenders": environments,
-            "seconds": round(time.perf_counter() - began, 1),
-            "targets": targets,
-            "fields": FIELDS,
-            "measurements": [m.to_json() for m in measurements],
-        }
-        options.json.write_text(json.dumps(document, separators=(",", ":")) + "\n")
-    return 0
+    threads = list(dict.fromkeys(options.threads))
+    asked = {"sizes": sizes, "repeats": rounds, "patience": patience}
+    return reported(
+        lambda: run(cases, threads, rivals, options.old, rounds, patience), judged,
+        lambda measurements: table(measurements, rivals), FIELDS, asked, options.json,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
