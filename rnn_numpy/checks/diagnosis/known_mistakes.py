@@ -187,7 +187,7 @@ def _of_resets(steps: RecordedSteps) -> Iterator[Mistake]:
             Variation(state=_reset_before), RECURRENCE, "n")  # fmt: skip
     if steps.cell.hidden_inputs:
         yield Mistake("hidden path missing",
-            "the state gets the gradient of r * h as if it were that of h: the reset gate is missing on the way back",
+            "the state gets the gradient of what a gate lets through, r * h say, as if it were that of h itself",
             Variation(state=_reset_forgotten), RECURRENCE)  # fmt: skip
 
 
@@ -429,8 +429,10 @@ def _states_as_source(when: str, steps: RecordedSteps, kind: str, source: Array)
 # What flows to the step before through W_hh: J = (directly) + B M, with M what the states do to a.
 
 
-def _hidden_matrix(steps: RecordedSteps, turned: bool = False, mask: bool = True) -> Array:
-    """Return da_t/ds_{t-1} through W_hh, (T, N, A, S), for the rows that act on the state itself."""
+def _hidden_matrix(steps: RecordedSteps, turned: bool = False, mask: bool = True, gated: bool = True) -> Array:
+    """Return da_t/ds_{t-1} through W_hh, (T, N, A, S), of what stands beside a state as it is: r_t in r_t * h_{t-1},
+    which is 1 where not `gated`.
+    """
     weight, H, width = steps.weights()["weight_hh"], steps.layer.hidden_size, steps.widths[0]
     matrix = np.zeros((steps.T, steps.N, steps.A, steps.S))
     masks = steps.recorded.masks.recurrent
@@ -441,7 +443,7 @@ def _hidden_matrix(steps: RecordedSteps, turned: bool = False, mask: bool = True
             continue
         gates = [gate for k, gate in enumerate(steps.cell.gate_names) if rows.start <= k * H < rows.stop]
         share: Array | float = 1.0
-        if any(gate in steps.cell.hidden_inputs for gate in gates):
+        if gated and any(gate in steps.cell.hidden_inputs for gate in gates):
             # What acts is the state times a gate: r * h of the original GRU.
             share = np.divide(source, before, out=np.zeros_like(source), where=before != 0)[:, :, None, :]
         for start in range(rows.start, rows.stop, H):
@@ -469,8 +471,10 @@ def _through_weights(steps: RecordedSteps, J: Array) -> Array:
 
 def _ungated(later: slice, steps: RecordedSteps, J: Array) -> Array:
     """Without the forget gate: all that goes from c_{t-1} to c_t, and on to h_t, is a multiple of f."""
-    f = steps.recorded.stored("f")[:, :, None, :]
-    changed = J.copy()
+    found = steps.recorded.find("f")
+    if found is None or found.shape[-1] != later.stop - later.start:
+        return J
+    f, changed = found[:, :, None, :], J.copy()
     changed[..., later] = np.divide(J[..., later], f, out=np.zeros_like(J[..., later]), where=f != 0)
     return changed
 
@@ -497,12 +501,13 @@ def _of_gate(steps: RecordedSteps, gate: str, slab: str) -> Array:
 
 
 def _reset_before(steps: RecordedSteps, J: Array) -> Array:
-    right, wrong = _of_gate(steps, "q", "q"), _of_gate(steps, "q", "n")
-    return np.asarray(J + wrong * steps.recorded.stored("r")[:, :, None, :] - right)
+    right, wrong, r = _of_gate(steps, "q", "q"), _of_gate(steps, "q", "n"), steps.recorded.find("r")
+    return J if r is None else np.asarray(J + wrong * r[:, :, None, :] - right)
 
 
 def _reset_forgotten(steps: RecordedSteps, J: Array) -> Array:
-    return np.asarray(J + _of_gate(steps, "n", "n") * (1 - steps.recorded.stored("r"))[:, :, None, :])
+    through = _hidden_matrix(steps, gated=False) - _hidden_matrix(steps)
+    return np.asarray(J + steps.maps.preactivation @ through)
 
 
 def _values(steps: RecordedSteps, gate: str) -> tuple[Array, Array] | None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.checks.chain_rule import EXACT, ChainRule, Variation
+from rnn_numpy.checks.chain_rule import EXACT, ChainGradient, ChainRule, Variation
 from rnn_numpy.checks.diagnosis.known_mistakes import Mistake, known_mistakes
 from rnn_numpy.checks.diagnosis.of_attention import mistakes_of_attention
 from rnn_numpy.checks.diagnosis.patterns import close, common_pattern, matches, narrowed, rescaled
@@ -154,13 +154,24 @@ def _best(chain: ChainRule, known: Sequence[Mistake], compare: Comparison) -> Mi
         scopes += [{name} for name in chain.maps]
     for scope in scopes:
         for mistake in known:
-            with np.errstate(all="ignore"):
-                found = chain.gradient(_within(mistake.change, scope))
-            if compare.explains(found.tensors):
+            found = _made_by(mistake.change, chain, scope)
+            if found is not None and compare.explains(found.tensors):
                 if scope == scopes[0]:
                     return mistake
                 return dataclasses.replace(mistake, why=f"{mistake.why} (in {', '.join(sorted(scope))})")
     return None
+
+
+def _made_by(change: Variation, chain: ChainRule, scope: set[str]) -> ChainGradient | None:
+    """Return the gradient that a mistake would give; None where the cell is none that it can be made in.
+
+    The cells of a user may be anything: what a suspect does not find in one is no reason to let the check down.
+    """
+    with np.errstate(all="ignore"):
+        try:
+            return chain.gradient(_within(change, scope))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            return None
 
 
 def _within(variation: Variation, scope: set[str]) -> Variation:
