@@ -52,7 +52,7 @@ SOLVED_MSE = 0.01
 SYMBOLS, SHOWN = 8, 10  # of copy memory
 DISTRACTORS = 4  # of temporal order
 # The tenths of the sequence in which the symbols of temporal order stand.
-PLACES = {2: (1, 4), 3: (1, 3, 6)}
+PLACES = {2: (1, 5), 3: (1, 3, 6)}
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class TemporalOrder(SequenceTask):
     """Say in which order X and Y have come.
 
     x is one-hot, of six kinds: X, Y, and four distractors, drawn at random for all steps but two (or three). These, at
-    a random step each of the second and the fifth tenth (of three: the second, fourth and seventh tenth) of the
+    a random step each of the second and the sixth tenth (of three: the second, fourth and seventh tenth) of the
     sequence, are X or Y. The target (N,) is the class: the symbols read as binary digits, X = 0 and Y = 1, the first
     one leading.
 
@@ -190,7 +190,7 @@ class TemporalOrder(SequenceTask):
     >>> task = TemporalOrder(10)
     >>> x, target, _ = task.draw(1, np.random.default_rng(0))
     >>> "".join("XYabcd"[k] for k in x[:, 0].argmax(axis=-1)), target
-    ('dYcbYaaaad', array([3]))
+    ('dYcbbYaaad', array([3]))
     >>> round(task.baseline, 4)
     1.3863
     """
