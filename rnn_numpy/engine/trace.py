@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core import arguments
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.cell import Chain
 from rnn_numpy.engine.edge import Edge
@@ -201,7 +202,12 @@ class LayerTrace:
     def row(self, name: str, index: int, gradients: GradientPass) -> Array:
         """Return row `index` of the array `name`, (N, ·), in the caller's order."""
         row: Array = self.stored(name, gradients)[index]
-        return row if self._unsort is None else row[self._unsort]
+        return read_only(row if self._unsort is None else row[self._unsort])
+
+    def write(self, name: str, index: int, value: Array, gradients: GradientPass) -> None:
+        """Write row `index` of a state or of a state's gradient, (N, ·) in the caller's order, for the pass to read."""
+        row = (self.arrays if name in self.arrays else gradients.arrays)[name][index]
+        row[...] = value if self._unsort is None else value[np.argsort(self._unsort)]
 
     def __getattr__(self, name: str) -> Array:
         # Reached for recorded names only: Python looks for real attributes first.
@@ -221,7 +227,7 @@ class LayerTrace:
                 array[reached + (2 if name == "d" + self.states[0] else 1) :] = np.nan
             else:
                 array[: reached + (1 if name[1:] in self.states[1:] else 0)] = np.nan
-        return array if self._unsort is None else array[:, self._unsort]
+        return read_only(array if self._unsort is None else array[:, self._unsort])
 
     def __getitem__(self, t: int) -> Step:
         steps = len(self)
@@ -260,8 +266,9 @@ class Step:
         `h_prev` is the state that the step read, `h` the one that it wrote; `dh` is the total gradient at `h` (from the
         loss and from the steps that came after). `names` lists what there is; gradients are there once backward has
         reached the step. Of a further state, c, `dc_prev` is what this step handed back, dc * f, as long as the pass is
-        halted here; step t-1 then adds what comes through h, and `dc_prev` is the total gradient at c_{t-1}. With
-        zoneout the cell's own results are `h_new`, `c_new`, their gradients `dh_new`, `dc_new`.
+        halted here; step t-1 then adds what comes through h, and `dc_prev` is the total gradient at c_{t-1}. Rows are
+        read-only; `write` changes what the next step reads. With zoneout the cell's own results are `h_new`, `c_new`,
+        their gradients `dh_new`, `dc_new`.
 
     Examples
     --------
@@ -341,8 +348,74 @@ class Step:
         if trace.is_derived(name):
             array = trace.derive(name, lambda argument: self.__getattr__(trace.resolved(argument, gradients)))
             exists = trace.exists(self._index)
-            return array if exists is None else np.where(exists, array, 0)
+            return read_only(array if exists is None else np.where(exists, array, 0))
         return trace.row(name, self._index + (after if trace.is_state(name) else 0), gradients)
+
+    def write(self, name: str, value: Any) -> None:
+        """What if? Put another value in place of what the next step of this pass reads, and let the pass go on.
+
+        Rows of a step are read-only: a slip in a debugger changes no gradient. This method is the one way to change
+        one, and knows the order in which the engine holds the sequences.
+
+        Parameters
+        ----------
+        name : str
+            Halted in a backward pass the gradient of a state before the step, "dh_prev": the pass goes on as if the
+            loss and all later steps had said this. All that follows changes by exactly the linear response. Of a
+            further state, "dc_prev" is what came through c alone; step t-1 adds its own. Halted in a forward pass the
+            state after the step, "h" or "c".
+        value : ndarray, (N, ·), or callable
+            The layer's dtype, the caller's order; or a function of the present value that returns it.
+
+        Raises
+        ------
+        OptionError
+            The pass does not stand at this step, or no pass reads `name` next, or a sequence would be changed that has
+            no such step.
+        ShapeError, DTypeError
+            The value does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rnn_numpy import RNN
+        >>> rnn = RNN(1, 1, rng=0)
+        >>> output, h_n, trace = rnn.forward(np.ones((3, 1, 1)))
+        >>> steps = rnn.backward_steps(trace, np.ones((3, 1, 1)))
+        >>> next(steps).write("dh_prev", lambda dh_prev: 0 * dh_prev)  # nothing reaches the steps before
+        >>> for step in steps:
+        ...     pass
+        >>> steps.result.dh_0
+        array([[[0.]]])
+        """
+        trace, gradients, where = self._trace, self._pass(), "Step.write"
+        # A pass that stands somewhere has a place, `reached`; a backward pass can only begin when forward is through.
+        forward = trace.reached is not None
+        stands = trace.reached if forward else gradients.reached
+        names = trace.states if forward else tuple(f"d{state}_prev" for state in trace.states)
+        if stands != self._index:
+            place = "is over" if stands is None else f"stands at t = {stands + trace.first}"
+            raise OptionError(
+                f"{where}: step {self.t} of {trace.name} is not where a pass is halted: the pass {place}. Write at the "
+                "step that `next` has just returned"
+            )
+        if name not in names:
+            kind = "forward" if forward else "backward"
+            raise OptionError(
+                f"{where}: name must be what a {kind} pass reads next, {' or '.join(map(repr, names))}; got {name!r}"
+            )
+        present = getattr(self, name)
+        value = arguments.array_of(where, "value", value(present) if callable(value) else value, present.dtype)
+        arguments.shaped(where, "value", value, f"(N, {name})", present.shape)
+        exists = trace.exists(self._index)
+        if exists is not None:
+            changed = ~exists[:, 0] & (value != present).any(axis=-1)
+            if changed.any():
+                n = int(changed.argmax())
+                raise OptionError(f"{where}: sequence n = {n} has no step {self.t}; leave its row of {name} as it is")
+        before, after = (1, 0) if trace.reverse else (0, 1)
+        array, offset = (name, after) if forward else (name.removesuffix("_prev"), before)
+        trace.write(array, self._index + offset, value, gradients)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.names]
@@ -426,6 +499,13 @@ class Trace(CallRecord):
 
     def __repr__(self) -> str:
         return "\n".join(["Trace", *map(repr, self.layers.values())])
+
+
+def read_only(array: Array) -> Array:
+    """Return a view of an array through which nothing is written."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _masked(arrays: Mapping[str, Array]) -> list[str]:
