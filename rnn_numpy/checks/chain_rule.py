@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.checks.oracles.formulas import Lost, lines_that_lose
 from rnn_numpy.engine.recorded import Jacobians, RecordedSteps, from_loss, recorded_steps, to_caller
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import Trace
@@ -172,7 +173,10 @@ class ChainRule:
         self.layer, self.trace = layer, trace
         self.from_loss = from_loss(layer, trace, doutput, dh_n)
         self.maps: dict[str, StepMaps] = {}
+        self.lost: list[Lost] = []  # where the forward formulas lose a complex step
         for name, steps in recorded_steps(layer, trace).items():
+            self.lost = self.lost or lines_that_lose(steps)
+            steps.by_differences = None if self.lost and all(each.overflows for each in self.lost) else bool(self.lost)
             steps.maps = steps.jacobians(None if progress is None else functools.partial(_labelled, progress, name))
             self.maps[name] = StepMaps(steps, steps.maps)
         for maps in self.maps.values():
@@ -293,7 +297,11 @@ def _act_through_a(maps: StepMaps, changes: dict[str, Array]) -> bool:
     # Layer normalisation of tiny sums is nearly nothing: only rounding may be between the two.
     size = _applied(np.abs(matrix), np.abs(nudge)).max(axis=2, keepdims=True, initial=0.0)
     difference = _applied(matrix, nudge) - steps.parameters_jvp(changes)
-    return bool(np.all(np.abs(difference) <= 512 * EPS * size + QUANTUM))
+    known = 0.0
+    if maps.jacobians.errors is not None and steps.latest is not None:  # differences, with errors of their own
+        known = 4 * (_applied(maps.jacobians.errors[1], np.abs(nudge)) + 1e-8 * size)
+        known[np.nonzero(steps.alive)] += 4 * steps.latest.errors
+    return bool(np.all(np.abs(difference) <= 512 * EPS * size + QUANTUM + known))
 
 
 def _few(steps: RecordedSteps, weight: Array) -> bool:

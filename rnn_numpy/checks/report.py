@@ -180,6 +180,16 @@ class GradcheckReport:
         return rows_ok and self.reproducible and self.diagnosis is None and all(trial.ok for trial in self.trials)
 
     @property
+    def verdict(self) -> str:
+        """What is to be said of it all: "ok", "FAILED" where something is wrong, "undecided" where nothing is seen to
+        be, but not all could be told: at a kink, where rounding leaves too few digits, or for want of time.
+        """
+        if self.ok:
+            return OK
+        wrong = self.diagnosis is not None or not self.reproducible or any(not trial.ok for trial in self.trials)
+        return "FAILED" if wrong or any(row.verdict == WRONG for row in self.rows) else UNDECIDED
+
+    @property
     def error(self) -> float:
         """The largest relative error of all rows; NaN if one is."""
         return float(np.max([row.error for row in self.rows], initial=0.0))
@@ -194,7 +204,8 @@ class GradcheckReport:
     def raise_if_failed(self) -> None:
         """Raise `GradientCheckError` with the report as its message, unless `ok`."""
         if not self.ok:
-            raise GradientCheckError(f"the gradient check failed\n{self}")
+            what = "failed" if self.verdict == "FAILED" else "decided nothing"
+            raise GradientCheckError(f"the gradient check {what}\n{self}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as numbers, strings, lists and dicts that JSON can hold; no NaN: None in their place."""
@@ -202,6 +213,7 @@ class GradcheckReport:
             "subject": self.subject,
             "method": self.method,
             "ok": self.ok,
+            "verdict": self.verdict,
             "seed": self.seed,
             "reproducible": self.reproducible,
             "error": _json(self.error),
@@ -230,7 +242,7 @@ class GradcheckReport:
             lines += _wrapped("", "   ".join(tried))
         for note in self.notes:
             lines += _wrapped("note: ", note)
-        lines.append("ok" if self.ok else "FAILED")
+        lines.append(self.verdict)
         return "\n".join(lines)
 
 

@@ -25,7 +25,7 @@ from rnn_numpy.checks.chain_rule import (
     products_of,
     pulled,
 )
-from rnn_numpy.engine.recorded import RecordedSteps, to_caller
+from rnn_numpy.engine.recorded import TINY, RecordedSteps, to_caller
 from rnn_numpy.engine.walk import Down
 
 Array = NDArray[Any]
@@ -76,6 +76,12 @@ def tolerances(chain: ChainRule, factor: float = 8.0, draws: int = 6, seed: int 
         name, maps, run = direction.name, chain.maps[direction.name], chain.exact.runs[direction.name]
         steps = maps.steps
         noise_da, noise_ds, noise = _noise(chain, maps, run, draws, rng)
+        sizes = np.abs(run.dstates)
+        # Of a derivative that leaves the range of numbers, times the step, nothing is left.
+        noise_ds, noise_da = (noise + TINY * sizes.sum(axis=2, keepdims=True) for noise in (noise_ds, noise_da))
+        if maps.jacobians.errors is not None:  # the reference's own
+            noise_ds = noise_ds + pulled(maps.jacobians.errors[0], sizes)
+            noise_da = noise_da + pulled(maps.jacobians.errors[1], sizes)
         error = _errors(maps, run, bound_of.signal[..., steps.output_columns], noise_ds, factor * EPS, rng)
         sums = _absolute_contributions(maps, run)
         width = np.abs(maps.jacobians.preactivation).sum(axis=2)

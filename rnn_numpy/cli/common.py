@@ -21,8 +21,9 @@ from rnn_numpy.experiments.progress import progress_bar
 from rnn_numpy.experiments.sweep.threads import one_blas_thread
 from rnn_numpy.report.plots.style import check_figure_path, save_figure
 
-# A sub-command returns 0, or FAILED where what it was asked to check is wrong; the others are for `main` to return.
-FAILED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
+# A sub-command returns 0, FAILED where what it was asked to check is wrong, or UNDECIDED where it cannot be told; the
+# others are for `main` to return.
+FAILED, BAD_INPUT, UNDECIDED, INTERRUPTED, CLOSED_PIPE = 1, 2, 3, 130, 141
 
 SMALL = 256  # hidden units up to which matrix products gain nothing from more threads
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnn_numpy.checks import GradcheckReport, gradcheck
+from rnn_numpy.checks.report import UNDECIDED
 from rnn_numpy.cli import common
 from rnn_numpy.cli.common import BadInputError, Outcome, Progress
 from rnn_numpy.cli.target import load_target, target_error
@@ -44,7 +45,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "gradcheck",
         help="compare gradients, ours or yours, with independent references",
         description="Compare each entry of each gradient of a loss with a reference that does not use the backward "
-        "pass. Without TARGET, the layers of this package are checked. Exit code 1 says that a gradient is wrong.",
+        "pass. Without TARGET, the layers of this package are checked. Exit code 1 says that a gradient is wrong, 3 "
+        "that it could not be told.",
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group()
@@ -93,21 +95,23 @@ def run(arguments: argparse.Namespace) -> Outcome:
     common.check_outputs({"--json": arguments.json})
     try:
         with progress_bar(0.0, "gradcheck") as progress:
-            text, failed, numbers = _zoo(arguments, progress) if arguments.zoo else _checks(arguments, progress)
+            text, code, numbers = _zoo(arguments, progress) if arguments.zoo else _checks(arguments, progress)
     except RNNNumpyError as error:
         raise BadInputError(str(error).removeprefix("gradcheck: ")) from error  # that is the command's name as well
     if arguments.json is not None:
-        common.write_json(arguments.json, {"ok": not failed, **numbers})
+        common.write_json(arguments.json, {"ok": not code, **numbers})
         text += f"Numbers: {arguments.json}\n"
-    return Outcome(text, common.FAILED if failed else 0)
+    return Outcome(text, code)
 
 
-def _checks(arguments: argparse.Namespace, progress: Progress) -> tuple[str, bool, dict[str, Any]]:
-    """Check layers, or the user's function; return the text, whether one failed, and the numbers."""
+def _checks(arguments: argparse.Namespace, progress: Progress) -> tuple[str, int, dict[str, Any]]:
+    """Check layers, or the user's function; return the text, the exit code, and the numbers."""
     reports = _target(arguments, progress) if arguments.target else _layers(arguments, progress)
     text = checks_text(reports, arguments.verbose or arguments.target is not None)
     numbers = {"checks": [{"name": name, **report.to_dict()} for name, report in reports]}
-    return text, not all(report.ok for _, report in reports), numbers
+    verdicts = {report.verdict for _, report in reports}
+    code = common.FAILED if "FAILED" in verdicts else common.UNDECIDED if UNDECIDED in verdicts else 0
+    return text, code, numbers
 
 
 def _layers(arguments: argparse.Namespace, progress: Progress) -> list[tuple[str, GradcheckReport]]:
@@ -169,7 +173,7 @@ def _target(arguments: argparse.Namespace, progress: Progress) -> list[tuple[str
     return [(arguments.target.rpartition(":")[2], report)]
 
 
-def _zoo(arguments: argparse.Namespace, progress: Progress) -> tuple[str, bool, dict[str, Any]]:
+def _zoo(arguments: argparse.Namespace, progress: Progress) -> tuple[str, int, dict[str, Any]]:
     """Check the zoo: it fails where a wrong backward pass is not caught."""
     from rnn_numpy.zoo import ZOO
 
@@ -192,4 +196,4 @@ def _zoo(arguments: argparse.Namespace, progress: Progress) -> tuple[str, bool, 
         }
         for specimen, report in found
     ]
-    return zoo_text(found, arguments.verbose), any(report.ok for _, report in found), {"zoo": numbers}
+    return zoo_text(found, arguments.verbose), int(any(report.ok for _, report in found)), {"zoo": numbers}

@@ -34,11 +34,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rnn_numpy.core import memory
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.binding import Binding, constants_of
+from rnn_numpy.engine.cell import Slot
 from rnn_numpy.engine.edge import Edge
-from rnn_numpy.engine.parts import NONE, Masks
+from rnn_numpy.engine.parts import NONE, Formula, Masks
 from rnn_numpy.engine.recurrent import Recurrent, Run
+from rnn_numpy.engine.slopes import Slopes, slopes
 from rnn_numpy.engine.trace import LayerTrace, Trace
 from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import OptionError
@@ -62,12 +65,14 @@ class Jacobians:
     """The linear maps of every step of one direction of one layer: J_t, (T, N, S, S), and B_t, (T, N, S, A), slabs as
     they lie in memory; zero where a sequence has no step t. `deviation` is the largest difference of a state computed
     again and the recorded one, relative to the largest state, or to 1, the size at which gates are rounded: some units
-    of rounding, or the trace is not that of this layer.
+    of rounding, or the trace is not that of this layer. Of differences, `errors` are those of both, kinks among them.
     """
 
     state: Array
     preactivation: Array
     deviation: float
+    errors: tuple[Array, Array] | None = None
+    kinks: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,9 @@ class RecordedSteps:
     """The steps of one direction of one layer, each on its own, at the states that a trace recorded.
 
     The layer is real; its options are read, its parameters are not: a trace has those of its forward pass. S is the
-    number of units of all states (`widths`), A the width of a; `alive`, (T, N), says which steps exist.
+    number of units of all states (`widths`), A the width of a; `alive`, (T, N), says which steps exist. Where
+    `by_differences` is True, derivatives are those of real steps, for forward formulas that are not analytic; where it
+    is None, those alone that the complex step leaves as NaN.
 
     Examples
     --------
@@ -116,6 +123,8 @@ class RecordedSteps:
         self.alive: NDArray[np.bool_] = self.batch.exists()[:, :, 0]
         self.x: Array = self.recorded.arrays["x"]
         self._single = replace(self.direction, reverse=False, row=0)
+        self.by_differences: bool | None = False
+        self.latest: Slopes | None = None  # the latest of these differences
 
     @property
     def output_columns(self) -> slice:
@@ -158,18 +167,73 @@ class RecordedSteps:
         """Run single steps forward, in complex numbers: column m is step t[m] of sequence n[m], from states[m], (M, S);
         a nudge, (M, A), is added to a_t. Return the states after them, (M, S).
         """
-        recorded = self._again(self.twin, t, n, states, nudge)
-        return np.concatenate([recorded.arrays[state][1] for state in self.cell.states], axis=1)
+        if self.by_differences:
+            return self._by_real_steps(t, n, states, nudge)
+        with np.errstate() if self.by_differences is False else np.errstate(all="ignore"):
+            recorded = self._again(self.twin, t, n, states, nudge)
+        found = np.concatenate([recorded.arrays[state][1] for state in self.cell.states], axis=1)
+        if self.by_differences is None:
+            left = ~np.isfinite(found)
+            found = np.where(left, self._by_real_steps(t, n, states, nudge), found)
+            if self.latest is not None:
+                self.latest.errors[~left], self.latest.kinks[~left] = 0, False
+        return found
+
+    def _by_real_steps(self, t: Indices, n: Indices, states: Array, nudge: Array | None) -> Array:
+        """Do what `evaluate` does, with differences along what the imaginary parts of its arguments say."""
+        imagined, real = (layer.own(layer.params, self.direction) for layer in (self.twin, self._real_twin))
+        along = {name: array.imag / STEP for name, array in imagined.items() if array.imag.any()}
+        kept = {name: real[name].copy() for name in along}
+
+        def at(step: float) -> Array:
+            for name, change in along.items():
+                real[name][...] = kept[name] + step * change
+            moved, nudged = (None if a is None else a.real + step * a.imag / STEP for a in (states, nudge))
+            recorded = self._again(self._real_twin, t, n, moved, nudged)
+            return np.concatenate([recorded.arrays[state][1] for state in self.cell.states], axis=1)
+
+        try:
+            self.latest = found = slopes(at)
+        finally:
+            for name, array in kept.items():
+                real[name][...] = array
+        return found.values + 1j * STEP * found.slopes
 
     def rerun(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> LayerTrace:
         """Run single steps forward as `evaluate` does, in the layer's own dtype; return what they record, for `vjp`."""
         return self._again(self._with_recorded_parameters(self.layer.params.dtype), t, n, states, nudge)
 
-    def _again(self, layer: Recurrent, t: Indices, n: Indices, states: Array, nudge: Array | None) -> LayerTrace:
+    def formulas(self, t: Indices, n: Indices) -> list[tuple[Formula, tuple[Slot, ...], list[Array]]]:
+        """Return the forward formulas of single steps, the places of their arguments, and copies of these, as they come
+        in; what has not been written yet is NaN.
+        """
+        found: list[tuple[Formula, tuple[Slot, ...], list[Array]]] = []
+
+        def seen(formula: Formula, slots: tuple[Slot, ...]) -> Formula:
+            def run(*arguments: Array) -> None:
+                found.append((formula, slots, [np.array(array) for array in arguments]))
+                formula(*arguments)
+
+            return run
+
+        with memory.poisoned():
+            self._again(self._real_twin, t, n, self.states("before")[t, n], None, seen)
+        return found
+
+    def _again(
+        self,
+        layer: Recurrent,
+        t: Indices,
+        n: Indices,
+        states: Any,
+        nudge: Array | None,
+        guard: Callable[[Formula, tuple[Slot, ...]], Formula] | None = None,
+    ) -> LayerTrace:
         dtype = layer.params.dtype
         initial = [part.astype(dtype, copy=False)[None] for part in self.split(states)]
         x = np.ascontiguousarray(self.x[t, n][None]).astype(dtype)
         run = layer.open_forward(self._single, self.edge.single_steps(n, dtype), x, initial, self._masks(t, n))
+        run.binding.guard = guard
         collections.deque(layer.forward_loop(run, None if nudge is None else (nudge * self._scales)[None]), maxlen=0)
         return run.trace
 
@@ -222,6 +286,7 @@ class RecordedSteps:
             or set(self.widths) != {H}
             or {source for *_, source in blocks} != {"h_in"}
             or self.recorded.masks is not NONE
+            or self.by_differences is not False
         ):
             return None
         t, n = np.nonzero(self.alive)
@@ -278,7 +343,7 @@ class RecordedSteps:
         before, after = self.states("before"), self.states("after")
         steps, rows = np.nonzero(self.alive)
         largest = max(1.0, float(np.abs(after[steps, rows]).max(initial=0.0)))
-        deviation = 0.0
+        errors, kinks, deviation = (np.zeros_like(J), np.zeros_like(B)), 0, 0.0
         size = max(1, CHUNK // ((S + A) * max(A, S)))
         for start in range(0, len(steps), size):
             t, n = steps[start : start + size], rows[start : start + size]
@@ -291,10 +356,14 @@ class RecordedSteps:
             found = self.evaluate(*columns, states.reshape(-1, S), nudge.reshape(-1, A)).reshape(count, S + A, S)
             derivatives = found.imag.swapaxes(1, 2) / STEP
             J[t, n], B[t, n] = derivatives[:, :, :S], derivatives[:, :, S:]
+            if self.latest is not None:
+                off = self.latest.errors.reshape(count, S + A, S).swapaxes(1, 2)
+                errors[0][t, n], errors[1][t, n] = off[:, :, :S], off[:, :, S:]
+                kinks += int(self.latest.kinks.sum())
             deviation = max(deviation, float(np.abs(found[:, 0].real - after[t, n]).max(initial=0.0)) / largest)
             if progress is not None:
                 progress(min(start + size, len(steps)), len(steps))
-        return Jacobians(J, B, deviation)
+        return Jacobians(J, B, deviation, None if self.latest is None else errors, kinks)
 
     # ------------------------------------------------------------------------------------------------ backward
 

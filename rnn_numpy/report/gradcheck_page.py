@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rnn_numpy.checks.report import OK, GradcheckReport
+from rnn_numpy.checks.report import OK, UNDECIDED, GradcheckReport
 from rnn_numpy.core.numbers import count
 from rnn_numpy.report.tables import new_table, paragraph, rendered, short
 from rnn_numpy.zoo.specimen import Specimen
@@ -23,9 +23,8 @@ def checks_table(reports: Sequence[tuple[str, GradcheckReport]]) -> str:
         worst = max(report.rows, key=lambda row: math.inf if math.isnan(row.error) else row.error)
         digits = min(row.digits for row in report.rows)
         found = {trial.name: f"{trial.text}{'' if trial.ok else ' FAILED'}" for trial in report.trials}
-        verdict = OK if report.ok else "FAILED"
         cells = (name, str(len(report.rows)), short(worst.error), worst.title, str(digits))
-        table.add_row(*cells, *(found.get(trial, "-") for trial in trials), verdict)
+        table.add_row(*cells, *(found.get(trial, "-") for trial in trials), report.verdict)
     return rendered(table)
 
 
@@ -49,11 +48,14 @@ def checks_text(reports: Sequence[tuple[str, GradcheckReport]], verbose: bool) -
     parts = [checks_table(reports), _legend({trial.name for _, report in reports for trial in report.trials})]
     shown = [report for _, report in reports if verbose or not report.ok]
     parts += [f"{report}\n" for report in shown]
-    failed = [name for name, report in reports if not report.ok]
+    failed = [name for name, report in reports if report.verdict == "FAILED"]
+    open_ones = [name for name, report in reports if report.verdict == UNDECIDED]
     entries = sum(math.prod(row.shape) for _, report in reports for row in report.rows)
     if failed:
         parts.append(paragraph(f"FAILED: {', '.join(failed)}."))
-    else:
+    if open_ones:
+        parts.append(paragraph(f"Undecided: {', '.join(open_ones)}; nothing is seen to be wrong, see the notes."))
+    if not failed and not open_ones:
         worst = max(report.error for _, report in reports)
         directed = any("directions" in report.method for _, report in reports)
         how = "in all, checked along random directions" if directed else "compared one by one"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from offenders import offenders
 
-from rnn_numpy.checks import assert_grad_close, central_difference, complex_step
+from rnn_numpy.checks import assert_grad_close, central_difference, complex_step, gradcheck
 from rnn_numpy.checks.oracles import ANALYTIC_HAZARDS, ANALYTIC_SAFE, analytic_violations
-from rnn_numpy.errors import DTypeError, OptionError
+from rnn_numpy.checks.oracles.analytic import overflow
+from rnn_numpy.errors import DTypeError, GradientCheckError, OptionError
 
 # Since NumPy 2.5; before it is gone, what it loses is told.
 pytestmark = pytest.mark.filterwarnings("ignore:numpy.fix is deprecated:DeprecationWarning")
@@ -318,3 +319,24 @@ def test_what_to_write_instead_is_the_same_function_and_keeps_the_derivative(nam
     assert loss_of(instead)(point) == pytest.approx(loss_of(HAZARDS[name])(point), rel=1e-13)
     expected = central_difference(loss_of(HAZARDS[name]), point)["a"]
     assert_grad_close("a", complex_step(loss_of(instead), point)["a"], expected, 1e-7)
+
+
+# ------------------------------------------------------------------------------------------------ overflow
+
+
+def sigmoid_sum(p):
+    with np.errstate(all="ignore"):
+        return np.sum(1 / (1 + np.exp(-p["a"])))
+
+
+def test_an_exponential_that_overflows_is_named_with_its_entry():
+    point = {"a": np.array([[1.0, 2.0], [-800.0, 3.0]])}
+    with pytest.raises(
+        GradientCheckError, match=r"the exponential of 800 overflows, at \[1, 0\] of an array of"
+    ) as told:
+        complex_step(sigmoid_sum, point)
+    assert "(1 + np.tanh(a / 2)) / 2" in str(told.value)
+    assert overflow(lambda p: np.sum((1 + np.tanh(p["a"] / 2)) / 2), point) == ""
+    assert overflow(sigmoid_sum, {"a": np.array([-709.0])}) == ""
+    report = gradcheck(sigmoid_sum, point, grads=lambda p: {"a": 0.25 / np.cosh(np.maximum(p["a"], -300) / 2) ** 2})
+    assert report.ok and any("the exponential of 800 overflows" in note for note in report.notes)

@@ -414,6 +414,6 @@ def many():
 
 def test_a_budget_says_what_was_not_looked_at(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("many.py").write_text(MANY)
-    text = " ".join(outcome(capsys, "many.py:many", "--seconds", "1e-9", code=1).split())
+    text = " ".join(outcome(capsys, "many.py:many", "--seconds", "1e-9", code=3).split())
     assert "not looked at, for the time was up after 1e-09 s: 3000 of the 3000 entries of w; one by one" in text
     assert failure(capsys, "--seconds", "5").startswith("--seconds: goes with TARGET; the layers of this package are")

@@ -63,7 +63,7 @@ def test_the_whole_of_a_report() -> None:
     "parts",
     [
         {"rows": [row("w", "WRONG")]},
-        {"rows": [row("w", "undecided")]},
+        {"rows": [row("w", "undecided"), row("v", "WRONG")]},
         {"trials": [Check("RTRL", "1e-3", False, 1e-3)]},
         {"reproducible": False},
         {"diagnosis": Diagnosis("input modified", "x")},
@@ -77,6 +77,17 @@ def test_whatever_is_wrong_fails(parts: dict[str, Any]) -> None:
         found.raise_if_failed()
     assert str(caught.value) == f"the gradient check failed\n{found!r}"
     assert report().ok and repr(report()).endswith("\nok")
+
+
+def test_what_is_not_decided_is_neither_right_nor_wrong() -> None:
+    found = report(diagnosis=None)
+    found.rows = [row("w", "undecided"), row("v", "ok")]
+    assert not found.ok and found.verdict == "undecided" and found.to_dict()["verdict"] == "undecided"
+    assert repr(found).endswith("\nundecided")
+    with pytest.raises(GradientCheckError, match=r"^the gradient check decided nothing\n"):
+        found.raise_if_failed()
+    text = checks_text([("mine", found)], verbose=False)
+    assert text.endswith("Undecided: mine; nothing is seen to be wrong, see the notes.\n")
 
 
 names = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="._"), min_size=1, max_size=150)

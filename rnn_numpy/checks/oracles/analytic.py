@@ -11,6 +11,7 @@ what is subtracted. The verdict is that of `cauchy_riemann` (`rnn_numpy.checks.o
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -138,9 +139,12 @@ ANALYTIC_SAFE: tuple[str, ...] = (
 )
 """What keeps it, within the real domain of the function. `round` and `rint` have derivative 0, as they should."""
 
+# The largest number that has an exponential, and how one above it is written down.
+_LARGEST, _OVERFLOW = float(np.log(np.finfo(np.float64).max)), "exp: overflow"
+
 # Functions of two arrays, and of one, that a tie makes hazardous.
 _PAIR_TIES = frozenset(["maximum", "minimum", "fmax", "fmin", "greater", "greater_equal", "less", "less_equal"])
-_ALIASES = {"abs": "absolute", "amax": "max", "amin": "min", "conj": "conjugate", "mod": "remainder"}
+HAZARD_ALIASES = {"abs": "absolute", "amax": "max", "amin": "min", "conj": "conjugate", "mod": "remainder"}
 
 
 def analytic_violations(
@@ -189,17 +193,42 @@ def analytic_violations(
     >>> ANALYTIC_HAZARDS["linalg.norm"].instead
     'np.sqrt(np.sum(a * a))'
     """
+    return [name for name in _recorded(loss, point, names, where) if name in ANALYTIC_HAZARDS]
+
+
+def overflow(
+    loss: Loss, point: Mapping[str, ArrayLike], *, names: Iterable[str] | None = None, where: str = "overflow"
+) -> str:
+    """Return what to say of a loss that is NaN for complex arrays, and a number for real ones, where an exponential
+    overflows in it; empty where none does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> overflow(lambda p: np.sum(1 / (1 + np.exp(-p["w"]))), {"w": np.array([1.0, -800.0])})
+    'the exponential of 800 overflows, at [1] of an array of shape (2,): in complex numbers 1 / (1 + exp(-a)) is NaN \
+there, where it is 0 in real ones; write (1 + np.tanh(a / 2)) / 2'
+    """
+    place = _recorded(loss, point, names, where).get(_OVERFLOW)
+    if not place:
+        return ""
+    return (
+        f"the exponential of {place}: in complex numbers 1 / (1 + exp(-a)) is NaN there, where it is 0 in real ones; "
+        "write (1 + np.tanh(a / 2)) / 2"
+    )
+
+
+def _recorded(loss: Loss, point: Mapping[str, ArrayLike], names: Iterable[str] | None, where: str) -> dict[str, str]:
+    """Call a loss on arrays that write down what is done with them; return the names of that."""
     function = Function(where, loss, point, np.complex128)
-    seen: dict[str, None] = {}
+    seen: dict[str, str] = {}
     for name in chosen_names(where, function.work, names):
         function.work[name] = function.work[name].view(_Recorder)
         function.work[name]._seen = seen  # type: ignore[attr-defined]
     # Whatever it raises, the caller meets it again without the recording, and better told.
-    try:
+    with contextlib.suppress(Exception), np.errstate(all="ignore"):
         function.call()
-    except Exception:
-        return list(seen)
-    return list(seen)
+    return seen
 
 
 def advice(names: Iterable[str]) -> str:
@@ -211,7 +240,7 @@ def advice(names: Iterable[str]) -> str:
 class _Recorder(np.ndarray[Any, Any]):
     """An array that writes down which functions are applied to it, and makes recorders of their complex results."""
 
-    _seen: dict[str, None] | None
+    _seen: dict[str, str] | None
 
     def __array_finalize__(self, parent: Any) -> None:
         self._seen = getattr(parent, "_seen", None)
@@ -236,13 +265,22 @@ class _Recorder(np.ndarray[Any, Any]):
         return self._wrapped(_plain(self)[_plain(index)])
 
     def _record(self, name: str, inputs: Any) -> None:
-        name = _ALIASES.get(name, name)
+        name = HAZARD_ALIASES.get(name, name)
+        if name == "exp" and self._seen is not None:
+            self._overflows(np.asarray(_plain(inputs[0])))
         hazard = ANALYTIC_HAZARDS.get(name)
         if self._seen is None or hazard is None:
             return
         if hazard.effect == "tie" and not _tied(name, [np.asarray(_plain(value)) for value in inputs[:3]]):
             return
-        self._seen.setdefault(name)
+        self._seen.setdefault(name, "")
+
+    def _overflows(self, exponent: Array) -> None:
+        over = np.argwhere(exponent.real > _LARGEST)
+        if len(over) and self._seen is not None:
+            index = tuple(map(int, over[0]))
+            place = f", at {list(index)} of an array of shape {exponent.shape}" if index else ""
+            self._seen.setdefault(_OVERFLOW, f"{exponent[index].real:.4g} overflows{place}")
 
     def _wrapped(self, result: Any) -> Any:
         if isinstance(result, tuple) and type(result) is tuple:

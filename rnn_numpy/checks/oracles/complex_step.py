@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rnn_numpy.checks.oracles.analytic import advice, analytic_violations
+from rnn_numpy.checks.oracles.analytic import advice, analytic_violations, overflow
 from rnn_numpy.checks.oracles.differences import (
     FOURTH_ORDER_STEP,
     RIDDERS_STEP,
@@ -468,6 +468,9 @@ def dropped_parts_are_errors(function: Function, point: Mapping[str, ArrayLike],
             f"({warning}): allocate with np.result_type, and convert by nothing but .astype(complex)"
         ) from warning
     except GradientCheckError as error:
+        if "got nan" in str(error) and (blame := overflow(function.loss, point, names=names)):
+            told = str(error).partition("got nan")[0]
+            raise GradientCheckError(f"{told}got nan: {blame}") from None
         if "somewhere it drops" not in str(error):
             raise
         with warnings.catch_warnings():
