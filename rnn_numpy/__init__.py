@@ -3,7 +3,8 @@
 Every gradient can be stepped through in a debugger (`RNN.backward_steps`), is checked against independent references,
 and is computed by the same loop that trains.
 
-The rooms (`rnn_numpy.checks`, `rnn_numpy.lab`, ...), `gradcheck` and `decompose` are loaded when they are first used.
+The rooms (`rnn_numpy.checks`, `rnn_numpy.lab`, ...), `gradcheck`, `decompose` and `open_network` are loaded when they
+are first used.
 """
 
 import importlib
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from rnn_numpy import tasks as tasks
     from rnn_numpy import zoo as zoo
     from rnn_numpy.checks import gradcheck
+    from rnn_numpy.interop import open_network
     from rnn_numpy.lab import decompose
 
 __version__ = "0.2.0"
@@ -61,12 +63,12 @@ __all__ = [
     "LSTMCell", "LayerNormLSTM", "Linear", "PackedSequence", "Parameters", "PeepholeLSTM", "RNNCell",
     "Recurrent", "SequenceModel", "Step", "Trace", "backward_clipped", "chrono", "clip_grad_adaptive",
     "clip_grad_norm", "clip_grad_norm_per_layer", "clip_grad_value", "cross_entropy_loss", "decompose",
-    "gradcheck", "initialize", "irnn", "mse_loss", "orthogonal", "pack_padded_sequence", "pad_packed_sequence",
-    "set_forget_bias",
+    "gradcheck", "initialize", "irnn", "mse_loss", "open_network", "orthogonal", "pack_padded_sequence",
+    "pad_packed_sequence", "set_forget_bias",
 ]  # fmt: skip
 
 _ROOMS = ("checks", "experiments", "interop", "lab", "report", "tasks", "zoo")
-_LATER = {"gradcheck": "rnn_numpy.checks", "decompose": "rnn_numpy.lab"}
+_LATER = {"gradcheck": "rnn_numpy.checks", "decompose": "rnn_numpy.lab", "open_network": "rnn_numpy.interop"}
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of the package's
 

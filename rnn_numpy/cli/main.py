@@ -5,6 +5,7 @@
     rnn-numpy benchmark       train cells on tasks that need memory, and say which solve them
     rnn-numpy train           train a net on real data; stop it, and go on with it
     rnn-numpy predict         ask what train has trained
+    rnn-numpy inspect         list the recurrent layers of a file of trained weights
 
 Exit codes: 0 success; 1 a check failed, and the report on stdout says where; 2 bad input, with one line on stderr that
 says what is wrong; 130 interrupted (train then says how to go on; 143, if terminated); 141 the reader of our output
@@ -21,14 +22,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import rnn_numpy
-from rnn_numpy.cli import benchmark, gradcheck, gradflow, predict, train
+from rnn_numpy.cli import benchmark, gradcheck, gradflow, inspect, predict, train
 from rnn_numpy.cli.common import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, BadInputError, Outcome
 from rnn_numpy.errors import RNNNumpyError
 from rnn_numpy.experiments.experiment import Interrupted
 
 # A sub-command is a file with two functions: `add_parser(commands)`, whose arguments name as `run` the other one, which
 # takes the parsed arguments and returns an `Outcome`.
-COMMANDS = (gradflow, gradcheck, benchmark, train, predict)
+COMMANDS = (gradflow, gradcheck, benchmark, train, predict, inspect)
 
 
 class _Parser(argparse.ArgumentParser):

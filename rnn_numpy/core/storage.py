@@ -28,6 +28,8 @@ from rnn_numpy.errors import DataError, DTypeError, StateDictError
 Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
 
+UNPACKED = 2**30  # bytes that an .npz file may always become; beyond, it may shrink to a fiftieth
+
 # NumPy's dtypes that the safetensors format has a name for.
 _SAFETENSORS_DTYPES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64".split()
 
@@ -114,8 +116,14 @@ def load_npz(path: PathLike) -> dict[str, Array]:
     """
     where = "load_npz"
     target = with_suffix(where, path, ".npz")
-    begin = f"{where}: {target}"
-    data = read_whole(where, target)
+    return npz_arrays(f"{where}: {target}", read_whole(where, target))
+
+
+def npz_arrays(begin: str, data: bytes) -> dict[str, Array]:
+    """Return the arrays that the bytes of an .npz file say. `begin` names the file for the message.
+
+    A few bytes can be a large array of one number, compressed; what is promised is looked at before it is unpacked.
+    """
     found: dict[str, Array] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -124,6 +132,9 @@ def load_npz(path: PathLike) -> dict[str, Array]:
             promised = struct.unpack_from("<H", data, data.rfind(b"PK\x05\x06") + 10)[0]
             if promised != min(len(members), 0xFFFF):
                 raise zipfile.BadZipFile(f"{promised} arrays promised, {len(members)} found")
+            total = sum(info.file_size for info in members)
+            if total > max(UNPACKED, 50 * len(data)):
+                raise DataError(f"{begin}: its {len(data)} bytes would become {total}; not unpacked")
             for info in members:
                 name = info.filename.removesuffix(".npy")
                 if name in ("", info.filename):
@@ -185,7 +196,11 @@ def load_safetensors(path: PathLike) -> dict[str, Array]:
         safetensors is not installed.
     """
     where = "load_safetensors"
-    target = with_suffix(where, path, ".safetensors")
+    return safetensors_arrays(where, with_suffix(where, path, ".safetensors"))
+
+
+def safetensors_arrays(where: str, target: Path) -> dict[str, Array]:
+    """Return the arrays of a .safetensors file, whatever its name ends in."""
     numpy_api = optional_import("safetensors.numpy", where, "safetensors")
     library = optional_import("safetensors", where, "safetensors")
     data = read_whole(where, target)

@@ -27,6 +27,7 @@ from rnn_numpy.core import arguments, storage
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import ConversionError, DTypeError, OptionError
 from rnn_numpy.interop import common
+from rnn_numpy.interop.onnx_constants import plain
 
 Array = NDArray[Any]
 
@@ -71,7 +72,9 @@ def from_onnx(
     layout: int = 0,
     clip: float | None = None,
     input_forget: int = 0,
-    P: ArrayLike | None = None,
+    P: Any = None,
+    activation_alpha: Sequence[float] | None = None,
+    activation_beta: Sequence[float] | None = None,
 ) -> Any:
     """Return a layer with the weights and attributes of an ONNX operator, or of several on top of each other.
 
@@ -112,6 +115,8 @@ def from_onnx(
     GRU(5, 4, reset='before', bias=False, bidirectional=True, dtype=float64)
     """
     where = "from_onnx"
+    cell, direction, activations = plain(cell), plain(direction), plain(activations)
+    cell = cell.lower() if isinstance(cell, str) and cell.isupper() else cell
     arguments.one_of(where, "cell", cell, common.LAYERS)
     reset = _checked_attributes(where, cell, direction, linear_before_reset, layout, clip, input_forget, P)
     rows = 2 if direction == "bidirectional" else 1

@@ -250,7 +250,7 @@ W, R, B = np.ones((1, 12, 2)), np.ones((1, 12, 3)), np.ones((1, 24))
 @pytest.mark.parametrize(
     ("arrays", "attributes", "error", "message"),
     [
-        ((W, R, B), {"cell": "LSTM"}, OptionError, "cell must be one of 'rnn', 'lstm', 'gru'; got 'LSTM'"),
+        ((W, R, B), {"cell": "Lstm"}, OptionError, "cell must be one of 'rnn', 'lstm', 'gru'; got 'Lstm'"),
         (
             (W, R, B),
             {"direction": "reverse"},

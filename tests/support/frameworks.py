@@ -47,6 +47,7 @@ def marked(*names, **libraries):
 
 torch = Later("torch")
 torch_rnn = Later("torch.nn.utils.rnn")
+torch_prune = Later("torch.nn.utils.prune")
 keras = Later("keras")
 onnx = Later("onnx")
 onnx_helper = Later("onnx.helper")

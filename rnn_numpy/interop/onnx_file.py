@@ -1,0 +1,324 @@
+"""The operators RNN, LSTM and GRU of an ONNX model, wherever in it: their weights, attributes and initial states.
+
+Inputs are found by their slot in the node, never by their names, and may be computed in the graph
+(`rnn_numpy.interop.onnx_constants`). Nodes that stand on top of each other, with nothing between but the change from
+Y (T, directions, N, H) to X (T, N, directions H), become one layer of several layers.
+
+ONNX Runtime's DynamicQuantizeLSTM is read as the LSTM of its weights times their scales: the same function but for the
+rounding of inputs and states to 8 bits, which ONNX Runtime does with one scale for a whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.core.extras import optional_import
+from rnn_numpy.errors import ConversionError, DataError, RNNNumpyError
+from rnn_numpy.interop import onnx, state_dict
+from rnn_numpy.interop.network import FoundLayer, Network
+from rnn_numpy.interop.onnx_constants import OWN_DOMAINS, Scope, Source, refuse_if_not_constant
+
+Array = NDArray[Any]
+
+KINDS = ("RNN", "LSTM", "GRU")
+QUANTIZED = "DynamicQuantizeLSTM"
+SLOTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+SCALES = ("W_scale", "W_zero_point", "R_scale", "R_zero_point")
+DIRECTIONS = ("forward", "reverse", "bidirectional")
+IN_BETWEEN = ("Identity", "Dropout")
+
+
+@dataclass(eq=False)
+class Node:
+    """One operator: where it is, its inputs by slot, its attributes, and its arrays where they are constant."""
+
+    scope: Scope
+    name: str
+    proto: Any
+    attributes: dict[str, Any]
+    slots: dict[str, str]
+    arrays: dict[str, Array] = field(default_factory=dict)
+    problem: RNNNumpyError | None = None
+
+    @property
+    def kind(self) -> str:
+        """RNN, LSTM or GRU."""
+        return "LSTM" if self.proto.op_type == QUANTIZED else str(self.proto.op_type)
+
+    @property
+    def direction(self) -> str:
+        """The attribute."""
+        return str(self.attributes.get("direction", "forward"))
+
+
+def read_model(model: Any, where: str = "open_network") -> Network:
+    """Return the recurrent layers of an onnx.ModelProto or onnx.NodeProto's graph that is in memory."""
+    onnx_library = optional_import("onnx", where, "onnx")
+    return _network(onnx_library, model, f"{where}: the model", "the model", None)
+
+
+def read_file(path: Path, data: bytes, where: str = "open_network") -> Network:
+    """Return the recurrent layers of an ONNX file, whose bytes are given."""
+    onnx_library = optional_import("onnx", where, "onnx")
+    decode_error = optional_import("google.protobuf.message", where, "onnx").DecodeError
+    begin = f"{where}: {path}"
+    try:
+        model = onnx_library.ModelProto.FromString(data)
+    except (decode_error, ValueError, RecursionError) as error:
+        raise DataError(f"{begin}: not a whole ONNX file: {error}") from None
+    if not model.opset_import or not (model.graph.node or model.graph.initializer):
+        raise DataError(f"{begin}: not an ONNX model: it has no graph with a version of the operators")
+    return _network(onnx_library, model, begin, str(path), path.parent)
+
+
+def _network(library: Any, model: Any, begin: str, name: str, folder: Path | None) -> Network:
+    if model.functions:
+        model = optional_import("onnx.inliner", begin, "onnx").inline_local_functions(model)
+    source = Source(library, begin, folder)
+    nodes = _nodes(Scope(source, model.graph))
+    layers = [_found(begin, chain) for chain in _chains(nodes)]
+    if not layers:
+        layers = _by_names(begin, source, model.graph)
+    producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
+    notes = [f"written by {producer}"] if producer else []
+    if not layers:
+        notes.append(_said_of_none(model))
+    return Network(name, "ONNX", layers, notes)
+
+
+def _by_names(begin: str, source: Source, graph: Any) -> list[FoundLayer]:
+    """Return layers whose operators are written out, where torch's exporter has left the names of their weights."""
+    tensors = [tensor for tensor in graph.initializer if state_dict.NAME.fullmatch(tensor.name)]
+    found = state_dict.find_layers(begin, {tensor.name: source.array(tensor) for tensor in tensors})
+    note = "it is written out in the graph: found by the names of its weights, and taken for torch's"
+    return [replace(layer, notes=(*layer.notes, note)) for layer in found]
+
+
+def _said_of_none(model: Any) -> str:
+    """Say what a model without recurrent operators has instead."""
+    operators = {
+        node.op_type for scope in Scope(Source(None, "", None), model.graph).inner() for node in scope.graph.node
+    }
+    loops = sorted(operators & {"Loop", "Scan"})
+    if loops:
+        return (
+            f"no operator RNN, LSTM or GRU, but {' and '.join(loops)}: a recurrent layer may be written out in its "
+            "body, as tf2onnx does with a masked layer, and TensorFlow's exporter with a GRU; export it without a "
+            "mask, or take its weights with from_arrays"
+        )
+    if operators & {"Sigmoid", "Tanh"} and operators & {"MatMul", "Gemm"}:
+        return (
+            "no operator RNN, LSTM or GRU, but Gemm or MatMul, and Sigmoid or Tanh: a recurrent layer may be written "
+            "out step by step; take its weights with from_arrays"
+        )
+    return "no operator RNN, LSTM or GRU, Loop or Scan: no recurrent layer"
+
+
+def _nodes(outermost: Scope) -> list[Node]:
+    """Return all recurrent operators."""
+    found: list[Node] = []
+    for scope in outermost.inner():
+        for index, proto in enumerate(scope.graph.node):
+            plain = proto.op_type in KINDS and proto.domain in OWN_DOMAINS
+            if not plain and proto.op_type != QUANTIZED:
+                continue
+            slots = (*SLOTS, *SCALES) if not plain else SLOTS
+            name = proto.name or f"{proto.op_type}_{index}"
+            if any(name == other.name for other in found):
+                name = f"{scope.path}/{name}"
+            given = {slot: given for slot, given in zip(slots, proto.input, strict=False) if given}
+            node = Node(scope, name, proto, scope.source.attributes(proto), given)
+            try:
+                node.arrays = _arrays(node)
+            except RNNNumpyError as problem:
+                node.problem = problem
+            found.append(node)
+    return found
+
+
+def _arrays(node: Node) -> dict[str, Array]:
+    """Return W, R, B and P of an operator, as an RNN, LSTM or GRU has them."""
+    place = f"{node.scope.source.begin}: {node.name}"
+    for slot in ("X", "W", "R"):
+        if slot not in node.slots:
+            raise DataError(f"{place}: the operator {node.proto.op_type} has no {slot}")
+    wanted = [slot for slot in ("W", "R", "B", "P", *SCALES) if slot in node.slots]
+    arrays = {slot: refuse_if_not_constant(node.scope, place, slot, node.slots[slot]) for slot in wanted}
+    if node.proto.op_type == QUANTIZED:
+        for slot in ("W", "R"):
+            arrays[slot] = _dequantized(place, slot, arrays)
+    for slot in ("W", "R"):
+        if arrays[slot].ndim != 3:
+            raise DataError(f"{place}: {slot} must have three axes; got shape {arrays[slot].shape}")
+    # float16 and bfloat16 become wider, which loses nothing.
+    half = ("float16", "bfloat16")
+    return {
+        slot: array.astype(np.float32) if array.dtype.name in half else array
+        for slot, array in arrays.items()
+        if slot in ("W", "R", "B", "P")
+    }
+
+
+def _dequantized(place: str, slot: str, arrays: dict[str, Array]) -> Array:
+    """Return a weight of DynamicQuantizeLSTM, (directions, in, 4 H) of 8 bits, as (directions, 4 H, in)."""
+    array, scale, zero = (arrays.get(name) for name in (slot, f"{slot}_scale", f"{slot}_zero_point"))
+    if array is None or scale is None or array.ndim != 3:
+        raise DataError(f"{place}: {slot} must have three axes and a scale")
+    # One scale a direction, or one for each of its 4 H columns.
+    wide = (len(array), 1, -1)
+    try:
+        shifted = array.astype(np.int32) - (0 if zero is None else zero.astype(np.int32).reshape(wide))
+        return np.ascontiguousarray((shifted * scale.reshape(wide)).astype(np.float32).swapaxes(1, 2))
+    except ValueError:
+        raise DataError(f"{place}: {slot} {array.shape} and its scale {scale.shape} do not fit together") from None
+
+
+# --------------------------------------------------------------------------------------------------- chains of nodes
+
+
+def _chains(nodes: Sequence[Node]) -> list[list[Node]]:
+    """Return the nodes, those in one list that make one layer of several layers, from the bottom to the top."""
+    by_output = {(id(node.scope), node.proto.output[0]): node for node in nodes if node.proto.output}
+    below = {id(node): _below(node, by_output) for node in nodes}
+    taken = {id(lower) for lower in below.values() if lower is not None}
+    chains = []
+    for node in nodes:
+        if id(node) in taken and sum(lower is node for lower in below.values()) == 1:
+            continue  # it will come with the one above it
+        chain = [node]
+        while (lower := below[id(chain[0])]) is not None and sum(one is lower for one in below.values()) == 1:
+            chain.insert(0, lower)
+        chains.append(chain)
+    order = {id(node): index for index, node in enumerate(nodes)}
+    return sorted(chains, key=lambda chain: order[id(chain[0])])
+
+
+def _below(node: Node, by_output: dict[tuple[int, str], Node]) -> Node | None:
+    """Return the node whose Y is this one's X, if both can be one layer."""
+    scope, name = node.scope, node.slots.get("X", "")
+    rows: int | None = None
+    while (maker := scope.maker(name)) is not None:
+        lower = by_output.get((id(scope.owner(name)), name))
+        if lower is not None:
+            fits = rows == (2 if lower.direction == "bidirectional" else 1) and _alike(lower, node)
+            return lower if fits else None
+        attributes = scope.source.attributes(maker)
+        if maker.op_type == "Squeeze":
+            axes = scope.constant(maker.input[1]) if len(maker.input) > 1 else attributes.get("axes")
+            if axes is None or list(np.reshape(axes, -1)) != [1]:
+                return None
+            rows = 1
+        elif maker.op_type == "Reshape" and (step := scope.maker(maker.input[0])) is not None:
+            # Y to (T, N, directions, H), and that side by side.
+            perm = scope.source.attributes(step).get("perm")
+            shape = scope.constant(maker.input[1]) if len(maker.input) > 1 else None
+            if step.op_type != "Transpose" or perm != [0, 2, 1, 3] or shape is None or shape.size != 3:
+                return None
+            R = node.arrays.get("R")
+            width = int(shape[2])
+            rows = 2 if node.direction == "bidirectional" else 1
+            if width != -1 and (R is None or width != rows * R.shape[2]):
+                return None
+            maker = step
+        elif maker.op_type not in IN_BETWEEN:
+            return None
+        name = maker.input[0]
+    return None
+
+
+def _alike(lower: Node, upper: Node) -> bool:
+    """Whether two nodes can be two layers of one."""
+    if lower.problem or upper.problem or lower.proto.op_type != upper.proto.op_type or lower.direction == "reverse":
+        return False
+    same_inputs = all((slot in lower.slots) == (slot in upper.slots) for slot in ("B", "P", "initial_h", "initial_c"))
+    same_lengths = lower.slots.get("sequence_lens") == upper.slots.get("sequence_lens")
+    same_size = lower.arrays["R"].shape == upper.arrays["R"].shape
+    return same_inputs and same_lengths and same_size and lower.attributes == upper.attributes and not _layout(lower)
+
+
+def _layout(node: Node) -> int:
+    return int(node.attributes.get("layout", 0))
+
+
+# -------------------------------------------------------------------------------------------------------- a layer
+
+
+def _found(begin: str, chain: list[Node]) -> FoundLayer:
+    """Return what is said of a chain of nodes, and how a layer is made from it."""
+    first = chain[0]
+    reverse = first.direction == "reverse"
+    W, R = first.arrays.get("W"), first.arrays.get("R")
+    options = {name: value for name, value in first.attributes.items() if name not in ("hidden_size", "direction")}
+    initial, notes = _initial_states(chain)
+    if "sequence_lens" in first.slots:
+        notes.append("it is run with the lengths of its sequences: hand them in as lengths")
+    if first.proto.op_type == QUANTIZED:
+        notes.append("weights of 8 bits times their scales; ONNX Runtime rounds inputs and states as well")
+    if reverse:
+        notes.append("it reads from the last step to the first: hand in x[::-1], and read output[::-1]")
+
+    def make() -> Any:
+        for node in chain:
+            if node.problem is not None:
+                raise node.problem
+        given: list[Any] = []
+        for slot in ("W", "R", "B", "P"):
+            given.append([node.arrays[slot] for node in chain] if slot in first.arrays else None)
+        attributes = dict(first.attributes)
+        if reverse:
+            attributes["direction"] = "forward"
+        unknown = attributes.keys() - set(ATTRIBUTES)
+        if unknown:
+            raise ConversionError(
+                f"{begin}: {first.name}: the attribute {', '.join(sorted(unknown))} is not known here"
+            )
+        try:
+            W, R, B, P = given
+            return onnx.from_onnx(W, R, B, P=P, cell=first.kind, **attributes)
+        except RNNNumpyError as error:
+            raise type(error)(f"{begin}: {first.name}: {error}") from None
+
+    return FoundLayer(
+        name=first.name, kind=first.kind,
+        input_size=0 if W is None else W.shape[2], hidden_size=0 if R is None else R.shape[2],
+        num_layers=len(chain), num_directions=2 if first.direction == "bidirectional" else 1,
+        options=options, reverse=reverse, initial_states=initial, make=make,
+        parts=tuple(node.name for node in chain), notes=tuple(notes),
+    )  # fmt: skip
+
+
+# Of from_onnx.
+ATTRIBUTES = (
+    "direction", "linear_before_reset", "activations", "hidden_size", "layout", "clip", "input_forget",
+    "activation_alpha", "activation_beta",
+)  # fmt: skip
+
+
+def _initial_states(chain: list[Node]) -> tuple[tuple[Array, ...] | None, list[str]]:
+    """Return the initial states of a chain where they are constant and not 0, and what is to be said of others."""
+    slots = [
+        slot
+        for slot in ("initial_h", "initial_c")
+        if any(slot in node.slots and not node.scope.always_zero(node.slots[slot]) for node in chain)
+    ]
+    found: list[Array] = []
+    for slot in slots:
+        try:
+            parts = [node.scope.constant(node.slots[slot]) if slot in node.slots else None for node in chain]
+        except DataError:
+            parts = [None]
+        if any(part is None or part.ndim != 3 for part in parts):
+            return None, ["its initial states are computed from what goes into the network: hand them in as h_0"]
+        batched = [part.swapaxes(0, 1) if _layout(chain[0]) else part for part in parts if part is not None]
+        found.append(np.concatenate(batched))
+    if not any(state.any() for state in found):
+        return None, []
+    if chain[0].kind == "LSTM" and len(found) == 1:
+        found.append(np.zeros_like(found[0])) if slots == ["initial_h"] else found.insert(0, np.zeros_like(found[0]))
+    return tuple(found), ["its initial states are in the file: h_0"]
