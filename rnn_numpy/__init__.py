@@ -46,6 +46,7 @@ from rnn_numpy.training import (
 
 if TYPE_CHECKING:
     from rnn_numpy import checks as checks
+    from rnn_numpy import debug as debug
     from rnn_numpy import experiments as experiments
     from rnn_numpy import interop as interop
     from rnn_numpy import lab as lab
@@ -67,7 +68,7 @@ __all__ = [
     "pad_packed_sequence", "set_forget_bias",
 ]  # fmt: skip
 
-_ROOMS = ("checks", "experiments", "interop", "lab", "report", "tasks", "zoo")
+_ROOMS = ("checks", "debug", "experiments", "interop", "lab", "report", "tasks", "zoo")
 _LATER = {"gradcheck": "rnn_numpy.checks", "decompose": "rnn_numpy.lab", "open_network": "rnn_numpy.interop"}
 
 if not TYPE_CHECKING:  # a type checker would take every name for one of the package's

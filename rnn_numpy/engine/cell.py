@@ -229,6 +229,10 @@ class Cell:
         `step_forward` works where a_t and h_t are one memory. (Inference then needs one array less.)
     overwritten : tuple of str
         States of which `step_forward` may find the old and the new one in one memory.
+    equations : str
+        The lines of the derivation, one a line, for `rnn_numpy.debug`: a label and what is written, "F3  c = f * c_prev
+        + i * g", or added to, "B1  dh_in += W_hh.T @ da". Names are those of a `Step`, `W_hi` or `b_i` a gate's rows,
+        `a_i` its pre-activation.
     trial : bool
         Whether the formulas are tried, once, before they are first used: do they write all outputs, and those alone?
 
@@ -272,6 +276,7 @@ class Cell:
     columns: bool = True
     in_place: bool = False
     overwritten: tuple[str, ...] = ()
+    equations: str = ""
     trial: bool = True
     tried: set[str] = field(default_factory=set, init=False)
 
@@ -338,7 +343,9 @@ class Cell:
     @functools.cached_property
     def parts(self) -> tuple[Part, ...]:
         """The chain, recurrent dropout and zoneout apart."""
-        own = Part(self.step_forward, self.step_backward, self.step_partials, self.step_tangent)
+        own = Part(
+            self.step_forward, self.step_backward, self.step_partials, self.step_tangent, equations=self.equations
+        )
         return (*self.before, own.renamed(writing(self.own)) if self.own else own, *self.after)
 
     @functools.cached_property

@@ -69,6 +69,8 @@ class Part:
         Whether a column of its arrays is a sequence; as the cell has it where left out.
     path : str
         What to call the way by which its backward reaches the state before the step, where that is one of its own.
+    equations : str
+        The lines of its derivation, as `rnn_numpy.engine.cell.Cell` has them.
     """
 
     forward: Formula | None = None
@@ -78,6 +80,7 @@ class Part:
     names: Mapping[str, str] = field(default_factory=dict)
     columns: bool | None = None
     path: str = ""
+    equations: str = ""
 
     def formula(self, kind: Kind) -> Formula | None:
         """Return one of the four formulas."""
@@ -147,22 +150,36 @@ def zone_tangent(vs_new: Array, vs_prev: Array, k_t: Array, vs_t: Array) -> None
     vs_t += vs_new
 
 
+DROP = """
+    R1  h_in = m * h_prev
+    S1  dh_prev += m * dh_in
+"""
+ZONE = """
+    R2  s = s_new + k * (s_prev - s_new)
+    S2  ds_new = (1 - k) * ds
+"""
+AROUND = "S3  ds_prev += k * ds"
+
+
 def recurrent_dropout(h: str) -> Part:
     """Return R1, S1, T1 for the state `h`."""
     own = {f"{d}h_{when}": f"{d}{h}_{when}" for d in ("", "d", "v") for when in ("prev", "in")}
-    return Part(drop_forward, drop_backward, tangent=drop_tangent, names={**own, "m": "recurrent_mask_t"})
+    names = {**own, "m": "recurrent_mask_t"}
+    return Part(drop_forward, drop_backward, tangent=drop_tangent, names=names, equations=DROP)
 
 
 def zoneout(s: str) -> Part:
     """Return R2, S2, T2 for the state `s`."""
     names = {f"{d}s_{when}": f"{d}{s}_{when}" for d in ("", "d", "v") for when in ("prev", "t")}
     names |= {f"{d}s_new": f"{d}{s}_new_t" for d in ("", "d", "v")}
-    return Part(zone_forward, zone_backward_new, tangent=zone_tangent, names={**names, "k_t": f"{s}_kept_t"})
+    names["k_t"] = f"{s}_kept_t"
+    return Part(zone_forward, zone_backward_new, tangent=zone_tangent, names=names, equations=ZONE)
 
 
 def way_around(s: str) -> Part:
     """Return S3 for the state `s`."""
-    return Part(backward=zone_backward_prev, names={"ds_t": f"d{s}_t", "ds_prev": f"d{s}_prev", "k_t": f"{s}_kept_t"})
+    names = {"ds_t": f"d{s}_t", "ds_prev": f"d{s}_prev", "k_t": f"{s}_kept_t"}
+    return Part(backward=zone_backward_prev, names=names, equations=AROUND)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,8 @@ class LayerTrace:
         The step at which a forward pass stands that is not through; None once it has done all.
     first : int
         The step of the call that row 0 belongs to: of a block of a longer pass, its first one.
+    unsort : ndarray of int, (N,), or None
+        Puts the engine's rows into the caller's order; None where they are.
     """
 
     def __init__(self, direction: Direction, chain: Chain, batch: Batch, masks: Masks = NONE) -> None:
@@ -96,7 +98,7 @@ class LayerTrace:
         self.reached: int | None = None
         self.first = 0
         self._derived = chain.cell.derived
-        self._alive, self._unsort = batch.alive, batch.unsort
+        self._alive, self.unsort = batch.alive, batch.unsort
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -138,7 +140,7 @@ class LayerTrace:
         """Return the array `name` as the engine holds it: rows sorted by length, longest first."""
         chosen = gradients or self.latest
         if name in self._derived:  # also where the engine has an array of this name, with blocks in its own order
-            computed = self.derive(name, lambda argument: self._aligned(argument, chosen))
+            computed = self.derive(name, lambda argument: self.aligned(self.resolved(argument, chosen), chosen))
             return computed if self._alive is None else np.where(self._alive[:, :, None], computed, 0)
         array = self.find(name)
         if array is None:
@@ -173,10 +175,11 @@ class LayerTrace:
         """Whether an array is computed when asked for."""
         return name in self._derived
 
-    def _aligned(self, name: str, gradients: GradientPass) -> Array:
-        """Return the array whose row t belongs to step t, (T, N, ·), for a name as a Step has it."""
+    def aligned(self, name: str, gradients: GradientPass) -> Array:
+        """Return the array whose row t belongs to step t, (T, N, ·), for a name as a Step has it; rows of a step in the
+        engine's order.
+        """
         before, after = (1, 0) if self.reverse else (0, 1)
-        name = self.resolved(name, gradients)
         if name.endswith("_prev"):
             return self.stored(name[:-5], gradients)[before : before + len(self)]
         array = self.stored(name, gradients)
@@ -196,18 +199,18 @@ class LayerTrace:
         """Return which sequences have step `index`, (N, 1), in the caller's order; None for all."""
         if self._alive is None:
             return None
-        alive: Array = self._alive[index] if self._unsort is None else self._alive[index][self._unsort]
+        alive: Array = self._alive[index] if self.unsort is None else self._alive[index][self.unsort]
         return alive[:, None]
 
     def row(self, name: str, index: int, gradients: GradientPass) -> Array:
         """Return row `index` of the array `name`, (N, ·), in the caller's order."""
         row: Array = self.stored(name, gradients)[index]
-        return read_only(row if self._unsort is None else row[self._unsort])
+        return read_only(row if self.unsort is None else row[self.unsort])
 
     def write(self, name: str, index: int, value: Array, gradients: GradientPass) -> None:
         """Write row `index` of a state or of a state's gradient, (N, ·) in the caller's order, for the pass to read."""
         row = (self.arrays if name in self.arrays else gradients.arrays)[name][index]
-        row[...] = value if self._unsort is None else value[np.argsort(self._unsort)]
+        row[...] = value if self.unsort is None else value[np.argsort(self.unsort)]
 
     def __getattr__(self, name: str) -> Array:
         # Reached for recorded names only: Python looks for real attributes first.
@@ -227,7 +230,7 @@ class LayerTrace:
                 array[reached + (2 if name == "d" + self.states[0] else 1) :] = np.nan
             else:
                 array[: reached + (1 if name[1:] in self.states[1:] else 0)] = np.nan
-        return read_only(array if self._unsort is None else array[:, self._unsort])
+        return read_only(array if self.unsort is None else array[:, self.unsort])
 
     def __getitem__(self, t: int) -> Step:
         steps = len(self)

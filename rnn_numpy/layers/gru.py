@@ -237,17 +237,47 @@ def _dn(dh: Array, z: Array) -> Array:
     return dn
 
 
+GATES = """
+    F1  r = sigmoid(W_ir @ x + W_hr @ h_in + b_r)
+    F1  z = sigmoid(W_iz @ x + W_hz @ h_in + b_z)
+"""
+STATE = """
+    F4  h = n + z * (h_prev - n)
+    B4  da_z = dh * (h_prev - n) * z * (1 - z)
+    B4  dh_prev += dh * z
+    B3  da_n = dh * (1 - z) * (1 - n ** 2)
+"""
+EQUATIONS_AFTER = f"""{GATES}
+    F2  q = W_hn @ h_in + b_hn
+    F3  n = tanh(W_in @ x + b_in + r * q)
+    {STATE}
+    B2  da_q = da_n * r
+    B2  da_r = da_n * q * r * (1 - r)
+    B1  dh_in += W_hh.T @ da_hh
+"""
+EQUATIONS_BEFORE = f"""{GATES}
+    F2  k = r * h_in
+    F3  n = tanh(W_in @ x + W_hn @ k + b_n)
+    {STATE}
+    B2  dk = W_hn.T @ da_n
+    B2  da_r = dk * h_in * r * (1 - r)
+    B2  dh_in += dk * r
+    B1  dh_in += W_hr.T @ da_r + W_hz.T @ da_z
+"""
+
 BEFORE = Cell(
     ("r", "z", "n"), ("h",),
     before_step_forward, before_step_backward, before_step_partials, before_step_tangent,
     sigmoids=("r", "z"), hidden_inputs={"n": "k_t"}, records={"k": 1}, gradient_records={"dk": 1},
     derived={"da_ih": _da_ih, "da_hh": _da_ih, "dr": Product("dk", "h_in"), "dz": _dz, "dn": _dn},
+    equations=EQUATIONS_BEFORE,
 )  # fmt: skip
 AFTER = Cell(
     ("r", "z", "n"), ("h",),
     after_step_forward, after_step_backward, after_step_partials, after_step_tangent,
     slabs=("q", "r", "z", "n"), input_slabs=("r", "z", "n"), hidden_slabs=("r", "z", "q"), sigmoids=("r", "z"),
     derived={**BEFORE.derived, "da_hh": _da_hh, "dr": Product("da_n", "q")},
+    equations=EQUATIONS_AFTER,
 )  # fmt: skip
 CELLS = {"after": AFTER, "before": BEFORE}
 

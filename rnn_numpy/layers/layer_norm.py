@@ -215,6 +215,26 @@ def _four_hidden(layer: Recurrent) -> tuple[int, ...]:
     return (4 * layer.hidden_size,)
 
 
+# Without the lines in which N stands: F2, F5, B5, B2.
+EQUATIONS = """
+    F1  u = W_ih @ x
+    F1  v = W_hh @ h_in
+    F3  i = sigmoid(a_i)
+    F3  f = sigmoid(a_f)
+    F3  g = tanh(a_g)
+    F3  o = sigmoid(a_o)
+    F4  c = f * c_prev + i * g
+    F6  h = o * tanh_k
+    B6  dk = dh * o * (1 - tanh_k ** 2)
+    B6  da_o = dh * tanh_k * o * (1 - o)
+    B4  da_i = dc * g * i * (1 - i)
+    B4  da_f = dc * c_prev * f * (1 - f)
+    B4  da_g = dc * i * (1 - g ** 2)
+    B4  dc_prev += dc * f
+    B1  dh_in += W_hh.T @ dv
+"""
+
+
 @functools.cache
 def layer_norm_cell(epsilon: float) -> Cell:
     """Return the cell of a `LayerNormLSTM`."""
@@ -231,7 +251,7 @@ def layer_norm_cell(epsilon: float) -> Cell:
             "bias_c": ExtraParameter("beta_c", hidden, 0.0),
         },
         derived={**GATES, "do": Product("dh", "tanh_k"), "a": Bound(_layer_norm_a, epsilon)},
-        biased=False, overwritten=("c",),
+        biased=False, overwritten=("c",), equations=EQUATIONS,
     )  # fmt: skip
 
 

@@ -205,6 +205,26 @@ GATES: dict[str, Callable[..., Array]] = {
 }
 
 
+EQUATIONS = """
+    F1  a = W_ih @ x + W_hh @ h_in + b
+    F2  i = sigmoid(a_i)
+    F2  f = sigmoid(a_f)
+    F2  g = tanh(a_g)
+    F2  o = sigmoid(a_o)
+    F3  c = f * c_prev + i * g
+    F4  tanh_c = tanh(c)
+    F4  h = o * tanh_c
+    B4  dm_dc = o * (1 - tanh_c ** 2)
+    B4  dc += dh * dm_dc
+    B4  da_o = dh * tanh_c * o * (1 - o)
+    B3  da_i = dc * g * i * (1 - i)
+    B3  da_f = dc * c_prev * f * (1 - f)
+    B3  da_g = dc * i * (1 - g ** 2)
+    B3  dc_prev += dc * f
+    B1  dh_in += W_hh.T @ da
+"""
+
+
 def _projection_shape(layer: LSTM) -> tuple[int, ...]:
     return layer.proj_size, layer.hidden_size
 
@@ -215,14 +235,18 @@ CELL = Cell(
     slabs=("o", "i", "f", "g"), input_slabs=("i", "f", "g", "o"), hidden_slabs=("i", "f", "g", "o"),
     sigmoids=("o", "i", "f"), records={"tanh_c": 1}, gradient_records={"dm_dc": 1},
     derived={"a": _a, **GATES, "do": Product("dh", "tanh_c"), "dtanh_c": Product("dh", "o")},
-    overwritten=("c",),
+    overwritten=("c",), equations=EQUATIONS,
 )  # fmt: skip
+PROJECTION = """
+    F5  h = W_hr @ m
+    B5  dm = W_hr.T @ dh
+"""
 
 # The LSTM's own part writes m_t; h_t is what a further part makes of it.
 PROJECTED_CELL = replace(
     CELL,
     own={"h": "m"},
-    after=(Part(project_forward, project_backward, tangent=project_tangent),),
+    after=(Part(project_forward, project_backward, tangent=project_tangent, equations=PROJECTION),),
     records={"tanh_c": 1, "m": 1},
     gradient_records={"dm_dc": 1, "dm": 1},
     parameters={"weight_hr": ExtraParameter("W_hr", _projection_shape, product=("dh_t", "m_t"))},

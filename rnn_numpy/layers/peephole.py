@@ -60,7 +60,7 @@ from rnn_numpy.engine.cell import ExtraParameter
 from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.layers.initializers import set_forget_bias
-from rnn_numpy.layers.lstm import CELL
+from rnn_numpy.layers.lstm import CELL, EQUATIONS
 
 Array = NDArray[Any]
 
@@ -145,13 +145,30 @@ def hidden(layer: Recurrent) -> tuple[int, ...]:
     return (layer.hidden_size,)
 
 
+FORWARD = """
+    F1  a_i = W_ii @ x + W_hi @ h_in + b_i + p_i * c_prev
+    F1  a_f = W_if @ x + W_hf @ h_in + b_f + p_f * c_prev
+    F1  a_g = W_ig @ x + W_hg @ h_in + b_g
+    F2  i = sigmoid(a_i)
+    F2  f = sigmoid(a_f)
+    F2  g = tanh(a_g)
+    F3  c = f * c_prev + i * g
+    F4  a_o = W_io @ x + W_ho @ h_in + b_o + p_o * c
+    F4  o = sigmoid(a_o)
+    F5  tanh_c = tanh(c)
+    F5  h = o * tanh_c
+"""
+# What the LSTM has as B4 and B3 is B5 and B3 here.
+BACKWARD = EQUATIONS[EQUATIONS.index("B4") :].replace("B4", "B5")
+
 # The factors of B3 and B5, and what is left of B5, B3 and B1, are the LSTM's; parts around it add what peepholes add.
 PEEPHOLE_CELL = replace(
     CELL,
     step_forward=peephole_step_forward,
     step_tangent=peephole_step_tangent,
-    before=(Part(backward=peepholes_backward),),
-    after=(Part(backward=output_peephole_backward),),
+    before=(Part(backward=peepholes_backward, equations="B1  dc_prev += p_i * da_i + p_f * da_f"),),
+    after=(Part(backward=output_peephole_backward, equations="B4  dc += p_o * da_o"),),
+    equations=FORWARD + BACKWARD,
     parameters={f"peephole_{gate}": ExtraParameter(f"p_{gate}", hidden) for gate in "ifo"},
     derived={**CELL.derived, "a": _peephole_a},
 )

@@ -249,12 +249,28 @@ class RNN(Recurrent):
         )  # fmt: skip
 
 
-def _cell(forward: Formula, partials: Formula, tangent: Formula) -> Cell:
+EQUATIONS = """
+    F1  a = W_ih @ x + W_hh @ h_in + b
+    F2  h = tanh(a)
+    B2  da = dh * (1 - h ** 2)
+    B1  dh_in += W_hh.T @ da
+"""
+
+
+def _cell(forward: Formula, partials: Formula, tangent: Formula, equations: str) -> Cell:
     # Rows, not columns: with one gate there is no slab to keep together, and rows save turning x and doutput around.
-    return Cell(("a",), ("h",), forward, rnn_step_backward, partials, tangent, columns=False, in_place=True)
+    return Cell(
+        ("a",), ("h",), forward, rnn_step_backward, partials, tangent,
+        columns=False, in_place=True, equations=equations,
+    )  # fmt: skip
 
 
 CELLS = {
-    "tanh": _cell(tanh_step_forward, tanh_step_partials, tanh_step_tangent),
-    "relu": _cell(relu_step_forward, relu_step_partials, relu_step_tangent),
+    "tanh": _cell(tanh_step_forward, tanh_step_partials, tanh_step_tangent, EQUATIONS),
+    "relu": _cell(
+        relu_step_forward,
+        relu_step_partials,
+        relu_step_tangent,
+        EQUATIONS.replace("tanh(a)", "relu(a)").replace("(1 - h ** 2)", "(h > 0)"),
+    ),
 }

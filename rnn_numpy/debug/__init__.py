@@ -1,0 +1,37 @@
+"""Stops inside of a pass: conditions, time travel, what-if, equations with their numbers, the origin of a NaN."""
+
+from rnn_numpy.debug.conditions import (
+    Condition,
+    jump,
+    non_finite,
+    norm_above,
+    norm_below,
+    saturated,
+    sign_change,
+    violated,
+    when,
+)
+from rnn_numpy.debug.explain import explain
+from rnn_numpy.debug.frames import here
+from rnn_numpy.debug.stepper import Stepper, Stop
+from rnn_numpy.debug.tracing import Difference, Origin, diff, first_non_finite
+
+__all__ = [
+    "Condition",
+    "Difference",
+    "Origin",
+    "Stepper",
+    "Stop",
+    "diff",
+    "explain",
+    "first_non_finite",
+    "here",
+    "jump",
+    "non_finite",
+    "norm_above",
+    "norm_below",
+    "saturated",
+    "sign_change",
+    "violated",
+    "when",
+]

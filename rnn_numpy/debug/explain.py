@@ -1,0 +1,204 @@
+"""An equation with its numbers in place."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.debug.expressions import Equation, Text, Value, evaluate, sources, ulps
+from rnn_numpy.debug.rows import NOTHING_KEPT, Rows, incoming, targets, total
+from rnn_numpy.engine.trace import NOTHING, Step
+from rnn_numpy.errors import OptionError
+
+Array = NDArray[Any]
+
+LARGEST = 3  # terms of a product that are shown
+
+
+def rows_of(step: Step) -> Rows:
+    """Return the names of an expression at one step."""
+    trace, index = step._trace, step._index
+    gradients = step._gradients or trace.latest
+    direction = -1 if (not gradients.arrays) == trace.reverse else 1
+    kept = getattr(step, "_kept", NOTHING_KEPT) if type(step) is not Step else NOTHING_KEPT
+    return Rows(trace, gradients if gradients.arrays else NOTHING, range(index, index + direction, direction), kept)
+
+
+def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
+    """Return the equation that makes one entry of a step, with the numbers in place.
+
+    Parameters
+    ----------
+    step : Step
+        Of a trace, or where a `Stepper` stands; this one also knows what the output adds to `dh_prev`.
+    name : str
+        What the equation makes: "c", "da_f", "dh_prev".
+    unit, n : int
+        The entry.
+
+    Returns
+    -------
+    str
+        The equation, the numbers, the result, what is recorded and how many units in the last place they differ; below,
+        the largest terms of each matrix product.
+
+    Raises
+    ------
+    OptionError
+        The cell has no equation of `name`; there is no such entry.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnn_numpy import RNN
+    >>> rnn = RNN(1, 2, rng=0)
+    >>> output, h_n, trace = rnn.forward(np.ones((3, 1, 1)))
+    >>> back = rnn.backward(trace, np.ones((3, 1, 2)))
+    >>> print(explain(trace[1], "da", unit=1))
+    l0  t = 1  n = 0  unit 1   B2
+    da = dh * (1 - h ** 2)
+       = 0.5662 * (1 - 0.802 ** 2)
+       = 0.202   recorded 0.202, 0 ulp
+    """
+    if not isinstance(step, Step):
+        raise OptionError(f"debug.explain: step must be a Step, as trace[t]; got {type(step).__name__}")
+    unit, n = (arguments.integer("debug.explain", title, value) for title, value in (("unit", unit), ("n", n)))
+    rows, found = rows_of(step), targets(step._trace)
+    if name not in found:
+        has = ", ".join(found) if found else "none: `Cell.equations` is empty"
+        raise OptionError(f"debug.explain: there is no equation of {name!r} in {step._trace.name}; there are {has}")
+    recorded = rows.value(name).array[0]
+    if not (0 <= n < recorded.shape[0] and 0 <= unit < recorded.shape[1]):
+        raise OptionError(f"debug.explain: {name} has (N, units) = {recorded.shape}; got n = {n}, unit = {unit}")
+    said, before = found[name], None
+    if all(equation.adds for _, equation in said):
+        before = incoming(step._trace, name)
+    terms = [_numbers(equation.right, rows.renamed(names), n, unit) for names, equation in said]
+    texts = [_renamed(equation, names) for names, equation in said]
+    notes = [note for names, equation in said for note in _products(equation.right, rows.renamed(names), n, unit)]
+    has = recorded[n, unit]
+    if before is not None:
+        texts.insert(0, before)
+        value, known = _incoming(rows, name, before, n, unit)
+        terms.insert(0, _number(value))
+        if not known:
+            notes.insert(0, f"{before} is the rest of what is recorded: the trace does not keep it, a Stepper does")
+    result = _total(rows, name, before, n, unit)
+    labels = ", ".join(dict.fromkeys(equation.label for _, equation in said))
+    pad = " " * len(name)
+    lines = [
+        f"{step._trace.name}  t = {step.t}  n = {n}  unit {unit}   {labels}",
+        f"{name} = {' + '.join(texts)}",
+        f"{pad} = {' + '.join(terms)}",
+    ]
+    if result is None or np.isnan(result) != np.isnan(has):
+        lines.append(f"{pad} = {_number(has)}   recorded")
+    else:
+        apart = float(ulps(np.array([result], recorded.dtype), np.array([has]))[0])
+        lines.append(f"{pad} = {_number(result)}   recorded {_number(has)}, {apart:.3g} ulp")
+    exists = step._trace.exists(step._index)
+    if exists is not None and not exists[n, 0]:
+        lines.append(f"sequence n = {n} has no step {step.t}: what is recorded is 0")
+    return "\n".join(lines + notes)
+
+
+def _total(rows: Rows, name: str, before: str | None, n: int, unit: int) -> Any:
+    """Return what the equations say of an entry; None where what was there before is not known."""
+    if before is not None and before not in rows:
+        return None
+    return total(rows, name).array[0, n, unit]
+
+
+def _incoming(rows: Rows, name: str, before: str, n: int, unit: int) -> tuple[Any, bool]:
+    """Return what an entry held before the equations added to it, and whether it is known: else it is the rest."""
+    if before in rows:
+        value = rows.value(before).array[0, n, unit]
+        if not np.isnan(value):
+            return value, True
+    added = sum(
+        evaluate(equation.right, rows.renamed(names)).array[0, n, unit] for names, equation in targets(rows.trace)[name]
+    )
+    return rows.value(name).array[0, n, unit] - added, False
+
+
+class _Names(ast.NodeTransformer):
+    """Replaces names by what `text` returns of them."""
+
+    def __init__(self, text: Any) -> None:
+        self.text = text
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Name(self.text(node), ast.Load())
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        return ast.Call(node.func, [self.visit(argument) for argument in node.args], [])
+
+
+def _renamed(equation: Equation, names: Mapping[str, str]) -> str:
+    """Return the right side with the names that the step has."""
+    tree = _copy(equation.right.tree)
+    text = sources(_Names(lambda node: names.get(node.id, node.id)).visit(tree))
+    return f"({text})" if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Sub) else text
+
+
+class _InPlace(_Names):
+    """Replaces names by their numbers, and products by theirs."""
+
+    def __init__(self, rows: Rows, n: int, unit: int) -> None:
+        super().__init__(lambda node: _placed(_entry(rows.value(node.id), n, unit)))
+        self.rows, self.n, self.unit = rows, n, unit
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        if isinstance(node.op, ast.MatMult):
+            value = evaluate(Text("", node), self.rows)
+            return ast.Name(_placed(_entry(value, self.n, self.unit)), ast.Load())
+        return ast.BinOp(self.visit(node.left), node.op, self.visit(node.right))
+
+
+def _numbers(text: Text, rows: Rows, n: int, unit: int) -> str:
+    found = sources(_InPlace(rows, n, unit).visit(_copy(text.tree)))
+    return re.sub(r"\((\([^()]*\))\)", r"\1", found)  # the number is the whole argument
+
+
+def _products(text: Text, rows: Rows, n: int, unit: int) -> list[str]:
+    """Say, of each product of a matrix, its largest terms."""
+    found = []
+    for node in ast.walk(text.tree):
+        if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)):
+            continue
+        W, h = (evaluate(Text("", side), rows).array for side in (node.left, node.right))
+        terms = W[unit] * h[0, n]
+        order = np.argsort(-abs(terms), kind="stable")
+        shown = [f"{_number(terms[place])} (unit {place})" for place in order[:LARGEST]]
+        if len(order) > LARGEST:
+            shown.append(f"{_number(terms[order[LARGEST:]].sum())} ({len(order) - LARGEST} more)")
+        product = sources(_Names(lambda name: rows.names.get(name.id, name.id)).visit(_copy(node)))
+        found.append(f"{product} = {' + '.join(shown)}".replace("+ -", "- "))
+    return found
+
+
+def _entry(value: Value, n: int, unit: int) -> Any:
+    """Return the entry of an array of a step, of a bias, or the only one."""
+    array = value.array
+    if array.ndim == 3:
+        return array[0, n if array.shape[1] > 1 else 0, unit if array.shape[2] > 1 else 0]
+    return array[unit] if array.ndim == 1 else array[()]
+
+
+def _placed(value: Any) -> str:
+    text = _number(value)
+    return f"({text})" if text.startswith("-") else text
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}"
+
+
+def _copy(tree: ast.expr) -> ast.expr:
+    return ast.parse(sources(tree), mode="eval").body

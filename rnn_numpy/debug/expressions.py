@@ -1,0 +1,399 @@
+"""The language of conditions and equations: names of a step, numbers, arithmetic, and few functions; never `eval`.
+
+A text is parsed by Python's own parser and refused unless every node of it is one of those below, so that a command
+file or a notebook from elsewhere can do no more than arithmetic. Values have the steps in front, (K, N, units), so that
+one evaluation serves one step or a thousand; what is one number a step is (K, 1, 1).
+
+An evaluation can carry a bound on its own rounding along: `Value.bound` is a number of units of eps, entry by entry,
+by which the result may differ from that of exact arithmetic (running error analysis [1]_).
+
+References
+----------
+.. [1] N. J. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed. (2002), section 3.3.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.errors import OptionError
+
+Array = NDArray[Any]
+
+LONGEST = 500  # characters of a text, and nodes of what it parses to
+UNITS = (-2, -1)  # the axes of one step
+
+
+class Value(NamedTuple):
+    """An array, and the bound on its rounding in units of eps."""
+
+    array: Array
+    bound: Array | float = 0.0
+
+
+class Names(Protocol):
+    """What an expression is evaluated in."""
+
+    def value(self, name: str, before: bool = False) -> Value:
+        """Return what a name stands for; `before`, at the step that the pass visited before."""
+
+    def limits(self, name: str) -> tuple[float, float]:
+        """Return the values between which a gate lies."""
+
+
+class Text(NamedTuple):
+    """A text that is one of this language: what to say of it, and its tree."""
+
+    text: str
+    tree: ast.expr
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of arrays in it, in their order."""
+        called = {id(node.func) for node in ast.walk(self.tree) if isinstance(node, ast.Call)}
+        found = [node.id for node in ast.walk(self.tree) if isinstance(node, ast.Name) and id(node) not in called]
+        return tuple(dict.fromkeys(found))
+
+
+def parsed(where: str, text: Any) -> Text:
+    """Return the tree of a text; what is not of this language is refused."""
+    if not isinstance(text, str):
+        raise OptionError(f"{where}: an expression must be a text, as 'norm(dh) > 1'; got {type(text).__name__}")
+    if len(text) > LONGEST:
+        raise OptionError(f"{where}: an expression may have {LONGEST} characters; got {len(text)}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else type(error).__name__
+        raise OptionError(f"{where}: {text!r} is no expression: {reason}. {_rules()}") from None
+    _check(where, text, tree)
+    return Text(" ".join(text.split()), tree)
+
+
+def evaluate(text: Text, names: Names, bounded: bool = False) -> Value:
+    """Return what a text says in `names`; its rounding's bound as well, if asked."""
+    with np.errstate(all="ignore"):
+        return _value(text.tree, names, bounded)
+
+
+def sources(node: ast.AST) -> str:
+    """Return the text of a part of a tree."""
+    return ast.unparse(node)
+
+
+# ------------------------------------------------------------------------------------------------ the grammar
+
+
+def _rules() -> str:
+    return (
+        "There are names of a step, t, numbers, + - * / ** @ .T, comparisons, and, or, not, NAME[n, unit], and "
+        + ", ".join([*REDUCTIONS, *ELEMENTWISE, *OF_NAMES])
+    )
+
+
+def _check(where: str, text: str, tree: ast.expr) -> None:
+    for count, node in enumerate(ast.walk(tree)):
+        if count > LONGEST or not _is_known(node):
+            got = sources(node) if isinstance(node, ast.expr) else type(node).__name__
+            raise OptionError(f"{where}: {text!r} has {got!r}, which is not of this language. {_rules()}")
+
+
+def _is_known(node: ast.AST) -> bool:
+    match node:
+        case ast.Constant(value=value):
+            return isinstance(value, (int, float)) and abs(value) < 1e300
+        case ast.Attribute(value=ast.Name(id=name), attr="T"):
+            return name.startswith("W")
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+            if name in OF_NAMES:
+                return len(arguments) == OF_NAMES[name] and all(isinstance(one, ast.Name) for one in arguments)
+            return name in {*REDUCTIONS, *ELEMENTWISE} and len(arguments) == 1
+        case ast.Subscript(value=ast.Name(), slice=ast.Tuple(elts=[_, _]) | ast.Constant() | ast.UnaryOp()):
+            return all(
+                _is_index(one) for one in (node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice])
+            )
+        case ast.BinOp(op=operator) | ast.UnaryOp(op=operator):
+            return type(operator) in OPERATORS
+        case ast.Compare(ops=operators):
+            return all(type(operator) in OPERATORS for operator in operators)
+        case ast.BoolOp() | ast.Name() | ast.Tuple() | ast.Slice() | ast.Load() | ast.And() | ast.Or():
+            return True
+    return type(node) in OPERATORS
+
+
+def _is_index(node: ast.AST) -> bool:
+    match node:
+        case ast.Constant(value=int()):
+            return True
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int())):
+            return True
+        case ast.Slice(lower=lower, upper=upper, step=None):
+            return all(one is None or _is_index(one) for one in (lower, upper))
+    return False
+
+
+# ------------------------------------------------------------------------------------------------ values
+
+
+def _value(node: ast.expr, names: Names, bounded: bool) -> Value:
+    match node:
+        case ast.Constant(value=value):
+            return Value(np.asarray(value))
+        case ast.Name(id=name):
+            return names.value(name)
+        case ast.Attribute(value=ast.Name(id=name)):
+            return Value(names.value(name).array.T)
+        case ast.Subscript(value=ast.Name(id=name), slice=index):
+            return _entry(names.value(name), index)
+        case ast.UnaryOp(op=operator, operand=operand):
+            array, bound = _value(operand, names, bounded)
+            return Value(OPERATORS[type(operator)](array), bound)
+        case ast.BinOp(left=left, op=operator, right=right):
+            return _combined(operator, _value(left, names, bounded), _value(right, names, bounded), bounded)
+        case ast.BoolOp(op=operator, values=values):
+            found = [_value(value, names, bounded).array for value in values]
+            both = np.logical_and if isinstance(operator, ast.And) else np.logical_or
+            return Value(functools.reduce(both, found))
+        case ast.Compare(left=left, ops=operators, comparators=others):
+            sides = [_value(side, names, bounded).array for side in (left, *others)]
+            pairs = zip(sides, operators, sides[1:], strict=False)
+            return Value(functools.reduce(np.logical_and, [OPERATORS[type(op)](a, b) for a, op, b in pairs]))
+        case ast.Call(func=ast.Name(id=name), args=arguments):
+            return _called(name, arguments, names, bounded)
+    raise OptionError(f"{sources(node)!r} is no expression by itself")
+
+
+def _entry(value: Value, index: ast.expr) -> Value:
+    """Return entries [n, units] of each step; [units] of the only sequence, or of all of them."""
+    places = [_slice(one) for one in (index.elts if isinstance(index, ast.Tuple) else [index])]
+    array = value.array
+    if array.ndim < 3:
+        raise OptionError("only arrays of a step have entries [n, unit]")
+    try:
+        return Value(array[(slice(None), *([slice(None)] if len(places) == 1 else []), *places)])
+    except IndexError:
+        raise OptionError(f"[{sources(index)}] is outside of an array (N, units) = {array.shape[1:]}") from None
+
+
+def _slice(node: ast.expr) -> Any:
+    """Return an index that keeps its axis."""
+    if isinstance(node, ast.Slice):
+        low, high = (None if one is None else ast.literal_eval(one) for one in (node.lower, node.upper))
+        return slice(low, high)
+    return [ast.literal_eval(node)]
+
+
+def _combined(operator: ast.operator, left: Value, right: Value, bounded: bool) -> Value:
+    (a, a_bound), (b, b_bound) = left, right
+    if isinstance(operator, ast.MatMult):
+        return _product(left, right, bounded)
+    result = OPERATORS[type(operator)](a, b)
+    if not bounded:
+        return Value(result)
+    match operator:
+        case ast.Add() | ast.Sub():
+            return Value(result, a_bound + b_bound + abs(result))
+        case ast.Mult():
+            return Value(result, abs(a) * b_bound + abs(b) * a_bound + abs(result))
+        case ast.Div():
+            return Value(result, (a_bound + abs(result) * b_bound) / abs(b) + abs(result))
+    # a ** b, b a small number: each product of it rounds once.
+    return Value(result, abs(b) * (abs(a) ** (b - 1) * a_bound + abs(result)))
+
+
+def _product(left: Value, right: Value, bounded: bool) -> Value:
+    """Return a matrix times the rows of a step array: W @ h is h W^T for (K, N, H)."""
+    (W, _), (h, h_bound) = left, right
+    if W.ndim != 2 or h.ndim != 3 or W.shape[1] != h.shape[2]:
+        raise OptionError(f"@ is a matrix times an array of a step; got shapes {W.shape} and {h.shape[1:]}")
+    result = h @ W.T
+    if not bounded:
+        return Value(result)
+    # A dot product of n terms: at most n roundings of the sum of their sizes, in whatever order it is taken.
+    sizes = abs(W.T)
+    return Value(
+        result, W.shape[1] * (abs(h) @ sizes) + h_bound @ sizes if np.ndim(h_bound) else W.shape[1] * (abs(h) @ sizes)
+    )
+
+
+def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -> Value:
+    if name in OF_NAMES:
+        identifiers = [argument.id for argument in arguments if isinstance(argument, ast.Name)]
+        return Value(FUNCTIONS_OF_NAMES[name](names, *identifiers))
+    array, bound = _value(arguments[0], names, bounded)
+    if name in REDUCTIONS:
+        return Value(REDUCTIONS[name](array))
+    result = ELEMENTWISE[name](array)
+    return Value(result, SLOPES[name](result, array) * bound + ROUNDINGS[name](result) if bounded else 0.0)
+
+
+# ------------------------------------------------------------------------------------------------ functions
+
+
+def norm(array: Array) -> Array:
+    """The norm of each step's rows, (K, 1, 1), also where squares would be too large or too small to be held."""
+    rows = array.reshape(len(array), 1, -1)
+    if rows.dtype.kind == "c":
+        rows = abs(rows)
+    with np.errstate(all="ignore"):
+        squares: Array = np.einsum("kij,kij->ki", rows, rows)[:, :, None]
+        limits = np.finfo(squares.dtype)
+        if (squares > limits.tiny / limits.eps).all() and (squares < np.inf).all():
+            return np.sqrt(squares)
+        largest = abs(rows).max(axis=2, keepdims=True, initial=0)
+        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
+        scaled: Array = scale * np.sqrt(((rows / scale) ** 2).sum(axis=2, keepdims=True))
+    return scaled
+
+
+def _sigmoid(a: Array) -> Array:
+    result: Array = (1 + np.tanh(a / 2)) / 2
+    return result
+
+
+def _relu(a: Array) -> Array:
+    return np.where(a.real <= 0, 0, a)
+
+
+def _ratio(names: Names, name: str) -> Array:
+    now: Array = norm(names.value(name).array)
+    before: Array = norm(names.value(name, before=True).array)
+    ratio: Array = now / before
+    return ratio
+
+
+def _cos(names: Names, left: str, right: str) -> Array:
+    a, b = names.value(left).array, names.value(right).array
+    cosine: Array = (a * b.conj()).sum(axis=UNITS, keepdims=True).real / (norm(a) * norm(b))
+    return cosine
+
+
+def _sat(names: Names, name: str) -> Array:
+    return saturation(names, name, 0.01)
+
+
+def saturation(names: Names, name: str, within: float) -> Array:
+    """The share of a gate's entries that are nearer than `within` to one of its limits, (K, 1, 1)."""
+    low, high = names.limits(name)
+    array = names.value(name).array
+    near: Array = (array.real < low + within) | (array.real > high - within)
+    share: Array = near.mean(axis=UNITS, keepdims=True)
+    return share
+
+
+def _ulps(names: Names, left: str, right: str) -> Array:
+    a, b = names.value(left).array, names.value(right).array
+    apart: Array = ulps(a, b).max(axis=UNITS, keepdims=True)
+    return apart
+
+
+def ulps(a: Array, b: Array) -> Array:
+    """The number of floating-point numbers from one to the other, entry by entry; NaN and NaN are 0 apart.
+
+    Of complex numbers the larger of those of real and imaginary part.
+    """
+    a, b = np.broadcast_arrays(a, b)
+    if a.dtype.kind == "c" or b.dtype.kind == "c":
+        return np.maximum(ulps(a.real, b.real), ulps(a.imag, b.imag))
+    dtype = np.promote_types(np.float32, min(a.dtype, b.dtype))
+    places = [_place(np.ascontiguousarray(one.astype(dtype))) for one in (a, b)]
+    apart: Array = abs(places[0] - places[1])
+    apart[np.isnan(a) & np.isnan(b)] = 0
+    apart[np.isnan(a) != np.isnan(b)] = np.inf
+    return apart
+
+
+def _place(array: Array) -> Array:
+    """Return how many floating-point numbers lie between 0 and each entry, with its sign, exact up to 2^53."""
+    bits = array.view(f"i{array.itemsize}")
+    size = bits & np.iinfo(bits.dtype).max
+    place: Array = np.where(bits < 0, -size, size).astype(np.longdouble)
+    return place
+
+
+OPERATORS: Mapping[type, Callable[..., Any]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.divide,
+    ast.Pow: np.power,
+    ast.MatMult: np.matmul,
+    ast.USub: np.negative,
+    ast.UAdd: np.positive,
+    ast.Not: np.logical_not,
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+    ast.Eq: np.equal,
+    ast.NotEq: np.not_equal,
+}
+REDUCTIONS: Mapping[str, Callable[[Array], Any]] = {
+    "norm": norm,
+    "max": lambda array: array.max(axis=UNITS, keepdims=True),
+    "min": lambda array: array.min(axis=UNITS, keepdims=True),
+    "mean": lambda array: array.mean(axis=UNITS, keepdims=True),
+    "isfinite": lambda array: np.all(np.isfinite(array), axis=UNITS, keepdims=True),
+}
+ELEMENTWISE: Mapping[str, Callable[[Array], Array]] = {
+    "abs": np.abs,
+    "tanh": np.tanh,
+    "sigmoid": _sigmoid,
+    "relu": _relu,
+    "exp": np.exp,
+    "log": np.log,
+    "sqrt": np.sqrt,
+}
+# Of f at a with the result y: its slope, and by how many units of eps the function itself may be off. A sigmoid by
+# tanh is off by a unit of 1, not of itself (`rnn_numpy.layers.lstm`).
+SLOPES: Mapping[str, Callable[[Array, Array], Array]] = {
+    "abs": lambda y, a: np.ones_like(y),
+    "tanh": lambda y, a: abs(1 - y * y),
+    "sigmoid": lambda y, a: abs(y * (1 - y)),
+    "relu": lambda y, a: np.ones_like(y.real),
+    "exp": lambda y, a: abs(y),
+    "log": lambda y, a: 1 / abs(a),
+    "sqrt": lambda y, a: 1 / abs(2 * y),
+}
+ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
+    **dict.fromkeys(("abs", "relu"), lambda y: 0 * abs(y)),
+    **dict.fromkeys(("tanh", "exp", "log", "sqrt"), lambda y: 4 * abs(y)),
+    "sigmoid": lambda y: np.ones_like(y.real),
+}
+# Functions of names, not of values, with the number of them.
+OF_NAMES: Mapping[str, int] = {"ratio": 1, "sat": 1, "cos": 2, "ulps": 2}
+FUNCTIONS_OF_NAMES: Mapping[str, Callable[..., Array]] = {"ratio": _ratio, "sat": _sat, "cos": _cos, "ulps": _ulps}
+
+_LINE = re.compile(r"(?P<label>\w+)\s+(?P<target>\w+)\s*(?P<sign>\+?=)\s*(?P<right>\S.*)")
+
+
+class Equation(NamedTuple):
+    """One line of `Cell.equations`: "F3  c = f * c_prev + i * g"."""
+
+    label: str
+    target: str
+    adds: bool
+    right: Text
+
+    def __str__(self) -> str:
+        return f"{self.target} {'+=' if self.adds else '='} {self.right.text}"
+
+
+@functools.cache
+def equations(text: str) -> tuple[Equation, ...]:
+    """Return the equations that a text lists, one a line."""
+    found = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise OptionError(f"Cell.equations: a line must be 'LABEL NAME = EXPRESSION', or with +=; got {line!r}")
+        label, target, sign, right = match.groups()
+        found.append(Equation(label, target, sign == "+=", parsed("Cell.equations", right)))
+    return tuple(found)

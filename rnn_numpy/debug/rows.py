@@ -1,0 +1,292 @@
+"""What the names in an expression mean: rows of a trace at some steps of one layer and direction, (K, N, units).
+
+The names are those of a `Step`, with three more. `W_ii`, `W_hf`, `b_o`, `b_hn` are a gate's rows of a weight or a bias,
+and `a_i` a gate's part of the pre-activations. `doutput_prev` is what the loss says directly to the state before the
+step, and `dc_handed` what the step after handed back to c: a trace holds neither, since each is summed with what comes
+later; a `Stepper` keeps both (`Kept`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.debug.expressions import Equation, Value, equations, evaluate
+from rnn_numpy.engine.trace import GradientPass, LayerTrace, Step
+from rnn_numpy.errors import OptionError
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Kept:
+    """What a pass overwrites, of one layer and direction: rows by step, (T, N, units), NaN where not known.
+
+    `handed` has, by state, what each step handed back to the state before it; `doutput` what the loss says directly.
+    """
+
+    handed: dict[str, Array] = field(default_factory=dict)
+    doutput: Array | None = None
+
+
+NOTHING_KEPT = Kept()
+
+
+class Rows:
+    """The rows at `indices` of one layer's trace: the names of an expression.
+
+    Parameters
+    ----------
+    trace : LayerTrace
+    gradients : GradientPass
+        Of which backward pass.
+    indices : range
+        Rows of the step arrays, in the order in which the pass visits them.
+    kept : Kept
+        What the pass overwrites.
+    names : mapping of str to str
+        What a name stands for where it does not stand for itself: in an equation of a cell with zoneout h is h_new.
+    """
+
+    def __init__(
+        self,
+        trace: LayerTrace,
+        gradients: GradientPass,
+        indices: range,
+        kept: Kept = NOTHING_KEPT,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        self.trace, self.gradients, self.indices, self.kept = trace, gradients, indices, kept
+        self.names = names or {}
+
+    def renamed(self, names: Mapping[str, str]) -> Rows:
+        """Return the same rows for an expression that has other names for them."""
+        return Rows(self.trace, self.gradients, self.indices, self.kept, names)
+
+    # ------------------------------------------------------------------------------------------------ names
+
+    def value(self, name: str, before: bool = False) -> Value:
+        """Return what a name stands for; `before`, at the step that the pass visited before, NaN at its first."""
+        name = self.names.get(name, name)
+        if name == "t":
+            return Value(np.array(self.indices, float)[:, None, None] + self.trace.first)
+        constant = self._constant(name)
+        if constant is not None:
+            return Value(constant)
+        if not before:
+            return Value(self._array(name, self.indices), self._rounding(name))
+        step = self.indices.step
+        earlier = range(self.indices.start - step, self.indices.stop - step, step)
+        first = _first(self.trace, step)
+        missing = sum(1 for index in earlier if (index - first) * step < 0)
+        known = self._array(name, earlier[missing:])
+        return Value(np.concatenate([np.full((missing, *known.shape[1:]), np.nan, known.dtype), known]))
+
+    def limits(self, name: str) -> tuple[float, float]:
+        """Return the values between which a gate lies: 0 and 1 of a sigmoid, else -1 and 1."""
+        return (0.0, 1.0) if name in self.trace.chain.cell.sigmoids else (-1.0, 1.0)
+
+    def __contains__(self, name: str) -> bool:
+        try:
+            self.value(name)
+        except OptionError:
+            return False
+        return True
+
+    def known(self) -> tuple[str, ...]:
+        """Return the names that there are, weights included; of gates' rows of weights none."""
+        step = Step(self.trace, self.indices[0], self.gradients)
+        return ("t", *step.names, *self.trace.weights)
+
+    # ------------------------------------------------------------------------------------------------ arrays
+
+    def _array(self, name: str, indices: range) -> Array:
+        """Return the rows of an array of the step, (K, N, units), in the caller's order."""
+        trace, rows = self.trace, _slice(indices)
+        if name == "doutput_prev" and self.kept.doutput is not None:
+            # Of the last step in time order nothing is before it but the initial state, which has no output.
+            return self._sorted_out(self.kept.doutput[rows])
+        state, _, when = name.rpartition("_")
+        if when == "prev" and state[1:] in self.kept.handed:
+            return self._sorted_out(self.kept.handed[state[1:]][rows])
+        if when == "handed":
+            return self._handed(state[1:], indices)
+        gate = self._gate(name, "a_")
+        if gate is not None and trace.find(name) is None and trace.is_derived("a"):
+            return self._array("a", indices)[..., gate]
+        if trace.is_derived(name):
+            array = trace.derive(name, lambda one: self._array(trace.resolved(one, self.gradients), indices))
+        else:
+            try:
+                found = trace.aligned(name, self.gradients)
+            except AttributeError:
+                raise self._unknown(name) from None
+            array = found[rows]
+        return self._sorted_out(array) if not trace.is_derived(name) else self._cleared(array, indices)
+
+    def _sorted_out(self, array: Array) -> Array:
+        """Return rows in the caller's order."""
+        unsort = self.trace.unsort
+        return array if unsort is None else array[:, unsort]
+
+    def _cleared(self, array: Array, indices: range) -> Array:
+        """Return a computed array with 0 where a sequence has no such step."""
+        exists = [self.trace.exists(index) for index in indices]
+        return array if exists[0] is None else np.where(np.array(exists), array, 0)
+
+    def _handed(self, state: str, indices: range) -> Array:
+        """Return what the step after handed back to a state: what the equations say that it wrote."""
+        step = indices.step
+        later = range(indices.start - step, indices.stop - step, step)
+        kept = self.kept.handed.get(state)
+        first = _first(self.trace, step)
+        found = []
+        for index in later:
+            if (index - first) * step < 0:
+                like = self._array(f"d{state}", indices[:1])
+                found.append(np.full_like(like, np.nan))
+            elif kept is not None:
+                found.append(self._sorted_out(kept[index : index + 1]))
+            else:
+                rows = Rows(self.trace, self.gradients, range(index, index + step, step), self.kept)
+                found.append(total(rows, f"d{state}_prev").array)
+        return np.concatenate(found)
+
+    def _constant(self, name: str) -> Array | None:
+        """Return a weight, a bias, or a gate's rows of one."""
+        weights = self.trace.weights
+        if name in weights:
+            return weights[name]
+        if name == "b":
+            return self.trace.bias
+        for prefix, whole in (("W_i", "W_ih"), ("W_h", "W_hh"), ("b_i", "b_ih"), ("b_h", "b_hh"), ("b_", "b")):
+            gate = self._gate(name, prefix)
+            if gate is not None:
+                if whole == "b":
+                    return self.trace.bias[gate]
+                return weights[whole][gate] if whole in weights else np.zeros_like(self.trace.bias[gate])
+        if name in ("b_ih", "b_hh"):  # without biases
+            return np.zeros_like(self.trace.bias)
+        return None
+
+    def _gate(self, name: str, prefix: str) -> slice | None:
+        """Return the place of a gate among the gates, for `prefix` followed by its name."""
+        cell, H = self.trace.chain.cell, self.trace.chain.hidden
+        gate = name.removeprefix(prefix)
+        if not name.startswith(prefix) or gate not in cell.gate_names or cell.gates == 1:
+            return None
+        place = cell.gate_names.index(gate)
+        return slice(place * H, (place + 1) * H)
+
+    def _rounding(self, name: str) -> Array | float:
+        """Return by how much the value of a pre-activation may be off: it is computed when asked for."""
+        gate = self._gate(name, "a_")
+        if (name != "a" and gate is None) or not self.trace.is_derived("a"):
+            return 0.0
+        of_target = {equation.target: (names, equation) for names, equation in lines(self.trace)}
+        for target in (name, "a"):
+            if target in of_target:
+                names, equation = of_target[target]
+                bound: Array = np.asarray(evaluate(equation.right, self.renamed(names), bounded=True).bound)
+                part: Array = bound if target == name else bound[..., gate]
+                return part
+        # Not by an equation of one line: as large as a product's of that many terms.
+        weights = self.trace.weights
+        terms = sum(weights[weight].shape[1] for weight in ("W_ih", "W_hh"))
+        sizes: Array = np.maximum(abs(self._array(name, self.indices)), 1)
+        result: Array = sizes * terms
+        return result
+
+    def _unknown(self, name: str) -> OptionError:
+        reached = "" if self.gradients.arrays else "; gradients are there once a backward pass has begun"
+        return OptionError(f"a step of {self.trace.name} has no {name!r}; it has {', '.join(self.known())}{reached}")
+
+
+def _first(trace: LayerTrace, step: int) -> int:
+    """Return the index at which a pass through a layer begins that moves on by `step`."""
+    return 0 if step > 0 else len(trace) - 1
+
+
+def _slice(indices: range) -> slice:
+    """Return the slice that picks the rows of a range."""
+    stop: int | None = indices.start + len(indices) * indices.step
+    return slice(indices.start, None if stop is not None and stop < 0 else stop, indices.step)
+
+
+# ------------------------------------------------------------------------------------------------ equations
+
+
+def lines(trace: LayerTrace) -> list[tuple[Mapping[str, str], Equation]]:
+    """Return the equations of a layer's step, forward lines in order and then backward ones as they run, each with what
+    its names stand for.
+    """
+    chain = trace.chain
+    known: list[tuple[Mapping[str, str], Equation]] | None = chain.__dict__.get("_lines")
+    if known is None:
+        known = []
+        for part in chain.parts:
+            names = {_bare(name): _bare(place) for name, place in part.names.items() if name != place}
+            known += [(names, equation) for equation in equations(part.equations)]
+        chain.__dict__["_lines"] = known
+    return known
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix("_t")
+
+
+def targets(trace: LayerTrace) -> dict[str, list[tuple[Mapping[str, str], Equation]]]:
+    """Return the equations by the array that they write or add to, under the name that a step has for it."""
+    found: dict[str, list[tuple[Mapping[str, str], Equation]]] = {}
+    for names, equation in lines(trace):
+        found.setdefault(names.get(equation.target, equation.target), []).append((names, equation))
+    return found
+
+
+def checkable(rows: Rows) -> list[str]:
+    """Return the names of the arrays of which the equations say all, in the order in which a step computes them.
+
+    To a sum a part without equations may add as well; and what is there before a sum may not be known.
+    """
+    trace = rows.trace
+    whole = all(part.equations for part in trace.chain.parts)
+    found = []
+    for name, said in targets(trace).items():
+        is_sum, before = any(equation.adds for _, equation in said), incoming(trace, name)
+        if is_sum and (not whole or (before is not None and before not in rows)):
+            continue
+        # What a step hands back to a further state is overwritten by the step before it, unless it was kept.
+        if is_sum and name.endswith("_prev") and before is None and name[1:-5] not in rows.kept.handed:
+            continue
+        if name in rows:
+            found.append(name)
+    return found
+
+
+def incoming(trace: LayerTrace, name: str) -> str | None:
+    """Return the name of what an array holds before the equations add to it; None for nothing."""
+    first, *further = trace.states
+    if name == f"d{first}_prev":
+        return "doutput_prev"
+    return f"{name}_handed" if name[:1] == "d" and name[1:] in further else None
+
+
+def total(rows: Rows, name: str) -> Value:
+    """Return what the equations say of an array, with its rounding's bound: the sum of all that is added to it."""
+    found = targets(rows.trace)
+    if name not in found:
+        raise OptionError(f"{rows.trace.name}: there is no equation of {name!r}; there are some of {', '.join(found)}")
+    terms = [evaluate(equation.right, rows.renamed(names), bounded=True) for names, equation in found[name]]
+    if all(equation.adds for _, equation in found[name]):
+        before = incoming(rows.trace, name)
+        if before is not None:
+            terms.insert(0, rows.value(before))
+    array, bound = terms[0]
+    for one in terms[1:]:
+        array = array + one.array
+        bound = bound + one.bound + abs(array)
+    return Value(array, bound)

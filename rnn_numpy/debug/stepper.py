@@ -1,0 +1,361 @@
+"""Stops, a cursor and what-if over one pass: the generator that trains, halted.
+
+A pass keeps every row that it has done, so going back computes nothing: a `Stepper` owns one generator and moves a
+cursor over what it has recorded. It never calls a formula. A run with conditions lets the generator go on for some
+steps and looks at all of them at once; what-if is always a new generator (`fork`), replayed to the place, so that this
+one stays the true pass, bit for bit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnn_numpy.core import arguments, memory
+from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.debug.conditions import Condition, condition
+from rnn_numpy.debug.expressions import Text, evaluate, parsed
+from rnn_numpy.debug.rows import NOTHING_KEPT, Kept, Rows
+from rnn_numpy.engine.recurrent import BackwardSteps, ForwardSteps, Recurrent
+from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace, read_only
+from rnn_numpy.errors import OptionError
+
+Array = NDArray[Any]
+
+AHEAD = 128  # steps that a run with conditions looks at together
+
+
+class Halted(Step):
+    """A `Step` as it was when the pass stood there: of c, `dc_prev` is what the step handed back, also later on."""
+
+    __slots__ = ("_kept",)
+
+    def __init__(self, trace: LayerTrace, index: int, gradients: GradientPass, kept: Kept) -> None:
+        super().__init__(trace, index, gradients if gradients.arrays else None)
+        self._kept = kept
+
+    def __getattr__(self, name: str) -> Array:
+        if name[:1] == "d" and name.endswith("_prev") and name[1:-5] in self._kept.handed:
+            row = self._kept.handed[name[1:-5]][self._index]
+            return read_only(row if self._trace.unsort is None else row[self._trace.unsort])
+        return super().__getattr__(name)
+
+
+class Stop(NamedTuple):
+    """Where a run has stopped: the step, the condition that held, and its evidence."""
+
+    step: Step
+    condition: Condition
+    evidence: str
+
+    def __repr__(self) -> str:
+        first = repr(self.step).partition("\n")[0]
+        return f"{first}: {self.condition}\n  {self.evidence}"
+
+
+class _Layer(NamedTuple):
+    """What a pass has come to in one layer and direction."""
+
+    trace: LayerTrace
+    gradients: GradientPass
+    kept: Kept
+    handed: list[tuple[Array, Array]]
+
+    def keep(self, index: int) -> None:
+        """Keep what a step has handed back to the further states; the step before it will add to that."""
+        for rows, source in self.handed:
+            rows[index] = source[index]
+
+
+class Stepper:
+    """A backward pass that stops, looks, goes back and asks what if.
+
+    Parameters
+    ----------
+    layer, trace, doutput, dh_n, grads
+        As of `layer.backward_steps`.
+
+    Attributes
+    ----------
+    step : Step or None
+        Where the cursor stands; None before the first step.
+    result : BackwardResult or None
+        What `backward` returns, bit for bit, once the pass is through; None until then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnn_numpy import LSTM
+    >>> lstm = LSTM(2, 3, rng=0)
+    >>> output, h_n, trace = lstm.forward(np.ones((50, 1, 2)))
+    >>> s = Stepper(lstm, trace, None, (np.ones((1, 1, 3)), np.zeros((1, 1, 3))))  # dL/dh_n is 1, dL/dc_n is 0
+    >>> s.run("norm(dh_prev) < 1e-3").step.t
+    40
+    >>> s.back(3).t, s.goto(49).t
+    (43, 49)
+    >>> fork = s.fork(dh_prev=lambda dh_prev: 0 * dh_prev)  # what if nothing came through h at the last step?
+    >>> bool(np.allclose(fork.finish().dh_0, s.finish().dh_0, atol=0))
+    False
+    """
+
+    def __init__(
+        self,
+        layer: Recurrent,
+        trace: Trace,
+        doutput: ArrayLike | None,
+        dh_n: Any = None,
+        grads: Parameters | None = None,
+    ) -> None:
+        if not isinstance(layer, Recurrent):
+            raise OptionError(f"debug.Stepper: layer must be a recurrent layer; got {type(layer).__name__}")
+        top = trace.edge.like_output("debug.Stepper", "doutput", doutput) if isinstance(trace, Trace) else None
+        self._start(lambda grads=grads: layer.backward_steps(trace, doutput, dh_n, grads), top)
+
+    @classmethod
+    def forward(cls, layer: Recurrent, x: ArrayLike, h_0: Any = None, lengths: Any = None, **options: Any) -> Stepper:
+        """Return one of a forward pass: arguments as of `layer.forward_steps`, masks replayed in a fork."""
+        stepper = cls.__new__(cls)
+        masks: dict[str, Any] = {}
+
+        def begin(**_: Any) -> ForwardSteps:
+            steps = layer.forward_steps(x, h_0, lengths, **{**options, **masks})
+            found = {
+                "dropout_masks": steps.trace.masks,
+                "recurrent_masks": steps.trace.recurrent_masks,
+                "zoneout_masks": steps.trace.zoneout_masks,
+            }
+            masks.update({name: value for name, value in found.items() if value})
+            return steps
+
+        stepper._start(begin, None)
+        return stepper
+
+    def _start(self, begin: Callable[..., BackwardSteps | ForwardSteps], doutput: Array | None) -> None:
+        self._begin, self._doutput = begin, doutput
+        self._steps: Any = begin()
+        self._loop: Iterator[Step] = self._steps
+        self._layers: dict[str, _Layer] = {}
+        self._places: list[tuple[str, int]] = []
+        self._cursor = -1
+        self._watched: list[Text] = []
+        self._written: list[tuple[int, dict[str, Any]]] = []
+
+    # ------------------------------------------------------------------------------------------------ going on
+
+    def _advance(self, count: int | None) -> int:
+        """Let the pass go on for `count` steps, None for all; return how many there were."""
+        before = len(self._places)
+        for step in itertools.islice(self._loop, count):
+            name = step._trace.name
+            if not self._places or name != self._places[-1][0]:
+                self._enter(step)
+            self._places.append((name, step._index))
+            layer = self._layers[name]
+            layer.keep(step._index)
+        return len(self._places) - before
+
+    def _enter(self, step: Step) -> None:
+        """Keep, of a layer that the pass comes to, what it will overwrite."""
+        trace, gradients = step._trace, step._gradients or NOTHING
+        kept, handed = Kept() if gradients.arrays else NOTHING_KEPT, list[tuple[Array, Array]]()
+        if gradients.arrays:
+            first, *further = trace.states
+            source = trace.aligned(f"d{first}_prev", gradients)
+            kept.doutput = memory.empty(source.shape, source.dtype)
+            kept.doutput[...] = source
+            # The step has added to the row before it. Of the top layer, the caller has said what was there.
+            at, row = step._index, step._index + (1 if trace.reverse else -1)
+            kept.doutput[at] = np.nan
+            is_top = trace.layer == max(layer.layer for layer in self._steps._pass.trace.layers.values())
+            if is_top and self._doutput is not None and 0 <= row < len(trace):
+                width = kept.doutput.shape[-1]
+                kept.doutput[at] = self._doutput[row][:, slice(width, None) if trace.reverse else slice(width)]
+            for state in further:
+                source = trace.aligned(f"d{state}_prev", gradients)
+                kept.handed[state] = memory.empty(source.shape, source.dtype)
+                kept.handed[state][...] = np.nan
+                handed.append((kept.handed[state], source))
+        self._layers[trace.name] = _Layer(trace, gradients, kept, handed)
+
+    @property
+    def step(self) -> Step | None:
+        """Where the cursor stands."""
+        return None if self._cursor < 0 else self._at(self._cursor)
+
+    def _at(self, place: int) -> Step:
+        name, index = self._places[place]
+        return Halted(self._layers[name].trace, index, *self._layers[name][1:3])
+
+    def next(self, k: int = 1) -> Step | None:
+        """Go on by k steps; return the step there, or None where the pass is through before."""
+        k = arguments.positive_int("Stepper.next", "k", k)
+        missing = self._cursor + k - (len(self._places) - 1)
+        if missing > 0 and self._advance(missing) < missing:
+            self._advance(None)
+            self._cursor = len(self._places) - 1
+            return None
+        self._cursor += k
+        return self._at(self._cursor)
+
+    def run(self, *until: Any) -> Stop | None:
+        """Go on until one of the conditions holds; return the `Stop`, or None where the pass ends before.
+
+        A condition is a text, `when(...)`, one of `debug`'s, or a function of a `Step`. The pass may be ahead of
+        the cursor by some steps.
+        """
+        conditions = self._conditions("Stepper.run", until)
+        while True:
+            start = self._cursor + 1
+            if start == len(self._places):
+                self._advance(AHEAD)
+            stretch = self._stretch(start)
+            if not stretch:
+                return None
+            found = self._first(conditions, stretch)
+            if found is not None:
+                self._cursor = start + found[0]
+                return Stop(self._at(self._cursor), *found[1:])
+            self._cursor = start + len(stretch) - 1
+
+    # ------------------------------------------------------------------------------------------------ going back
+
+    def back(self, k: int = 1) -> Step:
+        """Go back by k steps, over what is recorded."""
+        k = arguments.positive_int("Stepper.back", "k", k)
+        if k > self._cursor:
+            behind = max(self._cursor, 0)
+            raise OptionError(f"Stepper.back: k must be at most {behind}, the halts behind this one; got {k}")
+        self._cursor -= k
+        return self._at(self._cursor)
+
+    def goto(self, t: int, layer: str | None = None) -> Step:
+        """Go to step t of a layer and direction, that of the cursor where left out, back or on."""
+        if layer is None and self._cursor >= 0:
+            layer = self._places[self._cursor][0]
+        self._cursor = self._place("Stepper.goto", layer, t)
+        return self._at(self._cursor)
+
+    def _place(self, where: str, layer: str | None, t: int) -> int:
+        """Return the place of a step, if need be of one that the pass goes on to."""
+        t = arguments.integer(where, "t", t)
+        known = self._steps._pass.trace.layers
+        while True:
+            name = layer if layer is not None or not self._places else self._places[0][0]
+            if name in self._layers and (name, t - self._layers[name].trace.first) in self._places:
+                return self._places.index((name, t - self._layers[name].trace.first))
+            if not self._advance(AHEAD):
+                names, last = ", ".join(map(repr, known)), max(len(one) for one in known.values()) - 1
+                raise OptionError(f"{where}: there is no step {t} of {name!r}; layers are {names}, t is 0 to {last}")
+
+    def run_back(self, *until: Any) -> Stop | None:
+        """Go back until a condition holds; return the `Stop`, or None, and stand at the first halt."""
+        conditions = self._conditions("Stepper.run_back", until)
+        while self._cursor > 0:
+            stretch = self._stretch(max(0, self._cursor - AHEAD), self._cursor)
+            if stretch[-1] != self._places[self._cursor - 1]:  # of another layer
+                stretch = self._stretch(max(0, self._cursor - 1), self._cursor)
+            found = self._first(conditions, stretch, last=True)
+            self._cursor -= len(stretch) - (found[0] if found else 0)
+            if found is not None:
+                return Stop(self._at(self._cursor), *found[1:])
+        return None
+
+    def _conditions(self, where: str, until: tuple[Any, ...]) -> list[Condition]:
+        if not until:
+            raise OptionError(f"{where}: say where to stop, as 'norm(dh) > 1'; to the end goes `finish`")
+        return [condition(one) for one in until]
+
+    def _stretch(self, start: int, stop: int | None = None) -> list[tuple[str, int]]:
+        """Return the places from `start` on that the pass has done, of one layer, at most `AHEAD`."""
+        places = self._places[start : start + AHEAD if stop is None else stop]
+        return list(itertools.takewhile(lambda place: place[0] == places[0][0], places))
+
+    def _rows(self, stretch: list[tuple[str, int]]) -> Rows:
+        """Return the rows of places of one layer."""
+        (name, first), (_, last) = stretch[0], stretch[-1]
+        layer = self._layers[name]
+        step = -1 if (not layer.gradients.arrays) == layer.trace.reverse else 1
+        return Rows(layer.trace, layer.gradients, range(first, last + step, step), layer.kept)
+
+    def _first(
+        self, conditions: list[Condition], stretch: list[tuple[str, int]], last: bool = False
+    ) -> tuple[int, Condition, str] | None:
+        """Return the first (last) place of a stretch where a condition holds, the condition, its evidence."""
+        rows = self._rows(stretch)
+        found: list[tuple[int, Condition]] = []
+        for one in conditions:
+            places = np.flatnonzero(one.holds(rows))
+            if len(places):
+                found.append((int(places[-1 if last else 0]), one))
+        if not found:
+            return None
+        place, held = (max if last else min)(found, key=lambda pair: pair[0])
+        return place, held, held.evidence(self._rows(stretch[place : place + 1]), 0)
+
+    # ------------------------------------------------------------------------------------------------ what if
+
+    def fork(self, at: tuple[str, int] | None = None, **values: Any) -> Stepper:
+        """Return a new pass, replayed to a step, with other values written there; this one stays as it is.
+
+        Parameters
+        ----------
+        at : (layer name, t), optional
+            Where; at the cursor where left out.
+        **values : ndarray or callable
+            By name, as of `Step.write`: dh_prev=lambda dh_prev: 0 * dh_prev. In a fork of a fork, those before hold.
+        """
+        here = self._cursor if at is None else self._place("Stepper.fork", *at)
+        if here < 0:
+            raise OptionError("Stepper.fork: the pass has not begun; go to a step first, or say at=(layer, t)")
+        twin = Stepper.__new__(Stepper)
+        twin._start(self._begin, self._doutput)
+        twin._written = [*(one for one in self._written if one[0] <= here), (here, values)]
+        for place, written in twin._written:
+            twin._advance(place + 1 - len(twin._places))
+            twin._cursor = place
+            for name, value in written.items():
+                twin._at(place).write(name, value)
+        return twin
+
+    # ------------------------------------------------------------------------------------------------ looking
+
+    def watch(self, *texts: str) -> None:
+        """Add expressions, of one number a step each, to `table`."""
+        self._watched += [parsed("Stepper.watch", text) for text in texts]
+
+    def table(self) -> dict[str, Array]:
+        """Return what is watched, at every step from the first to the cursor: columns "layer", "t", and one each."""
+        done = self._places[: self._cursor + 1]
+        columns: dict[str, list[Any]] = {"layer": [name for name, _ in done], "t": []}
+        columns.update({text.text: [] for text in self._watched})
+        for name, group in itertools.groupby(done, key=lambda place: place[0]):
+            stretch = list(group)
+            rows = self._rows(stretch)
+            columns["t"] += [index + self._layers[name].trace.first for _, index in stretch]
+            for text in self._watched:
+                array = evaluate(text, rows).array
+                if array.size not in (1, len(stretch)):
+                    raise OptionError(f"Stepper.table: {text.text!r} is not one number a step; take norm(...) of it")
+                columns[text.text] += list(np.broadcast_to(array.reshape(-1), (len(stretch),)))
+        return {name: np.array(column) for name, column in columns.items()}
+
+    def finish(self) -> Any:
+        """Run the pass to its end; return its result."""
+        self._advance(None)
+        self._cursor = len(self._places) - 1
+        return self.result
+
+    @property
+    def result(self) -> Any:
+        """What `backward`, or `forward`, returns, once the pass is through."""
+        return self._steps.result
+
+    def __repr__(self) -> str:
+        step = self.step
+        if step is None:
+            return "Stepper: before the first step"
+        return f"Stepper: at {repr(step).partition(chr(10))[0]}, {len(self._places)} done"

@@ -1,0 +1,335 @@
+"""Where a NaN comes from, and where two runs part: entries in the order in which they were computed.
+
+Forward, layer by layer and step by step, the lines of a step in their order; then the same backward; then the sums over
+t. An infinity in x need not show in any output or gradient of a step: gates saturate, and 0 * inf appears in the sum
+dW_ih alone. So the search begins at what goes in, not at what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.core import arguments
+from rnn_numpy.debug.expressions import ulps
+from rnn_numpy.debug.rows import Rows, targets
+from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
+from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Trace
+from rnn_numpy.errors import OptionError, ShapeError
+
+Array = NDArray[Any]
+
+
+class Place(NamedTuple):
+    """One array of a pass where its rows were computed: of one step, or `t` None for what is not of a step."""
+
+    layer: str
+    t: int | None
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}{'' if self.t is None else f' t = {self.t}'} {self.name}"
+
+
+@dataclass
+class Origin:
+    """The first non-finite entry of a run, in order of execution.
+
+    Attributes
+    ----------
+    place : Place
+    index : tuple of int
+        Which entry of it: (n, unit) of a row of a step.
+    value : float
+    line : str
+        The equation that made it; "" for what went in, or a sum over t.
+    operands : dict of str to float
+        What this equation read, all finite, at that entry.
+    spoils : dict of str to int
+        By array, as "l0 dh", the number of entries that are not finite.
+    stops : list of str
+        At the same step, lines that read something not finite and are finite.
+    """
+
+    place: Place
+    index: tuple[int, ...]
+    value: Any
+    line: str = ""
+    operands: dict[str, Any] = field(default_factory=dict)
+    spoils: dict[str, int] = field(default_factory=dict)
+    stops: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        where = f"{self.place}[{', '.join(map(str, self.index))}] = {self.value}"
+        made = f"made by {self.line}" if self.line else "it went in so" if self.place.t is not None else ""
+        if self.place.name.startswith("d") and not self.line:
+            made = "no step made it: it came from the loss, or in the sum over t"
+        read = ", ".join(f"{name} = {value:.4g}" for name, value in self.operands.items())
+        lines = [where + (f", {made}" if made else "")]
+        if read:
+            lines.append(f"  read: {read}, all finite")
+        if self.spoils:
+            lines.append("  spoils: " + ", ".join(f"{name} ({count})" for name, count in self.spoils.items()))
+        lines += [f"  stopped by {stop}" for stop in self.stops]
+        return "\n".join(lines)
+
+
+def first_non_finite(layer: Recurrent, trace: Trace, result: BackwardResult | None = None) -> Origin | None:
+    """Return where the first NaN or infinity of a run came about; None where all is finite.
+
+    Parameters
+    ----------
+    layer : Recurrent
+    trace : Trace
+        Of a forward pass; after a backward pass on it, its gradients are searched as well.
+    result : BackwardResult, optional
+        Of that pass, for the sums over t.
+
+    Returns
+    -------
+    Origin or None
+
+    Examples
+    --------
+    An infinite input of which no output knows, and no gradient of a step:
+
+    >>> import numpy as np
+    >>> from rnn_numpy import LSTM
+    >>> lstm, x = LSTM(1, 2, rng=0), np.ones((5, 1, 1))
+    >>> x[3] = np.inf
+    >>> output, h_n, trace = lstm.forward(x)
+    >>> with np.errstate(invalid="ignore"):
+    ...     back = lstm.backward(trace, np.ones((5, 1, 2)))
+    >>> bool(np.isfinite(output).all()), int(np.isnan(back.grads["weight_ih_l0"]).sum())
+    (True, 8)
+    >>> first_non_finite(lstm, trace, back)
+    l0 t = 3 x[0, 0] = inf, it went in so
+      spoils: l0 x (1), l0 a (8), grads weight_ih_l0 (8)
+      stopped by i = sigmoid(a_i)
+      stopped by f = sigmoid(a_f)
+      stopped by g = tanh(a_g)
+      stopped by o = sigmoid(a_o)
+    """
+    _checked("debug.first_non_finite", layer, trace)
+    found: Origin | None = None
+    spoils: dict[str, int] = {}
+    for recorded, names, rows in _walk(trace):
+        first: tuple[int, str] | None = None
+        for name in names:
+            bad = ~np.isfinite(rows.value(name).array)
+            if not bad.any():
+                continue
+            spoils[f"{recorded.name} {name}"] = int(bad.sum())
+            k = int(np.flatnonzero(bad.any(axis=(1, 2)))[0])
+            if first is None or k < first[0]:
+                first = k, name
+        for name, weight in recorded.weights.items() if rows.gradients is NOTHING else ():
+            if not np.isfinite(weight).all():
+                spoils[f"{recorded.name} {name}"] = int((~np.isfinite(weight)).sum())
+                if found is None:
+                    index = tuple(int(i) for i in np.argwhere(~np.isfinite(weight))[0])
+                    found = Origin(Place(recorded.name, None, name), index, weight[index])
+        if first is not None and found is None:
+            found = _origin(recorded, rows, *first)
+    if result is not None:
+        for name, array in (("dx", result.dx), *((f"grads {key}", value) for key, value in result.grads.items())):
+            bad = ~np.isfinite(np.asarray(array))
+            if bad.any():
+                spoils[name] = int(bad.sum())
+                if found is None:
+                    index = tuple(int(i) for i in np.argwhere(bad)[0])
+                    found = Origin(Place("", None, name), index, np.asarray(array)[index])
+    if found is not None:
+        found.spoils = spoils
+    return found
+
+
+def _origin(recorded: LayerTrace, rows: Rows, k: int, name: str) -> Origin:
+    """Return what is to be said of the first non-finite array of a layer, at place k of its rows."""
+    array = rows.value(name).array[k]
+    n, unit = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    index = rows.indices[k]
+    at = Rows(rows.trace, rows.gradients, range(index, index + rows.indices.step, rows.indices.step), rows.kept)
+    origin = Origin(Place(recorded.name, index + recorded.first, name), (n, unit), array[n, unit])
+    of_target = targets(recorded)
+    if name in of_target:
+        names, equation = of_target[name][0]
+        origin.line = str(equation)
+        for operand in equation.right.names:
+            value = at.renamed(names).value(operand).array
+            if value.ndim == 3 and value.shape[1:] == array.shape:
+                origin.operands[names.get(operand, operand)] = value[0, n, unit]
+    for target, said in of_target.items():
+        for names, equation in said:
+            if target not in at or not np.isfinite(at.value(target).array).all():
+                continue
+            read = [at.renamed(names).value(operand).array for operand in equation.right.names if operand in at]
+            if any(not np.isfinite(one).all() for one in read):
+                origin.stops.append(str(equation))
+    return origin
+
+
+def _walk(trace: Trace) -> Iterator[tuple[LayerTrace, list[str], Rows]]:
+    """Yield the layers as the passes run through them, forward and then backward: the names of their arrays in the
+    order of a step, and their rows in the order of time of the pass.
+    """
+    layers = list(trace.layers.values())
+    for recorded in layers:
+        yield recorded, _forward_names(recorded), _all_rows(recorded, NOTHING)
+    for recorded in reversed(layers):
+        if recorded.latest.arrays:
+            yield recorded, _gradient_names(recorded), _all_rows(recorded, recorded.latest)
+
+
+def _all_rows(recorded: LayerTrace, gradients: GradientPass) -> Rows:
+    T = len(recorded)
+    rising = recorded.reverse == bool(gradients.arrays)
+    return Rows(recorded, gradients, range(T) if rising else range(T - 1, -1, -1))
+
+
+def _forward_names(recorded: LayerTrace) -> list[str]:
+    """Return the names of what a step reads and then writes, in the order of its lines."""
+    had = [name for name in recorded.names_of(NOTHING) if name not in recorded.states]
+    read = ["x", *(f"{state}_prev" for state in recorded.states)]
+    lines = [name for name in targets(recorded) if name in {*had, *recorded.states}]
+    return list(dict.fromkeys([*read, *(name for name in lines if name[:1] != "d"), *had, *recorded.states]))
+
+
+def _gradient_names(recorded: LayerTrace) -> list[str]:
+    """Return the names of what backward reads and then writes."""
+    had = [name for name in recorded.names if name not in recorded.names_of(NOTHING)]
+    first = f"d{recorded.states[0]}"
+    lines = [name for name in targets(recorded) if name in had]
+    return list(dict.fromkeys([first, *lines, *had, *(f"d{state}_prev" for state in recorded.states)]))
+
+
+# ------------------------------------------------------------------------------------------------ two runs
+
+
+@dataclass
+class Difference:
+    """The first entry in which two runs differ, in order of execution.
+
+    Attributes
+    ----------
+    place : Place
+    index : tuple of int
+        (n, unit).
+    values : tuple of float
+        In the one run and in the other.
+    ulps : float
+        Floating-point numbers between them, of the coarser dtype.
+    inherited : bool
+        Whether something that made it differs, too: what came in from elsewhere. Otherwise it arises here.
+    line : str
+        The equation that made it; "" for what went in.
+    """
+
+    place: Place
+    index: tuple[int, ...]
+    values: tuple[Any, Any]
+    ulps: float
+    inherited: bool
+    line: str = ""
+
+    def __repr__(self) -> str:
+        a, b = self.values
+        how = "inherited" if self.inherited else "arises here"
+        line = f", {self.line}" if self.line else ""
+        return f"{self.place}[{', '.join(map(str, self.index))}]: {a!r} and {b!r}, {self.ulps:.3g} ulp, {how}{line}"
+
+
+def diff(a: Trace, b: Trace, within: float = 0) -> Difference | None:
+    """Return the first difference of two runs of the same shapes; None where there is none.
+
+    Parameters
+    ----------
+    a, b : Trace
+        Of two passes: of two builds of a library, two dtypes, before and after a change. Gradients are compared where
+        a backward pass has run on both.
+    within : float
+        Entries that are at most so many floating-point numbers apart, of the coarser dtype, count as equal.
+
+    Raises
+    ------
+    ShapeError, OptionError
+        The runs are not of the same layers, steps and sequences.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rnn_numpy import GRU
+    >>> gru, x = GRU(1, 2, rng=0), np.ones((5, 1, 1))
+    >>> _, _, a = gru.forward(x)
+    >>> x[3] += np.spacing(1.0)
+    >>> _, _, b = gru.forward(x)
+    >>> diff(a, b)
+    l0 t = 3 x[0, 0]: np.float64(1.0) and np.float64(1.0000000000000002), 1 ulp, arises here
+    >>> diff(a, a) is None
+    True
+    """
+    apart = arguments.not_negative("debug.diff", "within", within)
+    for trace in (a, b):
+        if not isinstance(trace, Trace):
+            raise OptionError(f"debug.diff: a and b must be traces; got {type(trace).__name__}")
+    if list(a.layers) != list(b.layers):
+        raise OptionError(f"debug.diff: a and b must be of the same layers; got {list(a.layers)} and {list(b.layers)}")
+    for one, other in zip(_walk(a), _walk(b), strict=False):  # backward where both have been
+        found = _parting(*one, *other[1:], apart)
+        if found is not None:
+            return found
+    return None
+
+
+def _parting(
+    recorded: LayerTrace, names: list[str], rows: Rows, others: list[str], other: Rows, apart: float
+) -> Difference | None:
+    """Return the first difference within one layer's pass."""
+    first: tuple[int, str, Array, Array, Array] | None = None
+    if len(rows.indices) != len(other.indices):
+        raise ShapeError(
+            f"debug.diff: a and b must have the same steps; {recorded.name} has T = {len(rows.indices)} and "
+            f"{len(other.indices)}"
+        )
+    for name in names:
+        if name not in others:
+            continue
+        x, y = rows.value(name).array, other.value(name).array
+        if x.shape != y.shape:
+            raise ShapeError(
+                f"debug.diff: a and b must have the same shapes; {recorded.name} has {name} of (N, units) = "
+                f"{x.shape[1:]} and {y.shape[1:]}"
+            )
+        between = ulps(x, y)
+        steps = np.flatnonzero((between > apart).any(axis=(1, 2)))
+        if len(steps) and (first is None or steps[0] < first[0]):
+            first = int(steps[0]), name, x, y, between
+    if first is None:
+        return None
+    k, name, x, y, between = first
+    n, unit = (int(i) for i in np.argwhere(between[k] > apart)[0])
+    index = rows.indices[k]
+    place = Place(recorded.name, index + recorded.first, name)
+    found = Difference(place, (n, unit), (x[k, n, unit], y[k, n, unit]), float(between[k, n, unit]), False)
+    said = targets(recorded).get(name)
+    if said:
+        found.line = str(said[0][1])
+        for equation_names, equation in said:
+            for operand in equation.right.names:
+                sides = [side.renamed(equation_names) for side in (rows, other)]
+                if all(operand in side for side in sides):
+                    values = [side.value(operand).array for side in sides]
+                    values = [value[k] if value.ndim == 3 else value for value in values]
+                    found.inherited = found.inherited or bool((ulps(*values) > apart).any())
+    return found
+
+
+def _checked(where: str, layer: Any, trace: Any) -> None:
+    if not isinstance(layer, Recurrent):
+        raise OptionError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}")
+    if not isinstance(trace, Trace):
+        raise OptionError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
