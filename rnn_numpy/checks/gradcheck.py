@@ -38,6 +38,7 @@ from rnn_numpy.checks.layer_check import LayerCheck
 from rnn_numpy.checks.loss_check import along_directions, by_entries, single_rows
 from rnn_numpy.checks.oracles.function import checked_gradients, checked_params
 from rnn_numpy.checks.oracles.taylor import TaylorResult, taylor_test
+from rnn_numpy.checks.own.diagnose import diagnose_functions
 from rnn_numpy.checks.report import UNDECIDED, WRONG, Diagnosis, Findings, GradcheckReport
 from rnn_numpy.checks.targets import FunctionsTarget, LayerTarget, ModelTarget, Point, Target
 from rnn_numpy.checks.watch import Watch
@@ -300,6 +301,8 @@ def _check(
                 wrong = ", ".join(row.name for row in findings.rows if row.verdict == WRONG)
                 why = f"wrong are {wrong}; directions do not tell more: check a smaller one entry by entry"
                 diagnosis = Diagnosis("unknown", why, explained=False)
+            elif isinstance(checked, FunctionsTarget):
+                diagnosis = diagnose_functions(checked, first, findings.reference, findings.rows, findings.sample)
             else:
                 diagnosis = diagnose_tensors(checked, first, findings.reference, findings.rows, findings.sample)
     elif isinstance(checked, LayerTarget):

@@ -122,7 +122,7 @@ def test_a_transposed_block_is_found() -> None:
         (lambda g: 0 * g, "never accumulated"),
         (lambda g: g.T.copy(), "transposed"),
         (lambda g: np.clip(g, -1, 1), "clipped"),
-        (lambda g: g * (1 + 1e-8), "entries rescaled"),
+        (lambda g: g * (1 + 1e-8), "constant factor"),
         (lambda g: g + 1, "unknown"),
     ],
 )

@@ -55,6 +55,7 @@ DIAGNOSES: Mapping[str, str] = MappingProxyType(
         "lower precision": "a number is rounded to a narrower dtype on the way",
         "small gradients flushed": "numbers below some size are set to zero",
         "never accumulated": "a gradient is returned as zeros",
+        "weight decay": "the gradient of a penalty on the parameters is there, and the loss has none",
         "starts as the weights": "a gradient is added to a copy of the parameters, not to zeros",
         "overwritten, not added": "a sum keeps the latest of its terms alone",
         "accumulated over calls": "a call's gradient holds that of the calls before",
