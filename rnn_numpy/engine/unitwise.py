@@ -22,7 +22,7 @@ hold, and there are no `UnitMaps`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,24 +44,30 @@ class UnitMaps:
 
     Attributes
     ----------
-    slopes : ndarray, (H, M * states, gates)
-        E_t: of unit i, the derivative of each state, by each pre-activation.
+    slopes : ndarray, (M, states, gates, H)
+        E_t: the derivative of each state, by each pre-activation, of unit i.
     weights : ndarray, (H, gates, H)
         W_hh, unit by unit.
     direct : ndarray, (M, states, S)
         D_t: row i has the diagonals of the blocks by which state i depends on each state before.
     recurrent : slice
         The columns of J_t that belong to the state on which W_hh acts.
+    gradients : dict of str to ndarray, (M, states, slabs, H)
+        E_t of the gradients that were asked for, slabs as they lie in memory.
     """
 
-    def __init__(self, slopes: Array, weights: Array, direct: Array, recurrent: slice) -> None:
+    def __init__(
+        self, slopes: Array, weights: Array, direct: Array, recurrent: slice, gradients: dict[str, Array]
+    ) -> None:
         self.slopes, self.weights, self.direct, self.recurrent = slopes, weights, direct, recurrent
+        self.gradients = gradients
         self.M, self.states, self.S = direct.shape
-        self.H = len(slopes)
+        self.H = slopes.shape[3]
         blocks = direct.reshape(self.M, self.states, self.states, self.H)
         pairs = np.ndindex(self.states, self.states)
         self._pairs = [(i, j) for i, j in pairs if blocks[:, i, j].any()]
         self._main = recurrent.start // self.H
+        self._beside = [(i, j) for i, j in self._pairs if j != self._main]
 
     def write(self, out: Array, start: int = 0) -> None:
         """Write J_t of the columns from `start` on into `out`, (m, S, S), C-contiguous."""
@@ -82,34 +88,48 @@ class UnitMaps:
 
         The blocks of J_t by which states depend on another one than the recurrent state are diagonal, and no matrices.
         """
-        S, main = self.S, self._main
-        size = max(1, CACHED // (count * S * self.H)) * count
+        size = max(1, CACHED // (count * self.S * self.H)) * count
         for low in range(0, self.M, size):
-            m = min(size, self.M - low)
-            left: Array = memory.empty((m, S, self.H), self.direct.dtype)
-            self._products(left.reshape(-1, self.H, self.H), low)
-            for i, j in self._pairs:
-                if j == main:
-                    diagonal = np.einsum("mhh->mh", left[:, self._units(i)])
-                    diagonal += self.direct[low : low + m, i, self.recurrent]
-            for first in range(0, m, count):
+            left = self.left(low, min(size, self.M - low))
+            for first in range(0, len(left), count):
                 yield functools.partial(self._product, left[first : first + count], low + first)
 
     def _product(self, left: Array, start: int, V: Array) -> Array:
         product: Array = left @ V[:, self.recurrent]
-        for i, j in self._pairs:
-            if j != self._main:
-                direct = self.direct[start : start + len(left), i, self._units(j), None]
-                product[:, self._units(i)] += direct * V[:, self._units(j)]
+        for i, j in self._beside:
+            direct = self.direct[start : start + len(left), i, self._units(j), None]
+            product[:, self._units(i)] += direct * V[:, self._units(j)]
         return product
+
+    def left(self, start: int, count: int) -> Array:
+        """Return the columns of J_t that belong to the recurrent state, (count, S, H), of columns from `start` on."""
+        left: Array = memory.empty((count, self.S, self.H), self.direct.dtype)
+        self._products(left.reshape(-1, self.H, self.H), start)
+        for i, j in self._pairs:
+            if j == self._main:
+                diagonal = np.einsum("mhh->mh", left[:, self._units(i)])
+                diagonal += self.direct[start : start + count, i, self.recurrent]
+        return left
+
+    def pull_stack(self, left: Array, start: int, adjoints: Array, out: Array) -> None:
+        """Write J^T V of the columns from `start` on into `out`; V and J^T V are (count, S, k), `left` is theirs."""
+        np.matmul(left.swapaxes(1, 2), adjoints, out=out[:, self.recurrent])
+        blocks = adjoints.reshape(len(left), self.states, self.H, -1)
+        for j in range(self.states):
+            if j != self._main:
+                direct = self.direct[start : start + len(left), :, self._units(j)]
+                np.einsum("mih,mihk->mhk", direct, blocks, out=out[:, self._units(j)])
 
     def _units(self, state: int) -> slice:
         return slice(state * self.H, (state + 1) * self.H)
 
     def _products(self, out: Array, start: int) -> None:
         """Write E^T W_hh into (m * states, H, H)."""
-        first = start * self.states
-        np.matmul(self.slopes[:, first : first + len(out)], self.weights, out=out.transpose(1, 0, 2))
+        slopes = self.slopes[start : start + len(out) // self.states].reshape(len(out), -1, self.H)
+        if slopes.shape[1] == 1:
+            np.multiply(slopes[:, 0, :, None], self.weights[:, 0], out=out)
+        else:
+            np.matmul(np.ascontiguousarray(slopes.transpose(2, 0, 1)), self.weights, out=out.transpose(1, 0, 2))
 
     def pull(self, which: Indices, dstates: Array) -> tuple[Array, Array]:
         """Return J^T ds of some columns, (len, S), and the same out of absolute values."""
@@ -119,8 +139,11 @@ class UnitMaps:
         return (dstates[:, None] @ J)[:, 0], (np.abs(dstates)[:, None] @ np.abs(J))[:, 0]
 
 
-def unit_maps(steps: RecordedSteps, t: Indices, n: Indices) -> UnitMaps | None:
-    """Return the Jacobians of single steps; None of a cell that does not work unit by unit."""
+def unit_maps(steps: RecordedSteps, t: Indices, n: Indices, gradients: Sequence[str] = ()) -> UnitMaps | None:
+    """Return the Jacobians of single steps; None of a cell that does not work unit by unit.
+
+    `gradients` are the names of those further gradients whose E_t are asked for, as formulas have them ("da_t").
+    """
     cell, chain, H = steps.cell, steps.recorded.chain, steps.layer.hidden_size
     source = f"{cell.recurrent_state}_{'in' if chain.recurrent else 'prev'}"
     hidden = chain.blocks["hidden"]
@@ -131,8 +154,9 @@ def unit_maps(steps: RecordedSteps, t: Indices, n: Indices) -> UnitMaps | None:
     recorded = steps.gathered(t, n)
     recorded.weights = {**recorded.weights, "W_hh": np.zeros_like(W_hh)}
     states, M = len(cell.states), len(t)
-    slopes: Array = np.empty((H, M, states, len(W_hh) // H), W_hh.dtype)
+    slopes: Array = np.empty((M, states, len(W_hh) // H, H), W_hh.dtype)
     direct: Array = np.empty((M, states, steps.S), W_hh.dtype)
+    asked: dict[str, list[Array]] = {name: [] for name in gradients}
     for state in range(states):
         ones = np.zeros((M, steps.S), W_hh.dtype)
         ones[:, state * H : (state + 1) * H] = 1
@@ -140,11 +164,14 @@ def unit_maps(steps: RecordedSteps, t: Indices, n: Indices) -> UnitMaps | None:
         gradient = back.binding.aligned(cell.hidden_gradient + "_t")[0]
         for rows, columns, _ in hidden:
             gates = slice(rows.start // H, rows.stop // H)
-            slopes[:, :, state, gates] = gradient[:, columns].reshape(M, -1, H).transpose(2, 0, 1)
+            slopes[:, state, gates] = gradient[:, columns].reshape(M, -1, H)
         direct[:, state] = back.dstates
+        for name, found in asked.items():
+            found.append(back.binding.aligned(name)[0].reshape(M, -1, H))
     place = cell.states.index(cell.recurrent_state) * H
     weights = np.ascontiguousarray(W_hh.reshape(-1, H, H).swapaxes(0, 1))
-    maps = UnitMaps(slopes.reshape(H, M * states, -1), weights, direct, slice(place, place + H))
+    stacked = {name: np.stack(found, axis=1) for name, found in asked.items()}
+    maps = UnitMaps(slopes, weights, direct, slice(place, place + H), stacked)
     return maps if _holds(steps, maps, t, n) else None
 
 
@@ -152,7 +179,11 @@ def _holds(steps: RecordedSteps, maps: UnitMaps, t: Indices, n: Indices) -> bool
     """Whether random gradients go back through `step_backward` as they do through the maps."""
     which = np.unique(np.linspace(0, len(t) - 1, min(len(t), TRIED)).astype(np.intp))
     dstates = np.random.default_rng(0).standard_normal((len(which), steps.S)).astype(maps.direct.dtype)
-    right = steps.vjp(t[which], n[which], dstates, sums=False).dstates
-    found, size = maps.pull(which, dstates)
-    tolerance = ROUNDING * float(np.finfo(found.dtype).eps)
-    return bool((np.abs(found - right) <= tolerance * size).all())
+    back = steps.vjp(t[which], n[which], dstates, sums=False)
+    tolerance = ROUNDING * float(np.finfo(dstates.dtype).eps)
+    compared = [(back.dstates, *maps.pull(which, dstates))]
+    by_units = dstates.reshape(len(which), maps.states, maps.H)
+    for name, slopes in maps.gradients.items():
+        terms = (slopes[which] * by_units[:, :, None]).reshape(len(which), maps.states, -1)
+        compared.append((back.binding.aligned(name)[0], terms.sum(axis=1), np.abs(terms).sum(axis=1)))
+    return all(bool((np.abs(found - right) <= tolerance * size).all()) for right, found, size in compared)

@@ -27,7 +27,8 @@ by the Gram matrix R^T R = V V^T of the v_n,
 
     (G4)  |G(t, k)|^2 = sum_{n, m} (da_n . da_m) (v_n . v_m)
 
-but without squaring what cancels between sequences, and so right to rounding where G4 loses half of the digits.
+but without squaring what cancels between sequences, and so right to rounding where G4 loses half of the digits. Of
+cells that work unit by unit but for W_hh, da need not be there either: see `rnn_numpy.engine.unit_norms`.
 
 *Layers and directions.* In a stack, t is the step at which the gradient enters *the layer that the parameter is in*:
 into the last layer by the loss of step t, into a lower one by the layer above, at step t, whatever later losses that
@@ -103,6 +104,7 @@ from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
 from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.trace import Trace
+from rnn_numpy.engine.unit_norms import unit_norms
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU
 
@@ -182,6 +184,8 @@ class _Direction:
             self.pieces[name] = [_Piece("", slice(0, width), slice(0, width), term)]
         self.pieces = {name: self.pieces[name] for name in self.shapes}  # the order of the state dict
         self._norms: dict[_Term, Floats] = {}
+        self._units: dict[_Term | str, Floats] = {}
+        self._unitwise = True  # until it is tried
         self._sums: dict[_Term, Array] = {}
         self.kept: dict[str, dict[Any, Any]] = {}
 
@@ -265,36 +269,59 @@ class _Direction:
 
     def norms(self, name: str) -> Floats:
         """Return |G(t, k)| of each piece of a parameter, (pieces, T, T)."""
-        terms = self.family(name)
-        if terms[0] not in self._norms:
-            same: dict[str, list[_Term]] = {}
-            for term in terms:
-                same.setdefault(term.gradient, []).append(term)
-            # Row k, the loss steps in the order in which they come.
-            found = {term: np.zeros((self.slabs(term), self.T, self.T)) for term in terms}
-            groups: list[tuple[list[_Term], int, list[Array]]] = []
-            for alike in same.values():
-                triangles = [] if self.is_single(alike[0]) else list(map(self.triangle, alike))
-                groups.append((alike, self.slabs(alike[0]), triangles))
-            for step, losses in self.adjoints.carry(self.direct):
-                k = step.k
-                for alike, slabs, triangles in groups:
-                    block = self.stack(step, alike[0])
-                    if not triangles:  # |da v^T| = |da| |v|
-                        found[alike[0]][:, k, : len(losses)] = _norm(block.reshape(slabs, -1, len(losses)), 1)
-                    else:
-                        for term, norms in zip(alike, self._block_norms(k, slabs, triangles, block), strict=True):
-                            found[term][:, k, : len(losses)] = norms
-            order = self.adjoints.order
-            for alike in same.values():
-                shared = found[alike[0]]
-                for term in alike:
-                    single = self.is_single(term)
-                    rows = shared * _norm(self.acts(term)[:, 0], 1)[:, None] if single else found[term]
-                    table = np.zeros_like(rows)
-                    table[:, order] = rows.swapaxes(1, 2)[:, : len(order)]
-                    self._norms[term] = table
+        for term in self.terms(name):
+            if term not in self._norms and not self._unit_norms(term):
+                self._norms |= self._all_norms(self.family(name))
         return np.array([self._norms[piece.term][self.slab_of(piece)] for piece in self.pieces[name]])
+
+    def _unit_norms(self, term: _Term) -> bool:
+        """Find the norms of one term where the cell works unit by unit; return whether it does."""
+        single = self.is_single(term)
+        if not self._unitwise or term.by_tangents:
+            return False
+        factors = np.ones((self.T, 1, 1)) if single else self.triangle(term)
+        key = term.gradient if single else term
+        if key not in self._units:
+            found = unit_norms(self.steps, self.direct, term.gradient, factors)
+            if found is None:
+                self._unitwise = False
+                return False
+            self._units[key] = found
+        found = self._units[key]
+        self._norms[term] = found * _norm(self.acts(term)[:, 0], 1) if single else found
+        return True
+
+    def _all_norms(self, terms: Sequence[_Term]) -> dict[_Term, Floats]:
+        """Return the norms of several terms, by carrying da itself."""
+        tables: dict[_Term, Floats] = {}
+        same: dict[str, list[_Term]] = {}
+        for term in terms:
+            same.setdefault(term.gradient, []).append(term)
+        # Row k, the loss steps in the order in which they come.
+        found = {term: np.zeros((self.slabs(term), self.T, self.T)) for term in terms}
+        groups: list[tuple[list[_Term], int, list[Array]]] = []
+        for alike in same.values():
+            triangles = [] if self.is_single(alike[0]) else list(map(self.triangle, alike))
+            groups.append((alike, self.slabs(alike[0]), triangles))
+        for step, losses in self.adjoints.carry(self.direct):
+            k = step.k
+            for alike, slabs, triangles in groups:
+                block = self.stack(step, alike[0])
+                if not triangles:  # |da v^T| = |da| |v|
+                    found[alike[0]][:, k, : len(losses)] = _norm(block.reshape(slabs, -1, len(losses)), 1)
+                else:
+                    for term, norms in zip(alike, self._block_norms(k, slabs, triangles, block), strict=True):
+                        found[term][:, k, : len(losses)] = norms
+        order = self.adjoints.order
+        for alike in same.values():
+            shared = found[alike[0]]
+            for term in alike:
+                single = self.is_single(term)
+                rows = shared * _norm(self.acts(term)[:, 0], 1)[:, None] if single else found[term]
+                table = np.zeros_like(rows)
+                table[:, order] = rows.swapaxes(1, 2)[:, : len(order)]
+                tables[term] = table
+        return tables
 
     def is_single(self, term: _Term) -> bool:
         """Return whether a block is one product of two vectors."""
@@ -743,9 +770,10 @@ class Decomposition:
     def norms(self, name: str) -> Floats:
         """Return |G(t, k)|, the Frobenius norm of each block, (T, T).
 
-        The first call computes those of all parameters of the layer and direction, in one pass. At T = 100, H = 64 that
-        costs as much as 15 to 18 backward passes for one sequence, of an RNN, LSTM or GRU; for eight as much as 26 to
-        39, of which the matrix products alone are 16 in an RNN.
+        Of cells that work unit by unit but for W_hh (RNN, LSTM, GRU; `rnn_numpy.engine.unit_norms`) there is a pass for
+        each parameter that is asked for, of one sequence one for all with the same gradient. At T = 100, H = 64 it
+        costs as much as 9 to 18 backward passes for eight sequences. Of others, the first call computes the norms of
+        all parameters of the layer and direction, in one pass.
         """
         table, short, gate = self._place("Decomposition.norms", name)
         return table.of_gate(short, gate, table.norms(short))

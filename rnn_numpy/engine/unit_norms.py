@@ -1,0 +1,151 @@
+r"""Norms of what all losses say at each step, of cells that work unit by unit but for W_hh.
+
+`rnn_numpy.engine.adjoints` carries the gradients of all loss steps back by the cell's own formulas, which hand out da
+of each. Where only norms of blocks are wanted, |R_k da(t, k)|, da need not be there: with U1 and U3 of
+`rnn_numpy.engine.unitwise`,
+
+    (N1)  P(t, k-1) = J_k^T P(t, k)                   (n, S), P(t, t) being what enters at step t
+    (N2)  |R_k da|^2 = sum_i |R_k E_k,i P_i|^2        over the units i; P_i (n, states), E_k,i one slope for each
+
+so that a step is one product for each sequence, and one for each unit with all of its slabs and rows of R. Nothing that
+cancels is squared. Columns are scaled by powers of two, so that a gradient of 1e-300 is as right as one of 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.core.numbers import row_norms
+from rnn_numpy.engine.recorded import RecordedSteps
+from rnn_numpy.engine.unitwise import UnitMaps, unit_maps
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+BLOCK = 2**15  # entries of the adjoints of as many steps as have their norms in one call: they are still in the cache
+PIECE = 2**21  # entries of the slopes of as many steps as have their maps at once
+SQUARES = 1e-200, 1e200  # sums of squares that surely have all of their digits
+RANGE = 2.0**200  # adjoints that are smaller than its inverse, or larger, are scaled
+
+
+def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Array) -> Floats | None:
+    """Return |R_k da(t, k)| of each slab of a gradient, (slabs, T, T), row t, column k; None of other cells.
+
+    Parameters
+    ----------
+    steps : RecordedSteps
+        Of one direction of one layer.
+    direct : ndarray, (T, N, S)
+        What enters at each step, as from `direct_gradients`.
+    gradient : str
+        da, by the name of a formula's argument: "da_t".
+    factors : ndarray, (T, r, N)
+        R_k.
+    """
+    counts = steps.batch.counts or [steps.N] * steps.T
+    order = list(steps.binding.order(True))
+    losses = np.array([k for k in order if direct[k].any()], np.intp)
+    carried: _Carried | None = None
+    size = max(1, PIECE // max(1, steps.N * steps.S * (steps.A // steps.layer.hidden_size)))
+    for start in range(0, len(order), size):
+        piece = order[start : start + size]
+        low, high = min(piece), max(piece) + 1
+        t, n = np.nonzero(steps.alive[low:high])
+        maps = unit_maps(steps, t + low, n, [gradient])
+        if maps is None:
+            return None
+        if carried is None:
+            carried = _Carried(steps.N, maps, losses, steps.T, factors)
+        starts = np.concatenate([[0], np.cumsum(counts[low:high])]).tolist()
+        carried.run(maps, [(k, starts[k - low], counts[k]) for k in piece], direct)
+    if carried is None:
+        return None
+    table = np.zeros((*carried.found.shape[:1], steps.T, steps.T))
+    table[:, losses] = carried.found.swapaxes(1, 2)
+    return table
+
+
+class _Carried:
+    """The adjoints of all loss steps on their way back, and the norms that they leave."""
+
+    def __init__(self, N: int, maps: UnitMaps, losses: NDArray[np.intp], T: int, factors: Array) -> None:
+        self.losses, self.factors = losses, np.repeat(factors.astype(np.float64), maps.states, axis=2)
+        self.gradient = next(iter(maps.gradients))
+        self.slabs = maps.gradients[self.gradient].shape[2]
+        self.Q, r, width = 0, factors.shape[1], max(1, len(losses))
+        self.found = np.zeros((self.slabs, T, len(losses)))
+        self.scale = np.zeros(width, np.intp)  # columns are 2**scale times what stands there
+        steps = max(1, BLOCK // max(1, N * maps.S * width))
+        # Two, so that a block's last step writes the first adjoints of the next one.
+        self.blocks = np.zeros((steps, N, maps.S, width)), np.zeros((steps, N, maps.S, width))
+        self._ranges = False  # squares have left the range of floats
+        self.work = np.empty(steps * maps.H * self.slabs * r * width)
+
+    def run(self, maps: UnitMaps, steps: Sequence[tuple[int, int, int]], direct: Array) -> None:
+        """Carry on over steps (k, its first column, its number of sequences), newest first."""
+        size = len(self.blocks[0])
+        for n, alike in itertools.groupby(steps, lambda step: step[2]):
+            equal = list(alike)
+            for start in range(0, len(equal), size):
+                self._block(maps, equal[start : start + size], n, direct)
+
+    def _block(self, maps: UnitMaps, steps: Sequence[tuple[int, int, int]], n: int, direct: Array) -> None:
+        """Carry on over some steps with the same sequences, and keep their norms."""
+        own, following = self.blocks
+        columns = [column for _, column, _ in steps]
+        first = min(columns)
+        if self._ranges:
+            self._scaled(own[0, :n, :, : self.Q])
+        left = maps.left(first, len(steps) * n)
+        widths: list[int] = []
+        for number, (k, column, _) in enumerate(steps):
+            adjoints = own[number, :n]
+            if self.Q < len(self.losses) and self.losses[self.Q] == k:
+                adjoints[:, :, self.Q] = direct[k, :n]
+                self.Q += 1
+            widths.append(self.Q)
+            out = own[number + 1, :n] if number + 1 < len(steps) else following[0, :n]
+            place, Q = column - first, self.Q
+            maps.pull_stack(left[place : place + n], column, adjoints[:, :, :Q], out[:, :, :Q])
+        self.blocks = following, own
+        slopes = maps.gradients[self.gradient][first : first + len(steps) * n]
+        slopes = slopes.reshape(len(steps), n, maps.states, self.slabs, maps.H)
+        slopes = slopes[:: 1 if columns[0] == first else -1].transpose(0, 4, 3, 1, 2)
+        slopes = slopes.reshape(len(steps), maps.H, self.slabs, 1, n * maps.states)
+        self._keep([k for k, _, _ in steps], slopes, own[: len(steps), :n], np.array(widths))
+
+    def _keep(self, k: list[int], slopes: Array, adjoints: Floats, widths: NDArray[np.intp]) -> None:
+        """Keep the norms (N2) of steps k; slopes (k, H, slabs, 1, n * states), adjoints (k, n, S, Q)."""
+        count, H, slabs, _, inner = slopes.shape
+        R, Q = self.factors[k, :, :inner], self.Q
+        r = R.shape[1]
+        products = (slopes * R[:, None, None]).reshape(count, H, slabs * r, inner)
+        units = adjoints.reshape(count, inner, H, -1).swapaxes(1, 2)[..., :Q]
+        found = self.work[: count * H * slabs * r * Q].reshape(count, H, slabs * r, Q)
+        np.matmul(products, units, out=found)
+        squares = np.einsum("khgq,khgq->kgq", found, found).reshape(count, slabs, r, Q).sum(axis=2)
+        norms = np.sqrt(squares)
+        inside = (squares > SQUARES[0]) & (squares < SQUARES[1])
+        self._ranges = False
+        if not inside.all():
+            step, slab, column = np.nonzero(~inside & (np.arange(Q) < widths[:, None, None]))
+            self._ranges = len(step) > 0
+            rows = found.reshape(count, H, slabs, r, Q)[step, :, slab, :, column]  # (.., H, r)
+            norms[step, slab, column] = row_norms(rows.reshape(len(rows), H * r))
+        if self.scale.any():
+            norms = np.ldexp(norms, self.scale[:Q])
+        self.found[:, k, :Q] = norms.swapaxes(0, 1)
+
+    def _scaled(self, adjoints: Floats) -> None:
+        """Scale the columns of (n, S, Q) that are on their way out of the range of floats."""
+        largest = np.abs(adjoints).max(axis=(0, 1), initial=0.0)
+        away = (largest > 0) & np.isfinite(largest) & ((largest < 1 / RANGE) | (largest > RANGE))
+        if away.any():
+            exponents = np.where(away, np.frexp(largest)[1], 0)
+            np.ldexp(adjoints, -exponents, out=adjoints)
+            self.scale[: len(exponents)] += exponents
