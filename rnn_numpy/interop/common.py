@@ -146,9 +146,12 @@ def special_options(cell: str, nonlinearity: str, reset: str | None) -> dict[str
     return options[cell]
 
 
-def new_layer(cell: str, *sizes: int, dropout: float = 0.0, **options: Any) -> Any:
-    """Return a layer of this package, made from input_size, hidden_size, num_layers and options."""
-    layer = LAYERS[cell](*sizes, **options)
+def new_layer(cell: str, *sizes: int, dropout: float = 0.0, kind: Any = None, **options: Any) -> Any:
+    """Return a layer of this package, made from input_size, hidden_size, num_layers and options.
+
+    `kind` is its class, where that is another one than the cell's usual one.
+    """
+    layer = (LAYERS[cell] if kind is None else kind)(*sizes, **options)
     # Not in the constructor, which warns of dropout in a single layer: who made the counterpart has been warned.
     layer.dropout = arguments.probability(type(layer).__name__, "dropout", dropout)
     return layer

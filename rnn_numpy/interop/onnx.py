@@ -16,8 +16,8 @@ Y (T, directions, N, H) to X (T, N, directions H), is a transpose and a reshape.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, storage
 from rnn_numpy.core.extras import optional_import
-from rnn_numpy.errors import ConversionError, DTypeError, OptionError
+from rnn_numpy.errors import ConversionError, DTypeError, OptionError, RNNNumpyError
 from rnn_numpy.interop import common
+from rnn_numpy.interop.common import Step
 from rnn_numpy.interop.onnx_constants import plain
+from rnn_numpy.layers.general import FUNCTIONS, Activation, GeneralGRU, GeneralLSTM, GeneralRNN
+from rnn_numpy.layers.peephole import PeepholeLSTM
 
 Array = NDArray[Any]
 
@@ -85,28 +88,36 @@ def from_onnx(
     B : ndarray, (directions, 2 G H), optional
         None stands for zeros. For a layer of several layers, W, R and B are lists, from the bottom to the top.
     cell : {"rnn", "lstm", "gru"}
-        The operator.
+        The operator; in capitals, as `op_type` has it, as well. Texts may be bytes.
     direction : {"forward", "bidirectional"}
     linear_before_reset : {0, 1}
         Of a GRU. 0, ONNX's default, gives reset="before"; 1 gives reset="after".
     activations : list of str, optional
-        Of both directions, as the attribute; only the default ones can be had, and "Relu" of "rnn".
+        Of all directions, which must be the same in both.
     hidden_size : int, optional
         The attribute; checked where it is given.
     layout : {0, 1}
         1 gives a layer with batch_first. States stay (layers * directions, N, H).
-    clip, input_forget, P
-        What this package does not have: anything but None, 0 and zeros is refused.
+    clip : float, optional
+        Cuts what enters the activations; of an LSTM's c it does not, as in ONNX Runtime.
+    input_forget : {0, 1}
+        Of an LSTM: f = 1 - i.
+    P : ndarray, (directions, 3 H), or a list of them, optional
+        Peepholes of an LSTM, blocks i o f.
+    activation_alpha, activation_beta : list of float, optional
+        Coefficients, for those of the activations that have them, in their order.
 
     Returns
     -------
     RNN, LSTM or GRU
-        In the dtype of the arrays, with copies of the weights.
+        In the dtype of the arrays, with copies of the weights. With P it is a `PeepholeLSTM`; with clip, input_forget
+        or other activations a `GeneralRNN`, `GeneralLSTM` or `GeneralGRU` of `rnn_numpy.layers.general`.
 
     Raises
     ------
     ConversionError
-        Arrays of half precision; direction="reverse" alone; clip, input_forget, peepholes P or other activations.
+        Arrays of half precision; direction="reverse" alone; activations that differ between the directions, or that
+        lack coefficients where what runs such a model disagrees on them: Affine, ScaledTanh, ThresholdedRelu.
 
     Examples
     --------
@@ -118,10 +129,11 @@ def from_onnx(
     cell, direction, activations = plain(cell), plain(direction), plain(activations)
     cell = cell.lower() if isinstance(cell, str) and cell.isupper() else cell
     arguments.one_of(where, "cell", cell, common.LAYERS)
-    reset = _checked_attributes(where, cell, direction, linear_before_reset, layout, clip, input_forget, P)
+    reset = _checked_attributes(where, cell, direction, linear_before_reset, layout, input_forget)
     rows = 2 if direction == "bidirectional" else 1
-    nonlinearity = _nonlinearity(where, cell, activations, rows)
-    named = _listed(where, W, R, B)
+    functions = _functions(where, cell, activations, activation_alpha, activation_beta, clip, rows)
+    P = None if P is None or not _any(where, P) else P
+    named = _listed(where, W, R, B, P)
     count = sum(name.startswith("W") for name in named)
     arrays = common.real_arrays(where, named)
     have, want, G = ONNX_BLOCKS[cell], common.BLOCKS[cell], len(ONNX_BLOCKS[cell])
@@ -130,25 +142,33 @@ def from_onnx(
     D = first_W.shape[-1] if first_W.ndim else 0
     if hidden_size is not None and hidden_size != H:
         raise OptionError(f"{where}: hidden_size must be H = {H}, after the shape of R; got {hidden_size!r}")
-    nodes: list[tuple[Array, Array, Array | None]] = []
+    nodes: list[list[Step]] = []
     stack: list[list[dict[str, Array]]] = []
     for index in range(count):
         inputs, symbol = (D, "D") if index == 0 else (rows * H, "directions H")
-        own_W, own_R, own_B = arrays[f"W[{index}]"], arrays[f"R[{index}]"], arrays.get(f"B[{index}]")
+        own_W, own_R = arrays[f"W[{index}]"], arrays[f"R[{index}]"]
+        own_B, own_P = arrays.get(f"B[{index}]"), arrays.get(f"P[{index}]")
         arguments.shaped(where, f"W[{index}]", own_W, f"(directions, {G} H, {symbol})", (rows, G * H, inputs))
         arguments.shaped(where, f"R[{index}]", own_R, f"(directions, {G} H, H)", (rows, G * H, H))
         if own_B is not None:
             arguments.shaped(where, f"B[{index}]", own_B, f"(directions, {2 * G} H)", (rows, 2 * G * H))
-        nodes.append((own_W, own_R, own_B))
+        if own_P is not None:
+            arguments.shaped(where, f"P[{index}]", own_P, "(directions, 3 H)", (rows, 3 * H))
+        nodes.append([])
         stack.append([])
         for row in range(rows):
             own = {"weight_ih": own_W[row], "weight_hh": own_R[row]}
             if own_B is not None:
                 own["bias_ih"], own["bias_hh"] = np.split(own_B[row], 2)
             stack[-1].append({name: common.reordered(array, have, want) for name, array in own.items()})
-    special = common.special_options(cell, nonlinearity, reset)
-    layer = common.assembled(cell, stack, batch_first=layout == 1, **special)
-    _verify(where, layer, cell, nodes)
+            if own_P is not None:
+                parts = np.split(own_P[row], 3)
+                stack[-1][-1] |= {f"peephole_{gate}": part for gate, part in zip("iof", parts, strict=True)}
+            b, p = (None if array is None else array[row] for array in (own_B, own_P))
+            nodes[-1].append(_onnx_step(cell, functions, reset, own_W[row], own_R[row], b, p, bool(input_forget)))
+    options = _kind_and_options(cell, functions, reset, P is not None, bool(input_forget))
+    layer = common.assembled(cell, stack, batch_first=layout == 1, **options)
+    common.verify(where, layer, "ONNX's equations", lambda x, initial: common.stacked_loops(x, initial, nodes))
     return layer
 
 
@@ -252,7 +272,7 @@ def to_onnx_model(layer: Any, path: storage.PathLike, *, initial_state: bool = F
 
 
 def _checked_attributes(
-    where: str, cell: str, direction: Any, linear_before_reset: Any, layout: Any, clip: Any, input_forget: Any, P: Any
+    where: str, cell: str, direction: Any, linear_before_reset: Any, layout: Any, input_forget: Any
 ) -> str | None:
     """Refuse what has no counterpart; return the reset of a GRU."""
     if direction == "reverse":
@@ -262,50 +282,93 @@ def _checked_attributes(
         )
     if direction not in ("forward", "bidirectional"):
         raise OptionError(f"{where}: direction must be 'forward' or 'bidirectional'; got {direction!r}")
-    for name, value in (("linear_before_reset", linear_before_reset), ("layout", layout)):
+    flags = (("linear_before_reset", linear_before_reset), ("layout", layout), ("input_forget", input_forget))
+    for name, value in flags:
         if value not in (0, 1):
             raise OptionError(f"{where}: {name} must be 0 or 1; got {value!r}")
-    if linear_before_reset and cell != "gru":
-        raise OptionError(f"{where}: linear_before_reset is of a 'gru' alone; got it with {cell!r}")
-    if clip is not None:
-        raise ConversionError(f"{where}: clip={clip!r} cuts what enters the activations, which has no counterpart here")
-    if input_forget not in (0, None):
-        raise ConversionError(
-            f"{where}: input_forget={input_forget!r} couples input and forget gate, which has no counterpart here"
-        )
-    if P is not None and arguments.as_array(where, "P", P).any():
-        raise ConversionError(f"{where}: P, weights of peepholes from c to the gates, have no counterpart here")
+    for name, value, own in (
+        ("linear_before_reset", linear_before_reset, "gru"),
+        ("input_forget", input_forget, "lstm"),
+    ):
+        if value and cell != own:
+            raise OptionError(
+                f"{where}: {name} is of {'a' if own == 'gru' else 'an'} {own!r} alone; got it with {cell!r}"
+            )
     if cell != "gru":
         return None
     return "after" if linear_before_reset else "before"
 
 
-def _nonlinearity(where: str, cell: str, activations: Any, rows: int) -> str:
+def _any(where: str, P: Any) -> bool:
+    parts = P if isinstance(P, list | tuple) else [P]
+    return any(bool(arguments.as_array(where, "P", part).any()) for part in parts)
+
+
+def _functions(
+    where: str, cell: str, activations: Any, alpha: Any, beta: Any, clip: Any, rows: int
+) -> tuple[Activation, ...]:
+    """Return the activations of one direction, which are those of the other as well."""
     defaults = {"rnn": ["Tanh"], "lstm": ["Sigmoid", "Tanh", "Tanh"], "gru": ["Sigmoid", "Tanh"]}[cell]
-    if activations is None:
-        return "tanh"
-    given = [str(name).lower() for name in activations]
-    for names in [defaults, *([["Relu"]] if cell == "rnn" else [])]:
-        if given == [name.lower() for name in names] * rows:
-            return names[-1].lower()
-    also = ", or 'Relu' for each direction" if cell == "rnn" else ""
-    raise ConversionError(
-        f"{where}: activations must be {defaults * rows}{also}; got {list(activations)}, which have no counterpart here"
-    )
+    names = defaults * rows if activations is None else list(activations)
+    if len(names) != len(defaults) * rows or not all(isinstance(name, str) for name in names):
+        raise ConversionError(f"{where}: activations must be {len(defaults) * rows}, as {defaults * rows}; got {names}")
+    if clip is not None and (isinstance(clip, bool) or not clip > 0):
+        raise OptionError(f"{where}: clip must be greater than 0, or left out; got {clip!r}")
+    # Each takes the next coefficient that it has a use for.
+    coefficients = {"alpha": list(alpha or ()), "beta": list(beta or ())}
+    made = []
+    for name in names:
+        known = FUNCTIONS.get(name.lower())
+        if known is None:
+            raise ConversionError(
+                f"{where}: the activation {name!r} has no counterpart here; known are {list(FUNCTIONS)}"
+            )
+        own = {}
+        for (which, left), default in zip(coefficients.items(), known[2:], strict=True):
+            if default is not None and left:
+                own[which] = float(left.pop(0))
+        try:
+            made.append(Activation(name, clip=clip, **own))
+        except RNNNumpyError as error:
+            raise ConversionError(f"{where}: {error}") from None
+    per_row = [tuple(made[row * len(defaults) : (row + 1) * len(defaults)]) for row in range(rows)]
+    if per_row[0] != per_row[-1]:
+        raise ConversionError(
+            f"{where}: activations of both directions must be the same; got {names}. Convert them one by one"
+        )
+    return per_row[0]
 
 
-def _listed(where: str, W: Any, R: Any, B: Any) -> dict[str, Any]:
+def _kind_and_options(
+    cell: str, functions: tuple[Activation, ...], reset: str | None, peepholes: bool, coupled: bool
+) -> dict[str, Any]:
+    """Return the class of the layer, None for the cell's usual one, and its options: the plainest that it can be."""
+    usual = {"rnn": ["tanh"], "lstm": ["sigmoid", "tanh", "tanh"], "gru": ["sigmoid", "tanh"]}[cell]
+    names, clipped = [one.name for one in functions], functions[0].clip is not None
+    relu = cell == "rnn" and names == ["relu"]
+    if (names == usual or relu) and not clipped and not coupled:
+        return {"kind": PeepholeLSTM} if peepholes else common.special_options(cell, names[-1], reset)
+    kind = {"rnn": GeneralRNN, "lstm": GeneralLSTM, "gru": GeneralGRU}[cell]
+    # Of an LSTM, clip does not act on c.
+    activations = (*functions[:2], replace(functions[2], clip=None)) if cell == "lstm" else functions
+    options: dict[str, Any] = {"kind": kind, "activations": activations}
+    if cell == "lstm":
+        options |= {"coupled": coupled, "peepholes": peepholes}
+    return options | ({"reset": reset} if cell == "gru" else {})
+
+
+def _listed(where: str, W: Any, R: Any, B: Any, P: Any = None) -> dict[str, Any]:
     """Return W[0], R[0], B[0], W[1], ... of one node or a list of them."""
-    lists = {"W": W, "R": R, "B": B}
+    lists = {"W": W, "R": R, "B": B, "P": P}
     if not isinstance(W, list | tuple):
         lists = {name: None if value is None else [value] for name, value in lists.items()}
     count = len(lists["W"] or ())
     for name, value in lists.items():
-        if (name != "B" or value is not None) and (
+        if (name in "WR" or value is not None) and (
             not isinstance(value, list | tuple) or len(value) != count or not count
         ):
             raise DTypeError(
-                f"{where}: W, R and B must be arrays, or lists of as many arrays as there are layers; {name} is not"
+                f"{where}: W, R, B and P must be arrays, or lists of as many arrays as there are layers; {name} is not"
             )
     return {
         f"{name}[{index}]": value[index] for index in range(count) for name, value in lists.items() if value is not None
@@ -334,39 +397,70 @@ def _nodes(where: str, layer: Any) -> list[OnnxNode]:
         if layer.bias:
             B = np.stack([np.concatenate([arrays["bias_ih"], arrays["bias_hh"]]) for arrays in own])
         nodes.append(OnnxNode(cell.upper(), W, R, B, dict(attributes)))
-    _verify(where, layer, cell, [(node.W, node.R, node.B) for node in nodes])
+    _verify(where, layer, cell, nodes)
     return nodes
 
 
-def _verify(where: str, layer: Any, cell: str, nodes: Sequence[tuple[Array, Array, Array | None]]) -> None:
+def _verify(where: str, layer: Any, cell: str, nodes: Sequence[OnnxNode]) -> None:
     """Compare a layer with a plain loop over ONNX's equations and weights."""
     nonlinearity, reset = getattr(layer, "nonlinearity", "tanh"), getattr(layer, "reset", None)
+    functions = _functions(where, cell, [nonlinearity] if cell == "rnn" else None, None, None, None, 1)
     loops = [
-        [_onnx_step(cell, nonlinearity, reset, W[k], R[k], None if B is None else B[k]) for k in range(len(W))]
-        for W, R, B in nodes
+        [
+            _onnx_step(cell, functions, reset, node.W[k], node.R[k], None if node.B is None else node.B[k])
+            for k in range(len(node.W))
+        ]
+        for node in nodes
     ]
     common.verify(where, layer, "ONNX's equations", lambda x, initial: common.stacked_loops(x, initial, loops))
 
 
-def _onnx_step(cell: str, nonlinearity: str, reset: str | None, W: Array, R: Array, B: Array | None) -> common.Step:
+def _function(chosen: Activation) -> Callable[[Array], Array]:
+    """Return an activation as ONNX's specification writes it, after the cut; nothing is shared with the layers."""
+    a, b = chosen.alpha or 0.0, chosen.beta or 0.0
+    known: dict[str, Callable[[Array], Array]] = {
+        "sigmoid": common.sigmoid,
+        "tanh": np.tanh,
+        "relu": lambda u: np.maximum(u, 0),
+        "affine": lambda u: a * u + b,
+        "leakyrelu": lambda u: np.where(u < 0, a * u, u),
+        "thresholdedrelu": lambda u: np.where(u > a, u, 0),
+        "scaledtanh": lambda u: a * np.tanh(b * u),
+        "hardsigmoid": lambda u: np.maximum(0, np.minimum(1, a * u + b)),
+        "elu": lambda u: np.where(u < 0, a * np.expm1(np.minimum(u, 0)), u),
+        "softsign": lambda u: u / (1 + np.abs(u)),
+        "softplus": lambda u: np.logaddexp(0, u),
+    }
+    function = known[chosen.name]
+    if chosen.clip is None:
+        return function
+    bound = chosen.clip
+    return lambda u: function(np.clip(u, -bound, bound))
+
+
+def _onnx_step(
+    cell: str, functions: tuple[Activation, ...], reset: str | None, W: Array, R: Array, B: Array | None,
+    P: Array | None = None, coupled: bool = False,
+) -> Step:  # fmt: skip
     """Return one step of an operator, as ONNX's specification writes it; nothing is shared with the engine."""
-    f = common.sigmoid
+    f, g = _function(functions[0]), _function(functions[min(1, len(functions) - 1)])
+    h = _function(replace(functions[-1], clip=None))  # c is not cut, as in ONNX Runtime
     Wb, Rb = np.split(np.zeros(2 * len(W), W.dtype) if B is None else B, 2)
+    Pi, Po, Pf = np.split(np.zeros(3 * R.shape[1], W.dtype) if P is None else P, 3)
 
     def rnn(Xt: Array, H: Array) -> tuple[Array, ...]:
-        a = Xt @ W.T + H @ R.T + Wb + Rb
-        return (np.tanh(a) if nonlinearity == "tanh" else np.maximum(a, 0),)
+        return (f(Xt @ W.T + H @ R.T + Wb + Rb),)
 
     def lstm(Xt: Array, H: Array, C: Array) -> tuple[Array, ...]:
         Wi, Wo, Wf, Wc = np.split(W, 4)
         Ri, Ro, Rf, Rc = np.split(R, 4)
         bi, bo, bf, bc = np.split(Wb + Rb, 4)
-        it = f(Xt @ Wi.T + H @ Ri.T + bi)
-        ft = f(Xt @ Wf.T + H @ Rf.T + bf)
-        ct = np.tanh(Xt @ Wc.T + H @ Rc.T + bc)
+        it = f(Xt @ Wi.T + H @ Ri.T + Pi * C + bi)
+        ft = 1 - it if coupled else f(Xt @ Wf.T + H @ Rf.T + Pf * C + bf)
+        ct = g(Xt @ Wc.T + H @ Rc.T + bc)
         Ct = ft * C + it * ct
-        ot = f(Xt @ Wo.T + H @ Ro.T + bo)
-        return ot * np.tanh(Ct), Ct
+        ot = f(Xt @ Wo.T + H @ Ro.T + Po * Ct + bo)
+        return ot * h(Ct), Ct
 
     def gru(Xt: Array, H: Array) -> tuple[Array, ...]:
         (Wz, Wr, Wh), (Rz, Rr, Rh) = np.split(W, 3), np.split(R, 3)
@@ -374,9 +468,9 @@ def _onnx_step(cell: str, nonlinearity: str, reset: str | None, W: Array, R: Arr
         zt = f(Xt @ Wz.T + H @ Rz.T + Wbz + Rbz)
         rt = f(Xt @ Wr.T + H @ Rr.T + Wbr + Rbr)
         if reset == "after":
-            ht = np.tanh(Xt @ Wh.T + rt * (H @ Rh.T + Rbh) + Wbh)
+            ht = g(Xt @ Wh.T + rt * (H @ Rh.T + Rbh) + Wbh)
         else:
-            ht = np.tanh(Xt @ Wh.T + (rt * H) @ Rh.T + Rbh + Wbh)
+            ht = g(Xt @ Wh.T + (rt * H) @ Rh.T + Rbh + Wbh)
         return ((1 - zt) * ht + zt * H,)
 
     if cell == "gru":
@@ -399,7 +493,8 @@ def _relu_operator(reference: Any) -> Any:
     ) -> tuple[Array, ...]:
         steps, batch = X.shape[:2]
         rows, H = len(W), R.shape[2]
-        directions = [_onnx_step("rnn", "relu", None, W[k], R[k], None if B is None else B[k]) for k in range(rows)]
+        relu = (Activation("relu"),)
+        directions = [_onnx_step("rnn", relu, None, W[k], R[k], None if B is None else B[k]) for k in range(rows)]
         H_0 = np.zeros((rows, batch, H), X.dtype) if initial_h is None else initial_h
         output, finals = common.single_step_loop(X, (H_0,), directions)
         return output.reshape(steps, batch, rows, H).swapaxes(1, 2), np.stack([states[0] for states in finals])
