@@ -12,49 +12,59 @@ Aswan. The files are read where they lie; statsmodels itself, which takes second
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import, package_folder
 from rnn_numpy.errors import DataError
-from rnn_numpy.tasks.series import Floats, Series, read_csv, read_npy
+from rnn_numpy.tasks.files import KNOWN, Columns, Reading, read_csv, read_file
+from rnn_numpy.tasks.series import Floats, Series
 
 BUNDLED = ("eeg", "stocks", "membrane", "sunspots", "co2", "elnino", "nile")
 
 
-def load_series(source: str, columns: Sequence[str | int] | None = None) -> Series:
+def load_series(
+    source: str,
+    columns: Columns | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> Series:
     """Load a bundled series by name, or a file by path.
 
     Parameters
     ----------
     source : str
-        A name in `BUNDLED`, or the path of a file that ends in .csv or .npy. To read a file that has a bundled name,
-        write ./NAME.
+        A name in `BUNDLED`, or the path of a file: .csv, .tsv, .txt and other text, also packed as .gz, .npy, .npz,
+        .mat (with scipy), .parquet (with pandas). To read a file that has a bundled name, write ./NAME.
     columns : sequence of str or int, optional
-        Channels to use, by name or by number from 1; all of them by default. Other columns of a CSV file are not looked
-        at and may hold text.
+        Channels to use, by name, by number from 1, or by a range of numbers, "2-5". By default all, of a file without
+        those that hold text or count by equal steps, as an index or a clock does; ("all",) for these too.
+    progress : callable, optional
+        Called with the bytes that are read, and their total.
+    **options
+        The other fields of `Reading`: skip, header, decimal, missing, rows, separator, array. They do not act on a
+        bundled series, but for skip.
 
     Raises
     ------
     DataError
         The file cannot be read as a numeric table.
     MissingExtraError
-        The package that brings a bundled series is not installed.
+        The package that brings a bundled series, or reads a file, is not installed.
     """
-    suffix = Path(source).suffix.lower()
+    reading = Reading(columns, **options)
     if source in BUNDLED:
         series = load_bundled(source)
-    elif suffix == ".csv":
-        return read_csv(source, columns)
-    elif suffix == ".npy":
-        series = read_npy(source)
-    else:
-        known = f"one of {', '.join(BUNDLED)} nor a file that ends in .csv or .npy"
-        raise DataError(f"{source or repr(source)}: neither {known}")
-    return series if columns is None else series.select(columns)
+        picked = reading.pick(source, series.channels)
+        return series if len(picked) == len(series.channels) else series.select([j + 1 for j in picked])
+    if not source or not (Path(source).suffix or Path(source).exists()):
+        raise DataError(f"{source or repr(source)}: neither one of {', '.join(BUNDLED)} nor a file; {KNOWN}")
+    return read_file(source, reading, progress)
 
 
 def load_bundled(name: str) -> Series:
@@ -165,7 +175,7 @@ def _load_nile() -> Series:
 
 
 def _load_elnino() -> Series:
-    table = read_csv(_dataset("elnino")).values  # a year, and its twelve months
+    table = read_csv(_dataset("elnino"), ["all"]).values  # a year, and its twelve months
     about = "monthly sea surface temperature off Peru, 1950 to 2010, degrees Celsius"
     values = table[:, 1:].reshape(-1, 1)
     return Series("elnino", values, ("temperature",), about, season=12, start=1950, step=1 / 12, unit="year")

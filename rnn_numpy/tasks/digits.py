@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core.extras import package_folder
 from rnn_numpy.errors import DataError
-from rnn_numpy.tasks.series import load_array, read_csv
+from rnn_numpy.tasks.files import load_array, read_csv
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
@@ -108,7 +108,7 @@ def read_images(path: str) -> Array:
     """
     suffix = Path(path).suffix.lower()
     if suffix == ".csv":
-        values: Array = read_csv(path).values
+        values: Array = read_csv(path, ["all"]).values
     elif suffix == ".npy":
         values = load_array(path)
     else:

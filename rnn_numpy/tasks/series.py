@@ -1,8 +1,6 @@
-"""Real series to forecast, and the user's own CSV and NPY files; those that have names are in `bundled.py`.
+"""Series to forecast; those that have names are in `bundled.py`, the user's own files in `files.py`.
 
-A series is a table of n samples (rows, in time) by D channels (columns). Whatever is wrong with a file is a `DataError`
-that names the file and, where there is one, the row and the column. Rows are the lines of the file and columns its
-fields, both counted from 1, as a spreadsheet shows them.
+A series is a table of n samples (rows, in time) by D channels (columns).
 
 The forecast task
 -----------------
@@ -17,14 +15,10 @@ samples are counted.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +28,6 @@ from rnn_numpy.errors import DataError, OptionError
 from rnn_numpy.tasks.task import Batch, SequenceTask, sizes
 
 Floats = NDArray[np.float64]
-
-# Missing values as spreadsheets, pandas, R and databases write them.
-_MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "?"}
-# Python's float() also takes 1_000, which in a data file is a typing error rather than a number.
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,6 +50,8 @@ class Series:
         When the first sample was taken, and the time from one to the next, in `unit`.
     unit : str
         Of time.
+    notes : tuple of str
+        What people should know of how a file was read: what was left out, and what was filled.
 
     Examples
     --------
@@ -76,6 +67,7 @@ class Series:
     start: float = 1.0
     step: float = 1.0
     unit: str = "sample"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -92,206 +84,33 @@ class Series:
     def select(self, columns: Sequence[str | int]) -> Series:
         """Return the series of some channels only.
 
-        `columns` are names of channels, or numbers from 1; a string of digits is a number unless a channel has that
-        name. DataError says that there is no such channel, or that one is named twice.
+        `columns` are names of channels, numbers from 1, or ranges of numbers, "2-5"; a string of digits is a number
+        unless a channel has that name. DataError says that there is no such channel, or that one is named twice.
         """
-        picked = _pick_columns(self.name, self.channels, columns)
+        picked = pick_columns(self.name, self.channels, columns)
         return replace(
             self, values=np.ascontiguousarray(self.values[:, picked]), channels=tuple(self.channels[j] for j in picked)
         )
 
 
-# ----------------------------------------------------------------------------------------------------- the user's files
-
-
-def read_csv(path: str | Path, columns: Sequence[str | int] | None = None) -> Series:
-    """Read a table of numbers from a text file.
-
-    The separator is a semicolon or a tab, whichever the first row has more of outside of quotes, and a comma where it
-    has neither. The first row is a header if none of its fields is a number and some field is text. Lines above it that
-    begin with # are comments. Numbers are written with a decimal point.
-
-    Parameters
-    ----------
-    path : str or Path
-        UTF-8, with or without byte order mark.
-    columns : sequence of str or int, optional
-        Channels to use, by name or by number from 1. The others are not looked at and may hold text.
-
-    Returns
-    -------
-    Series
-        Columns without a name are called "column 1", "column 2", ...
-
-    Raises
-    ------
-    DataError
-        Missing, unreadable or empty file; rows of different lengths; text, a missing value or an infinity where a
-        number should be, with row and column; no such column.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = os.path.join(folder, "tide.csv")
-    ...     with open(path, "w") as file:
-    ...         _ = file.write("day;level\\nMon;1.5\\nTue;2.5\\n")
-    ...     read_csv(path, ["level"]).values
-    array([[1.5],
-           [2.5]])
-    """
-    name = str(path)
-    rows = _csv_rows(name)
-    first_line, first = rows[0]
-    # A first row of missing values alone is no header: it would be lost without a word.
-    has_header = any(not _is_missing(field) for field in first) and not any(_is_number(field) for field in first)
-    channels = tuple((field.strip() if has_header else "") or f"column {j}" for j, field in enumerate(first, start=1))
-    picked = list(range(len(channels))) if columns is None else _pick_columns(name, channels, columns)
-    body = rows[1:] if has_header else rows
-    if not body:
-        raise DataError(f"{name}: a header in row {first_line} and no data below it")
-    values = np.empty((len(body), len(picked)))
-    for i, (line, fields) in enumerate(body):
-        if len(fields) != len(channels):
-            raise DataError(
-                f"{name}: row {line} has {count(len(fields), 'field')}; row {first_line} has {len(channels)}"
-            )
-        for k, j in enumerate(picked):
-            values[i, k] = _number(name, line, j, channels, fields[j])
-    return Series(name, values, tuple(channels[j] for j in picked))
-
-
-def read_npy(path: str | Path) -> Series:
-    """Read an array that numpy.save wrote.
-
-    Parameters
-    ----------
-    path : str or Path
-        Real numbers of shape (n, D), time along the first axis, or (n,), one channel. Pickled arrays are refused:
-        loading them could run any code.
-
-    Returns
-    -------
-    Series
-        Channels are called "column 1", "column 2", ...
-
-    Raises
-    ------
-    DataError
-        Missing or unreadable file, wrong type or number of axes, NaN or infinity, with row and column.
-    """
-    name = str(path)
-    array = load_array(path)
-    if array.ndim not in (1, 2):
-        raise DataError(f"{name}: the array must have shape (n, D) or (n,); got {array.shape}")
-    if array.size == 0:
-        raise DataError(f"{name}: the array is empty, shape {array.shape}")
-    with np.errstate(all="ignore"):  # a long double may be too large for float64: infinity is refused below
-        values = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float64)
-    bad = np.argwhere(~np.isfinite(values))
-    if bad.size:
-        i, j = (int(k) for k in bad[0])
-        raise DataError(f"{name}: row {i + 1}, column {j + 1}: {values[i, j]} is not a finite number")
-    channels = tuple(f"column {j + 1}" for j in range(values.shape[1]))
-    return Series(name, values, channels)
-
-
-def load_array(path: str | Path) -> NDArray[Any]:
-    """Load an array of real numbers, of any shape, that numpy.save wrote; DataError says why a file is none."""
-    name = str(path)
-    try:
-        array: Any = np.load(path, allow_pickle=False)
-    except Exception as error:  # a damaged header is Python source, and fails in as many ways
-        raise DataError(f"{name}: {_why_unreadable_npy(name, error)}") from None
-    if not isinstance(array, np.ndarray):
-        raise DataError(f"{name}: holds several arrays; save one with numpy.save")
-    if array.dtype.kind not in "iuf":
-        raise DataError(f"{name}: the array must hold real numbers; got dtype {array.dtype}")
-    return array
-
-
-def _why_unreadable_npy(name: str, error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, ValueError) and "allow_pickle" in str(error):
-        # NumPy says so of object arrays and of files without its magic string alike.
-        return "not an array of numbers written by numpy.save (pickled objects are not loaded)"
-    return "not a complete .npy file"
-
-
-def _csv_rows(name: str) -> list[tuple[int, list[str]]]:
-    """All rows with their line numbers, from the header on, without blank rows at the end."""
-    try:
-        with open(name, newline="", encoding="utf-8-sig") as file:
-            text = file.read()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: not UTF-8 text (byte {error.start + 1})") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
-    lines = io.StringIO(text, newline="").readlines()  # as csv counts them; str.splitlines knows more line ends
-    skipped = 0
-    while skipped < len(lines) and (not lines[skipped].strip() or lines[skipped].startswith("#")):
-        skipped += 1
-    if skipped == len(lines):
-        raise DataError(f"{name}: the file has no rows")
-    # Semicolons and tabs before commas: where they separate fields, a comma may be that of a decimal.
-    bare = re.sub(r'"[^"]*"', "", lines[skipped])
-    delimiter = max(";\t", key=bare.count) if re.search(r"[;\t]", bare) else ","
-    reader = csv.reader(lines[skipped:], delimiter=delimiter)
-    rows: list[tuple[int, list[str]]] = []
-    try:
-        for fields in reader:
-            rows.append((skipped + reader.line_num, fields))
-    except csv.Error as error:
-        raise DataError(f"{name}: row {skipped + reader.line_num}: {error}") from None
-    while rows and not any(field.strip() for field in rows[-1][1]) and len(rows[-1][1]) <= 1:
-        rows.pop()
-    return rows
-
-
-def _is_missing(field: str) -> bool:
-    return field.strip().lower() in _MISSING
-
-
-def _is_number(field: str) -> bool:
-    return _NUMBER.fullmatch(field.strip()) is not None
-
-
-def _number(name: str, line: int, j: int, channels: tuple[str, ...], field: str) -> float:
-    field, channel = field.strip(), channels[j]
-    # Where it is the only column, there is nothing to choose.
-    choose = "choose columns with columns= (on the command line, --columns)" if len(channels) > 1 else ""
-    where = f"{name}: row {line}, column {j + 1}"
-    if channel != f"column {j + 1}":
-        where += f' ("{channel}")'
-    if _is_missing(field):
-        shown = f" ({field})" if field else ""
-        raise DataError(
-            f"{where}: missing value{shown}; fill or leave out such rows first" + (choose and f", or {choose}")
-        )
-    if not _is_number(field):
-        shown = field if len(field) <= 40 else field[:37] + "..."
-        advice = "write numbers with a decimal point" if re.fullmatch(r"[+-]?\d+,\d+", field) else choose
-        raise DataError(f"{where}: {shown!r} is not a number" + (f"; {advice}" if advice else ""))
-    value = float(field)
-    if not math.isfinite(value):
-        raise DataError(f"{where}: {field} is not a finite number")
-    return value
-
-
-def _pick_columns(name: str, channels: tuple[str, ...], columns: Sequence[str | int]) -> list[int]:
+def pick_columns(name: str, channels: tuple[str, ...], columns: Sequence[str | int]) -> list[int]:
+    """Return the numbers, from 0, of the columns that are asked for; see `Series.select`."""
     picked: list[int] = []
     for column in columns:
+        bounds = re.fullmatch(r"(\d+)-(\d+)", str(column))
         if isinstance(column, str) and column in channels:
-            j = channels.index(column)
+            found = [channels.index(column)]
         elif str(column).isdecimal() and 1 <= int(column) <= len(channels):
-            j = int(column) - 1
+            found = [int(column) - 1]
+        elif bounds and 1 <= int(bounds[1]) <= int(bounds[2]) <= len(channels):
+            found = list(range(int(bounds[1]) - 1, int(bounds[2])))
         else:
             shown = ", ".join(channels[:12]) + (", ..." if len(channels) > 12 else "")
             raise DataError(f"{name}: no column {str(column)!r}; columns are: {shown}")
-        if j in picked:
-            raise DataError(f"{name}: column {j + 1} is asked for twice")
-        picked.append(j)
+        for j in found:
+            if j in picked:
+                raise DataError(f"{name}: column {j + 1} is asked for twice")
+            picked.append(j)
     if not picked:
         raise DataError(f"{name}: no column is left")
     return picked

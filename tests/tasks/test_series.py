@@ -47,7 +47,7 @@ def test_csv_dialects(tmp_path: Path, text: str) -> None:
 
 
 def test_separators_within_quotes_separate_nothing(tmp_path: Path) -> None:
-    series = read_csv(csv(tmp_path, '"a;m","b\tm"\n1,2\n'))
+    series = read_csv(csv(tmp_path, '"a;m","b\tm"\n1,2.5\n'))
     assert series.channels == ("a;m", "b\tm")
 
 
@@ -73,53 +73,60 @@ def test_csv_gives_back_every_float(tmp_path_factory: pytest.TempPathFactory, ro
     np.testing.assert_array_equal(read_csv(path).values, rows)
 
 
-CHOOSE = "; choose columns with columns= (on the command line, --columns)"
-OR_CHOOSE = ", or choose columns with columns= (on the command line, --columns)"
+CHOOSE = "; leave the column out with --skip, or choose others with --columns"
+FILL = "; fill it first, or say --missing interpolate, or --missing drop"
+OR_CHOOSE = FILL + ", or" + CHOOSE[1:]
 BAD_CSV = {
     "text": ("a,temp\n1,2\n3,warm\n", "row 3, column 2 (\"temp\"): 'warm' is not a number" + CHOOSE),
-    "text-no-header": ("1,2\n3,warm\n", "row 2, column 2: 'warm' is not a number" + CHOOSE),
-    "date": (
-        "date,x\n2020-01-01,1\n",
-        "row 2, column 1 (\"date\"): '2020-01-01' is not a number" + CHOOSE,
-    ),
-    "comment-shifts-rows": ("# c\na,b\n1,x\n", "row 3, column 2 (\"b\"): 'x' is not a number" + CHOOSE),
+    "text-no-header": ("1,2.5\n3,warm\n", "row 2, column 2: 'warm' is not a number" + CHOOSE),
+    "text-alone": ("date\n2020-01-01\n", "row 2, column 1 (\"date\"): '2020-01-01' is not a number"),
+    "comment-shifts-rows": ("# c\na,b\n1,2\n1,x\n", "row 4, column 2 (\"b\"): 'x' is not a number" + CHOOSE),
     "long-text": ("a\n" + "y" * 60 + "\n", f"row 2, column 1 (\"a\"): '{'y' * 37}...' is not a number"),
     "underscore": ("a\n1_000\n", "row 2, column 1 (\"a\"): '1_000' is not a number"),
-    "decimal-comma": (
-        "a;b\n1,5;2\n",
-        "row 2, column 1 (\"a\"): '1,5' is not a number; write numbers with a decimal point",
+    "unit": (
+        "a;b\n1;5 %\n2;6 %\n",
+        "row 2, column 2 (\"b\"): '5 %' is not a number; leave the unit out of the numbers, or" + CHOOSE[1:],
     ),
-    "decimal-comma-in-each-field": (
-        "a,m;b,m;c\n1,5;2,5;3,5\n",
-        "row 2, column 1 (\"a,m\"): '1,5' is not a number; write numbers with a decimal point",
+    "comma-among-points": (
+        "a;b\n1.5;2\n2,5;3\n",
+        "row 3, column 1 (\"a\"): '2,5' is not a number; "
+        "say which is the decimal mark: --decimal . or --decimal , (here '.')",
     ),
-    "decimal-comma-no-header": (
-        "7;1,5\n8;2,5\n",
-        "row 1, column 2: '1,5' is not a number; write numbers with a decimal point",
+    "comma-of-what": (
+        "a;b\n1,234;2\n2,500;3\n",
+        "row 2, column 1: '1,234' may be 1234 or 1.234; say which of the two is the decimal mark: "
+        "--decimal . or --decimal ,",
     ),
-    "decimal-comma-tab": (
-        "1,5,5\t2\t3,5\n",
-        "row 1, column 1: '1,5,5' is not a number" + CHOOSE,
+    "pairs-of-what": (
+        "1,15\n2,37\n5,20\n",
+        "row 1: '1,15' may be two whole numbers, or one with a decimal comma; say which: --decimal . or --decimal ,",
     ),
-    "empty-field": ("a,b\n1,\n", 'row 2, column 2 ("b"): missing value; fill or leave out such rows first' + OR_CHOOSE),
-    "nan": (
-        "a,b\n1,NaN\n",
-        'row 2, column 2 ("b"): missing value (NaN); fill or leave out such rows first' + OR_CHOOSE,
-    ),
-    "na-first-row": (
-        "NA,NA\n1,2\n",
-        "row 1, column 1: missing value (NA); fill or leave out such rows first" + OR_CHOOSE,
-    ),
+    "empty-field": ("a,b\n1,\n", 'row 2, column 2 ("b"): missing value' + OR_CHOOSE),
+    "nan": ("a,b\n1,NaN\n", 'row 2, column 2 ("b"): missing value (NaN)' + OR_CHOOSE),
+    "na-first-row": ("NA,NA\n1.5,2\n", "row 1, column 1: missing value (NA)" + OR_CHOOSE),
+    "missing-before-text": ("a,b\n1,2\n,3\n4,x\n", 'row 3, column 1 ("a"): missing value' + OR_CHOOSE),
     "infinite": ("a,b\n1,-inf\n", 'row 2, column 2 ("b"): -inf is not a finite number'),
     "too-large": ("a\n1e999\n", 'row 2, column 1 ("a"): 1e999 is not a finite number'),
-    "ragged": ("a,b\n1,2\n3\n", "row 3 has 1 field; row 1 has 2"),
+    "ragged": ("a,b\n1,2\n3\n", "row 3 has 1 field ('3'); row 2 has 2; --rows 1-2 reads those rows alone"),
     "ragged-long": ("a,b\n1,2,3\n", "row 2 has 3 fields; row 1 has 2"),
-    "blank-inside": ("a,b\n1,2\n\n3,4\n", "row 3 has 0 fields; row 1 has 2"),
-    "blank-inside-one-column": ("a\n1\n\n3\n", "row 3 has 0 fields; row 1 has 1"),
+    "ragged-text": (
+        "a,b\n1,2\nstop\n3,4\n",
+        "row 3 has 1 field ('stop'); row 2 has 2; --rows 1-2 reads those rows alone",
+    ),
+    "blank-inside": ("a,b\n1,2\n\n3,4\n", "row 3 is empty" + FILL),
+    "blank-inside-one-column": ("a\n1\n\n3\n", "row 3 is empty" + FILL),
+    "header-again": (
+        "a,b\n1,2\na,b\n1,2\n",
+        "row 3, column 1 (\"a\"): 'a' is not a number; the header once more, as where two files were joined; "
+        "--rows 1-2 reads those rows alone",
+    ),
     "empty": ("", "the file has no rows"),
     "only-blank": ("\n \n# nothing\n", "the file has no rows"),
     "header-only": ("a,b\n", "a header in row 1 and no data below it"),
-    "not-text": (b"a,b\n\xff\xfe,1\n", "not UTF-8 text (byte 5)"),
+    "not-text": (
+        b"a,b\n\x00\xfe,1\n",
+        "not a text file; known are .csv, .tsv, .txt and the like, also .gz; .npy, .npz, .mat, .parquet",
+    ),
 }
 
 
@@ -164,15 +171,17 @@ def test_missing_file(tmp_path: Path, name: str, word: str) -> None:
 def test_directory_in_place_of_a_file(tmp_path: Path) -> None:
     for name in ("folder.csv", "folder.npy"):
         (tmp_path / name).mkdir()
-        with pytest.raises(DataError, match="Is a directory"):
+        with pytest.raises(DataError, match="is a folder; name a file"):
             load_series(str(tmp_path / name))
 
 
 def test_unknown_source() -> None:
     with pytest.raises(DataError) as caught:
-        load_series("data.xlsx")
+        load_series("eggs")
     known = "eeg, stocks, membrane, sunspots, co2, elnino, nile"
-    assert str(caught.value) == f"data.xlsx: neither one of {known} nor a file that ends in .csv or .npy"
+    assert str(caught.value).startswith(f"eggs: neither one of {known} nor a file; known are .csv, .tsv, ")
+    with pytest.raises(DataError, match=r"data\.xlsx: a spreadsheet; save the sheet as \.csv"):
+        load_series("data.xlsx")
 
 
 # NPY ----------------------------------------------------------------------------------------------------------------
@@ -204,7 +213,7 @@ BAD_NPY = {
     "complex": (np.array([1j]), "the array must hold real numbers; got dtype complex128"),
     "bool": (np.array([True]), "the array must hold real numbers; got dtype bool"),
     "empty": (np.zeros((0, 3)), "the array is empty, shape (0, 3)"),
-    "nan": (np.array([[1.0, 2.0], [3.0, np.nan]]), "row 2, column 2: nan is not a finite number"),
+    "nan": (np.array([[1.0, 2.0], [3.0, np.nan]]), "row 2, column 2: nan is not a finite number" + FILL),
     "infinite": (np.array([-np.inf]), "row 1, column 1: -inf is not a finite number"),
     "objects": (
         np.array([1, None], dtype=object),
