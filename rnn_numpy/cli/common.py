@@ -20,6 +20,9 @@ from rnn_numpy.core.files import replacing
 from rnn_numpy.experiments.progress import progress_bar
 from rnn_numpy.experiments.sweep.threads import one_blas_thread
 from rnn_numpy.report.plots.style import check_figure_path, save_figure
+from rnn_numpy.tasks.bundled import BUNDLED, load_series
+from rnn_numpy.tasks.files import DECIMAL, HEADER, MISSING, Reading
+from rnn_numpy.tasks.series import Series
 
 # A sub-command returns 0, FAILED where what it was asked to check is wrong, or UNDECIDED where it cannot be told; the
 # others are for `main` to return.
@@ -63,7 +66,8 @@ def add_option(
         parser.add_argument(name, action="store_true", help=explanation)
         return
     shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-    parser.add_argument(name, default=default, metavar=metavar, help=f"{explanation} (default: {shown})", **how)
+    text = explanation + (f" (default: {shown})" if shown else "")
+    parser.add_argument(name, default=default, metavar=metavar, help=text, **how)
 
 
 def add_outputs(parser: argparse.ArgumentParser, figure: str) -> None:
@@ -71,6 +75,40 @@ def add_outputs(parser: argparse.ArgumentParser, figure: str) -> None:
     defaults = argparse.Namespace(out=Path(figure), json=None)
     add_option(parser, defaults, "--out", "figure to write: .png, .pdf or .svg", "FILE", type=file_path)
     add_option(parser, defaults, "--json", "write all numbers here", "FILE", type=file_path)
+
+
+def add_series(add: Callable[..., None]) -> None:
+    """Add --data and what says how to read it, fields of `Reading`, by `add`, which is `add_option` of a parser."""
+    data = (
+        f"{', '.join(BUNDLED)} (they come with the extras lab and data), or a file: .csv and other text, .npy, .npz, "
+        ".mat, .parquet; time runs down the rows, a channel is a column"
+    )
+    add("--data", data, "SERIES")
+    columns = (
+        "channels to use, by name, number from 1 or range of numbers, 2-5; all: all of them; auto: all but text, and "
+        "columns that count by equal steps"
+    )
+    add("--columns", columns, "C", nargs="+")
+    add("--skip", "columns to leave out", "C", nargs="+")
+    add("--header", "whether the first row names the columns: auto, yes, no", choices=tuple(HEADER), metavar="WHETHER")
+    add("--decimal", "decimal mark: auto, . or ,", choices=DECIMAL, metavar="MARK")
+    missing = "what becomes of missing values: refuse, interpolate, or drop, which leaves their rows out"
+    add("--missing", missing, choices=MISSING, metavar="HOW")
+    add("--rows", "rows of the file to read, header and all: 5-300 or 5-", "A-B")
+    add("--separator", "of fields: one character, tab, space, auto", "S")
+    add("--array", "which array of an .npz or .mat file", "NAME")
+
+
+def reading_of(options: Any) -> dict[str, Any]:
+    """Return the fields of `Reading` among parsed arguments."""
+    return {field.name: getattr(options, field.name) for field in fields(Reading)}
+
+
+def read_series(arguments: argparse.Namespace) -> Series:
+    """Read the series of --data as the options say; a bar shows when that takes more than two seconds."""
+    label = f"reading {arguments.data}"
+    with progress_bar(2.0, label) as progress:
+        return load_series(arguments.data, **reading_of(arguments), progress=lambda done, of: progress(done, of, label))
 
 
 def options_of(kind: Any, arguments: argparse.Namespace, **given: Any) -> Any:

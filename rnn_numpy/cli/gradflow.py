@@ -18,7 +18,8 @@ from rnn_numpy.report.gradflow_page import gradflow_report
 from rnn_numpy.report.pairs_page import flow_report
 from rnn_numpy.report.plots.gradient_flow import gradient_flow_figure
 from rnn_numpy.report.plots.pairs import flow_figure
-from rnn_numpy.tasks import BUNDLED, ForecastTask, load_series
+from rnn_numpy.tasks import BUNDLED, ForecastTask
+from rnn_numpy.tasks.files import READING
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,14 +34,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.set_defaults(run=run)
     options = GradflowOptions()
-    defaults = argparse.Namespace(**vars(options), gain=tuple(options.gains), data="eeg", columns="all")
+    defaults = argparse.Namespace(**vars(options), gain=tuple(options.gains), data="eeg", **READING)
     add = functools.partial(common.add_option, parser, defaults)
-    data = (
-        f"{', '.join(BUNDLED)} (they come with the extras lab and data), or a file .csv or .npy: "
-        "time runs down the rows, a channel is a column"
-    )
-    add("--data", data, "SERIES")
-    add("--columns", "channels to use, by name or by number from 1, or all of them: all", "C", nargs="+")
+    common.add_series(add)
     add("--cells", f"any of {', '.join(CELLS)}", "CELL", nargs="+", choices=CELLS)
     gain = "spectral radius of W_hh at the start; of lstm and gru, of each gate's block of it"
     add("--gain", gain, "G", nargs="+", type=common.positive_number)
@@ -75,8 +71,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     if arguments.forget_bias is not None and "lstm" not in arguments.cells:
         raise BadInputError(f"--forget-bias: is for lstm, which is not among --cells {' '.join(arguments.cells)}")
     options: GradflowOptions = common.options_of(GradflowOptions, arguments, gains=tuple(arguments.gain))
-    columns = None if arguments.columns in ("all", ["all"]) else arguments.columns
-    task = ForecastTask.of(load_series(arguments.data, columns), options.length)
+    task = ForecastTask.of(common.read_series(arguments), options.length)
     with common.working("gradflow", options.hidden) as progress:
         result = run_gradflow(task, options, progress)
         progress(1, 1, "drawing")

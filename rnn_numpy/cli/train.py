@@ -38,7 +38,6 @@ from rnn_numpy.report.plots.forecast import forecast_figure
 from rnn_numpy.report.plots.language import language_figure
 from rnn_numpy.report.plots.pairs import pair_figure
 from rnn_numpy.report.plots.style import save_figure
-from rnn_numpy.tasks import BUNDLED
 
 Add = Callable[..., None]
 
@@ -91,9 +90,7 @@ def _language(add: Add) -> None:
 
 
 def _forecast(add: Add) -> None:
-    data = f"{', '.join(BUNDLED)}, or a file .csv or .npy: time runs down the rows, a channel is a column"
-    add("--data", data, "SERIES")
-    add("--columns", "channels to use, by name or by number from 1, or all of them: all", "C", nargs="+")
+    common.add_series(add)
     season = "samples after which the series repeats itself, for the seasonal baseline and MASE; 0: what is known of it"
     add("--season", season, "M", type=common.whole_number)
     difference = (

@@ -35,6 +35,7 @@ from rnn_numpy.experiments.experiment import Experiment, Planned, Run
 from rnn_numpy.models.horizons import STRATEGIES, forecast, horizon_batch, horizon_model
 from rnn_numpy.models.sequence import CELLS, READS
 from rnn_numpy.tasks.bundled import load_series
+from rnn_numpy.tasks.files import READING, Reading
 from rnn_numpy.tasks.forecasting import (
     Mask,
     Origins,
@@ -68,8 +69,9 @@ class ForecastOptions:
     ----------
     data : str
         A bundled series or a file, as `load_series` takes them.
-    columns : tuple of str
-        Channels to use, by name or by number from 1; "all".
+    columns, skip : tuple of str
+    header, decimal, missing, rows, separator, array : str
+        Which channels to use, and how to read a file: the fields of `rnn_numpy.tasks.Reading`.
     season : int
         m; 0 for the series' own.
     difference : {"auto", "yes", "no"}
@@ -95,7 +97,14 @@ class ForecastOptions:
     """
 
     data: str = "elnino"
-    columns: tuple[str, ...] = ("all",)
+    columns: tuple[str, ...] = ("auto",)
+    skip: tuple[str, ...] = ()
+    header: str = "auto"
+    decimal: str = "auto"
+    missing: str = "refuse"
+    rows: str = ""
+    separator: str = "auto"
+    array: str = ""
     season: int = 0
     difference: str = "auto"
     horizon: int = 12
@@ -124,6 +133,7 @@ class ForecastOptions:
         for name in ("lr", "clip"):
             arguments.positive_number(where, name, getattr(self, name))
         arguments.probability(where, "dropout", self.dropout)
+        Reading(**{name: getattr(self, name) for name in READING})
         if self.strategy == "seq2seq" and self.reads == "last":
             raise OptionError(f"{where}: reads is for 'recursive' and 'direct'; seq2seq has a loss after the window")
 
@@ -222,6 +232,7 @@ class ForecastResult:
             },
             "series": split.series.name,
             "channels": list(split.series.channels),
+            "notes": list(split.series.notes),
             "samples": {
                 "train": split.train,
                 "validation": split.known - split.train,
@@ -245,9 +256,7 @@ class ForecastExperiment(Experiment):
 
     name: ClassVar[str] = "forecast"
     Options: ClassVar[type[Any]] = ForecastOptions
-    inputs: ClassVar[str] = (
-        "a file .csv or .npy with the same columns, to go on from its end; none: from the series' own"
-    )
+    inputs: ClassVar[str] = "a file with the same columns, to go on from its end; none: from the series' own"
     options: ForecastOptions
     every = 20
     patience = 25
@@ -258,8 +267,7 @@ class ForecastExperiment(Experiment):
         options = self.options
         if self._given is not None:
             return _from_kept(self._given)
-        columns = None if options.columns == ("all",) else options.columns
-        series = load_series(options.data, columns)
+        series = load_series(options.data, **{name: getattr(options, name) for name in READING})
         split = SplitSeries.of(series, season=options.season or None, difference=DIFFERENCE[options.difference])
         if options.horizon > split.train // 2:
             raise OptionError(
@@ -407,7 +415,7 @@ class ForecastExperiment(Experiment):
             raise DataError(f"{inputs[1]}: predict goes on from one file; {inputs[0]} is one already")
         units, kept = self.split.units, self.kept
         if inputs:
-            found = _read_like(inputs[0], kept["channels"])
+            found = _read_like(inputs[0], kept["channels"], self.options)
             series = replace(found, start=len(found) + 1.0, step=1.0, unit="sample")
         else:
             channels = tuple(kept["channels"])
@@ -439,13 +447,14 @@ def _from_kept(kept: Mapping[str, Any]) -> SplitSeries:
     return SplitSeries(series, kept["train"], len(series), kept["season"], units)
 
 
-def _read_like(path: str, channels: Sequence[str]) -> Series:
-    """Read a file that has the given channels by name, or else as many columns."""
+def _read_like(path: str, channels: Sequence[str], options: ForecastOptions) -> Series:
+    """Read a file, as the series was read, that has the given channels by name, or else as many columns."""
+    how = {name: getattr(options, name) for name in ("header", "decimal", "missing", "separator", "array")}
     try:
-        return load_series(path, channels)
+        return load_series(path, channels, **how)
     except DataError as error:
         try:
-            series = load_series(path)
+            series = load_series(path, **how)
         except DataError:
             raise error from None
         if len(series.channels) != len(channels):

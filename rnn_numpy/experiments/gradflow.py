@@ -217,6 +217,7 @@ class GradflowResult:
             "data": {
                 "name": task.series.name,
                 "description": task.series.description,
+                "notes": list(task.series.notes),
                 "samples": len(task.series),
                 "training_samples": task.split,
                 "channels": list(task.series.channels),

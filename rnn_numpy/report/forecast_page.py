@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rnn_numpy.core.numbers import count
 from rnn_numpy.experiments.forecasting import ForecastOptions, ForecastResult, Scored
-from rnn_numpy.report.tables import new_table, paragraph, plain, rendered
+from rnn_numpy.report.tables import new_table, paragraph, plain, reading_notes, rendered
 
 _STRATEGIES = {
     "recursive": "one step ahead, fed with their own forecasts to go further",
@@ -15,7 +15,14 @@ _STRATEGIES = {
 
 def forecast_report(result: ForecastResult) -> str:
     """Return the report of a run as text; rich lays out the table."""
-    return "\n".join([paragraph(_head(result)), _table(result), *map(paragraph, _sentences(result))])
+    return "\n".join(
+        [
+            paragraph(_head(result)),
+            *reading_notes(result.split.series.notes),
+            _table(result),
+            *map(paragraph, _sentences(result)),
+        ]
+    )
 
 
 def nets_name(options: ForecastOptions) -> str:
@@ -29,11 +36,10 @@ def _head(result: ForecastResult) -> str:
     split = result.split
     series, parts = split.series, (split.train, split.known - split.train, len(split) - split.known)
     about = f", {series.description}" if series.description else ""
-    channels = f" of {count(split.channels, 'channel')}" if split.channels > 1 else ""
     text = (
-        f"{series.name}{about}. {count(len(series), 'sample')}{channels}: {parts[0]} to train, then {parts[1]} to "
-        f"validate, the last {parts[2]} to test. Every sample of the test is forecast once from each of 1 to "
-        f"{result.options.horizon} steps before it."
+        f"{series.name}{about}. {count(len(series), 'sample')} of {series.listing}; {parts[0]} to train, "
+        f"then {parts[1]} to validate, the last {parts[2]} to test. Every sample of the test is forecast once from "
+        f"each of 1 to {result.options.horizon} steps before it."
     )
     if split.units.difference:
         text += " The nets read differences from sample to sample, of which the forecast levels are sums."

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rnn_numpy.core.numbers import count
 from rnn_numpy.experiments.gradflow import GradflowResult, NetworkResult, TrainingRecord, gain_texts
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
-from rnn_numpy.report.tables import listed, new_table, paragraph, plain, rendered, short, span
+from rnn_numpy.report.tables import listed, new_table, paragraph, plain, reading_notes, rendered, short, span
 
 LAGS = (0, 1, 10, 50, 100)
 GAIN_DIGITS = 4  # in the tables, unless more are needed to tell gains apart
@@ -24,9 +24,10 @@ def gradflow_report(result: GradflowResult) -> str:
     parts = [
         paragraph(
             f"{series.name}: {series.description}{'. ' if series.description else ''}"
-            f"{count(len(series), 'sample')} of {count(len(series.channels), 'channel')}; "
+            f"{count(len(series), 'sample')} of {series.listing}; "
             f"the last {len(series) - task.split} are held out."
         ),
+        *reading_notes(series.notes),
         _flow_table(f"Before training{baseline}", [(*pair, pair[0].loss_before) for pair in result.flows("before")]),
     ]
     if trained := result.flows("after"):

@@ -70,6 +70,11 @@ def paragraph(text: str) -> str:
     return textwrap.fill(text, WIDTH, break_on_hyphens=False) + "\n"
 
 
+def reading_notes(notes: Sequence[str]) -> list[str]:
+    """Return what people should know of how a file was read, as paragraphs: one, or none."""
+    return [paragraph(f"As read: {'; '.join(notes)}.")] if notes else []
+
+
 def span(values: Collection[Any], text: Callable[[Any], str], to: str = "–") -> str:
     """Write one number, or the smallest and the largest of several; nothing where there are none.
 

@@ -98,12 +98,12 @@ class Reading:
     @property
     def automatic(self) -> bool:
         """Whether columns that text or a clock fill are left out."""
-        return self.columns is None or list(self.columns) == ["auto"]
+        return self.columns is None or tuple(self.columns) == ("auto",)
 
     def pick(self, name: str, channels: tuple[str, ...], left_out: Sequence[int] = ()) -> list[int]:
         """Return the columns to read, from 0; `left_out` are not, unless they are asked for."""
         skipped = pick_columns(name, channels, self.skip) if len(self.skip) else []
-        if self.columns is None or list(self.columns) in (["auto"], ["all"]):
+        if self.columns is None or tuple(self.columns) in (("auto",), ("all",)):
             dropped = {*skipped, *(left_out if self.automatic else ())}
             picked = [j for j in range(len(channels)) if j not in dropped]
             if not picked and not skipped:
@@ -113,6 +113,10 @@ class Reading:
         if not picked:
             raise DataError(f"{name}: no column is left")
         return picked
+
+
+# Its fields as options of a command, or of an experiment that keeps them.
+READING: Mapping[str, Any] = {**vars(Reading()), "columns": ("auto",)}
 
 
 def read_file(

@@ -77,6 +77,12 @@ class Series:
         return f"Series {self.name!r}: n = {len(self)} samples of D = {len(self.channels)} channels: {shown}"
 
     @property
+    def listing(self) -> str:
+        """How many channels there are, and which: "2 channels: temp, hum"."""
+        shown = ", ".join(self.channels[:8]) + (", ..." if len(self.channels) > 8 else "")
+        return f"{count(len(self.channels), 'channel')}: {shown}"
+
+    @property
     def times(self) -> Floats:
         """When each sample was taken, (n,)."""
         return self.start + self.step * np.arange(len(self), dtype=np.float64)

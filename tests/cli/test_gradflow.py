@@ -15,6 +15,7 @@ import pytest
 from rnn_numpy.cli import common, gradflow, main
 from rnn_numpy.cli.main import _parser
 from rnn_numpy.tasks import BUNDLED
+from rnn_numpy.tasks.text_table import CHOOSE, FILL, KNOWN
 
 SMALL = ["--length", "20", "--hidden", "6", "--batch", "4", "--train-steps", "3"]
 
@@ -67,7 +68,14 @@ def test_the_defaults_are_the_documented_ones() -> None:
     arguments = vars(_parser().parse_args(["gradflow"]))
     assert {name: value for name, value in arguments.items() if name not in ("run", "command")} == {
         "data": "eeg",
-        "columns": "all",
+        "columns": ("auto",),
+        "skip": (),
+        "header": "auto",
+        "decimal": "auto",
+        "missing": "refuse",
+        "rows": "",
+        "separator": "auto",
+        "array": "",
         "model": None,
         "cells": ("rnn-tanh", "rnn-relu", "lstm", "gru"),
         "gain": (0.5, 1.0, 1.5),
@@ -189,13 +197,13 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("--data none.csv", "none.csv: No such file or directory"),
         ("--data none.npy", "none.npy: No such file or directory"),
-        ("--data ecg", f"ecg: neither one of {', '.join(BUNDLED)} nor a file that ends in .csv or .npy"),
+        ("--data ecg", f"ecg: neither one of {', '.join(BUNDLED)} nor a file; {KNOWN}"),
         ("--data text.csv", "text.csv: row 3, column 2 (\"temp\"): 'warm' is not a number; {choose}"),
         (
             "--data gap.csv",
-            'gap.csv: row 2, column 1 ("a"): missing value; fill or leave out such rows first, or {choose}',
+            'gap.csv: row 2, column 1 ("a"): missing value; {fill}, or {choose}',
         ),
-        ("--data nan.npy", "nan.npy: row 2, column 1: nan is not a finite number"),
+        ("--data nan.npy", "nan.npy: row 2, column 1: nan is not a finite number; {fill}"),
         (
             "--data short.csv",
             "short.csv: 3 samples, too short for a length of 20, which needs 22; use a length of at most 1",
@@ -235,7 +243,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     np.save(here / "nan.npy", np.array([1.0, np.nan]))
     before = {path.name for path in here.iterdir()}
     line = failure(capsys, *arguments.split())
-    expected = message.format(here=here, choose="choose columns with columns= (on the command line, --columns)")
+    expected = message.format(here=here, choose=CHOOSE, fill=FILL)
     assert line == expected or (expected.endswith(": ") and line.startswith(expected))
     assert {path.name for path in here.iterdir()} == before
     assert (here / "text.csv").read_text() == "a,temp\n1,2\n3,warm\n"
@@ -297,7 +305,7 @@ def test_output_is_checked_before_the_work(
         raise AssertionError("worked although the result cannot be written")
 
     monkeypatch.setattr(gradflow, "run_gradflow", work)
-    monkeypatch.setattr(gradflow, "load_series", work)
+    monkeypatch.setattr(common, "load_series", work)
     failure(capsys, "--out", "no/where.png")
 
 

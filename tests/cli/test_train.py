@@ -140,7 +140,9 @@ def test_a_series_of_ones_own(here: Path, capsys: pytest.CaptureFixture[str]) ->
     small = "--hidden 3 --length 6 --horizon 4 --updates 4 --batch 2 --seeds 2".split()
     assert main(["train", "forecast", "--data", "mine.csv", *small, "--columns", "level", "--season", "11"]) == 0
     out, err = capsys.readouterr()
-    assert err == "" and out.startswith("mine.csv. 60 samples: 43 to train, then 5 to validate, the last 12 to test.")
+    assert err == "" and out.startswith(
+        "mine.csv. 60 samples of 1 channel: level; 43 to train, then 5 to validate, the last 12 to test."
+    )
     assert max(map(len, out.splitlines())) <= 100
     names = {"config.json", "figure.png", "numbers.json", "report.txt", "seed-0.npz", "seed-1.npz"}
     assert {path.name for path in (here / "forecast-run").iterdir()} == names
@@ -152,7 +154,7 @@ def test_a_series_of_ones_own(here: Path, capsys: pytest.CaptureFixture[str]) ->
     few = "mine.csv: a horizon of 22 is too long for 43 samples to train on; at most 21"
     assert failure(capsys, "train", "forecast", "--data", "mine.csv", "--columns", "2", "--horizon", "22") == few
     text = "mine.csv: row 2, column 1 (\"day\"): 'day 0' is not a number"
-    assert failure(capsys, "train", "forecast", "--data", "mine.csv").startswith(text)
+    assert failure(capsys, "train", "forecast", "--data", "mine.csv", "--columns", "all").startswith(text)
     assert failure(capsys, "train", "forecast", "--data", "gone.csv") == "gone.csv: No such file or directory"
     assert {path.name for path in here.iterdir()} == {"forecast-run", "mine.csv"}
 

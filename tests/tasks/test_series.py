@@ -108,7 +108,7 @@ BAD_CSV = {
     "infinite": ("a,b\n1,-inf\n", 'row 2, column 2 ("b"): -inf is not a finite number'),
     "too-large": ("a\n1e999\n", 'row 2, column 1 ("a"): 1e999 is not a finite number'),
     "ragged": ("a,b\n1,2\n3\n", "row 3 has 1 field ('3'); row 2 has 2; --rows 1-2 reads those rows alone"),
-    "ragged-long": ("a,b\n1,2,3\n", "row 2 has 3 fields; row 1 has 2"),
+    "ragged-long": ("a,b\n1,2,3\n", "row 2 has 3 fields; row 1 has 2; --rows 2- reads those rows alone"),
     "ragged-text": (
         "a,b\n1,2\nstop\n3,4\n",
         "row 3 has 1 field ('stop'); row 2 has 2; --rows 1-2 reads those rows alone",
