@@ -7,7 +7,7 @@ import functools
 
 from rnn_numpy.cli import common
 from rnn_numpy.cli.common import Outcome
-from rnn_numpy.experiments.task_benchmark import CELLS, TASKS, BenchmarkOptions, run_benchmark
+from rnn_numpy.experiments.task_benchmark import CELLS, TASKS, BenchmarkOptions, benchmark_measurement, run_benchmark
 from rnn_numpy.report.benchmark_page import benchmark_report
 from rnn_numpy.report.plots.task_benchmark import benchmark_figure
 
@@ -19,7 +19,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="train cells on tasks that need memory, and say which solve them",
         description="Train a net of each cell on a task that nothing but memory solves, at each length, until "
         "it is solved or the updates run out: which solve it, after how many updates, how far below the baseline they "
-        "end, how often clipping engaged, and the half-life of the gradient before and after. The defaults take a "
+        "end, how often clipping engaged, and how far back the gradient reaches before and after. The defaults take a "
         "minute or two on a core of their own; so does each seed of an LSTM at length 100.",
         allow_abbrev=False,
     )
@@ -37,6 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--lr", "learning rate of Adam", "RATE", type=common.positive_number)
     add("--clip", "clip the norm of all gradients together to this", "NORM", type=common.positive_number)
     add("--forget-bias", "bias of the forget gates of lstm at the start", "B", type=common.finite_number)
+    common.add_dask(parser)
     common.add_outputs(parser, "benchmark.png")
 
 
@@ -46,9 +47,9 @@ def run(arguments: argparse.Namespace) -> Outcome:
     common.check_distinct("--cells", arguments.cells)
     common.check_distinct("--lengths", arguments.lengths)
     options: BenchmarkOptions = common.options_of(BenchmarkOptions, arguments)
-    with common.working("benchmark", options.hidden) as progress:
-        result = run_benchmark(options, progress)
-        progress(1, 1, "drawing")
-        figure = benchmark_figure(result)
-        report = benchmark_report(result)
-    return common.written(arguments, report, figure, result.to_dict())
+    total = len(options.lengths) * len(options.cells) * options.seeds
+    work = sum(options.lengths) * total / len(options.lengths) * options.max_updates * options.batch * options.hidden
+    measurement = benchmark_measurement(options)
+    with common.networks("benchmark", measurement, total, work, arguments.out, arguments.dask) as given:
+        result = run_benchmark(options, given.progress, executor=given.executor, store=given.store)
+        return common.written(arguments, benchmark_report(result), benchmark_figure(result), result.to_dict())

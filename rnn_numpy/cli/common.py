@@ -10,6 +10,7 @@ import contextlib
 import errno
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +18,11 @@ from typing import IO, Any, NamedTuple
 
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.core.files import replacing
+from rnn_numpy.errors import RNNNumpyError
+from rnn_numpy.experiments.experiment import Interrupted
+from rnn_numpy.experiments.networks import Executor, Measurement
 from rnn_numpy.experiments.progress import progress_bar
+from rnn_numpy.experiments.sweep.sweeps import cores
 from rnn_numpy.experiments.sweep.threads import one_blas_thread
 from rnn_numpy.report.plots.style import check_figure_path, save_figure
 from rnn_numpy.tasks.bundled import BUNDLED, load_series
@@ -28,6 +33,8 @@ from rnn_numpy.tasks.series import Series
 # others are for `main` to return.
 FAILED, BAD_INPUT, UNDECIDED, INTERRUPTED, CLOSED_PIPE = 1, 2, 3, 130, 141
 
+LARGE = 5e7  # steps of a unit, some four seconds, from which on processes of one's own are worth their start
+CONNECT = 10.0  # seconds to wait for a cluster
 SMALL = 256  # hidden units up to which matrix products gain nothing from more threads
 
 Progress = Callable[[int, int, str], None]
@@ -109,6 +116,15 @@ def read_series(arguments: argparse.Namespace) -> Series:
     label = f"reading {arguments.data}"
     with progress_bar(2.0, label) as progress:
         return load_series(arguments.data, **reading_of(arguments), progress=lambda done, of: progress(done, of, label))
+
+
+def add_dask(parser: argparse.ArgumentParser) -> None:
+    """Add --dask."""
+    where = (
+        "hand the networks to the cluster of Dask whose scheduler is at this address, tcp://host:8786; left out, to "
+        "processes on the cores of this machine"
+    )
+    parser.add_argument("--dask", metavar="ADDRESS", help=where)
 
 
 def options_of(kind: Any, arguments: argparse.Namespace, **given: Any) -> Any:
@@ -264,6 +280,87 @@ def check_before(arguments: argparse.Namespace, inputs: Iterable[Path] = ()) -> 
     check_outputs({"--out": arguments.out, "--json": arguments.json}, inputs)
 
 
+class Networks(NamedTuple):
+    """What a measurement of many networks is handed: see `rnn_numpy.experiments.networks.measure_all`."""
+
+    progress: Progress
+    executor: Executor
+    store: Path
+
+
+@contextlib.contextmanager
+def networks(
+    label: str, measurement: Measurement, total: int, work: float, out: Path, dask: str | None
+) -> Iterator[Networks]:
+    """Let `total` networks be measured in parallel, if the work is large, or on Dask's cluster; keep each beside `out`.
+
+    `work` is in steps of a unit. What is kept is removed at the end, unless an error is raised: then the error says
+    where it is, and the same command goes on from there. On a terminal a bar says how far it is, else there is a line
+    for each network.
+    """
+    store = out.with_name(f"{out.stem}-unfinished-{measurement.fingerprint}.jsonl")
+    finished = 0
+    with contextlib.ExitStack() as stack:
+        executor: Executor = "serial" if work < LARGE or total == 1 or cores() == 1 else None
+        if dask is not None:
+            executor = stack.enter_context(_cluster(dask))
+        bar = stack.enter_context(progress_bar(0.0, label))
+        lines = sys.stderr is not None and not sys.stderr.isatty()
+
+        def progress(done: int, total: int, said: str) -> None:
+            nonlocal finished
+            finished = done
+            bar(done, total, said.partition(":")[0] or label)
+            if lines and said:
+                _say(f"{done} of {total}: {said}")
+
+        def kept() -> str:
+            return f"{finished} of {total} networks are kept in {store}: the same command goes on from there"
+
+        if store.exists():
+            _say(f"going on with what {store} has kept")
+        try:
+            yield Networks(progress, executor, store)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {kept()}" if finished else "interrupted") from None
+        except (BadInputError, RNNNumpyError) as error:
+            raise BadInputError(f"{error}; {kept()}" if finished else str(error)) from None
+        except MemoryError:
+            raise
+        except Exception as error:
+            if dask is None:
+                raise
+            reason = f"--dask {dask}: {type(error).__name__}: {error}"
+            raise BadInputError(f"{reason}; {kept()}" if finished else reason) from None
+        else:
+            finished = 0
+        finally:
+            if not finished:
+                store.unlink(missing_ok=True)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError, AttributeError, ValueError):  # stderr is closed
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[Executor]:
+    """Connect with Dask's scheduler, and yield an executor of its workers."""
+    distributed = optional_import("distributed", "--dask", "distributed")
+    try:
+        client = distributed.Client(address, timeout=CONNECT)
+    except (OSError, ValueError) as error:
+        raise BadInputError(f"--dask: no scheduler of Dask answers at {address}: {error}") from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=CONNECT)
+        except TimeoutError:
+            raise BadInputError(f"--dask: the scheduler at {address} has no worker") from None
+        yield client.get_executor()
+
+
 @contextlib.contextmanager
 def working(label: str, hidden: int) -> Iterator[Progress]:
     """Show a bar from the start on, and let the matrix products of a small net use one thread; yield `progress`."""
@@ -273,11 +370,37 @@ def working(label: str, hidden: int) -> Iterator[Progress]:
 
 
 def written(arguments: argparse.Namespace, report: str, figure: Any, numbers: Any) -> Outcome:
-    """Write the figure and the numbers, and return the report with the names of the files."""
-    with atomic(arguments.out) as file:
+    """Write the figure and the numbers, and return the report with the names of the files.
+
+    What was there and is not the same gets another name, and the report says so.
+    """
+    import io
+    import json
+
+    def drawn() -> bytes:
+        file = io.BytesIO()
         save_figure(figure, file, check_figure_path(arguments.out))
-    lines = [report, f"Figure: {arguments.out}"]
+        return file.getvalue()
+
+    lines = [report, f"Figure: {arguments.out}{_put(arguments.out, drawn)}"]
     if arguments.json is not None:
-        write_json(arguments.json, numbers)
-        lines.append(f"Numbers: {arguments.json}")
+        text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
+        lines.append(f"Numbers: {arguments.json}{_put(arguments.json, text.encode)}")
     return Outcome("\n".join(lines) + "\n")
+
+
+def _put(path: Path, made: Callable[[], bytes]) -> str:
+    """Write a file, and say what has become of the one that was there."""
+    import shutil
+
+    with atomic(path) as file:
+        data = made()
+        file.write(data)
+        target = Path(os.path.realpath(path))
+        if not target.exists() or target.read_bytes() == data:
+            return ""
+        number = 1
+        while (aside := target.with_name(f"{target.stem}.{number}{target.suffix}")).exists():
+            number += 1
+        shutil.copy2(target, aside)
+    return f" (what was there is {path.with_name(aside.name)} now)"

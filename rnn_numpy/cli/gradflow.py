@@ -10,7 +10,7 @@ from rnn_numpy.cli import common
 from rnn_numpy.cli.common import BadInputError, Outcome
 from rnn_numpy.cli.train import EXPERIMENTS, reading
 from rnn_numpy.experiments.experiment import open_experiment
-from rnn_numpy.experiments.gradflow import GradflowOptions, run_gradflow
+from rnn_numpy.experiments.gradflow import GradflowOptions, gradflow_measurement, run_gradflow
 from rnn_numpy.experiments.pairs import PairExperiment
 from rnn_numpy.lab.gradient_flow import INITS
 from rnn_numpy.models.sequence import CELLS
@@ -55,7 +55,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--train-steps", train_steps, "K", type=common.whole_number)
     add("--lr", "learning rate of gradient descent with momentum 0.9", "RATE", type=common.positive_number)
     add("--clip", "clip the norm of all gradients together to this", "NORM", type=common.positive_number)
-    add("--seed", "of all random draws", "S", type=common.whole_number)
+    add("--seed", "of all random draws; of several, the first one", "S", type=common.whole_number)
+    seeds = "draws of each network: one alone may say what the next one does not"
+    add("--seeds", seeds, "K", type=common.positive_int)
+    common.add_dask(parser)
     common.add_outputs(parser, "gradflow.png")
     model = "measure the trained encoder-decoder in this folder instead, which train wrote; other options do not act"
     parser.add_argument("--model", metavar="DIR", type=common.file_path, help=model)
@@ -72,12 +75,13 @@ def run(arguments: argparse.Namespace) -> Outcome:
         raise BadInputError(f"--forget-bias: is for lstm, which is not among --cells {' '.join(arguments.cells)}")
     options: GradflowOptions = common.options_of(GradflowOptions, arguments, gains=tuple(arguments.gain))
     task = ForecastTask.of(common.read_series(arguments), options.length)
-    with common.working("gradflow", options.hidden) as progress:
-        result = run_gradflow(task, options, progress)
-        progress(1, 1, "drawing")
-        figure = gradient_flow_figure(result)
-        report = gradflow_report(result)
-    return common.written(arguments, report, figure, result.to_dict())
+    measurement = gradflow_measurement(task, options)
+    total = len(options.cells) * len(options.gains) * options.seeds
+    units = options.length * options.batch * options.hidden * options.layers
+    work = total * (options.train_steps + 3.0) * units
+    with common.networks("gradflow", measurement, total, work, arguments.out, arguments.dask) as given:
+        result = run_gradflow(task, options, given.progress, executor=given.executor, store=given.store)
+        return common.written(arguments, gradflow_report(result), gradient_flow_figure(result), result.to_dict())
 
 
 def _of_model(arguments: argparse.Namespace) -> Outcome:

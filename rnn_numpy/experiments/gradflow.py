@@ -1,27 +1,33 @@
-"""How gradients flow back through many networks: every cell with every gain, before and after training.
+"""How gradients flow back through many networks: every cell with every gain, drawn several times, before and after
+training.
 
 What is measured of each, and every number of it, `rnn_numpy.lab.gradient_flow` defines.
 """
 
 from __future__ import annotations
 
+import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import rnn_numpy
 from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import finite, plain
 from rnn_numpy.errors import NonFiniteError, OptionError
-from rnn_numpy.experiments.progress import Progress, part_of
+from rnn_numpy.experiments.networks import Executor, Measurement, Point, flow_of, kept_flow, measure_all
+from rnn_numpy.experiments.progress import Progress
 from rnn_numpy.lab.gradient_flow import INITS, GradientFlow, forecast_gradient_flow, set_recurrent_weights
 from rnn_numpy.models import Forecaster, SequenceModel
 from rnn_numpy.models.sequence import CELLS
 from rnn_numpy.tasks import Batch, ForecastTask
 from rnn_numpy.training import SGD, clip_grad_norm
+
+Floats = NDArray[np.float64]
 
 RECORDED = 2**22  # units times steps of a batch from which on its record is made again block by block
 MOMENTUM = 0.9
@@ -44,8 +50,9 @@ class GradflowOptions:
         0 measures the untrained networks only.
     lr, clip : float
         Of stochastic gradient descent with momentum 0.9; the norm of all gradients together is clipped to `clip`.
-    seed : int
-        All networks get the same random draws, so that they differ in cell and gain alone.
+    seed, seeds : int
+        The first seed, and how many. Networks with the same seed get the same random draws, so that they differ in cell
+        and gain alone; what is said of a cell and a gain must hold for all of their draws.
     forget_bias : float, optional
         Total bias of the LSTM's forget gates at the start; drawn as all other parameters where left out, so near 0.
     """
@@ -61,6 +68,7 @@ class GradflowOptions:
     lr: float = 0.05
     clip: float = 1.0
     seed: int = 0
+    seeds: int = 4
     forget_bias: float | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +78,7 @@ class GradflowOptions:
             arguments.positive_number(where, "gains", gain)
         all_different(where, "gains", self.gains)
         arguments.one_of(where, "init", self.init, INITS)
-        for name in ("length", "hidden", "batch", "layers"):
+        for name in ("length", "hidden", "batch", "layers", "seeds"):
             arguments.positive_int(where, name, getattr(self, name))
         for name in ("lr", "clip"):
             arguments.positive_number(where, name, getattr(self, name))
@@ -138,6 +146,7 @@ class NetworkResult:
     ----------
     cell : str
     gain : float
+    seed : int
     before, after : GradientFlow
         `after` is None where nothing was trained.
     loss_before, loss_after : float
@@ -152,6 +161,25 @@ class NetworkResult:
     after: GradientFlow | None = None
     loss_after: float | None = None
     training: TrainingRecord | None = None
+    seed: int = 0
+
+    def kept(self) -> dict[str, Any]:
+        """Return all but cell, gain and seed as what JSON can hold, bit for bit."""
+        return {
+            "before": kept_flow(self.before),
+            "loss_before": self.loss_before,
+            "after": kept_flow(self.after),
+            "loss_after": self.loss_after,
+            "training": self.training and asdict(self.training),
+        }
+
+    @classmethod
+    def of(cls, cell: str, gain: float, seed: int, kept: Mapping[str, Any]) -> NetworkResult:
+        """Return the network of which `kept` has returned this."""
+        training = kept["training"] and TrainingRecord(**kept["training"])
+        flows = {when: flow_of(kept[when]) for when in ("before", "after")}
+        losses = {name: kept[name] for name in ("loss_before", "loss_after")}
+        return cls(cell, gain, **flows, **losses, training=training, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -165,12 +193,21 @@ class GradflowResult:
     baseline : float
         Loss of repeating the last value, on the positions on which `loss_before` and `loss_after` are measured.
     networks : list of NetworkResult
+        By cell, then gain, then seed.
     """
 
     task: ForecastTask
     options: GradflowOptions
     baseline: float
     networks: list[NetworkResult]
+
+    @property
+    def kinds(self) -> list[list[NetworkResult]]:
+        """The draws of each cell with each gain."""
+        kinds: dict[tuple[str, float], list[NetworkResult]] = {}
+        for network in self.networks:
+            kinds.setdefault((network.cell, network.gain), []).append(network)
+        return list(kinds.values())
 
     def label(self, network: NetworkResult) -> str:
         """Return what to call a network: its cell and its gain, with enough digits to tell it from the others."""
@@ -204,9 +241,11 @@ class GradflowResult:
                 "mean_gates": "mean over windows, steps and units of the top layer's gates; f of lstm and z of gru are "
                 "the share of its content that a cell or unit keeps at a step",
                 "lag_of_a_hundredth": "first lag at which the typical norm is at most a hundredth of that at lag 0; "
-                "null: more than that is left at all lags, or there is nothing to measure",
+                "so for a half and a tenth; null: more is left at all lags, or there is nothing to measure",
                 "slope_per_step": "mean over windows of the least-squares slope of the natural log of the norm "
-                "against the lag",
+                "against the lag; early, over the first tenth of the lags; late, over their second half",
+                "slope_standard_error": "over the windows of one draw; other draws may differ by much more",
+                "kinds_of_windows": "how many windows explode, vanish and so on, each by itself",
                 "loss": "mean squared error on the held-out end of the series, in units of each channel's variance in "
                 "the training part",
                 "log_change_to_longest_lag": "natural log of the typical norm at the longest lag, less that at lag 0",
@@ -244,11 +283,26 @@ def gain_texts(gains: Iterable[float], digits: int = 6) -> dict[float, str]:
     return dict(zip(different, texts, strict=True))
 
 
+def middle(flows: Sequence[GradientFlow]) -> Floats:
+    """Return the median over flows of one length, lag by lag, of the typical norm; of an even number, the geometric
+    mean of the two in the middle.
+
+    >>> norms = np.array([[1.0], [0.5]]), np.array([[1.0], [0.02]]), np.array([[4.0], [0.0]])
+    >>> middle([GradientFlow(each, 1) for each in norms]).tolist()
+    [1.0, 0.02]
+    """
+    ordered = np.sort([flow.typical for flow in flows], axis=0)
+    low, high = ordered[(len(flows) - 1) // 2], ordered[len(flows) // 2]
+    between: Floats = np.where(low > 0, np.sqrt(low) * np.sqrt(high), 0.0)
+    return np.where(low == high, low, between)
+
+
 def _network_dict(network: NetworkResult) -> dict[str, Any]:
     training = network.training
     return {
         "cell": network.cell,
         "gain": network.gain,
+        "seed": network.seed,
         "before": {**network.before.to_dict(), "loss": finite(network.loss_before)},
         "after": network.after and {**network.after.to_dict(), "loss": finite(network.loss_after)},
         "training": training
@@ -262,8 +316,15 @@ def _network_dict(network: NetworkResult) -> dict[str, Any]:
     }
 
 
-def run_gradflow(task: ForecastTask, options: GradflowOptions, progress: Progress | None = None) -> GradflowResult:
-    """Measure the gradient flow of every cell with every gain, train, and measure again.
+def run_gradflow(
+    task: ForecastTask,
+    options: GradflowOptions,
+    progress: Progress | None = None,
+    *,
+    executor: Executor = "serial",
+    store: str | os.PathLike[str] | None = None,
+) -> GradflowResult:
+    """Measure the gradient flow of every cell with every gain and every seed, train, and measure again.
 
     Parameters
     ----------
@@ -271,7 +332,10 @@ def run_gradflow(task: ForecastTask, options: GradflowOptions, progress: Progres
         Of length options.length.
     options : GradflowOptions
     progress : callable, optional
-        Called with the number of steps done, their total, and what is being done.
+        Called with the number of networks that are finished, their total, and what the last one has shown.
+    executor, store
+        Where networks are computed, and the file that keeps each one as soon as it is finished: see
+        `rnn_numpy.experiments.sweep`. Networks of other options, data or sources than these are not taken from it.
 
     Notes
     -----
@@ -289,51 +353,64 @@ def run_gradflow(task: ForecastTask, options: GradflowOptions, progress: Progres
     >>> wave = Series("wave", np.sin(np.arange(60.0))[:, None], ("sin",))
     >>> options = GradflowOptions(cells=["rnn-tanh"], gains=[0.5], length=20, hidden=8, train_steps=0)
     >>> result = run_gradflow(ForecastTask.of(wave, 20), options)
-    >>> result.networks[0].before.verdict
-    'vanishing'
+    >>> [network.before.verdict for network in result.networks]
+    ['vanishing', 'vanishing', 'vanishing', 'vanishing']
     """
     if task.length != options.length:
         raise OptionError(
             f"run_gradflow: task has length {task.length}, options have {options.length}; use one of them"
         )
-    measured, held_out = task.spread_windows(options.batch), task.held_out_windows()
-    independent = min(float(measured.x.shape[1]), task.split / task.length)
-    pairs = [(cell, gain) for cell in options.cells for gain in options.gains]
+    measurement = gradflow_measurement(task, options)
+    points: list[dict[str, Any]] = [
+        {"cell": cell, "gain": gain, "seed": options.seed + draw}
+        for cell in options.cells
+        for gain in map(float, options.gains)
+        for draw in range(options.seeds)
+    ]
     shown = gain_texts(options.gains)
-    ticks = options.train_steps + 1
-    networks: list[NetworkResult] = []
-    for number, (cell, gain) in enumerate(pairs):
-        done = part_of(progress, number, ticks, len(pairs), f"{cell}, gain {shown[gain]}")
-        done(0)
-        networks.append(_run_network(task, options, cell, gain, measured, independent, held_out, done))
-        done(ticks)
-    return GradflowResult(task, options, task.repeat_last_loss(held_out), networks)
+
+    def told(point: Point, kept: Any) -> str:
+        network = NetworkResult.of(**point, kept=kept)
+        after = "" if network.after is None else f", after training {network.after.verdict}"
+        seed = f", seed {network.seed}" if options.seeds > 1 else ""
+        return f"{network.cell}, gain {shown[network.gain]}{seed}: {network.before.verdict}{after}"
+
+    found = measure_all(measurement, points, told, progress, executor, store)
+    networks = [NetworkResult.of(**point, kept=kept) for point, kept in zip(points, found, strict=True)]
+    return GradflowResult(task, options, task.repeat_last_loss(task.held_out_windows()), networks)
 
 
-def _run_network(
-    task: ForecastTask,
-    options: GradflowOptions,
-    cell: str,
-    gain: float,
-    measured: Batch,
-    independent: float,
-    held_out: Batch,
-    done: Callable[[int], None],
-) -> NetworkResult:
-    # Three streams of one seed: weights, orthogonal matrices, order of the windows. Each network starts them anew.
-    weights, recurrent, order = (np.random.default_rng([options.seed, stream]) for stream in range(3))
-    forget_bias = options.forget_bias if cell == "lstm" else None
-    model = Forecaster(
-        task.channels, options.hidden, cell=cell, num_layers=options.layers, forget_bias=forget_bias, rng=weights
-    )
-    set_recurrent_weights(model.rnn, gain, options.init, recurrent)
-    before = forecast_gradient_flow(model, measured, independent)
-    loss_before = quiet_loss(model, held_out)
-    if not options.train_steps:
-        return NetworkResult(cell, gain, before, loss_before)
-    training = _train(model, task, options, order, done)
-    after = forecast_gradient_flow(model, measured, independent)
-    return NetworkResult(cell, gain, before, loss_before, after, quiet_loss(model, held_out), training)
+def gradflow_measurement(task: ForecastTask, options: GradflowOptions) -> Measurement:
+    """Return what `run_gradflow` computes for each network; networks of other cells, gains and seeds share it."""
+    return _Measurement(task, replace(options, cells=tuple(CELLS), gains=(1.0,), seed=0, seeds=1))
+
+
+class _Measurement(Measurement):
+    """Measure a network, train it, measure it again."""
+
+    def __init__(self, task: ForecastTask, options: GradflowOptions) -> None:
+        super().__init__()
+        self.task, self.options = task, options
+
+    def measured(self, cell: str, gain: float, seed: int) -> dict[str, Any]:  # type: ignore[override]
+        """Return the network as `NetworkResult.kept` does."""
+        task, options = self.task, self.options
+        measured, held_out = task.spread_windows(options.batch), task.held_out_windows()
+        independent = min(float(measured.x.shape[1]), task.split / task.length)
+        # Three streams of one seed: weights, orthogonal matrices, order of the windows. Each network starts them anew.
+        weights, recurrent, order = (np.random.default_rng([seed, stream]) for stream in range(3))
+        forget_bias = options.forget_bias if cell == "lstm" else None
+        model = Forecaster(
+            task.channels, options.hidden, cell=cell, num_layers=options.layers, forget_bias=forget_bias, rng=weights
+        )
+        set_recurrent_weights(model.rnn, gain, options.init, recurrent)
+        before = forecast_gradient_flow(model, measured, independent)
+        found = NetworkResult(cell, gain, before, quiet_loss(model, held_out))
+        if options.train_steps:
+            training = _train(model, task, options, order)
+            after = forecast_gradient_flow(model, measured, independent)
+            found = replace(found, after=after, loss_after=quiet_loss(model, held_out), training=training)
+        return found.kept()
 
 
 def _train(
@@ -341,7 +418,6 @@ def _train(
     task: ForecastTask,
     options: GradflowOptions,
     order: np.random.Generator,
-    done: Callable[[int], None],
 ) -> TrainingRecord:
     record = TrainingRecord()
     optimizer = SGD(model.params, options.lr, MOMENTUM)
@@ -360,7 +436,6 @@ def _train(
             record.gradient_norms.append(clipping.norm)
             record.clipped += clipping.engaged
             optimizer.step(grads)
-            done(step + 1)
     return record
 
 

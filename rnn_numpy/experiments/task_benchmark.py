@@ -11,11 +11,11 @@ What is measured
 - *Error*: the held-out loss at the end over the baseline of the task: 1 is what needs no memory, or a linear fit.
 - *Clip rate*: the share of the updates at which clipping engaged, from a `ClipLedger`. An update whose gradient is not
   finite is left out and counted; ten of them in a row end the run.
-- *Half-life* of the gradient, at the start and at the end, by `rnn_numpy.lab.gradient_flow` in float64: the gradient of
-  the last step's error (the whole error, of a task that reads the last step) with respect to the state, l steps back,
-  on 16 sequences. A half-life of 2 steps leaves 2^-50, 1e-15, of it 100 steps back, too little to learn from. A cell
-  with gates can begin there and still learn: what it learns at short lags opens the gates, and the half-life at the
-  end, much longer, is what says so.
+- *Reach* of the gradient, at the start and at the end, by `rnn_numpy.lab.gradient_flow` in float64: the first lag at
+  which a hundredth is left of the gradient of the last step's error (the whole error, of a task that reads the last
+  step) with respect to the state, on 16 sequences. Where it halves every 2 steps, 2^-50, 1e-15, of it is left 100 steps
+  back, too little to learn from. A cell with gates can begin there and still learn: what it learns at short lags opens
+  the gates, and the reach at the end, much longer, is what says so.
 
 All cells of a length see the same sequences for the same seed, so that they differ in the cell alone.
 """
@@ -23,9 +23,10 @@ All cells of a length see the same sequences for the same seed, so that they dif
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -34,14 +35,16 @@ import numpy as np
 from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import finite
 from rnn_numpy.engine import Recurrent
+from rnn_numpy.errors import OptionError
 from rnn_numpy.experiments.gradflow import all_different, quiet_loss, some_cells, versions
-from rnn_numpy.experiments.progress import Progress, part_of
+from rnn_numpy.experiments.networks import Executor, Measurement, Point, flow_of, kept_flow, measure_all
+from rnn_numpy.experiments.progress import Progress
 from rnn_numpy.lab.gradient_flow import GradientFlow, gradient_flow, last_step_gradient
 from rnn_numpy.layers import KINDS
 from rnn_numpy.layers.initializers import irnn
 from rnn_numpy.models import SequenceModel
 from rnn_numpy.tasks import NARMA10, Adding, Batch, CopyMemory, MackeyGlass, Parity, SequenceTask, TemporalOrder
-from rnn_numpy.training import Adam, ClipLedger, clip_grad_norm
+from rnn_numpy.training import Adam, ClipLedger, ClipResult, clip_grad_norm
 
 CELLS = ("rnn-tanh", "rnn-relu", "irnn", "lstm", "gru")
 
@@ -155,6 +158,29 @@ class BenchmarkRun:
         """Updates, the skipped ones included."""
         return len(self.ledger)
 
+    def kept(self) -> dict[str, Any]:
+        """Return all but cell, length and seed as what JSON can hold, bit for bit."""
+        return {
+            "checked": self.checked,
+            "losses": self.losses,
+            "solved_at": self.solved_at,
+            "ledger": [list(asdict(result).values()) for result in self.ledger.results],
+            "before": kept_flow(self.before),
+            "after": kept_flow(self.after),
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "stopped": self.stopped,
+        }
+
+    @classmethod
+    def of(cls, cell: str, length: int, seed: int, kept: Mapping[str, Any]) -> BenchmarkRun:
+        """Return the run of which `kept` has returned this."""
+        ledger = ClipLedger()
+        for values in kept["ledger"]:
+            ledger.record(ClipResult(*values))
+        made = {"ledger": ledger, "before": flow_of(kept["before"]), "after": flow_of(kept["after"])}
+        return cls(cell, length, seed, **{**kept, **made})
+
 
 @dataclass(frozen=True)
 class BenchmarkResult:
@@ -222,14 +248,23 @@ class BenchmarkResult:
         }
 
 
-def run_benchmark(options: BenchmarkOptions, progress: Progress | None = None) -> BenchmarkResult:
+def run_benchmark(
+    options: BenchmarkOptions,
+    progress: Progress | None = None,
+    *,
+    executor: Executor = "serial",
+    store: str | os.PathLike[str] | None = None,
+) -> BenchmarkResult:
     """Train every cell on the task at every length with every seed.
 
     Parameters
     ----------
     options : BenchmarkOptions
     progress : callable, optional
-        Called with the number of updates done, their total at most, and what is being done.
+        Called with the number of runs that are finished, their total, and what the last one has shown.
+    executor, store
+        Where runs are computed, and the file that keeps each one as soon as it is finished: see
+        `rnn_numpy.experiments.sweep`. Runs of other options or sources than these are not taken from it.
 
     Notes
     -----
@@ -249,14 +284,48 @@ def run_benchmark(options: BenchmarkOptions, progress: Progress | None = None) -
         {length: task.baseline for length, task in tasks.items()},
         {length: task.goal for length, task in tasks.items()},
     )
-    planned = [(length, cell, seed) for length in tasks for cell in options.cells for seed in range(options.seeds)]
-    for number, (length, cell, seed) in enumerate(planned):
-        label = f"{cell}, length {length}" + (f", seed {seed}" if options.seeds > 1 else "")
-        done = part_of(progress, number, options.max_updates, len(planned), label)
-        done(0)
-        result.runs.append(_run(tasks[length], options, cell, length, seed, done))
-        done(options.max_updates)
+    points: list[dict[str, Any]] = [
+        {"length": length, "cell": cell, "seed": seed}
+        for length in tasks
+        for cell in options.cells
+        for seed in range(options.seeds)
+    ]
+
+    def told(point: Point, kept: Any) -> str:
+        run = BenchmarkRun.of(**point, kept=kept)
+        label = f"{run.cell}, length {run.length}" + (f", seed {run.seed}" if options.seeds > 1 else "")
+        solved = f"solved after {run.solved_at}" if run.solved_at is not None else f"not solved in {run.updates}"
+        return f"{label}: {solved} updates, {run.seconds:.1f} s"
+
+    found = measure_all(benchmark_measurement(options), points, told, progress, executor, store)
+    result.runs.extend(BenchmarkRun.of(**point, kept=kept) for point, kept in zip(points, found, strict=True))
     return result
+
+
+def benchmark_measurement(options: BenchmarkOptions) -> Measurement:
+    """Return what `run_benchmark` computes for each run; runs of other lengths, cells and seeds share it."""
+    shortest = next(length for length in range(1, 1000) if _has_length(options.task, length))
+    return _Measurement(replace(options, lengths=(shortest,), cells=CELLS, seeds=1))
+
+
+def _has_length(task: str, length: int) -> bool:
+    try:
+        TASKS[task](length)
+    except OptionError:
+        return False
+    return True
+
+
+class _Measurement(Measurement):
+    """Train a net on a task."""
+
+    def __init__(self, options: BenchmarkOptions) -> None:
+        super().__init__()
+        self.options = options
+
+    def measured(self, length: int, cell: str, seed: int) -> dict[str, Any]:  # type: ignore[override]
+        """Return the run as `BenchmarkRun.kept` does."""
+        return _run(TASKS[self.options.task](length), self.options, cell, length, seed).kept()
 
 
 def benchmark_layer(cell: str, inputs: int, options: BenchmarkOptions, rng: np.random.Generator) -> Recurrent:
@@ -277,9 +346,7 @@ def task_gradient_flow(model: SequenceModel, batch: Batch) -> GradientFlow:
         return gradient_flow(twin.rnn, batch.x, last_step_gradient(twin, twin.rnn(batch.x)[0][-1], target))
 
 
-def _run(
-    task: SequenceTask, options: BenchmarkOptions, cell: str, length: int, seed: int, done: Callable[[int], None]
-) -> BenchmarkRun:
+def _run(task: SequenceTask, options: BenchmarkOptions, cell: str, length: int, seed: int) -> BenchmarkRun:
     # Four streams of one seed: weights, training, held-out sequences, those of the gradient flow.
     weights, drawn, held_out, measured = (np.random.default_rng([seed, stream]) for stream in range(4))
     layer = benchmark_layer(cell, task.inputs, options, weights)
@@ -301,7 +368,6 @@ def _run(
                 break
             if not clipping.skipped:
                 optimizer.step(grads)
-            done(update)
             if update % CHECK_EVERY == 0 or update == options.max_updates:
                 checked.append(update)
                 losses.append(quiet_loss(model, test))

@@ -33,10 +33,12 @@ factor that stays between fixed bounds however long the lag, and so hardly the d
 How it is summed up
 -------------------
 - *Typical norm at a lag*: the geometric mean over the windows. A mean of squares would show the single window that
-  explodes most.
-- *Decay per step*: the slope of a least-squares line through log norm(l) against l; one slope per window, then their
-  mean. Where all windows reach the longest lag, that is the slope of the typical norm too, since both means are linear
-  in log norm.
+  explodes most. *Peak*: its largest value, and the lag at which it stands.
+- *What is left*: the first lags at which the typical norm is a half, a tenth, a hundredth of that at lag 0, or less.
+  There is none where more is left throughout. The last one is the *reach*: how far back the error is still felt.
+- *Slope*: that of a least-squares line through log norm(l) against l; one slope per window, then their mean. Where all
+  windows reach the longest lag, that is the slope of the typical norm too, since both means are linear in log norm.
+  *Early slope*: that of the first tenth of the lags, of two steps at least; *late slope*: that of their second half.
 - *Standard error*: along one window the residuals from the line are strongly autocorrelated, so the textbook error of a
   regression is far too small. Ours comes from the spread of the slopes between windows. Windows overlap where the
   series is short; then N of them are worth fewer independent ones, about n/T for n samples covered. With m the smaller
@@ -46,25 +48,40 @@ How it is summed up
 
   which is the usual s^2/N where windows do not overlap, and the overlapping-batch-means estimate [1]_ where they do.
   There is none for m <= 1. It describes this network on other stretches of the same kind of data, not other draws of
-  the network. With m of 3 or so it is itself only known to within a factor of about 2.
+  the network, whose spread may be many times as wide: for that, draw it again. With m of 3 or so it is itself only
+  known to within a factor of about 2.
+- *One number or two*: the slope describes a decay that goes on at one pace. No exponential fits where the typical norm
+  leaves its own line by a factor of 1.25 somewhere, late and early slope differ by more than two standard errors, and
+  either by a factor of 2 or in sign, or that departure is, in logs, a seventh of all that the norm changes. Then there
+  is no half-life, and the lags and the two slopes are what to look at.
+- *Half-life*: ln 2 / |slope|, in steps; a doubling time where the slope is positive. There is one where an exponential
+  fits, the slope is more than two standard errors from 0, and the verdict is that of its sign.
 - *Change*: log of the typical norm at lag T, less that at lag 0. Near the loss the norm often falls or rises at another
-  pace than further back, so that this is not T times the slope.
-- *Verdict*: "steady" where the slope is within two standard errors of 0, or where both the change and T times the slope
-  stay below a factor of 10. Otherwise "vanishing" or "exploding": by the sign of the slope where T times the slope
-  reaches a factor of 10, else by the sign of the change. "diverged" where in half of the windows or more the gradient
-  is not finite even at lag 0: the states or the weights are too large for a float, and there is nothing to measure.
-- *Half-life*: ln 2 / |slope|, in steps; a doubling time where the slope is positive. There is none where the verdict is
-  "steady" or "diverged", nor where the slope has the other sign than the verdict.
-- *Reach*: the first lag at which the typical norm is a hundredth of that at lag 0, or less: how far back the last
-  step's error is still felt. There is none where more is left throughout.
+  pace than further back, so that this is not T times the slope. Its standard error is found as that of the slope.
 - *Mean gates*: of a cell with gates, the mean of each sigmoid gate of the top layer over windows, steps and units. An
   LSTM's cell keeps the share f of its content, and of its gradient, at each step; a GRU's state the share z.
+
+The verdict
+-----------
+"Sure" is what is more than two standard errors from 0, or has none. In this order:
+
+- *diverged*: in half of the windows or more the gradient is not finite even at lag 0: the states or the weights are too
+  large for a float, and there is nothing to measure;
+- *mixed*: in a quarter of the windows or more it grows tenfold, and in a quarter it falls to a tenth or ends at zero;
+- *exploding*, *cut off*, *vanishing*: in half of the windows or more it leaves the range of floats; is exactly zero
+  from some lag on, where a hundredth of it or more was left one lag before; is zero after it had become less than that;
+- *vanishing*, *exploding*: over the T lags, slope or change make a factor of 10, and are sure;
+- *uneven*: a factor of 10 somewhere, but neither slope nor change is sure: it goes up and down, or differs from window
+  to window;
+- *fading*, *growing*: less than a factor of 10, but more than a hundredth, and the slope is sure;
+- *steady*: the rest.
 
 Exact zeros and infinities have no logarithm, and leaving them out silently would flatter the network. A zero at lag l
 is zero at all longer lags: a relu network's units were all off on the way, or the number fell below 1e-308. So a window
 takes part up to the first such lag; the number of windows that ended there is reported; and where they are half or
-more, the typical norm is 0 (or infinite) and the verdict is vanishing (or exploding), whatever the rest says; but
-diverged where it is so from lag 0 on.
+more, the typical norm is 0 (or infinite).
+
+What is in less than float64 is measured in float64: below 1e-38 float32 has fewer digits at each step, then none.
 
 References
 ----------
@@ -75,6 +92,7 @@ References
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -96,11 +114,16 @@ from rnn_numpy.tasks import Batch
 Floats = NDArray[np.float64]
 
 INITS = ("uniform", "orthogonal", "identity")
-# A gradient counts as steady below this change of the norm over the whole window.
+VERDICTS = ("vanishing", "cut off", "fading", "steady", "growing", "exploding", "uneven", "mixed", "diverged")
+# A gradient vanishes or explodes from this change of the norm over the whole window on.
 STEADY_FACTOR = 10.0
+# And it neither fades nor grows below this one.
+LEVEL_FACTOR = 1.01
 # The reach of a gradient ends where this share of it is left.
 REACH_SHARE = 0.01
-_TINY = float(np.finfo(np.float64).tiny)
+# No exponential fits where it is off by this factor, and early and late slope differ by the other one, or it is off by
+# such a share of the whole change.
+OFF_LINE, TWO_PACES, OFF_SHARE = 1.25, 2.0, 1 / 7
 
 
 # -------------------------------------------------------------------------------------- one network: measure and sum up
@@ -126,8 +149,14 @@ class GradientFlow:
     >>> flow = GradientFlow(0.5 ** np.arange(21.0)[:, None] * np.array([1.0, 3.0]), independent=2)
     >>> round(flow.slope, 6), round(flow.half_life, 6), flow.verdict
     (-0.693147, 1.0, 'vanishing')
-    >>> flow.hundredth_at  # 1/64 is left after 6 steps, 1/128 after 7
-    7
+    >>> flow.half_at, flow.tenth_at, flow.hundredth_at  # 1/64 is left after 6 steps, 1/128 after 7
+    (1, 4, 7)
+
+    Norms that halve ten times and then stay have no half-life:
+
+    >>> flow = GradientFlow(0.5 ** np.minimum(np.arange(101.0), 10)[:, None] * np.ones(2), independent=2)
+    >>> flow.half_life, flow.exponential, round(flow.early_slope, 2), abs(flow.late_slope) < 1e-15
+    (None, False, -0.69, True)
     """
 
     norms: Floats
@@ -145,9 +174,14 @@ class GradientFlow:
         return len(self.norms[0])
 
     @cached_property
+    def _tiny(self) -> float:
+        """The smallest norm that has all its digits."""
+        return float(np.finfo(self.norms.dtype).tiny)
+
+    @cached_property
     def reach(self) -> NDArray[np.intp]:
         """(N,) how many lags, from 0 on, have a norm whose logarithm is a number; T+1 where all have."""
-        usable = (self.norms >= _TINY) & np.isfinite(self.norms)
+        usable = (self.norms >= self._tiny) & np.isfinite(self.norms)
         return np.where(usable.all(axis=0), len(usable), usable.argmin(axis=0))
 
     @cached_property
@@ -155,7 +189,7 @@ class GradientFlow:
         """(N,) twice: windows whose norm falls to zero; windows whose norm leaves the float range."""
         short = self.reach <= self.length
         last = self.norms[np.minimum(self.reach, self.length), np.arange(self.count)]
-        vanished = short & (last < _TINY)
+        vanished = short & (last < self._tiny)
         return vanished, short & ~vanished
 
     @property
@@ -195,28 +229,106 @@ class GradientFlow:
         typical[2 * (~alive & vanished).sum(axis=1) >= self.count] = 0.0
         return typical
 
+    @property
+    def peak(self) -> float:
+        """The largest typical norm."""
+        return float(self.typical.max())
+
+    @property
+    def peak_at(self) -> int:
+        """The lag of it, the first one."""
+        return int(self.typical.argmax())
+
+    def left_at(self, share: float) -> int | None:
+        """Return the first lag with a typical norm of at most a share of that at lag 0. None where more is left at all
+        lags, and where there is nothing to measure."""
+        typical = self.typical
+        if not 0 < typical[0] < np.inf:
+            return None
+        below = typical <= share * typical[0]
+        return int(below.argmax()) if below.any() else None
+
+    @property
+    def half_at(self) -> int | None:
+        """The first lag at which a half of the typical norm is left, or less."""
+        return self.left_at(0.5)
+
+    @property
+    def tenth_at(self) -> int | None:
+        """The first lag at which a tenth is left, or less."""
+        return self.left_at(0.1)
+
+    @property
+    def hundredth_at(self) -> int | None:
+        """The reach: the first lag at which a hundredth is left, or less."""
+        return self.left_at(REACH_SHARE)
+
+    @cached_property
+    def _logs(self) -> list[Floats]:
+        """Log norm by lag, of each window that has at least two usable lags."""
+        pairs = zip(self.reach.tolist(), self.norms.T, strict=True)
+        return [np.log(norms[:reach]) for reach, norms in pairs if reach >= 2]
+
     @cached_property
     def slopes(self) -> Floats:
         """Slope of log norm per step, of each window that has at least two usable lags."""
-        slopes: list[float] = []
-        for reach, norms in zip(self.reach.tolist(), self.norms.T, strict=True):
-            if reach >= 2:
-                lag = np.arange(reach) - (reach - 1) / 2
-                slopes.append(float(lag @ np.log(norms[:reach]) / (lag @ lag)))
-        return np.array(slopes)
+        return np.array([_slope(logs) for logs in self._logs])
+
+    @cached_property
+    def _paces(self) -> Floats:
+        """(2, ·) early and late slope, of each window that has at least four usable lags."""
+        logs = [logs for logs in self._logs if len(logs) >= 4]
+        early = [_slope(row[: max(3, math.ceil(len(row) / 10))]) for row in logs]
+        return np.array([early, [_slope(row[(len(row) - 1) // 2 :]) for row in logs]])
 
     @property
     def slope(self) -> float | None:
         """Decay (negative) or growth (positive) of log norm per step back in time. None if no window can say."""
-        return float(self.slopes.mean()) if self.slopes.size else None
+        return _mean(self.slopes)
+
+    @property
+    def early_slope(self) -> float | None:
+        """The slope over the first tenth of the lags."""
+        return _mean(self._paces[0])
+
+    @property
+    def late_slope(self) -> float | None:
+        """The slope over the second half of the lags."""
+        return _mean(self._paces[1])
 
     @property
     def standard_error(self) -> float | None:
         """Standard error of the slope. None where the windows are worth no more than one."""
-        worth = min(self.independent, float(self.slopes.size))
-        if worth <= 1:
-            return None
-        return math.sqrt(float(self.slopes.var()) / (worth - 1))
+        return self._error(self.slopes)
+
+    def _error(self, values: Floats) -> float | None:
+        """Return the standard error of the mean of what each window says."""
+        worth = min(self.independent, float(values.size))
+        return None if worth <= 1 else math.sqrt(float(values.var()) / (worth - 1))
+
+    @cached_property
+    def _misfit(self) -> tuple[float, float]:
+        """The farthest, in log norm, that the typical norm is from its own least-squares line; and how far it goes."""
+        usable = (self.typical >= self._tiny) & np.isfinite(self.typical)
+        logs = np.log(self.typical[: len(usable) if usable.all() else int(usable.argmin())])
+        if len(logs) < 3:
+            return 0.0, 0.0
+        lags = np.arange(len(logs)) - (len(logs) - 1) / 2
+        return float(np.abs(logs - logs.mean() - _slope(logs) * lags).max()), float(np.ptp(logs))
+
+    @property
+    def exponential(self) -> bool:
+        """False where no single slope describes the norms; True also where nothing speaks against one."""
+        (early, late), (off, whole) = self._paces, self._misfit
+        if (
+            not early.size
+            or off <= math.log(OFF_LINE)
+            or not _sure(float((late - early).mean()), self._error(late - early))
+        ):
+            return True
+        first, last = float(early.mean()), float(late.mean())
+        alike = first * last > 0 and max(abs(first), abs(last)) < TWO_PACES * min(abs(first), abs(last))
+        return alike and off < OFF_SHARE * whole
 
     @property
     def change(self) -> float | None:
@@ -227,36 +339,54 @@ class GradientFlow:
 
     @property
     def half_life(self) -> float | None:
-        """Steps in which the norm halves, or doubles where the slope is positive. None where the verdict is not that
-        of the slope."""
-        sign = {"vanishing": -1, "exploding": 1}.get(self.verdict, 0)
-        return math.log(2) / abs(self.slope) if self.slope and self.slope * sign > 0 else None
-
-    @property
-    def hundredth_at(self) -> int | None:
-        """The reach: the first lag with a typical norm of at most a hundredth of that at lag 0. None where more is
-        left at the longest lag, and where there is nothing to measure."""
-        typical = self.typical
-        if not 0 < typical[0] < np.inf:
+        """Steps in which the norm halves, or doubles where the slope is positive. None where no exponential fits, the
+        slope is not sure, or the verdict is not that of its sign."""
+        sign = {"vanishing": -1, "fading": -1, "growing": 1, "exploding": 1}.get(self.verdict, 0)
+        slope = self.slope
+        if slope is None or slope * sign <= 0 or not self.exponential or not _sure(slope, self.standard_error):
             return None
-        below = typical <= REACH_SHARE * typical[0]
-        return int(below.argmax()) if below.any() else None
+        return math.log(2) / abs(slope)
 
-    @property
+    @cached_property
+    def kinds(self) -> Mapping[str, int]:
+        """How many windows are "diverged", "exploding", "vanishing", "cut off" or "level", each by itself."""
+        kinds: Counter[str] = Counter()
+        for window, (reach, norms) in enumerate(zip(self.reach.tolist(), self.norms.T, strict=True)):
+            change = math.log(norms[reach - 1]) - math.log(norms[0]) if reach else 0.0
+            if self._ended[1][window]:
+                kinds["exploding" if reach else "diverged"] += 1
+            elif self._ended[0][window]:
+                kinds["vanishing" if change < math.log(REACH_SHARE) else "cut off"] += 1
+            else:
+                kinds[_direction(change) if abs(change) >= math.log(STEADY_FACTOR) else "level"] += 1
+        return kinds
+
+    @cached_property
     def verdict(self) -> str:
-        """ "vanishing", "steady", "exploding" or "diverged"."""
-        if 2 * int((self._ended[1] & (self.reach == 0)).sum()) >= self.count:
+        """One of `VERDICTS`, which the module docstring defines."""
+        count, kinds = self.count, self.kinds
+        if 2 * kinds["diverged"] >= count:
             return "diverged"
-        if 2 * self.overflowed >= self.count:
+        if 4 * kinds["exploding"] >= count and 4 * (kinds["vanishing"] + kinds["cut off"]) >= count:
+            return "mixed"
+        if 2 * self.overflowed >= count:
             return "exploding"
         change, slope, error = self.change, self.slope or 0.0, self.standard_error
         if change is None:
-            return "vanishing"
-        trend, factor = slope * self.length, math.log(STEADY_FACTOR)
-        if (error is not None and abs(slope) <= 2 * error) or max(abs(trend), abs(change)) < factor:
-            return "steady"
-        leading = trend if abs(trend) >= factor else change
-        return "vanishing" if leading < 0 else "exploding"
+            return "cut off" if 2 * kinds["cut off"] >= self.vanished else "vanishing"
+        factor, trend, T = math.log(STEADY_FACTOR), slope * self.length, self.length
+        whole = self.norms[:, self.reach > T]
+        changes = np.log(whole[-1]) - np.log(whole[0])
+        if abs(trend) >= factor and _sure(slope, error):
+            return _direction(trend)
+        if abs(change) >= factor and _sure(change, self._error(changes)):
+            return _direction(change)
+        logs = self._log_typical - self._log_typical[0]
+        if max(abs(trend), float(np.abs(logs).max())) >= factor:
+            return "uneven"
+        if abs(trend) >= math.log(LEVEL_FACTOR) and error is not None and _sure(slope, error):
+            return "fading" if slope < 0 else "growing"
+        return "steady"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers as plain Python ones; what is not finite as None."""
@@ -272,11 +402,38 @@ class GradientFlow:
             "slope_standard_error": self.standard_error,
             "slope_of_each_window": plain(self.slopes),
             "log_change_to_longest_lag": self.change,
+            "early_slope": self.early_slope,
+            "late_slope": self.late_slope,
+            "one_exponential_fits": self.exponential,
             "half_life_or_doubling_time": self.half_life,
+            "lag_of_a_half": self.half_at,
+            "lag_of_a_tenth": self.tenth_at,
             "lag_of_a_hundredth": self.hundredth_at,
+            "peak": finite(self.peak),
+            "lag_of_the_peak": self.peak_at,
+            "kinds_of_windows": dict(self.kinds),
             "mean_gates": {gate: finite(mean) for gate, mean in self.gates.items()},
             "verdict": self.verdict,
         }
+
+
+def _slope(logs: Floats) -> float:
+    """Return the slope of a least-squares line through numbers at lags 0, 1, ..."""
+    lag = np.arange(len(logs)) - (len(logs) - 1) / 2
+    return float(lag @ logs / (lag @ lag))
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
+def _sure(value: float, error: float | None) -> bool:
+    """Return whether a number is more than two standard errors from 0, or has none."""
+    return error is None or abs(value) > 2 * error
+
+
+def _direction(change: float) -> str:
+    return "vanishing" if change < 0 else "exploding"
 
 
 def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independent: float | None = None) -> GradientFlow:
@@ -300,8 +457,9 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
 
     Notes
     -----
-    Cost: two forward passes, and the backward pass of the top layer. Memory does not grow with T but by x, the norms
-    and, of a stack, the outputs of the layers below the top one. With proj_size, h has P numbers and c has H.
+    A layer in float32 is measured in float64. Cost: two forward passes, and the backward pass of the top layer. Memory
+    does not grow with T but by x, the norms and, of a stack, the outputs of the layers below the top one. With
+    proj_size, h has P numbers and c has H.
 
     Examples
     --------
@@ -316,12 +474,15 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
     where = "gradient_flow"
     if layer.bidirectional:
         raise OptionError(f"{where}: layer must have one direction; got a bidirectional {type(layer).__name__}")
+    largest = float(np.finfo(layer.dtype).max)
     # Here and below: an overflow or a NaN is a finding to report, not a mistake to warn about.
     with np.errstate(all="ignore"):
+        layer, x = in_float64(where, layer, x)
         # Block by block: the record of a long window need not exist at once.
         _, h_n, trace = layer.forward(x, training=False, checkpoint=1, outputs=False)
         last = np.asarray(dh_last)
         arguments.shaped(where, "dh_last", last, "(N, H)", states.split(h_n)[0].shape[1:])
+        last = np.where((np.abs(states.split(h_n)[0][-1]) <= largest).all(axis=1, keepdims=True), last, np.nan)
         sigmoids = [gate for gate in layer.cell.gate_names if gate in layer.cell.sigmoids]
         sums = dict.fromkeys(sigmoids, 0.0)
 
@@ -332,6 +493,12 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
         norms = flow_norms(layer, trace, last, visit=add)[0]
         gates = {gate: total / len(trace) for gate, total in sums.items()}
     return GradientFlow(norms, float(norms.shape[1]) if independent is None else independent, gates)
+
+
+def in_float64(where: str, layer: Recurrent, x: ArrayLike) -> tuple[Recurrent, NDArray[Any]]:
+    """Return a layer and its input; where it has fewer digits than float64, copies that have those."""
+    given, wide = arguments.array_of(where, "x", x, layer.dtype), np.result_type(layer.dtype, np.float64)
+    return (layer, given) if layer.dtype == wide else (layer.astype(wide), given.astype(wide))
 
 
 def flow_norms(
@@ -383,6 +550,9 @@ def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: Array
 def forecast_gradient_flow(model: Forecaster, windows: Batch, independent: float | None = None) -> GradientFlow:
     """Measure the gradient flow of a forecaster's squared error at the last step of each window, as `gradient_flow`."""
     with np.errstate(all="ignore"):
+        wide = np.result_type(model.params.flat.dtype, np.float64)
+        if model.params.flat.dtype != wide:
+            model, windows = model.astype(wide), Batch(windows.x.astype(wide), windows.target.astype(wide))
         h_last = states.split(model.rnn.forward(windows.x, training=False, checkpoint=1, outputs=False)[1])[0][-1]
         dh_last = last_step_gradient(model, h_last, windows.target[-1])
     return gradient_flow(model.rnn, windows.x, dh_last, independent)

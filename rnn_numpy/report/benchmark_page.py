@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from rnn_numpy.core.numbers import count
 from rnn_numpy.experiments.task_benchmark import HELD_OUT, MEASURED, BenchmarkResult, BenchmarkRun
-from rnn_numpy.lab.gradient_flow import GradientFlow
-from rnn_numpy.report.gradflow_page import half_life_text
+from rnn_numpy.lab.gradient_flow import REACH_SHARE, GradientFlow
+from rnn_numpy.report.gradflow_page import lags_left
 from rnn_numpy.report.tables import listed, new_table, paragraph, plain, rendered, short, span
 
 # What the task is, and what its baseline does.
@@ -39,7 +39,7 @@ def benchmark_report(result: BenchmarkResult) -> str:
 
 def _results_table(result: BenchmarkResult) -> str:
     columns = ("length", "cell", "solved", "updates\nto solve", "error /\nbaseline", "clip\nrate")
-    table = new_table((*columns, "half-life\nat start", "half-life\nat end", "s per\nrun"), left=["cell"])
+    table = new_table((*columns, "reach\nat start", "reach\nat end", "s per\nrun"), left=["cell"])
     for length in result.options.lengths:
         for cell in result.options.cells:
             runs = result.of(length, cell)
@@ -52,33 +52,22 @@ def _results_table(result: BenchmarkResult) -> str:
                 span(_solved(runs), str) or f">{result.options.max_updates}",
                 span(errors, _two_digits),
                 "-" if rate is None else f"{100 * rate:.0f} %",
-                half_lives([run.before for run in runs]),
-                half_lives([run.after for run in runs]),
+                lags_left([run.before for run in runs], REACH_SHARE),
+                lags_left([run.after for run in runs], REACH_SHARE),
                 _seconds(statistics.fmean(run.cpu_seconds for run in runs)),
             )
     seeds = f", {result.options.seeds} seeds" if result.options.seeds > 1 else ""
     return f"After training{seeds}\n{rendered(table)}"
 
 
-def half_lives(flows: Sequence[GradientFlow]) -> str:
-    """Return the half-lives of several gradients, in steps, or their range, for a table.
-
-    "×2" stands before doubling times; for gradients that have neither, it is their verdict.
-    """
-    return ", ".join(
-        {"halves": "", "doubles": "×2 "}.get(kind, kind) + span(paces, plain) for kind, paces in _by_kind(flows).items()
-    )
-
-
 def _by_kind(flows: Sequence[GradientFlow]) -> dict[str, list[float]]:
     """Return half-lives ("halves") and doubling times ("doubles"), and the verdicts of flows without either."""
     kinds: dict[str, list[float]] = {}
     for flow in flows:
-        steps = flow.half_life if half_life_text(flow) != "-" else None
-        if steps is None:
+        if flow.half_life is None:
             kinds.setdefault(flow.verdict, [])
         else:
-            kinds.setdefault("doubles" if flow.verdict == "exploding" else "halves", []).append(steps)
+            kinds.setdefault("doubles" if (flow.slope or 0.0) > 0 else "halves", []).append(flow.half_life)
     return kinds
 
 
@@ -115,13 +104,12 @@ def _sentences(result: BenchmarkResult) -> list[str]:
     ]
     sentences.append(_dominant(result))
     forget = f", forget bias {options.forget_bias:g}" if "lstm" in options.cells else ""
-    states = "; of lstm that of h and c together" if "lstm" in options.cells else ""
+    states = ", of lstm that of h and c together" if "lstm" in options.cells else ""
     sentences.append(
         f"{options.hidden} units, batches of {options.batch}, float32, Adam with a learning rate of {options.lr:g}, "
-        f"norm clipped to {options.clip:g}{forget}. Error: loss on {HELD_OUT} held-out sequences. Half-life: steps "
-        "back in time over which the gradient of the last step's error halves (×2: doubles), on "
-        f"{MEASURED} sequences for each seed{states}; what is left of it is a geometric mean over all. Seconds: "
-        "processor time of a run."
+        f"norm clipped to {options.clip:g}{forget}. Error: loss on {HELD_OUT} held-out sequences. Reach: steps back in "
+        f"time until a hundredth is left of the gradient of the last step's error{states}; geometric mean over "
+        f"{MEASURED} sequences for each seed. Seconds: processor time of a run."
     )
     return [sentence for sentence in sentences if sentence]
 

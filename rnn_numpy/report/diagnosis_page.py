@@ -178,7 +178,7 @@ def diagnose(
     layer  verdict      per step         half after  1/100 after  lambda_1          memory
     l0     vanishing    x 0.615 +- 0.003       1.42            7  -0.482 +- 0.002   2.1 steps
     >>> diagnose(LSTM(3, 16, forget_bias=5.0, rng=0), x).verdict
-    'steady'
+    'growing'
     """
     title, source, length, count, layers = measured("diagnose", model, x, target, rng)
     return GradientDiagnosis(title, source, length, count, layers, *_findings(layers, length))

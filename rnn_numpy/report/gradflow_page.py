@@ -4,11 +4,13 @@ few plain sentences. At most 100 columns wide."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from rnn_numpy.core.numbers import count
-from rnn_numpy.experiments.gradflow import GradflowResult, NetworkResult, TrainingRecord, gain_texts
-from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
+from rnn_numpy.experiments.gradflow import GradflowResult, NetworkResult, gain_texts, middle
+from rnn_numpy.lab.gradient_flow import REACH_SHARE, STEADY_FACTOR, GradientFlow
 from rnn_numpy.report.tables import listed, new_table, paragraph, plain, reading_notes, rendered, short, span
 
 LAGS = (0, 1, 10, 50, 100)
@@ -16,11 +18,13 @@ GAIN_DIGITS = 4  # in the tables, unless more are needed to tell gains apart
 # The gate that says what share of its content a cell or a unit keeps at a step, and what to call it.
 KEEPING = {"lstm": ("f", "the forget gate f of lstm"), "gru": ("z", "the update gate z of gru")}
 
+Draws = Sequence[NetworkResult]
+Flows = Sequence[GradientFlow]
+
 
 def gradflow_report(result: GradflowResult) -> str:
     """Return the report of a run as text, in lines of at most 100 columns; rich lays out the tables."""
-    series, task = result.task.series, result.task
-    baseline = f" (loss of repeating the last value: {plain(result.baseline)})"
+    series, task, kinds = result.task.series, result.task, result.kinds
     parts = [
         paragraph(
             f"{series.name}: {series.description}{'. ' if series.description else ''}"
@@ -28,14 +32,13 @@ def gradflow_report(result: GradflowResult) -> str:
             f"the last {len(series) - task.split} are held out."
         ),
         *reading_notes(series.notes),
-        _flow_table(f"Before training{baseline}", [(*pair, pair[0].loss_before) for pair in result.flows("before")]),
+        _flow_table("Before training", kinds, "before"),
     ]
-    if trained := result.flows("after"):
-        title = f"After {result.training_length}{baseline}"
-        parts.append(_flow_table(title, [(*pair, pair[0].loss_after) for pair in trained]))
-        parts.append(_training_table([network for network, _ in trained]))
+    if trained := [draws for draws in kinds if draws[0].after is not None]:
+        parts.append(_flow_table(f"After {result.training_length}", trained, "after"))
+        parts.append(_training_table(trained, result.baseline))
     if len({network.cell for network in result.networks}) > 1:
-        parts.append(_reach_table(result.networks))
+        parts.append(_reach_table(kinds))
     parts += [paragraph(sentence) for sentence in _sentences(result)]
     return "\n".join(parts)
 
@@ -49,206 +52,294 @@ def report_lags(length: int) -> list[int]:
     return [lag for lag in LAGS if lag < length] + [length]
 
 
-def _slope(flow: GradientFlow) -> str:
-    if flow.slope is None:
+def flows_of(draws: Draws, when: str) -> list[GradientFlow]:
+    """Return the flows of several networks "before" or "after" training; of those that have one."""
+    flows = (network.before if when == "before" else network.after for network in draws)
+    return [flow for flow in flows if flow is not None]
+
+
+def _slope(flows: Flows) -> str:
+    """Return the mean slope with its standard deviation over draws; of one draw, with its standard error."""
+    slopes = [flow.slope for flow in flows if flow.slope is not None]
+    if not slopes:
         return "-"
-    error = flow.standard_error
-    return f"{flow.slope:.3f}" + ("" if error is None else f" ±{error:.3f}")
+    error = statistics.stdev(slopes) if len(slopes) > 1 else flows[0].standard_error if len(flows) == 1 else None
+    return f"{statistics.fmean(slopes):.3f}" + ("" if error is None else f" ±{error:.3f}")
 
 
-def half_life_text(flow: GradientFlow) -> str:
-    """Return the half-life for a table: "×2" before it where the gradient doubles, "-" where neither is sure."""
-    error = flow.standard_error or 0.0
-    if flow.slope is None or flow.half_life is None or abs(flow.slope) <= 2 * error:
-        return "-"  # steady, or (of a gradient that ends at zero) no different from a slope of 0
-    return ("×2 " if flow.slope > 0 else "") + plain(flow.half_life)
+def _mean_slope(slopes: Iterable[float | None]) -> str:
+    found = [slope for slope in slopes if slope is not None]
+    return f"{statistics.fmean(found):.3f}" if found else "-"
 
 
-def _flow_table(title: str, rows: Sequence[tuple[NetworkResult, GradientFlow, float | None]]) -> str:
-    lags = report_lags(rows[0][1].length)
-    gains = gain_texts((network.gain for network, _, _ in rows), GAIN_DIGITS)
+def _verdict_lines(flows: Flows) -> str:
+    """Return the verdict of all draws, or how many of them have which, a line each."""
+    verdicts = Counter(flow.verdict for flow in flows).most_common()
+    return verdicts[0][0] if len(verdicts) == 1 else "\n".join(f"{number} {verdict}" for verdict, number in verdicts)
+
+
+def _flow_table(title: str, kinds: Sequence[Draws], when: str) -> str:
+    length = kinds[0][0].before.length
+    lags = [0, 10, length] if length > 10 else [0, length]
+    gains = gain_texts((draws[0].gain for draws in kinds), GAIN_DIGITS)
     norms_at = (f"norm at\nlag {lags[0]}", *(f"lag\n{lag}" for lag in lags[1:]))
-    headings = ("cell", "gain", *norms_at, "decay per\nstep", "half-\nlife", "verdict", "loss")
-    table = new_table(headings, left=("cell", "verdict"), fold=("cell", "gain"))
-    for network, flow, loss in rows:
-        norms = [short(float(flow.typical[lag])) for lag in lags]
+    left = ("lag of\n1/2", "lag of\n1/10", "lag of\n1/100")
+    paces = ("decay per\nstep", "early", "late")
+    table = new_table(
+        ("cell", "gain", *norms_at, *left, *paces, "verdict"), left=("cell", "verdict"), fold=("cell", "gain")
+    )
+    for draws in kinds:
+        flows = flows_of(draws, when)
+        typical = middle(flows)
         table.add_row(
-            network.cell, gains[network.gain], *norms, _slope(flow), half_life_text(flow), flow.verdict, plain(loss)
+            draws[0].cell,
+            gains[draws[0].gain],
+            *(short(float(typical[lag])) for lag in lags),
+            *(lags_left(flows, share) for share in (1 / 2, 1 / 10, 1 / 100)),
+            _slope(flows),
+            _mean_slope(flow.early_slope for flow in flows),
+            _mean_slope(flow.late_slope for flow in flows),
+            _verdict_lines(flows),
         )
-    return f"{title}\n{rendered(table)}"
+    return f"{title}{_of_draws(kinds[0])}\n{rendered(table)}"
 
 
-def _training_table(networks: Sequence[NetworkResult]) -> str:
-    gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
+def _of_draws(draws: Draws) -> str:
+    return f", {len(draws)} draws of each" if len(draws) > 1 else ""
+
+
+def lags_left(flows: Flows, share: float, to: str = "–") -> str:
+    """Return at which lags a share is left, over draws: "33–>200", "-" where all have diverged."""
+    flows = [flow for flow in flows if flow.verdict != "diverged"]
+    if not flows:
+        return "-"
+    beyond = flows[0].length + 1
+    lags = [beyond if (lag := flow.left_at(share)) is None else lag for flow in flows]
+    return span(lags, lambda lag: f">{beyond - 1}" if lag == beyond else str(lag), to)
+
+
+def _training_table(kinds: Sequence[Draws], baseline: float) -> str:
+    gains = gain_texts((draws[0].gain for draws in kinds), GAIN_DIGITS)
     done = ("steps", "clipping\nengaged", "largest gradient\n(before clipping)", "loss of batch,\nfirst to last")
-    verdicts = "verdict,\nbefore to after"
-    headings = ("cell", "gain", *done, "held-out loss,\nbefore to after", verdicts)
-    table = new_table(headings, left=("cell", verdicts))
-    for network in networks:
-        training, after = network.training, network.after
-        if training is None or after is None:
-            continue
-        verdict = network.before.verdict
+    losses = ("held-out loss,\nbefore", "after")
+    table = new_table(("cell", "gain", *done, *losses), left=("cell",), fold=("cell", "gain"))
+    for draws in kinds:
+        records = [network.training for network in draws if network.training is not None]
+        shares = [100 * record.clipped / record.steps for record in records if record.steps]
+        first, last = ([record.losses[at] for record in records] for at in (0, -1))
         table.add_row(
-            network.cell,
-            gains[network.gain],
-            str(training.steps) + ("*" if training.stopped else ""),
-            f"{100 * training.clipped / training.steps:.0f} %" if training.steps else "-",
-            plain(max(training.gradient_norms, default=None)),
-            f"{plain(training.losses[0])} to {plain(training.losses[-1])}",
-            f"{plain(network.loss_before)} to {plain(network.loss_after)}",
-            verdict if verdict == after.verdict else f"{verdict} to {after.verdict}",
+            draws[0].cell,
+            gains[draws[0].gain],
+            span([record.steps for record in records], str)
+            + ("*" if any(record.stopped for record in records) else ""),
+            f"{statistics.fmean(shares):.0f} %" if shares else "-",
+            plain(max((max(record.gradient_norms, default=0.0) for record in records), default=None) or None),
+            f"{plain(_median(first))} to {plain(_median(last))}",
+            _loss_span([network.loss_before for network in draws]),
+            _loss_span([network.loss_after for network in draws]),
         )
-    return f"Training\n{rendered(table)}"
+    return f"Training (loss of repeating the last value: {plain(baseline)})\n{rendered(table)}"
 
 
-def _reach_table(networks: Sequence[NetworkResult]) -> str:
+def _median(values: Sequence[float]) -> float:
+    return statistics.median(math.inf if math.isnan(value) else value for value in values)
+
+
+def _loss_span(losses: Sequence[float | None]) -> str:
+    found = [loss for loss in losses if loss is not None and math.isfinite(loss)]
+    return (span(found, plain) or "-") + ("" if len(found) in (0, len(losses)) else " (some not finite)")
+
+
+def _reach_table(kinds: Sequence[Draws]) -> str:
     """Return a table with a row per gain and a column per cell, so that cells stand side by side."""
     table = new_table(["gain"], fold=["gain"])
-    gains = gain_texts((network.gain for network in networks), GAIN_DIGITS)
-    cells = list(dict.fromkeys(network.cell for network in networks))
-    found = {(network.cell, network.gain): network for network in networks}
-    for cell in cells:
+    gains = gain_texts((draws[0].gain for draws in kinds), GAIN_DIGITS)
+    found = {(draws[0].cell, draws[0].gain): draws for draws in kinds}
+    for cell in dict.fromkeys(draws[0].cell for draws in kinds):
         table.add_column(cell, justify="right", min_width=len(cell) + 2)
+    trained = any(network.after is not None for draws in kinds for network in draws)
     for gain, text in gains.items():
-        table.add_row(text, *(_reach(found.get((cell, gain))) for cell in cells))
-    trained = any(network.after is not None for network in networks)
+        cells = [found.get((cell, gain), ()) for cell in dict.fromkeys(draws[0].cell for draws in kinds)]
+        table.add_row(text, *(_reach(draws) for draws in cells))
     title = "Reach: steps back until a hundredth of the gradient is left" + (
         ", before to after training" if trained else ""
     )
     return f"{title}\n{rendered(table)}"
 
 
-def _reach(network: NetworkResult | None) -> str:
-    if network is None:
-        return "-"
-    flows = [network.before] + ([] if network.after is None else [network.after])
-    return " to ".join("-" if flow.verdict == "diverged" else _steps(flow) for flow in flows)
-
-
-def _steps(flow: GradientFlow) -> str:
-    return f">{flow.length}" if flow.hundredth_at is None else str(flow.hundredth_at)
+def _reach(draws: Draws) -> str:
+    both = [flows for when in ("before", "after") if (flows := flows_of(draws, when))]
+    return " to ".join(lags_left(flows, REACH_SHARE) for flows in both) or "-"
 
 
 def _sentences(result: GradflowResult) -> list[str]:
-    before, after = result.flows("before"), result.flows("after")
-    trained = [(network, network.training) for network, _ in after if network.training is not None]
-    sentences = [_verdicts("Before training", result, before)]
+    kinds = result.kinds
+    trained = [draws for draws in kinds if draws[0].training is not None]
+    sentences = [_verdicts("Before training", result, kinds, "before")]
     if trained:
-        sentences.append(_verdicts("After training", result, after))
-    sentences += _reaches("Before training", result, before) + _reaches("After training", result, after)
+        sentences.append(_verdicts("After training", result, trained, "after"))
+    sentences += _reaches("Before training", result, kinds, "before")
+    sentences += _reaches("After training", result, trained, "after")
     sentences += _gain_matters(result) + _gates(result) + _ended(result) + [_losses(result)]
     if trained:
         sentences.append(_clipping(result, trained))
     sentences += [
-        f"* {result.label(network)}: training ended early, {training.stopped}."
-        for network, training in trained
-        if training.stopped
+        f"* {_named(result, network)}: training ended early, {network.training.stopped}."
+        for network in result.networks
+        if network.training is not None and network.training.stopped
     ]
-    flow = result.networks[0].before
-    worth = f"{flow.independent:.1f}"
-    error = (
-        f"spread over these windows, which are worth {worth} independent ones"
-        if flow.independent > 1
-        else "not known: the training part holds no two independent windows"
-    )
-    top = "top layer" if result.options.layers > 1 else "layer"
+    return [*sentences, _meanings(result), _paces_meant(result)]
+
+
+def _named(result: GradflowResult, network: NetworkResult) -> str:
+    """Return cell, gain, and of several draws the seed of a network."""
+    return result.label(network) + (f" (seed {network.seed})" if result.options.seeds > 1 else "")
+
+
+def _meanings(result: GradflowResult) -> str:
+    flow, options = result.networks[0].before, result.options
+    top = "top layer" if options.layers > 1 else "layer"
     cells = [network.cell for network in result.networks]
     norm = "of dL/dh"
     if "lstm" in cells:
         norm = "of dL/d(h, c)" if set(cells) == {"lstm"} else "of dL/dh, and of dL/d(h, c) for lstm,"
     gated = [cell for cell in KEEPING if cell in cells]
     gain = f"; for {listed(gated)}, of each gate's block of it" if gated else ""
-    sentences.append(
+    draws = f", and the median of {count(options.seeds, 'draw')}" if options.seeds > 1 else ""
+    return (
         f"Norm: {norm} in the {top}, L the squared error at a window's last step; geometric mean of "
-        f"{count(flow.count, 'window')}. Gain: spectral radius of W_hh at the start{gain}. "
-        f"Decay per step: slope of the norm's natural logarithm, ± standard error ({error}). "
-        "Half-life in steps; ×2 marks a doubling time. Loss: mean squared error on the held-out samples, in units of "
-        "each channel's variance in the training part."
+        f"{count(flow.count, 'window')}{draws}. Gain: spectral radius of W_hh at the start{gain}. Loss: mean squared "
+        "error on the held-out samples, in units of each channel's variance in the training part."
     )
-    return sentences
 
 
-def _verdicts(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkResult, GradientFlow]]) -> str:
+def _paces_meant(result: GradflowResult) -> str:
+    """Say what the columns on the pace are, and what stands behind each ±."""
+    flow, seeds = result.networks[0].before, result.options.seeds
+    error = (
+        f"spread over these windows, which are worth {flow.independent:.1f} independent ones"
+        if flow.independent > 1
+        else "not known: the training part holds no two independent windows"
+    )
+    errors = [
+        other.standard_error
+        for network in result.networks
+        for other in (network.before, network.after)
+        if other is not None and other.standard_error is not None
+    ]
+    meant = f"± standard error ({error})"
+    if seeds > 1:
+        meant = f"mean and ± standard deviation over {count(seeds, 'draw')}"
+        if errors:
+            meant += f"; the standard error within one draw, by the {error}, is {span(errors, '{:.3f}'.format, ' to ')}"
+    return (
+        f"Decay per step: slope of the norm's natural logarithm, {meant}; early over the first tenth of the lags, late "
+        "over their second half. Where they differ much, no half-life describes the decay. Fading "
+        f"and growing: by less than a factor of {STEADY_FACTOR:.0f}, but more than two standard errors from 0; uneven: "
+        "by more than that somewhere, in no sure direction; mixed: exploding in some windows, vanishing in others."
+    )
+
+
+def _verdicts(when: str, result: GradflowResult, kinds: Sequence[Draws], which: str) -> str:
+    far, factor = f"from lag 0 to lag {result.options.length}", f"a factor of {STEADY_FACTOR:.0f}"
     phrases = {
         "vanishing": "it vanishes in {}: inputs far back in time hardly change the weights",
-        "level": f"it is steady in {{}}: from lag 0 to lag {result.options.length} it changes by less than a factor of "
-        f"{STEADY_FACTOR:.0f}",
-        "trendless": "it is steady, as far as can be told, in {}: from lag 0 to lag "
-        f"{result.options.length} it changes by a factor of {STEADY_FACTOR:.0f} or more, but its slope is within two "
-        "standard errors of 0",
+        "cut off": "it is cut off in {}: exactly 0 from some lag on, with more than a hundredth left just before",
+        "fading": f"it fades in {{}}, {far} by less than {factor}",
+        "steady": f"it is steady in {{}}: {far} it changes by less than {factor}",
+        "growing": f"it grows in {{}}, {far} by less than {factor}",
         "exploding": "it explodes in {}: a small change far back changes the loss a lot, and updates need clipping",
+        "uneven": f"it is uneven in {{}}: it changes by {factor} or more, but in no direction that is sure",
+        "mixed": "it is mixed in {}: it explodes in a quarter of the windows or more, and vanishes in as many",
         "diverged": "nothing can be measured in {}: "
-        + ("training" if when.startswith("After") else "the forward pass")
+        + ("training" if which == "after" else "the forward pass")
         + " diverged, and the gradient is not finite even at the last step",
     }
     clauses: list[str] = []
-    for kind, phrase in phrases.items():
-        named = _by_cell(result, [(network, flow) for network, flow in flows if _kind(flow) == kind])
+    for verdict, phrase in phrases.items():
+        named = _by_cell(result, kinds, which, {verdict}.__contains__, True)
         if named:
             clauses.append(phrase.format(listed(named)))
     text = "; ".join(clauses)
-    return f"{when}, {'the gradient' + text[2:] if text.startswith('it ') else text}."
-
-
-def _kind(flow: GradientFlow) -> str:
-    """Return the verdict, with "steady" split by its reason."""
-    if flow.verdict != "steady":
-        return flow.verdict
-    return "level" if abs(flow.change or 0.0) < math.log(STEADY_FACTOR) else "trendless"
+    text = f"{when}, {'the gradient' + text[2:] if text.startswith('it ') else text}."
+    bent = _by_cell(result, kinds, which, {False}.__contains__, of="exponential")
+    return text + (f" No single exponential describes it in {listed(bent)}: see early and late." if bent else "")
 
 
 def _by_cell(
-    result: GradflowResult, flows: Sequence[tuple[NetworkResult, GradientFlow]], paces: bool = True
+    result: GradflowResult,
+    kinds: Sequence[Draws],
+    which: str,
+    chosen: Callable[[object], bool],
+    paces: bool = False,
+    of: str = "verdict",
 ) -> list[str]:
-    """Name networks and their paces, those of one cell together: "lstm 0.5 and 1 (halves every 1.46 and 2.2 steps)"."""
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for network, flow in flows:
-        verb, steps = _pace(flow) if paces else ("", "")
-        label = result.label(network).removeprefix(f"{network.cell} ")
-        groups.setdefault((network.cell, verb), []).append((label, steps))
+    """Name networks of which a draw is chosen, and in how many draws, those of one cell together: "lstm 0.5 and 1
+    (halves every 1.46 and 2.2 steps)", "rnn-relu 1.5 in 3 of 4 draws"."""
+    groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for draws in kinds:
+        flows = flows_of(draws, which)
+        found = [flow for flow in flows if chosen(getattr(flow, of))]
+        if found:
+            verb, steps = _pace(found) if paces else ("", "")
+            share = "" if len(found) == len(flows) else f"in {len(found)} of {len(flows)} draws"
+            label = result.label(draws[0]).removeprefix(f"{draws[0].cell} ")
+            groups.setdefault((draws[0].cell, verb, share), []).append((label, steps))
     names: list[str] = []
-    for (cell, verb), members in groups.items():
+    for (cell, verb, share), members in groups.items():
         pace = f" ({verb} every {listed([steps for _, steps in members])} steps)" if verb else ""
-        names.append(f"{cell} {listed([label for label, _ in members])}{pace}")
+        each = f" {share}{' each' if len(members) > 1 else ''}" if share else ""
+        names.append(f"{cell} {listed([label for label, _ in members])}{each}{pace}")
     return names
 
 
-def _pace(flow: GradientFlow) -> tuple[str, str]:
-    """Return whether the norm halves or doubles, and in how many steps; two empty strings where it has no half-life."""
-    half_life = half_life_text(flow)
-    if half_life == "-":
+def _pace(flows: Flows) -> tuple[str, str]:
+    """Return whether the norms of all draws halve or double, and in how many steps; two empty strings where one of them
+    has no half-life."""
+    lives = [flow.half_life for flow in flows]
+    if None in lives:
         return "", ""
-    return ("doubles", half_life[3:]) if half_life.startswith("×2") else ("halves", half_life)
+    grows = (flows[0].slope or 0.0) > 0
+    return "doubles" if grows else "halves", span([life for life in lives if life], plain, " to ")
 
 
-def _reaches(when: str, result: GradflowResult, flows: Sequence[tuple[NetworkResult, GradientFlow]]) -> list[str]:
-    """Say whose gradient is felt furthest back, and whose least far; nothing where there is one cell."""
-    flows = [(network, flow) for network, flow in flows if flow.verdict != "diverged"]
-    if len({network.cell for network, _ in flows}) < 2:
+def _reaches(when: str, result: GradflowResult, kinds: Sequence[Draws], which: str) -> list[str]:
+    """Say whose gradient is felt furthest back, and whose least far, in the median of the draws; nothing where there is
+    one cell."""
+    pairs = [(draws, [flow for flow in flows_of(draws, which) if flow.verdict != "diverged"]) for draws in kinds]
+    pairs = [(draws, flows) for draws, flows in pairs if flows]
+    if len({draws[0].cell for draws, _ in pairs}) < 2:
         return []
     beyond = result.options.length + 1
-    reaches = [beyond if flow.hundredth_at is None else flow.hundredth_at for _, flow in flows]
-    most, least = max(reaches), min(reaches)
+    middles = [
+        statistics.median_low(beyond if flow.hundredth_at is None else flow.hundredth_at for flow in flows)
+        for _, flows in pairs
+    ]
+    median = "in the median of the draws " if result.options.seeds > 1 else ""
 
     def told(extreme: int) -> str:
         if extreme == beyond:
-            return f"more than a hundredth of it is left at lag {beyond - 1}"
-        return f"a hundredth of it is left after {count(extreme, 'step')}"
+            return f"{median}more than a hundredth of it is left at lag {beyond - 1}"
+        return f"{median}a hundredth of it is left after {count(extreme, 'step')}"
 
+    most, least = max(middles), min(middles)
     if most == least:
         return [f"{when}, the gradient reaches equally far back in all networks: {told(most)}."]
     clauses = []
     for extreme, words in ((most, "furthest back"), (least, "least far")):
-        found = [pair for pair, steps in zip(flows, reaches, strict=True) if steps == extreme]
-        clauses.append(f"{words} in {listed(_by_cell(result, found, paces=False))}, where {told(extreme)}")
+        found = [draws for (draws, _), steps in zip(pairs, middles, strict=True) if steps == extreme]
+        clauses.append(f"{words} in {listed(_by_cell(result, found, which, lambda _: True))}, where {told(extreme)}")
     return [f"{when}, the gradient reaches {clauses[0]}, and {clauses[1]}."]
 
 
 def _gain_matters(result: GradflowResult) -> list[str]:
     """Say how much the gain changes the decay of each cell."""
     lowest, highest = min(result.options.gains), max(result.options.gains)
-    slopes = {(network.cell, network.gain): network.before.slope for network in result.networks}
+    slopes: dict[tuple[str, float], float] = {}
+    for draws in result.kinds:
+        found = [network.before.slope for network in draws if network.before.slope is not None]
+        if found:
+            slopes[draws[0].cell, draws[0].gain] = statistics.fmean(found)
     changes: dict[str, tuple[float, float]] = {}
     for cell in dict.fromkeys(network.cell for network in result.networks):
         first, last = slopes.get((cell, lowest)), slopes.get((cell, highest))
@@ -261,7 +352,8 @@ def _gain_matters(result: GradflowResult) -> list[str]:
     told = listed([f"{first:.3f} to {last:.3f} in {cell}" for cell, (first, last) in changes.items()])
     return [
         f"Before training, the gain matters most to {ordered[-1]} and least to {ordered[0]}: from gain "
-        f"{texts[lowest]} to gain {texts[highest]} the decay per step changes from {told}."
+        f"{texts[lowest]} to gain {texts[highest]} the decay per step changes from {told}"
+        + (", in the mean of the draws." if result.options.seeds > 1 else ".")
     ]
 
 
@@ -296,13 +388,17 @@ def _range(means: Sequence[float | None]) -> str:
 def _ended(result: GradflowResult) -> list[str]:
     sentences: list[str] = []
     for when in ("before", "after"):
-        flows = [(result.label(network), flow) for network, flow in result.flows(when)]
-        zero = [
-            f"{label} (in {flow.vanished} of {flow.count} windows, from lag {flow.vanished_at} on in the median)"
-            for label, flow in flows
-            if flow.vanished
-        ]
-        large = [f"{label} (in {flow.overflowed} of {flow.count} windows)" for label, flow in flows if flow.overflowed]
+        zero, large = list[str](), list[str]()
+        for draws in result.kinds:
+            flows = flows_of(draws, when)
+            windows = sum(flow.count for flow in flows)
+            label = result.label(draws[0])
+            if vanished := sum(flow.vanished for flow in flows):
+                ends = [flow.vanished_at for flow in flows if flow.vanished_at is not None]
+                at = f"from lag {span(ends, str, ' to ')} on in the median"
+                zero.append(f"{label} (in {vanished} of {windows} windows, {at})")
+            if overflowed := sum(flow.overflowed for flow in flows):
+                large.append(f"{label} (in {overflowed} of {windows} windows)")
         if zero:
             sentences.append(
                 f"Exactly 0, {when} training, since all units were off or saturated on the way or the number fell "
@@ -330,11 +426,16 @@ def _losses(result: GradflowResult) -> str:
     else:
         which = f"none of the {number} networks beats it"
     untrained = "" if trained else " (none is trained)"
-    return f"{start}; {which}{untrained}. The best is {result.label(network)} with {plain(best)}."
+    return f"{start}; {which}{untrained}. The best is {_named(result, network)} with {plain(best)}."
 
 
-def _clipping(result: GradflowResult, trained: Sequence[tuple[NetworkResult, TrainingRecord]]) -> str:
-    shares = [(100 * training.clipped / training.steps, result.label(n)) for n, training in trained if training.steps]
+def _clipping(result: GradflowResult, kinds: Sequence[Draws]) -> str:
+    shares: list[tuple[float, str]] = []
+    for draws in kinds:
+        records = [network.training for network in draws if network.training is not None and network.training.steps]
+        if records:
+            mean = statistics.fmean(100 * record.clipped / record.steps for record in records)
+            shares.append((mean, result.label(draws[0])))
     clip = plain(result.options.clip)
     if not shares or max(shares)[0] == 0:
         return f"Clipping to a norm of {clip} never engaged."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    """Run, and return the one line on stderr without the name of the command."""
+    """Run, and return the last line on stderr without the name of the command: the only one but for the networks'."""
     assert main(["benchmark", *SMALL, *arguments]) == code
     out, err = capsys.readouterr()
     assert out == ""
+    err = "".join(line for line in err.splitlines(keepends=True) if not re.match(r"\d+ of \d+: ", line))
     assert err.startswith("rnn-numpy benchmark: ") and err.endswith("\n") and err.count("\n") == 1, err
     return err[len("rnn-numpy benchmark: ") : -1]
 
@@ -38,7 +40,9 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) 
 def test_table_figure_and_numbers(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", *SMALL, "--json", "numbers.json"]) == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert [line.partition(": not solved in 60 updates, ")[0] for line in err.splitlines()] == [
+        f"{number} of 4: {cell}, length 5" for number, cell in enumerate(("rnn-tanh", "irnn", "lstm", "gru"), 1)
+    ]
     assert max(map(len, out.splitlines())) <= 100
     assert out.startswith("adding: add the two marked ones of T numbers. Baseline, the mean: a loss of 0.167 ")
     assert out.endswith("\nFigure: benchmark.png\nNumbers: numbers.json\n")
@@ -93,6 +97,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "lr": 2e-3,
         "clip": 1.0,
         "forget_bias": 1.0,
+        "dask": None,
         "out": Path("benchmark.png"),
         "json": None,
     }
@@ -101,7 +106,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--help"]) == 0
     out = capsys.readouterr().out
-    for option in "task lengths cells seeds hidden batch max-updates lr clip forget-bias out json".split():
+    for option in "task lengths cells seeds hidden batch max-updates lr clip forget-bias dask out json".split():
         assert f"--{option} " in out
     assert main(["--help"]) == 0
     assert "benchmark" in capsys.readouterr().out
@@ -160,7 +165,7 @@ def test_bad_options_are_one_line(capsys: pytest.CaptureFixture[str], arguments:
 def test_output_is_checked_before_the_work(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def work(*_: object) -> None:
+    def work(*_: object, **__: object) -> None:
         raise AssertionError("worked although the result cannot be written")
 
     monkeypatch.setattr(cli_benchmark, "run_benchmark", work)
@@ -185,15 +190,20 @@ def test_a_disk_that_fills_up_leaves_the_old_result(
 
     (here / "benchmark.png").write_text("old")
     monkeypatch.setattr(common, "save_figure", fill_up)
-    assert failure(capsys) == "benchmark.png: cannot be written: No space left on device"
-    assert [path.name for path in here.iterdir()] == ["benchmark.png"]
+    message = failure(capsys)
+    (kept,) = here.glob("benchmark-unfinished-*.jsonl")
+    assert message == (
+        f"benchmark.png: cannot be written: No space left on device; 4 of 4 networks are kept in {kept.name}: the "
+        "same command goes on from there"
+    )
+    assert {path.name for path in here.iterdir()} == {"benchmark.png", kept.name}
     assert (here / "benchmark.png").read_text() == "old"
 
 
 def test_interrupted_in_the_middle_of_the_work(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli_benchmark, "run_benchmark", interrupt)
@@ -223,7 +233,8 @@ def test_closed_pipe(tmp_path: Path) -> None:
         done = ended(command("--cells", "gru"), cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=-1)
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert done.returncode == 141 and done.stderr.startswith(b"1 of 1: gru, length 5: ")
+    assert done.stderr.count(b"\n") == 1
     assert (tmp_path / "benchmark.png").exists()
 
 
@@ -231,7 +242,7 @@ def test_ctrl_c_ends_a_run_with_one_line_and_no_files(tmp_path: Path) -> None:
     """On a terminal a bar says what is trained; once it does, the run is under way and can be interrupted."""
     line = command("--max-updates", "10000000", "--cells", "rnn-tanh", "--lengths", "40")
     environment = {**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"}
-    code, seen = interrupted_on_a_terminal(line, [b"rnn-tanh, length 40"], cwd=tmp_path, env=environment)
+    code, seen = interrupted_on_a_terminal(line, [b"benchmark", b"0/1"], cwd=tmp_path, env=environment)
     assert code == 130
     assert b"rnn-numpy benchmark: interrupted" in seen and b"Traceback" not in seen
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from rnn_numpy.cli.main import _parser
 from rnn_numpy.tasks import BUNDLED
 from rnn_numpy.tasks.text_table import CHOOSE, FILL, KNOWN
 
-SMALL = ["--length", "20", "--hidden", "6", "--batch", "4", "--train-steps", "3"]
+SMALL = ["--length", "20", "--hidden", "6", "--batch", "4", "--train-steps", "3", "--seeds", "1"]
 
 
 @pytest.fixture
@@ -27,10 +27,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def failure(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
-    """Run, and return the one line on stderr without the name of the command."""
+    """Run, and return the last line on stderr without the name of the command: the only one but for the networks'."""
     assert main(["gradflow", *SMALL, *arguments]) == code
     out, err = capsys.readouterr()
     assert out == ""
+    err = "".join(line for line in err.splitlines(keepends=True) if not re.match(r"\d+ of \d+: ", line))
     assert err.startswith("rnn-numpy gradflow: ") and err.endswith("\n") and err.count("\n") == 1, err
     return err[len("rnn-numpy gradflow: ") : -1]
 
@@ -48,7 +49,8 @@ def strict(text: str) -> object:
 def test_default_series_figure_table_and_json(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gradflow", *SMALL, "--json", "numbers.json"]) == 0
     out, err = capsys.readouterr()
-    assert err == ""  # no progress bar where stderr is no terminal
+    lines = err.splitlines()  # no progress bar where stderr is no terminal: a line for each network
+    assert len(lines) == 12 and lines[0].startswith("1 of 12: rnn-tanh, gain 0.5: vanishing, after training ")
     assert max(map(len, out.splitlines())) <= 100
     assert out.startswith("eeg: electroencephalogram")
     assert out.endswith("\nFigure: gradflow.png\nNumbers: numbers.json\n")
@@ -89,13 +91,16 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "lr": 0.05,
         "clip": 1.0,
         "seed": 0,
+        "seeds": 4,
+        "dask": None,
         "out": Path("gradflow.png"),
         "json": None,
     }
 
 
 def test_options_reach_the_run(here: Path) -> None:
-    options = "--cells rnn-relu --gain 0.7 1.1 --init orthogonal --layers 2 --lr 0.01 --clip 0.5 --seed 7 --json n.json"
+    options = "--cells rnn-relu --gain 0.7 1.1 --init orthogonal --layers 2 --lr 0.01 --clip 0.5 --seed 7 --seeds 2"
+    options += " --json n.json"
     assert main(["gradflow", *SMALL, *options.split(), "--data", "stocks", "--columns", "IBM", "3"]) == 0
     data = json.loads((here / "n.json").read_text())
     assert data["options"] == {
@@ -110,10 +115,17 @@ def test_options_reach_the_run(here: Path) -> None:
         "lr": 0.01,
         "clip": 0.5,
         "seed": 7,
+        "seeds": 2,
         "forget_bias": None,
         "momentum": 0.9,
     }
     assert data["data"]["channels"] == ["IBM", "MSFT"]
+    assert [(network["gain"], network["seed"]) for network in data["networks"]] == [
+        (0.7, 7),
+        (0.7, 8),
+        (1.1, 7),
+        (1.1, 8),
+    ]
 
 
 def test_forget_bias_reaches_the_lstm(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,6 +158,9 @@ def test_same_seed_same_bytes_other_seed_other_bytes(here: Path, capsys: pytest.
         assert main(["gradflow", *SMALL, "--seed", seed, "--json", "n.json"]) == 0
         outputs.append((capsys.readouterr().out, (here / "n.json").read_bytes(), (here / "gradflow.png").read_bytes()))
     assert outputs[0] == outputs[1]
+    assert "(what was there is gradflow.1.png now)" in outputs[2][0]
+    assert {path.name for path in here.iterdir()} == {"gradflow.png", "gradflow.1.png", "n.json", "n.1.json"}
+    assert (here / "n.1.json").read_bytes() == outputs[0][1] and (here / "gradflow.1.png").read_bytes() == outputs[0][2]
     assert all(one != other for one, other in zip(outputs[0], outputs[2], strict=True))
 
 
@@ -153,13 +168,13 @@ def test_a_diverging_network_is_a_row(here: Path, capsys: pytest.CaptureFixture[
     wild = "--cells rnn-relu --gain 30 --init identity --lr 1e300 --clip 1e300 --length 100 --json n.json".split()
     assert main(["gradflow", *SMALL, *wild]) == 0
     out, err = capsys.readouterr()
-    assert err == ""
+    assert err.count("\n") == 1 and err.startswith("1 of 1: rnn-relu, gain 30: ")
     assert "training ended early" in out and "training diverged" in out
-    assert "After 1 training step (" in out
+    assert "After 1 training step\n" in out
     strict((here / "n.json").read_text())
 
 
-def test_existing_results_are_replaced_and_keep_their_permissions(here: Path) -> None:
+def test_existing_results_are_set_aside_and_hand_on_their_permissions(here: Path) -> None:
     (here / "gradflow.png").write_text("old")
     (here / "gradflow.png").chmod(0o640)
     (here / "real.json").write_text("old")
@@ -171,7 +186,10 @@ def test_existing_results_are_replaced_and_keep_their_permissions(here: Path) ->
         os.umask(mask)
     assert (here / "link.json").is_symlink() and strict((here / "real.json").read_text())
     assert (here / "gradflow.png").stat().st_mode & 0o777 == 0o640
-    assert {path.name for path in here.iterdir()} == {"gradflow.png", "real.json", "link.json"}
+    assert {path.name for path in here.iterdir()} == {
+        "gradflow.png", "gradflow.1.png", "real.json", "real.1.json", "link.json"
+    }  # fmt: skip
+    assert (here / "gradflow.1.png").read_text() == (here / "real.1.json").read_text() == "old"
 
 
 def test_all_columns_can_be_asked_for(here: Path) -> None:
@@ -182,8 +200,8 @@ def test_all_columns_can_be_asked_for(here: Path) -> None:
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["gradflow", "--help"]) == 0
     out = capsys.readouterr().out
-    options = "data columns cells gain init forget-bias length hidden batch layers train-steps lr clip seed out json"
-    for option in options.split():
+    options = "data columns cells gain init forget-bias length hidden batch layers train-steps lr clip seed seeds dask"
+    for option in [*options.split(), "out", "json"]:
         assert f"--{option} " in out
     assert "of lstm and gru, of each gate's block of it" in " ".join(out.split())
     assert "(default: 0.5 1.0 1.5)" in " ".join(out.split())
@@ -301,7 +319,7 @@ def test_a_missing_extra_is_one_line(
 def test_output_is_checked_before_the_work(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def work(*_: object) -> None:
+    def work(*_: object, **__: object) -> None:
         raise AssertionError("worked although the result cannot be written")
 
     monkeypatch.setattr(gradflow, "run_gradflow", work)
@@ -329,13 +347,18 @@ def test_a_disk_that_fills_up_leaves_the_old_result(
 
     (here / "gradflow.png").write_text("old")
     monkeypatch.setattr(common, "save_figure", fill_up)
-    assert failure(capsys) == "gradflow.png: cannot be written: No space left on device"
-    assert [path.name for path in here.iterdir()] == ["gradflow.png"]
+    message = failure(capsys)
+    (kept,) = here.glob("gradflow-unfinished-*.jsonl")
+    assert message == (
+        f"gradflow.png: cannot be written: No space left on device; 12 of 12 networks are kept in {kept.name}: the "
+        "same command goes on from there"
+    )
+    assert {path.name for path in here.iterdir()} == {"gradflow.png", kept.name}
     assert (here / "gradflow.png").read_text() == "old"
 
 
 def test_not_enough_memory(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def grow(*_: object) -> None:
+    def grow(*_: object, **__: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(gradflow, "run_gradflow", grow)
@@ -349,5 +372,10 @@ def test_interrupted_in_the_middle_of_writing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(common, "save_figure", interrupt)
-    assert failure(capsys, code=130) == "interrupted"
-    assert list(here.iterdir()) == []
+    assert failure(capsys, code=130).startswith("interrupted; 12 of 12 networks are kept in gradflow-unfinished-")
+    (kept,) = here.iterdir()
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert main(["gradflow", *SMALL]) == 0
+    assert capsys.readouterr().err.startswith(f"going on with what {kept.name} has kept\n")
+    assert [path.name for path in here.iterdir()] == ["gradflow.png"]

@@ -895,3 +895,16 @@ def test_columns_without_room_are_named() -> None:
     assert lines[2].split() == ["v" * 21 + "..."] * 3
     assert lines[3].startswith("no room for: column_03, column_04, ")
     assert " ".join(lines[3:]).endswith("result.column_28, result.column_29")
+
+
+def test_each_point_is_told_when_it_is_kept(tmp_path: Path) -> None:
+    store, told = tmp_path / "results.jsonl", list[Any]()
+    sweep(square, grid(tmp_path, 2), "serial", store)
+
+    def each(row: Any) -> None:
+        assert row["reused"] or len(records(store)) == len(told) + 1  # safe on the disk by then
+        told.append((row["point"]["x"], row["result"], row["reused"]))
+
+    result = sweep(square, grid(tmp_path, 4), "serial", store, each=each)
+    assert told == [(row["point"]["x"], row["result"], row["reused"]) for row in result.rows]
+    assert [reused for _, _, reused in told] == [True, True, False, False]

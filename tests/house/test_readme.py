@@ -17,6 +17,7 @@ from processes import ended
 
 from rnn_numpy import LSTM, cli
 from rnn_numpy.layers import textbook
+from rnn_numpy.report.tables import span
 from rnn_numpy.tasks.g2p import CMUDict
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_tables_of_the_main_job(tmp_path, capsys):
 def test_what_it_says_about_gates(tmp_path):
     said = re.search(
         r"`--forget-bias (\d)` opens it to about ([\d.]+), and at gain 1 the LSTM's reach before training goes from "
-        r"(\d+) to (\d+)",
+        r"([\d–]+) to ([\d–]+) steps",
         " ".join(README.split()),
     )
     assert said
@@ -84,10 +85,12 @@ def test_what_it_says_about_gates(tmp_path):
         numbers, figure = tmp_path / "n.json", tmp_path / "f.png"
         quick = ["--cells", "lstm", "--gain", "1", "--train-steps", "0", "--json", str(numbers), "--out", str(figure)]
         assert cli.main(["gradflow", *quick, *options]) == 0
-        found.append(json.loads(numbers.read_text())["networks"][0]["before"])
-    assert [str(flow["lag_of_a_hundredth"]) for flow in found] == reaches
-    assert f"{found[1]['mean_gates']['f']:.1f}" == gate
-    assert f"{found[0]['mean_gates']['f']:.1f}" == "0.5"
+        found.append([network["before"] for network in json.loads(numbers.read_text())["networks"]])
+        numbers.unlink()
+    assert [len(draws) for draws in found] == [4, 4]
+    assert [span([flow["lag_of_a_hundredth"] for flow in draws], str) for draws in found] == reaches
+    assert {f"{flow['mean_gates']['f']:.1f}" for flow in found[1]} == {gate}
+    assert {f"{flow['mean_gates']['f']:.1f}" for flow in found[0]} == {"0.5"}
 
 
 def test_what_it_says_about_the_gain_of_torchs_draw():
@@ -186,7 +189,7 @@ def shown_commands():
 
 # What makes a shown command short. The user's own file is taken at its word.
 SHORT = {
-    "gradflow": ["--hidden", "4"],
+    "gradflow": ["--hidden", "4", "--batch", "4"],
     "gradcheck": ["--hidden", "3"],
     "benchmark": ["--hidden", "4", "--batch", "2", "--max-updates", "1"],
 }

@@ -20,6 +20,7 @@ from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.experiments import GradflowOptions, GradflowResult, run_gradflow
 from rnn_numpy.experiments.gradflow import gain_texts
 from rnn_numpy.lab import GradientFlow, forecast_gradient_flow, gradient_flow, set_recurrent_weights
+from rnn_numpy.lab.gradient_flow import VERDICTS
 from rnn_numpy.tasks import ForecastTask, Series, load_bundled
 
 Array = NDArray[Any]
@@ -32,7 +33,7 @@ def wave(n: int = 120) -> Series:
 
 
 def small_run(**changes: Any) -> GradflowResult:
-    given_options: dict[str, Any] = {"length": 20, "hidden": 8, "batch": 5, "train_steps": 10, **changes}
+    given_options: dict[str, Any] = {"length": 20, "hidden": 8, "batch": 5, "train_steps": 10, "seeds": 1, **changes}
     options = GradflowOptions(**given_options)
     return run_gradflow(ForecastTask.of(wave(), options.length), options)
 
@@ -256,12 +257,15 @@ def test_one_window_has_a_slope_and_no_standard_error() -> None:
     [
         ((-0.2, -0.2), 2.0, "vanishing"),
         ((0.2, 0.2), 2.0, "exploding"),
-        ((-0.02, -0.02), 2.0, "steady"),  # e^-2 over 100 steps: less than a factor of 10
-        ((0.02, 0.02), 2.0, "steady"),
+        ((-0.02, -0.02), 2.0, "fading"),  # e^-2 over 100 steps: less than a factor of 10
+        ((0.02, 0.02), 2.0, "growing"),
         ((0.024, 0.024), 2.0, "exploding"),
-        ((-0.5, 0.1), 2.0, "steady"),  # mean -0.2, standard error 0.3
-        ((-0.5, 0.1), 10.0, "steady"),  # mean -0.2, standard error 0.1
-        ((-0.5, 0.1), 11.0, "vanishing"),
+        ((-0.5, 0.1), 2.0, "mixed"),
+        ((-0.5, 0.02), 2.0, "uneven"),  # mean -0.24, standard error 0.26
+        ((-0.5, 0.02), 5.0, "uneven"),  # mean -0.24, standard error 0.13
+        ((-0.5, 0.02), 6.0, "vanishing"),  # and 0.116
+        ((0.02, -0.018), 3.0, "steady"),  # mean 0.001, standard error 0.013
+        ((1e-5, 1e-5), 2.0, "steady"),  # e^0.001: less than a hundredth
         ((0.0, 0.0), 2.0, "steady"),
     ],
 )
@@ -276,7 +280,7 @@ def test_verdict_looks_at_the_change_as_well_as_at_the_slope() -> None:
     lag = np.arange(101.0)[:, None]
     for factor, slope, verdict in (
         (20.0, 0.01, "exploding"),
-        (2.0, 0.01, "steady"),
+        (2.0, 0.01, "growing"),
         (0.05, -0.01, "vanishing"),
         (0.05, 0.005, "vanishing"),  # although from then on it grows a little
     ):
@@ -285,8 +289,7 @@ def test_verdict_looks_at_the_change_as_well_as_at_the_slope() -> None:
         assert flow.change is not None
         np.testing.assert_allclose(flow.change, math.log(factor) + 100 * slope, rtol=1e-12)
         assert flow.verdict == verdict
-        agree = flow.slope is not None and flow.slope * flow.change > 0
-        assert (flow.half_life is not None) == (verdict != "steady" and agree)
+        assert not flow.exponential and flow.half_life is None  # a jump and a slope are no exponential
 
 
 @pytest.mark.parametrize(
@@ -332,16 +335,122 @@ def test_dead_windows_are_counted_and_do_not_flatter() -> None:
     np.testing.assert_allclose(flow.slopes + 1, [1.0, 1.0, 1 - math.log(2)], rtol=1e-14)
     np.testing.assert_array_equal(flow.typical[3:], 1.0)  # of the two that are left
     half = flow_of(alive, dead)
-    assert half.verdict == "vanishing"
+    assert half.verdict == "cut off"
     np.testing.assert_array_equal(half.typical[3:], 0.0)
     assert (half.typical[:3] > 0).all()
 
 
 def test_all_dead_at_once() -> None:
     flow = flow_of([1.0, 0.0, 0.0], [0.0, 0.0, 0.0])
-    assert (flow.slope, flow.standard_error, flow.half_life, flow.verdict) == (None, None, None, "vanishing")
+    assert (flow.slope, flow.standard_error, flow.half_life, flow.verdict) == (None, None, None, "cut off")
     assert flow.typical.tolist() == [0.0, 0.0, 0.0]
     assert (flow.vanished, flow.vanished_at) == (2, 0)
+
+
+# Words that hold ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_layer_in_single_precision_is_measured_in_double(dtype: Any) -> None:
+    """In float32 the norms would pass 1e-38 at lag 200, and a line through what is left below has another slope."""
+    x = np.random.default_rng(0).normal(size=(400, 4, 4))
+    flow = gradient_flow(LSTM(4, 16, rng=0, dtype=dtype), x.astype(dtype), np.ones((4, 16), dtype))
+    assert flow.half_life is not None and round(flow.half_life, 4) == 1.6488
+    assert flow.norms[-1].max() < 1e-60
+    with pytest.raises(DTypeError, match="x must have dtype"):
+        gradient_flow(RNN(4, 3, dtype=np.float32), x, np.ones((4, 3)))
+
+
+def test_a_forecaster_in_single_precision_is_measured_in_double() -> None:
+    task = ForecastTask.of(wave(), 60)
+    model = Forecaster(2, 8, cell="lstm", rng=0)
+    windows, single = task.spread_windows(4), model.astype(np.float32)
+    narrow = windows._replace(x=windows.x.astype(np.float32), target=windows.target.astype(np.float32))
+    flow = forecast_gradient_flow(single, narrow)
+    np.testing.assert_allclose(flow.norms, forecast_gradient_flow(model, windows).norms, rtol=1e-3)
+    assert flow.norms.dtype == np.float64 and single.rnn.dtype == np.float32
+
+
+def test_states_too_large_for_single_precision_are_no_gradient() -> None:
+    rnn = RNN(1, 1, nonlinearity="relu", dtype=np.float32, rng=0)
+    rnn.params["weight_hh_l0"][:] = 10.0
+    flow = gradient_flow(rnn, np.full((60, 2, 1), 9.0, np.float32), np.ones((2, 1), np.float32))
+    assert flow.verdict == "diverged"  # as the layer itself, which has states of infinity
+
+
+def test_norms_in_single_precision_end_at_its_smallest_number() -> None:
+    norms = (0.5 ** np.arange(145.0))[:, None].astype(np.float32)
+    flow = GradientFlow(norms, 1.0)
+    assert norms[-1] > 0 and flow.reach.tolist() == [127]  # below 2^-126 digits get lost
+    assert flow.half_life is not None and flow.half_life == pytest.approx(1.0, rel=1e-8)
+
+
+def fast_then_slow(T: int, spread: float = 0.02) -> GradientFlow:
+    """Half is gone after 3 steps, and 0.3 % of the rest at each further one, as in a trained net."""
+    lag, paces = np.arange(T + 1.0)[:, None], 1 + spread * np.linspace(-1, 1, 8)
+    return GradientFlow(np.exp(-paces * (np.minimum(lag, 3) * math.log(2) / 3 + np.maximum(lag - 3, 0) * 0.003)), 8.0)
+
+
+@pytest.mark.parametrize("T", [50, 200, 800])
+def test_a_decay_that_is_fast_then_slow(T: int) -> None:
+    """The lags at which so much is left, and the slopes, are the same for all T; no half-life pretends to be one."""
+    flow = fast_then_slow(T)
+    assert flow.half_at == 3 and flow.tenth_at == (540 if T == 800 else None)
+    assert flow.early_slope is not None and flow.late_slope is not None
+    assert flow.early_slope < -0.015 or T == 800
+    assert flow.late_slope == pytest.approx(-0.003, rel=1e-12)
+    told = flow.to_dict()
+    assert (told["lag_of_a_half"], told["late_slope"]) == (3, flow.late_slope)
+    assert told["one_exponential_fits"] == flow.exponential
+    assert not flow.exponential and flow.half_life is None
+    assert flow.verdict == ("vanishing" if T == 800 else "fading")
+
+
+def test_two_slopes_that_windows_do_not_agree_on_are_no_finding() -> None:
+    """The typical norm bends, but by what one window of eight does."""
+    lag = np.arange(101.0)[:, None]
+    norms = np.exp(-0.1 * lag * np.ones(8))
+    norms[50:, 0] = norms[50, 0] * np.exp(np.arange(51.0) * 0.7)
+    flow = GradientFlow(norms, 8.0)
+    assert flow.late_slope == pytest.approx(0.0, abs=0.01) and flow.exponential
+    norms = np.exp(-0.1 * np.minimum(lag, 50) * np.ones(8))
+    assert not GradientFlow(norms, 8.0).exponential
+
+
+def test_steady_does_not_stand_beside_a_slope_that_is_sure() -> None:
+    """0.4 of it over 100 steps, 19 standard errors from 0."""
+    rates = -0.009 * (1 + 0.139 * np.tile([-1.0, 1.0], 4))
+    flow = GradientFlow(np.exp(rates * np.arange(101.0)[:, None]), 8.0)
+    assert flow.slope is not None and flow.standard_error is not None
+    assert -flow.slope / flow.standard_error == pytest.approx(19, rel=0.01)
+    assert flow.verdict == "fading" and flow.half_life == pytest.approx(math.log(2) / 0.009)
+
+
+def test_a_gradient_that_grows_and_is_then_cut_off() -> None:
+    """A relu unit that is off for one step: until then 1.3^49 = 380 000-fold."""
+    rnn = RNN(1, 1, nonlinearity="relu", rng=0)
+    rnn.params.flat[:] = [1.0, 1.3, 0.0, 0.0]
+    x = np.ones((60, 4, 1))
+    x[10] = -1e9
+    flow = gradient_flow(rnn, x, np.ones((4, 1)))
+    assert (flow.verdict, flow.vanished_at, flow.peak_at) == ("cut off", 50, 49)
+    assert flow.peak == pytest.approx(1.3**49) and flow.kinds == {"cut off": 4}
+    x[10] = 1.0
+    x[:, :2] = -100.0
+    flow = gradient_flow(rnn, x, np.ones((4, 1)))
+    assert flow.verdict == "mixed" and flow.kinds == {"cut off": 2, "exploding": 2}
+
+
+def test_a_gradient_that_has_vanished_before_it_is_zero_has_vanished() -> None:
+    flow = flow_of([1.0, 0.05, 0.002, 0.0], [1.0, 0.05, 0.002, 0.0])
+    assert (flow.verdict, flow.kinds) == ("vanishing", {"vanishing": 2})
+
+
+def test_a_gradient_that_falls_and_comes_back_is_uneven() -> None:
+    lag = np.arange(101.0)[:, None] * np.ones(4)
+    flow = GradientFlow(np.exp(-0.1 * np.minimum(lag, 100 - lag)), 4.0)
+    assert (flow.verdict, flow.half_life, flow.peak_at) == ("uneven", None, 0)
+    assert flow.tenth_at == 24
 
 
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
@@ -380,7 +489,7 @@ def test_dead_relu_units_stop_the_gradient() -> None:
     flow = gradient_flow(rnn, x, np.ones((1, 3)))
     np.testing.assert_allclose(flow.norms[:6, 0], math.sqrt(3), rtol=1e-15)
     np.testing.assert_array_equal(flow.norms[6:, 0], 0.0)
-    assert (flow.vanished_at, flow.verdict) == (6, "vanishing")
+    assert (flow.vanished_at, flow.verdict) == (6, "cut off")
 
 
 @given(
@@ -397,7 +506,9 @@ def test_dead_relu_units_stop_the_gradient() -> None:
 )
 def test_any_norms_give_a_verdict_and_strict_json(windows: list[list[float]], independent: float) -> None:
     flow = GradientFlow(np.array(windows).T, independent)
-    assert flow.verdict in ("vanishing", "steady", "exploding", "diverged")
+    assert flow.verdict in VERDICTS
+    if flow.verdict == "steady" and flow.standard_error is not None:
+        assert abs(flow.slope or 0.0) <= max(2 * flow.standard_error, math.log(1.01) / flow.length)
     assert not np.isnan(flow.typical).any()
     again = json.loads(json.dumps(flow.to_dict(), allow_nan=False))
     assert again["windows"] == len(windows)
@@ -483,17 +594,11 @@ def test_what_a_forecaster_refuses() -> None:
 
 
 def test_every_cell_meets_every_gain() -> None:
-    result = small_run(gains=[0.5, 2.0], train_steps=0)
-    assert [(n.cell, n.gain) for n in result.networks] == [
-        ("rnn-tanh", 0.5),
-        ("rnn-tanh", 2.0),
-        ("rnn-relu", 0.5),
-        ("rnn-relu", 2.0),
-        ("lstm", 0.5),
-        ("lstm", 2.0),
-        ("gru", 0.5),
-        ("gru", 2.0),
+    result = small_run(gains=[0.5, 2.0], train_steps=0, seed=3, seeds=2)
+    assert [(n.cell, n.gain, n.seed) for n in result.networks] == [
+        (cell, gain, seed) for cell in CELLS for gain in (0.5, 2.0) for seed in (3, 4)
     ]
+    assert [len(draws) for draws in result.kinds] == [2] * 8
     assert all(n.after is n.loss_after is n.training is None for n in result.networks)
 
 
@@ -504,9 +609,9 @@ def test_same_seed_same_numbers_other_seed_other_numbers() -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_network_does_not_depend_on_the_others(cell: str) -> None:
-    alone = small_run(cells=[cell], gains=[1.0]).to_dict()["networks"][0]
-    among = small_run(gains=[0.5, 1.0]).to_dict()["networks"][2 * CELLS.index(cell) + 1]
-    assert (alone["cell"], alone["gain"]) == (cell, 1.0)
+    alone = small_run(cells=[cell], gains=[1.0], seed=1).to_dict()["networks"][0]
+    among = small_run(gains=[0.5, 1.0], seeds=2).to_dict()["networks"][4 * CELLS.index(cell) + 3]
+    assert (alone["cell"], alone["gain"], alone["seed"]) == (cell, 1.0, 1)
     assert alone == among
 
 
@@ -584,7 +689,7 @@ def test_divergence_is_a_row_and_not_a_crash() -> None:
         ("rnn-tanh", 0.5, "uniform", "vanishing"),
         ("rnn-tanh", 0.5, "orthogonal", "vanishing"),
         ("rnn-relu", 0.5, "uniform", "vanishing"),
-        ("rnn-relu", 1.0, "identity", "steady"),
+        ("rnn-relu", 1.0, "identity", "fading"),
         ("rnn-relu", 1.5, "identity", "exploding"),
         ("rnn-relu", 2.5, "uniform", "exploding"),
         ("lstm", 0.5, "uniform", "vanishing"),
@@ -593,16 +698,16 @@ def test_divergence_is_a_row_and_not_a_crash() -> None:
     ],
 )
 def test_verdicts_on_the_eeg_are_those_of_the_textbook(cell: str, gain: float, init: str, verdict: str) -> None:
-    options = GradflowOptions(cells=[cell], gains=[gain], init=init, train_steps=0)
+    options = GradflowOptions(cells=[cell], gains=[gain], init=init, train_steps=0, seeds=2)
     result = run_gradflow(ForecastTask.of(load_bundled("eeg"), options.length), options)
-    assert result.networks[0].before.verdict == verdict
+    assert [network.before.verdict for network in result.networks] == [verdict, verdict]
 
 
 def test_an_open_forget_gate_carries_the_gradient_of_the_eeg_further() -> None:
     """As torch starts it, a cell forgets half at each step: the LSTM reaches less far than a tanh net of gain 1."""
     reaches = []
     for cell, forget_bias in (("rnn-tanh", None), ("lstm", None), ("lstm", 1.0), ("lstm", 6.0)):
-        options = GradflowOptions(cells=[cell], gains=[1.0], train_steps=0, forget_bias=forget_bias)
+        options = GradflowOptions(cells=[cell], gains=[1.0], train_steps=0, forget_bias=forget_bias, seeds=1)
         flow = run_gradflow(ForecastTask.of(load_bundled("eeg"), 200), options).networks[0].before
         reaches.append(201 if flow.hundredth_at is None else flow.hundredth_at)
     tanh, lstm, opened, wide_open = reaches
@@ -610,7 +715,7 @@ def test_an_open_forget_gate_carries_the_gradient_of_the_eeg_further() -> None:
 
 
 def test_overlap_of_the_windows_reaches_the_standard_error() -> None:
-    options = GradflowOptions(cells=["rnn-tanh"], gains=[1.0], train_steps=0, hidden=8)
+    options = GradflowOptions(cells=["rnn-tanh"], gains=[1.0], train_steps=0, hidden=8, seeds=1)
     result = run_gradflow(ForecastTask.of(load_bundled("eeg"), 200), options)
     flow = result.networks[0].before
     assert (flow.count, flow.independent) == (16, 640 / 200)
@@ -620,12 +725,15 @@ def test_overlap_of_the_windows_reaches_the_standard_error() -> None:
 
 def test_progress_counts_up_to_its_total() -> None:
     seen: list[tuple[int, int, str]] = []
-    options = GradflowOptions(gains=[0.5, 1.0], length=10, hidden=4, batch=2, train_steps=3)
+    options = GradflowOptions(gains=[0.5, 1.0], length=10, hidden=4, batch=2, train_steps=3, seeds=2)
     run_gradflow(ForecastTask.of(wave(), 10), options, lambda *news: seen.append(news))
     done = [news[0] for news in seen]
     assert done == sorted(done)
-    assert {news[1] for news in seen} == {32}
-    assert seen[0] == (0, 32, "rnn-tanh, gain 0.5") and seen[-1] == (32, 32, "gru, gain 1")
+    assert done == list(range(17))
+    assert {news[1] for news in seen} == {16}
+    said = [news[2] for news in seen]
+    assert said[0] == "" and said[1] == "rnn-tanh, gain 0.5, seed 0: vanishing, after training vanishing"
+    assert said[-1].startswith("gru, gain 1, seed 1: ")
 
 
 def test_everything_is_in_the_json() -> None:

@@ -92,7 +92,7 @@ def test_relu_units_that_are_off_are_named():
     assert "relu is off in 88% of the states, and 88% of the units are off throughout" in page.why[0]
     rnn.params["bias_ih_l0"][...] = -5.0
     page = diagnose(rnn, small())
-    assert page.verdict == "vanishing" and page.top.growth == -math.inf and page.top.memory == 0
+    assert page.verdict == "cut off" and page.top.growth == -math.inf and page.top.memory == 0
     assert page.why[-1] == ("In 4 of 4 sequences the gradient is exactly 0 from some lag on, in the median from lag 1.")
     healthy = RNN(2, 8, nonlinearity="relu", rng=0)
     assert "relu is off" not in said(diagnose(healthy, small(scale=1.0)))
@@ -111,7 +111,7 @@ def test_memory_of_a_forget_bias(bias):
     np.testing.assert_allclose(gate.time_constants, -1 / math.log(f), rtol=1e-5)
     assert page.top.growth == pytest.approx(math.log(f), rel=1e-4)
     if bias == 5.0:
-        assert page.verdict == "steady" and page.advice == []
+        assert page.verdict == "fading" and page.advice == []
         assert "a long memory, 149 steps in the median: as long as the 60 steps of the sequences" in page.why[0]
         assert "It is open, above 0.9, in 100% of all values." in page.why[0]
     else:
@@ -182,7 +182,7 @@ def test_a_net_that_only_fills_up_is_not_called_chaotic():
     """An open forget gate: differences grow a little, far below a factor of 10, while the cell still fills."""
     page = diagnose(LSTM(3, 16, forget_bias=5.0, rng=0), np.random.default_rng(0).normal(size=(100, 8, 3)))
     assert page.top.growth > 5 * page.top.growth_error > 0
-    assert not page.top.chaotic and "chaotic" not in said(page) and page.verdict == "steady"
+    assert not page.top.chaotic and "chaotic" not in said(page) and page.verdict == "growing"
 
 
 def test_a_net_that_diverges():

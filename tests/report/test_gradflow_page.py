@@ -15,7 +15,8 @@ from rnn_numpy.errors import MissingExtraError
 from rnn_numpy.experiments import GradflowOptions, GradflowResult, NetworkResult, TrainingRecord, run_gradflow
 from rnn_numpy.lab import GradientFlow
 from rnn_numpy.report import gradflow_report
-from rnn_numpy.report.gradflow_page import plain, report_lags, short
+from rnn_numpy.report.gradflow_page import lags_left, report_lags
+from rnn_numpy.report.tables import plain, short
 from rnn_numpy.tasks import ForecastTask, Series
 
 
@@ -26,6 +27,7 @@ def series(n: int = 300) -> Series:
 def report_of(*networks: NetworkResult, length: int = 100, baseline: float = 0.5, **options: Any) -> str:
     task = ForecastTask.of(series(), length)
     options.setdefault("gains", sorted({network.gain for network in networks}))
+    options.setdefault("seeds", len({network.seed for network in networks}))
     return gradflow_report(GradflowResult(task, GradflowOptions(length=length, **options), baseline, list(networks)))
 
 
@@ -43,7 +45,7 @@ def rows(report: str, title: str) -> list[str]:
 
 
 def test_one_row_per_network_with_all_that_is_asked_for() -> None:
-    options = GradflowOptions(length=200, hidden=8, train_steps=3)
+    options = GradflowOptions(length=200, hidden=8, train_steps=3, seeds=1)
     result = run_gradflow(ForecastTask.of(series(700), 200), options)
     report = gradflow_report(result)
     before, after = rows(report, "Before training"), rows(report, "After 3 training steps")
@@ -53,12 +55,15 @@ def test_one_row_per_network_with_all_that_is_asked_for() -> None:
         flow = network.before
         fields = row.split()
         assert fields[0] == network.cell and float(fields[1]) == network.gain
-        for field, lag in zip(fields[2:8], (0, 1, 10, 50, 100, 200), strict=True):
+        for field, lag in zip(fields[2:5], (0, 10, 200), strict=True):
             assert field == short(float(flow.typical[lag]))
+        for field, at in zip(fields[5:8], (flow.half_at, flow.tenth_at, flow.hundredth_at), strict=True):
+            assert field == (">200" if at is None else str(at))
         assert flow.slope is not None and flow.standard_error is not None
         assert fields[8:10] == [f"{flow.slope:.3f}", f"±{flow.standard_error:.3f}"]
-        assert fields[-2:] == [flow.verdict, plain(network.loss_before)]
-    assert f"(loss of repeating the last value: {plain(result.baseline)})" in report
+        assert fields[10:12] == [f"{flow.early_slope:.3f}", f"{flow.late_slope:.3f}"]
+        assert " ".join(fields[12:]) == flow.verdict
+    assert f"Training (loss of repeating the last value: {plain(result.baseline)})" in report
     # Side by side: a row for each gain, a column for each cell.
     table = report[report.index("Reach: ") :].splitlines()
     assert table[0] == "Reach: steps back until a hundredth of the gradient is left, before to after training"
@@ -162,9 +167,9 @@ def test_half_life_and_doubling_time() -> None:
         NetworkResult("rnn-tanh", 1.5, decay(0.1), 0.25),
     )
     vanishing, steady, exploding = (row.split() for row in rows(report, "Before training"))
-    assert vanishing[7:] == ["-0.100", "±0.001", "6.93", "vanishing", "1.00"]
-    assert steady[7:] == ["0.000", "±0.000", "-", "steady", "1.00"]
-    assert exploding[7:] == ["0.100", "±0.001", "×2", "6.93", "exploding", "0.250"]
+    assert vanishing[5:] == ["7", "24", "47", "-0.100", "±0.001", "-0.100", "-0.100", "vanishing"]
+    assert steady[5:] == [">100"] * 3 + ["0.000", "±0.000", "0.000", "0.000", "steady"]
+    assert exploding[5:] == [">100"] * 3 + ["0.100", "±0.001", "0.100", "0.100", "exploding"]
     flat = " ".join(report.split())
     assert (
         "Before training, the gradient vanishes in rnn-tanh 0.5 (halves every 6.93 steps): inputs far back in time "
@@ -181,9 +186,7 @@ def test_clipping_and_training_are_told() -> None:
     report = report_of(
         NetworkResult("rnn-relu", 1.5, decay(0.1), 2.0, decay(-0.1), 0.4, record), clip=1.5, train_steps=4
     )
-    assert rows(report, "Training")[0].split() == (
-        "rnn-relu 1.5 4 75 % 90.0 1.00 to 1.00 2.00 to 0.400 exploding to vanishing".split()
-    )
+    assert rows(report, "Training")[0].split() == ("rnn-relu 1.5 4 75 % 90.0 1.00 to 1.00 2.00 0.400".split())
     flat = " ".join(report.split())
     assert "Clipping to a norm of 1.50 engaged most often in rnn-relu 1.5: in 75 % of its training steps." in flat
     assert "Repeating the last value gives a loss of 0.500; the network beats it. The best is" in flat
@@ -206,15 +209,76 @@ def test_networks_that_clip_alike_are_all_named() -> None:
 
 
 def test_steady_says_why() -> None:
-    rates = np.array([-0.1, 0.02, 0.3])  # the mean, 0.073, is within two standard errors, of 0.12 each
-    uneven = GradientFlow(np.exp(rates * np.arange(101.0)[:, None]), 3.0)
-    report = report_of(NetworkResult("rnn-tanh", 1.0, decay(0.001), 1.0), NetworkResult("rnn-tanh", 1.5, uneven, 1.0))
-    assert [row.split()[9:11] for row in rows(report, "Before training")] == [["-", "steady"]] * 2
+    made = {
+        1.0: decay(0.0),
+        2.0: decay(0.001),
+        3.0: decay(-0.001),
+        4.0: of_slopes(0.01, 0.02, 0.1),  # the mean, 0.043, is within two standard errors, of 0.028 each
+        5.0: of_slopes(-0.1, 0.02, 0.3),
+    }
+    report = report_of(*(NetworkResult("rnn-tanh", gain, flow, 1.0) for gain, flow in made.items()))
+    verdicts = ["steady", "growing", "fading", "uneven", "mixed"]
+    assert [row.split()[-1] for row in rows(report, "Before training")] == verdicts
     assert (
-        "Before training, the gradient is steady in rnn-tanh 1: from lag 0 to lag 100 it changes by less than a factor "
-        "of 10; it is steady, as far as can be told, in rnn-tanh 1.5: from lag 0 to lag 100 it changes by a factor of "
-        "10 or more, but its slope is within two standard errors of 0."
+        "Before training, the gradient fades in rnn-tanh 3 (halves every 693 steps), from lag 0 to lag 100 by less "
+        "than a factor of 10; it is steady in rnn-tanh 1: from lag 0 to lag 100 it changes by less than a factor of "
+        "10; it grows in rnn-tanh 2 (doubles every 693 steps), from lag 0 to lag 100 by less than a factor of 10; it "
+        "is uneven in rnn-tanh 4: it changes by a factor of 10 or more, but in no direction that is sure; it is mixed "
+        "in rnn-tanh 5: it explodes in a quarter of the windows or more, and vanishes in as many."
     ) in " ".join(report.split())
+
+
+def of_slopes(*rates: float) -> GradientFlow:
+    return GradientFlow(np.exp(np.array(rates) * np.arange(101.0)[:, None]), float(len(rates)))
+
+
+def test_what_is_said_of_a_network_holds_for_all_of_its_draws() -> None:
+    draws = [(-0.1, 1.0), (-0.12, 1.25), (0.1, 0.75), (-0.4, 0.5)]
+    record = TrainingRecord([1.0], [0.5], 0)
+    report = report_of(
+        *(
+            NetworkResult("rnn-tanh", 1.0, decay(slope), loss, decay(-0.4), 0.25, record, seed)
+            for seed, (slope, loss) in enumerate(draws)
+        ),
+        *(
+            NetworkResult("lstm", 1.0, decay(-0.4, f=0.5), 1.0, decay(0.0, f=0.5), 1.0, record, seed)
+            for seed in range(4)
+        ),
+    )
+    table = (
+        "rnn-tanh 1 1.0e0 3.3e-1 1.7e-5 2–>100 6–>100 12–>100 -0.130 ±0.206 -0.130 -0.130 3 vanishing",
+        "1 exploding",
+        "lstm 1 1.0e0 1.8e-2 4.2e-18 2 6 12 -0.400 ±0.000 -0.400 -0.400 vanishing",
+    )
+    assert [line.split() for line in rows(report, "Before training")] == [line.split() for line in table]
+    assert rows(report, "Reach: ")[0].split() == "1 12–>100 to 12 12 to >100".split()
+    assert rows(report, "Training")[0].split()[-3:] == ["1.00", "0.500–1.25", "0.250"]
+    flat = " ".join(report.split())
+    assert "Before training, 4 draws of each norm at" in flat
+    assert (
+        "Before training, the gradient vanishes in rnn-tanh 1 in 3 of 4 draws (halves every 1.73 to 6.93 steps) and "
+        "lstm 1 (halves every 1.73 steps): inputs far back in time hardly change the weights; it explodes in rnn-tanh "
+        "1 in 1 of 4 draws (doubles every 6.93 steps): a small change"
+    ) in flat
+    assert "After training, the gradient vanishes in rnn-tanh 1 (halves every 1.73 steps): inputs" in flat
+    assert "where in the median of the draws a hundredth of it is left after 39 steps, and least far" in flat
+    assert "4 of 8 networks beat it. The best is rnn-tanh 1 (seed 0) with 0.250." in flat
+    assert "mean and ± standard deviation over 4 draws; the standard error within one draw, by the spread" in flat
+
+
+def test_a_decay_that_no_exponential_describes_is_told() -> None:
+    bent = GradientFlow(np.exp(-0.5 * np.minimum(np.arange(101.0), 20))[:, None] * np.ones(3), 3.0)
+    flat = " ".join(
+        report_of(NetworkResult("gru", 1.0, bent, 1.0), NetworkResult("gru", 2.0, decay(-1.0), 1.0)).split()
+    )
+    assert "vanishes in gru 1 and gru 2 (halves every 0.693 steps): inputs far" in flat
+    assert "No single exponential describes it in gru 1: see early and late." in flat
+    assert " 2 5 10 -0.053 ±0.000 -0.500 0.000 vanishing " in flat
+
+
+def test_lags_of_diverged_flows_are_left_out() -> None:
+    lost = GradientFlow(np.full((101, 4), np.nan), 4.0)
+    assert lags_left([lost], 0.5) == "-" and lags_left([lost, decay(-0.1)], 0.5) == "7"
 
 
 def test_counts_and_gains_are_told_apart() -> None:
@@ -225,7 +289,7 @@ def test_counts_and_gains_are_told_apart() -> None:
     assert [row.split()[1] for row in rows(report, "Training")] == ["1", "1.00001"]
     flat = " ".join(report.split())
     assert "is steady in rnn-tanh 1 and 1.00001: from" in flat
-    assert "After 1 training step (loss of repeating the last value: 0.500)" in report.splitlines()  # in one line
+    assert "After 1 training step" in report.splitlines()
     assert "1 training steps" not in report
     assert "in units of each channel's variance in the training part" in flat
 
@@ -241,15 +305,16 @@ def test_what_cannot_be_measured_is_told() -> None:
         ),
     )
     row, burst = rows(report, "Before training")[0].split(), rows(report, "After")[0].split()
-    assert row[2:7] == ["1.0e0", "1.0e0", "0", "0", "0"] and row[-2] == "vanishing"
-    assert burst[2:] == ["inf", "inf", "inf", "inf", "inf", "-", "-", "diverged", "-"]
+    assert row[2:8] == ["1.0e0", "0", "0", "7", "7", "7"] and row[-2:] == ["cut", "off"]
+    assert burst[2:] == ["inf", "inf", "inf", "-", "-", "-", "-", "-", "-", "diverged"]
     flat = " ".join(report.split())
     assert "rnn-relu 0.5 (in 3 of 4 windows, from lag 7 on in the median). Such a window counts up to that lag." in flat
     assert (
         "After training, nothing can be measured in rnn-relu 9: training diverged, and the gradient is not finite even "
         "at the last step."
     ) in flat
-    assert "After 0 training steps (loss" in report
+    assert "After 0 training steps\n" in report
+    assert "Before training, the gradient is cut off in rnn-relu 0.5: exactly 0 from some lag on" in flat
     assert "Too large for a float, after training, the gradient or the states: rnn-relu 9 (in 4 of 4 windows)." in flat
     assert "* rnn-relu 9: training ended early, when the gradient of step 1 was no longer finite." in flat
     assert "no network has a finite loss." in flat

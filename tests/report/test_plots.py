@@ -41,7 +41,7 @@ def result(gains: list[float], cells: tuple[str, ...] = CELLS, trained: bool = T
         for cell in cells
         for gain in gains
     ]
-    options = GradflowOptions(cells=cells, gains=gains, length=LENGTH)
+    options = GradflowOptions(cells=cells, gains=gains, length=LENGTH, seeds=1)
     return GradflowResult(ForecastTask.of(series, LENGTH), options, 1.0, networks)
 
 
@@ -149,6 +149,33 @@ def test_each_panel_shows_the_networks_of_its_cell() -> None:
         curves = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) == LENGTH + 1]
         expected = [getattr(network, when).typical for network in run.networks if network.cell == cell]
         np.testing.assert_array_equal(curves, expected)
+
+
+def test_draws_of_a_network_are_one_line_in_a_band() -> None:
+    run = result([0.5], ("rnn-tanh",))
+    draws = [
+        NetworkResult("rnn-tanh", 0.5, decay(rate), 1.0, decay(rate), 1.0, seed=seed)
+        for seed, rate in enumerate((-0.5, -0.1, -0.2, -0.4))
+    ]
+    several = dataclasses.replace(run, networks=draws, options=dataclasses.replace(run.options, seeds=4))
+    figure = gradient_flow_figure(several)
+    for ax in figure.axes:
+        line, (band,) = ax.lines[0], ax.collections
+        np.testing.assert_allclose(line.get_ydata(), np.exp(-0.3 * np.arange(LENGTH + 1.0)), rtol=1e-12)
+        edges = band.get_paths()[0].vertices[:, 1]
+        low, high = (draws[number].before.typical[-1] for number in (0, 1))
+        assert edges.min() == pytest.approx(low) and high in edges and edges.max() == 1
+    note = " ".join(figure.texts[-1].get_text().split())
+    assert note.endswith("Lines: the median of 4 draws; bands: all of them.")
+
+
+def test_a_network_of_which_half_of_the_draws_end_at_zero_ends_there() -> None:
+    dead = np.ones((5, 1))
+    dead[3:] = 0.0
+    ax = Figure().subplots()
+    plot_gradient_flow([GradientFlow(dead, 1.0), decay(0.0, 4)], ["gru"] * 2, [1.0] * 2, ax)
+    curve, cross = ax.lines[:2]
+    assert len(curve.get_ydata()) == 3 and cross.get_marker() == "X"
 
 
 def test_notes_name_what_is_there() -> None:

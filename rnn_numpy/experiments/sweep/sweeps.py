@@ -50,6 +50,7 @@ def sweep(
     retry_failed: bool = False,
     timeout: float | None = None,
     progress: Progress | None = None,
+    each: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> SweepResult:
     """Compute a function at every point of a grid; keep each result at once, and compute none twice.
 
@@ -80,6 +81,9 @@ def sweep(
     progress : callable, optional
         Called as progress(done, total, label), in points that are to be computed. Left out, a bar appears on stderr
         after two seconds if that is a terminal; not for "serial", where it would be in a debugger's way.
+    each : callable, optional
+        Called with the row of each point, one of `SweepResult.rows`: first those that are reused, in order, then each
+        other one as soon as it is kept.
 
     Returns
     -------
@@ -166,6 +170,9 @@ def sweep(
             outcomes = {n: found for n, found in known if found and not (retry_failed and found.error)}
         reused = set(outcomes)
         todo = {number: point for number, point in enumerate(points) if number not in reused}
+        tell = each or (lambda row: None)
+        for number in sorted(reused):
+            tell(_row(points[number], outcomes[number], True))
         if todo:
             if progress is None and executor != "serial":
                 progress = stack.enter_context(progress_bar())
@@ -177,6 +184,7 @@ def sweep(
                     book.append(keys[number], points[number], outcome)
                 outcomes[number] = outcome
                 report(len(outcomes) - len(reused), len(todo), name)
+                tell(_row(points[number], outcome, False))
 
             compute(function, name, todo, finish)
     return SweepResult([_row(point, outcomes[number], number in reused) for number, point in enumerate(points)])
@@ -195,7 +203,7 @@ def _computing(
 ) -> Callable[[Callable[..., Any], str, Mapping[int, str], Callable[[int, Outcome], None]], None]:
     """Return the function that computes points on `executor`."""
     if executor is None or (isinstance(executor, int) and not isinstance(executor, bool)):
-        workers = _cores() if executor is None else positive_int("sweep", "executor", executor)
+        workers = cores() if executor is None else positive_int("sweep", "executor", executor)
         return lambda function, name, points, finish: compute_in_processes(
             workers, function, name, points, finish, timeout
         )
@@ -212,7 +220,7 @@ def _computing(
     )
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.errors import OptionError
-from rnn_numpy.experiments.gradflow import GradflowResult, gain_texts
+from rnn_numpy.experiments.gradflow import GradflowResult, gain_texts, middle
 from rnn_numpy.lab.gradient_flow import GradientFlow
 from rnn_numpy.models.sequence import CELLS
 from rnn_numpy.report.plots import style
 from rnn_numpy.report.plots.style import Axes, Figure
 
 Floats = NDArray[np.float64]
+
+BAND = 0.2  # opacity of the band of several draws
 
 
 def plot_gradient_flow(
@@ -33,9 +35,10 @@ def plot_gradient_flow(
 ) -> Axes:
     """Draw the typical norm of the gradient against the lag, one line per network, log scale.
 
-    A cell of `rnn_numpy.Forecaster` has the same colour in all figures. Labels name cell and gain, or the gain alone
-    where there is one cell. A line that ends in a cross ends there because the gradient is exactly zero, or infinite,
-    from that lag on.
+    Flows with the same cell and gain are draws of one network: the line is their median, in a band from the least to
+    the largest of them. A cell of `rnn_numpy.Forecaster` has the same colour in all figures. Labels name cell and gain,
+    or the gain alone where there is one cell. A line that ends in a cross ends there because the gradient is exactly
+    zero, or infinite, from that lag on.
 
     Parameters
     ----------
@@ -62,14 +65,20 @@ def plot_gradient_flow(
     style.set_log(ax, low, high)
     ax.set_xlim(0, longest)
     ends: list[tuple[float, str, str]] = []
+    draws: dict[tuple[str, float], list[GradientFlow]] = {}
     for flow, cell, gain in zip(flows, cells, gains, strict=True):
+        draws.setdefault((cell, gain), []).append(flow)
+    for (cell, gain), some in draws.items():
         colour = style.COLOURS[kinds.index(cell) % len(style.COLOURS)]
-        typical = flow.typical
+        typical = middle(some)
+        if len(some) > 1:
+            band = [np.clip(edge([flow.typical for flow in some], axis=0), low, high) for edge in (np.min, np.max)]
+            ax.fill_between(np.arange(len(typical)), *band, color=colour, alpha=BAND, linewidth=0)
         drawn = _drawn(typical)
         look = style.line_look(levels.index(gain), len(ends), longest)
         ax.plot(typical[:drawn], color=colour, **look)
         label = f"{cell if several else 'gain'} {texts[gain]}"
-        if drawn <= flow.length:
+        if drawn < len(typical):
             label += " → 0" if typical[drawn] == 0 else " → ∞"
             if drawn:
                 ax.plot(drawn - 1, typical[drawn - 1], color=colour, marker="X", markersize=8, linestyle="none")
@@ -160,5 +169,7 @@ def _notes(result: GradflowResult, crossed: bool) -> list[str]:
         shown += f" (of {' and '.join(gated)}: of each gate's block)"
     if result.options.forget_bias is not None:
         shown += f". Forget bias of lstm: {result.options.forget_bias:g}"
+    if result.options.seeds > 1:
+        shown += f". Lines: the median of {result.options.seeds} draws; bands: all of them"
     shown += "." + (" A cross: exactly 0, or infinite, from there on." if crossed else "")
     return [f"{name}: {series.description}." if series.description else f"{name}.", shown]
