@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.checks.oracles.formulas import Lost, lines_that_lose
-from rnn_numpy.engine.recorded import Jacobians, RecordedSteps, from_loss, recorded_steps, to_caller
+from rnn_numpy.engine.recorded import TINY, Jacobians, RecordedSteps, from_loss, recorded_steps, to_caller
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.engine.walk import Down
@@ -301,7 +301,7 @@ def _act_through_a(maps: StepMaps, changes: dict[str, Array]) -> bool:
     if maps.jacobians.errors is not None and steps.latest is not None:  # differences, with errors of their own
         known = 4 * (_applied(maps.jacobians.errors[1], np.abs(nudge)) + 1e-8 * size)
         known[np.nonzero(steps.alive)] += 4 * steps.latest.errors
-    return bool(np.all(np.abs(difference) <= 512 * EPS * size + QUANTUM + known))
+    return bool(np.all(np.abs(difference) <= 512 * EPS * size + TINY + known))
 
 
 def _few(steps: RecordedSteps, weight: Array) -> bool:

@@ -280,11 +280,16 @@ def _check(
             findings = by_entries(checked, names, first, method, seed, watch)
         findings.notes[:0] = [] if layer is None else layer.notes
         layer = None
+    single: Point | None = None
     if checked.single and finite:
-        findings.rows += single_rows(checked, names, seed, {} if layer is None else layer.tolerances.tensors)
+        single = checked.in_single()
+        findings.rows += single_rows(checked, single, names, seed, {} if layer is None else layer.tolerances.tensors)
         findings.notes.append(
             "the float64 twin was checked first; the rows marked float32 compare the original with it"
         )
+    if layer is not None and finite and any(row.verdict == WRONG for row in findings.rows):
+        with np.errstate(over="ignore", invalid="ignore"):
+            layer.look_again(first, single, findings)
     diagnosis: Diagnosis | None = None
     if touched:
         diagnosis = _modified(touched)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -82,7 +83,9 @@ class LayerCheck:
         method = f"{way} of each forward step at the recorded states, chained"
         findings = Findings(method, [], exact, growth=_growth(chain))
         self.tolerances = allowed = tolerances(chain, seed=self.seed)
-        if not (chain.deviation <= 1e-12 and self._confirmed(exact, findings)):
+        # A step that is steep, as one with layer normalisation may be, makes more of rounding.
+        steepest = max(float(np.abs(maps.jacobians.preactivation).max(initial=1.0)) for maps in chain.maps.values())
+        if not (chain.deviation <= 1e-12 * steepest and self._confirmed(exact, findings)):
             self.notes.append(
                 "the layer's forward pass is not the chain of its cell's steps: compared end to end instead"
             )
@@ -112,6 +115,47 @@ class LayerCheck:
         if chain.lost:
             self._of_differences(findings)
         return findings
+
+    def look_again(self, analytic: Point, single: Point | None, findings: Findings) -> None:
+        """Take a second look at what seems wrong: whether rounding at the size of open gates is all that is the matter,
+        behind gates that are shut, where the formulas' own derivatives have no digits left.
+        """
+        exact, loose = dict(self.chain.exact.tensors), tolerances(self.chain, 64.0, 24, self.seed, generous=True)
+        found, bounds, looser = dict(analytic), dict(loose.tensors), dict[str, Array]()
+        beyond = False
+        if single is not None:
+            eps, most = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).max)
+            looser = tolerances(self.chain, 64.0, 24, self.seed, generous=True, eps=eps).tensors
+            arrays = [
+                *exact.values(),
+                *(each for run in self.chain.exact.runs.values() for each in (run.da, run.dstates)),
+            ]
+            beyond = max(float(np.abs(array).max(initial=0.0)) for array in arrays) > 1e-3 * most
+        for name, run in self.chain.exact.runs.items():
+            title = f"da_{name}"
+            exact[title], bounds[title] = run.da, loose.da[name]
+            if (recorded := self._recorded_da(name)) is not None:
+                found[title] = recorded
+        excused = []
+        for k, row in enumerate(findings.rows):
+            if row.verdict != WRONG or row.name not in exact or row.name not in found:
+                continue
+            part = dict(self.target.gates.get(row.name, [])).get(row.gate or "", ...)
+            claimed, truth, bound = (each[row.name][part] for each in (found, exact, bounds))
+            if row.note == "float32" and single is not None:
+                tiny = float(np.finfo(np.float32).tiny)  # below it few digits are left, of products first
+                claimed, bound = single[row.name][part].astype(np.float64), looser[row.name][part] + tiny * self.steps
+                bound = bound + 8 * row.allowed * float(np.abs(truth).max(initial=0.0))
+            within = np.isfinite(claimed).all() and np.all(np.abs(claimed - truth) <= bound)
+            if within or (beyond and row.note):
+                doubt = float(bound.max(initial=0.0)) > TOO_NOISY * float(np.abs(truth).max(initial=0.0))
+                findings.rows[k] = undecided(row) if doubt or row.note else dataclasses.replace(row, verdict=OK)
+                excused.append(row.title)
+        if excused:
+            findings.notes.append(
+                f"what is off of {', '.join(dict.fromkeys(excused))} is no more than rounding explains: gates are so "
+                "far shut, or numbers so large, that few digits are left. Smaller weights would tell more"
+            )
 
     def diagnose(self, analytic: Point, findings: Findings) -> Diagnosis:
         """Name the mistake behind rows that are wrong."""
@@ -182,14 +226,20 @@ class LayerCheck:
         """
         rows = []
         for name, run in self.chain.exact.runs.items():
-            latest = self.target.trace.layers[name].latest
-            found = latest.arrays.get("da")
-            if found is None or latest.reached is not None or self.layer.cell.input_gradient != "da":
+            found = self._recorded_da(name)
+            if found is None:
                 continue
-            found = np.where(self.chain.maps[name].steps.alive[..., None], found, 0)
             title, allowed = f"da_{name}", self.tolerances.da[name]
             rows += rows_of(title, {}, found, run.da, allowed, scale=step_scales(run.da))
         return rows
+
+    def _recorded_da(self, name: str) -> Array | None:
+        """Return the gradients of pre-activations that the claimed pass has left; None where it has left none."""
+        latest = self.target.trace.layers[name].latest
+        found = latest.arrays.get("da")
+        if found is None or latest.reached is not None or self.layer.cell.input_gradient != "da":
+            return None
+        return np.where(self.chain.maps[name].steps.alive[..., None], found, 0)
 
     def _confirmed(self, exact: Point, findings: Findings) -> bool:
         """Confirm the reference by the complex step of the whole forward pass, along random signed directions."""

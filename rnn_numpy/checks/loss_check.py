@@ -88,7 +88,7 @@ def judged_entries(
     doubt = float(np.maximum(errors, noise).max(initial=0.0))
     doubtful = bool(doubt > TOO_NOISY * largest and (largest or np.any(claimed)))
     if doubtful:
-        excused = errors + own + 16 * noise
+        excused = 8 * errors + own + 16 * noise  # differences of a rough loss tell their errors roughly
         if doubt > HOPELESS * (largest or float(np.abs(claimed).max())):
             excused = np.where(errors + noise > 0, np.inf, excused)
         excuses = rows_of(name, target.gates, claimed, exact, excused)
@@ -293,7 +293,7 @@ def slope(target: Target, direction: Mapping[str, Array]) -> float:
     return float(complex(target.loss(shifted)).imag / COMPLEX_STEP)
 
 
-def single_rows(target: Target, names: list[str], seed: int, rounding: Mapping[str, Array]) -> list[Row]:
+def single_rows(target: Target, single: Point, names: list[str], seed: int, rounding: Mapping[str, Array]) -> list[Row]:
     """Compare a float32 gradient with that of its float64 twin, which has been checked by itself.
 
     Both passes of the single one round at every step. How much that matters is asked of the double one, with its data
@@ -302,7 +302,7 @@ def single_rows(target: Target, names: list[str], seed: int, rounding: Mapping[s
     """
     eps, tiny = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).tiny)
     rng = np.random.default_rng([seed, 2])
-    exact, single = target.at(target.point), target.in_single()
+    exact = target.at(target.point)
     moved = dict.fromkeys(exact, 0.0)
     for _ in range(4):
         for name, gradient in target.at(_shaken(target.point, eps, rng)).items():

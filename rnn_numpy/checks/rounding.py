@@ -25,7 +25,7 @@ from rnn_numpy.checks.chain_rule import (
     products_of,
     pulled,
 )
-from rnn_numpy.engine.recorded import TINY, RecordedSteps, to_caller
+from rnn_numpy.engine.recorded import TINY, RecordedSteps, StepGradients, to_caller
 from rnn_numpy.engine.walk import Down
 
 Array = NDArray[Any]
@@ -52,7 +52,14 @@ class Tolerances:
     absolute: dict[str, Array]
 
 
-def tolerances(chain: ChainRule, factor: float = 8.0, draws: int = 6, seed: int = 0) -> Tolerances:
+def tolerances(
+    chain: ChainRule,
+    factor: float = 8.0,
+    draws: int = 6,
+    seed: int = 0,
+    generous: bool = False,
+    eps: float = EPS,
+) -> Tolerances:
     """Return what rounding may do to each entry of a right gradient, and the sums of absolute contributions.
 
     Parameters
@@ -63,6 +70,11 @@ def tolerances(chain: ChainRule, factor: float = 8.0, draws: int = 6, seed: int 
     draws : int
         How often the formulas are run with what they read moved in its last digits.
     seed : int
+    generous : bool
+        Whether all that is recorded is taken to be rounded at the size of an open gate, and what that does is believed,
+        whatever it is: for a second look at what seems wrong.
+    eps : float
+        The unit of rounding: that of float32 where the pass that is judged is in float32.
     """
     rng = np.random.default_rng(seed)
     stack, factors, top = chain.layer.stack, chain.trace.edge.factors, np.zeros_like(chain.from_loss.output)
@@ -75,26 +87,28 @@ def tolerances(chain: ChainRule, factor: float = 8.0, draws: int = 6, seed: int 
     for direction, _ in zip(bound_of, total_of, strict=True):
         name, maps, run = direction.name, chain.maps[direction.name], chain.exact.runs[direction.name]
         steps = maps.steps
-        noise_da, noise_ds, noise = _noise(chain, maps, run, draws, rng)
+        noise_da, noise_ds, noise = _noise(chain, maps, run, draws, rng, generous, eps)
         sizes = np.abs(run.dstates)
         # Of a derivative that leaves the range of numbers, times the step, nothing is left.
         noise_ds, noise_da = (noise + TINY * sizes.sum(axis=2, keepdims=True) for noise in (noise_ds, noise_da))
         if maps.jacobians.errors is not None:  # the reference's own
             noise_ds = noise_ds + pulled(maps.jacobians.errors[0], sizes)
             noise_da = noise_da + pulled(maps.jacobians.errors[1], sizes)
-        error = _errors(maps, run, bound_of.signal[..., steps.output_columns], noise_ds, factor * EPS, rng)
+        error = _errors(maps, run, bound_of.signal[..., steps.output_columns], noise_ds, factor * eps, rng)
         sums = _absolute_contributions(maps, run)
         width = np.abs(maps.jacobians.preactivation).sum(axis=2)
         das[name] = tolerance = error[..., None] * width + noise_da + QUANTUM
         entry = _first_steps(steps), np.arange(steps.N)
         initial[name] = error[entry][:, None] * np.abs(maps.jacobians.state[entry]).sum(axis=1) + noise_ds[entry]
-        for parameter, pair in _parameter_bounds(maps, run, tolerance, sums, error, noise).items():
+        for parameter, pair in _parameter_bounds(
+            maps, run, tolerance, sums, error, noise, factor * eps if generous else 0.0
+        ).items():
             bounds[f"{parameter}_{name}"], absolute[f"{parameter}_{name}"] = pair
         weight = np.abs(steps.weights()["weight_ih"])
         dx_bound = np.zeros((steps.T, steps.N, weight.shape[1]))
         dx_absolute = np.zeros_like(dx_bound)
         for rows, columns, _ in steps.products("input"):
-            dx_bound += (tolerance[..., columns] + factor * EPS * np.abs(run.da[..., columns])) @ weight[rows]
+            dx_bound += (tolerance[..., columns] + factor * eps * np.abs(run.da[..., columns])) @ weight[rows]
             dx_absolute += sums[..., columns] @ weight[rows]
         bound_of.give(dx_bound)
         total_of.give(dx_absolute)
@@ -108,7 +122,13 @@ def tolerances(chain: ChainRule, factor: float = 8.0, draws: int = 6, seed: int 
 
 
 def _noise(
-    chain: ChainRule, maps: StepMaps, run: DirectionGradient, draws: int, rng: np.random.Generator
+    chain: ChainRule,
+    maps: StepMaps,
+    run: DirectionGradient,
+    draws: int,
+    rng: np.random.Generator,
+    generous: bool,
+    eps: float,
 ) -> tuple[Array, Array, dict[str, Array]]:
     """Return how much da, (T, N, A), ds_{t-1}, (T, N, S), and the gradients of parameters change when what the
     formulas read moves in its last digit.
@@ -119,12 +139,12 @@ def _noise(
 
     def moved(array: Array, size: Array | float = 0.0) -> Array:
         # Not signs alone: of two numbers near 1, moved alike, the difference would not change.
-        return array + EPS * rng.uniform(-2, 2, array.shape) * (np.abs(array) + size)
+        return array + eps * rng.uniform(-2, 2, array.shape) * (np.abs(array) + size)
 
     t, n = np.nonzero(steps.alive)
     before, sums_of_a, dstates = steps.states("before")[t, n], _absolute_sums(steps)[t, n], run.dstates[t, n]
     first = steps.vjp(t, n, dstates)
-    da, ds = np.zeros_like(first.da), np.zeros_like(first.dstates)
+    da, ds = np.zeros_like(_of_a(steps, first)), np.zeros_like(first.dstates)
     sums = {name: np.zeros_like(array) for name, array in first.sums.items()}
     # Sums over the columns are of one draw each, where a further parameter has them; else all draws are columns.
     at_once = draws if all(maps.additive.values()) else 1
@@ -136,15 +156,20 @@ def _noise(
             if array.flags.writeable:
                 # What is recorded has been rounded once more, a gate as a function of a sum: not by less where
                 # that is 0.
-                array[...] = moved(array, 0.0 if name in steps.cell.states else np.abs(array).max(initial=0.0))
+                largest = float(np.abs(array).max(initial=1.0 if generous else 0.0))
+                array[...] = moved(array, 0.0 if name in steps.cell.states and not generous else largest)
         other = steps.vjp(t, n, dstates, again)
-        for found, exact, worst in ((other.da, first.da, da), (other.dstates, first.dstates, ds)):
+        pairs = (_of_a(steps, other), _of_a(steps, first), da), (other.dstates, first.dstates, ds)
+        for found, exact, worst in pairs:
             gaps = np.abs(found.reshape(at_once, *exact.shape) - exact)
             np.maximum(worst, gaps.max(axis=0, initial=0.0), out=worst)
         for name, array in sums.items():
             np.maximum(array, np.abs(other.sums[name] - first.sums[name]), out=array)
     t, n = np.nonzero(steps.alive)
     noise_da, noise_ds = np.zeros_like(run.da), np.zeros_like(run.dstates)
+    if generous:
+        noise_da[t, n], noise_ds[t, n] = 8 * da, 8 * ds
+        return noise_da, noise_ds, {name: 8 * array for name, array in sums.items()}
     noise_da[t, n] = np.minimum(2 * da, _most(steps, jacobians.preactivation, run.dstates)[t, n])
     noise_ds[t, n] = np.minimum(2 * ds, _most(steps, jacobians.state, run.dstates)[t, n])
     open_gates = 16 * EPS * _openness(steps, jacobians.state) * float(np.abs(run.dstates).sum())
@@ -154,10 +179,25 @@ def _noise(
     return noise_da, noise_ds, sums
 
 
+def _of_a(steps: RecordedSteps, gradients: StepGradients) -> Array:
+    """Return the gradients of what W_ih x_t + b goes into: of a_t, or of what layer normalisation makes it of."""
+    name = steps.cell.input_gradient
+    found = gradients.da if name == "da" else gradients.binding.aligned(f"{name}_t")[0]
+    return found if found.shape == gradients.da.shape else gradients.da
+
+
 def _parameter_bounds(
-    maps: StepMaps, run: DirectionGradient, tolerance: Array, sums: Array, error: Array, noise: dict[str, Array]
+    maps: StepMaps,
+    run: DirectionGradient,
+    tolerance: Array,
+    sums: Array,
+    error: Array,
+    noise: dict[str, Array],
+    states: float,
 ) -> dict[str, tuple[Array, Array]]:
-    """Return (bound, sum of absolute contributions) of each parameter."""
+    """Return (bound, sum of absolute contributions) of each parameter; `states` is what a state may be off by, behind a
+    gate that is shut in one precision and not in the other.
+    """
     steps = maps.steps
     found: dict[str, tuple[Array, Array]] = {}
     for name, weight in steps.weights().items():
@@ -170,10 +210,13 @@ def _parameter_bounds(
                     np.ones((len(flat), 1)) if weight.ndim == 1 else np.abs(source).reshape(len(flat), weight.shape[1])
                 )
                 part, part_total = flat.T @ acted, flat_sums.T @ acted
+                if weight.ndim == 2 and (name != "weight_ih" or steps.direction.layer):
+                    part = part + states * np.abs(run.da[..., columns]).reshape(flat.shape).sum(axis=0)[:, None]
                 bound[rows] += part.reshape(bound[rows].shape)
                 total[rows] += part_total.reshape(bound[rows].shape)
         else:
             bound = by_itself(maps, name, error[..., None] * np.ones(steps.S), absolute=True) + noise[name]
+            bound += TINY * float(np.abs(run.dstates).sum())
             total = by_itself(maps, name, np.abs(run.dstates), absolute=True)
         found[name] = bound, total
     return found

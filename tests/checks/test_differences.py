@@ -100,11 +100,12 @@ def test_every_entry_is_restored(oracle):
 
     # What verifies that a loss is analytic moves all entries at once.
     oracle(spying, {"a": np.array([1.0, 2.0, 4.0])}, **({"verify": False} if oracle is complex_step else {}))
-    # By more than the last digits, by whose changes the rounding of a loss is measured.
+    # By more than the last digits, by whose changes the rounding of a loss is measured; a line through all entries
+    # tells how rough it is.
     changes = [
         np.flatnonzero(np.abs(array - [1.0, 2.0, 4.0]) > (0 if array.dtype.kind == "c" else 1e-13)) for array in seen
     ]
-    assert {tuple(change) for change in changes} == {(), (0,), (1,), (2,)}
+    assert {tuple(change) for change in changes} - {(0, 1, 2)} == {(), (0,), (1,), (2,)}
 
 
 @ORACLES

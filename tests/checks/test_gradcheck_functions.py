@@ -389,3 +389,42 @@ def test_digits_that_a_formula_has_lost_are_not_called_wrong(seed: int) -> None:
             grads=lambda p, c=factor: {"x": c * (1 - np.tanh(A @ p["x"]) ** 2) @ A},
         )
         assert verdicts(report) == {"x": verdict}
+
+
+# ------------------------------------------------------------------------------------------------ narrower inside
+
+
+def narrow_net(seed, dtype):
+    """Return a loss that computes in a dtype of its own and returns a float, its right gradients, and a point."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(7, 4)), rng.normal(size=(7, 3))
+
+    def hidden(p, kind):
+        return np.tanh(x.astype(kind) @ p["W"].astype(kind).T + p["b"].astype(kind))
+
+    def loss(p):
+        return float(np.sum((hidden(p, dtype) - y.astype(dtype)) ** 2))
+
+    def grads(p, off=1.0):
+        h = hidden(p, np.float64)
+        d = 2 * (h - y) * (1 - h * h)
+        return {"W": off * d.T @ x, "b": d.sum(axis=0)}
+
+    return loss, grads, {"W": rng.normal(size=(3, 4)), "b": rng.normal(size=3)}
+
+
+def test_a_loss_in_single_precision_inside_is_never_called_wrong():
+    for seed in range(20):
+        loss, grads, point = narrow_net(seed, np.float32)
+        report = gradcheck(loss, point, grads=grads, seed=seed)
+        assert report.verdict == "undecided", report
+        assert any("loss is rough: rounding moves it by" in note for note in report.notes)
+        wrong = gradcheck(loss, point, grads=lambda p: grads(p, 1.5), seed=seed)  # noqa: B023
+        assert wrong.verdict == "FAILED"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_in_double_precision_is_decided(seed):
+    loss, grads, point = narrow_net(seed, np.float64)
+    report = gradcheck(loss, point, grads=grads)
+    assert report.ok and not any("rough" in note for note in report.notes)

@@ -105,3 +105,59 @@ def test_the_draw_covers_every_option():
     assert any(200 in x.shape for _, x, _ in drawings)
     for name in ("lengths", "h_0", "doutput"):
         assert 20 <= sum(name in given for _, _, given in drawings) < CONFIGURATIONS
+
+
+# ------------------------------------------------------------------------------------------------ where numbers end
+
+# Of 2 000 draws none is called wrong; these are some of each kind.
+HARDER = 64
+
+
+def hard(seed):
+    """Return (layer, x, arguments) with weights of 60 or 100 times the usual, next to gains of 10, and tiny inputs."""
+    rng = np.random.default_rng([77, seed])
+    kind, fixed = KINDS[seed % len(KINDS)]
+    H, D, N, L = int(rng.integers(3, 6)), int(rng.integers(1, 4)), int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    T, dtype = int(rng.choice([1, 2, 3, 5, 8, 13])), np.float32 if rng.random() < 0.5 else np.float64
+    masks = {"dropout": 0.4 if L > 1 and rng.random() < 0.3 else 0.0, "zoneout": 0.2 if rng.random() < 0.2 else 0.0}
+    layer = kind(D, H, **fixed, **masks, num_layers=L, bias=bool(rng.random() < 0.7), dtype=dtype,
+                 bidirectional=bool(rng.random() < 0.5), rng=int(rng.integers(1000)))  # fmt: skip
+    layer.params.flat[:] *= rng.choice([60, 100, 10, 1, 1e-3])
+    sizes = [1e-8, 1e-10, 1e-20, *((1e-100, 1e-200, 1e-300) if dtype == np.float64 else (1e-38, 1e-42))]
+    x = (rng.normal(size=(T, N, D)) * rng.choice(sizes)).astype(dtype)
+    return layer, x, {"lengths": rng.integers(1, T + 1, size=N)} if rng.random() < 0.4 else {}
+
+
+@pytest.mark.parametrize("start", range(0, HARDER, 16))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # float32 overflows under weights of 100
+def test_no_right_layer_is_called_wrong_where_numbers_end(start):
+    verdicts = []
+    for seed in range(start, start + 16):
+        layer, x, given = hard(seed)
+        report = gradcheck(layer, x, **given, trials=seed % 4 == 0)
+        assert report.verdict != "FAILED", f"draw {seed}: {layer!r}\n{report}"
+        verdicts.append(report.verdict)
+    assert verdicts.count("ok") >= 12  # nor is it an excuse for all
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_saturated_layers_in_single_precision_pass(seed):
+    layer = LSTM(3, 4, bidirectional=True, dtype=np.float32, rng=seed)
+    layer.params.flat[:] *= 100
+    x = (1e-10 * np.random.default_rng(seed).normal(size=(8, 2, 3))).astype(np.float32)
+    assert gradcheck(layer, x).verdict != "FAILED"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1, 10])
+def test_rounding_is_no_excuse_for_a_mistake(scale, dtype):
+    class Wrong(LSTM):
+        def backward_loop(self, run):
+            for t in super().backward_loop(run):
+                run.binding.aligned("da_f_t")[t] *= 1.01
+                yield t
+
+    layer = Wrong(3, 4, dtype=dtype, rng=0)
+    layer.params.flat[:] *= scale
+    assert gradcheck(layer, np.random.default_rng(0).normal(size=(8, 2, 3)).astype(dtype)).verdict == "FAILED"

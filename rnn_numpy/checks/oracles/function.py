@@ -8,6 +8,7 @@ arguments has its own message.
 from __future__ import annotations
 
 import contextlib
+import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +23,9 @@ Loss = Callable[[dict[str, Array]], Any]
 Index = tuple[int, ...]
 
 EPS = float(np.finfo(np.float64).eps)
+
+# Distances of points, relative to each number, on which the roughness of a loss shows.
+ROUGH = (EPS**0.25, EPS**0.25 / 16)
 
 # What to do with a parameter that no derivative can be taken by, told by the kind of its dtype.
 DTYPE_ADVICE = {
@@ -263,6 +267,8 @@ class Function:
         """Find what rounding may do to the loss: by how much it changes with the last digits of its arrays.
 
         At least eps |L|. Where large terms cancel, or the dynamics are chaotic, it is more, and nothing in L says so.
+        Where numbers are rounded to a narrower dtype inside, L does not move at all with the last digits, and is rough
+        along a line.
         """
         rng = np.random.default_rng(0)
         self.noise = self.eps * abs(middle)
@@ -271,9 +277,33 @@ class Function:
                 self.work[name][...] = array * (1 + 2 * EPS * rng.choice((-1.0, 1.0), array.shape))
             self.moved = " at two units in the last place from the point"
             self.noise = max(self.noise, abs(self.number() - middle))
+        # Where it does move, by more than its own last digits, it is chaotic: then it is bent at any distance.
+        if not self.is_complex and self.noise <= 64 * EPS * abs(middle):
+            self.noise = max(self.noise, self._roughness(middle, self.noise, rng))
         for name, array in self.kept.items():
             self.work[name][...] = array
         self.moved = ""
+
+    def _roughness(self, middle: float, least: float, rng: np.random.Generator) -> float:
+        """Return what sixth differences along a line say of the errors of L: the least at two distances of its points,
+        since what is bent or has a kink shrinks with these, and rounding does not; 0 where it is below 100 `least`.
+        """
+        signs = {name: rng.choice((-1.0, 1.0), array.shape) for name, array in self.kept.items()}
+        found = math.inf
+        for distance in ROUGH:
+            values = [middle]
+            self.moved = f" at up to {8 * distance:.0e} of each number from the point"
+            try:
+                for k in range(1, 9):
+                    for name, array in self.kept.items():
+                        self.work[name][...] = array * (1 + k * distance * signs[name])
+                    values.append(self.number())
+            except GradientCheckError:
+                return 0.0  # out of its domain: whoever asks for it there is told
+            found = min(found, float(np.abs(np.diff(values, 6)).max()) / math.sqrt(924))
+            if found <= 100 * least:
+                return 0.0
+        return found
 
     def number(self) -> float:
         """Return the loss as a real number; of a complex one, for complex arrays, the real part."""

@@ -61,6 +61,9 @@ DIFFERENCES: dict[str, tuple[Callable[[Line, float, float], Estimate], float]] =
 # A derivative below this, times the complex step, has fewer digits than a number should.
 TINY = float(np.finfo(np.float64).tiny) / COMPLEX_STEP
 
+# Rounding that moves a loss by more of its size than this is told of.
+ROUGH_LOSS = 1e-10
+
 METHODS = ("auto", "complex step", *DIFFERENCES)
 
 
@@ -241,6 +244,12 @@ class Oracle:
         if function.eps > EPS:
             told = f"loss returns a number with eps {function.eps:.1g}: in float64 differences would have more digits"
             self.notes.append(told)
+        elif function.noise > ROUGH_LOSS * abs(self._middle):
+            share = function.noise / abs(self._middle) if self._middle else math.inf
+            self.notes.append(
+                f"loss is rough: rounding moves it by {share:.0e} of its size, as numbers do that are rounded to a "
+                "narrower dtype inside; in float64 throughout differences would have more digits"
+            )
         if method in ("auto", "complex step"):
             possible, reason = complex_step_is_possible(where, loss, arrays, names, self._middle, seed)
             if not possible and method == "complex step":
@@ -250,6 +259,9 @@ class Oracle:
         self.method, self.seed = method, seed
         self.is_exact = method == "complex step"
         self.step = COMPLEX_STEP if self.is_exact else DIFFERENCES[method][1]
+        if method == "ridders" and self._middle:
+            # The rougher the loss is, the further out differences tell most.
+            self.step *= min(16.0, max(1.0, function.noise / (1e4 * EPS * abs(self._middle))) ** 0.125)
         self._complex = Function(where, loss, arrays, np.complex128)
         self._names = names
 
@@ -263,7 +275,7 @@ class Oracle:
         """Return the derivative by one entry, what it may be off by beyond `rounding`, and a kink if there is one."""
         if self.is_exact:
             return entry_derivative(self._complex, name, index, COMPLEX_STEP), 0.0, None
-        estimate, step = DIFFERENCES[self.method]
+        estimate, step = DIFFERENCES[self.method][0], self.step
         line = Line(self._real, name, index)
         try:
             value, error, kinked = estimate(line, self._middle, step)
