@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.expressions import Text, Value, evaluate, norm, parsed, saturation, sources, ulps
-from rnn_numpy.debug.rows import Rows, checkable, targets, total
+from rnn_numpy.debug.rows import Rows, checkable, total, wording
 from rnn_numpy.engine.trace import Step
 from rnn_numpy.errors import OptionError
 
@@ -260,11 +260,11 @@ class _Violated(Condition):
         for name, (said, recorded, error) in self._errors(rows).items():
             if (error[k] > self.ulps).any():
                 n, unit = np.unravel_index(np.nanargmax(error[k]), error[k].shape)
-                equation = targets(rows.trace)[name][0][1]
+                labels, equation = wording(rows.trace, name)
                 says, has = said.array[k, n, unit], recorded[k, n, unit]
                 apart = ulps(np.array([says], recorded.dtype), np.array([has]))[0]
                 return (
-                    f"{equation.label}, {equation}: {name}[n = {n}, unit {unit}] is {_number(has)}, the equation says "
+                    f"{labels}, {equation}: {name}[n = {n}, unit {unit}] is {_number(has)}, the equation says "
                     f"{_number(says)}, {apart:.3g} ulp apart"
                 )
         return ""

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.debug.expressions import Equation, Text, Value, evaluate, sources, ulps
-from rnn_numpy.debug.rows import NOTHING_KEPT, Rows, incoming, targets, total
+from rnn_numpy.debug.expressions import Text, Value, evaluate, sources, ulps
+from rnn_numpy.debug.rows import NOTHING_KEPT, Renamer, Rows, incoming, is_whole, targets, total, wording
 from rnn_numpy.engine.trace import NOTHING, Step
 from rnn_numpy.errors import OptionError
 
@@ -80,21 +79,21 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     if all(equation.adds for _, equation in said):
         before = incoming(step._trace, name)
     terms = [_numbers(equation.right, rows.renamed(names), n, unit) for names, equation in said]
-    texts = [_renamed(equation, names) for names, equation in said]
     notes = [note for names, equation in said for note in _products(equation.right, rows.renamed(names), n, unit)]
     has = recorded[n, unit]
     if before is not None:
-        texts.insert(0, before)
         value, known = _incoming(rows, name, before, n, unit)
         terms.insert(0, _number(value))
-        if not known:
+        if not is_whole(step._trace):
+            notes.insert(0, f"{before} is the rest of what is recorded: parts without equations add to it, too")
+        elif not known:
             notes.insert(0, f"{before} is the rest of what is recorded: the trace does not keep it, a Stepper does")
     result = _total(rows, name, before, n, unit)
-    labels = ", ".join(dict.fromkeys(equation.label for _, equation in said))
+    labels, text = wording(step._trace, name)
     pad = " " * len(name)
     lines = [
         f"{step._trace.name}  t = {step.t}  n = {n}  unit {unit}   {labels}",
-        f"{name} = {' + '.join(texts)}",
+        text,
         f"{pad} = {' + '.join(terms)}",
     ]
     if result is None or np.isnan(result) != np.isnan(has):
@@ -110,14 +109,14 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
 
 def _total(rows: Rows, name: str, before: str | None, n: int, unit: int) -> Any:
     """Return what the equations say of an entry; None where what was there before is not known."""
-    if before is not None and before not in rows:
+    if before is not None and (before not in rows or not is_whole(rows.trace)):
         return None
     return total(rows, name).array[0, n, unit]
 
 
 def _incoming(rows: Rows, name: str, before: str, n: int, unit: int) -> tuple[Any, bool]:
     """Return what an entry held before the equations added to it, and whether it is known: else it is the rest."""
-    if before in rows:
+    if before in rows and is_whole(rows.trace):
         value = rows.value(before).array[0, n, unit]
         if not np.isnan(value):
             return value, True
@@ -127,32 +126,17 @@ def _incoming(rows: Rows, name: str, before: str, n: int, unit: int) -> tuple[An
     return rows.value(name).array[0, n, unit] - added, False
 
 
-class _Names(ast.NodeTransformer):
-    """Replaces names by what `text` returns of them."""
-
-    def __init__(self, text: Any) -> None:
-        self.text = text
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Name(self.text(node), ast.Load())
-
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        return ast.Call(node.func, [self.visit(argument) for argument in node.args], [])
-
-
-def _renamed(equation: Equation, names: Mapping[str, str]) -> str:
-    """Return the right side with the names that the step has."""
-    tree = _copy(equation.right.tree)
-    text = sources(_Names(lambda node: names.get(node.id, node.id)).visit(tree))
-    return f"({text})" if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Sub) else text
-
-
-class _InPlace(_Names):
+class _InPlace(ast.NodeTransformer):
     """Replaces names by their numbers, and products by theirs."""
 
     def __init__(self, rows: Rows, n: int, unit: int) -> None:
-        super().__init__(lambda node: _placed(_entry(rows.value(node.id), n, unit)))
         self.rows, self.n, self.unit = rows, n, unit
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Name(_placed(_entry(self.rows.value(node.id), self.n, self.unit)), ast.Load())
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        return ast.Call(node.func, [self.visit(argument) for argument in node.args], [])
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         if isinstance(node.op, ast.MatMult):
@@ -178,7 +162,7 @@ def _products(text: Text, rows: Rows, n: int, unit: int) -> list[str]:
         shown = [f"{_number(terms[place])} (unit {place})" for place in order[:LARGEST]]
         if len(order) > LARGEST:
             shown.append(f"{_number(terms[order[LARGEST:]].sum())} ({len(order) - LARGEST} more)")
-        product = sources(_Names(lambda name: rows.names.get(name.id, name.id)).visit(_copy(node)))
+        product = sources(Renamer(rows.names).visit(_copy(node)))
         found.append(f"{product} = {' + '.join(shown)}".replace("+ -", "- "))
     return found
 

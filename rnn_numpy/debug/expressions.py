@@ -32,9 +32,9 @@ UNITS = (-2, -1)  # the axes of one step
 
 
 class Value(NamedTuple):
-    """An array, and the bound on its rounding in units of eps."""
+    """An array (a number, where it stands in a text), and the bound on its rounding in units of eps."""
 
-    array: Array
+    array: Any
     bound: Array | float = 0.0
 
 
@@ -80,7 +80,8 @@ def parsed(where: str, text: Any) -> Text:
 def evaluate(text: Text, names: Names, bounded: bool = False) -> Value:
     """Return what a text says in `names`; its rounding's bound as well, if asked."""
     with np.errstate(all="ignore"):
-        return _value(text.tree, names, bounded)
+        array, bound = _value(text.tree, names, bounded)
+    return Value(np.asarray(array), bound)
 
 
 def sources(node: ast.AST) -> str:
@@ -145,7 +146,7 @@ def _is_index(node: ast.AST) -> bool:
 def _value(node: ast.expr, names: Names, bounded: bool) -> Value:
     match node:
         case ast.Constant(value=value):
-            return Value(np.asarray(value))
+            return Value(value)  # as Python has it: float32 stays float32
         case ast.Name(id=name):
             return names.value(name)
         case ast.Attribute(value=ast.Name(id=name)):
@@ -174,12 +175,14 @@ def _entry(value: Value, index: ast.expr) -> Value:
     """Return entries [n, units] of each step; [units] of the only sequence, or of all of them."""
     places = [_slice(one) for one in (index.elts if isinstance(index, ast.Tuple) else [index])]
     array = value.array
-    if array.ndim < 3:
+    if np.ndim(array) < 3:
         raise OptionError("only arrays of a step have entries [n, unit]")
     try:
         return Value(array[(slice(None), *([slice(None)] if len(places) == 1 else []), *places)])
     except IndexError:
-        raise OptionError(f"[{sources(index)}] is outside of an array (N, units) = {array.shape[1:]}") from None
+        raise OptionError(
+            f"[{sources(index).strip('()')}] is outside of an array (N, units) = {array.shape[1:]}"
+        ) from None
 
 
 def _slice(node: ast.expr) -> Any:
@@ -211,8 +214,8 @@ def _combined(operator: ast.operator, left: Value, right: Value, bounded: bool) 
 def _product(left: Value, right: Value, bounded: bool) -> Value:
     """Return a matrix times the rows of a step array: W @ h is h W^T for (K, N, H)."""
     (W, _), (h, h_bound) = left, right
-    if W.ndim != 2 or h.ndim != 3 or W.shape[1] != h.shape[2]:
-        raise OptionError(f"@ is a matrix times an array of a step; got shapes {W.shape} and {h.shape[1:]}")
+    if np.ndim(W) != 2 or np.ndim(h) != 3 or W.shape[1] != h.shape[2]:
+        raise OptionError(f"@ is a matrix times an array of a step; got shapes {np.shape(W)} and {np.shape(h)[1:]}")
     result = h @ W.T
     if not bounded:
         return Value(result)
@@ -229,7 +232,12 @@ def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -
         return Value(FUNCTIONS_OF_NAMES[name](names, *identifiers))
     array, bound = _value(arguments[0], names, bounded)
     if name in REDUCTIONS:
+        if np.ndim(array) == 2:  # a weight
+            return Value(REDUCTIONS[name](array[None]))
+        if np.ndim(array) != 3:
+            raise OptionError(f"{name}(...) is of an array of a step, or of a weight; got {sources(arguments[0])!r}")
         return Value(REDUCTIONS[name](array))
+    array = np.asarray(array)
     result = ELEMENTWISE[name](array)
     return Value(result, SLOPES[name](result, array) * bound + ROUNDINGS[name](result) if bounded else 0.0)
 

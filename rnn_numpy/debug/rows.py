@@ -8,6 +8,7 @@ later; a `Stepper` keeps both (`Kept`).
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.debug.expressions import Equation, Value, equations, evaluate
+from rnn_numpy.debug.expressions import Equation, Value, equations, evaluate, sources
 from rnn_numpy.engine.trace import GradientPass, LayerTrace, Step
 from rnn_numpy.errors import OptionError
 
@@ -24,13 +25,15 @@ Array = NDArray[Any]
 
 @dataclass
 class Kept:
-    """What a pass overwrites, of one layer and direction: rows by step, (T, N, units), NaN where not known.
+    """What a pass overwrites, of one layer and direction: rows by step, (T, N, units).
 
-    `handed` has, by state, what each step handed back to the state before it; `doutput` what the loss says directly.
+    `handed` has, by state, what each step handed back to the state before it; `doutput` what the loss says directly, but
+    at the step `unknown`.
     """
 
     handed: dict[str, Array] = field(default_factory=dict)
     doutput: Array | None = None
+    unknown: int | None = None
 
 
 NOTHING_KEPT = Kept()
@@ -108,8 +111,11 @@ class Rows:
         """Return the rows of an array of the step, (K, N, units), in the caller's order."""
         trace, rows = self.trace, _slice(indices)
         if name == "doutput_prev" and self.kept.doutput is not None:
-            # Of the last step in time order nothing is before it but the initial state, which has no output.
-            return self._sorted_out(self.kept.doutput[rows])
+            array = self._sorted_out(self.kept.doutput[rows])
+            if self.kept.unknown is not None and self.kept.unknown in indices:
+                array = np.array(array)
+                array[indices.index(self.kept.unknown)] = np.nan
+            return array
         state, _, when = name.rpartition("_")
         if when == "prev" and state[1:] in self.kept.handed:
             return self._sorted_out(self.kept.handed[state[1:]][rows])
@@ -163,12 +169,20 @@ class Rows:
             return weights[name]
         if name == "b":
             return self.trace.bias
-        for prefix, whole in (("W_i", "W_ih"), ("W_h", "W_hh"), ("b_i", "b_ih"), ("b_h", "b_hh"), ("b_", "b")):
+        for prefix, whole in (
+            ("W_i", "W_ih"),
+            ("W_h", "W_hh"),
+            ("W_c", "W_ch"),
+            ("b_i", "b_ih"),
+            ("b_h", "b_hh"),
+            ("b_", "b"),
+        ):
             gate = self._gate(name, prefix)
             if gate is not None:
                 if whole == "b":
                     return self.trace.bias[gate]
-                return weights[whole][gate] if whole in weights else np.zeros_like(self.trace.bias[gate])
+                if whole in weights or whole[0] == "b":  # without biases, zeros
+                    return weights[whole][gate] if whole in weights else np.zeros_like(self.trace.bias[gate])
         if name in ("b_ih", "b_hh"):  # without biases
             return np.zeros_like(self.trace.bias)
         return None
@@ -247,17 +261,44 @@ def targets(trace: LayerTrace) -> dict[str, list[tuple[Mapping[str, str], Equati
     return found
 
 
+def wording(trace: LayerTrace, name: str) -> tuple[str, str]:
+    """Return the labels of the equations of an array, and all of them as one, with the names that a step has."""
+    said = targets(trace)[name]
+    terms = [_with_names(equation, names) for names, equation in said]
+    if all(equation.adds for _, equation in said) and incoming(trace, name) is not None:
+        terms.insert(0, str(incoming(trace, name)))
+    return ", ".join(dict.fromkeys(equation.label for _, equation in said)), f"{name} = {' + '.join(terms)}"
+
+
+class Renamer(ast.NodeTransformer):
+    """Puts other names into a tree."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.Name(self.names.get(node.id, node.id), ast.Load())
+
+
+def _with_names(equation: Equation, names: Mapping[str, str]) -> str:
+    tree = Renamer(names).visit(ast.parse(equation.right.text, mode="eval").body)
+    return f"({sources(tree)})" if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Sub) else sources(tree)
+
+
+def is_whole(trace: LayerTrace) -> bool:
+    """Whether every part of a step has equations: without, a part may add to a sum what no equation says."""
+    return all(part.equations for part in trace.chain.parts)
+
+
 def checkable(rows: Rows) -> list[str]:
     """Return the names of the arrays of which the equations say all, in the order in which a step computes them.
 
     To a sum a part without equations may add as well; and what is there before a sum may not be known.
     """
-    trace = rows.trace
-    whole = all(part.equations for part in trace.chain.parts)
-    found = []
+    trace, found = rows.trace, []
     for name, said in targets(trace).items():
         is_sum, before = any(equation.adds for _, equation in said), incoming(trace, name)
-        if is_sum and (not whole or (before is not None and before not in rows)):
+        if is_sum and (not is_whole(trace) or (before is not None and before not in rows)):
             continue
         # What a step hands back to a further state is overwritten by the step before it, unless it was kept.
         if is_sum and name.endswith("_prev") and before is None and name[1:-5] not in rows.kept.handed:

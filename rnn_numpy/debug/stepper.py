@@ -113,7 +113,10 @@ class Stepper:
         if not isinstance(layer, Recurrent):
             raise OptionError(f"debug.Stepper: layer must be a recurrent layer; got {type(layer).__name__}")
         top = trace.edge.like_output("debug.Stepper", "doutput", doutput) if isinstance(trace, Trace) else None
-        self._start(lambda grads=grads: layer.backward_steps(trace, doutput, dh_n, grads), top)
+        # A fork adds nothing to the gradients of the caller.
+        self._start(
+            lambda: layer.backward_steps(trace, doutput, dh_n), top, layer.backward_steps(trace, doutput, dh_n, grads)
+        )
 
     @classmethod
     def forward(cls, layer: Recurrent, x: ArrayLike, h_0: Any = None, lengths: Any = None, **options: Any) -> Stepper:
@@ -121,7 +124,7 @@ class Stepper:
         stepper = cls.__new__(cls)
         masks: dict[str, Any] = {}
 
-        def begin(**_: Any) -> ForwardSteps:
+        def begin() -> ForwardSteps:
             steps = layer.forward_steps(x, h_0, lengths, **{**options, **masks})
             found = {
                 "dropout_masks": steps.trace.masks,
@@ -131,12 +134,14 @@ class Stepper:
             masks.update({name: value for name, value in found.items() if value})
             return steps
 
-        stepper._start(begin, None)
+        stepper._start(begin, None, begin())
         return stepper
 
-    def _start(self, begin: Callable[..., BackwardSteps | ForwardSteps], doutput: Array | None) -> None:
+    def _start(self, begin: Callable[[], BackwardSteps | ForwardSteps], doutput: Array | None, steps: Any) -> None:
         self._begin, self._doutput = begin, doutput
-        self._steps: Any = begin()
+        self._steps = steps
+        edge = steps._pass.trace.edge
+        self._total = edge.rows * (edge.batch.T if edge.batch.lengths is None else int(edge.batch.lengths[0]))
         self._loop: Iterator[Step] = self._steps
         self._layers: dict[str, _Layer] = {}
         self._places: list[tuple[str, int]] = []
@@ -147,9 +152,13 @@ class Stepper:
     # ------------------------------------------------------------------------------------------------ going on
 
     def _advance(self, count: int | None) -> int:
-        """Let the pass go on for `count` steps, None for all; return how many there were."""
+        """Let the pass go on for `count` steps, None to its end; return how many there were.
+
+        A pass that is through adds its gradients to those of the caller: the last step is not the end, which comes when
+        the cursor goes beyond it.
+        """
         before = len(self._places)
-        for step in itertools.islice(self._loop, count):
+        for step in itertools.islice(self._loop, None if count is None else min(count, self._total - before)):
             name = step._trace.name
             if not self._places or name != self._places[-1][0]:
                 self._enter(step)
@@ -169,15 +178,16 @@ class Stepper:
             kept.doutput[...] = source
             # The step has added to the row before it. Of the top layer, the caller has said what was there.
             at, row = step._index, step._index + (1 if trace.reverse else -1)
-            kept.doutput[at] = np.nan
+            kept.unknown = at
             is_top = trace.layer == max(layer.layer for layer in self._steps._pass.trace.layers.values())
             if is_top and self._doutput is not None and 0 <= row < len(trace):
                 width = kept.doutput.shape[-1]
                 kept.doutput[at] = self._doutput[row][:, slice(width, None) if trace.reverse else slice(width)]
+                kept.unknown = None
             for state in further:
                 source = trace.aligned(f"d{state}_prev", gradients)
                 kept.handed[state] = memory.empty(source.shape, source.dtype)
-                kept.handed[state][...] = np.nan
+                kept.handed[state][...] = 0
                 handed.append((kept.handed[state], source))
         self._layers[trace.name] = _Layer(trace, gradients, kept, handed)
 
@@ -214,6 +224,7 @@ class Stepper:
                 self._advance(AHEAD)
             stretch = self._stretch(start)
             if not stretch:
+                self._advance(None)
                 return None
             found = self._first(conditions, stretch)
             if found is not None:
@@ -312,7 +323,7 @@ class Stepper:
         if here < 0:
             raise OptionError("Stepper.fork: the pass has not begun; go to a step first, or say at=(layer, t)")
         twin = Stepper.__new__(Stepper)
-        twin._start(self._begin, self._doutput)
+        twin._start(self._begin, self._doutput, self._begin())
         twin._written = [*(one for one in self._written if one[0] <= here), (here, values)]
         for place, written in twin._written:
             twin._advance(place + 1 - len(twin._places))

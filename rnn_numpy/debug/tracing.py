@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.expressions import ulps
-from rnn_numpy.debug.rows import Rows, targets
+from rnn_numpy.debug.rows import Rows, targets, wording
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Trace
 from rnn_numpy.errors import OptionError, ShapeError
@@ -115,6 +115,11 @@ def first_non_finite(layer: Recurrent, trace: Trace, result: BackwardResult | No
       stopped by o = sigmoid(a_o)
     """
     _checked("debug.first_non_finite", layer, trace)
+    with np.errstate(all="ignore"):
+        return _searched(trace, result)
+
+
+def _searched(trace: Trace, result: BackwardResult | None) -> Origin | None:
     found: Origin | None = None
     spoils: dict[str, int] = {}
     for recorded, names, rows in _walk(trace):
@@ -157,12 +162,12 @@ def _origin(recorded: LayerTrace, rows: Rows, k: int, name: str) -> Origin:
     origin = Origin(Place(recorded.name, index + recorded.first, name), (n, unit), array[n, unit])
     of_target = targets(recorded)
     if name in of_target:
-        names, equation = of_target[name][0]
-        origin.line = str(equation)
-        for operand in equation.right.names:
-            value = at.renamed(names).value(operand).array
-            if value.ndim == 3 and value.shape[1:] == array.shape:
-                origin.operands[names.get(operand, operand)] = value[0, n, unit]
+        origin.line = wording(recorded, name)[1]
+        for names, equation in of_target[name]:
+            for operand in equation.right.names:
+                value = at.renamed(names).value(operand).array
+                if value.ndim == 3 and value.shape[1:] == array.shape:
+                    origin.operands[names.get(operand, operand)] = value[0, n, unit]
     for target, said in of_target.items():
         for names, equation in said:
             if target not in at or not np.isfinite(at.value(target).array).all():
@@ -278,10 +283,11 @@ def diff(a: Trace, b: Trace, within: float = 0) -> Difference | None:
             raise OptionError(f"debug.diff: a and b must be traces; got {type(trace).__name__}")
     if list(a.layers) != list(b.layers):
         raise OptionError(f"debug.diff: a and b must be of the same layers; got {list(a.layers)} and {list(b.layers)}")
-    for one, other in zip(_walk(a), _walk(b), strict=False):  # backward where both have been
-        found = _parting(*one, *other[1:], apart)
-        if found is not None:
-            return found
+    with np.errstate(all="ignore"):
+        for one, other in zip(_walk(a), _walk(b), strict=False):  # backward where both have been
+            found = _parting(*one, *other[1:], apart)
+            if found is not None:
+                return found
     return None
 
 
@@ -317,7 +323,7 @@ def _parting(
     found = Difference(place, (n, unit), (x[k, n, unit], y[k, n, unit]), float(between[k, n, unit]), False)
     said = targets(recorded).get(name)
     if said:
-        found.line = str(said[0][1])
+        found.line = wording(recorded, name)[1]
         for equation_names, equation in said:
             for operand in equation.right.names:
                 sides = [side.renamed(equation_names) for side in (rows, other)]

@@ -119,6 +119,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -659,8 +660,11 @@ def attending(cell: Cell, how: How) -> Cell:
     # Where a trace computes a from W_ih x, the term comes in addition; where from an array of the cell, it is in it.
     summed = {"a": WithTerm(cell.derived["a"], *term)} if cell.input_gradient == "da" and "a" in cell.derived else {}
     work = dict.fromkeys(("units", "dunits", "vunits"), _hidden_units) if how.score == "additive" else {}
+    # "W_ih @ x" reads "W_ih @ x + W_ch @ context"; what feeding adds has no such name.
+    equations = "" if how.input_feeding else re.sub(r"W_i(\w) @ x", rf"W_i\1 @ x + W_c\1 @ {term[0]}", cell.equations)
     return replace(
         cell,
+        equations=equations,
         states=cell.states if len(states) == len(cell.states) else tuple(states),
         recurrent_state=cell.recurrent_state,
         state_widths={**cell.state_widths, **widths},

@@ -1,0 +1,210 @@
+"""The equations of every cell are claims, held against the recorded numbers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rnn_numpy import LSTM, RNN, debug
+from rnn_numpy.debug.rows import lines, targets
+from rnn_numpy.errors import OptionError
+from rnn_numpy.layers.attention import AttentionGRU
+from tests.debug.networks import LAYERS, LENGTHS, ready
+
+# The arrays of which the cell's own equations say all; only the layer norm's N has no line of this language.
+UNSAID = {"layer norm": {"dc", "tanh_k", "du", "dv", "a"}}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("gain", [1.0, 4.0])
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_equation_holds_at_every_step(kind, lengths, gain, dtype):
+    layer, trace, doutput = ready(kind, lengths, dtype, gain)
+    stepper = debug.Stepper(layer, trace, doutput)
+    # 2 where 8 is the default: twice the bound that the evaluation's own rounding has.
+    assert stepper.run(debug.violated(2)) is None
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_equations_say_all_that_a_step_writes(kind):
+    _, trace, _ = ready(kind)
+    for recorded in trace.layers.values():
+        cell = recorded.chain.cell
+        said = set(targets(recorded))
+        wrote = {*cell.forward_names, *cell.gradient_names, *recorded.states, *(f"d{s}_prev" for s in recorded.states)}
+        if len(recorded.states) > 1 and not recorded.chain.zoneout:
+            wrote.add("dc")
+        assert wrote - said <= UNSAID.get(kind, set())
+
+
+def cases():
+    for kind in (
+        "rnn",
+        "lstm",
+        "projection",
+        "gru",
+        "gru before",
+        "peephole",
+        "layer norm",
+        "lstm dropout and zoneout",
+    ):
+        _, trace, _ = ready(kind)
+        for number, (_, equation) in enumerate(lines(trace.top)):
+            yield pytest.param(kind, number, id=f"{kind} {equation}")
+
+
+SLIPS = [
+    (" * ", " + "),
+    (" + ", " - "),
+    (" - ", " + "),
+    ("tanh(", "sigmoid("),
+    ("sigmoid(", "tanh("),
+    ("relu(", "tanh("),
+]
+
+
+@pytest.mark.parametrize(("kind", "number"), list(cases()))
+def test_a_slip_in_an_equation_is_found_and_named(kind, number):
+    """Each operator of each equation planted wrong, one after the other: the stop names the line."""
+    layer, trace, doutput = ready(kind)
+    _, equation = lines(trace.top)[number]
+    planted = 0
+    for right, wrong in SLIPS:
+        if right not in equation.right.text:
+            continue
+        slip = equation.right.text.replace(right, wrong, 1)
+        parts = []
+        for part in trace.top.chain.parts:
+            at = str(equation).replace(" ", "")
+            text = "\n".join(
+                f"{line.split(maxsplit=1)[0]}  {equation.target} {'+=' if equation.adds else '='} {slip}"
+                if line.split(maxsplit=1)[1].replace(" ", "") == at
+                else line
+                for line in map(str.strip, part.equations.splitlines())
+                if line
+            )
+            parts.append(replace(part, equations=text))
+        chain, original = trace.top.chain, trace.top.chain.parts
+        chain.parts = tuple(parts)
+        chain.__dict__.pop("_lines", None)
+        try:
+            stop = debug.Stepper(layer, trace, doutput).run(debug.violated())
+        finally:
+            chain.parts = original
+            chain.__dict__.pop("_lines", None)
+        assert stop is not None, slip
+        assert equation.label in stop.evidence.partition(" = ")[0].split(", "), (slip, stop)
+        planted += 1
+    # What has none of these operators is one product, or one sum of what others made.
+    assert planted or "@" in equation.right.text
+
+
+def test_a_wrong_number_in_the_memory_is_found_where_it_lies():
+    layer, trace, doutput = ready("lstm")
+    trace.top.arrays["tanh_c"][3][2, 3] *= 1 + 1e-13
+    stop = debug.Stepper(layer, trace, doutput).run(debug.violated())
+    assert (stop.step.t, stop.step.layer) == (3, 0)
+    assert stop.evidence.startswith("F4, tanh_c = tanh(c): tanh_c[n = 2, unit 3] is ")
+
+
+def attending(**options):
+    layer, rng = AttentionGRU(2, 5, rng=0, **options), np.random.default_rng(0)
+    output, _, trace = layer.forward(rng.normal(size=(6, 2, 2)), given={"values": rng.normal(size=(3, 2, 5))})
+    return layer, trace, np.ones_like(output)
+
+
+def test_around_attention_the_cell_has_its_equations():
+    layer, trace, doutput = attending()
+    stepper = debug.Stepper(layer, trace, doutput)
+    assert stepper.run(debug.violated(2)) is None
+    with pytest.raises(OptionError, match="there is no equation of 'alpha' in l0; there are r, z, q, n, h"):
+        debug.explain(trace[1], "alpha")
+    assert "r = sigmoid(W_ir @ x + W_cr @ context + W_hr @ h_prev + b_r)" in debug.explain(trace[1], "r")
+    # Attention adds to dh_prev, and has no equation: what is said of the sum must not be said to be all.
+    text = debug.explain(stepper.goto(3), "dh_prev")
+    assert "doutput_prev is the rest of what is recorded: parts without equations add to it, too" in text
+    trace.top.arrays["context"][2] *= 1 + 1e-12
+    assert debug.Stepper(layer, trace, doutput).run(debug.violated()).step.t == 2
+
+
+def test_cells_without_equations_step_and_say_so():
+    layer = RNN(2, 5, rng=0)
+    layer.cell = replace(layer.cell, equations="")
+    output, _, trace = layer.forward(np.ones((6, 2, 2)))
+    stepper = debug.Stepper(layer, trace, np.ones_like(output))
+    assert stepper.run(debug.violated()) is None
+    assert stepper.run_back("t == 3").step.t == 3
+    with pytest.raises(OptionError, match="no equation of 'h' in l0; there are none: `Cell.equations` is empty"):
+        debug.explain(trace[1], "h")
+
+
+# ------------------------------------------------------------------------------------------------ explain
+
+
+def numbers(text):
+    """Return what an explanation computes and what is recorded."""
+    line = next(line for line in text.splitlines() if "recorded" in line)
+    said, recorded = line.split("=", 1)[1].split("recorded")
+    return float(said), float(recorded.split(",")[0])
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_equation_is_explained_with_its_numbers(kind):
+    layer, trace, doutput = ready(kind)
+    stepper = debug.Stepper(layer, trace, doutput)
+    while (step := stepper.next()) is not None:
+        for name in targets(step._trace):
+            text = debug.explain(step, name, unit=1, n=2)
+            gate = name[2:] if name[:2] == "a_" else ""
+            value = step.a[2, 5 * "ifgo".index(gate) + 1] if gate else getattr(step, name)[2, 1]
+            head, equation, placed, *_ = text.splitlines()
+            assert head.startswith(f"{step._trace.name}  t = {step.t}  n = 2  unit 1   ")
+            assert equation.startswith(f"{name} = ") and placed.lstrip().startswith("= ")
+            assert f"{value:.4g}" in text
+            # The printed numbers, put into the printed equation, give the result to their four digits.
+            functions = {"tanh": np.tanh, "sigmoid": lambda a: 1 / (1 + np.exp(-a)), "relu": lambda a: max(a, 0)}
+            again = eval(placed.split("=", 1)[1], {"__builtins__": {}}, functions)  # of our own text
+            terms = [
+                abs(float(one)) for one in placed.replace("(", " ").replace(")", " ").split() if one[-1:].isdigit()
+            ]
+            assert abs(again - value) <= 2e-3 * max(1.0, *terms)
+
+
+def test_what_came_from_the_output_is_the_rest_where_nobody_kept_it():
+    layer, trace, doutput = ready("rnn")
+    layer.backward(trace, doutput)
+    text = debug.explain(trace[4], "dh_prev", unit=1, n=2)
+    assert f"= {doutput[3, 2, 1]:.4g} + " in text.replace("(", "").replace(")", "")
+    assert "doutput_prev is the rest of what is recorded: the trace does not keep it, a Stepper does" in text
+    stepper = debug.Stepper(layer, trace, doutput)
+    kept = debug.explain(stepper.goto(4), "dh_prev", unit=1, n=2)
+    assert "the rest" not in kept and f"= {doutput[3, 2, 1]:.4g} + " in kept.replace("(", "").replace(")", "")
+
+
+def test_explain_refuses_what_there_is_not():
+    _, trace, _ = ready("rnn")
+    with pytest.raises(OptionError, match="there is no equation of 'foo' in l0; there are a, h, da, dh_prev"):
+        debug.explain(trace[1], "foo")
+    with pytest.raises(OptionError, match=r"h has \(N, units\) = \(4, 5\); got n = 4, unit = 0"):
+        debug.explain(trace[1], "h", n=4)
+    with pytest.raises(OptionError, match="step must be a Step"):
+        debug.explain(trace, "h")
+
+
+def test_an_equation_that_is_none_is_refused():
+    class Slip(RNN):
+        pass
+
+    layer = Slip(2, 3, rng=0)
+    layer.cell = replace(layer.cell, equations="F1 a : 3")
+    _, _, trace = layer.forward(np.ones((2, 1, 2)))
+    with pytest.raises(OptionError, match="a line must be 'LABEL NAME = EXPRESSION', or with \\+=; got 'F1 a : 3'"):
+        debug.explain(trace[0], "a")
+
+
+def test_infinite_gains_and_saturation_do_not_violate():
+    layer = LSTM(2, 5, rng=0)
+    layer.params.flat[:] *= 1e4
+    output, _, trace = layer.forward(np.random.default_rng(0).normal(size=(8, 3, 2)))
+    assert debug.Stepper(layer, trace, np.ones_like(output)).run(debug.violated()) is None

@@ -1,0 +1,287 @@
+"""A `Stepper` over the one generator: stops, cursor, forks; and the pass is still the pass."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rnn_numpy.debug
+from rnn_numpy import GRU, LSTM, RNN, debug
+from rnn_numpy.errors import OptionError, ShapeError
+from tests.debug.networks import LAYERS, LENGTHS, N, T, flat, ready
+
+
+def exploding(T=300, N=2):
+    """An RNN whose gradient grows towards the past, and a loss of its last step."""
+    rnn = RNN(1, 4, rng=0)
+    rnn.params["weight_hh_l0"][...] = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0] * 1.1
+    for name in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
+        rnn.params[name][...] = 0
+    output, _, trace = rnn.forward(np.zeros((T, N, 1)), np.full((1, N, 4), 1e-20))
+    doutput = np.zeros_like(output)
+    doutput[-1] = 1e-6
+    return rnn, trace, doutput
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_pass_that_was_looked_at_is_backward_bit_for_bit(kind, lengths):
+    layer, trace, doutput = ready(kind, lengths)
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.watch("norm(dh)", "ratio(dh_prev)")
+    stepper.next(3)
+    stepper.run("t == 2", debug.violated(), debug.non_finite())
+    stepper.back()
+    stepper.table()
+    fork = stepper.fork((trace.top.name, 2), **{f"d{state}_prev": lambda rows: 2 * rows for state in trace.top.states})
+    fork.run("t == 1")
+    stepper.run_back("t == 7")
+    result = stepper.finish()
+    assert result is stepper.result
+    assert flat(result).tobytes() == flat(layer.backward(trace, doutput)).tobytes()
+
+
+def test_gradients_are_added_to_those_of_the_caller():
+    layer, trace, doutput = ready("lstm")
+    grads = layer.params.zeros_like()
+    stepper = debug.Stepper(layer, trace, doutput, grads=grads)
+    stepper.fork(at=("l0", 4), dh_prev=np.zeros((N, 5))).finish()
+    assert not grads.flat.any()  # a fork has gradients of its own, and looking ahead adds none
+    assert stepper.run("t == 0").step.t == 0 and stepper.result is None and not grads.flat.any()
+    assert stepper.next() is None and stepper.result is not None
+    assert grads.flat.tobytes() == layer.backward(trace, doutput).grads.flat.tobytes()
+
+
+def test_the_room_calls_next_in_one_place_and_no_formula():
+    """One place where a generator goes on, and no name of a formula anywhere."""
+    found = []
+    for path in Path(rnn_numpy.debug.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr == "_loop" and isinstance(node.ctx, ast.Load):
+                found.append(path.name)
+            assert not (isinstance(node, ast.Attribute) and node.attr.endswith(("_step_forward", "_step_backward")))
+    assert found == ["stepper.py"]
+
+
+def test_a_run_stops_where_a_loop_would():
+    layer, trace, doutput = exploding()
+    norms = {step.t: np.linalg.norm(step.dh_prev) for step in layer.backward_steps(trace, doutput)}
+    bound = 1e-3
+    expected = max(t for t, norm in norms.items() if norm > bound)
+    stepper = debug.Stepper(layer, trace, doutput)
+    for condition in (
+        "norm(dh_prev) > 1e-3",
+        debug.when("norm(dh_prev) > 1e-3"),
+        debug.norm_above("dh_prev", bound),
+        ~debug.norm_below("dh_prev", bound),
+        lambda step: np.linalg.norm(step.dh_prev) > bound,
+    ):
+        fresh = debug.Stepper(layer, trace, doutput)
+        stop = fresh.run(condition)
+        assert stop.step.t == expected < 299
+        assert fresh.step.t == expected
+    stop = stepper.run("norm(dh_prev) > 1e-3 and t < 100")
+    assert stop.step.t == min(99, expected)
+    assert repr(stop).splitlines()[0] == f"step t = {stop.step.t} of l0: norm(dh_prev) > 1e-3 and t < 100"
+    assert stop.evidence.startswith("norm(dh_prev) = ")
+    assert stepper.run("norm(dh_prev) < 0") is None
+    assert stepper.step.t == 0 and stepper.result is not None
+
+
+def test_of_several_conditions_the_first_to_hold_stops():
+    layer, trace, doutput = exploding()
+    stepper = debug.Stepper(layer, trace, doutput)
+    stop = stepper.run("t == 10", "t == 250", "t == 251")
+    assert (stop.step.t, repr(stop.condition)) == (251, "t == 251")
+    assert stepper.run("t == 10", "t == 250").step.t == 250
+
+
+def test_joined_conditions():
+    layer, trace, doutput = exploding()
+    either = debug.when("t == 200") | "t == 150"
+    both = debug.norm_above("dh_prev", 1e-4) & "t < 150"
+    stepper = debug.Stepper(layer, trace, doutput)
+    assert stepper.run(either).step.t == 200
+    assert stepper.run(either).step.t == 150
+    assert stepper.run(both).step.t < 150
+    assert repr(both) == "(norm_above('dh_prev', 0.0001) & t < 150)"
+
+
+def test_back_and_goto_compute_nothing():
+    layer, trace, doutput = ready("lstm")
+    seen = {step.t: {name: np.array(getattr(step, name)) for name in step.names}
+            for step in layer.backward_steps(trace, doutput)}  # fmt: skip
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.finish()
+    for t in (8, 0, 5, 3):
+        step = stepper.goto(t)
+        # As it was when the pass stood there, also what step t - 1 has overwritten since.
+        for name, array in seen[t].items():
+            assert getattr(step, name).tobytes() == array.tobytes(), (t, name)
+    assert stepper.goto(2).t == 2 and stepper.back(3).t == 5
+    assert not np.array_equal(trace[4].dc_prev, seen[4]["dc_prev"])  # which a trace by itself no longer has
+    with pytest.raises(OptionError, match="k must be at most 3, the halts behind this one; got 9"):
+        stepper.back(9)
+    with pytest.raises(OptionError, match="there is no step 9 of 'l0'; layers are 'l0', t is 0 to 8"):
+        stepper.goto(9)
+    with pytest.raises(OptionError, match="there is no step 1 of 'l1'"):
+        stepper.goto(1, "l1")
+
+
+def test_going_back_before_the_first_halt():
+    layer, trace, doutput = ready("lstm")
+    stepper = debug.Stepper(layer, trace, doutput)
+    assert stepper.step is None and repr(stepper) == "Stepper: before the first step"
+    with pytest.raises(OptionError, match="k must be at most 0, the halts behind this one; got 1"):
+        stepper.back()
+    with pytest.raises(OptionError, match=r"the pass has not begun; go to a step first, or say at=\(layer, t\)"):
+        stepper.fork(dh_prev=np.zeros((N, 5)))
+    assert stepper.run_back("t == 3") is None
+
+
+def test_run_back_stops_where_the_condition_last_held():
+    layer, trace, doutput = exploding(T=600)
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.finish()
+    assert stepper.run_back("t == 400").step.t == 400
+    assert stepper.run_back("norm(dh_prev) < 1e-3").step.t > 400
+    assert stepper.run_back("t < 0") is None
+    assert stepper.step.t == 599
+
+
+@pytest.mark.parametrize("kind", ["two layers", "two directions"])
+def test_layers_and_directions(kind):
+    layer, trace, doutput = ready(kind)
+    order = [(step._trace.name, step.t) for step in layer.backward_steps(trace, doutput)]
+    stepper = debug.Stepper(layer, trace, doutput)
+    places = []
+    while (step := stepper.next()) is not None:
+        places.append((step._trace.name, step.t))
+    assert places == order
+    while stepper._cursor:
+        stop = stepper.run_back(lambda step: True)
+        assert (stop.step._trace.name, stop.step.t) == order[stepper._cursor]
+    assert stepper.goto(3, "l0").layer == 0
+    assert [*zip(stepper.table()["layer"], stepper.table()["t"], strict=True)] == order[: stepper._cursor + 1]
+
+
+def test_what_if_is_the_linear_response_and_leaves_this_pass_alone():
+    layer, trace, doutput = ready("gru")
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.run("t == 5")
+    change = np.random.default_rng(3).normal(size=(N, 5))
+    one = stepper.fork(dh_prev=lambda dh: dh + change)
+    two = stepper.fork(dh_prev=lambda dh: dh + 2 * change)
+    assert (one.step.t, two.step.t, stepper.step.t) == (5, 5, 5)
+    plain, first, second = (flat(one.finish()) for one in (stepper, one, two))
+    scale = abs(first - plain).max()
+    assert scale > 0 and abs((second - plain) - 2 * (first - plain)).max() <= 1e-14 * abs(second).max()
+    assert plain.tobytes() == flat(layer.backward(trace, doutput)).tobytes()
+    # A fork of a fork holds both; one from before the first writing holds none.
+    both = one.fork(at=("l0", 2), dh_prev=lambda dh: dh + change)
+    assert abs(flat(both.finish()) - first).max() > 0
+    assert flat(one.fork(at=("l0", 7)).finish()).tobytes() == plain.tobytes()
+
+
+def test_what_is_watched():
+    layer, trace, doutput = ready("lstm")
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.watch("norm(dh)", "mean(f)", "t * 2")
+    stepper.next(4)
+    table = stepper.table()
+    assert table["t"].tolist() == [8, 7, 6, 5] and table["t * 2"].tolist() == [16, 14, 12, 10]
+    expected = [np.linalg.norm(stepper.goto(t).dh) for t in (8, 7, 6, 5)]
+    np.testing.assert_allclose(table["norm(dh)"], expected, rtol=1e-15)
+    stepper.watch("dh")
+    with pytest.raises(OptionError, match="'dh' is not one number a step; take norm"):
+        stepper.table()
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "lstm dropout and zoneout", "two layers"])
+def test_a_forward_pass_steps_as_well(kind):
+    layer, x = LAYERS[kind](), np.random.default_rng(1).normal(size=(T, N, 2))
+    stepper = debug.Stepper.forward(layer, x)
+    assert stepper.run("t == 3").step.t == 3
+    fork = stepper.fork(h=lambda h: 0 * h)
+    assert not fork.step.h.any()
+    output, _, trace = stepper.finish()
+    other = fork.finish()[0]
+    assert np.array_equal(other[:3], output[:3]) or kind == "two layers"
+    assert not np.array_equal(other[4:], output[4:])
+    masks = {"dropout_masks": trace.masks} if trace.masks else {}
+    masks |= (
+        {"recurrent_masks": trace.recurrent_masks, "zoneout_masks": trace.zoneout_masks} if trace.zoneout_masks else {}
+    )
+    assert layer.forward(x, **masks)[0].tobytes() == output.tobytes()
+    assert debug.Stepper.forward(layer, x).run(debug.violated(2)) is None
+
+
+def test_conditions_say_why():
+    layer, trace, doutput = exploding()
+    stepper = debug.Stepper(layer, trace, doutput)
+    stop = stepper.run(debug.jump("dh_prev", 1.05))
+    assert (
+        stop.evidence.startswith("norm(dh_prev) = ")
+        and " 1.1 times " in stop.evidence
+        and "most in [n = " in stop.evidence
+    )
+    layer, trace, doutput = ready("lstm", gain=30.0)
+    stop = debug.Stepper(layer, trace, doutput).run(debug.saturated("f", 0.5))
+    assert "entries are within 0.01 of 0" in stop.evidence and "% of f" in stop.evidence
+    stop = debug.Stepper(layer, trace, doutput).run(debug.sign_change("dh", unit=2, n=1))
+    now, before = (trace_row[1, 2] for trace_row in (stop.step.dh, trace[stop.step.t + 1].dh))
+    assert now * before < 0
+    layer, trace, doutput = ready("rnn", gain=1e-100)
+    stop = debug.Stepper(layer, trace, doutput).run(debug.norm_below("dh_prev", 1e-200) & "t < 6")
+    assert stop is None or "entries are 0" in stop.evidence or "norm(dh_prev)" in stop.evidence
+
+
+def test_a_nan_stops_with_its_place():
+    layer, trace, doutput = ready("gru", "out of order")
+    doutput[5, 2, 3] = np.nan
+    stop = debug.Stepper(layer, trace, doutput).run(debug.non_finite())
+    assert (stop.step.t, stop.evidence.split(",")[0]) == (6, "dh_prev[n = 2")
+    assert debug.Stepper(layer, trace, np.zeros_like(doutput)).run(debug.non_finite("dh", "da_r")) is None
+
+
+def test_wrong_arguments():
+    layer, trace, doutput = ready("lstm")
+    with pytest.raises(OptionError, match="layer must be a recurrent layer; got str"):
+        debug.Stepper("lstm", trace, doutput)
+    with pytest.raises(ShapeError, match="doutput must have shape"):
+        debug.Stepper(layer, trace, doutput[1:])
+    with pytest.raises(ShapeError, match="trace was recorded by a layer with other options"):
+        debug.Stepper(GRU(2, 5, rng=0), trace, doutput)
+    stepper = debug.Stepper(layer, trace, doutput)
+    with pytest.raises(OptionError, match="say where to stop, as 'norm\\(dh\\) > 1'; to the end goes `finish`"):
+        stepper.run()
+    with pytest.raises(OptionError, match="a condition is a text, a function of a Step, or one of debug's; got int"):
+        stepper.run(3)
+    with pytest.raises(OptionError, match=r"'dh > 1' is an array \(N, units\) = \(4, 5\) at each step"):
+        stepper.run("dh > 1")
+    with pytest.raises(OptionError, match="a step of l0 has no 'foo'; it has t, x, "):
+        stepper.run("norm(foo) > 1")
+    with pytest.raises(OptionError, match=r"dh has \(N, units\) = \(4, 5\) entries"):
+        stepper.run(debug.sign_change("dh", unit=9))
+    with pytest.raises(OptionError, match="factor must be greater than 1; got 0.5"):
+        debug.jump("dh", 0.5)
+    with pytest.raises(OptionError, match="the name of an array of a step is asked for, as 'dh'; got 'norm\\(dh\\)'"):
+        debug.norm_above("norm(dh)", 1)
+    with pytest.raises(OptionError, match="name must be what a backward pass reads next"):
+        stepper.fork(at=("l0", 3), da=np.zeros(3))
+
+
+def test_steps_of_a_million_numbers_are_looked_at_in_blocks():
+    """A run with conditions holds some steps at a time: no array of all of them is made."""
+    layer = LSTM(1, 4, rng=0)
+    output, _, trace = layer.forward(np.zeros((1000, 1, 1)))
+    seen = []
+
+    class Counting(debug.Condition):
+        def holds(self, rows):
+            seen.append(len(rows.indices))
+            return np.zeros(len(rows.indices), bool)
+
+    assert debug.Stepper(layer, trace, np.ones_like(output)).run(Counting("counting")) is None
+    assert sum(seen) == 1000 and max(seen) <= 128

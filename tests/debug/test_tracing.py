@@ -1,0 +1,237 @@
+"""Where a NaN comes from, and where two runs part."""
+
+import numpy as np
+import pytest
+
+from rnn_numpy import GRU, LSTM, RNN, debug
+from rnn_numpy.errors import OptionError, ShapeError
+from tests.debug.networks import LAYERS, LENGTHS, N, T, ready
+
+
+def run(layer, x, doutput=None, h_0=None):
+    with np.errstate(all="ignore"):
+        output, _, trace = layer.forward(x, h_0)
+        result = layer.backward(trace, np.ones_like(output) if doutput is None else doutput)
+    return trace, result
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_what_is_finite_has_no_origin(kind):
+    layer, trace, doutput = ready(kind)
+    assert debug.first_non_finite(layer, trace, layer.backward(trace, doutput)) is None
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(
+    "kind", ["rnn", "lstm", "gru", "gru before", "peephole", "projection", "layer norm", "two layers"]
+)
+def test_an_input_is_found_also_where_no_output_shows_it(kind, bad):
+    layer, x = LAYERS[kind](), np.random.default_rng(0).normal(size=(T, N, 2))
+    x[5, 2, 1] = bad
+    trace, result = run(layer, x)
+    origin = debug.first_non_finite(layer, trace, result)
+    assert (origin.place, origin.index) == (("l0", 5, "x"), (2, 1))
+    assert origin.spoils["l0 x"] == 1 and "grads weight_ih_l0" in origin.spoils
+
+
+def test_what_stops_an_infinity_is_told():
+    lstm, x = LSTM(2, 5, rng=0), np.random.default_rng(0).normal(size=(T, N, 2))
+    x[5, 2, 1] = np.inf
+    trace, result = run(lstm, x)
+    assert np.isfinite(trace.h).all() and np.isfinite(trace.da).all()  # nothing shows it but a, x and the sum
+    origin = debug.first_non_finite(lstm, trace, result)
+    assert "i = sigmoid(a_i)" in origin.stops
+    assert set(origin.spoils) == {"l0 x", "l0 a", "grads weight_ih_l0"}
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "two directions"])
+def test_weights_states_and_losses(kind):
+    x = np.random.default_rng(0).normal(size=(T, N, 2))
+    layer = LAYERS[kind]()
+    layer.params["weight_hh_l0"][3, 2] = np.nan
+    trace, result = run(layer, x)
+    origin = debug.first_non_finite(layer, trace, result)
+    assert (origin.place, origin.index) == (("l0", None, "W_hh"), (3, 2))
+
+    layer = LAYERS[kind]()
+    layers = len(layer.params) // 4
+    h_0 = np.zeros((layers, N, 5))
+    h_0[0, 1, 4] = np.inf
+    trace, result = run(layer, x, h_0=h_0 if kind not in ("lstm", "two directions") else (h_0, np.zeros_like(h_0)))
+    origin = debug.first_non_finite(layer, trace, result)
+    assert (origin.place, origin.index) == (("l0", 0, "h_prev"), (1, 4))
+
+    layer = LAYERS[kind]()
+    doutput = np.ones((T, N, 5 * (2 if kind == "two directions" else 1)))
+    doutput[4, 2, 3] = np.nan
+    trace, result = run(layer, x, doutput)
+    origin = debug.first_non_finite(layer, trace, result)
+    top = trace.top.name
+    # It comes to dh of step 4 through the memory of the step before it in the pass, where the loss has put it.
+    assert origin.place.layer == top and origin.place.t in (4, 5) and origin.index == (2, 3)
+    assert origin.place.name in ("dh", "dh_prev")
+
+
+def test_an_overflow_of_a_formula_is_found_at_its_line():
+    rnn = RNN(1, 2, nonlinearity="relu", rng=0)
+    rnn.params["weight_hh_l0"][...] = np.eye(2) * 1e160
+    rnn.params["weight_ih_l0"][...] = 1.0
+    trace, result = run(rnn, np.ones((5, 1, 1)))
+    origin = debug.first_non_finite(rnn, trace, result)
+    assert (origin.place, origin.line) == (("l0", 2, "a"), "a = W_ih @ x + W_hh @ h_prev + b")
+    assert all(np.isfinite(list(origin.operands.values())))
+    assert "made by a = W_ih @ x + W_hh @ h_prev + b" in repr(origin)
+
+
+def test_an_overflow_of_backward_alone_is_found_there():
+    rnn = RNN(1, 2, rng=0)
+    rnn.params["weight_hh_l0"][...] = np.eye(2) * 1e120
+    rnn.params["weight_ih_l0"][...] = 0
+    rnn.params["bias_ih_l0"][...] = rnn.params["bias_hh_l0"][...] = 0
+    trace, result = run(rnn, np.zeros((5, 1, 1)))
+    origin = debug.first_non_finite(rnn, trace, result)
+    assert (origin.place, origin.line) == (("l0", 2, "dh_prev"), "dh_prev = doutput_prev + W_hh.T @ da")
+
+
+def test_a_sum_over_t_that_overflows():
+    rnn = RNN(1, 1, rng=0)
+    rnn.params.flat[:] = 0
+    x = np.full((4, 1, 1), 1e308)
+    trace, result = run(rnn, x, np.full((4, 1, 1), 1.0))
+    origin = debug.first_non_finite(rnn, trace, result)
+    assert str(origin.place) == " grads weight_ih_l0" or origin.place.name == "grads weight_ih_l0"
+    assert "no step made it" in repr(origin) or "grads weight_ih_l0[0, 0] = inf" in repr(origin)
+
+
+def test_only_the_forward_pass():
+    rnn, x = RNN(2, 3, rng=0), np.zeros((4, 1, 2))
+    x[2] = np.nan
+    with np.errstate(all="ignore"):
+        _, _, trace = rnn.forward(x)
+    assert debug.first_non_finite(rnn, trace).place == ("l0", 2, "x")
+    with pytest.raises(OptionError, match="trace must be the third result of forward; got int"):
+        debug.first_non_finite(rnn, 3)
+
+
+# ------------------------------------------------------------------------------------------------ two runs
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_same_run_twice_does_not_differ(kind, lengths):
+    layer, trace, doutput = ready(kind, lengths)
+    _, again, _ = ready(kind, lengths)
+    layer.backward(trace, doutput)
+    LAYERS[kind]().backward(again, doutput) if not again.masks else layer.backward(again, doutput)
+    assert debug.diff(trace, again) is None
+
+
+@pytest.mark.parametrize(
+    "kind", ["rnn", "lstm", "gru", "gru before", "peephole", "projection", "lstm dropout and zoneout"]
+)
+def test_one_ulp_planted_in_any_array_is_found_in_its_place(kind):
+    layer, trace, doutput = ready(kind)
+    _, other, _ = ready(kind)
+    layer.backward(trace, doutput)
+    layer.backward(other, doutput)
+    top = other.top
+    for arrays in (top.arrays, top.latest.arrays):
+        for name, array in arrays.items():
+            if name in ("a", "da") and len(layer.cell.slabs) > 1:
+                continue  # under the names of its gates
+            at = (5 + top.is_state(name), 2, 1)  # step 5: of a state, the row after it
+            if name in ("recurrent_mask", "h_kept", "c_kept") or array[at] == 0:
+                continue
+            kept = array[at]
+            array[at] = np.nextafter(kept, np.inf)
+            found = debug.diff(trace, other)
+            array[at] = kept
+            # The gradient at h_5 is what step 6 has written, as the gradient of its state before.
+            handed = name in [f"d{state}" for state in top.states]
+            place = ("l0", 6, f"{name}_prev") if handed else ("l0", 5, name)
+            assert (found.place, found.index, found.ulps) == (place, (2, 1), 1)
+
+
+def test_inherited_or_arising_here():
+    gru, x = GRU(2, 3, rng=0), np.random.default_rng(0).normal(size=(6, 1, 2))
+    _, _, a = gru.forward(x)
+    _, _, b = gru.forward(x)
+    b.top.arrays["h"][4, 0, 1] += 1e-9  # after step 3
+    found = debug.diff(a, b)
+    assert (found.place, found.inherited, found.line) == (("l0", 3, "h"), False, "h = n + z * (h_prev - n)")
+    assert "arises here" in repr(found)
+    gru.params["weight_hh_l0"][0, 0] += 1e-9
+    _, _, c = gru.forward(x)
+    found = debug.diff(a, c)
+    assert found.inherited and found.place.name in ("r", "z", "q")
+    assert found.line.startswith("r = sigmoid(")
+
+
+def test_two_dtypes_agree_to_the_coarser_one():
+    gru, x = GRU(2, 3, rng=0), np.random.default_rng(0).normal(size=(6, 1, 2))
+    single = gru.astype(np.float32)
+    gru = single.astype(np.float64)  # with the same weights
+    _, _, a = gru.forward(x.astype(np.float32).astype(float))
+    _, _, b = single.forward(x.astype(np.float32))
+    assert debug.diff(a, b, within=64) is None
+    assert debug.diff(a, b) is not None
+
+
+def test_what_cannot_be_compared():
+    gru, x = GRU(2, 3, rng=0), np.zeros((6, 1, 2))
+    _, _, a = gru.forward(x)
+    with pytest.raises(OptionError, match="a and b must be traces; got int"):
+        debug.diff(a, 3)
+    with pytest.raises(ShapeError, match="a and b must have the same steps; l0 has T = 6 and 4"):
+        debug.diff(a, gru.forward(x[:4])[2])
+    with pytest.raises(ShapeError, match=r"l0 has x of \(N, units\) = \(1, 2\) and \(2, 2\)"):
+        debug.diff(a, gru.forward(np.zeros((6, 2, 2)))[2])
+    with pytest.raises(OptionError, match=r"of the same layers; got \['l0'\] and \['l0', 'l1'\]"):
+        debug.diff(a, GRU(2, 3, 2, rng=0).forward(x)[2])
+
+
+# ------------------------------------------------------------------------------------------------ from a breakpoint
+
+
+def test_here_is_the_step_at_a_breakpoint_in_a_formula(monkeypatch):
+    seen = []
+
+    def stopping(*arguments):
+        from rnn_numpy.layers.lstm import lstm_step_backward
+
+        step = debug.here()
+        seen.append((step.t, step.layer, step.reverse, np.array(step.dh)))
+        lstm_step_backward(*arguments)
+
+    import functools
+
+    from rnn_numpy.layers import lstm
+
+    layer, trace, doutput = ready("lstm")
+    stopping = functools.wraps(lstm.lstm_step_backward)(stopping)
+    from dataclasses import replace
+
+    layer.cell = replace(layer.cell, step_backward=stopping, trial=False)
+    layer.backward(trace, doutput)
+    assert [t for t, *_ in seen] == list(range(T - 1, -1, -1))
+    for t, number, reverse, dh in seen:
+        assert (number, reverse) == (0, False) and dh.tobytes() == np.array(trace[t].dh).tobytes()
+
+
+def test_here_in_a_forward_pass_and_elsewhere():
+    from dataclasses import replace
+
+    seen = []
+    layer = RNN(2, 3, rng=0)
+    forward = layer.cell.step_forward
+
+    def stopping(a_t, h_in, W_hh, h_t):
+        seen.append((debug.here().t, np.array(debug.here().h_prev)))
+        forward(a_t, h_in, W_hh, h_t)
+
+    layer.cell = replace(layer.cell, step_forward=stopping, trial=False)
+    _, _, trace = layer.forward(np.ones((4, 1, 2)))
+    assert [t for t, _ in seen] == [0, 1, 2, 3]
+    assert all(h.tobytes() == np.array(trace[t].h_prev).tobytes() for t, h in seen)
+    with pytest.raises(OptionError, match="no pass is inside of a step; call it at a breakpoint in a formula"):
+        debug.here()
