@@ -22,10 +22,10 @@ LARGEST = 3  # terms of a product that are shown
 
 def rows_of(step: Step) -> Rows:
     """Return the names of an expression at one step."""
-    trace, index = step._trace, step._index
-    gradients = step._gradients or trace.latest
+    trace, index = step.recorded, step.index
+    gradients = step.gradients or trace.latest
     direction = -1 if (not gradients.arrays) == trace.reverse else 1
-    kept = getattr(step, "_kept", NOTHING_KEPT) if type(step) is not Step else NOTHING_KEPT
+    kept = NOTHING_KEPT if type(step) is Step else getattr(step, "kept", NOTHING_KEPT)
     return Rows(trace, gradients if gradients.arrays else NOTHING, range(index, index + direction, direction), kept)
 
 
@@ -68,31 +68,31 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     if not isinstance(step, Step):
         raise OptionError(f"debug.explain: step must be a Step, as trace[t]; got {type(step).__name__}")
     unit, n = (arguments.integer("debug.explain", title, value) for title, value in (("unit", unit), ("n", n)))
-    rows, found = rows_of(step), targets(step._trace)
+    rows, found = rows_of(step), targets(step.recorded)
     if name not in found:
         has = ", ".join(found) if found else "none: `Cell.equations` is empty"
-        raise OptionError(f"debug.explain: there is no equation of {name!r} in {step._trace.name}; there are {has}")
+        raise OptionError(f"debug.explain: there is no equation of {name!r} in {step.recorded.name}; there are {has}")
     recorded = rows.value(name).array[0]
     if not (0 <= n < recorded.shape[0] and 0 <= unit < recorded.shape[1]):
         raise OptionError(f"debug.explain: {name} has (N, units) = {recorded.shape}; got n = {n}, unit = {unit}")
     said, before = found[name], None
     if all(equation.adds for _, equation in said):
-        before = incoming(step._trace, name)
+        before = incoming(step.recorded, name)
     terms = [_numbers(equation.right, rows.renamed(names), n, unit) for names, equation in said]
     notes = [note for names, equation in said for note in _products(equation.right, rows.renamed(names), n, unit)]
     has = recorded[n, unit]
     if before is not None:
         value, known = _incoming(rows, name, before, n, unit)
         terms.insert(0, _number(value))
-        if not is_whole(step._trace):
+        if not is_whole(step.recorded):
             notes.insert(0, f"{before} is the rest of what is recorded: parts without equations add to it, too")
         elif not known:
             notes.insert(0, f"{before} is the rest of what is recorded: the trace does not keep it, a Stepper does")
     result = _total(rows, name, before, n, unit)
-    labels, text = wording(step._trace, name)
+    labels, text = wording(step.recorded, name)
     pad = " " * len(name)
     lines = [
-        f"{step._trace.name}  t = {step.t}  n = {n}  unit {unit}   {labels}",
+        f"{step.recorded.name}  t = {step.t}  n = {n}  unit {unit}   {labels}",
         text,
         f"{pad} = {' + '.join(terms)}",
     ]
@@ -101,7 +101,7 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     else:
         apart = float(ulps(np.array([result], recorded.dtype), np.array([has]))[0])
         lines.append(f"{pad} = {_number(result)}   recorded {_number(has)}, {apart:.3g} ulp")
-    exists = step._trace.exists(step._index)
+    exists = step.recorded.exists(step.index)
     if exists is not None and not exists[n, 0]:
         lines.append(f"sequence n = {n} has no step {step.t}: what is recorded is 0")
     return "\n".join(lines + notes)

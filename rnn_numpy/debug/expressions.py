@@ -80,7 +80,12 @@ def parsed(where: str, text: Any) -> Text:
 def evaluate(text: Text, names: Names, bounded: bool = False) -> Value:
     """Return what a text says in `names`; its rounding's bound as well, if asked."""
     with np.errstate(all="ignore"):
-        array, bound = _value(text.tree, names, bounded)
+        try:
+            array, bound = _value(text.tree, names, bounded)
+        except (ValueError, TypeError) as error:  # arrays that do not fit, the difference of two truths
+            if isinstance(error, OptionError):
+                raise
+            raise OptionError(f"{sources(text.tree)!r} cannot be computed: {error}") from None
     return Value(np.asarray(array), bound)
 
 
@@ -248,8 +253,8 @@ def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -
 def norm(array: Array) -> Array:
     """The norm of each step's rows, (K, 1, 1), also where squares would be too large or too small to be held."""
     rows = array.reshape(len(array), 1, -1)
-    if rows.dtype.kind == "c":
-        rows = abs(rows)
+    if rows.dtype.kind != "f":
+        rows = abs(rows).astype(float)
     with np.errstate(all="ignore"):
         squares: Array = np.einsum("kij,kij->ki", rows, rows)[:, :, None]
         limits = np.finfo(squares.dtype)

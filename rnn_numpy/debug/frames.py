@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import sys
+import inspect
 from types import FrameType
 
 from rnn_numpy.engine.recurrent import Recurrent
@@ -30,7 +30,7 @@ def here() -> Step:
         ...
     rnn_numpy.errors.OptionError: debug.here: no pass is inside of a step; call it at a breakpoint in a formula, as ...
     """
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = inspect.currentframe()
     while frame is not None:
         if frame.f_code in LOOPS and "t" in frame.f_locals:
             run, t, backward = frame.f_locals["run"], frame.f_locals["t"], LOOPS[frame.f_code]

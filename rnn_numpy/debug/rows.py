@@ -27,8 +27,8 @@ Array = NDArray[Any]
 class Kept:
     """What a pass overwrites, of one layer and direction: rows by step, (T, N, units).
 
-    `handed` has, by state, what each step handed back to the state before it; `doutput` what the loss says directly, but
-    at the step `unknown`.
+    `handed` has, by state, what each step handed back to the state before it; `doutput` what the loss says directly,
+    but at the step `unknown`.
     """
 
     handed: dict[str, Array] = field(default_factory=dict)
@@ -277,6 +277,7 @@ class Renamer(ast.NodeTransformer):
         self.names = names
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
+        """Replace a name."""
         return ast.Name(self.names.get(node.id, node.id), ast.Load())
 
 

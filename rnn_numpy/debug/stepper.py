@@ -32,16 +32,16 @@ AHEAD = 128  # steps that a run with conditions looks at together
 class Halted(Step):
     """A `Step` as it was when the pass stood there: of c, `dc_prev` is what the step handed back, also later on."""
 
-    __slots__ = ("_kept",)
+    __slots__ = ("kept",)
 
     def __init__(self, trace: LayerTrace, index: int, gradients: GradientPass, kept: Kept) -> None:
         super().__init__(trace, index, gradients if gradients.arrays else None)
-        self._kept = kept
+        self.kept = kept
 
     def __getattr__(self, name: str) -> Array:
-        if name[:1] == "d" and name.endswith("_prev") and name[1:-5] in self._kept.handed:
-            row = self._kept.handed[name[1:-5]][self._index]
-            return read_only(row if self._trace.unsort is None else row[self._trace.unsort])
+        if name[:1] == "d" and name.endswith("_prev") and name[1:-5] in self.kept.handed:
+            row = self.kept.handed[name[1:-5]][self.index]
+            return read_only(row if self.recorded.unsort is None else row[self.recorded.unsort])
         return super().__getattr__(name)
 
 
@@ -140,7 +140,7 @@ class Stepper:
     def _start(self, begin: Callable[[], BackwardSteps | ForwardSteps], doutput: Array | None, steps: Any) -> None:
         self._begin, self._doutput = begin, doutput
         self._steps = steps
-        edge = steps._pass.trace.edge
+        edge = steps.trace.edge
         self._total = edge.rows * (edge.batch.T if edge.batch.lengths is None else int(edge.batch.lengths[0]))
         self._loop: Iterator[Step] = self._steps
         self._layers: dict[str, _Layer] = {}
@@ -159,17 +159,17 @@ class Stepper:
         """
         before = len(self._places)
         for step in itertools.islice(self._loop, None if count is None else min(count, self._total - before)):
-            name = step._trace.name
+            name = step.recorded.name
             if not self._places or name != self._places[-1][0]:
                 self._enter(step)
-            self._places.append((name, step._index))
+            self._places.append((name, step.index))
             layer = self._layers[name]
-            layer.keep(step._index)
+            layer.keep(step.index)
         return len(self._places) - before
 
     def _enter(self, step: Step) -> None:
         """Keep, of a layer that the pass comes to, what it will overwrite."""
-        trace, gradients = step._trace, step._gradients or NOTHING
+        trace, gradients = step.recorded, step.gradients or NOTHING
         kept, handed = Kept() if gradients.arrays else NOTHING_KEPT, list[tuple[Array, Array]]()
         if gradients.arrays:
             first, *further = trace.states
@@ -177,9 +177,9 @@ class Stepper:
             kept.doutput = memory.empty(source.shape, source.dtype)
             kept.doutput[...] = source
             # The step has added to the row before it. Of the top layer, the caller has said what was there.
-            at, row = step._index, step._index + (1 if trace.reverse else -1)
+            at, row = step.index, step.index + (1 if trace.reverse else -1)
             kept.unknown = at
-            is_top = trace.layer == max(layer.layer for layer in self._steps._pass.trace.layers.values())
+            is_top = trace.layer == max(layer.layer for layer in self._steps.trace.layers.values())
             if is_top and self._doutput is not None and 0 <= row < len(trace):
                 width = kept.doutput.shape[-1]
                 kept.doutput[at] = self._doutput[row][:, slice(width, None) if trace.reverse else slice(width)]
@@ -253,7 +253,7 @@ class Stepper:
     def _place(self, where: str, layer: str | None, t: int) -> int:
         """Return the place of a step, if need be of one that the pass goes on to."""
         t = arguments.integer(where, "t", t)
-        known = self._steps._pass.trace.layers
+        known = self._steps.trace.layers
         while True:
             name = layer if layer is not None or not self._places else self._places[0][0]
             if name in self._layers and (name, t - self._layers[name].trace.first) in self._places:

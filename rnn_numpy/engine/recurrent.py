@@ -126,7 +126,7 @@ class _Steps(Iterator[Step]):
     """A pass, one step at each `next`."""
 
     def __init__(self, run: Pass, loop: Iterator[int]) -> None:
-        self._pass, self._loop = run, loop
+        self._pass, self._loop, self.trace = run, loop, run.trace
         self._step: Step | None = None
 
     def __next__(self) -> Step:
@@ -153,10 +153,6 @@ class ForwardSteps(_Steps):
         What `forward` returns, once the steps have run out.
     """
 
-    def __init__(self, run: Pass, loop: Iterator[int]) -> None:
-        super().__init__(run, loop)
-        self.trace = run.trace
-
     @property
     def result(self) -> Result | None:
         """The result of the whole pass, once the steps have run out."""
@@ -168,6 +164,8 @@ class BackwardSteps(_Steps):
 
     Attributes
     ----------
+    trace : Trace
+        What it runs through.
     result : BackwardResult or None
         None until the last step is done. Only then are gradients added to `grads`; stopping early leaves them
         untouched.

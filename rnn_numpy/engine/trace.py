@@ -265,6 +265,8 @@ class Step:
     ----------
     t, layer : int
     reverse : bool
+    recorded : LayerTrace
+        What the step is of; `index` is its row there, `gradients` the backward pass, None for the latest.
     x, a, h, h_prev, da, dh, dh_prev : ndarray, (N, ·)
         `h_prev` is the state that the step read, `h` the one that it wrote; `dh` is the total gradient at `h` (from the
         loss and from the steps that came after). `names` lists what there is; gradients are there once backward has
@@ -287,56 +289,56 @@ class Step:
       h        (1, 1)      -8.29e-01  -8.29e-01   8.29e-01   0
     """
 
-    __slots__ = ("_gradients", "_index", "_trace")
+    __slots__ = ("gradients", "index", "recorded")
 
     def __init__(self, trace: LayerTrace, t: int, gradients: GradientPass | None = None) -> None:
-        self._trace = trace
-        self._index = t
-        self._gradients = gradients
+        self.recorded = trace
+        self.index = t
+        self.gradients = gradients
 
     @property
     def t(self) -> int:
         """The step, counted from the beginning of the sequence."""
-        return self._index + self._trace.first
+        return self.index + self.recorded.first
 
     def _pass(self) -> GradientPass:
         """Return the backward pass that this step belongs to: its own, or the trace's latest."""
-        return self._gradients or self._trace.latest
+        return self.gradients or self.recorded.latest
 
     def _is_done(self) -> bool:
         """Whether that pass has done this step."""
         reached = self._pass().reached
-        return reached is None or (self._index <= reached if self.reverse else self._index >= reached)
+        return reached is None or (self.index <= reached if self.reverse else self.index >= reached)
 
     def _is_recorded(self) -> bool:
         """Whether the forward pass has done this step."""
-        reached = self._trace.reached
-        return reached is None or (self._index >= reached if self.reverse else self._index <= reached)
+        reached = self.recorded.reached
+        return reached is None or (self.index >= reached if self.reverse else self.index <= reached)
 
     @property
     def layer(self) -> int:
         """Number of the layer, 0 the lowest."""
-        return self._trace.layer
+        return self.recorded.layer
 
     @property
     def reverse(self) -> bool:
         """Whether the step belongs to the direction that runs from the end to the start."""
-        return self._trace.reverse
+        return self.recorded.reverse
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the arrays of this step: what the step reads before what it writes."""
-        states = self._trace.states
+        states = self.recorded.states
         if not self._is_recorded():
             return ("x",)
-        names = self._trace.names_of(self._pass() if self._is_done() else NOTHING)
-        gradients = [name + "_prev" for name in names if name[:1] == "d" and self._trace.is_state(name)]
+        names = self.recorded.names_of(self._pass() if self._is_done() else NOTHING)
+        gradients = [name + "_prev" for name in names if name[:1] == "d" and self.recorded.is_state(name)]
         return ("x", *(state + "_prev" for state in states), *names[1:], *gradients)
 
     def __getattr__(self, name: str) -> Array:
         if name.startswith("_"):
             raise AttributeError(name)
-        trace = self._trace
+        trace = self.recorded
         gradients = self._pass()
         if not self._is_recorded() and name != "x" and name in trace.names_of(NOTHING):
             raise AttributeError(
@@ -347,12 +349,12 @@ class Step:
             raise AttributeError(f"step {self.t} has no {name} yet: the backward pass stands at t = {stands}")
         before, after = (1, 0) if trace.reverse else (0, 1)
         if name.endswith("_prev") and trace.is_state(name[:-5]):
-            return trace.row(name[:-5], self._index + before, gradients)
+            return trace.row(name[:-5], self.index + before, gradients)
         if trace.is_derived(name):
             array = trace.derive(name, lambda argument: self.__getattr__(trace.resolved(argument, gradients)))
-            exists = trace.exists(self._index)
+            exists = trace.exists(self.index)
             return read_only(array if exists is None else np.where(exists, array, 0))
-        return trace.row(name, self._index + (after if trace.is_state(name) else 0), gradients)
+        return trace.row(name, self.index + (after if trace.is_state(name) else 0), gradients)
 
     def write(self, name: str, value: Any) -> None:
         """What if? Put another value in place of what the next step of this pass reads, and let the pass go on.
@@ -391,12 +393,12 @@ class Step:
         >>> steps.result.dh_0
         array([[[0.]]])
         """
-        trace, gradients, where = self._trace, self._pass(), "Step.write"
+        trace, gradients, where = self.recorded, self._pass(), "Step.write"
         # A pass that stands somewhere has a place, `reached`; a backward pass can only begin when forward is through.
         forward = trace.reached is not None
         stands = trace.reached if forward else gradients.reached
         names = trace.states if forward else tuple(f"d{state}_prev" for state in trace.states)
-        if stands != self._index:
+        if stands != self.index:
             place = "is over" if stands is None else f"stands at t = {stands + trace.first}"
             raise OptionError(
                 f"{where}: step {self.t} of {trace.name} is not where a pass is halted: the pass {place}. Write at the "
@@ -410,7 +412,7 @@ class Step:
         present = getattr(self, name)
         value = arguments.array_of(where, "value", value(present) if callable(value) else value, present.dtype)
         arguments.shaped(where, "value", value, f"(N, {name})", present.shape)
-        exists = trace.exists(self._index)
+        exists = trace.exists(self.index)
         if exists is not None:
             changed = ~exists[:, 0] & (value != present).any(axis=-1)
             if changed.any():
@@ -418,14 +420,14 @@ class Step:
                 raise OptionError(f"{where}: sequence n = {n} has no step {self.t}; leave its row of {name} as it is")
         before, after = (1, 0) if trace.reverse else (0, 1)
         array, offset = (name, after) if forward else (name.removesuffix("_prev"), before)
-        trace.write(array, self._index + offset, value, gradients)
+        trace.write(array, self.index + offset, value, gradients)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.names]
 
     def __repr__(self) -> str:
         lines = [
-            f"step t = {self.t} of {self._trace.name}",
+            f"step t = {self.t} of {self.recorded.name}",
             "  name     shape             min        max       norm   non-finite",
         ]
         for name in self.names:

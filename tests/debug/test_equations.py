@@ -154,12 +154,12 @@ def test_every_equation_is_explained_with_its_numbers(kind):
     layer, trace, doutput = ready(kind)
     stepper = debug.Stepper(layer, trace, doutput)
     while (step := stepper.next()) is not None:
-        for name in targets(step._trace):
+        for name in targets(step.recorded):
             text = debug.explain(step, name, unit=1, n=2)
             gate = name[2:] if name[:2] == "a_" else ""
             value = step.a[2, 5 * "ifgo".index(gate) + 1] if gate else getattr(step, name)[2, 1]
             head, equation, placed, *_ = text.splitlines()
-            assert head.startswith(f"{step._trace.name}  t = {step.t}  n = 2  unit 1   ")
+            assert head.startswith(f"{step.recorded.name}  t = {step.t}  n = 2  unit 1   ")
             assert equation.startswith(f"{name} = ") and placed.lstrip().startswith("= ")
             assert f"{value:.4g}" in text
             # The printed numbers, put into the printed equation, give the result to their four digits.

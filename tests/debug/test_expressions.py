@@ -163,8 +163,6 @@ def test_texts_that_look_right_are_evaluated_or_refused_in_words(text, bounded):
         evaluate(parsed("test", text), rows()[1], bounded)
     except OptionError:
         pass
-    except ValueError as error:  # of arrays that do not fit each other, which NumPy says well
-        assert "broadcast" in str(error)
 
 
 def test_errors_name_what_there_is():
@@ -180,6 +178,8 @@ def test_errors_name_what_there_is():
         said("W_hh @ da", rows()[1])
     with pytest.raises(OptionError, match=r"\[7, 0\] is outside of an array \(N, units\) = \(4, 5\)"):
         said("dh[7, 0]", rows()[1])
+    with pytest.raises(OptionError, match="'dh - x' cannot be computed: operands could not be broadcast together"):
+        said("dh - x", rows()[1])
     with pytest.raises(OptionError, match="an expression must be a text, as 'norm\\(dh\\) > 1'; got int"):
         debug.when(3)
 

@@ -153,15 +153,15 @@ def test_run_back_stops_where_the_condition_last_held():
 @pytest.mark.parametrize("kind", ["two layers", "two directions"])
 def test_layers_and_directions(kind):
     layer, trace, doutput = ready(kind)
-    order = [(step._trace.name, step.t) for step in layer.backward_steps(trace, doutput)]
+    order = [(step.recorded.name, step.t) for step in layer.backward_steps(trace, doutput)]
     stepper = debug.Stepper(layer, trace, doutput)
     places = []
     while (step := stepper.next()) is not None:
-        places.append((step._trace.name, step.t))
+        places.append((step.recorded.name, step.t))
     assert places == order
     while stepper._cursor:
         stop = stepper.run_back(lambda step: True)
-        assert (stop.step._trace.name, stop.step.t) == order[stepper._cursor]
+        assert (stop.step.recorded.name, stop.step.t) == order[stepper._cursor]
     assert stepper.goto(3, "l0").layer == 0
     assert [*zip(stepper.table()["layer"], stepper.table()["t"], strict=True)] == order[: stepper._cursor + 1]
 

@@ -87,7 +87,7 @@ def test_a_pass_that_was_left_shows_no_gradient_that_it_has_not_computed(lengths
     rnn.backward(trace, np.ones_like(output))
     complete = {array: getattr(trace[name], array) for array in ("da", "dh")}
     for step in (steps := rnn.backward_steps(trace, np.ones_like(output))):
-        if step._trace.name == name and step.t == 2:
+        if step.recorded.name == name and step.t == 2:
             break
     assert repr(steps) == f"BackwardSteps: after step t = 2 of {name}"
     done = [0, 1, 2] if name.endswith("reverse") else [2, 3]

@@ -194,7 +194,7 @@ def test_a_stopped_pass_shows_no_gradient_of_steps_that_it_has_not_done(name, le
     for step in setup.layer.backward_steps(
         trace, setup.doutput, setup.dstates if len(setup.dstates) > 1 else setup.dstates[0]
     ):
-        if step._trace.name == stop and step.t == 2:
+        if step.recorded.name == stop and step.t == 2:
             break
     done = [0, 1, 2] if stop.endswith("reverse") else [2, 3]
     run = trace[stop]
@@ -218,7 +218,7 @@ def test_steps_are_backward_bit_for_bit(name, lengths):
     expected = {run.name: {array: getattr(run, array).copy() for array in run.names} for run in trace.layers.values()}
     states = setup.dstates if len(setup.dstates) > 1 else setup.dstates[0]
     for step in setup.layer.backward_steps(trace, setup.doutput, states):
-        run, before, after = step._trace, int(step.reverse), int(not step.reverse)
+        run, before, after = step.recorded, int(step.reverse), int(not step.reverse)
         alive = np.ones(N, bool) if lengths is None else np.array(lengths) > step.t
         for array in step.names:
             stem = array.removesuffix("_prev")
