@@ -11,14 +11,24 @@ exp((lambda_1 + ... + lambda_k) t) [1]_. A gradient goes back through the same p
 what a gradient gains per step on a long way back: below 0 it vanishes, above 0 it explodes.
 
 Multiplying the matrices out does not work: all columns turn towards the first direction, and the others are lost in
-rounding. So the columns are made orthonormal again, every `interval` steps [2]_:
+rounding. So the columns are made orthonormal again, after m steps [2]_:
 
-    (Q1)  V     = J_t ... J_{t-m+1} Q_{t-m}                     m = interval
+    (Q1)  V     = J_t ... J_{t-m+1} Q_{t-m}
     (Q2)  Q_t R_t = V                                           QR decomposition, the diagonal of R_t positive
     (Q3)  lambda_i = mean of ln (R_t)_ii, divided by m
 
 The order matters. J_t^T in forward order is no product of a trajectory at all: (J_2 J_1)^T = J_1^T J_2^T. The
 exponents of J_1^T ... J_T^T, backward, are the same, which is why the slope of a gradient's norm is lambda_1.
+
+*How many steps.* Exponents do not depend on m, but for rounding: R_t ... R_1 is the R of the whole product. Where no
+`interval` is asked for, m follows what was seen: as many steps as leave the longest column at most 2000 times as long
+as the shortest R_kk, twice as many as before at most, and 16. GRUs, whose states leak, get by with a tenth of the
+decompositions; where one step alone takes more, each step has one.
+
+*How orthonormal.* For the same reason Q need not be orthonormal: any Q_t R_t = V with an upper triangular R_t will do,
+what Q_t lacks comes back in R_{t+1}, and only what the last one lacks is left. So of many columns R is the Cholesky
+factor of V^T V where a batch (below) goes on, and Q R = V is solved for Q; a batch ends with a QR decomposition, and
+so does each step in which R_kk is smaller than a millionth of the longest column.
 
 What is left out at first, the transient, gives the states time to reach where they stay, and Q to turn.
 
@@ -28,7 +38,7 @@ means [3]_. Beside it there is a bias that falls as 1/T, from the directions' fi
 
 *Rounding.* V is known to about eps |V|, |V| being the length of its longest column, and R_kk is what remains of column
 k without its parts along the columns before it: with a relative error of eps |V| / R_kk, or somewhat less. The mean of
-this, per step, is the `rounding` of exponent k. It grows with the interval, and where the slopes of a saturated tanh
+this, per step, is the `rounding` of exponent k. It grows with m, and where the slopes of a saturated tanh
 are tiny it is large in a single step. Above 1e-3 there is a warning.
 
 *Two numbers of the spectrum.* With lambda_1 + ... + lambda_j >= 0 and the sum of j+1 negative, the Kaplan-Yorke
@@ -116,6 +126,12 @@ ROUNDING = 1e-3
 CHUNK = 2**20  # entries of one array, at most, that are in memory at once
 MANY = 4096  # entries of a step's Jacobians from which on `step_tangent` is cheaper
 FEW = 8  # times as many units as directions: from there on a Jacobian costs more than it is used for
+APART = math.log(2000)  # how many times a column of V may be longer than R_kk, where that is chosen
+FAR = math.log(1e100)  # how many times V may become longer or shorter
+MOST = 16  # steps without a decomposition
+LOOSE = 1e-6  # R_kk relative to the longest column, from which on V^T V has digits for it
+RANGE = 1e200  # of squares
+PANEL = 16  # columns of Q that are found at once, at least
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -133,7 +149,8 @@ class LyapunovSpectrum:
     size : int
         S, the number of units of all states.
     steps, transient, interval : int
-        Steps that count; steps before them that do not; steps between two QR decompositions.
+        Steps that count; steps before them that do not; steps from one decomposition to the next, or the most there
+        were.
     batch_means : ndarray, (B, N, k)
         Mean exponents of each batch of steps, sequence by sequence.
     spans : ndarray of int, (B,)
@@ -239,7 +256,7 @@ def lyapunov(
     h_0: Any = None,
     name: str | None = None,
     transient: int | None = None,
-    interval: int = 1,
+    interval: int | None = None,
     products: str = "auto",
     rng: np.random.Generator | int | None = 0,
 ) -> LyapunovSpectrum:
@@ -260,8 +277,8 @@ def lyapunov(
         "l0", "l1", ...: which layer of a stack; the top one where left out.
     transient : int, optional
         Steps at the beginning that do not count; a tenth of T where left out.
-    interval : int
-        Steps between two QR decompositions.
+    interval : int, optional
+        Steps from one QR decomposition to the next; where left out, as many as cost no digits.
     products : {"auto", "matrix", "columns"}
         How J_t V is computed: from J_t out of `step_backward`, or out of `step_tangent`. Equal but for rounding; the
         module says which is faster when.
@@ -276,7 +293,7 @@ def lyapunov(
     Notes
     -----
     Cost of each step and sequence: S columns of a backward step (or k of a tangent step), a product (S, S) with
-    (S, k), and a QR decomposition of (S, k) each `interval` steps. Memory does not grow with T: the layer runs in
+    (S, k), and a decomposition of (S, k) as often as there is one. Memory does not grow with T: the layer runs in
     pieces, each from the last states of the one before.
 
     Examples
@@ -303,33 +320,32 @@ def lyapunov(
     T, S = walk.T, walk.S
     k = counted(where, "n_exponents", n_exponents, S)
     transient = transient_steps(where, T // 10 if transient is None else transient, T)
-    interval = arguments.positive_int(where, "interval", interval)
+    if interval is not None:
+        interval = arguments.positive_int(where, "interval", interval)
     arguments.one_of(where, "products", products, PRODUCTS)
-    intervals = -(-(T - transient) // interval)
-    count = max(1, min(BATCHES, math.isqrt(intervals)))
-    sums, spans, rounding = np.zeros((count, walk.N, k)), np.zeros(count, np.intp), np.zeros(k)
-    done = 0
-    for t, m, _, R in walk.decompositions(k, transient, interval, products, arguments.generator(where, rng)):
-        if t <= transient:
+    pace = Pace(T, transient, interval)
+    sums, spans, rounding = np.zeros((pace.batches, walk.N, k)), np.zeros(pace.batches, np.intp), np.zeros(k)
+    longest = 1
+    for made in walk.decompositions(k, pace, products, arguments.generator(where, rng)):
+        if made.t <= transient:
             continue
-        diagonal = np.diagonal(R, axis1=1, axis2=2)
-        batch = done * count // intervals
-        lengths = np.linalg.norm(R, axis=1)
+        diagonal, lengths = made.diagonal, made.lengths
+        batch, longest = pace.batch(made.t), max(made.since, longest)
         # A column that is 0 is so exactly; one whose own part is 0 has lost it to rounding.
         own = np.where(lengths == 0, np.inf, np.maximum(diagonal, _EPS * lengths))
         with np.errstate(divide="ignore"):
             sums[batch] += np.log(diagonal)
         rounding += np.minimum(_EPS * lengths.max(axis=1, keepdims=True) / own, 1).mean(axis=0)
-        spans[batch] += m
-        done += 1
+        spans[batch] += made.since
     rounding /= T - transient
+    longest = longest if interval is None else interval
     spectrum = LyapunovSpectrum(
-        walk.name, S, T - transient, transient, interval, sums / spans[:, None, None], spans, rounding
+        walk.name, S, T - transient, transient, longest, sums / spans[:, None, None], spans, rounding
     )
     lost = rounding > ROUNDING
     if lost.any():
         first = int(lost.argmax())
-        advice = f"set interval below {interval}, or" if interval > 1 else "single steps do that:"
+        advice = f"set interval below {longest}, or" if longest > 1 else "single steps do that:"
         warnings.warn(
             f"{where}: exponent {first + 1} may be off by {rounding[first]:.0e} per step from rounding, since "
             f"directions shrink too far between two QR decompositions; {advice} ask for n_exponents = {max(1, first)}",
@@ -471,7 +487,8 @@ def covariant_vectors(
         )
     generator = arguments.generator(where, rng)
     vectors, triangles = np.empty((W + 1, N, S, k)), np.empty((T - transient, N, k, k))
-    for t, _, Q, R in walk.decompositions(k, transient, 1, "auto", generator):
+    for made in walk.decompositions(k, Pace(T, transient, 1), "auto", generator):
+        t, Q, R = made.t, made.Q, made.R
         if 0 <= t - transient <= W:
             vectors[t - transient] = Q
         if t > transient:
@@ -513,6 +530,104 @@ def positive_qr(V: Floats) -> tuple[Floats, Floats]:
     Q *= signs[..., None, :]
     R *= signs[..., :, None]
     return Q, R
+
+
+def loose_qr(V: Floats) -> tuple[Floats, Floats]:
+    """Return Q, R of V, (N, S, k), as `positive_qr` does, Q R = V to rounding; Q's columns are orthonormal to about
+    eps times the square of V's condition.
+
+    >>> V = np.random.default_rng(0).normal(size=(1, 40, 40))
+    >>> Q, R = loose_qr(V)
+    >>> bool(np.allclose(Q @ R, V, rtol=0, atol=1e-14)), bool(np.allclose(R, positive_qr(V)[1], rtol=0, atol=1e-10))
+    (True, True)
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = V.swapaxes(1, 2) @ V
+    lengths = np.einsum("nkk->nk", squares).max(axis=1)
+    try:
+        factor = np.linalg.cholesky(squares)
+    except np.linalg.LinAlgError:
+        return positive_qr(V)
+    least = np.einsum("nkk->nk", factor).min(axis=1)
+    if not ((least >= LOOSE * np.sqrt(lengths)) & (lengths > 1 / RANGE) & (lengths < RANGE)).all():
+        return positive_qr(V)
+    Q = np.empty_like(V)
+    panel = max(PANEL, V.shape[2] // 8)
+    for start in range(0, V.shape[2], panel):  # L Q^T = V^T
+        rows = slice(start, start + panel)
+        rest = V[:, :, rows]
+        if start:
+            rest = rest - Q[:, :, :start] @ factor[:, rows, :start].swapaxes(1, 2)
+        own = factor[:, rows, rows].swapaxes(1, 2)
+        inverse = np.linalg.inv(own)
+        found = rest @ inverse
+        found += (rest - found @ own) @ inverse  # once more: an inverse alone leaves eps times its condition
+        Q[:, :, rows] = found
+    R: Array = factor.swapaxes(1, 2)
+    return Q, R
+
+
+@dataclass(frozen=True)
+class Orthonormal:
+    """Q_t R_t = V, (N, S, k) and (N, k, k), after t steps, `since` of them after the one before."""
+
+    t: int
+    since: int
+    Q: Floats
+    R: Floats
+
+    @functools.cached_property
+    def diagonal(self) -> Floats:
+        """(N, k) of R."""
+        return np.diagonal(self.R, axis1=1, axis2=2)
+
+    @functools.cached_property
+    def lengths(self) -> Floats:
+        """(N, k) of the columns of V."""
+        return np.asarray(np.sqrt(np.einsum("nij,nij->nj", self.R, self.R)))
+
+
+class Pace:
+    """The steps after which V is made orthonormal: every `interval` ones, or as many as cost no digits.
+
+    Steps that count are cut into `batches`; a batch ends with a decomposition, and so does the transient.
+    """
+
+    def __init__(self, T: int, transient: int, interval: int | None) -> None:
+        self.T, self.transient, self.interval = T, transient, interval
+        self.intervals = -(-(T - transient) // (interval or 1))
+        self.batches = max(1, min(BATCHES, math.isqrt(self.intervals)))
+
+    def batch(self, t: int) -> int:
+        """Return the batch of the decomposition after step t."""
+        return (self._number(t) - 1) * self.batches // self.intervals
+
+    def ends(self, t: int) -> bool:
+        """Whether a batch, or the transient, ends after step t."""
+        number = self._number(t)
+        return t == self.transient or number * self.batches // self.intervals > self.batch(t)
+
+    def _number(self, t: int) -> int:
+        return -(-(t - self.transient) // (self.interval or 1))
+
+    def after(self, made: Orthonormal) -> int:
+        """Return the step after which the next decomposition is due."""
+        t = made.t
+        if self.interval is not None:
+            return min(self.T, t + 1 + (self.transient - t - 1) % self.interval)
+        limit = self.transient
+        if t >= limit:  # the end of the batch
+            following = (t - limit) * self.batches // self.intervals + 1
+            limit -= -following * self.intervals // self.batches
+        return min(limit, t + self._steps(made))
+
+    def _steps(self, made: Orthonormal) -> int:
+        own, lengths, since = made.diagonal.min(axis=1), made.lengths.max(axis=1), made.since
+        if not since or not own.all():
+            return 1
+        apart = float(np.log(lengths / own).max()) / since
+        moved = float(np.abs(np.log([lengths, own])).max()) / since
+        return max(1, int(min(MOST, 2 * since, APART / max(apart, 1e-9), FAR / max(moved, 1e-9))))
 
 
 @dataclass(frozen=True)
@@ -585,28 +700,29 @@ class Walk:
                 for J in rows_of_steps(steps, np.arange(low, min(low + size, steps.T))):
                     yield functools.partial(np.matmul, J)
 
-    def decompositions(
-        self, k: int, transient: int, interval: int, kind: str, generator: np.random.Generator
-    ) -> Iterator[tuple[int, int, Floats, Floats]]:
-        """Yield (steps done, steps since the last decomposition, Q, R), Q1 and Q2; first (0, 0, Q_0, I)."""
+    def decompositions(self, k: int, pace: Pace, kind: str, generator: np.random.Generator) -> Iterator[Orthonormal]:
+        """Yield Q1 and Q2; first Q_0 and I, after no step."""
         # Column after column, so that the first ones are the same whatever k is.
         V, R = positive_qr(generator.standard_normal((k, self.N, self.S)).transpose(1, 2, 0))
-        yield 0, 0, V, np.broadcast_to(np.eye(k), R.shape)
-        since = 0
+        made = Orthonormal(0, 0, V, np.broadcast_to(np.eye(k), R.shape))
+        yield made
+        loose = pace.interval is None and (k >= 128 or (k >= 64 and self.N >= 4))
+        due = pace.after(made)
         for start, steps in self.pieces():
             for done, product in enumerate(self.products(steps, k, kind), start + 1):
                 with np.errstate(over="ignore", invalid="ignore"):
                     V = product(V)
-                since += 1
-                if done in (transient, self.T) or (done - transient) % interval == 0:
+                if done == due:
+                    since = done - made.t
                     if not np.isfinite(V).all():
                         raise NonFiniteError(
                             f"{self.where}: directions leave the range of floats before step {done}; "
-                            f"set interval below {interval}"
+                            f"set interval below {since}"
                         )
-                    V, R = positive_qr(V)
-                    yield done, since, V, R
-                    since = 0
+                    V, R = loose_qr(V) if loose and not pace.ends(done) else positive_qr(V)
+                    made = Orthonormal(done, since, V, R)
+                    due = pace.after(made)
+                    yield made
 
 
 def pusher(steps: RecordedSteps, k: int) -> Callable[[int, Floats], Floats]:

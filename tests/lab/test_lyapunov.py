@@ -13,7 +13,7 @@ from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab import LyapunovSpectrum, covariant_vectors, lyapunov
 from rnn_numpy.lab.jacobians import rows_of_steps
-from rnn_numpy.lab.lyapunov import PRODUCTS, positive_qr
+from rnn_numpy.lab.lyapunov import LOOSE, PRODUCTS, Pace, loose_qr, positive_qr
 from rnn_numpy.layers.initializers import orthogonal
 from rnn_numpy.layers.rnn import CELLS
 
@@ -111,6 +111,78 @@ def jacobians(net, x, h_0=None, name=None):
     """All J_t, (T, N, S, S), by the complex step of the forward formulas: another way than the one under test."""
     trace = net.forward(x, h_0, training=False)[2]
     return RecordedSteps(net, trace, name or f"l{net.num_layers - 1}").jacobians().state
+
+
+# ------------------------------------------------------------------------------------------ where decompositions are
+
+
+@pytest.mark.parametrize(("kind", "units"), [(RNN, 64), (RNN, 128), (LSTM, 32), (GRU, 64), (GRU, 5)])
+def test_the_chosen_steps_make_no_difference(kind, units):
+    """A QR decomposition at each step is what a chosen number of steps, and Cholesky factors, have to agree with."""
+    net, x = kind(3, units, rng=0), inputs(60, 4)
+    chosen, each = lyapunov(net, x, transient=9), lyapunov(net, x, transient=9, interval=1)
+    assert (chosen.interval > 1) == (kind is not LSTM)
+    np.testing.assert_array_equal(chosen.spans, each.spans)
+    # What a decomposition at each step leaves open itself: of the LSTM's last exponents, in both ways, 1e-11, by
+    # Gram-Schmidt in extended precision.
+    scale = 200 * each.rounding
+    assert (np.abs(chosen.exponents - each.exponents) < 1e-13 + scale).all()
+    parts = each.batch_means.shape[0] * each.batch_means.shape[1]  # that the exponents are means of
+    assert (np.abs(chosen.batch_means - each.batch_means) < 1e-12 + parts * scale).all()
+
+
+@pytest.mark.parametrize("lost", [1.0, 1e-3, 0.5 * LOOSE, 0.0])
+def test_loose_factors_give_the_product_back(lost):
+    rng = np.random.default_rng(0)
+    V = rng.normal(size=(3, 70, 50)) @ np.linalg.qr(rng.normal(size=(50, 50)))[0]
+    V[1, :, 7] = lost * V[1, :, 7] + (1 - lost) * V[1, :, 6]
+    before = V.copy()
+    Q, R = loose_qr(V)
+    np.testing.assert_array_equal(V, before)
+    assert np.abs(Q @ R - V).max() < 1e-14 * np.abs(V).max()
+    if lost < LOOSE:
+        for found, right in zip((Q, R), positive_qr(V), strict=True):
+            np.testing.assert_array_equal(found, right)
+    else:
+        assert np.abs(Q.swapaxes(1, 2) @ Q - np.eye(50)).max() < 1e4 * EPS / lost**2
+        assert not np.tril(R, -1).any()
+        assert (np.diagonal(R, axis1=1, axis2=2) > 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e170])
+def test_loose_factors_where_squares_leave_the_range(scale):
+    V = scale * np.random.default_rng(0).normal(size=(1, 9, 9))
+    for found, right in zip(loose_qr(V), positive_qr(V), strict=True):
+        np.testing.assert_array_equal(found, right)
+
+
+@pytest.mark.parametrize("interval", [None, 1, 3, 7])
+@pytest.mark.parametrize(("T", "transient"), [(1, 0), (2, 1), (30, 0), (31, 7), (500, 50), (47, 46)])
+def test_batches_end_with_a_decomposition(T, transient, interval):
+    pace = Pace(T, transient, interval)
+    net = GRU(3, 4, rng=0)
+    spectrum = lyapunov(net, inputs(T, 1), transient=transient, interval=interval)
+    assert spectrum.spans.sum() == T - transient
+    assert len(spectrum.spans) == pace.batches == sum(pace.ends(t) for t in range(transient + 1, T + 1, interval or 1))
+    assert np.ptp(spectrum.spans) < 2 * (interval or 1)
+    assert pace.ends(T)
+    assert pace.ends(transient)
+
+
+def test_chosen_steps_stay_within_the_range_of_floats():
+    """Every direction grows alike, so that no digits are lost; but not so that numbers end."""
+    spectrum = lyapunov(linear(1e40 * orthogonal((5, 5), rng=2)), silence(60), h_0=np.zeros((1, 1, 5)), transient=4)
+    np.testing.assert_allclose(spectrum.exponents, math.log(1e40), rtol=1e-13)
+    assert spectrum.interval == 2
+
+
+def test_digits_that_too_many_steps_would_lose_are_missed(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("rnn_numpy.lab.lyapunov"), "APART", math.log(1e30))
+    net, x = RNN(3, 64, rng=0), inputs(60, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        chosen, each = lyapunov(net, x, transient=9), lyapunov(net, x, transient=9, interval=1)
+    assert np.abs(chosen.exponents - each.exponents).max() > 1e-10
 
 
 # ----------------------------------------------------------------------------------------------------------- identities
