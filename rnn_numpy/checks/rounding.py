@@ -219,6 +219,11 @@ def _parameter_bounds(
             bound += TINY * float(np.abs(run.dstates).sum())
             total = by_itself(maps, name, np.abs(run.dstates), absolute=True)
         found[name] = bound, total
+    if states:  # what is summed beside da, as gains are, has no more digits than da has
+        sizes = [(float(found[name][0].max(initial=0.0)), float(found[name][1].max(initial=0.0))) for name in found
+                 if maps.additive[name]]  # fmt: skip
+        share = max((bound / total for bound, total in sizes if total), default=0.0)
+        found |= {name: (b + share * t, t) for name, (b, t) in found.items() if not maps.additive[name]}
     return found
 
 

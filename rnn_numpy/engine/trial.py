@@ -12,7 +12,7 @@ import copy
 import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rnn_numpy.core import memory
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine.binding import Binding, constants_of
-from rnn_numpy.engine.cell import Slot
+from rnn_numpy.engine.cell import Chain, Slot
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.parts import Formula, Kind, argument_names
 from rnn_numpy.errors import CellError
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 T, N, SIZE = 2, 2, 3
+
+
+class Unwritten(NamedTuple):
+    """An array that has poison in it after a call of a formula, what the formula calls it, the number of the call."""
+
+    array: str
+    name: str
+    call: int
 
 
 def try_formulas(layer: Recurrent, kind: Kind, run: type[Run]) -> None:
@@ -44,12 +52,12 @@ def try_formulas(layer: Recurrent, kind: Kind, run: type[Run]) -> None:
     layer.cell.tried.add(kind)
     # What else is wrong with them shows in the call itself, with its own arrays.
     with np.errstate(all="ignore"), memory.poisoned(), _letting(CellError):
-        unwritten: list[str] = []
+        unwritten: list[Unwritten] = []
         forward = _forward(_small(layer), unwritten)
         if kind == "forward":
             _look(forward.binding, "forward", [*layer.cell.states, *layer.cell.records], unwritten)
         else:
-            names = ["da", *layer.cell.gradient_records]
+            names = ["da", *layer.cell.gradient_records, *map("d{}".format, promised_states(forward.trace.chain))]
             _look(_backward(_small(layer), forward, run, unwritten), "backward", names, unwritten)
 
 
@@ -81,7 +89,7 @@ def _drawn(layer: Recurrent, *shape: int) -> Array:
     return np.random.default_rng(1).uniform(-0.5, 0.5, shape).astype(layer.params.dtype)
 
 
-def _forward(layer: Recurrent, unwritten: list[str]) -> Run:
+def _forward(layer: Recurrent, unwritten: list[Unwritten]) -> Run:
     x = _drawn(layer, *((N, T) if layer.batch_first else (T, N)), SIZE)
     edge, signal = Edge.opened(layer, "trial", x, None, copied=True)
     sizes, arrays = layer.given_sizes(), dict[str, Array]()
@@ -97,7 +105,7 @@ def _forward(layer: Recurrent, unwritten: list[str]) -> Run:
     return run
 
 
-def _backward(layer: Recurrent, forward: Run, run: type[Run], unwritten: list[str]) -> Binding:
+def _backward(layer: Recurrent, forward: Run, run: type[Run], unwritten: list[Unwritten]) -> Binding:
     recorded, batch = forward.trace, forward.binding.batch
     constants = constants_of(recorded.chain, recorded.weights, N)
     binding = Binding(recorded.chain, batch, False, dict(recorded.arrays), constants, recorded.given)
@@ -105,9 +113,19 @@ def _backward(layer: Recurrent, forward: Run, run: type[Run], unwritten: list[st
     own = layer.params.zeros_like()
     backward = run(layer.stack[0][0], recorded, binding, sums=layer.own(own, layer.stack[0][0]))
     layer.open_backward(backward, _drawn(layer, T, N, layer.output_width), [None] * len(layer.cell.states))
+    for state in promised_states(binding.chain):  # what the step after is to write over
+        kept = binding.arrays[f"d{state}"][binding.exit].copy()
+        binding.arrays[f"d{state}"][...] = memory.POISON
+        binding.arrays[f"d{state}"][binding.exit] = kept
     for _ in layer.backward_loop(backward):
         pass
     return binding
+
+
+def promised_states(chain: Chain) -> list[str]:
+    """Return the further states whose gradients before the step a backward formula takes, and so promises to write."""
+    named = {slot.name for _, slots, _ in chain.formulas["backward"] for slot in slots}
+    return [state for state in chain.cell.states[1:] if f"d{state}_prev" in named and state not in chain.zoneout]
 
 
 def _is_constant(slot: Slot) -> bool:
@@ -115,33 +133,40 @@ def _is_constant(slot: Slot) -> bool:
     return slot.when in ("fixed", "given") and slot.name != "scratch_t" and slot.name[:1] not in ("d", "v")
 
 
-def _look(binding: Binding, kind: Kind, names: list[str], unwritten: list[str]) -> None:
+def _look(binding: Binding, kind: Kind, names: list[str], unwritten: list[Unwritten]) -> None:
     """Find what has been left unwritten: of what was so when a formula with this argument had run, the first, since
     NaN spreads; nothing if no NaN is left in the end.
     """
-    left = [name for name in unwritten if name in names]
-    left += [name for name in names if memory.is_poison(binding.arrays[name]).any()]
+    left = [each for each in unwritten if each.array in names]
+    left += [Unwritten(name, f"{name}_t", -1) for name in names if memory.is_poison(binding.arrays[name]).any()]
     if left and any(np.isnan(binding.arrays[name]).any() for name in names):
         calls = binding.chain.formulas[kind]
-        formulas = [_title(formula) for formula, slots, _ in calls if any(slot.array == left[0] for slot in slots)]
-        wanted = ", ".join(f"{name}_t" for name in names)
+        array = left[0][0]
+        formulas = [_title(formula) for formula, slots, _ in calls if any(slot.array == array for slot in slots)]
+        # Of the call after which it was found so, all arguments that are rows of this array.
+        arguments = ", ".join(name for each, name, call in left if each == array and call == left[0][2])
+        wanted = ", ".join(f"{name}_{'prev' if name[1:] in binding.chain.cell.states else 't'}" for name in names)
         raise CellError(
-            f"Cell: {left[0]}_t is left unwritten, in whole or in part, by {' and '.join(formulas) or 'all formulas'}; "
+            f"Cell: {arguments} is left unwritten, in whole or in part, by {' and '.join(formulas) or 'all formulas'}; "
             f"a step must write {wanted}, with `[...] = ` or `out=`"
         )
 
 
-def _guard(is_read: Callable[[Slot], bool], unwritten: list[str]) -> Callable[[Formula, tuple[Slot, ...]], Formula]:
+def _guard(
+    is_read: Callable[[Slot], bool], unwritten: list[Unwritten]
+) -> Callable[[Formula, tuple[Slot, ...]], Formula]:
     """Return what makes of a formula one that cannot write what it is to read, and tells what it leaves unwritten."""
 
     def guarded(formula: Formula, slots: tuple[Slot, ...]) -> Formula:
-        locked = functools.partial(_locked, formula, [is_read(slot) for slot in slots])
+        read = [is_read(slot) for slot in slots]
+        locked = functools.partial(_locked, formula, read)
 
         def run(*arguments: Array) -> None:
             locked(*arguments)
-            for slot, array in zip(slots, arguments, strict=True):
-                if slot.when not in ("fixed", "given", "work") and memory.is_poison(array).any():
-                    unwritten.append(slot.array)
+            call = len(unwritten)
+            for slot, is_input, array in zip(slots, read, arguments, strict=True):
+                if not is_input and slot.when not in ("fixed", "given", "work") and memory.is_poison(array).any():
+                    unwritten.append(Unwritten(slot.array, slot.name, call))
 
         return run
 

@@ -101,7 +101,7 @@ def test_backward_formulas_are_tried_when_backward_is_first_asked_for():
     net = type("Net", (Recurrent,), {"cell": Cell(**{**MGU, "step_backward": forgets_da_f})})(2, 3, rng=0)
     forward(net)  # whoever has no backward pass yet can run forward
     assert message(backward, step_backward=forgets_da_f) == (
-        "Cell: da_t is left unwritten, in whole or in part, by forgets_da_f; a step must write da_t, with `[...] = ` "
+        "Cell: da_f_t is left unwritten, in whole or in part, by forgets_da_f; a step must write da_t, with `[...] = ` "
         "or `out=`"
     )
     assert message(backward, step_backward=turns_f_around) == (
@@ -313,3 +313,25 @@ def test_the_stack_of_a_formula_is_the_call_the_pass_the_steps_the_formula():
         "mgu_forward": ["forward_loop", "_climb", "forward"],
         "mgu_backward": ["backward_loop", "bptt", "backward"],
     }
+
+
+def two_states_forward(f_t, h_in, c_prev, W_hf, h_t, c_t):
+    f_t += W_hf @ h_in
+    c_t[...] = np.tanh(f_t) + 0.5 * c_prev
+    h_t[...] = np.tanh(c_t)
+
+
+def gives_dc_prev_another_array(dh_t, dc_t, h_t, f_t, W_hf, da_f_t, dh_in, dc_prev):
+    dc_t += dh_t * (1 - h_t**2)
+    da_f_t[...] = dc_t * (1 - np.tanh(f_t) ** 2)
+    dc_prev = 0.5 * dc_t  # noqa: F841
+    dh_in += W_hf.T @ da_f_t
+
+
+def test_the_gradient_of_a_further_state_left_unwritten():
+    two = {"gate_names": ("f",), "states": ("h", "c"), "hidden_inputs": {}, "records": {}}
+    two |= {"step_forward": two_states_forward, "step_backward": gives_dc_prev_another_array}
+    assert message(backward, **two) == (
+        "Cell: dc_prev is left unwritten, in whole or in part, by gives_dc_prev_another_array; a step must write da_t, "
+        "dc_prev, with `[...] = ` or `out=`"
+    )
