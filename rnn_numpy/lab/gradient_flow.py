@@ -272,14 +272,14 @@ class GradientFlow:
     @cached_property
     def slopes(self) -> Floats:
         """Slope of log norm per step, of each window that has at least two usable lags."""
-        return np.array([_slope(logs) for logs in self._logs])
+        return np.array([slope_of(logs) for logs in self._logs])
 
     @cached_property
     def _paces(self) -> Floats:
         """(2, ·) early and late slope, of each window that has at least four usable lags."""
         logs = [logs for logs in self._logs if len(logs) >= 4]
-        early = [_slope(row[: max(3, math.ceil(len(row) / 10))]) for row in logs]
-        return np.array([early, [_slope(row[(len(row) - 1) // 2 :]) for row in logs]])
+        early = [slope_of(row[: max(3, math.ceil(len(row) / 10))]) for row in logs]
+        return np.array([early, [slope_of(row[(len(row) - 1) // 2 :]) for row in logs]])
 
     @property
     def slope(self) -> float | None:
@@ -314,7 +314,7 @@ class GradientFlow:
         if len(logs) < 3:
             return 0.0, 0.0
         lags = np.arange(len(logs)) - (len(logs) - 1) / 2
-        return float(np.abs(logs - logs.mean() - _slope(logs) * lags).max()), float(np.ptp(logs))
+        return float(np.abs(logs - logs.mean() - slope_of(logs) * lags).max()), float(np.ptp(logs))
 
     @property
     def exponential(self) -> bool:
@@ -417,7 +417,7 @@ class GradientFlow:
         }
 
 
-def _slope(logs: Floats) -> float:
+def slope_of(logs: Floats) -> float:
     """Return the slope of a least-squares line through numbers at lags 0, 1, ..."""
     lag = np.arange(len(logs)) - (len(logs) - 1) / 2
     return float(lag @ logs / (lag @ lag))

@@ -56,19 +56,29 @@ def test_a_smaller_one_vanishes_with_its_half_life(gain, half_life):
         f"hundredth is left after {left} of 60 steps; what lies further back is hardly learnt."
     ]
     assert page.why == [
-        "The Jacobians shrink vectors: weight_hh times the slopes of the units is too small. The spectral radius of "
-        f"weight_hh is {gain:.3g}."
+        f"weight_hh has a spectral radius of {gain:.3g}, the slopes of the units a root mean square of 1: together "
+        f"{gain:.3g}, so that each step shrinks a gradient."
     ]
     assert page.advice[0].startswith("Start with an orthogonal weight_hh")
+    assert f"with a gain of 1 or a little more, up from {gain:.3g};" in page.advice[0]
+    assert page.advice[1].startswith(f"Flossing (`floss`) pushes lambda_1, {math.log(gain):.3g} here, towards 0")
 
 
 def test_a_larger_one_explodes():
     page = diagnose(orthogonal_rnn(1.2), small(scale=1e-9))
     assert page.verdict == "exploding"
     assert f"it doubles every {math.log(2) / math.log(1.2):.3g} steps" in page.what[0]
-    assert "chaotic" in page.what[1] and "grow by a factor of 1.2 per step" in page.what[1]
-    assert page.why == ["The spectral radius of weight_hh is 1.2, more than the slopes of the units make up for."]
-    assert page.advice[0].startswith("Clip the norm of the gradient")
+    assert page.what[0].endswith(f"; it grows {1.2**60:.0f}-fold until lag 60.")
+    assert page.what[1:] == [  # a linear net, not a chaotic one
+        "l0 is unstable: small differences of its states grow by a factor of 1.2 per step, and the states themselves "
+        "by 1.2, without a bound in sight."
+    ]
+    assert page.why == [
+        "weight_hh has a spectral radius of 1.2, the slopes of the units a root mean square of 1: together 1.2, so "
+        "that each step stretches a gradient."
+    ]
+    assert page.advice[0] == "Make the gain of weight_hh smaller: with a radius of 1 it would be 1."
+    assert page.advice[1].startswith("Clip the norm of the gradient") and "56348-fold until lag 60" in page.advice[1]
     assert page.top.memory is None
 
 
@@ -80,7 +90,7 @@ def test_saturated_units_are_named():
     assert page.top.saturated == expected > 0.5
     assert page.why[0].startswith(f"{expected:.0%} of the states are saturated")
     assert page.advice[0].startswith("Make inputs, weight_ih, biases or the gain of weight_hh smaller")
-    assert "The Jacobians shrink" not in said(page)
+    assert "orthogonal weight_hh" not in said(page) and "weight_hh has" not in said(page)
 
 
 def test_relu_units_that_are_off_are_named():
@@ -93,7 +103,15 @@ def test_relu_units_that_are_off_are_named():
     rnn.params["bias_ih_l0"][...] = -5.0
     page = diagnose(rnn, small())
     assert page.verdict == "cut off" and page.top.growth == -math.inf and page.top.memory == 0
-    assert page.why[-1] == ("In 4 of 4 sequences the gradient is exactly 0 from some lag on, in the median from lag 1.")
+    assert page.what == [
+        "The gradient flows, then is cut off: exactly 0 from lag 1 on, in 4 of 4 sequences. Nothing that lies further "
+        "back is learnt."
+    ]
+    assert page.why[0] == (
+        "In 4 of 4 sequences the gradient ends at step 59 in the median, 1 step back: in 4 of them the slopes of all "
+        "units are exactly 0 there."
+    )
+    assert page.advice[0] == "Keep some units on at every step: raise the biases, or make weight_ih smaller."
     healthy = RNN(2, 8, nonlinearity="relu", rng=0)
     assert "relu is off" not in said(diagnose(healthy, small(scale=1.0)))
 
@@ -174,8 +192,143 @@ def test_a_chaotic_net_is_called_so():
     rnn = RNN(2, 60, rng=0)
     initialize(rnn, weight_hh="orthogonal", gain=3.0, rng=1)
     page = diagnose(rnn, small(scale=0.1))
-    assert page.top.chaotic and "l0 is chaotic" in said(page)
-    assert page.verdict == "exploding"
+    assert page.top.chaotic and "l0 is chaotic" in said(page) and "while the states stay bounded" in said(page)
+    assert page.verdict == "exploding" and not page.top.swells
+    assert page.top.elsewhere == pytest.approx(page.top.growth, rel=0.3)
+
+
+def relu_unit(weight):
+    net = RNN(1, 1, nonlinearity="relu", rng=0)
+    net.params.flat[:] = [1, weight, 0, 0]
+    return net
+
+
+def test_a_gradient_that_grew_and_was_cut_off_by_one_input():
+    x = np.ones((60, 4, 1))
+    x[10] = -1e9
+    page = diagnose(relu_unit(1.3), x)
+    assert page.verdict == "cut off" and page.top.flow.peak_at == 49
+    assert page.what[0].startswith(
+        "The gradient grows 3.8e5-fold until lag 49, then is cut off: exactly 0 from lag 50 on"
+    )
+    assert page.why == [
+        "In 4 of 4 sequences the gradient ends at step 10 in the median, 50 steps back: in 4 of them the slopes of all "
+        "units are exactly 0 there, and the largest input there is 7.75 times the root mean square of all."
+    ]
+    assert page.advice == ["Look at the input of step 10, and clip or standardise such inputs."]
+    assert page.top.ending.input == pytest.approx(math.sqrt(60), rel=1e-6)
+    assert "3.8e5      49" in repr(page)  # peak and its lag
+
+
+def test_sequences_that_differ_are_said_to():
+    x = np.ones((50, 4, 1))
+    x[:, :2] = -100
+    page = diagnose(relu_unit(1.3), x)
+    assert page.verdict == "mixed"
+    assert page.what == [
+        "It differs between sequences: the gradient explodes in 2 and is cut off in 2 (exactly 0 from lag 1 on in the "
+        "median) of 4 sequences."
+    ]
+    assert "weight_hh" not in said(page) and "relu is off in" not in said(page)
+    assert "497929-fold until lag 50 in sequence 2" in page.advice[-1] or "5.0e5-fold until lag 50" in page.advice[-1]
+
+
+def test_an_unstable_point_is_not_called_chaotic():
+    """Two tanh units with W = 2 I at rest at 0: anything else leads to a point where differences die away."""
+    net = RNN(1, 2, rng=0)
+    net.params.flat[:] = 0
+    net.params["weight_hh_l0"][...] = 2 * np.eye(2)
+    page = diagnose(net, np.zeros((100, 2, 1)))
+    assert page.top.growth == pytest.approx(math.log(2)) and page.top.elsewhere < -1
+    assert not page.top.chaotic and page.verdict == "exploding"
+    assert page.what[1].startswith(
+        "l0 is unstable where these inputs keep it: small differences of its states grow by a "
+    )
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_an_unbounded_linear_net_is_unstable_and_not_chaotic(still):
+    """All relu units on: a linear net, whose states grow as their differences do."""
+    net = RNN(2, 3, nonlinearity="relu", rng=0)
+    net.params.flat[:] = 0
+    net.params["weight_hh_l0"][...] = 1.4 * np.eye(3)
+    net.params["bias_ih_l0"][...] = 1e-200 if still else 1.0
+    page = diagnose(net, np.zeros((80, 3, 2)))
+    assert (page.top.swells, page.top.swells_elsewhere, page.top.chaotic) == (not still, True, False)
+    assert page.what[1].startswith("l0 is unstable: small differences of its states grow by a factor of 1.4 per step")
+    assert ("from random initial states the states themselves grow by 1.4" in page.what[1]) == still
+
+
+def test_layers_in_single_precision_are_measured_in_double():
+    wide, x = LSTM(2, 6, rng=0), small(300, scale=1.0)
+    page = diagnose(wide.astype(np.float32), x.astype(np.float32))
+    assert "dtype=float32" in page.title
+    assert page.top.flow.half_life == pytest.approx(diagnose(wide, x).top.flow.half_life, rel=1e-4)
+    assert page.top.flow.norms[-1].max() < 1e-50
+    model = Forecaster(2, 6, rng=0)
+    narrow = diagnose(model.astype(np.float32), x.astype(np.float32), x.astype(np.float32))
+    assert narrow.top.flow.norms[0] == pytest.approx(diagnose(model, x, x).top.flow.norms[0], rel=1e-4)
+    with pytest.raises(DTypeError, match="target must have dtype float32"):
+        diagnose(model.astype(np.float32), x.astype(np.float32), x)
+
+
+def test_a_decay_of_two_paces_is_told_by_both():
+    """Units that forget at two speeds: the fast ones go first, and half is gone long before the fitted half-life."""
+    net = RNN(1, 8, rng=0)
+    net.params.flat[:] = 0
+    net.params["weight_hh_l0"][...] = np.diag([0.99] + [0.3] * 7)
+    page = diagnose(net, np.zeros((200, 8, 1)))
+    flow = page.top.flow
+    assert page.verdict == "vanishing" and flow.half_life is None and flow.half_at <= 2
+    assert "at no single pace: a step back multiplies it by" in page.what[0]
+    assert "by 0.99 over their second half" in page.what[0]
+    assert f"A half is left after {flow.half_at} step" in page.what[0]
+
+
+def test_a_pace_that_weights_and_slopes_do_not_explain_is_not_known():
+    """A nilpotent W_hh has no eigenvalues but 0, and still hands gradients on for some steps."""
+    net = RNN(2, 8, rng=0)
+    net.params["weight_hh_l0"][...] = np.eye(8, k=1) + 1e-3 * np.eye(8)
+    page = diagnose(net, small(steps=10))
+    assert page.why[0].startswith("Not known: weight_hh has a spectral radius of 0.001, ")
+    assert "orthogonal" not in said(page)
+
+
+def test_an_lstm_that_explodes_is_not_blamed_on_its_gate():
+    lstm = LSTM(3, 30, rng=0)
+    lstm.params["weight_hh_l0"][...] *= 20
+    page = diagnose(lstm, np.random.default_rng(1).normal(size=(120, 6, 3)))
+    assert page.verdict == "exploding" and page.top.chaotic and len(page.top.radii) == 4
+    blocks = lstm.params["weight_hh_l0"].reshape(4, 30, 30)
+    np.testing.assert_allclose(page.top.radii, np.abs(np.linalg.eigvals(blocks)).max(axis=1), rtol=1e-12)
+    assert "what grows is on the paths through weight_hh, whose blocks have spectral radii of 11.4 to" in page.why[0]
+    assert page.advice[0] == "Make the gain of weight_hh smaller."
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_said_follows_from_what_was_measured(seed):
+    """Drawn nets: no reason is given against the numbers beside it."""
+    rng = np.random.default_rng(seed)
+    for kind in (
+        lambda: RNN(2, 6, rng=rng),
+        lambda: RNN(2, 6, nonlinearity="relu", rng=rng),
+        lambda: GRU(2, 6, rng=rng),
+    ):
+        net = kind()
+        net.params.flat *= rng.choice([0.5, 1.0, 3.0])
+        page = diagnose(net, small(scale=float(rng.choice([1e-3, 1.0, 10.0]))))
+        text, top = said(page), page.top
+        if "shrinks a gradient" in text:
+            assert top.radius * top.slope < 1 and page.verdict in ("vanishing", "fading")
+        if "stretches a gradient" in text:
+            assert top.radius * top.slope > 1 and page.verdict in ("exploding", "growing")
+        if "orthogonal weight_hh" in text:
+            assert top.radius < 1
+        if "Clip the norm" in text:
+            assert np.nanmax(top.flow.norms / top.flow.norms[0]) > 1
+        if "chaotic" in text:
+            assert any(layer.elsewhere > 0 for layer in page.layers)
+        assert max(map(len, repr(page).splitlines())) <= 100
 
 
 def test_a_net_that_only_fills_up_is_not_called_chaotic():
