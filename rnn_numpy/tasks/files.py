@@ -421,6 +421,8 @@ def _counted_step(values: Floats) -> float | None:
         return None
     with np.errstate(all="ignore"):
         step = float((values[-1] - values[0]) / (len(values) - 1))
+        if not abs(values[1] - values[0] - step) <= 0.4 * abs(step):
+            return None
         off = np.abs(values - (values[0] + step * np.arange(len(values)))).max()
     return step if off <= 0.2 * abs(step) else None
 

@@ -102,8 +102,8 @@ class TextFile:
         self.name, self.rows, self.progress = str(path), rows or (1, 2**62), progress
         self.encoding = "utf-8"
 
-    def blocks(self) -> Iterator[tuple[int, str]]:
-        """Yield the number of the first row of a block, and its text, which ends with a row."""
+    def blocks(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the number of the first row of a block, and its rows."""
         try:
             with open(self.name, "rb") as raw:
                 size = raw.seek(0, 2)
@@ -117,23 +117,20 @@ class TextFile:
         except (OSError, ValueError, EOFError, zlib.error) as error:  # EOFError: a gzip file that was cut off
             raise DataError(f"{self.name}: {getattr(error, 'strerror', None) or error}") from None
 
-    def _numbered(self, file: IO[bytes], raw: IO[bytes], size: int) -> Iterator[tuple[int, str]]:
+    def _numbered(self, file: IO[bytes], raw: IO[bytes], size: int) -> Iterator[tuple[int, list[str]]]:
         number, (first, last) = 1, self.rows
         for text in self._texts(file):
-            lines = text.count("\n")
+            lines = text.split("\n")
             if number > last:
                 return
-            if number < first or number + lines - 1 > last:
-                kept = text.split("\n")[max(0, first - number) : last - number + 1]
-                text = "\n".join([*kept, ""]) if kept and kept != [""] else ""
-            if text:
-                yield max(number, first), text
-            number += lines
+            if kept := lines[max(0, first - number) : last - number + 1]:
+                yield max(number, first), kept
+            number += len(lines)
             if self.progress is not None:
                 self.progress(min(raw.tell(), size), size)
 
     def _texts(self, file: IO[bytes]) -> Iterator[str]:
-        """Yield whole rows, which end with a line feed each, decoded."""
+        """Yield whole rows, decoded, with line feeds between them."""
         rest = file.read(BLOCK)
         if rest[:2] in (b"\xff\xfe", b"\xfe\xff"):
             rest = (rest + file.read()).decode("utf-16").encode()
@@ -143,20 +140,21 @@ class TextFile:
         while rest:
             more = file.read(BLOCK)
             cut = rest.rfind(b"\n") + 1 if more else len(rest)
-            if (cut and rest.count(b'"', 0, cut) % 2 == 0) or not more:  # a quoted field may hold the end of a line
+            # A quoted field may hold the end of a line.
+            if not more or (cut and (b'"' not in rest or rest.count(b'"', 0, cut) % 2 == 0)):
                 yield self._decoded(rest[:cut])
                 rest = rest[cut:]
             rest += more
 
     def _decoded(self, block: bytes) -> str:
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        block = block.removesuffix(b"\n")
         try:
-            text = block.decode(self.encoding)
+            return block.decode(self.encoding, "strict" if self.encoding == "utf-8" else "replace")
         except UnicodeDecodeError:
             self.encoding = "cp1252"  # names of columns alone depend on it: digits are the same
-            text = block.decode("cp1252", "replace")
-        if "\r" in text:
-            text = text.replace("\r\n", "\n").replace("\r", "\n")
-        return text if text.endswith("\n") else text + "\n"
+            return block.decode(self.encoding, "replace")
 
 
 KNOWN = "known are .csv, .tsv, .txt and the like, also .gz; .npy, .npz, .mat, .parquet"
@@ -215,8 +213,8 @@ def _value(text: str, dialect: Dialect) -> float | None:
 def look(file: TextFile, header: bool | None, decimal: str | None, separator: str | None) -> Dialect:
     """Find the dialect of a file from its first rows; what is not None is given."""
     name = file.name
-    first, text = next(file.blocks(), (1, ""))
-    lines = text.split("\n")[: LOOK + 100]
+    first, lines = next(file.blocks(), (1, [""]))
+    lines = lines[: LOOK + 100]
     dialect = Dialect()
     told = re.fullmatch(r'"?sep=(.)"?;*', lines[0].strip(" ") if first == 1 else "", re.IGNORECASE)
     if told and separator is None:
@@ -507,57 +505,59 @@ class Reader:
         self._aside: list[tuple[int, list[str]]] = []  # rows of text, which may stand below the table
         self._blank: list[int] = []  # samples of empty rows
         self._samples = 0
+        self._quoted = False
         self.values = self._read()
 
     def _read(self) -> Floats:
         blocks = []
-        for first, text in self.file.blocks():
-            lines = text.count("\n")
-            if first + lines <= self.dialect.start:
+        for first, lines in self.file.blocks():
+            if first + len(lines) <= self.dialect.start:
                 continue
-            if first < self.dialect.start:
-                text = text.split("\n", self.dialect.start - first)[-1]
-                first = self.dialect.start
-            values = None if self._aside or self._blank else self._fast(text)
-            blocks.append(self._slowly(first, text) if values is None else values)
+            lines = lines[max(0, self.dialect.start - first) :]
+            first = max(first, self.dialect.start)
+            values = None if self._aside or self._blank else self._fast(lines)
+            blocks.append(self._slowly(first, lines) if values is None else values)
             self._samples += len(blocks[-1])
         values = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         return self._without_end(values)
 
-    def _fast(self, text: str) -> Floats | None:
+    def _fast(self, lines: list[str]) -> Floats | None:
         """Return the numbers of a block, None where it takes a closer look."""
-        dialect, separator = self.dialect, self.dialect.separator
-        quoted = '"' in text
-        if "#" in text or dialect.thousands or re.search(r"^[ \t]*$\n.", text, re.MULTILINE):
+        dialect, width = self.dialect, len(self.dialect.names)
+        if dialect.thousands:
             return None
         if dialect.decimal == ",":
-            if separator == "," or "." in text:
+            text = "\n".join(lines)
+            if dialect.separator == "," or "." in text:
                 return None
-            text = text.replace(",", ".")
-        lines = text.rstrip("\n").split("\n")
-        width = len(dialect.names)
-        if len(self.picked) < width and not _is_even(lines, separator, width, quoted):
+            lines = text.replace(",", ".").split("\n")
+        some = len(self.picked) < width
+        if some and not _is_even(lines, dialect.separator, width):
             return None
         try:
             values = np.loadtxt(
                 lines,
-                delimiter=separator,
-                usecols=self.picked if len(self.picked) < width or self.picked != sorted(self.picked) else None,
+                delimiter=dialect.separator,
+                usecols=self.picked if some or self.picked != sorted(self.picked) else None,
                 comments=None,
-                quotechar='"' if quoted else None,
+                quotechar='"' if self._quoted else None,
                 ndmin=2,
             )
         except (ValueError, OverflowError):
+            if not self._quoted and not some and any('"' in line for line in lines):
+                self._quoted = True
+                return self._fast(lines)
             return None
-        if values.shape[1] != len(self.picked) or not np.isfinite(values).all():
+        # It skips empty rows, and reads what is not finite.
+        if values.shape != (len(lines), len(self.picked)) or not np.isfinite(values).all():
             return None
         return values
 
-    def _slowly(self, first: int, text: str) -> Floats:
+    def _slowly(self, first: int, lines: list[str]) -> Floats:
         """Return the numbers of a block, NaN where one is missing; DataError says what cannot be read, and where."""
         name, dialect, width = self.file.name, self.dialect, len(self.dialect.names)
         values: list[list[float]] = []
-        lines = text.removesuffix("\n").split("\n")
+        lines = list(lines)
         for i, line in enumerate(lines):
             if line.lstrip().startswith("#"):
                 self._comments.append(first + i)
@@ -654,9 +654,10 @@ CHOOSE = "leave the column out with --skip, or choose others with --columns"
 FILL = "fill it first, or say --missing interpolate, or --missing drop"
 
 
-def _is_even(lines: list[str], separator: str | None, width: int, quoted: bool) -> bool:
-    """Tell whether all rows have the same number of fields; loadtxt looks no further than the columns it reads."""
-    if quoted:
+def _is_even(lines: list[str], separator: str | None, width: int) -> bool:
+    """Tell whether all rows surely have as many fields; loadtxt looks no further than the columns it reads."""
+    text = "\n".join(lines)
+    if '"' in text or "#" in text:
         return False
     if separator is None:
         return all(len(line.split()) == width for line in lines)
