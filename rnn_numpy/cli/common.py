@@ -101,6 +101,7 @@ def add_series(add: Callable[..., None]) -> None:
     add("--decimal", "decimal mark: auto, . or ,", choices=DECIMAL, metavar="MARK")
     missing = "what becomes of missing values: refuse, interpolate, or drop, which leaves their rows out"
     add("--missing", missing, choices=MISSING, metavar="HOW")
+    add("--absent", "numbers that stand for a missing value, -9999 for one", "X", nargs="+", type=finite_number)
     add("--rows", "rows of the file to read, header and all: 5-300 or 5-", "A-B")
     add("--separator", "of fields: one character, tab, space, auto", "S")
     add("--array", "which array of an .npz or .mat file", "NAME")

@@ -71,6 +71,7 @@ class ForecastOptions:
         A bundled series or a file, as `load_series` takes them.
     columns, skip : tuple of str
     header, decimal, missing, rows, separator, array : str
+    absent : tuple of float
         Which channels to use, and how to read a file: the fields of `rnn_numpy.tasks.Reading`.
     season : int
         m; 0 for the series' own.
@@ -102,6 +103,7 @@ class ForecastOptions:
     header: str = "auto"
     decimal: str = "auto"
     missing: str = "refuse"
+    absent: tuple[float, ...] = ()
     rows: str = ""
     separator: str = "auto"
     array: str = ""
@@ -449,7 +451,7 @@ def _from_kept(kept: Mapping[str, Any]) -> SplitSeries:
 
 def _read_like(path: str, channels: Sequence[str], options: ForecastOptions) -> Series:
     """Read a file, as the series was read, that has the given channels by name, or else as many columns."""
-    how = {name: getattr(options, name) for name in ("header", "decimal", "missing", "separator", "array")}
+    how = {name: getattr(options, name) for name in ("header", "decimal", "missing", "absent", "separator", "array")}
     try:
         return load_series(path, channels, **how)
     except DataError as error:

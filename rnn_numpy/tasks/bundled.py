@@ -21,8 +21,9 @@ import numpy as np
 from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import, package_folder
 from rnn_numpy.errors import DataError
-from rnn_numpy.tasks.files import KNOWN, Columns, Reading, read_csv, read_file
+from rnn_numpy.tasks.files import Columns, Reading, read_csv, read_file
 from rnn_numpy.tasks.series import Floats, Series
+from rnn_numpy.tasks.text_table import KNOWN
 
 BUNDLED = ("eeg", "stocks", "membrane", "sunspots", "co2", "elnino", "nile")
 

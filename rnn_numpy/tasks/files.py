@@ -21,7 +21,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.core.numbers import count
 from rnn_numpy.errors import DataError, OptionError
 from rnn_numpy.tasks.series import Floats, Series, pick_columns
-from rnn_numpy.tasks.text_table import FILL, KNOWN, Reader, TextFile, look
+from rnn_numpy.tasks.text_table import FILL, Reader, TextFile, look
 
 Columns = Sequence[str | int]
 
@@ -30,6 +30,7 @@ HEADER = {"auto": None, "yes": True, "no": False}
 DECIMAL = ("auto", ".", ",")
 MISSING = ("refuse", "interpolate", "drop")
 CLOCK = 8  # samples from which on a column is seen to count
+ABSENT = {99.0, 99.9, 999.0, 999.9, 9999.0, 9999.9, 99999.0, 999999.0, 32767.0, 32768.0, 1e20, 1e30}  # or less 0
 
 # What other programs write, and how to get from there to a file that is read.
 _OTHERS = {
@@ -61,6 +62,8 @@ class Reading:
     missing : {"refuse", "interpolate", "drop"}
         What becomes of a missing value: an error, a value on the straight line between its neighbours in time (at the
         ends, that of the one neighbour), or its row is left out.
+    absent : sequence of float
+        Numbers that stand for a missing value, such as -9999.
     rows : str
         Rows of a text file to read, "5-300" or "5-", header and all; empty for all.
     separator : str
@@ -74,6 +77,7 @@ class Reading:
     header: str = "auto"
     decimal: str = "auto"
     missing: str = "refuse"
+    absent: Sequence[float] = ()
     rows: str = ""
     separator: str = "auto"
     array: str = ""
@@ -254,20 +258,18 @@ def _of_text(name: str, reading: Reading, progress: Callable[[int, int], None] |
     dialect = look(file, HEADER[reading.header], decimal, separator)
     picked = reading.pick(name, dialect.names, (*dialect.words, *dialect.empty))
     notes = list(dialect.notes)
-    if reading.automatic and len(picked) < len(dialect.names):
-        notes += [
-            f"{_called(dialect.names, j)} holds text: left out"
-            for j in dialect.words
-            if not _names_it(reading, j, dialect)
-        ]
+    if reading.automatic:
+        skipped = pick_columns(name, dialect.names, reading.skip) if len(reading.skip) else []
+        for columns, what in ((dialect.words, "text or dates"), (dialect.empty, "nothing in the first rows")):
+            notes += [
+                f"{_called(dialect.names, j)} holds {what}: left out"
+                for j in columns
+                if j not in (*skipped, *picked) and (columns is dialect.words or dialect.names[j] != f"column {j + 1}")
+            ]
     file.progress = progress
     reader = Reader(file, dialect, picked, reading.missing != "refuse")
     reader.complain_of_missing()
     return _finished(name, dialect.names, picked, reader.values, reading, [*notes, *reader.notes])
-
-
-def _names_it(reading: Reading, j: int, dialect: Any) -> bool:
-    return bool(reading.skip) and j in pick_columns("", dialect.names, reading.skip)
 
 
 def _of_array(name: str, array: NDArray[Any], reading: Reading, channels: tuple[str, ...] | None = None) -> Series:
@@ -290,7 +292,8 @@ def _of_array(name: str, array: NDArray[Any], reading: Reading, channels: tuple[
 
 def _load_npz(name: str) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(name, allow_pickle=False) as archive:
+        with open(name, "rb") as file:  # np.load leaves one open that is not whole
+            archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 return {"array": archive}
             return {key: archive[key] for key in archive.files if archive[key].dtype.kind in "iufb"}
@@ -376,17 +379,24 @@ def _finished(
 ) -> Series:
     """Fill or leave out missing values, leave out columns that count, and return the series."""
     gaps = np.isnan(values)
-    if gaps.any():
-        values = _without_gaps(name, names, picked, values, gaps, reading.missing, notes)
+    if len(reading.absent):
+        gaps |= np.isin(values, np.array(reading.absent, np.float64))
+        if reading.missing == "refuse" and gaps.any():
+            i, k = (int(index) for index in np.argwhere(gaps)[0])
+            shown = f"{values[i, k]:.6g}"
+            raise DataError(f"{name}: sample {i + 1}, {_called(names, picked[k])}: {shown}, a missing value; {FILL}")
     if reading.automatic and values.shape[1] > 1:
         steps = [_counted_step(values[:, k]) for k in range(values.shape[1])]
-        if any(step is None for step in steps):
+        kept = [k for k, step in enumerate(steps) if step is None]
+        if len(kept) not in (0, len(steps)):
             for j, step in zip(picked, steps, strict=True):
                 if step is not None:
-                    notes.append(f"{_called(names, j)} counts by equal steps of {step:.6g}: left out")
-            kept = [k for k, step in enumerate(steps) if step is None]
-            if len(kept) < len(steps):
-                values, picked = np.ascontiguousarray(values[:, kept]), [picked[k] for k in kept]
+                    how = f"counts by equal steps of {step:.6g}" if step else "is the same in all rows"
+                    notes.append(f"{_called(names, j)} {how}: left out")
+            values, gaps, picked = np.ascontiguousarray(values[:, kept]), gaps[:, kept], [picked[k] for k in kept]
+    if gaps.any():
+        values = _without_gaps(name, names, picked, values, gaps, reading.missing, notes)
+    notes += _suspects(names, picked, values, reading.automatic)
     return Series(name, values, tuple(names[j] for j in picked), notes=tuple(notes))
 
 
@@ -416,8 +426,11 @@ def _without_gaps(
 
 
 def _counted_step(values: Floats) -> float | None:
-    """Return the step of a column that counts up or down, but for rounding of what is written; None of any other."""
-    if len(values) < CLOCK or values[0] == values[-1]:
+    """Return the step of a column that counts up or down, but for rounding of what is written; None of any other.
+
+    Of one that is the same in all rows it is 0.
+    """
+    if len(values) < CLOCK:
         return None
     with np.errstate(all="ignore"):
         step = float((values[-1] - values[0]) / (len(values) - 1))
@@ -427,4 +440,20 @@ def _counted_step(values: Floats) -> float | None:
     return step if off <= 0.2 * abs(step) else None
 
 
-__all__ = ["KNOWN", "Reading", "load_array", "read_csv", "read_file", "read_npy"]
+def _suspects(names: Sequence[str], picked: list[int], values: Floats, automatic: bool) -> list[str]:
+    """Return what looks wrong, but may be right: a clock that is not even, a number that stands for a missing value."""
+    notes = []
+    for k, j in enumerate(picked if len(values) >= CLOCK else []):
+        column = values[:, k]
+        if automatic and len(picked) > 1 and k == 0 and (np.diff(column) > 0).all():
+            notes.append(f"{_called(names, j)} only rises, as a clock does: --skip {j + 1} leaves it out")
+        for extreme in (float(column.min()), float(column.max())):
+            if abs(extreme) in ABSENT and 0 < (many := int((column == extreme).sum())) < len(column):
+                others = column[column != extreme]
+                if abs(extreme - others).min() > max(3 * np.ptp(others), 10):
+                    shown = f"{extreme:.6g}"
+                    notes.append(
+                        f"{_called(names, j)} holds {shown} {'once' if many == 1 else f'{many} times'}: if it stands "
+                        f"for a missing value, say --absent {shown} and --missing interpolate"
+                    )
+    return notes

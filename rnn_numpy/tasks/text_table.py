@@ -34,16 +34,26 @@ FOOTER = 20  # rows of text below the table, at most
 
 # Missing values as spreadsheets, pandas, R, databases and instruments write them.
 _MISSING = {"", "nan", "na", "n/a", "#n/a", "#na", "<na>", "null", "none", "nil", "-", "--", "?", ".", "-nan", "nat"}
-_EXPONENT = r"(?:[eE][+-]?\d+)?"
+_EXPONENT = r"(?:[eEdD][+-]?\d+)?"  # Fortran's D
 # Python's float() also takes 1_000, which in a data file is a typing error rather than a number.
 _POINT = re.compile(rf"[+-]?(?:\d+\.?\d*|\.\d+){_EXPONENT}|[+-]?(?:inf|infinity)", re.IGNORECASE)
 _COMMA = re.compile(rf"[+-]?(?:\d+,?\d*|,\d+){_EXPONENT}")
 # Thousands: commas before a decimal point, points before a decimal comma, blanks and apostrophes before either.
 _BLANKS = " '\u00a0\u2009\u202f\u2019"
-_GROUPS_POINT = re.compile(rf"[+-]?\d{{1,3}}(?:,\d{{3}})+(?:\.\d*)?|[+-]?\d{{1,3}}(?:[{_BLANKS}]\d{{3}})+(?:\.\d*)?")
-_GROUPS_COMMA = re.compile(rf"[+-]?\d{{1,3}}(?:\.\d{{3}})+(?:,\d*)?|[+-]?\d{{1,3}}(?:[{_BLANKS}]\d{{3}})+(?:,\d*)?")
+_GROUPS_POINT = re.compile(
+    rf"[+-]?\d{{1,3}}(?:,\d{{3}})+(?:\.\d*)?|[+-]?[1-9]\d{{0,2}}(?:[{_BLANKS}]\d{{3}})+(?:\.\d*)?"
+)
+_GROUPS_COMMA = re.compile(
+    rf"[+-]?\d{{1,3}}(?:\.\d{{3}})+(?:,\d*)?|[+-]?[1-9]\d{{0,2}}(?:[{_BLANKS}]\d{{3}})+(?:,\d*)?"
+)
+_MINUS = "\u2212"
 _EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # 1,234: a thousand and more, or one and a bit
-_MEASURED = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,]*\s*(?:%|[$€£¥]|°?\s*[^\W\d_]{1,4})?")  # 5 %, $1.50, 21.5 °C
+# Numbers with a unit, 5 %, $1.50, 21.5 °C; digits that are a date, 20240301 or 202403010810.
+_PLAIN = r"(?:\d{1,3}(?:[',]\d{3})+|\d+)(?:[.,]\d+)?"
+_MEASURED = re.compile(rf"[$€£¥]\s*[+-]?{_PLAIN}|[+-]?{_PLAIN}\s*(?:%|[$€£¥]|°?\s*[^\W\d_]{{1,4}})")
+_DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d\d){0,3}")
+_RULE = re.compile(r"[\s|+:=-]*[-=]{2,}[\s|+:=-]*")  # of dashes, below the head of a table
+_MARKUP = re.compile(r"\s*(?:[{]|<[!?a-zA-Z]|\[\s*[\[{\d])")
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas", None: "white space"}
 
 Row = tuple[int, list[str]]  # its number in the file, from 1, and its fields
@@ -74,7 +84,11 @@ class Dialect:
     start : int
         Number of the first row of numbers.
     words : list of int
-        Columns, from 0, that hold text in all rows looked at.
+        Columns, from 0, that hold text in all rows looked at, or dates.
+    empty : list of int
+        Columns that hold nothing in these rows.
+    spaced : bool
+        Whether an empty row follows each row.
     notes : list of str
         What people should know of how it is read.
     """
@@ -86,6 +100,7 @@ class Dialect:
     start: int = 1
     words: list[int] = field(default_factory=list)
     empty: list[int] = field(default_factory=list)
+    spaced: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -189,22 +204,28 @@ def is_missing(text: str) -> bool:
 
 
 def _is_number(text: str, dialect: Dialect | None = None) -> bool:
-    text = text.strip()
+    text = text.strip().replace(_MINUS, "-")
     if dialect is None:
         return any(kind.fullmatch(text) for kind in (_POINT, _COMMA, _GROUPS_POINT, _GROUPS_COMMA))
     return _value(text, dialect) is not None
 
 
+def _is_number_or_measured(text: str) -> bool:
+    return _is_number(text) or _MEASURED.fullmatch(text) is not None
+
+
 def _value(text: str, dialect: Dialect) -> float | None:
     """Return the number that a field writes, None where it writes none."""
     comma = dialect.decimal == ","
+    text = text.replace(_MINUS, "-")
     if not (_COMMA if comma else _POINT).fullmatch(text):
         groups = (_GROUPS_COMMA if comma else _GROUPS_POINT).fullmatch(text)
         mark = "." if comma else ","
         if groups is None or (mark in text and not dialect.thousands):
             return None
         text = re.sub(f"[{_BLANKS}{mark}]", "", text)
-    return float(text.replace(",", ".") if comma else text)
+    text = text.replace(",", ".") if comma else text
+    return float(re.sub("[dD]", "e", text))
 
 
 # -------------------------------------------------------------------------------------------------------- a first look
@@ -222,10 +243,13 @@ def look(file: TextFile, header: bool | None, decimal: str | None, separator: st
     kept = [
         (first + i, line)
         for i, line in enumerate(lines)
-        if line.strip() and not line.lstrip().startswith("#") and not (i == 0 and told)
-    ][:LOOK]
+        if line.strip(" \t\r;,|") and not line.lstrip().startswith("#") and not (i == 0 and told)
+    ]
+    kept = [(row, line) for row, line in kept if not _RULE.fullmatch(line)][:LOOK]
     if not kept:
         raise DataError(f"{name}: the file has no rows")
+    if _MARKUP.match(kept[0][1]):
+        raise DataError(f"{name}: looks like JSON, HTML or XML rather than a table; {KNOWN}")
     if separator is None:
         dialect.separator = _separator(name, kept, decimal)
     else:
@@ -234,22 +258,34 @@ def look(file: TextFile, header: bool | None, decimal: str | None, separator: st
         rows = _rows_of(kept, dialect.separator)
     except _BadRowError as error:
         raise DataError(f"{name}: row {error.row}: {error.message}") from None
-    begin, headings = _headings(name, rows, header, lines, first)
-    body = rows[begin + len(headings) :]
+    blank_before = [False] + [
+        any(not line.strip(" \t\r;,|") for line in lines[a + 1 - first : b - first])
+        for (a, _), (b, _) in itertools.pairwise(rows)
+    ]
+    head = _Head(rows, blank_before)
+    headings, begin = head.find(header)
+    body = rows[begin:]
     if not body:
-        at = f"a header in row {rows[begin][0]}" if headings else "a table"
-        raise DataError(f"{name}: {at} and no data below it")
-    dialect.start = body[0][0]
-    dialect.names = _names(headings, len(body[0][1]), dialect.notes)
-    if begin:
-        dialect.notes.append(f"{_rows_named([row for row, _ in rows[:begin]])} of text above the table: left out")
-    _find_decimal(name, dialect, body, decimal, bool(headings))
-    columns = list(zip(*(fields for _, fields in body if len(fields) == len(dialect.names)), strict=True))
+        raise DataError(f"{name}: a header in row {headings[0][0]} and no data below it")
+    if not headings and header is None:
+        head.refuse_lost_names(name, begin, dialect.separator is None)
+    width, dialect.start = len(body[0][1]), body[0][0]
+    if not headings and header is not False:
+        headings = _names_in_comment(lines[: dialect.start - first], first, dialect.separator, width)
+    dialect.names = _names(headings, width, dialect.notes)
+    above = [row for row, _ in rows[:begin] if not headings or row < headings[0][0]]
+    if above:
+        dialect.notes.append(f"{_rows_named(above)} of text above the table: left out")
+    dialect.spaced = len(body) > 2 and all(b - a > 1 for (a, _), (b, _) in itertools.pairwise(body))
+    if dialect.spaced:
+        dialect.notes.append("every other row is empty: left out")
+    _find_decimal(name, dialect, body, decimal)
+    columns = list(zip(*(fields for _, fields in body if len(fields) == width), strict=True))
     for j, column in enumerate(columns):
         there = [text.strip() for text in column if not is_missing(text)]
-        if not there and len(body) > 1 and j == len(columns) - 1 and dialect.names[j] == f"column {j + 1}":
-            dialect.empty.append(j)  # each row ends with a separator
-        elif there and not any(_is_number(text) or _MEASURED.fullmatch(text) for text in there):
+        if not there and len(body) > 1:
+            dialect.empty.append(j)
+        elif there and (all(map(_DATE.fullmatch, there)) or not any(map(_is_number_or_measured, there))):
             dialect.words.append(j)
     return dialect
 
@@ -268,7 +304,7 @@ def _rows_of(kept: list[tuple[int, str]], separator: str | None) -> list[Row]:
 
 
 def _separator(name: str, kept: list[tuple[int, str]], decimal: str | None) -> str | None:
-    """Return the separator by which most fields are numbers; of equals, the first in _SEPARATORS."""
+    """Return the separator that leaves the greatest part of fields numbers; of equals, the first in _SEPARATORS."""
     lines = [line for _, line in kept]
     candidates = list(_SEPARATORS)
     if decimal == "," and not any('"' in line for line in lines):
@@ -282,17 +318,20 @@ def _separator(name: str, kept: list[tuple[int, str]], decimal: str | None) -> s
             rows = [fields for _, fields in _split(lines, 1, separator) if fields]
         except _BadRowError:
             continue
+        rows = rows[len(rows) // 2 :]  # above may be text
         width = _usual(rows)
         usual = [fields for fields in rows if len(fields) == width]
         numbers = sum(_is_number(text) for fields in usual for text in fields)
         there = numbers + sum(is_missing(text) for fields in usual for text in fields)
-        score = numbers / len(rows), there / (len(usual) * width)
+        score = there / (len(rows) * width) if numbers else 0.0, numbers / len(rows)
         if width > 1 and score > best:
             best, chosen = score, separator
         elif width == 1 and separator is None and score[0] > best[0]:
-            return ","  # a single column
+            return "," if decimal != "," else ";"  # a single column
     if best[0] > 0:
         return chosen
+    if decimal == "," and "," not in candidates:
+        return ";"
     bare = re.sub(r'"[^"]*"', "", lines[0])
     return max(";\t|", key=bare.count) if re.search(r"[;\t|]", bare) else ","
 
@@ -322,9 +361,9 @@ def _counts(texts: list[str]) -> bool:
 
 
 def _usual(rows: list[list[str]]) -> int:
-    """Return how many fields most rows have; of equals, the last row decides."""
+    """Return how many fields most rows have; of equals, the most."""
     counts = Counter(map(len, rows))
-    return max(reversed([len(fields) for fields in rows]), key=counts.__getitem__)
+    return max(counts, key=lambda width: (counts[width], width))
 
 
 def _kinds(rows: Sequence[Row], width: int) -> list[str]:
@@ -337,41 +376,104 @@ def _kinds(rows: Sequence[Row], width: int) -> list[str]:
     return kinds
 
 
-def _headings(name: str, rows: list[Row], header: bool | None, lines: list[str], first: int) -> tuple[int, list[Row]]:
-    """Return how many rows of text stand above the table, and the rows of its header."""
-    width = _usual([fields for _, fields in rows])
-    begin = next(
-        i
-        for i in range(len(rows))
-        if (len(rows[i][1]) == width and len(rows[min(i + 1, len(rows) - 1)][1]) == width) or i == len(rows) - 1
-    )
-    if begin == len(rows) - 1 and len(rows[begin][1]) != width:
-        begin = next(i for i, (_, fields) in enumerate(rows) if len(fields) == width)
-    headings = []
-    if header is True or (header is None and _is_heading(rows, begin, width)):
-        headings.append(rows[begin])
-    while headings and len(headings) < HEADINGS and _is_more_of_it(rows, begin + len(headings), width):
-        headings.append(rows[begin + len(headings)])
-    if begin and not headings and header is not False:
-        row, above = rows[begin - 1]
-        wordy = not any(map(_is_number, above))
-        # R names no column of row names; a row that ends with a separator has an empty field more than its header.
-        if wordy and len(above) == width - 1 >= 1:
-            table = [fields for _, fields in rows[begin:] if len(fields) == width]
-            if all(not fields[-1].strip() for fields in table):
-                return begin - 1, [(row, [*above, ""])]
-            if not any(_is_number(fields[0]) for fields in table) or _counts([fields[0] for fields in table]):
-                return begin - 1, [(row, ["", *above])]
-        if wordy and len(above) == width + 1 and not above[-1].strip():
-            return begin - 1, [(row, above[:-1])]
-    for row, above in rows[:begin]:
-        apart = any(not lines[i - first].strip() for i in range(row + 1, rows[begin][0]))
-        if (any(map(_is_number, above)) and not (headings or apart)) or not (headings or apart or len(above) == 1):
+class _Head:
+    """Finds where the data of a table begin, and which rows above them name the columns.
+
+    Of the rows looked at, the lower half says how many fields a row has, and which columns hold numbers.
+    """
+
+    def __init__(self, rows: list[Row], blank_before: list[bool]):
+        lower = rows[len(rows) // 2 :]
+        self.rows, self.blank_before = rows, blank_before
+        self.width = _usual([fields for _, fields in lower])
+        self.numeric = [j for j, kind in enumerate(_kinds(lower, self.width)) if kind == "numbers"]
+
+    def fits(self, i: int) -> bool:
+        """Tell whether a row has as many fields as the data."""
+        return 0 <= i < len(self.rows) and len(self.rows[i][1]) == self.width
+
+    def numbers(self, i: int) -> int:
+        """Return how many numbers a row has where the data have them."""
+        return sum(_is_number(self.rows[i][1][j]) for j in self.numeric) if self.fits(i) else 0
+
+    def is_data(self, i: int) -> bool:
+        """Tell whether a row has numbers, or says that they are missing, wherever the data have them."""
+        if not self.numbers(i):
+            return False
+        return all(_is_number(text) or is_missing(text) for text in (self.rows[i][1][j] for j in self.numeric))
+
+    def is_title(self, i: int) -> bool:
+        """Tell whether a row, above the data, may belong to the header."""
+        fields = self.rows[i][1]
+        return _is_heading(self.rows, i, self.width) if self.numbers(i) else not all(map(is_missing, fields))
+
+    def find(self, header: bool | None) -> tuple[list[Row], int]:
+        """Return the rows of the header, and the first of the data."""
+        data = [i for i in range(len(self.rows)) if self.is_data(i)]
+        begin = data[0] if data else next((i for i in range(len(self.rows)) if self.fits(i)), 0)
+        if len(data) > 2 and data[1] == begin + 2 and data[2] == begin + 3 and not self.numbers(begin + 1):
+            begin += 2  # a lone row of numbers in the text above the table
+        # Rows with something wrong in them are rows of data, too; of them the reader will tell.
+        while self.fits(begin - 1) and not self.is_title(begin - 1):
+            begin -= 1
+        if header is False:
+            return [], begin
+        top = begin
+        while top > max(0, begin - HEADINGS) and self.fits(top - 1) and (top == begin or not self.blank_before[top]):
+            if not self.is_title(top - 1):
+                break
+            top -= 1
+        if top == begin and (header is True or _is_heading(self.rows, begin, self.width)):
+            return [self.rows[begin]], begin + 1
+        if top == begin:
+            return self._of_another_width(begin), begin
+        # The names are where most words are; what follows belongs to them, or is a row of data with no number in it.
+        names = max(range(top, begin), key=lambda i: sum(not is_missing(text) for text in self.rows[i][1]))
+        last = names + 1
+        while last < begin and _is_more_of_it(self.rows, last, self.width):
+            last += 1
+        return self.rows[names:last], last
+
+    def _of_another_width(self, begin: int) -> list[Row]:
+        """Return a header with a field less or more than the data, by a known habit."""
+        if not begin or self.blank_before[begin]:
+            return []
+        row, names = self.rows[begin - 1]
+        table = [fields for _, fields in self.rows[begin:] if len(fields) == self.width]
+        if any(map(_is_number, names)):
+            return []
+        if len(names) == self.width - 1 >= 1:
+            if all(not fields[-1].strip() for fields in table):  # each row ends with a separator
+                return [(row, [*names, ""])]
+            first = [fields[0] for fields in table]
+            if not any(map(_is_number, first)) or _counts(first):  # R does not name a column of row names
+                return [(row, ["", *names])]
+        return [(row, names[:-1])] if len(names) == self.width + 1 and not names[-1].strip() else []
+
+    def refuse_lost_names(self, name: str, begin: int, blanks: bool) -> None:
+        """Refuse what stands right above data without a header, and looks like one, or like data."""
+        if not begin or self.blank_before[begin]:
+            return
+        row, above = self.rows[begin - 1]
+        # White space separates the words of any sentence.
+        near = len(above) > 1
+        if blanks:
+            near = abs(len(above) - self.width) <= 1 and not any(re.search(r"[=:]", text) for text in above)
+        if near or any(map(_is_number, above)):
             raise DataError(
-                f"{name}: row {rows[begin][0]} has {count(width, 'field')}; row {row} has {len(above)}"
-                f"{_rows_advice(rows[begin][0], None)}"
+                f"{name}: row {self.rows[begin][0]} has {count(self.width, 'field')}; row {row} has {len(above)}"
+                f"{_rows_advice(self.rows[begin][0], None)}"
             )
-    return begin, headings
+
+
+def _names_in_comment(lines: list[str], first: int, separator: str | None, width: int) -> list[Row]:
+    """Return the names that a comment just above the data holds, as numpy.savetxt writes them."""
+    last = next((i for i in reversed(range(len(lines))) if lines[i].strip()), -1)
+    if last < 0 or not lines[last].lstrip().startswith("#"):
+        return []
+    _, fields = next(_split([lines[last].lstrip("# \t")], first + last, separator), (0, [""]))
+    named = len(fields) == width and not any(_is_number(text) or is_missing(text) for text in fields)
+    return [(first + last, fields)] if named else []
 
 
 def _is_heading(rows: list[Row], i: int, width: int) -> bool:
@@ -409,25 +511,21 @@ def _is_more_of_it(rows: list[Row], i: int, width: int) -> bool:
     """Tell whether a row below the header belongs to it, units perhaps: words where the columns below have numbers."""
     if i >= len(rows) - 1 or len(rows[i][1]) != width:
         return False
-    kinds = _kinds(rows[i + 1 :], width)
-    fields = rows[i][1]
-    if any(map(_is_number, fields)):
-        return False
+    below = [row for _, row in rows[i + 1 :] if len(row) == width]
+    kinds, fields = _kinds(rows[i + 1 :], width), rows[i][1]
     words = [j for j in range(width) if not is_missing(fields[j])]
-    above = [kinds[j] for j in words]
-    stated = all(re.search(r"\d", fields[j]) is None for j in words if kinds[j] == "text")
-    dated = all(
-        re.search(r"\d", row[j]) is not None
-        for j in words
-        if kinds[j] == "text"
-        for _, row in rows[i + 1 :]
-        if len(row) == width
-    )
-    return "numbers" in above and stated and dated
+    if not words or any(map(_is_number, fields)):
+        return False
+    # Of columns that hold text, dates alone are told from their heading: they have digits.
+    texts = [j for j in words if kinds[j] == "text"]
+    digits = [sum(re.search(r"\d", row[j]) is not None for row in below) for j in texts]
+    if any(re.search(r"\d", fields[j]) for j in texts) or any(many < 0.8 * len(below) for many in digits):
+        return False
+    return "numbers" in kinds
 
 
 def _names(headings: list[Row], width: int, notes: list[str]) -> tuple[str, ...]:
-    texts = [[" ".join(text.split("\n")).strip() for text in fields] for _, fields in headings] or [[""] * width]
+    texts = [[" ".join(text.split("\n")).strip(" \t'") for text in fields] for _, fields in headings] or [[""] * width]
     first, *others = texts
     named = [text for text in first if text]
     if others and len(set(named)) < len(named):
@@ -436,7 +534,8 @@ def _names(headings: list[Row], width: int, notes: list[str]) -> tuple[str, ...]
     elif others:
         shown = ", ".join(text for text in others[0] if text)
         shown = shown if len(shown) <= 40 else shown[:37] + "..."
-        notes.append(f"{_rows_named([row for row, _ in headings[1:]])} ({shown}) is read as units and left out")
+        are = "is" if len(others) == 1 else "are"
+        notes.append(f"{_rows_named([row for row, _ in headings[1:]])} ({shown}) {are} read as units and left out")
     elif headings and any(map(_is_number, first)):
         notes.append(f"row {headings[0][0]} is read as names, though there are numbers in it (--header no: as data)")
     return tuple(text or f"column {j}" for j, text in enumerate(first, start=1))
@@ -446,7 +545,7 @@ def _rows_named(rows: list[int]) -> str:
     if len(rows) == 1:
         return f"row {rows[0]}"
     if rows[-1] - rows[0] == len(rows) - 1:
-        return f"rows {rows[0]} to {rows[-1]}"
+        return f"rows {rows[0]} {'and' if len(rows) == 2 else 'to'} {rows[-1]}"
     return f"rows {', '.join(map(str, rows[:6]))}{', ...' if len(rows) > 6 else ''}"
 
 
@@ -454,19 +553,18 @@ def _rows_advice(first: int | None, last: int | None) -> str:
     return f"; --rows {first or 1}-{'' if last is None else last} reads those rows alone"
 
 
-def _find_decimal(name: str, dialect: Dialect, body: list[Row], decimal: str | None, named: bool) -> None:
+def _find_decimal(name: str, dialect: Dialect, body: list[Row], decimal: str | None) -> None:
     """Find the decimal mark, and whether the other one stands between thousands; refuse what may be either."""
-    width = len(dialect.names)
-    rows = [(row, fields) for row, fields in body if len(fields) == width]
+    rows = [(row, fields) for row, fields in body if len(fields) == len(dialect.names)]
     fields = [(row, j, text.strip()) for row, fields in rows for j, text in enumerate(fields)]
     commas = [(row, j, text) for row, j, text in fields if "," in text and _is_number(text)]
     surely_comma = [
         text
         for _, _, text in commas
-        if (_GROUPS_COMMA.fullmatch(text) and "." in text) or (_COMMA.fullmatch(text) and not _EITHER.fullmatch(text))
+        if (_GROUPS_COMMA.fullmatch(text) and not _GROUPS_POINT.fullmatch(text))
+        or (_COMMA.fullmatch(text) and not _EITHER.fullmatch(text))
     ]
-    surely_point = [text for _, _, text in commas if "." in text and _GROUPS_POINT.fullmatch(text)]
-    surely_point += [text for _, _, text in commas if text.count(",") > 1]
+    surely_point = [text for _, _, text in commas if _GROUPS_POINT.fullmatch(text) and re.search(r"\.|,.*,", text)]
     many_points = [text for _, _, text in fields if text.count(".") > 1 and _GROUPS_COMMA.fullmatch(text)]
     if decimal is not None:
         dialect.decimal, dialect.thousands = decimal, True
@@ -568,6 +666,8 @@ class Reader:
                     continue
                 sample = self._samples + len(values)
                 if not any(text.strip() for text in fields):
+                    if dialect.spaced and len(fields) < 2:
+                        continue
                     self._blank.append(sample)
                     self.missing.append(Missing(sample, row, -1, ""))
                     values.append([math.nan] * len(self.picked))

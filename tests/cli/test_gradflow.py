@@ -75,6 +75,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "header": "auto",
         "decimal": "auto",
         "missing": "refuse",
+        "absent": (),
         "rows": "",
         "separator": "auto",
         "array": "",
