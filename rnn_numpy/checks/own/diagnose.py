@@ -11,6 +11,7 @@ Else it is unknown, and what is right and what is wrong is said.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -116,30 +117,71 @@ def _sizes(point: Point, structure: Structure | None) -> dict[int, str]:
 
 def _suspected(target: FunctionsTarget, structure: Structure, c: Compared) -> tuple[Diagnosis | None, int]:
     """Return the first mistake that gives the gradient found, and how many were tried, negative if not all."""
-    began = time.perf_counter()
-    count, wrong = 0, set(c.wrong)
+    began, wrong, count = time.perf_counter(), set(c.wrong), 0
     second: tuple[Structure, Point, list[Suspect]] | None = None
-    for count, suspect in enumerate(suspects(structure), 1):
+    several = _at_once(c.exact)
+    batch: list[tuple[int, Suspect]] = []
+    everything = enumerate(suspects(structure))
+    while True:
+        batch = list(itertools.islice(((k, s) for k, s in everything if _may(structure, s, wrong)), several))
+        if not batch:
+            return None, count
+        count = batch[-1][0] + 1
         if time.perf_counter() - began > SECONDS:
             return None, -count
-        if not structure.affected(suspect.change) >= wrong:
-            continue
         with np.errstate(all="ignore"):
-            predicted = structure.tape.gradients(suspect.change)
-        if not explains(c.found, predicted, c.exact):
-            continue
-        if second is None:
-            second = _second(target, structure)
-        if second is not None:
-            other, gradient, others = second
-            if count > len(others) or others[count - 1].why != suspect.why:
+            predicted = gradients(structure, [suspect for _, suspect in batch])
+        for gradient, (number, suspect) in zip(predicted, batch, strict=True):
+            if not explains(c.found, gradient, c.exact):
                 continue
-            with np.errstate(all="ignore"):
-                predicted = other.tape.gradients(others[count - 1].change)
-            if not explains(gradient, predicted, other.tape.gradients()):
+            if second is None:
+                second = _second(target, structure)
+            if second is not None and not _holds(second, number, suspect):
                 continue
-        return Diagnosis(suspect.kind, suspect.why, where=dict(suspect.where)), count
-    return None, count
+            return _told(structure, suspect), count
+
+
+def _may(structure: Structure, suspect: Suspect, wrong: set[str]) -> bool:
+    """Whether a mistake reaches all that is wrong."""
+    return set[str]().union(*map(structure.affected, suspect.changes)) >= wrong
+
+
+def gradients(structure: Structure, several: Sequence[Suspect]) -> list[dict[str, Array]]:
+    """Return the whole gradient with each of some mistakes."""
+    changes = [change for suspect in several for change in suspect.changes]
+    made = structure.tape.several(changes)
+    found, row = [], 0
+    for suspect in several:
+        rows = slice(row, row + len(suspect.changes))
+        found.append({name: array[rows].sum(axis=0) for name, array in made.items()})
+        row = rows.stop
+    return found
+
+
+def _told(structure: Structure, suspect: Suspect) -> Diagnosis:
+    """Return a mistake as a diagnosis, with the line of code that it is the way back of."""
+    where: dict[str, Any] = {"part": suspect.part, **suspect.where}
+    when = ""
+    group = suspect.about[-1] if suspect.about else None
+    if group is not None and group.nodes[0].kind:
+        where["line"] = structure.line(group).removeprefix("line ")
+        when = f"on the way back of {structure.line(group)}: {structure.text(group)}"
+    return Diagnosis(suspect.kind, suspect.why, when=when, where=where)
+
+
+def _at_once(exact: Point) -> int:
+    """Return how many mistakes to try in one pass: as many as memory has room for."""
+    size = sum(array.size for array in exact.values())
+    return int(max(1, min(64, 2_000_000 // max(1, size))))
+
+
+def _holds(second: tuple[Structure, Point, list[Suspect]], number: int, suspect: Suspect) -> bool:
+    """Whether a mistake gives the gradient found at a second point, too."""
+    other, gradient, others = second
+    if number >= len(others) or others[number].why != suspect.why:
+        return False
+    with np.errstate(all="ignore"):
+        return explains(gradient, gradients(other, [others[number]])[0], other.tape.gradients())
 
 
 def _second(target: FunctionsTarget, structure: Structure) -> tuple[Structure, Point, list[Suspect]] | None:

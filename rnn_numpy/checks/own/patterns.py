@@ -223,9 +223,9 @@ def rational(factor: float, sizes: Mapping[int, str]) -> str:
     Examples
     --------
     >>> rational(1 / 6, {6: "steps"})
-    '1/6, with 6 steps,'
+    '1/6 (6 steps)'
     >>> rational(1 / 24, {6: "steps", 4: "the length of b"})
-    '1/24, with 24 = 6 steps * 4, the length of b,'
+    '1/24 (6 steps * 4, the length of b)'
     >>> rational(2 / 3, {})
     '2/3'
     """
@@ -238,7 +238,7 @@ def rational(factor: float, sizes: Mapping[int, str]) -> str:
             continue
         sign, number = ("-" if number < 0 else ""), abs(number)
         if number in sizes and number > 2:
-            return f"{sign}{head}{number}, with {_sized(number, sizes)},"
+            return f"{sign}{head}{number} ({_sized(number, sizes)})"
         pairs = [
             (a, b) for a in sizes for b in sizes if 1 < a <= b and a * b == number
         ]  # fmt: skip
@@ -246,7 +246,7 @@ def rational(factor: float, sizes: Mapping[int, str]) -> str:
             a, b = max(pairs, key=lambda pair: ("steps" in sizes[pair[0]] or "steps" in sizes[pair[1]], pair))
             if "steps" in sizes[b]:
                 a, b = b, a
-            return f"{sign}{head}{number}, with {number} = {_sized(a, sizes)} * {_sized(b, sizes)},"
+            return f"{sign}{head}{number} ({_sized(a, sizes)} * {_sized(b, sizes)})"
     fraction = Fraction(factor).limit_denominator(1000)
     if fraction and abs(float(fraction) - factor) <= 1e-10 * abs(factor) and fraction.denominator < 1000:
         if fraction.denominator == 1 or fraction.numerator.bit_length() + fraction.denominator.bit_length() < 16:
@@ -256,7 +256,7 @@ def rational(factor: float, sizes: Mapping[int, str]) -> str:
 
 def _sized(number: int, sizes: Mapping[int, str]) -> str:
     word = sizes[number]
-    return f"{number} {word}" if not word.startswith("the ") else f"{number}, {word}"
+    return f"{number} {word}" if word == "steps" else f"{number}, {word}"
 
 
 def _norm(arrays: Mapping[str, Array], names: Sequence[str]) -> float:

@@ -60,7 +60,10 @@ FLAT = {
 
 
 def pull(kind: str, slot: int, d: Array, values: Sequence[Array], out: Array, options: Mapping[str, Any]) -> Array:
-    """Return the adjoint of one operand of an operation, from that of its result."""
+    """Return the adjoint of one operand of an operation, from that of its result.
+
+    Adjoints have an axis more than what they are adjoints of, the first one: of several backward passes at once.
+    """
     value = values[slot]
     with np.errstate(all="ignore"):
         if kind in UNARY:
@@ -71,14 +74,23 @@ def pull(kind: str, slot: int, d: Array, values: Sequence[Array], out: Array, op
 
 
 def summed_to(shape: tuple[int, ...], d: Any) -> Array:
-    """Sum over the axes along which an operand was repeated."""
+    """Sum over the axes along which an operand of this shape was repeated."""
     given: Array = np.asarray(d)
-    if given.shape == shape:
+    if given.shape[1:] == shape:
         return given
-    d = np.asarray(given.sum(axis=tuple(range(given.ndim - len(shape)))))
-    repeated = tuple(k for k, size in enumerate(shape) if size == 1 and d.shape[k] != 1)
-    whole: Array = np.broadcast_to(d.sum(axis=repeated, keepdims=True), shape)
+    more = given.ndim - 1 - len(shape)
+    summed = np.asarray(given.sum(axis=tuple(range(1, 1 + more)))) if more else given
+    repeated = tuple(k for k, size in enumerate(shape, 1) if size == 1 and summed.shape[k] != 1)
+    whole: Array = np.broadcast_to(summed.sum(axis=repeated, keepdims=True), (len(given), *shape))
     return whole
+
+
+def axes_of(options: Mapping[str, Any], ndim: int) -> tuple[int, ...]:
+    """Return the axes that an operation goes over, counted from the last one."""
+    axis = options["axis"]
+    if axis is None:
+        return tuple(range(-ndim, 0))
+    return tuple(k if k < 0 else k - ndim for k in (axis if isinstance(axis, tuple) else (axis,)))
 
 
 def _matmul(slot: int, d: Array, values: Sequence[Array], out: Array, options: Mapping[str, Any]) -> Array:
@@ -90,10 +102,8 @@ def _matmul(slot: int, d: Array, values: Sequence[Array], out: Array, options: M
     if b.ndim == 1:
         d = np.expand_dims(d, -1)
     if slot == 0:
-        full = d @ np.swapaxes(B, -1, -2)
-        return summed_to(A.shape, full).reshape(a.shape)
-    full = np.swapaxes(A, -1, -2) @ d
-    return summed_to(B.shape, full).reshape(b.shape)
+        return summed_to(A.shape, d @ np.swapaxes(B, -1, -2)).reshape(len(d), *a.shape)
+    return summed_to(B.shape, np.swapaxes(A, -1, -2) @ d).reshape(len(d), *b.shape)
 
 
 def _einsum(slot: int, d: Array, values: Sequence[Array], out: Array, options: Mapping[str, Any]) -> Array:
@@ -101,18 +111,17 @@ def _einsum(slot: int, d: Array, values: Sequence[Array], out: Array, options: M
     others = [k for k in range(len(values)) if k != slot]
     seen = set(options["to"]).union(*(terms[k] for k in others))
     missing = [letter for letter in mine if letter not in seen]
-    subscripts = ",".join([options["to"], *(terms[k] for k in others), *missing])
+    subscripts = ",".join([f"...{options['to']}", *(terms[k] for k in others), *missing])
     ones = [np.ones(values[slot].shape[mine.index(letter)]) for letter in missing]
-    return np.asarray(np.einsum(f"{subscripts}->{mine}", d, *(values[k] for k in others), *ones))
+    return np.asarray(np.einsum(f"{subscripts}->...{mine}", d, *(values[k] for k in others), *ones))
 
 
 def _spread(d: Array, shape: tuple[int, ...], options: Mapping[str, Any]) -> Array:
-    axis = options["axis"]
-    if axis is not None and not options["keepdims"]:
-        d = np.expand_dims(d, axis)
-    elif axis is None:
-        d = d.reshape((1,) * len(shape))
-    return np.asarray(np.broadcast_to(d, shape))
+    """Return what a sum got, at each entry that was summed; d has an axis more, the first one, or not."""
+    if not options["keepdims"]:
+        d = np.expand_dims(d, axes_of(options, len(shape)))
+    more = d.shape[: d.ndim - len(shape)]
+    return np.asarray(np.broadcast_to(d, (*more, *shape)))
 
 
 def _sum(slot: int, d: Array, values: Sequence[Array], out: Array, options: Mapping[str, Any]) -> Array:
@@ -120,17 +129,14 @@ def _sum(slot: int, d: Array, values: Sequence[Array], out: Array, options: Mapp
 
 
 def _max(slot: int, d: Array, values: Sequence[Array], out: Array, options: Mapping[str, Any]) -> Array:
-    largest = values[0] == _spread(out, values[0].shape, options)
-    axis = options["axis"]
-    return np.asarray(_spread(d, values[0].shape, options) * largest / largest.sum(axis=axis, keepdims=True))
+    shape = values[0].shape
+    largest = values[0] == _spread(out, shape, options)
+    share = largest / largest.sum(axis=axes_of(options, len(shape)), keepdims=True)
+    return np.asarray(_spread(d, shape, options) * share)
 
 
 def _softmax(slot: int, d: Array, values: Sequence[Array], out: Array, options: Mapping[str, Any]) -> Array:
-    return np.asarray(out * (d - (d * out).sum(axis=options["axis"], keepdims=True)))
-
-
-def _log_softmax(slot: int, d: Array, values: Sequence[Array], out: Array, options: Mapping[str, Any]) -> Array:
-    return np.asarray(d - np.exp(out) * d.sum(axis=options["axis"], keepdims=True))
+    return np.asarray(out * (d - (d * out).sum(axis=axes_of(options, out.ndim), keepdims=True)))
 
 
 _RULES: Mapping[str, Callable[..., Array]] = {
@@ -139,5 +145,4 @@ _RULES: Mapping[str, Callable[..., Array]] = {
     "sum": _sum,
     "max": _max,
     "softmax": _softmax,
-    "log_softmax": _log_softmax,
 }

@@ -18,6 +18,7 @@ from rnn_numpy.checks.own.tape import Change, Node, Operand, Part, Tape
 
 Array = NDArray[Any]
 
+CURVED = ("tanh", "sigmoid", "relu", "expit")
 SIGNS = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "power": "**", "matmul": "@"}
 
 # How far back from a result its argument is looked for: 1 / (1 + exp(-a)) is four operations, a stable softmax five.
@@ -69,6 +70,7 @@ def _as_one(tape: Tape, node: Node) -> None:
         return
     seen: set[int] = set()
     level = list(node.operands)
+    found = False
     for _ in range(DEPTH):
         after: list[Operand] = []
         for operand in level:
@@ -80,20 +82,20 @@ def _as_one(tape: Tape, node: Node) -> None:
                 if made.kind in UNARY or made.kind in BINARY or made.kind in ("sum", "max"):
                     after += made.operands
         for operand in after:
-            if operand.parts and operand.shape == node.value.shape and _is_known(node, operand):
-                return
+            if operand.parts and operand.shape == node.value.shape and (not found or node.kind == "softmax"):
+                found = _is_known(node, operand) or found
         level = after
 
 
 def _is_known(node: Node, operand: Operand) -> bool:
     a, v = operand.value, node.value
-    if _same(v, sigmoid(a)):
+    if node.kind != "softmax" and _same(v, sigmoid(a)):
         node.kind, node.operands, node.options, node.function = "sigmoid", [operand], {}, sigmoid
         return True
-    if node.kind != "multiply" and _same(v, np.tanh(a)):
+    if node.kind not in ("multiply", "softmax") and _same(v, np.tanh(a)):
         node.kind, node.operands, node.options, node.function = "tanh", [operand], {}, np.tanh
         return True
-    if node.kind == "divide" and v.size > 1:
+    if node.kind in ("divide", "softmax") and v.size > 1:
         for axis in [*range(-v.ndim, 0), None]:
             with np.errstate(all="ignore"):
                 e = np.exp(a - a.max(axis=axis, keepdims=True))
@@ -166,7 +168,13 @@ class Structure:
         self.terms = self._accumulators()
         self.cyclic -= self.terms
         self.inside = self._inside()
-        self.states = self._states()
+        self.first = {group.number: min(self.step[node.number] for node in group.nodes) for group in self.groups}
+        self.recurrent_out: dict[int, list[Edge]] = defaultdict(list)
+        for edge in self.edges:
+            if edge.recurrent:
+                self.recurrent_out[self.of[edge.part.node].number].append(edge)
+        self.loop = self._loops()
+        self.twin = self._twins()
         self._name()
 
     def _alive(self) -> list[Node]:
@@ -290,25 +298,102 @@ class Structure:
         groups = {self.of[number].number for number in found}
         return {node.number for node in self.alive if self.of[node.number].number in groups and node.kind}
 
-    def _states(self) -> list[Group]:
-        """Return the groups of which a later step reads what they made."""
-        found = {
-            self.of[edge.part.node].number
-            for edge in self.edges
-            if edge.recurrent and self.of[edge.node].number not in self.terms and self.tape.nodes[edge.part.node].kind
-        }
-        return [group for group in self.groups if group.number in found and group.number in self.cyclic]
+    def _loops(self) -> dict[int, int]:
+        """Return in which loop over time a group stands: the number of a group of it; -1 for what comes after all."""
+        loops: dict[int, int] = {}
+        for group in self.groups:
+            if group.number in self.cyclic:
+                loops[group.number] = next((n for n in loops if self.together(self.groups[n], group)), group.number)
+        for group in reversed(self.groups):
+            if group.number not in loops:
+                after = [self.of[edge.node].number for node in group.nodes for edge in self.out[node.number]]
+                loops[group.number] = next((loops[n] for n in after if n in loops), -1)
+        return loops
+
+    def _twins(self) -> dict[int, int]:
+        """Return which groups are one line of code, in a function that runs for several layers, or in a loop."""
+        calls: set[tuple[tuple[str, int, int], ...]] = set()
+        for group in self.groups:
+            site = group.nodes[-1].site
+            if group.kind in ("matmul", "einsum") and any(map(self.is_param, group.nodes[-1].operands)):
+                calls.update(site[: k + 1] for k in range(len(site) - 1))
+        numbers: dict[Any, int] = {}
+        found = {}
+        for group in self.groups:
+            site = group.nodes[-1].site
+            line = tuple("" if site[: k + 1] in calls and k < len(site) - 1 else frame for k, frame in enumerate(site))
+            key = (group.kind, line) if group.kind else (group.number,)
+            found[group.number] = numbers.setdefault(key, len(numbers))
+        return found
+
+    # ------------------------------------------------------------------------------------------ questions
+
+    def outside(self) -> list[int]:
+        """Return the operations that are in no loop, in the order of a backward pass."""
+        return [node.number for node in reversed(self.alive) if node.kind and node.number not in self.inside]
+
+    def together(self, a: Group, b: Group) -> bool:
+        """Whether each of two groups is made of what the other made a step before: whether one loop makes both."""
+        return a is b or (a.number in self.before[b.nodes[-1].number] and b.number in self.before[a.nodes[-1].number])
+
+    def close(self, group: Group, other: Group) -> bool:
+        """Whether a backward pass has the adjoints of both at hand in one piece of code."""
+        return self.loop[group.number] == self.loop[other.number] or any(
+            self.of[edge.node] is other for node in group.nodes for edge in self.out[node.number]
+        )
+
+    def starts_as(self, group: Group, start: Edge) -> bool:
+        """Whether an edge reads, at the first step, what the later ones read of a state."""
+        consumer = self.of[start.node]
+        return any(
+            self.of[edge.node] is consumer and edge.slot == start.slot and np.array_equal(edge.part.at, start.part.at)
+            for edge in self.recurrent_out[group.number]
+        )
+
+    def is_param(self, operand: Operand) -> bool:
+        """Whether all of an operand comes from parameters."""
+        return bool(operand.parts) and all(not self.tape.nodes[part.node].kind for part in operand.parts)
+
+    def blocks(self, group: Group) -> list[tuple[str, Array]]:
+        """Return the parts that a group's result is cut into, each with its name and its places."""
+        found: dict[bytes, tuple[str, Array]] = {}
+        size = group.nodes[-1].value.size
+        for node in group.nodes if group.nodes[0].kind else ():
+            for edge in self.out[node.number]:
+                taken = edge.part.taken
+                if 0 < len(taken) < size and edge.part.once and taken.tobytes() not in found:
+                    after = self.of[edge.node]
+                    name = (after.name if after.kind in CURVED else "") or node.views.get(taken.tobytes())
+                    found[taken.tobytes()] = (name or f"entries {taken.min()} to {taken.max()}", taken)
+        each = list(found.values())
+        disjoint = sum(len(taken) for _, taken in each) == len(set().union(*(set(t.tolist()) for _, t in each)))
+        return each if 2 <= len(each) <= 8 and disjoint else []
+
+    def gates_of(self, group: Group) -> list[tuple[str, Array]]:
+        """Return the gates that a product makes together: the blocks of the sum that it goes into."""
+        node = group.nodes[-1]
+        for _ in range(6):
+            blocks = self.blocks(self.of[node.number])
+            if blocks:
+                return blocks
+            after = [self.tape.nodes[edge.node] for edge in self.out[node.number]]
+            sums = [n for n in after if n.kind in ("add", "subtract", "sigmoid") and n.value.shape == node.value.shape]
+            if not sums:
+                break
+            node = sums[0]
+        return []
 
     def _name(self) -> None:
         """Give names of arguments of helping functions, v of sig(v), no chance where there is another one."""
-        shared: dict[str, int] = defaultdict(int)
+        count: dict[str, int] = defaultdict(int)
         for group in self.groups:
             for name in group.names:
-                shared[name] += 1
+                count[name] += 1
         for group in self.groups:
-            alone = [name for name in group.names if shared[name] == 1]
+            alone = [name for name in group.names if count[name] == 1]
             if alone:
                 group.names = dict.fromkeys(alone)
+        self.shared = {name for name, number in count.items() if number > 1}
 
     def affected(self, change: Change) -> set[str]:
         """Return the parameters whose gradients a change could make wrong."""
@@ -339,6 +424,8 @@ class Structure:
     def title(self, group: Group) -> str:
         """Return what a group is called: its variable, or what it is made of, and its line."""
         text = self.expression(group, 3)
+        if text in self.shared and 0 < len(group.params) <= 4:
+            text = f"{text} of {', '.join(sorted(group.params))}"
         return text if not group.nodes[0].kind else f"{text} ({self.line(group)})"
 
     def expression(self, group: Group, depth: int = 2) -> str:
@@ -357,6 +444,11 @@ class Structure:
         """Return what an operand is called."""
         if not operand.parts:
             return f"{operand.value.item():.4g}" if operand.value.size == 1 else "data"
+        only = operand.parts[0]
+        if len(operand.parts) == 1 and not only.whole:
+            name = self.tape.nodes[only.node].views.get(only.taken.tobytes())
+            if name:
+                return name
         groups = dict.fromkeys(self.of[source].number for source in operand.sources)
         texts = [self.expression(self.groups[number], depth) for number in groups]
         inner = [text if " " not in text or len(texts) > 1 else f"({text})" for text in texts]

@@ -17,7 +17,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -45,6 +45,7 @@ class Part(NamedTuple):
     at: Array
     taken: Array
     whole: bool
+    once: bool
 
 
 class Operand:
@@ -73,8 +74,10 @@ class Node:
         "matmul", "multiply", "tanh", "sigmoid", ...; of a parameter, "".
     site : tuple of (str, int, int)
         The lines of the person's code that were being run, outermost first: file, line, instruction.
-    names : set of str
+    names : dict of str
         Names of variables that have held what it made; of a parameter its own.
+    views : dict of bytes to str
+        Names of variables that have held a part of what it made, by the places of that.
     """
 
     number: int
@@ -85,9 +88,14 @@ class Node:
     function: Callable[..., Any] | None = None
     site: tuple[tuple[str, int, int], ...] = ()
     names: dict[str, None] = field(default_factory=dict)
+    views: dict[bytes, str] = field(default_factory=dict)
 
     def pull(self, slot: int, d: Array, values: Sequence[Array] | None = None, out: Array | None = None) -> Array:
         """Return what an adjoint of the result says of an operand, perhaps with other values than those of forward."""
+        return np.asarray(self.pull_many(slot, d[None], values, out)[0])
+
+    def pull_many(self, slot: int, d: Array, values: Sequence[Array] | None = None, out: Array | None = None) -> Array:
+        """Return the same of several adjoints, along their first axis."""
         if values is None:
             values = [operand.value for operand in self.operands]
         return pull(self.kind, slot, d, values, self.value if out is None else out, self.options)
@@ -112,6 +120,8 @@ class Change:
         By operation and operand: what is read in the place of it.
     outs : dict of int to ndarray
         By operation: what is read in the place of its result, where its derivative is told by that.
+    order : tuple of int
+        The operations in the order in which the pass goes through them; empty for the order that is right.
     """
 
     pulls: dict[tuple[int, int], Pull] = field(default_factory=dict)
@@ -119,11 +129,31 @@ class Change:
     extra: dict[int, list[tuple[int, Callable[[Array], Array]]]] = field(default_factory=dict)
     values: dict[tuple[int, int], Array] = field(default_factory=dict)
     outs: dict[int, Array] = field(default_factory=dict)
+    order: tuple[int, ...] = ()
+
+    def touched(self) -> set[int]:
+        """The operations at which something is other than it should be."""
+        return {n for n, _ in self.pulls} | {n for n, _ in self.values} | {*self.outs, *self.adjoints, *self.extra}
+
+    def alters(self, number: int, slot: int) -> bool:
+        """Whether what flows back to an operand is made in another way."""
+        if (number, slot) in self.pulls or number in self.outs:
+            return True
+        return any(n == number for n, _ in self.values)
+
+    def pulled(self, node: Node, slot: int, d: Array) -> Any:
+        """Return what flows back to an operand."""
+        special = self.pulls.get((node.number, slot))
+        if special is not None:
+            g = special(node, slot, d)
+            return 0.0 if g is None else g
+        values = [self.values.get((node.number, k), each.value) for k, each in enumerate(node.operands)]
+        return node.pull(slot, d, values, self.outs.get(node.number))
 
     def __or__(self, other: Change) -> Change:
         """Both mistakes at once."""
-        merged = (getattr(self, f.name) | getattr(other, f.name) for f in fields(self))
-        return Change(*merged)
+        merged = {f.name: getattr(self, f.name) | getattr(other, f.name) for f in fields(self) if f.name != "order"}
+        return Change(**merged, order=self.order or other.order)
 
 
 class Tape:
@@ -149,53 +179,90 @@ class Tape:
 
     def gradients(self, change: Change | None = None) -> dict[str, Array]:
         """Return the gradient by each parameter, with a mistake in the way back where one is given."""
-        adjoints: dict[int, Array] = {self.loss: np.full(self.nodes[self.loss].value.shape, self.scale)}
+        return {name: array[0] for name, array in self.several([change or Change()]).items()}
+
+    def several(self, changes: Sequence[Change]) -> dict[str, Array]:
+        """Return the gradients with each of some mistakes, along the first axis of each parameter's array."""
+        ordered = [k for k, change in enumerate(changes) if change.order]
+        if ordered and len(changes) > 1:
+            whole = self.several([replace(change, order=()) for change in changes])
+            for k in ordered:
+                for name, array in self.several([changes[k]]).items():
+                    whole[name][k] = array[0]
+            return whole
+        count = len(changes)
+        special: dict[int, list[tuple[int, Change]]] = {}
+        for row, change in enumerate(changes):
+            for number in change.touched():
+                special.setdefault(number, []).append((row, change))
+        loss = self.nodes[self.loss].value.shape
+        adjoints: dict[int, Array] = {self.loss: np.full((count, *loss), self.scale)}
         found: dict[int, Array] = {}
-        change = change or Change()
-        pulls, altered, extra = change.pulls, change.adjoints, change.extra
-        read = {number for number, _ in change.values} | set(change.outs)
-        for number in range(self.loss, -1, -1):
+        leaves = tuple(self.params.values())
+        order = (*changes[0].order, *leaves) if changes[0].order else range(self.loss, -1, -1)
+        for number in order:
             d = adjoints.pop(number, None)
             if d is None:
                 continue
-            node = self.nodes[number]
-            if number in altered:
-                d = altered[number](d)
+            node, here = self.nodes[number], special.get(number, ())
+            for row, change in here:
+                if number in change.adjoints:
+                    d = d.copy()
+                    d[row] = change.adjoints[number](d[row])
             if not node.kind:
                 found[number] = d
                 continue
-            for target, function in extra.get(number, ()):
-                more = function(d)
-                adjoints[target] = adjoints[target] + more if target in adjoints else more
+            for row, change in here:
+                for target, function in change.extra.get(number, ()):
+                    more = np.zeros((count, *self.nodes[target].value.shape))
+                    more[row] = function(d[row])
+                    adjoints[target] = adjoints[target] + more if target in adjoints else more
             for slot, operand in enumerate(node.operands):
-                if not operand.parts:
-                    continue
-                special = pulls.get((number, slot))
-                if special is not None:
-                    g = special(node, slot, d)
-                elif number in read:
-                    values = [change.values.get((number, k), each.value) for k, each in enumerate(node.operands)]
-                    g = node.pull(slot, d, values, change.outs.get(number))
-                else:
-                    g = node.pull(slot, d)
-                if g is not None:
-                    hand_on(self, operand, g, adjoints)
+                if operand.parts:
+                    g = node.pull_many(slot, d)
+                    altered = [(row, change) for row, change in here if change.alters(number, slot)]
+                    if altered:
+                        g = np.array(g)
+                        for row, change in altered:
+                            g[row] = change.pulled(node, slot, d[row])
+                    self._hand_on(operand, g, adjoints)
         return {
-            name: found.get(number, np.zeros(self.nodes[number].value.shape)) for name, number in self.params.items()
+            name: found.get(number, np.zeros((count, *self.nodes[number].value.shape)))
+            for name, number in self.params.items()
         }
+
+    def _hand_on(self, operand: Operand, g: Array, adjoints: dict[int, Array]) -> None:
+        """Add what an operand's adjoints say to those of the operations that it comes from."""
+        count = len(g)
+        for part in operand.parts:
+            shape = self.nodes[part.node].value.shape
+            if part.whole:
+                share = g.reshape(count, *shape)
+                adjoints[part.node] = adjoints[part.node] + share if part.node in adjoints else share
+                continue
+            total = adjoints[part.node].copy() if part.node in adjoints else np.zeros((count, *shape))
+            flat, share = total.reshape(count, -1), g.reshape(count, -1)[:, part.at]
+            if part.once:
+                flat[:, part.taken] += share
+            else:
+                for row, each in zip(flat, share, strict=True):
+                    np.add.at(row, part.taken, each)
+            adjoints[part.node] = total
 
     def _site(self) -> tuple[tuple[str, int, int], ...]:
         """Return the lines being run, and give names to what variables hold by now."""
-        site = []
+        frames: list[FrameType] = []
         frame: FrameType | None = inspect.currentframe()
         while frame is not None and frame.f_code is not _CALLER:
             name = frame.f_code.co_filename
             if not name.startswith(_OURS) and not name.startswith(_NUMPY):
-                site.append((name, frame.f_lineno, frame.f_lasti))
-                for variable, held in list(frame.f_locals.items()):
-                    self._name(variable, held)
+                frames.append(frame)
             frame = frame.f_back
-        return tuple(reversed(site))
+        frames.reverse()
+        for each in frames:
+            for variable, held in list(each.f_locals.items()):
+                self._name(variable, held)
+        return tuple((each.f_code.co_filename, each.f_lineno, each.f_lasti) for each in frames)
 
     def _name(self, variable: str, held: Any) -> None:
         """Give what a variable holds its name: an array, the last ones of a list, what was written into an array."""
@@ -205,6 +272,12 @@ class Tape:
             for number in held.written:
                 self.nodes[number].names.setdefault(f"{variable}[t]")
             held.written.clear()
+            if held.origin is None and not held.seen and held.size:
+                held.seen = True
+                made = held.made.reshape(-1)
+                if made[0] and (made == made[0]).all():
+                    views = self.nodes[made[0] - 1].views
+                    views.setdefault(held.taken.reshape(-1).tobytes(), variable)
         elif isinstance(held, list) and held:
             for each in held[-2:]:
                 if isinstance(each, Taped) and each.origin is not None and self.nodes[each.origin].kind:
@@ -215,21 +288,6 @@ class Tape:
                     self.nodes[each.origin].names.setdefault(
                         f"{variable}[{'t' if isinstance(key, int) else repr(key)}]"
                     )
-
-
-def hand_on(tape: Tape, operand: Operand, g: Array, adjoints: dict[int, Array]) -> None:
-    """Add what an operand's adjoint says to those of the operations that it comes from."""
-    for part in operand.parts:
-        shape = tape.nodes[part.node].value.shape
-        if part.whole:
-            share = g.reshape(shape)
-            adjoints[part.node] = adjoints[part.node] + share if part.node in adjoints else share
-        else:
-            if part.node not in adjoints:
-                total = adjoints[part.node] = np.zeros(shape)
-            else:
-                total = adjoints[part.node] = adjoints[part.node].copy()
-            np.add.at(total.reshape(-1), part.taken, g.reshape(-1)[part.at])
 
 
 _OURS = str(Path(__file__).parent)
@@ -246,6 +304,7 @@ class Taped(NDArrayOperatorsMixin):
     def __init__(self, tape: Tape, value: Array, made: Array, taken: Array, origin: int | None = None) -> None:
         self.tape, self.value, self.made, self.taken, self.origin = tape, value, made, taken, origin
         self.written: list[int] = []
+        self.seen = False
 
     @classmethod
     def of_node(cls, tape: Tape, node: Node) -> Taped:
@@ -277,7 +336,9 @@ class Taped(NDArrayOperatorsMixin):
                 at = np.flatnonzero(made == number)
                 size = self.tape.nodes[number - 1].value.size
                 whole = len(at) == made.size == size and bool(np.array_equal(taken, np.arange(size)))
-                parts.append(Part(int(number) - 1, at, taken[at].copy(), whole))
+                places = taken[at].copy()
+                once = whole or len(np.unique(places)) == len(places)
+                parts.append(Part(int(number) - 1, at, places, whole, once))
         return Operand(self.value.copy(), parts)
 
     # ------------------------------------------------------------------------------------ as an array
