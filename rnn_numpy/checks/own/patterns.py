@@ -60,8 +60,8 @@ def tolerance_for(off: float) -> float:
 
     Examples
     --------
-    >>> tolerance_for(0.5), tolerance_for(1e-8)
-    (1e-09, 1e-11)
+    >>> tolerance_for(0.5), tolerance_for(1e-20)
+    (1e-09, 1e-13)
     """
     return float(min(1e-9, max(1e-3 * off, 1e-13)))
 
