@@ -57,8 +57,9 @@ def try_formulas(layer: Recurrent, kind: Kind, run: type[Run]) -> None:
         if kind == "forward":
             _look(forward.binding, "forward", [*layer.cell.states, *layer.cell.records], unwritten)
         else:
-            names = ["da", *layer.cell.gradient_records, *map("d{}".format, promised_states(forward.trace.chain))]
-            _look(_backward(_small(layer), forward, run, unwritten), "backward", names, unwritten)
+            binding = _backward(_small(layer), forward, run, unwritten)
+            _look(binding, "backward", ["da", *layer.cell.gradient_records], unwritten)
+            _look_at_states(binding)
 
 
 @contextlib.contextmanager
@@ -113,19 +114,32 @@ def _backward(layer: Recurrent, forward: Run, run: type[Run], unwritten: list[Un
     own = layer.params.zeros_like()
     backward = run(layer.stack[0][0], recorded, binding, sums=layer.own(own, layer.stack[0][0]))
     layer.open_backward(backward, _drawn(layer, T, N, layer.output_width), [None] * len(layer.cell.states))
-    for state in promised_states(binding.chain):  # what the step after is to write over
-        kept = binding.arrays[f"d{state}"][binding.exit].copy()
-        binding.arrays[f"d{state}"][...] = memory.POISON
-        binding.arrays[f"d{state}"][binding.exit] = kept
+    for state in _promised(binding.chain):  # begins as zeros, and nothing that is added to -0 leaves it as it is
+        binding.arrays[f"d{state}"][binding.entry] = -0.0
     for _ in layer.backward_loop(backward):
         pass
     return binding
 
 
-def promised_states(chain: Chain) -> list[str]:
+def _promised(chain: Chain) -> list[str]:
     """Return the further states whose gradients before the step a backward formula takes, and so promises to write."""
     named = {slot.name for _, slots, _ in chain.formulas["backward"] for slot in slots}
     return [state for state in chain.cell.states[1:] if f"d{state}_prev" in named and state not in chain.zoneout]
+
+
+def _look_at_states(binding: Binding) -> None:
+    """Find a gradient of a further state that no formula has written."""
+    for state in _promised(binding.chain):
+        row = binding.arrays[f"d{state}"][binding.entry]  # what the first step hands on; others, steps have added to
+        if np.all((row == 0) & np.signbit(row)):
+            calls = binding.chain.formulas["backward"]
+            formulas = [
+                _title(each) for each, slots, _ in calls if any(slot.name == f"d{state}_prev" for slot in slots)
+            ]
+            raise CellError(
+                f"Cell: d{state}_prev is left unwritten by {' and '.join(formulas)}; write it with `[...] = ` or "
+                "`+=`, 0 if nothing goes that way"
+            )
 
 
 def _is_constant(slot: Slot) -> bool:
@@ -145,7 +159,7 @@ def _look(binding: Binding, kind: Kind, names: list[str], unwritten: list[Unwrit
         formulas = [_title(formula) for formula, slots, _ in calls if any(slot.array == array for slot in slots)]
         # Of the call after which it was found so, all arguments that are rows of this array.
         arguments = ", ".join(name for each, name, call in left if each == array and call == left[0][2])
-        wanted = ", ".join(f"{name}_{'prev' if name[1:] in binding.chain.cell.states else 't'}" for name in names)
+        wanted = ", ".join(f"{name}_t" for name in names)
         raise CellError(
             f"Cell: {arguments} is left unwritten, in whole or in part, by {' and '.join(formulas) or 'all formulas'}; "
             f"a step must write {wanted}, with `[...] = ` or `out=`"

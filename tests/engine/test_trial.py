@@ -332,6 +332,6 @@ def test_the_gradient_of_a_further_state_left_unwritten():
     two = {"gate_names": ("f",), "states": ("h", "c"), "hidden_inputs": {}, "records": {}}
     two |= {"step_forward": two_states_forward, "step_backward": gives_dc_prev_another_array}
     assert message(backward, **two) == (
-        "Cell: dc_prev is left unwritten, in whole or in part, by gives_dc_prev_another_array; a step must write da_t, "
-        "dc_prev, with `[...] = ` or `out=`"
+        "Cell: dc_prev is left unwritten by gives_dc_prev_another_array; write it with `[...] = ` or `+=`, 0 if "
+        "nothing goes that way"
     )
