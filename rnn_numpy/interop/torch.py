@@ -7,7 +7,9 @@ requires_grad, the training flag, the device) is not.
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from rnn_numpy.core import states
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import ConversionError, DTypeError, StateDictError
 from rnn_numpy.interop import common
+from rnn_numpy.interop.network import FoundLayer, Network
 from rnn_numpy.layers import Linear
 
 Array = NDArray[Any]
@@ -28,17 +31,18 @@ OPTIONS = {"rnn": (*SHARED, "nonlinearity"), "lstm": (*SHARED, "proj_size"), "gr
 
 
 def from_torch(module: Any) -> Any:
-    """Return the layer of this package with the options and weights of a torch module.
+    """Return the layer of this package with the options and weights of a torch module, or those of a whole network.
 
     Parameters
     ----------
-    module : torch.nn.RNN, LSTM, GRU or Linear
+    module : torch.nn.RNN, LSTM, GRU, one of their cells, Linear, or a module that has such inside
         float32 or float64, on any device; not changed.
 
     Returns
     -------
-    RNN, LSTM, GRU (reset="after") or Linear
-        Of the same dtype, with copies of the weights.
+    RNN, LSTM, GRU (reset="after"), Linear, or Network
+        Of the same dtype, with copies of the weights; of a cell, the layer that makes its step at each t. Of any other
+        module, the recurrent layers in it, each under its name there, as `open_network` returns those of a file.
 
     Raises
     ------
@@ -46,7 +50,7 @@ def from_torch(module: Any) -> Any:
         The weights are of half precision or complex, not there yet (device "meta"), or not the module's parameters (as
         with weight_norm); the layer computes something else than the module.
     DTypeError
-        Another kind of object, a subclass among them: it may compute anything.
+        Another kind of object, a subclass among them: it may compute anything. Nothing recurrent in a module.
 
     Examples
     --------
@@ -57,9 +61,11 @@ def from_torch(module: Any) -> Any:
     """
     where = "from_torch"
     torch = optional_import("torch", where, "torch")
-    kinds = {torch.nn.RNN: "rnn", torch.nn.LSTM: "lstm", torch.nn.GRU: "gru", torch.nn.Linear: "linear"}
+    kinds = _kinds(torch) | {torch.nn.Linear: "linear"}
     kind = kinds.get(type(module))
     if kind is None:
+        if isinstance(module, torch.nn.Module) and (found := _inside(torch, module)):
+            return Network(type(module).__name__, "torch module", found)
         raise DTypeError(
             f"{where}: module must be a torch.nn.RNN, LSTM, GRU or Linear itself; got {type(module).__name__}. Of a "
             "subclass, load its state_dict() into one of these first; of parametrised weights, make them plain with "
@@ -68,17 +74,25 @@ def from_torch(module: Any) -> Any:
     state = _state(where, torch, module)
     dtype = next(iter(state.values())).dtype
     layer: Any
+    is_cell = isinstance(module, torch.nn.RNNCellBase)
     if kind == "linear":
         layer = Linear(module.in_features, module.out_features, module.bias is not None, dtype=dtype)
+    elif is_cell:
+        options: dict[str, Any] = {"bias": module.bias} | ({"reset": "after"} if kind == "gru" else {})
+        options |= {"nonlinearity": module.nonlinearity} if kind == "rnn" else {}
+        layer = common.new_layer(kind, module.input_size, module.hidden_size, dtype=dtype, **options)
+        state = {f"{name}_l0": array for name, array in state.items()}
     else:
         sizes = (module.input_size, module.hidden_size, module.num_layers)
-        options: dict[str, Any] = {name: getattr(module, name) for name in OPTIONS[kind]}
+        options = {name: getattr(module, name) for name in OPTIONS[kind]}
         options |= {"reset": "after"} if kind == "gru" else {}
         layer = common.new_layer(kind, *sizes, dropout=module.dropout, dtype=dtype, **options)
     try:
         layer.load_state_dict(state)
     except StateDictError as error:
-        raise ConversionError(f"{where}: the module's parameters are not those of its class: {error}") from None
+        raise ConversionError(
+            f"{where}: the module's parameters are not those of its class: {error}{_way_out(state)}"
+        ) from None
     _verify(where, torch, layer, module)
     return layer
 
@@ -137,6 +151,51 @@ def to_torch(layer: Any) -> Any:
     return module
 
 
+def _kinds(torch: Any) -> dict[Any, str]:
+    nn = torch.nn
+    return {nn.RNN: "rnn", nn.LSTM: "lstm", nn.GRU: "gru", nn.RNNCell: "rnn", nn.LSTMCell: "lstm", nn.GRUCell: "gru"}
+
+
+def _inside(torch: Any, module: Any) -> list[FoundLayer]:
+    """Return the recurrent layers inside of a module, in its order, those that cannot be converted among them."""
+    found = []
+    for name, child in module.named_modules():
+        title = type(child).__name__
+        if child is module:
+            continue
+        recurrent = isinstance(child, torch.nn.RNNBase | torch.nn.RNNCellBase)
+        quantised = ".quantized" in type(child).__module__ and title in (
+            "LSTM",
+            "GRU",
+            "RNNCell",
+            "LSTMCell",
+            "GRUCell",
+        )
+        if not recurrent and not quantised:
+            continue
+        sizes = (int(getattr(child, "input_size", 0)), int(getattr(child, "hidden_size", 0)))
+        make: Any = functools.partial(_quantised if quantised else from_torch, child)
+        layers, rows = int(getattr(child, "num_layers", 1)), 1 + bool(getattr(child, "bidirectional", False))
+        found.append(FoundLayer(name, title, *sizes, make, layers, rows, parts=(name,)))
+    return found
+
+
+def _quantised(module: Any) -> Any:
+    raise ConversionError(
+        f"from_torch: {type(module).__name__} of {type(module).__module__} is quantised, and its weights are packed: "
+        "convert the module that it was made from, before quantize_dynamic"
+    )
+
+
+def _way_out(state: Mapping[str, Any]) -> str:
+    """Say what takes a reparametrisation off a module, by the names of its parameters."""
+    if any(name.endswith(("_orig", "_mask")) for name in state):
+        return ". It is pruned: make that permanent first, with torch.nn.utils.prune.remove(module, name)"
+    if any(name.endswith(("_g", "_v")) for name in state):
+        return ". Its weights are normalised: torch.nn.utils.remove_weight_norm(module, name) makes them plain"
+    return ""
+
+
 def _state(where: str, torch: Any, module: Any) -> dict[str, Array]:
     """Return the module's parameters as arrays."""
     arrays: dict[str, Array] = {}
@@ -166,6 +225,14 @@ def _verify(where: str, torch: Any, layer: Any, module: Any) -> None:
         common.assert_same(where, other, {"output": ours}, {"output": theirs}, {"output": moved}, rtol)
         return
 
+    def run_cell(x: Array, initial: tuple[Array, ...]) -> dict[str, Array]:
+        state, outputs = states.join([torch.from_numpy(one[0]) for one in initial]), []
+        with torch.no_grad():
+            for x_t in torch.from_numpy(x):
+                state = twin(x_t, state)
+                outputs.append(states.split(state)[0].numpy())
+        return {"output": np.stack(outputs)}
+
     def run(x: Array, initial: tuple[Array, ...]) -> dict[str, Array]:
         first = states.join([torch.from_numpy(state) for state in initial])
         signal = torch.from_numpy(x)
@@ -178,4 +245,4 @@ def _verify(where: str, torch: Any, layer: Any, module: Any) -> None:
         finals = {name: state.numpy() for name, state in zip(common.FINALS, states.split(final), strict=False)}
         return {"output": (output.transpose(0, 1) if layer.batch_first else output).numpy(), **finals}
 
-    common.verify(where, layer, other, run)
+    common.verify(where, layer, other, run_cell if isinstance(module, torch.nn.RNNCellBase) else run)

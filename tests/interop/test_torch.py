@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from frameworks import torch
+from frameworks import torch, torch_prune
 
 import rnn_numpy.interop.torch as torch_modules
 from rnn_numpy.checks import assert_grad_close
@@ -291,6 +291,64 @@ def test_a_missing_library_is_named(monkeypatch):
     for call in (lambda: from_torch(None), lambda: to_torch(RNN(3, 4))):
         with pytest.raises(MissingExtraError, match=r'needs torch, .* pip install "rnn_numpy\[torch\]"'):
             call()
+
+
+# ------------------------------------------------------------------------------------------------ whole modules
+
+
+@pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "GRUCell"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_cells_become_layers(kind, bias):
+    torch.manual_seed(0)
+    cell = getattr(torch.nn, kind)(3, 4, bias=bias)
+    layer = from_torch(cell)
+    x, state = torch.randn(5, 2, 3), None
+    with torch.no_grad():
+        for x_t in x:
+            state = cell(x_t, state)
+    final = layer(x.numpy())[1]
+    for ours, theirs in zip(*((s if isinstance(s, tuple) else (s,)) for s in (final, state)), strict=True):
+        assert_grad_close("state", ours[0], theirs.numpy())
+
+
+def tagger():
+    torch.manual_seed(0)
+    rnn = torch.nn.LSTM(4, 5, bidirectional=True)
+    return torch.nn.ModuleDict(
+        {"embedding": torch.nn.Embedding(9, 4), "rnn": rnn, "inner": torch.nn.ModuleList([torch.nn.GRUCell(3, 4)])}
+    )
+
+
+def test_the_recurrent_layers_of_a_whole_module():
+    module = tagger()
+    network = from_torch(module)
+    assert (network.source, network.format, network.names) == ("ModuleDict", "torch module", ["rnn", "inner.0"])
+    assert repr(network["rnn"].layer) == "LSTM(4, 5, bidirectional=True, dtype=float32)"
+    assert (network["inner.0"].layer.params["weight_hh_l0"] == module["inner"][0].weight_hh.detach().numpy()).all()
+    with pytest.raises(DTypeError, match=r"must be .* itself; got Sequential"):
+        from_torch(torch.nn.Sequential(torch.nn.Linear(3, 3)))
+
+
+def test_what_of_a_module_is_refused_says_the_way_out():
+    pruned = torch.nn.GRU(3, 4)
+    torch_prune.l1_unstructured(pruned, "weight_hh_l0", 0.5)
+    with pytest.raises(ConversionError, match=r"It is pruned: .* torch.nn.utils.prune.remove\(module, name\)"):
+        from_torch(pruned)
+    torch_prune.remove(pruned, "weight_hh_l0")
+    assert (from_torch(pruned).params["weight_hh_l0"] == 0).sum() == 24
+    module = tagger()
+    module["rnn"].__class__ = type(
+        "LSTM", (torch.nn.LSTM,), {"__module__": "torch.ao.nn.quantized.dynamic.modules.rnn"}
+    )
+    with pytest.raises(ConversionError, match="LSTM of torch.ao.nn.quantized.* is quantised.* before quantize_dynamic"):
+        from_torch(module)["rnn"].layer
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_an_old_weight_norm_says_the_way_out():
+    normed = torch.nn.utils.weight_norm(torch.nn.GRU(3, 4), "weight_hh_l0")
+    with pytest.raises(ConversionError, match=r"Its weights are normalised: torch.nn.utils.remove_weight_norm"):
+        from_torch(normed)
 
 
 # ------------------------------------------------------------------------------------------------ planted bugs
