@@ -24,6 +24,9 @@ Attributes = dict[str, Any]
 LARGEST = 2**28  # bytes of an array that operators make
 DEPTH = 100  # operators on top of each other
 OWN_DOMAINS = ("", "ai.onnx")
+# Operators that make zeros of zeros.
+MOVED = {"Cast", "Concat", "Expand", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
+         "Unsqueeze"}  # fmt: skip
 
 
 class Source:
@@ -153,22 +156,22 @@ class Scope:
                 scope._known.update(scope._folded(scope.made[name], depth))
         return scope._known[name]
 
-    def always_zero(self, name: str) -> bool:
+    def always_zero(self, name: str, depth: int = 0) -> bool:
         """Whether a name stands for zeros, of whatever shape."""
-        for _ in range(DEPTH):
-            array, node = self.constant(name), self.maker(name)
-            if array is not None:
-                return not array.any()
-            if node is None or node.domain not in OWN_DOMAINS:
-                return False
-            if node.op_type == "ConstantOfShape":
-                value = self.source.attributes(node).get("value")
-                return value is None or not self.source.array(value).any()
-            if node.op_type not in ("Expand", "Slice", "Split", "Unsqueeze", "Squeeze", "Reshape", "Transpose", "Cast",
-                                    "Identity", "Gather", "Tile"):  # fmt: skip
-                return False
-            name = node.input[0]
-        return False
+        array, node = self.constant(name), self.maker(name)
+        if array is not None:
+            return not array.any()
+        if node is None or node.domain not in OWN_DOMAINS or depth > DEPTH:
+            return False
+        if node.op_type == "ConstantOfShape":
+            value = self.attribute(node, "value")
+            return value is None or not self.source.array(value).any()
+        of = list(node.input) if node.op_type == "Concat" else list(node.input)[:1]
+        return node.op_type in MOVED and all(self.always_zero(given, depth + 1) for given in dict.fromkeys(of))
+
+    def attribute(self, node: Any, name: str) -> Any:
+        """Return one attribute of a node, None where it is not there."""
+        return self.source.attributes(node).get(name)
 
     def why_not(self, name: str) -> str:
         """Say what keeps a name from being constant."""

@@ -156,6 +156,14 @@ def _arrays(node: Node) -> dict[str, Array]:
     for slot in ("W", "R"):
         if arrays[slot].ndim != 3:
             raise DataError(f"{place}: {slot} must have three axes; got shape {arrays[slot].shape}")
+    H = arrays["R"].shape[2]
+    for slot in ("initial_h", "initial_c"):
+        state = node.scope.constant(node.slots[slot]) if slot in node.slots else None
+        if state is not None and state.ndim == 3 and state.shape[2] != H:
+            raise DataError(
+                f"{place}: {slot} has {state.shape[2]} units, R {H}: torch's default exporter (2.13) drops the "
+                "projection of an LSTM, and the rest of its weights with it. Export with dynamo=False, or save the state dict"
+            )
     # float16 and bfloat16 become wider, which loses nothing.
     half = ("float16", "bfloat16")
     return {
@@ -200,35 +208,56 @@ def _chains(nodes: Sequence[Node]) -> list[list[Node]]:
 
 
 def _below(node: Node, by_output: dict[tuple[int, str], Node]) -> Node | None:
-    """Return the node whose Y is this one's X, if both can be one layer."""
+    """Return the node whose Y, directions side by side, is this one's X, if both can be one layer."""
     scope, name = node.scope, node.slots.get("X", "")
-    rows: int | None = None
+    turns = [0, 1, 2]  # of the transposes on the way, which must cancel
     while (maker := scope.maker(name)) is not None:
-        lower = by_output.get((id(scope.owner(name)), name))
-        if lower is not None:
-            fits = rows == (2 if lower.direction == "bidirectional" else 1) and _alike(lower, node)
-            return lower if fits else None
-        attributes = scope.source.attributes(maker)
-        if maker.op_type == "Squeeze":
-            axes = scope.constant(maker.input[1]) if len(maker.input) > 1 else attributes.get("axes")
-            if axes is None or list(np.reshape(axes, -1)) != [1]:
-                return None
-            rows = 1
-        elif maker.op_type == "Reshape" and (step := scope.maker(maker.input[0])) is not None:
-            # Y to (T, N, directions, H), and that side by side.
-            perm = scope.source.attributes(step).get("perm")
-            shape = scope.constant(maker.input[1]) if len(maker.input) > 1 else None
-            if step.op_type != "Transpose" or perm != [0, 2, 1, 3] or shape is None or shape.size != 3:
-                return None
-            R = node.arrays.get("R")
-            width = int(shape[2])
-            rows = 2 if node.direction == "bidirectional" else 1
-            if width != -1 and (R is None or width != rows * R.shape[2]):
-                return None
-            maker = step
+        perm = scope.attribute(maker, "perm")
+        if maker.op_type == "Transpose" and perm is not None and sorted(perm) == [0, 1, 2]:
+            turns = [perm[axis] for axis in turns]
         elif maker.op_type not in IN_BETWEEN:
-            return None
+            lower = _side_by_side(scope, maker, by_output) if turns == [0, 1, 2] else None
+            return lower if lower is not None and _alike(lower, node) else None
         name = maker.input[0]
+    return None
+
+
+def _side_by_side(scope: Scope, maker: Any, by_output: dict[tuple[int, str], Node]) -> Node | None:
+    """Return the node of whose Y, (T, directions, N, H), an operator makes (T, N, directions H)."""
+
+    def node_of(name: str, rows: int) -> Node | None:
+        found = by_output.get((id(scope.owner(name)), name))
+        return found if found is not None and rows == (2 if found.direction == "bidirectional" else 1) else None
+
+    def numbers(operator: Any, at: int, attribute: str) -> list[int]:
+        given = scope.constant(operator.input[at]) if len(operator.input) > at else None
+        found = scope.source.attributes(operator).get(attribute) if given is None else given
+        return [] if found is None else [int(one) for one in np.reshape(found, -1)]
+
+    if maker.op_type == "Squeeze" and numbers(maker, 1, "axes") == [1]:
+        return node_of(maker.input[0], 1)
+    if maker.op_type == "Reshape":
+        step, shape = scope.maker(maker.input[0]), numbers(maker, 1, "shape")
+        if step is None or step.op_type != "Transpose" or len(shape) != 3:
+            return None
+        if scope.attribute(step, "perm") != [0, 2, 1, 3]:
+            return None
+        lower = node_of(step.input[0], 1) or node_of(step.input[0], 2)
+        if lower is None or "R" not in lower.arrays:
+            return None
+        return lower if shape[2] in (-1, lower.arrays["R"].shape[0] * lower.arrays["R"].shape[2]) else None
+    if maker.op_type == "Concat" and len(maker.input) == 2 and scope.attribute(maker, "axis") in (2, -1):
+        lowers = []
+        for row, name in enumerate(maker.input):
+            squeeze = scope.maker(name)
+            cut = scope.maker(squeeze.input[0]) if squeeze is not None and squeeze.op_type == "Squeeze" else None
+            if cut is None or cut.op_type != "Slice" or numbers(squeeze, 1, "axes") != [1]:
+                return None
+            places = [numbers(cut, at, name) for at, name in ((1, "starts"), (2, "ends"), (3, "axes"))]
+            if places[0] != [row] or places[2] != [1] or places[1][0] < row + 1:
+                return None
+            lowers.append(node_of(cut.input[0], 2))
+        return lowers[0] if lowers[0] is lowers[1] else None
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rnn_numpy.core import storage
 from rnn_numpy.errors import DataError, DTypeError
-from rnn_numpy.interop import onnx_file, state_dict
+from rnn_numpy.interop import array_files, onnx_file
 from rnn_numpy.interop.network import Network
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -99,14 +99,14 @@ def _read(where: str, file: Path, data: bytes) -> Network:
     if data.startswith(ZIP):
         return _read_zip(where, file, data)
     if data.startswith(OLD_TORCH):
-        return state_dict.read_torch(where, file)
+        return array_files.read_torch(where, file)
     if data[:1] == b"\x80" and data[1:2] <= b"\x05":
         raise DataError(
             f"{begin}: is a pickle, which can run code when it is read; it is not read. Where it was written, save the "
             "weights alone: torch.save(model.state_dict(), ...), or numpy.savez"
         )
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8:
-        return state_dict.read_safetensors(where, file)
+        return array_files.read_safetensors(where, file)
     if data[4:8] == b"TFL3":
         _refuse(begin, *REFUSED_NAMES[".tflite"])
     for first, (name, advice) in REFUSED.items():
@@ -142,9 +142,9 @@ def _read_zip(where: str, file: Path, data: bytes) -> Network:
                 f"{begin}: is a TorchScript archive, which holds code; it is not run. Where torch is: "
                 "torch.save(torch.jit.load(FILE).state_dict(), ...), and open that"
             )
-        return state_dict.read_torch(where, file)
+        return array_files.read_torch(where, file)
     if names and all(name.endswith(".npy") for name in names):
-        return state_dict.read_npz(where, file, data)
+        return array_files.read_npz(where, file, data)
     inside = ", ".join(names[:5]) or "nothing"
     raise DataError(
         f"{begin}: is an archive that holds {inside}; unpack it first (python -m zipfile -e), and open what is in it"

@@ -1,4 +1,4 @@
-"""Recurrent layers among named arrays: torch's state dicts, whatever stands in front of the names, and their files.
+"""Recurrent layers among named arrays: torch's state dicts, whatever stands in front of the names.
 
 torch calls the arrays of a layer weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, with a projection weight_hr_l0,
 those of the other direction and of further layers weight_ih_l0_reverse, weight_ih_l1, ..., and those of a cell
@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.core import storage
-from rnn_numpy.core.extras import optional_import
-from rnn_numpy.errors import ConversionError, DataError
+from rnn_numpy.errors import ConversionError
 from rnn_numpy.interop import common
-from rnn_numpy.interop.network import FoundLayer, Network
+from rnn_numpy.interop.network import FoundLayer
 
 Array = NDArray[Any]
 Names = dict[str, str]  # of one layer: this package's name to the file's
@@ -47,7 +44,7 @@ def find_layers(begin: str, arrays: Mapping[str, Array], batch_first: bool = Fal
         if match is not None and match["end"] != "_mask":
             own = groups.setdefault(match["front"].rstrip("._/"), {})
             own[ROLES[match["role"]] + (match["place"] or "_l0")] = name
-    return [_found(begin, front, names, arrays) for front, names in groups.items() if _is_layer(names)]
+    return [_found(begin, front, names, arrays) for front, names in groups.items() if _is_layer(front, names, arrays)]
 
 
 def notes_of(arrays: Mapping[str, Array]) -> list[str]:
@@ -63,8 +60,11 @@ def notes_of(arrays: Mapping[str, Array]) -> list[str]:
     return notes
 
 
-def _is_layer(names: Names) -> bool:
-    return {"weight_ih_l0", "weight_hh_l0"} <= names.keys()
+def _is_layer(front: str, names: Names, arrays: Mapping[str, Array]) -> bool:
+    """Whether these names are those of a layer in torch, and not another library's, with a bias of another name."""
+    others = any(f"{front}{separator}{name}" in arrays for separator in "./_" for name in ("bias", "bias_n"))
+    others |= not front and ("bias" in arrays or "bias_n" in arrays)
+    return {"weight_ih_l0", "weight_hh_l0"} <= names.keys() and ("bias_ih_l0" in names or not others)
 
 
 def _found(begin: str, front: str, names: Names, arrays: Mapping[str, Array]) -> FoundLayer:
@@ -111,61 +111,3 @@ def _found(begin: str, front: str, names: Names, arrays: Mapping[str, Array]) ->
         options={"proj_size": len(projection)} if projection is not None else {}, choices=choices,
         parts=tuple(names.values()), notes=tuple(notes),
     )  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------------------- files
-
-
-def read_npz(where: str, file: Path, data: bytes) -> Network:
-    """Return the recurrent layers of an .npz file, whose bytes are given."""
-    arrays = storage.npz_arrays(f"{where}: {file}", data)
-    return _network(where, file, "npz", arrays)
-
-
-def read_safetensors(where: str, file: Path) -> Network:
-    """Return the recurrent layers of a .safetensors file."""
-    return _network(where, file, "safetensors", storage.safetensors_arrays(where, file))
-
-
-def read_torch(where: str, file: Path) -> Network:
-    """Return the recurrent layers of a file of torch.save, read with weights_only=True: nothing in it is run."""
-    begin = f"{where}: {file}"
-    torch = optional_import("torch", where, "torch")
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle's, zip's and torch's own, of many kinds
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        needs = "Unsupported global" in str(error) or "weights_only" in str(error) or "Unsupported" in str(error)
-        if needs:
-            raise DataError(
-                f"{begin}: holds more than weights, a whole pickled module perhaps, which would run code when it is "
-                "read; it is not read. Where it was written: torch.save(model.state_dict(), ...)"
-            ) from None
-        raise DataError(f"{begin}: not a whole file of torch.save: {said[0]}") from None
-    arrays: dict[str, Array] = {}
-    _collect(torch, content, "", arrays)
-    return _network(where, file, "torch", arrays)
-
-
-def _collect(torch: Any, content: Any, front: str, arrays: dict[str, Array], depth: int = 0) -> None:
-    """Add the tensors of nested dicts under the names that lead to them."""
-    if isinstance(content, torch.Tensor):
-        if content.is_quantized or content.layout != torch.strided or content.device.type == "meta":
-            return
-        wide = content.float() if content.dtype in (torch.float16, torch.bfloat16) else content
-        arrays[front] = wide.detach().numpy()
-    elif isinstance(content, Mapping) and depth < 8:
-        for name, value in content.items():
-            if not str(name).startswith("optimizer"):
-                _collect(torch, value, f"{front}.{name}" if front else str(name), arrays, depth + 1)
-
-
-def _network(where: str, file: Path, format: str, arrays: Mapping[str, Array]) -> Network:
-    layers, notes = find_layers(f"{where}: {file}", arrays), notes_of(arrays)
-    if not layers and not notes:
-        some = ", ".join(list(arrays)[:5]) or "none"
-        notes.append(
-            f"no arrays with the names of a recurrent layer in torch, weight_ih_l0 and weight_hh_l0; it has {some}. "
-            "from_arrays opens those of other libraries"
-        )
-    return Network(str(file), format, layers, notes)

@@ -107,6 +107,41 @@ def test_what_to_onnx_model_writes_comes_back_as_one_layer(tmp_path, kind, bidir
     assert_grad_close("output", network[0].layer(x)[0], session.run(None, {"x": x})[0])
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_layers_as_keras_exports_them_are_joined(bidirectional):
+    # Squeezed, or both directions cut out and put side by side, turned to batches first and back.
+    nodes = [
+        to_onnx(LSTM(size, H, bidirectional=bidirectional, dtype=np.float32, rng=size))
+        for size in (D, H + H * bidirectional)
+    ]
+    made = [onnx_helper.make_node("LSTM", ["X", "W0", "R0", "B0"], ["Y0"], name="one", **nodes[0].attributes)]
+    if bidirectional:
+        for row in range(2):
+            made.append(onnx_helper.make_node("Slice", ["Y0", f"at{row}", f"at{row + 1}", "at1"], [f"cut{row}"]))
+            made.append(onnx_helper.make_node("Squeeze", [f"cut{row}", "at1"], [f"half{row}"]))
+        made.append(onnx_helper.make_node("Concat", ["half0", "half1"], ["flat"], axis=2))
+    else:
+        made.append(onnx_helper.make_node("Squeeze", ["Y0", "at1"], ["flat"]))
+    made += [
+        onnx_helper.make_node("Transpose", ["flat"], ["batches"], perm=[1, 0, 2]),
+        onnx_helper.make_node("Identity", ["batches"], ["same"]),
+        onnx_helper.make_node("Transpose", ["same"], ["X1"], perm=[1, 0, 2]),
+        onnx_helper.make_node("LSTM", ["X1", "W1", "R1", "B1"], ["Y"], name="two", **nodes[1].attributes),
+    ]
+    weights = {f"at{k}": np.array([k]) for k in range(3)}
+    for k, node in enumerate(nodes):
+        weights |= {f"W{k}": node.W, f"R{k}": node.R, f"B{k}": node.B}
+    model = model_of(made, ["X"], ["Y"], weights)
+    (found,) = open_network(model)
+    assert (found.parts, found.num_layers) == (("one", "two"), 2)
+    x = np.random.default_rng(1).normal(size=(T, N, D)).astype(np.float32)
+    theirs = onnx_reference.ReferenceEvaluator(model).run(None, {"X": x})[0]
+    assert_grad_close("output", found.layer(x)[0], theirs.swapaxes(1, 2).reshape(T, N, -1))
+    # Other transposes do not cancel: then these are two.
+    made[-4].attribute[0].ints[:] = [0, 1, 2]
+    assert open_network(model_of(made, ["X"], ["Y"], weights)).names == ["one", "two"]
+
+
 def test_layers_that_differ_stay_apart():
     first, second = to_onnx(GRU(D, H, dtype=np.float32)), to_onnx(GRU(H, H, reset="before", dtype=np.float32))
     made = [
@@ -151,6 +186,18 @@ def test_zeros_of_the_batch_are_no_initial_states():
     made[2].input[5] = "X"
     found = open_network(model_of(made, ["X", "shape"], ["Y"], weights, shape=onnx.TensorProto.INT64))[0]
     assert found.notes == ("its initial states are computed from what goes into the network: hand them in as h_0",)
+
+
+def test_a_projection_that_an_exporter_has_dropped():
+    # As torch 2.13 exports LSTM(3, 4, proj_size=2): 8 rows of 16 are left, and an initial c of 4 units.
+    node = to_onnx(LSTM(D, 2, dtype=np.float32, rng=0))
+    made = onnx_helper.make_node("LSTM", ["X", "W", "R", "B", "", "h0", "c0"], ["Y"], name="n", **node.attributes)
+    zeros = {"h0": np.zeros((1, 2, 2), np.float32), "c0": np.zeros((1, 2, 4), np.float32)}
+    network = open_network(model_of([made], ["X"], ["Y"], {"W": node.W, "R": node.R, "B": node.B, **zeros}))
+    with pytest.raises(
+        DataError, match=r"n: initial_c has 4 units, R 2: torch's default exporter \(2.13\) drops the pro"
+    ):
+        network["n"].layer
 
 
 def test_half_precision_is_widened():
