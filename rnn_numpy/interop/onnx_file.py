@@ -162,7 +162,8 @@ def _arrays(node: Node) -> dict[str, Array]:
         if state is not None and state.ndim == 3 and state.shape[2] != H:
             raise DataError(
                 f"{place}: {slot} has {state.shape[2]} units, R {H}: torch's default exporter (2.13) drops the "
-                "projection of an LSTM, and the rest of its weights with it. Export with dynamo=False, or save the state dict"
+                "projection of an LSTM, and the rest of its weights with it. Export with dynamo=False, or save the "
+                "state dict"
             )
     # float16 and bfloat16 become wider, which loses nothing.
     half = ("float16", "bfloat16")
