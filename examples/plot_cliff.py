@@ -18,6 +18,7 @@ figure, `plot_cliff.png`. Another file name can be given as the first argument.
 # `cliff` goes forward and backward through all 50 steps at each point of a grid. The gradient is written out by hand,
 # as in any layer of this package; the module `rnn_numpy.lab.landscape` derives it in six lines.
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -87,9 +88,17 @@ for name, found in descents.items():
 # ----------
 # Top left, the map: smooth on either side, and the cliff along the dotted line; the valley that leads to an error of 0
 # is the dark line, which comes closer and closer to the cliff. Top right, the length of the gradient: along the cliff
-# it is a narrow ridge, a few points of the grid wide, between slopes that are hardly there. A finer grid finds larger
-# gradients, since the wall is the higher the closer one looks. Bottom left, the two descents. Bottom right, the fixed
-# points for w = 5: at b = -2.61 the dashed line passes 0.5.
+# it is a ridge, between slopes that are hardly there, and so narrow that a grid meets it by chance. So the points
+# next to it show the gradient on the line itself. Bottom left, the two descents. Bottom right, the fixed points for
+# w = 5: at b = -2.61 the dashed line passes 0.5.
+
+low, high = fold_points(w)
+line = cliff_line(w)
+columns = np.flatnonzero((low < line) & (line < high) & (line > b[0]))
+rows = np.abs(b[:, None] - line[columns]).argmin(axis=0)
+on_the_line = cliff_gradient(w[columns], line[columns])
+ridge = dataclasses.replace(grid, dw=grid.dw.copy(), db=grid.db.copy())
+ridge.dw[rows, columns], ridge.db[rows, columns] = on_the_line.dw, on_the_line.db
 
 import matplotlib
 
@@ -101,8 +110,8 @@ from rnn_numpy.report import plot_bifurcation, plot_cliff
 figure, axes = plt.subplots(2, 2, figsize=(13, 10.5), layout="constrained")
 plot_cliff(grid, axes[0, 0])
 axes[0, 0].set_title("The error, smooth but for a line")
-plot_cliff(grid, axes[0, 1], show="gradient", guides=False)
-axes[0, 1].set_title(f"Its gradient: {grid.ratio:.0f} times the median at one point")
+plot_cliff(ridge, axes[0, 1], show="gradient", guides=False)
+axes[0, 1].set_title(f"Its gradient: {ridge.ratio:.0e} times the median on the cliff".replace("e+0", "e"))
 near = cliff(np.linspace(4.2, 5.2, 201), np.linspace(-2.8, -2.0, 161))
 plot_cliff(near, axes[1, 0], descents=descents)
 axes[1, 0].set_title("Two descents from the large marker; a star is an end")

@@ -115,7 +115,8 @@ import matplotlib.pyplot as plt
 figure, axes = plt.subplots(1, 2, figsize=(12.5, 5.4), layout="constrained")
 colours = dict(zip(networks, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
 markers = dict(zip(networks, "osD^", strict=True))
-for ax, index, title in zip(axes, (0, 1), ("bias  $|G_K - G|\\;/\\;|G|$", "1 − cosine of the angle"), strict=True):
+titles = ("How much of the gradient is wrong", "How far its direction is off")
+for ax, index, title in zip(axes, (0, 1), titles, strict=True):
     for (label, scheme), pair in curves.items():
         values = np.array(pair[index])
         ax.loglog(
@@ -127,14 +128,16 @@ for ax, index, title in zip(axes, (0, 1), ("bias  $|G_K - G|\\;/\\;|G|$", "1 −
             linestyle="-" if scheme == "window" else (0, (4, 2)),
             label=label if scheme == "window" else None,
         )
-    ax.set_xlabel("K, in steps")
+    ax.set_xlabel("K, in steps: how far back each loss is followed")
     ax.set_xticks([1, 2, 4, 8, 16, 32, 64], labels=["1", "2", "4", "8", "16", "32", "64"])
     ax.minorticks_off()
     ax.set_title(title)
     ax.grid(True, color="0.9", linewidth=0.8)
     ax.spines[["top", "right"]].set_visible(False)
-axes[0].plot([], [], color="0.3", linestyle="-", label="window")
-axes[0].plot([], [], color="0.3", linestyle=(0, (4, 2)), label="chunk")
+axes[0].set_ylabel("bias  $|G_K - G|\\;/\\;|G|$")
+axes[1].set_ylabel("1 − cosine of the angle between $G_K$ and $G$")
+axes[0].plot([], [], color="0.3", linestyle="-", label="windows of K steps")
+axes[0].plot([], [], color="0.3", linestyle=(0, (4, 2)), label="chunks of K steps")
 axes[0].legend(frameon=False, loc="lower left")
 figure.suptitle("The gradient of truncated back-propagation, beside the whole one")
 figure.savefig("plot_truncation.png", dpi=110)

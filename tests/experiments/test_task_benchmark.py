@@ -278,8 +278,13 @@ def test_curves_and_flows_of_every_cell(quick: BenchmarkResult) -> None:
         np.testing.assert_allclose(flows.lines[0].get_ydata(), before.typical / before.typical[0], rtol=1e-12)
         for ax in (learning, flows):
             assert ax.get_yscale() == "log"
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()][:2] == ["rnn-tanh", "gru"]
+    cells, meant = ([text.get_text() for text in legend.get_texts()] for legend in figure.legends)
+    assert cells == ["rnn-tanh", "gru"]
+    assert meant == ["above: baseline", "above: goal", "below: at the start", "below: at the end"]
+    looks = [line.get_linestyle() for line in figure.legends[1].get_lines()]
+    assert looks == [learning.lines[-2].get_linestyle(), learning.lines[-1].get_linestyle()] + [
+        line.get_linestyle() for line in flows.lines[:2]
+    ]
 
 
 def test_what_a_log_axis_cannot_show_is_left_out() -> None:
@@ -312,8 +317,10 @@ def test_all_that_is_drawn_lies_inside(quick: BenchmarkResult) -> None:
         canvas.draw()
         renderer = canvas.get_renderer()
         width, height = figure.get_size_inches() * figure.dpi
-        boxes = [figure.legends[0].get_window_extent(renderer)] + [ax.get_tightbbox(renderer) for ax in figure.axes]
+        boxes = [legend.get_window_extent(renderer) for legend in figure.legends] + [
+            ax.get_tightbbox(renderer) for ax in figure.axes
+        ]
         for box in boxes:
             assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
         titles = figure.axes[0].title.get_window_extent(renderer)
-        assert titles.y1 < figure.legends[0].get_window_extent(renderer).y0
+        assert titles.y1 < boxes[1].y0 and boxes[1].y1 <= boxes[0].y0 + 1

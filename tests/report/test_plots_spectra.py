@@ -55,7 +55,7 @@ def test_a_part_of_a_spectrum():
     ax = plot_spectrum(part)
     points = ax.containers[0][0]
     np.testing.assert_allclose(points.get_xdata(), [1 / 8])
-    assert legend(ax) == ["l0  (dimension 1 of 8)"]
+    assert legend(ax) == ["l0  (dimension 1.00 of 8)"]
     assert legend(plot_spectrum(spectrum(np.array([[[0.2]]]), size=8))) == ["l0"]
     assert rendered(ax) > 5000
 
@@ -71,6 +71,17 @@ def test_singular_values():
     assert legend(ax) == ["largest", "smallest", r"$e^{\lambda_i t}$"]
     assert rendered(ax) > 5000
     assert legend(plot_singular_values(values[:, :1])) == ["singular value"]
+
+
+def test_what_is_rounding_is_said_to_be():
+    t = np.arange(1.0, 41)
+    values = np.stack([2**t, np.maximum(0.25**t, 1e-16 * 2**t)], axis=1)
+    ax = plot_singular_values(values, exponents=[math.log(2), -9.0])
+    (ground,) = ax.collections
+    np.testing.assert_allclose(ground.get_paths()[0].vertices[:, 1].max(), 2**-52 * 2**40)
+    assert "rounding" in legend(ax)
+    assert 1e-20 < ax.get_ylim()[0] < 1e-15  # not 1e-156, where the line of the exponents goes
+    assert rendered(ax) > 5000
 
 
 def test_angles():

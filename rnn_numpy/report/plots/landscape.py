@@ -14,7 +14,7 @@ from rnn_numpy.report.plots.style import COLOURS, FONT, LINE, MARKERS, Axes, axe
 
 SHOWN = {"error": "error E after T steps (log scale)", "gradient": "length of the gradient (dE/dw, dE/db) (log scale)"}
 # Of an error, and of a gradient, how many decades to show.
-DECADES = {"error": 5.0, "gradient": 8.0}
+DECADES = {"error": 5.0, "gradient": 12.0}
 
 
 def plot_cliff(

@@ -12,8 +12,10 @@ from rnn_numpy.core import arguments
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.lab.lyapunov import CovariantVectors, LyapunovSpectrum
 from rnn_numpy.report.plots.style import COLOURS, FONT, MARKERS, Axes, axes_or_new, colour_scale, frame
+from rnn_numpy.report.tables import plain
 
 LINES = ("-", "--", "-.", ":")
+NEAR = 100.0  # so many times what rounding leaves of the largest singular value
 
 
 def plot_spectrum(
@@ -47,7 +49,7 @@ def plot_spectrum(
         look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
         look |= {"markersize": 3.5, "linestyle": "none", "elinewidth": 0.8}
         if spectrum.kaplan_yorke is not None:
-            label += f"  (dimension {spectrum.kaplan_yorke:.3g} of {spectrum.size})"
+            label += f"  (dimension {plain(spectrum.kaplan_yorke)} of {spectrum.size})"
         ax.errorbar(places[shown], spectrum.exponents[shown], yerr=errors, label=label, **look)
     for number, (label, values) in enumerate((theory or {}).items()):
         curve = np.asarray(values, np.float64)
@@ -69,6 +71,10 @@ def plot_singular_values(values: ArrayLike, ax: Axes | None = None, *, exponents
         Row t-1: of the product of t factors, the largest first. All at least 0; zeros are left out.
     exponents : array_like, optional
         Lyapunov exponents: lines of slope lambda_i, dashed, from 1 at t = 0.
+
+    Notes
+    -----
+    Below 2e-16 of the largest one there is nothing but rounding: a grey ground where values come near it.
     """
     where = "plot_singular_values"
     array = np.asarray(values, np.float64)
@@ -85,10 +91,16 @@ def plot_singular_values(values: ArrayLike, ax: Axes | None = None, *, exponents
         shown = np.where(array[:, i] > 0, array[:, i], np.nan)
         label = {0: "largest", k - 1: "smallest"}.get(i) if k > 1 else "singular value"
         ax.plot(steps, shown, color=colours(0.9 * i / max(1, k - 1)), linewidth=1.2, label=label)
+    rounding, low = np.finfo(np.float64).eps * array[:, 0], ax.get_ylim()[0]
+    if ((array > 0) & (array < NEAR * rounding[:, None])).any():
+        low = min(low, float(rounding[rounding > 0].min(initial=low)))
+        ax.fill_between(steps, low, rounding, color="0.9", linewidth=0, label="rounding")
+    high = ax.get_ylim()[1]
     for number, exponent in enumerate([] if exponents is None else np.ravel(exponents).tolist()):
         label = r"$e^{\lambda_i t}$" if number == 0 else None
         ax.plot(steps, np.exp(exponent * steps), color="black", linestyle="--", linewidth=0.9, label=label)
     ax.set_xlim(0, len(array))
+    ax.set_ylim(low, high)
     return _named(ax, "t, number of steps", "singular values of $J_t \\cdots J_1$")
 
 

@@ -43,14 +43,13 @@ def benchmark_figure(result: BenchmarkResult) -> Figure:
         lines.Line2D([], [], color=_CELL_COLOURS[cell], marker=_MARKERS[cell], markersize=5, label=cell)
         for cell in cells
     ]
-    handles += [
-        lines.Line2D([], [], color="0.3", linestyle="--", label="baseline"),
-        lines.Line2D([], [], color="0.3", linestyle=":", label="solved below (above), at the start (below)"),
-    ]
-    figure.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(0.6 / width, 0.94), ncols=len(handles), frameon=False,
-        fontsize=8, handlelength=2.2, columnspacing=1.2,
-    )  # fmt: skip
+    styles = (("--", "above: baseline"), (":", "above: goal"), (":", "below: at the start"), ("-", "below: at the end"))
+    meant = [lines.Line2D([], [], color="0.3", linestyle=style, label=label) for style, label in styles]
+    for place, row in ((0.946, handles), (0.918, meant)):
+        figure.legend(
+            handles=row, loc="upper left", bbox_to_anchor=(0.6 / width, place), ncols=len(row), frameon=False,
+            fontsize=8, handlelength=2.2, columnspacing=1.2,
+        )  # fmt: skip
     return figure
 
 
