@@ -11,6 +11,7 @@ Else it is unknown, and what is right and what is wrong is said.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.checks.diagnosis.locate import diagnose_tensors
-from rnn_numpy.checks.own.mistakes import Suspect, suspects
+from rnn_numpy.checks.own.mistakes import Suspect, sums, suspects
 from rnn_numpy.checks.own.patterns import Compared, in_words, strong_patterns, tolerance_for, weak_patterns
 from rnn_numpy.checks.own.structure import Structure
-from rnn_numpy.checks.own.tape import recorded
+from rnn_numpy.checks.own.tape import UntapedError, recorded
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
 from rnn_numpy.checks.targets import FunctionsTarget
 
@@ -47,7 +48,7 @@ def diagnose_functions(
     if any(not np.isfinite(array).all() for array in found.values()):
         return diagnose_tensors(target, dict(found), dict(reference), rows, sample)
     sample = sample or {}
-    structure = _followed(target, reference, sample)
+    structure, not_followed = _followed(target, reference, sample)
     wrong = [row.name for row in rows if row.verdict == WRONG and row.name in reference]
     point = target.point
     if structure is None:
@@ -64,6 +65,8 @@ def diagnose_functions(
     compared = Compared(point, found, exact, wrong, _sizes(point, structure))
     diagnosis = strong_patterns(compared)
     tried = 0
+    if diagnosis is not None and diagnosis.kind == "never accumulated" and structure is not None:
+        diagnosis = _zero_at_first(structure, compared, diagnosis)
     if diagnosis is None and structure is not None:
         diagnosis, tried = _suspected(target, structure, compared)
     if diagnosis is None:
@@ -71,18 +74,32 @@ def diagnose_functions(
     if diagnosis is None:
         head = "none of the known mistakes gives this gradient"
         if structure is None:
-            head = "this gradient is none of the patterns known"
+            head = f"no pattern explains it, and the loss cannot be followed to try mistakes on it: {not_followed}"
         elif tried < 0:
             head = f"none of the {-tried} mistakes tried in {SECONDS:.0f} s gives this gradient"
         diagnosis = Diagnosis("unknown", f"{head}; {in_words(compared)}", explained=False)
     return diagnosis
 
 
-def _followed(target: FunctionsTarget, reference: Point, sample: Mapping[str, tuple[Array, ...]]) -> Structure | None:
-    """Return the structure of a loss, if its tape has the gradient that the reference has."""
-    tape = recorded(target.loss, target.point)
-    if tape is None:
-        return None
+def _zero_at_first(structure: Structure, c: Compared, diagnosis: Diagnosis) -> Diagnosis:
+    """Whether the first step's share is 0, where a state begins at 0: then a sum that is overwritten looks so, too."""
+    for suspect in sums(structure):
+        if "keeps the first step alone" in suspect.why and set(c.wrong) == structure.affected(suspect.changes[0]):
+            if explains(c.found, gradients(structure, [suspect])[0], c.exact):
+                more = "or is overwritten at each step (= where += belongs), and the first step's share is 0"
+                why = f"{diagnosis.why}, {more}"
+                return dataclasses.replace(diagnosis, why=why)
+    return diagnosis
+
+
+def _followed(
+    target: FunctionsTarget, reference: Point, sample: Mapping[str, tuple[Array, ...]]
+) -> tuple[Structure | None, str]:
+    """Return the structure of a loss, if its tape has the gradient that the reference has; else why there is none."""
+    try:
+        tape = recorded(target.loss, target.point)
+    except UntapedError as error:
+        return None, str(error)
     structure = Structure(tape)
     for name, array in tape.gradients().items():
         known = reference.get(name)
@@ -92,8 +109,8 @@ def _followed(target: FunctionsTarget, reference: Point, sample: Mapping[str, tu
         told = np.isfinite(known)
         scale = float(np.abs(array).max(initial=0.0))
         if not np.all(np.abs(array - known)[told] <= 1e-6 * scale):
-            return None
-    return structure
+            return None, "it makes numbers of its arrays in a way that does not show"
+    return structure, ""
 
 
 def _sizes(point: Point, structure: Structure | None) -> dict[int, str]:
@@ -164,7 +181,7 @@ def _told(structure: Structure, suspect: Suspect) -> Diagnosis:
     when = ""
     group = suspect.about[-1] if suspect.about else None
     if group is not None and group.nodes[0].kind:
-        where["line"] = structure.line(group).removeprefix("line ")
+        where["line"] = int(structure.line(group).removeprefix("line "))
         when = f"on the way back of {structure.line(group)}: {structure.text(group)}"
     return Diagnosis(suspect.kind, suspect.why, when=when, where=where)
 
@@ -192,8 +209,11 @@ def _second(target: FunctionsTarget, structure: Structure) -> tuple[Structure, P
         + 0.05 * rng.normal(size=array.shape) * (np.abs(array) + float(np.abs(array).mean() if array.size else 0))
         for name, array in target.point.items()
     }
-    tape = recorded(target.loss, point)
-    if tape is None or len(tape.nodes) != len(structure.tape.nodes):
+    try:
+        tape = recorded(target.loss, point)
+    except UntapedError:
+        return None
+    if len(tape.nodes) != len(structure.tape.nodes):
         return None
     other = Structure(tape)
     return other, target.at(point), list(suspects(other))

@@ -4,7 +4,7 @@ The loss is run once on arrays that write down what is done to them. What merely
 lists of states, assignments into an array of zeros) is no operation: each entry knows from which entry of which
 operation it came. What is left is arithmetic, and a person's own layout makes no difference any more.
 
-    tape = recorded(loss, params)       None where the loss does what cannot be followed
+    tape = recorded(loss, params)       raises UntapedError where the loss does what cannot be followed
     tape.gradients()                    the gradient, back along the tape
     tape.gradients(change)              the same with a mistake in it
 
@@ -164,13 +164,15 @@ class Tape:
         self.params: dict[str, int] = {}
         self.loss = -1
         self.scale = 1.0
+        # Numbers that have become Python's own; the terms of a loss may be among them.
+        self.taken_out: list[Taped] = []
 
     def add(
         self, kind: str, operands: list[Operand], value: Array, options: dict[str, Any], function: Any = None
     ) -> Taped:
         """Write an operation down, and return what it made."""
         if len(self.nodes) > LONGEST:
-            raise UntapedError("too many operations")
+            raise UntapedError(f"it does more than {LONGEST} operations")
         node = Node(len(self.nodes), kind, operands, np.asarray(value), options, function)
         if kind:
             node.site = self._site()
@@ -393,9 +395,13 @@ class Taped(NDArrayOperatorsMixin):
         return Taped.constant(self.tape, value)
 
     def __float__(self) -> float:
-        raise UntapedError("a number is taken out of the arrays")
+        self.tape.taken_out.append(self)
+        return float(self.value.reshape(()))
 
-    __int__ = __index__ = __complex__ = __float__
+    def __index__(self) -> int:
+        raise UntapedError("it makes Python's own numbers of an array")
+
+    __int__ = __complex__ = __index__
 
     def item(self, *index: Any) -> Taped:
         """Return a single entry."""
@@ -408,7 +414,7 @@ class Taped(NDArrayOperatorsMixin):
     def astype(self, dtype: Any, *_: Any, **__: Any) -> Taped:
         """Return a copy: double precision, or nothing that could be followed."""
         if np.dtype(dtype) != np.float64:
-            raise UntapedError("astype")
+            raise UntapedError("it rounds to another dtype")
         return self.copy()
 
     def reshape(self, *shape: Any, **options: Any) -> Taped:
@@ -469,7 +475,7 @@ class Taped(NDArrayOperatorsMixin):
     # ------------------------------------------------------------------------------------ NumPy's protocols
 
     def __array__(self, *_: Any, **__: Any) -> Array:
-        raise UntapedError("an array of its own is made of a followed one")
+        raise UntapedError("it hands an array to what is not NumPy, or writes it into an array made outside")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         out = options.pop("out", None)
@@ -486,7 +492,7 @@ class Taped(NDArrayOperatorsMixin):
             a, b = map(self.as_taped, inputs)
             result = ufunc(a.reshape(a.shape + (1,) * b.ndim), b)
         elif method != "__call__" or options:
-            raise UntapedError(f"{name}.{method}")
+            raise UntapedError(f"np.{name}.{method} is not followed")
         elif name == "positive":
             result = self.copy()
         elif name == "matmul":
@@ -494,7 +500,7 @@ class Taped(NDArrayOperatorsMixin):
         elif name in UNARY or name in BINARY:
             result = self._done(name, inputs, ufunc)
         else:
-            raise UntapedError(name)
+            raise UntapedError(f"np.{name} is not followed")
         if out is None:
             return result
         target = out[0]
@@ -518,7 +524,7 @@ class Taped(NDArrayOperatorsMixin):
             return _moved(self.tape, function, args, options)
         handler = FUNCTIONS.get(name)
         if handler is None:
-            raise UntapedError(name)
+            raise UntapedError(f"np.{name} is not followed")
         return handler(self, *args, **options)
 
 
@@ -558,7 +564,7 @@ def _moved(tape: Tape, function: Any, args: Any, options: Any) -> Any:
         arrays = [some.as_taped(part) for part in first]
         return joined(tape, arrays, lambda each: function(each, *rest, **options))
     if not isinstance(first, Taped):
-        raise UntapedError(function.__name__)
+        raise UntapedError(f"np.{function.__name__} is not followed")
     return first.moved(lambda array: function(array, *rest, **options))
 
 
@@ -636,6 +642,12 @@ def _split(some: Taped, array: Any, parts: Any, axis: int = 0) -> Any:
     return [Taped(some.tape, *arrays) for arrays in zip(*each, strict=True)]
 
 
+def _norm(some: Taped, array: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
+    if ord not in (None, 2, "fro") or (ord == 2 and axis is None and array.ndim > 1):
+        raise UntapedError("norm")
+    return np.sqrt((array * array).sum(axis, keepdims=keepdims))
+
+
 def _refuse(name: str) -> Any:
     raise UntapedError(name)
 
@@ -658,6 +670,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "outer": _outer,
     "einsum": _einsum,
     "tensordot": _tensordot,
+    "norm": _norm,
     "where": _where,
     "clip": lambda some, array, low=None, high=None, **_: _clip(some.as_taped(array), low, high),
     "split": _split,
@@ -690,8 +703,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 _lock = threading.Lock()
 
 
-def recorded(loss: Callable[[dict[str, Any]], Any], params: Mapping[str, Array]) -> Tape | None:
-    """Run a loss once at these arrays, and return its tape; None where it cannot be followed."""
+def recorded(loss: Callable[[dict[str, Any]], Any], params: Mapping[str, Array]) -> Tape:
+    """Run a loss once at these arrays, and return its tape; raise `UntapedError` where it cannot be followed."""
     tape = Tape()
     point: dict[str, Any] = {}
     for name, array in params.items():
@@ -701,15 +714,38 @@ def recorded(loss: Callable[[dict[str, Any]], Any], params: Mapping[str, Array])
     try:
         with _lock, followed_zeros(tape), np.errstate(all="ignore"):
             result = _called(loss, point)
-    except Exception:  # whatever a function does that gets arrays which are none
-        return None
+            if tape.taken_out and not isinstance(result, Taped):
+                result = _sum_of(tape, float(result))
+    except UntapedError:
+        raise
+    except Exception as error:  # whatever a function does that gets arrays which are none
+        raise UntapedError(f"{type(error).__name__}: {error}") from error
     if not isinstance(result, Taped) or result.size != 1:
-        return None
+        raise UntapedError("what it returns does not come from its arrays by operations of NumPy")
     number = int(result.made.reshape(-1)[0]) - 1
     if number < 0 or tape.nodes[number].value.size != 1:
-        return None
+        raise UntapedError("what it returns does not depend on its arrays")
     tape.loss = number
     return tape
+
+
+def _sum_of(tape: Tape, loss: float) -> Taped | None:
+    """Return a loss that Python's own numbers make, if it is a multiple of the sum of those that were taken out."""
+    total: Any = Taped.constant(tape, 0.0)
+    logs = total.copy()
+    positive = all(float(term.value.reshape(())) > 0 for term in tape.taken_out)
+    for term in tape.taken_out:
+        total = total + term.reshape(())
+        logs = logs + np.log(term.reshape(())) if positive else logs
+    counts = {1, len(tape.taken_out), *(size for node in tape.nodes for size in node.value.shape)}
+    for each in (total, logs):
+        value = float(each.value)
+        for count in counts:
+            for sign in (1.0, -1.0):
+                if count and abs(sign * value / count - loss) <= 1e-12 * abs(loss):
+                    found: Taped = each * (sign / count)
+                    return found
+    return None
 
 
 def _called(loss: Callable[[dict[str, Any]], Any], point: dict[str, Any]) -> Any:
@@ -723,7 +759,8 @@ _CALLER = _called.__code__
 def followed_zeros(tape: Tape) -> Iterator[None]:
     """Have NumPy's makers of arrays make followed ones for a while, in this thread: states are written into them."""
     here = threading.get_ident()
-    originals = {name: getattr(np, name) for name in ("zeros", "empty", "ones", "full", "array", "asarray")}
+    shapes, values, lists = ("zeros", "empty", "ones", "full"), ("array", "asarray"), ("sum", "mean", "max", "min")
+    originals = {name: getattr(np, name) for name in (*shapes, *values, *lists, "r_", "c_")}
 
     def of_shape(name: str) -> Callable[..., Any]:
         original = originals[name]
@@ -749,9 +786,32 @@ def followed_zeros(tape: Tape) -> Iterator[None]:
 
         return made
 
+    def of_lists(name: str) -> Callable[..., Any]:
+        original = originals[name]
+
+        def made(value: Any, *args: Any, **options: Any) -> Any:
+            if threading.get_ident() == here and isinstance(value, (list, tuple)) and _holds_taped(value):
+                value = Taped.constant(tape, 0.0).as_taped(value)
+            return original(value, *args, **options)
+
+        return made
+
+    class Joined:
+        """np.r_ and np.c_ of arrays."""
+
+        def __init__(self, name: str) -> None:
+            self.original, self.function = originals[name], np.hstack if name == "r_" else np.column_stack
+
+        def __getitem__(self, index: Any) -> Any:
+            mine = threading.get_ident() == here and isinstance(index, tuple) and _holds_taped(index)
+            return self.function(list(index)) if mine else self.original[index]
+
     try:
         for name in originals:
-            setattr(np, name, (of_values if name in ("array", "asarray") else of_shape)(name))
+            maker = (
+                of_shape if name in shapes else of_values if name in values else of_lists if name in lists else Joined
+            )
+            setattr(np, name, maker(name))
         yield
     finally:
         for name, original in originals.items():

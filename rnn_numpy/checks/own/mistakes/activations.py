@@ -86,6 +86,11 @@ def activations(S: Structure) -> Iterator[Suspect]:
             for each, places in few:
                 change |= _derived(each, function, places)
             yield from one(kind, why, change, IMMEDIATE, f"{word} {len(about)} {few[0][1] is None}", *about, **where)
+        change = Change()
+        for each, places in few:
+            change |= _derived(each, None, places)
+        why = f"the derivative of {title} stands alone, not multiplied with the gradient of its value"
+        yield from one("wrong derivative", why, change, IMMEDIATE, f"alone {few[0][1] is None}", *about, **where)
     for title, gate, few in sets:
         if any(taken is not None for _, taken in few):
             continue
@@ -98,10 +103,15 @@ def activations(S: Structure) -> Iterator[Suspect]:
             yield from one("off by one step", why, change, IMMEDIATE, word, *about, **({"gate": gate} if gate else {}))
 
 
-def _derived(group: Group, function: Derivative, taken: Array | None) -> Change:
+def _derived(group: Group, function: Derivative | None, taken: Array | None) -> Change:
+    """Return the change that a derivative is another one; without a function, that it is not multiplied with d."""
+
     def pull(node: Node, slot: int, d: Array) -> Array:
         with np.errstate(all="ignore"):
-            g = np.asarray(d * function(node.operands[0].value, node.value))
+            if function is None:
+                g = node.pull(slot, np.ones_like(d))
+            else:
+                g = np.asarray(d * function(node.operands[0].value, node.value))
             if taken is None:
                 return g
             whole = np.array(node.pull(slot, d))
@@ -194,6 +204,8 @@ def targets(S: Structure) -> Iterator[Suspect]:
             yield from _picked(S, group)
         if group.kind == "subtract":
             yield from _compared(S, group)
+        if group.kind in ("log", "divide", "sqrt"):
+            yield from _epsilons(S, group)
 
 
 def _picked(S: Structure, group: Group) -> Iterator[Suspect]:
@@ -224,11 +236,36 @@ def _picked(S: Structure, group: Group) -> Iterator[Suspect]:
             change.extra[node.number] = [(softmax.number, _arriving(softmax, node, slot, other))]
         why = f"the target of the step {word} is subtracted from the probabilities"
         yield from one("off by one step", why, change, ENTRY, why, group)
+    for shift, word in ((-1, "before"), (1, "after")):
+        change = Change()
+        for k, (_, _, softmax, taken) in enumerate(picks if len(picks) > 1 else ()):
+            other = picks[(k + shift) % len(picks)][2].value
+            if other.shape == softmax.value.shape:
+                change.pulls[softmax.number, 0] = _without_target(taken, 1.0, other)
+        why = f"the target is subtracted from the probabilities of the step {word}"
+        yield from one("off by one step", why, change, ENTRY, why, group)
     for factor, word in ((0.0, "left out: the probabilities alone are taken"), (-1.0, "added, not subtracted")):
         change = Change()
         for _, _, softmax, taken in picks:
             change.pulls[softmax.number, 0] = _without_target(taken, factor)
         yield from one("wrong derivative", f"the 1 of the target is {word}", change, ENTRY, word, group)
+
+
+def _epsilons(S: Structure, group: Group) -> Iterator[Suspect]:
+    """A small number that is added inside of a log, and is not there on the way back."""
+    slot = len(group.nodes[0].operands) - 1
+    change, epsilon = Change(), 0.0
+    for node in group.nodes:
+        for edge in S.into[node.number]:
+            made = S.tape.nodes[edge.part.node]
+            if edge.slot == slot and edge.part.whole and made.kind in ("add", "maximum", "minimum"):
+                inner = [operand for operand in made.operands if operand.parts]
+                small = [operand.value for operand in made.operands if not operand.parts]
+                if len(inner) == 1 and len(small) == 1 and np.abs(small[0]).max(initial=0.0) < 1e-3:
+                    change.values[node.number, slot] = inner[0].value.reshape(node.operands[slot].shape)
+                    epsilon = float(np.abs(small[0]).max())
+    why = f"the {epsilon:g} inside of the {group.kind} of {S.title(group)} is not there in the backward pass"
+    yield from one("wrong derivative", why, change, ENTRY, "epsilon", group)
 
 
 def _rolled(softmax: Node, taken: Array, shift: int, wrapped: bool) -> Array:
@@ -260,11 +297,14 @@ def _arriving(softmax: Node, node: Node, slot: int, taken: Array) -> Callable[[A
     return arriving
 
 
-def _without_target(taken: Array, factor: float) -> Pull:
+def _without_target(taken: Array, factor: float, other: Array | None = None) -> Pull:
+    """Return what gives probabilities, perhaps those of another step, plus a multiple of the target."""
+
     def pull(node: Node, slot: int, d: Array) -> Array:
         size = np.zeros(node.value.shape)
         size.reshape(-1)[taken] = d.reshape(-1)[taken] * node.value.reshape(-1)[taken]
-        return np.asarray(factor * size - node.value * size.sum(axis=_axes(node), keepdims=True))
+        p = node.value if other is None else other
+        return np.asarray(factor * size - p * size.sum(axis=_axes(node), keepdims=True))
 
     return pull
 

@@ -31,6 +31,7 @@ READERS = ("multiply", "divide", *PRODUCTS)
 
 PREVIOUS = (
     (1, "", "of its own step stands where that of the step before belongs"),
+    (1, "keep", "of its own step stands where that of the step before belongs, but for the first step"),
     (-1, "initial", "of two steps before stands where that of the step before belongs"),
     (-1, "zero", "of two steps before stands where that of the step before belongs, 0 at the start"),
     (-1, "wrap", "of two steps before stands where that of the step before belongs; at the start the index -1 "
@@ -83,7 +84,9 @@ def _previous(S: Structure, group: Group, consumer: Group, slot: int, shift: int
             return Change()
         wanted = t - 1 + shift
         new: Any
-        if wanted in after:
+        if border == "keep" and t == first:
+            new = start[place.at]
+        elif wanted in after:
             new = after[wanted].reshape(-1)[place.taken]
         elif wanted == first - 1 and not (shift == 0 and border):
             new = start[place.at]

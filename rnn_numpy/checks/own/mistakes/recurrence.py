@@ -84,7 +84,7 @@ def handed_back(S: Structure) -> Iterator[Suspect]:
         ):  # fmt: skip
             change = scaled(S, edges, factor)
             yield from one(kind, f"d{name} is handed to the step before {word}", change, RECURRENCE, word, own)
-        yield from _accumulating(S, own, name)
+        yield from _accumulating(S, own, name, edges)
     yield from _forwards(S, every)
 
 
@@ -135,13 +135,18 @@ def _within(S: Structure, edges: list[Edge]) -> Iterator[Suspect]:
         yield Suspect("recurrence dropped", why, changes, RECURRENCE, f"lag {K}", (), {})
 
 
-def _accumulating(S: Structure, group: Group, name: str) -> Iterator[Suspect]:
+def _accumulating(S: Structure, group: Group, name: str, edges: list[Edge]) -> Iterator[Suspect]:
     nodes = by_step(S, group)
     extra: dict[int, list[tuple[int, Callable[[Array], Array]]]] = {
         node.number: [(nodes[t - 1].number, lambda d: d)] for t, node in nodes.items() if t - 1 in nodes
     }
     why = f"d{name} of the step after is added to, where it should begin anew: a step hands on its own d{name} besides"
     yield from one("overwritten, not added", why, Change(extra=extra), RECURRENCE, "accumulates", group)
+    if all(S.tape.nodes[edge.node].kind not in PRODUCTS for edge in edges):
+        return  # of a cell, another mistake says so: it is not multiplied with the forget gate
+    why = f"d{name} is handed on from a step to the one before as it is, not through the weights"
+    change = Change(extra=extra) | dropped(S, edges)
+    yield from one("wrong recurrence", why, change, RECURRENCE, "as it is", group)
 
 
 def _forwards(S: Structure, edges: list[Edge]) -> Iterator[Suspect]:
@@ -277,13 +282,20 @@ def between_loops(S: Structure) -> Iterator[Suspect]:
         many = [e for e in edges if len({S.step[o.part.node] for o in edges if S.of[o.node] is S.of[e.node]}) > 1]
         if many and len(many) < len(edges):
             sets.append((listed(S.title(S.of[edge.node]) for edge in many), many))
+        if len(consumers) > 1:
+            sets += [(S.title(S.groups[c]), [e for e in edges if S.of[e.node].number == c]) for c in consumers]
+        every = [edge for edge in S.edges if S.of[edge.part.node] is group]
         for title, few in sets:
             why = f"d{name} gets nothing through {title}"
             yield from one("lower layer cut off", why, dropped(S, few), RECURRENCE, "cut " + why, group)
+            why = f"d{name} gets nothing but what comes through {title}"
+            rest = [edge for edge in every if all(edge is not other for other in few)]
+            yield from one("recurrence dropped", why, dropped(S, rest), RECURRENCE, why, group)
             steps = sorted({S.step[edge.node] for edge in few})
             if len(steps) > 1:
                 for keep, word in ((steps[0], "first"), (steps[-1], "last")):
-                    change = dropped(S, [edge for edge in few if S.step[edge.node] != keep])
+                    others = [e for e in many if all(e is not o for o in few)]  # overwritten as well
+                    change = dropped(S, [*others, *(edge for edge in few if S.step[edge.node] != keep)])
                     text = f"d{name} keeps what comes through {title} at the {word} step alone: = where += belongs"
                     yield from one("overwritten, not added", text, change, RECURRENCE, text, group)
             if len({S.step[edge.part.node] for edge in few}) > 1:

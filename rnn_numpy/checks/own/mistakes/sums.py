@@ -76,6 +76,17 @@ def _places(S: Structure, name: str, edges: list[Edge]) -> Iterator[Suspect]:
         yield from one("overwritten, not added", why, dropped(S, here), SUMS, why)
         why = f"d{name} has only what comes through {title}"
         yield from one("overwritten, not added", why, dropped(S, rest), SUMS, why)
+        steps = sorted({S.step[edge.node] for edge in here})
+        if len(steps) < 2:
+            continue
+        for word, kept in (
+            ("keeps the first step alone: = where += belongs", steps[:1]), ("keeps the last step alone", steps[-1:]),
+            ("leaves out the first step", steps[1:]), ("leaves out the last step", steps[:-1]),
+        ):  # fmt: skip
+            why = f"the sum over the steps of d{name}, as far as it comes through {title}, {word}"
+            change = dropped(S, [edge for edge in here if S.step[edge.node] not in kept])
+            kind = "overwritten, not added" if len(kept) == 1 else f"{word.split()[-2]} step skipped"
+            yield from one(kind, why, change, SUMS, why)
 
 
 def _rows(S: Structure, each: dict[str, list[Edge]]) -> Iterator[Suspect]:
