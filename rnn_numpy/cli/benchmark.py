@@ -16,7 +16,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `benchmark` to the sub-commands."""
     parser = commands.add_parser(
         "benchmark",
-        help="train cells on tasks that need memory, and say which solve them",
         description="Train a net of each cell on a task that nothing but memory solves, at each length, until "
         "it is solved or the updates run out: which solve it, after how many updates, how far below the baseline they "
         "end, how often clipping engaged, and how far back the gradient reaches before and after. The defaults take a "

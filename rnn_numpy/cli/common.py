@@ -16,6 +16,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from rnn_numpy.cli.outcome import FAILED as FAILED
+from rnn_numpy.cli.outcome import UNDECIDED as UNDECIDED
+from rnn_numpy.cli.outcome import BadInputError as BadInputError
+from rnn_numpy.cli.outcome import Outcome as Outcome
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.core.files import replacing
 from rnn_numpy.errors import RNNNumpyError
@@ -29,26 +33,11 @@ from rnn_numpy.tasks.bundled import BUNDLED, load_series
 from rnn_numpy.tasks.files import DECIMAL, HEADER, MISSING, Reading
 from rnn_numpy.tasks.series import Series
 
-# A sub-command returns 0, FAILED where what it was asked to check is wrong, or UNDECIDED where it cannot be told; the
-# others are for `main` to return.
-FAILED, BAD_INPUT, UNDECIDED, INTERRUPTED, CLOSED_PIPE = 1, 2, 3, 130, 141
-
 LARGE = 5e7  # steps of a unit, some four seconds, from which on processes of one's own are worth their start
 CONNECT = 10.0  # seconds to wait for a cluster
 SMALL = 256  # hidden units up to which matrix products gain nothing from more threads
 
 Progress = Callable[[int, int, str], None]
-
-
-class Outcome(NamedTuple):
-    """The result of a sub-command's `run`: the text for standard output, and the exit code."""
-
-    text: str
-    code: int = 0
-
-
-class BadInputError(Exception):
-    """Input that the command cannot work with; its text is the line to print."""
 
 
 # ---------------------------------------------------------------------------------------------- options

@@ -43,7 +43,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """
     parser = commands.add_parser(
         "gradcheck",
-        help="compare gradients, ours or yours, with independent references",
         description="Compare each entry of each gradient of a loss with a reference that does not use the backward "
         "pass. Without TARGET, the layers of this package are checked. Exit code 1 says that a gradient is wrong, 3 "
         "that it could not be told.",

@@ -26,7 +26,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `gradflow` to the sub-commands."""
     parser = commands.add_parser(
         "gradflow",
-        help="measure how the gradient flows back through time",
         description="Train networks to forecast the next sample of a series, and measure how the gradient of the last "
         "step's error flows back through time: norm by lag, decay per step, half-life, and whether it vanishes or "
         "explodes. Every cell is combined with every gain. Of an LSTM it is the gradient of h and c together.",

@@ -13,7 +13,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `inspect` to the sub-commands."""
     parser = commands.add_parser(
         "inspect",
-        help="list the recurrent layers of a file of trained weights",
         description="List the recurrent layers of a file, whichever library wrote it: an ONNX model, a state dict or "
         "checkpoint of torch, .safetensors, .npz. Each is made as a layer of this package, and compared "
         "with the equations of its format, or it is said why not. Nothing in the file is executed.",

@@ -16,20 +16,26 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 import rnn_numpy
-from rnn_numpy.cli import benchmark, gradcheck, gradflow, inspect, predict, train
-from rnn_numpy.cli.common import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, BadInputError, Outcome
+from rnn_numpy.cli.outcome import BAD_INPUT, CLOSED_PIPE, INTERRUPTED, BadInputError, Outcome
 from rnn_numpy.errors import RNNNumpyError
-from rnn_numpy.experiments.experiment import Interrupted
 
-# A sub-command is a file with two functions: `add_parser(commands)`, whose arguments name as `run` the other one, which
-# takes the parsed arguments and returns an `Outcome`.
-COMMANDS = (gradflow, gradcheck, benchmark, train, predict, inspect)
+# A sub-command is a file of this folder with two functions: `add_parser(commands)`, whose arguments name as `run` the
+# other one, which takes the parsed arguments and returns an `Outcome`. It is loaded when it is called.
+COMMANDS = {
+    "gradflow": "measure how the gradient flows back through time",
+    "gradcheck": "compare gradients, ours or yours, with independent references",
+    "benchmark": "train cells on tasks that need memory, and say which solve them",
+    "train": "train a net on real data; stop it, and go on with it",
+    "predict": "ask what train has trained",
+    "inspect": "list the recurrent layers of a file of trained weights",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     prog = "rnn-numpy"
     try:
-        arguments, unknown = _parser().parse_known_args(argv)
+        argv = sys.argv[1:] if argv is None else argv
+        arguments, unknown = parser_of(argv[0] if argv else "").parse_known_args(argv)
         prog = f"rnn-numpy {arguments.command}"
         if unknown:
             raise BadInputError(f"unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
@@ -64,12 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         _complain(prog, "not enough memory; try a smaller --hidden, --length or --batch")
         return BAD_INPUT
-    except Interrupted as stopped:
-        _complain(prog, str(stopped))
-        return stopped.code
-    except KeyboardInterrupt:
-        _complain(prog, "interrupted")
-        return INTERRUPTED
+    except KeyboardInterrupt as stopped:  # an `Interrupted` says how to go on, and has a code of its own
+        _complain(prog, str(stopped) or "interrupted")
+        return getattr(stopped, "code", INTERRUPTED)
     except BrokenPipeError:
         # Python flushes stdout once more at exit; that must not fail again.
         with contextlib.suppress(OSError, ValueError):
@@ -78,12 +82,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return outcome.code
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of(called: str) -> argparse.ArgumentParser:
+    """Return the parser of the whole command, which knows the options of one sub-command alone, the one called."""
     parser = _Parser(prog="rnn-numpy", description="Recurrent networks in NumPy: what their gradients do over time.")
     parser.add_argument("--version", action="version", version=f"rnn-numpy {rnn_numpy.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in COMMANDS:
-        command.add_parser(commands)
+    for name, summary in COMMANDS.items():
+        if name == called:
+            importlib.import_module(f"rnn_numpy.cli.{name}").add_parser(commands)
+        else:
+            commands.add_parser(name, help=summary)
     return parser
 
 

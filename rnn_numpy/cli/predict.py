@@ -14,7 +14,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `predict` to the sub-commands."""
     parser = commands.add_parser(
         "predict",
-        help="ask what train has trained",
         description="Ask the net that `rnn-numpy train` has trained in the folder DIR, finished or not. "
         "Its parameters are those of the best validation so far.",
         allow_abbrev=False,

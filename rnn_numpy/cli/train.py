@@ -57,7 +57,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `train` to the sub-commands, with a sub-command for each experiment."""
     parser = commands.add_parser(
         "train",
-        help="train a net on real data; stop it, and go on with it",
         description="Train a net on real data, and compare it with baselines. All goes into a folder: checkpoints, "
         f"{REPORT}, {FIGURE} and {NUMBERS}. Ctrl-C saves, and the training can be taken up again with --resume; it "
         "then ends bit for bit where it would have ended, but for times. `rnn-numpy predict` asks the trained net.",

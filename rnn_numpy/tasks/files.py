@@ -281,13 +281,7 @@ def _of_array(name: str, array: NDArray[Any], reading: Reading, channels: tuple[
         values = np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float64)
     channels = channels or tuple(f"column {j + 1}" for j in range(values.shape[1]))
     picked = reading.pick(name, channels)
-    values = np.ascontiguousarray(values[:, picked])
-    bad = np.argwhere(~np.isfinite(values) if reading.missing == "refuse" else np.isinf(values))
-    if bad.size:
-        i, j = (int(k) for k in bad[0])
-        fill = f"; {FILL}" if np.isnan(values[i, j]) else ""
-        raise DataError(f"{name}: row {i + 1}, column {picked[j] + 1}: {values[i, j]} is not a finite number{fill}")
-    return _finished(name, channels, picked, values, reading, [])
+    return _finished(name, channels, picked, np.ascontiguousarray(values[:, picked]), reading, [])
 
 
 def _load_npz(name: str) -> dict[str, NDArray[Any]]:
@@ -362,9 +356,8 @@ def _of_parquet(name: str, reading: Reading) -> Series:
         if j not in numeric:
             raise DataError(f"{name}: {_called(names, j)} holds {frame.dtypes.iloc[j]}, no numbers")
     values = frame.iloc[:, picked].to_numpy(np.float64, na_value=np.nan)
-    series = _of_array(name, values, Reading(missing=reading.missing, columns=["all"]), tuple(names[j] for j in picked))
     notes = [f"{_called(names, j)} holds text or dates: left out" for j in words] if reading.automatic else []
-    return _finished(name, names, picked, series.values, reading, notes)
+    return _finished(name, names, picked, values, reading, notes)
 
 
 # ---------------------------------------------------------------------------------------------------- what is then done
@@ -378,6 +371,13 @@ def _finished(
     name: str, names: tuple[str, ...], picked: list[int], values: Floats, reading: Reading, notes: list[str]
 ) -> Series:
     """Fill or leave out missing values, leave out columns that count, and return the series."""
+    bad = np.argwhere(~np.isfinite(values) if reading.missing == "refuse" else np.isinf(values))
+    if bad.size:
+        i, k = (int(index) for index in bad[0])
+        fill = f"; {FILL}" if np.isnan(values[i, k]) else ""
+        raise DataError(
+            f"{name}: row {i + 1}, {_called(names, picked[k])}: {values[i, k]} is not a finite number{fill}"
+        )
     gaps = np.isnan(values)
     if len(reading.absent):
         gaps |= np.isin(values, np.array(reading.absent, np.float64))

@@ -83,7 +83,7 @@ def test_options_reach_the_run(here: Path) -> None:
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    arguments: dict[str, Any] = vars(sys.modules["rnn_numpy.cli.main"]._parser().parse_args(["benchmark"]))
+    arguments: dict[str, Any] = vars(sys.modules["rnn_numpy.cli.main"].parser_of("benchmark").parse_args(["benchmark"]))
     assert arguments.pop("run") is cli_benchmark.run
     assert arguments == {
         "command": "benchmark",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rnn_numpy.cli import common, gradflow, main
-from rnn_numpy.cli.main import _parser
+from rnn_numpy.cli.main import parser_of
 from rnn_numpy.tasks import BUNDLED
 from rnn_numpy.tasks.text_table import CHOOSE, FILL, KNOWN
 
@@ -67,7 +67,7 @@ def test_default_series_figure_table_and_json(here: Path, capsys: pytest.Capture
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    arguments = vars(_parser().parse_args(["gradflow"]))
+    arguments = vars(parser_of("gradflow").parse_args(["gradflow"]))
     assert {name: value for name, value in arguments.items() if name not in ("run", "command")} == {
         "data": "eeg",
         "columns": ("auto",),

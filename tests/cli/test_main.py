@@ -52,7 +52,8 @@ def probe(monkeypatch: pytest.MonkeyPatch):
             commands.add_parser("probe").set_defaults(run=run)
 
         # The door's name `main` is the function: the module is found where Python keeps it.
-        monkeypatch.setattr(sys.modules["rnn_numpy.cli.main"], "COMMANDS", (SimpleNamespace(add_parser=add_parser),))
+        monkeypatch.setattr(sys.modules["rnn_numpy.cli.main"], "COMMANDS", {"probe": "try it"})
+        monkeypatch.setitem(sys.modules, "rnn_numpy.cli.probe", SimpleNamespace(add_parser=add_parser))
 
     return install
 

@@ -85,7 +85,7 @@ def test_options_reach_the_run(here: Path) -> None:
 
 @pytest.mark.parametrize("what", cli_train.WHAT)
 def test_every_option_of_an_experiment_can_be_given(what: str) -> None:
-    arguments: dict[str, Any] = vars(sys.modules["rnn_numpy.cli.main"]._parser().parse_args(["train", what]))
+    arguments: dict[str, Any] = vars(sys.modules["rnn_numpy.cli.main"].parser_of("train").parse_args(["train", what]))
     kind = cli_train.EXPERIMENTS[what]
     assert set(arguments) == {*vars(kind.Options()), "command", "run", "what", "resume", "out"}
     assert common.options_of(kind.Options, argparse.Namespace(**arguments)) == kind.Options()
