@@ -2,7 +2,8 @@
 
 Each contender has a process of its own (`benchmarks.lab_contenders`); for every job, cell and size their results are
 held against each other first, then they are timed in turns, in processor time. A ratio is their time over ours, the
-median over rounds of the ratio of a round's medians; "first" is the first answer in a process, compiling included.
+median over rounds of the ratio of a round's medians; "first" is the first answer in a process, compiling included. With
+`--memory` each job has processes of its own, and their peaks are kept.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Contender:
         self.name = name
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment, cwd=ROOT, text=True)
 
-    def ask(self, **asked: Any) -> list[float] | None:
-        """Return the times of a job's calls; None where the contender does not do it."""
+    def ask(self, **asked: Any) -> dict[str, Any] | None:
+        """Return the times of a job's calls, and the process's peak; None where the contender does not do it."""
         into, out = self.process.stdin, self.process.stdout
         if into is None or out is None:
             raise RuntimeError(f"{self.name} has no pipes")
@@ -52,7 +53,7 @@ class Contender:
         line = out.readline()
         if not line:
             raise SystemExit(f"error: {self.name} ended while it did {asked}")
-        found: list[float] | None = json.loads(line)
+        found: dict[str, Any] | None = json.loads(line)
         return found
 
     def close(self) -> None:
@@ -66,16 +67,19 @@ class Contender:
 
 def compared(
     contenders: Mapping[str, Contender], cell: str, point: Sequence[int], job: str, rounds: int, seconds: float
-) -> dict[str, Any]:
-    """Return the figures of one job: times in ms by contender, ratios by rival."""
+) -> dict[str, Any] | None:
+    """Return the figures of one job: times in ms by contender, ratios by rival; None where we do not do it."""
     asked = {"cell": cell, "point": list(point), "job": job}
     first: dict[str, float] = {}
+    peaks: dict[str, float | None] = {}
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"{name}.npz" for name in contenders}
         for name, contender in contenders.items():
-            times = contender.ask(**asked, seconds=0, least=0, save=str(files[name]))
-            if times is not None:
-                first[name] = times[0]
+            answer = contender.ask(**asked, seconds=0, least=0, save=str(files[name]))
+            if answer is not None:
+                first[name], peaks[name] = answer["ms"][0], answer["peak"]
+            elif name == OURS:
+                return None
         for name in first:
             difference = _difference(files[OURS], files[name])
             if difference > TOLERANCE:
@@ -83,15 +87,15 @@ def compared(
     medians: dict[str, list[float]] = {name: [] for name in first}
     for number in range(rounds):
         for name in list(first)[:: 1 if number % 2 else -1]:
-            times = contenders[name].ask(**asked, seconds=seconds, least=2, save="")
-            medians[name].append(median((times or [0.0])[1:]))
+            answer = contenders[name].ask(**asked, seconds=seconds, least=2, save="") or {}
+            medians[name].append(median(answer["ms"][1:]))
     ratios = {
         name: median(theirs / own for theirs, own in zip(medians[name], medians[OURS], strict=True))
         for name in first
         if name != OURS
     }
     ms = {name: median(found) for name, found in medians.items()}
-    return {"cell": cell, "point": list(point), "job": job, "ms": ms, "ratio": ratios, "first_ms": first}
+    return {**asked, "ms": ms, "ratio": ratios, "first_ms": first, "peak_MB": peaks}
 
 
 def _difference(one: Path, other: Path) -> float:
@@ -128,9 +132,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rivals", nargs="*", choices=RIVALS, default=list(RIVALS))
     made.add_argument("--points", nargs="+", type=int, help="which of the grid's sizes, by number from 0")
     made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--memory", action="store_true", help="processes of its own for each job: their peaks")
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--seconds", type=float, default=0.3, help="of a contender in each round")
     made.add_argument("--json", type=Path, help="write the figures to this file")
+    made.add_argument("--add", action="store_true", help="keep the figures that the file has")
     made.add_argument("--smoke", action="store_true", help="one small size, one round")
     made.add_argument("--old", type=Path, metavar="FOLDER", help=f"source tree of {versions.OLD}; default: out of git")
     return made
@@ -142,30 +148,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     grid = SMOKE if options.smoke else GRID if options.points is None else [GRID[point] for point in options.points]
     rounds, seconds = (1, 0.0) if options.smoke else (options.rounds, options.seconds)
     rows: list[dict[str, Any]] = []
-    contenders: dict[str, Contender] = {}
     try:
         with contextlib.ExitStack() as stack:
             trees: dict[str, Path] = {}
             if versions.OLD in options.rivals:
                 trees = stack.enter_context(versions.sources(options.old, itself=False))
-            for name in (OURS, *options.rivals):
-                contenders[name] = Contender(name, trees[name] if name == versions.OLD else ROOT, options.threads)
+
+            def started() -> dict[str, Contender]:
+                made = {}
+                for name in (OURS, *options.rivals):
+                    made[name] = Contender(name, trees[name] if name == versions.OLD else ROOT, options.threads)
+                    stack.callback(made[name].close)
+                return made
+
+            contenders = started()
             print(f"{'':10}{'':5} {'T, N, D, H':>16}{'ours, ms':>10}" + "".join(f"{name:>8}" for name in RIVALS))
             for job in options.jobs:
                 for cell in options.cells:
                     for point in grid:
-                        rows.append(compared(contenders, cell, point, job, rounds, seconds))
-                        print(line(rows[-1]), flush=True)
+                        if options.memory:
+                            for contender in contenders.values():
+                                contender.close()
+                            contenders = started()
+                        row = compared(contenders, cell, point, job, rounds, seconds)
+                        if row is not None:
+                            rows.append(row | {"threads": options.threads, "alone": options.memory})
+                            print(line(row), flush=True)
     except versions.SourceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    finally:
-        for contender in contenders.values():
-            contender.close()
     print("\n".join(summary(rows)))
     if options.json is not None:
-        known = {"machine": machine(), "threads": options.threads, "rows": rows}
-        options.json.write_text(json.dumps(known, indent=1) + "\n")
+        kept = json.loads(options.json.read_text())["rows"] if options.add and options.json.exists() else []
+        known = {"machine": machine(), "rows": kept + rows}
+        options.json.write_text(json.dumps(known, separators=(",", ":")) + "\n")
     return 0
 
 

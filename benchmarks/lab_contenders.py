@@ -6,15 +6,22 @@ and of those after it, in milliseconds of processor time; results go to the file
 dh        dL/dh_t of all t, and the gradients of all parameters, forward pass included
 table     |G(t, k)| of W_hh: the gradient of the loss of step t by W_hh as step k used it, for all t and k
 jacobians ds_t/ds_{t-1} of all t, s = (h, c) of an LSTM
-lyapunov  all exponents, a QR decomposition at each step
+lyapunov  all exponents; JAX with a QR decomposition at each step
+hvp       the Hessian of the loss by the parameters, times a direction: of weight_hh, forward and backward pass included
+gradflow  norms of dL/ds_t, s = (h, c) of an LSTM, for a loss of the last step alone, forward pass included
+gradcheck every entry of every parameter, up to `CHECKED` entries of a; ours and 0.2.0 (for torch see `gradcheck_speed`)
+
+`peak` is the most memory that the process has had, in MB.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +31,8 @@ Array = NDArray[Any]
 Job = Callable[[], Any]
 
 CELLS = ("RNN", "LSTM", "GRU")
-JOBS = ("dh", "table", "jacobians", "lyapunov")
+JOBS = ("dh", "table", "jacobians", "lyapunov", "hvp", "gradflow", "gradcheck")
+CHECKED = 2**15
 GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
 
 
@@ -38,12 +46,21 @@ def problem(cell: str, point: tuple[int, ...]) -> tuple[dict[str, Array], Array,
     return weights, rng.normal(size=(T, N, D)), rng.normal(size=(T, N, H))
 
 
+def direction(cell: str, point: tuple[int, ...]) -> dict[str, Array]:
+    """Return the direction of the Hessian's product, by torch's names."""
+    rng = np.random.default_rng(1)
+    return {name: rng.normal(size=array.shape) for name, array in problem(cell, point)[0].items()}
+
+
 def ours(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
     """Return the jobs of this package, of whichever version is imported."""
     import rnn_numpy
-    from rnn_numpy.lab import decompose, lyapunov, state_jacobians
+    from rnn_numpy import checks
+    from rnn_numpy.lab import decompose, gradient_flow, lyapunov, state_jacobians
 
+    hessian_vector = getattr(checks, "hessian_vector", None) or checks.oracles.hessian_vector  # of 0.2.0, and now
     weights, x, doutput = problem(cell, point)
+    along = direction(cell, point)
     layer = getattr(rnn_numpy, cell)(point[2], point[3], rng=0)
     layer.load_state_dict(weights)
     trace = layer.forward(x)[2]
@@ -53,12 +70,25 @@ def ours(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
         grads = layer.backward(made, doutput).grads
         return made.dh[1:], grads["weight_hh_l0"]
 
-    return {
+    twin = layer.astype(np.complex128)
+    complex_x, complex_doutput = x.astype(complex), doutput.astype(complex)
+
+    def gradients(values: dict[str, Array]) -> Any:
+        for name, value in values.items():
+            twin.params[name][...] = value
+        return twin.backward(twin.forward(complex_x)[2], complex_doutput).grads
+
+    jobs = {
         "dh": dh,
         "table": lambda: decompose(layer, trace, doutput).norms("weight_hh_l0"),
         "jacobians": lambda: state_jacobians(layer, trace).array,
         "lyapunov": lambda: lyapunov(layer, x, transient=0).exponents.sum(),
+        "hvp": lambda: hessian_vector(gradients, weights, along)["weight_hh_l0"],
+        "gradflow": lambda: gradient_flow(layer, x, doutput[-1]).norms,
     }
+    if x.shape[0] * x.shape[1] * GATES[cell] * point[3] <= CHECKED:
+        jobs["gradcheck"] = lambda: float(checks.gradcheck(layer, x, doutput=doutput).ok)
+    return jobs
 
 
 def with_jax(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
@@ -95,14 +125,14 @@ def with_jax(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
 
     zeros = jnp.zeros((N, S))
 
-    def run(W: Any, x: Any, nudges: Any) -> Any:
+    def run(W: Any, x: Any, nudges: Any, start: Any = zeros) -> Any:
         def body(s: Any, given: Any) -> Any:
             x, nudge = given
             s = step(W, x, s)
-            s = s.at[..., :H].add(nudge)
+            s = s.at[..., : nudge.shape[-1]].add(nudge)
             return s, s
 
-        return jax.lax.scan(body, zeros, (x, nudges))[1]
+        return jax.lax.scan(body, start, (x, nudges))[1]
 
     @jax.jit
     def dh(W: Any, x: Any, doutput: Any) -> Any:
@@ -144,6 +174,19 @@ def with_jax(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
 
         return jax.lax.scan(body, (zeros, Q), x)[1].mean((0, 1)).sum()
 
+    @jax.jit
+    def hvp(W: Any, x: Any, doutput: Any, along: Any) -> Any:
+        def loss(W: Any) -> Any:
+            return (run(W, x, jnp.zeros((T, N, H)))[..., :H] * doutput).sum()
+
+        return jax.jvp(jax.grad(loss), (W,), (along,))[1]
+
+    @jax.jit
+    def gradflow(W: Any, x: Any, dh_last: Any) -> Any:
+        _, pull = jax.vjp(lambda e, s: run(W, x, e, s)[-1, :, :H], jnp.zeros((T, N, S)), zeros)
+        return jnp.concatenate([jnp.linalg.norm(d, axis=-1) for d in (lambda e, s: (e[::-1], s[None]))(*pull(dh_last))])
+
+    along = {name.removesuffix("_l0"): jnp.asarray(array) for name, array in direction(cell, point).items()}
     after = run(W, x, jnp.zeros((T, N, H)))
     before = jnp.concatenate([zeros[None], after[:-1]])
     Q = jnp.linalg.qr(jnp.asarray(np.random.default_rng(0).normal(size=(N, S, S))))[0]
@@ -153,6 +196,8 @@ def with_jax(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
         "table": lambda: ready(table(W, x, before, doutput)),
         "jacobians": lambda: ready(jacobians(W, x, before)),
         "lyapunov": lambda: ready(lyapunov(W, x, Q)),
+        "hvp": lambda: ready(hvp(W, x, doutput, along))["weight_hh"],
+        "gradflow": lambda: ready(gradflow(W, x, doutput[-1])),
     }
 
 
@@ -169,17 +214,42 @@ def with_torch(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
     parameters = dict(module.named_parameters())
     signal, given = torch.from_numpy(x), torch.from_numpy(doutput)
 
+    def states_of(kept: bool) -> list[tuple[Any, ...]]:
+        """The states of all steps, first the initial ones; their gradients are kept, or not."""
+        h = torch.zeros(N, H, dtype=torch.float64)
+        found: list[tuple[Any, ...]] = [(h, torch.zeros_like(h)) if cell == "LSTM" else (h,)]
+        for state in found[0] if kept else ():
+            state.requires_grad_()
+        for x_t in signal:
+            last = found[-1] if cell == "LSTM" else found[-1][0]
+            made = module(x_t, last)
+            # A copy of c has what reaches it from the next step alone, not by this step's h as well.
+            found.append((made[0], made[1].clone()) if cell == "LSTM" else (made,))
+            for state in found[-1] if kept else ():
+                state.retain_grad()
+        return found
+
     def dh() -> Any:
         module.zero_grad()
-        state: Any = torch.zeros(N, H, dtype=torch.float64)
-        state = (state, torch.zeros_like(state)) if cell == "LSTM" else state
-        outputs = []
-        for x_t in signal:
-            state = module(x_t, state)
-            outputs.append(state[0] if cell == "LSTM" else state)
-            outputs[-1].retain_grad()
+        outputs = [states[0] for states in states_of(kept=True)[1:]]
         (torch.stack(outputs) * given).sum().backward()
         return torch.stack([output.grad for output in outputs]).numpy(), module.weight_hh.grad.numpy()
+
+    def gradflow() -> Any:
+        module.zero_grad()
+        found = states_of(kept=True)
+        (found[-1][0] * given[-1]).sum().backward()
+        zeros = torch.zeros(N, H, dtype=torch.float64)
+        grads = [torch.cat([zeros if s.grad is None else s.grad for s in states], 1) for states in found[::-1]]
+        return torch.stack(grads).norm(dim=-1).numpy()
+
+    along = [torch.from_numpy(direction(cell, point)[f"{name}_l0"]) for name in parameters]
+
+    def hvp() -> Any:
+        outputs = torch.stack([states[0] for states in states_of(kept=False)[1:]])
+        grads = torch.autograd.grad((outputs * given).sum(), list(parameters.values()), create_graph=True)
+        product = sum((grad * v).sum() for grad, v in zip(grads, along, strict=True))
+        return torch.autograd.grad(product, parameters["weight_hh"])[0].numpy()
 
     def step(s: Any, x: Any) -> Any:
         h = s[:H]
@@ -208,10 +278,17 @@ def with_torch(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
             found = torch.func.vmap(torch.func.jacrev(step))(states, rows)
         return found.reshape(T, N, *found.shape[1:]).numpy()
 
-    return {"dh": dh, "jacobians": jacobians}
+    return {"dh": dh, "jacobians": jacobians, "hvp": hvp, "gradflow": gradflow}
 
 
 CONTENDERS = {"rnn_numpy": ours, "0.2.0": ours, "jax": with_jax, "torch": with_torch}
+
+
+def peak() -> float | None:
+    """Return the most memory that this process has had, in MB; None where the system does not say."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 / 1e6 if found else None
 
 
 def serve(name: str) -> None:
@@ -237,7 +314,7 @@ def serve(name: str) -> None:
         if asked["save"]:
             parts = found if isinstance(found, tuple) else (found,)
             np.savez(asked["save"], *[np.asarray(part) for part in parts])
-        print(json.dumps(times), flush=True)
+        print(json.dumps({"ms": times, "peak": peak()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def test_other_results_are_an_error(tmp_path):
         def ask(self, save, **asked):
             if save:
                 np.savez(save, np.full(3, self.value))
-            return [1.0, 2.0]
+            return {"ms": [1.0, 2.0], "peak": 100.0}
 
     good = {name: Fake(1.0) for name in (lab.OURS, "jax")}
     assert lab.compared(good, "RNN", (1, 1, 1, 1), "table", 1, 0.0)["ratio"] == {"jax": 1.0}
