@@ -111,6 +111,14 @@ class Configuration:
     scale: float = 1.0
     memory: str = "C"
 
+    @property
+    def blocks(self) -> int:
+        """The number of blocks of steps that the engine goes through."""
+        T, N, _, H = self.size
+        slabs = KINDS[self.kind].gates + (self.kind == "GRU after")  # which has W_hn h beside its gates
+        size = BLOCK_BYTES // (N * slabs * H * np.dtype(self.dtype).itemsize)
+        return -(-(T if self.lengths is None else max(self.lengths)) // max(1, size))
+
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as a JSON object."""
         return asdict(self)

@@ -15,6 +15,7 @@ import argparse
 import fnmatch
 import hashlib
 import json
+import re
 import sys
 import tempfile
 import textwrap
@@ -60,6 +61,12 @@ class Allowed:
         Of values, the largest difference as a share of the tensor's largest entry.
     reason : str
         As under "Numerical changes" in CHANGELOG.md.
+    dtype : str
+        Pattern of the layer's.
+    long : bool
+        Only of sequences that take the engine several blocks of steps.
+    below : bool
+        Only what comes after the gradient of a layer's input: arrays of layers below the last, final gradients of all.
     """
 
     kinds: str
@@ -67,6 +74,9 @@ class Allowed:
     what: str
     bound: float
     reason: str
+    dtype: str = "*"
+    long: bool = False
+    below: bool = False
 
     def covers(self, difference: Difference) -> bool:
         """Return whether a difference is one of these."""
@@ -74,12 +84,23 @@ class Allowed:
             fnmatch.fnmatchcase(difference.kind, self.kinds)
             and fnmatch.fnmatchcase(difference.array, self.arrays)
             and fnmatch.fnmatchcase(difference.what, self.what)
+            and fnmatch.fnmatchcase(difference.dtype, self.dtype)
+            and (difference.long or not self.long)
+            and (difference.below or not self.below)
             and (difference.what != VALUES or difference.share <= self.bound)
         )
 
 
-# Nothing differs that is meant to.
-ALLOWED: tuple[Allowed, ...] = ()
+_DX = "dx is a product for each block of steps"
+_BELOW = "what a layer below reads of that dx"
+ALLOWED = (
+    Allowed("*", "*/dx*", VALUES, 2.4e-7, _DX, "float32", long=True),
+    Allowed("*", "*/dx*", VALUES, 4.5e-16, _DX, "float64", long=True),
+    Allowed("*", "*/d*", VALUES, 2e-6, _BELOW, "float32", long=True, below=True),
+    Allowed("*", "*/d*", VALUES, 4e-15, _BELOW, "float64", long=True, below=True),
+    Allowed("*", "*/grads/*", VALUES, 2e-6, _BELOW, "float32", long=True, below=True),
+    Allowed("*", "*/grads/*", VALUES, 4e-15, _BELOW, "float64", long=True, below=True),
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +124,9 @@ class Difference:
     errors : tuple of float, or None
         Of a gradient, the largest errors of 0.2.0 and of the working tree against the complex step, relative to the
         largest entry.
+    dtype : str
+    long, below : bool
+        See `Allowed`.
     """
 
     number: int
@@ -114,6 +138,9 @@ class Difference:
     ulps: int | None = None
     share: float = 0.0
     errors: tuple[float, float] | None = None
+    dtype: str = ""
+    long: bool = False
+    below: bool = False
 
     @property
     def reason(self) -> str | None:
@@ -247,10 +274,20 @@ def compare(configuration: Configuration, workers: Mapping[str, Worker]) -> tupl
         old, new = (_fetched(workers[name], changed) for name in (OLD, OURS))
         for name in changed:
             entries, ulps, share = measured(old[name], new[name])
-            size = old[name].size
-            found.append(Difference(configuration.number, configuration.kind, name, VALUES, entries, size, ulps, share))
+            one = Difference(
+                configuration.number, configuration.kind, name, VALUES, entries, old[name].size, ulps, share,
+                dtype=configuration.dtype, long=configuration.blocks > 1, below=_below(configuration, name),
+            )  # fmt: skip
+            found.append(one)
         found = _judged(configuration, found, old, new, workers[OLD])
     return found, len(told[OLD]["facts"]), sum(int(np.prod(shape)) for _, _, shape, _ in told[OLD]["facts"])
+
+
+def _below(configuration: Configuration, name: str) -> bool:
+    """Return whether an array may have something of what the last layer hands down."""
+    last = configuration.options.get("num_layers", 1) - 1
+    layer = re.search(r"(?:^|[/_])l(\d+)", name)
+    return last > 0 and (layer is None or int(layer[1]) < last)
 
 
 def _fetched(worker: Worker, names: list[str]) -> dict[str, Array]:

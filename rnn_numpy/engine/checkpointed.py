@@ -93,11 +93,16 @@ class CheckpointedTrace(CallRecord):
         arguments.one_of("CheckpointedTrace.block", "name", name, names)
         if name not in self.sections or self.h_n is None:
             raise OptionError("CheckpointedTrace.block: the forward pass is not through")
-        section, step = self.sections[name], t + len(self) if t < 0 else t
+        t, T = arguments.integer("CheckpointedTrace.block", "t", t), len(self)
+        section, step = self.sections[name], t + T if t < 0 else t
         for index, steps in enumerate(section.blocks):
             if step in steps:
                 return section.again(index).trace
-        raise IndexError(f"CheckpointedTrace.block: t must be in [-T, T), T = {section.span} steps; got {t}")
+        if 0 <= step < T:
+            raise IndexError(
+                f"CheckpointedTrace.block: no sequence has step t = {t} of T = {T}: the longest has {section.span} steps"
+            )
+        raise IndexError(f"CheckpointedTrace.block: t must be in [-T, T), T = {T} steps; got {t}")
 
     @property
     def layers(self) -> Any:

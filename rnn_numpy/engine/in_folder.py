@@ -42,6 +42,8 @@ class InFolder(InMemory):
         super().__init__()
         if not isinstance(folder, str | os.PathLike):
             raise DTypeError(f"{where}: folder must be a str or a path; got {type(folder).__name__}")
+        if not os.fspath(folder):
+            raise OptionError(f"{where}: folder must not be empty; Path('.') is the current one")
         self.folder, self._saved, self._call = Path(folder), time.monotonic(), call
         self._file = self.folder / "progress.npz"
         try:

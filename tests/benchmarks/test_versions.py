@@ -11,6 +11,7 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,34 @@ def test_what_is_allowed() -> None:
         assert not allowed.covers(Difference(**{**vars(inside), **change}))
     gone = Allowed("*", "trace/*/a", "only in *", 0.0, "not kept any more")
     assert gone.covers(Difference(0, "GRU", "trace/l0/a", "only in 0.2.0"))
+
+
+def test_what_dx_of_long_sequences_hides_nothing_else() -> None:
+    """Of which arrays a difference of the last digit has a reason."""
+    long = draw(267, 0)
+    assert long.blocks > 1
+    assert long.options["num_layers"] == 2
+
+    def meant(array: str, configuration: Any = long, share: float = 1e-7, dtype: str = "float32") -> bool:
+        one = Difference(
+            configuration.number, configuration.kind, array, VALUES, 1, 4, 2, share, dtype=dtype,
+            long=configuration.blocks > 1, below=same_as_0_2_0._below(configuration, array),
+        )  # fmt: skip
+        return one.reason is not None
+
+    for array in ("backward/dx", "added/dx/data", "traced backward/l0/da", "steps/grads/weight_ih_l0", "backward/dc_0"):
+        assert meant(array)
+        assert not meant(array, share=1e-5)
+        assert not meant(array, dtype="float64")
+        assert not meant(array, replace(long, size=(12, *long.size[1:]), lengths=None))
+    single = replace(long, options=long.options | {"num_layers": 1})
+    assert meant("backward/dx", single)
+    for array in ("traced backward/l1/da", "steps/grads/weight_ih_l1", "traced backward/l1_reverse/dh"):
+        assert not meant(array)
+    for array in ("backward/grads/weight_ih_l0", "backward/dh_0", "traced backward/l0/da"):
+        assert not meant(array, single)
+    for array in ("output", "trace/l0/a", "forward/h_n", "weights/weight_ih_l0"):
+        assert not meant(array)
 
 
 def run_same(arguments: Sequence[str], path: Path) -> tuple[int, dict[str, Any]]:

@@ -244,6 +244,17 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(IndexError, match=r"t must be in \[-T, T\), T = 41 steps; got 41"):
         long[41]
     assert long[-1].t == 40
+    for wrong in ("3", 1.5, True, None):
+        with pytest.raises(DTypeError, match="CheckpointedTrace.block: t must be an integer"):
+            long.block(wrong)
+    shorter = layer.forward(x, lengths=np.full(x.shape[1], 30), checkpoint=4)[2]
+    assert shorter[29].t == 29
+    for past in (30, 40, -1):
+        with pytest.raises(IndexError, match=rf"no sequence has step t = {past} of T = 41: the longest has 30 steps"):
+            shorter[past]
+    assert len(list(shorter)) == 30
+    with pytest.raises(OptionError, match=r"RNN.forward: folder must not be empty; Path\('.'\) is the current one"):
+        layer.forward(x, checkpoint=4, folder="")
     with pytest.raises(DTypeError, match=r"trace\[t\] is a step, t an int; got 'l0'"):
         long["l0"]
     with pytest.raises(OptionError, match="run forward without checkpoint"):
