@@ -14,8 +14,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "inspect",
         description="List the recurrent layers of a file, whichever library wrote it: an ONNX model, a state dict or "
-        "checkpoint of torch, .safetensors, .npz. Each is made as a layer of this package, and compared "
-        "with the equations of its format, or it is said why not. Nothing in the file is executed.",
+        "checkpoint of torch, .safetensors, .npz, a file of Keras. Each is made as a layer of this package, and "
+        "compared with the equations of its format, or it is said why not. Nothing in the file is executed.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)

@@ -32,6 +32,8 @@ from rnn_numpy.core import arguments
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import ConversionError, DTypeError, MissingExtraError, OptionError, ShapeError
 from rnn_numpy.interop import common
+from rnn_numpy.interop.onnx import Function, plain_function
+from rnn_numpy.layers.general import Activation, GeneralGRU, GeneralLSTM, GeneralRNN
 
 Array = NDArray[Any]
 
@@ -224,6 +226,21 @@ def from_keras_weights(
     return layer
 
 
+def from_weights(where: str, stack: Stack, cell: str, reset: str | None, functions: tuple[Activation, ...]) -> Any:
+    """Return the layer with Keras' arrays and any activations: of the gates, of the candidate, of an LSTM's output."""
+    names = [one.name for one in functions]
+    usual = names == {"rnn": ["tanh"], "gru": ["sigmoid", "tanh"], "lstm": ["sigmoid", "tanh", "tanh"]}[cell]
+    options: dict[str, Any] = {}
+    if usual or (cell == "rnn" and names == ["relu"]):
+        options = common.special_options(cell, names[-1], reset)
+    else:
+        kind = {"rnn": GeneralRNN, "lstm": GeneralLSTM, "gru": GeneralGRU}[cell]
+        options = {"kind": kind, "activations": functions} | ({"reset": reset} if cell == "gru" else {})
+    layer = _assembled(where, cell, stack, **options)
+    _verify_with_loop(where, layer, cell, stack, functions)
+    return layer
+
+
 def to_keras_weights(layer: Any) -> list[list[Array]]:
     """Return the weights of a layer as `set_weights()` of Keras layers takes them; Keras is not needed.
 
@@ -300,10 +317,13 @@ def _stack(where: str, layer: Any) -> tuple[str, Stack]:
     return cell, stack
 
 
-def _verify_with_loop(where: str, layer: Any, cell: str, stack: Stack) -> None:
+def _verify_with_loop(where: str, layer: Any, cell: str, stack: Stack, functions: tuple[Activation, ...] = ()) -> None:
     """Compare a layer with a plain loop over Keras' equations and weights."""
     reset, nonlinearity = getattr(layer, "reset", None), getattr(layer, "nonlinearity", "tanh")
-    loops = [[_keras_step(cell, reset, nonlinearity, weights) for weights in directions] for directions in stack]
+    if not functions:
+        functions = (Activation(nonlinearity),) if cell == "rnn" else (Activation("sigmoid"), Activation("tanh"))
+    phi, activation = plain_function(functions[0]), plain_function(functions[-1])
+    loops = [[_keras_step(cell, reset, phi, activation, weights) for weights in directions] for directions in stack]
     common.verify(where, layer, "Keras' equations", lambda x, initial: common.stacked_loops(x, initial, loops))
 
 
@@ -382,34 +402,36 @@ def _reset_of(where: str, cell: str, stack: Stack, reset: str | None) -> str | N
     return found
 
 
-def _keras_step(cell: str, reset: str | None, nonlinearity: str, weights: Weights) -> common.Step:
-    """Return one step of a Keras layer, as its documentation and source write it; nothing is shared with the engine."""
+def _keras_step(cell: str, reset: str | None, sigmoid: Function, tanh: Function, weights: Weights) -> common.Step:
+    """Return one step of a Keras layer, as its documentation and source write it; nothing is shared with the engine.
+
+    `sigmoid` is its recurrent_activation, `tanh` its activation; of a SimpleRNN both are.
+    """
     kernel, recurrent = weights.kernel, weights.recurrent
     width = kernel.shape[1]
     bias = np.zeros(width, kernel.dtype) if weights.bias is None else weights.bias
-    sigmoid = common.sigmoid
 
     def simple_rnn(x: Array, h: Array) -> tuple[Array, ...]:
         a = x @ kernel + bias + h @ recurrent
-        return (np.tanh(a) if nonlinearity == "tanh" else np.maximum(a, 0),)
+        return (tanh(a),)
 
     def lstm(x: Array, h: Array, c: Array) -> tuple[Array, ...]:
         z0, z1, z2, z3 = np.split(x @ kernel + h @ recurrent + bias, 4, axis=1)
-        c = sigmoid(z1) * c + sigmoid(z0) * np.tanh(z2)
-        return sigmoid(z3) * np.tanh(c), c
+        c = sigmoid(z1) * c + sigmoid(z0) * tanh(z2)
+        return sigmoid(z3) * tanh(c), c
 
     def gru_reset_after(x: Array, h: Array) -> tuple[Array, ...]:
         input_bias, recurrent_bias = np.broadcast_to(bias, (2, width))
         x_z, x_r, x_h = np.split(x @ kernel + input_bias, 3, axis=1)
         recurrent_z, recurrent_r, recurrent_h = np.split(h @ recurrent + recurrent_bias, 3, axis=1)
         z, r = sigmoid(x_z + recurrent_z), sigmoid(x_r + recurrent_r)
-        return (z * h + (1 - z) * np.tanh(x_h + r * recurrent_h),)
+        return (z * h + (1 - z) * tanh(x_h + r * recurrent_h),)
 
     def gru_reset_before(x: Array, h: Array) -> tuple[Array, ...]:
         x_z, x_r, x_h = np.split(x @ kernel + bias, 3, axis=1)
         kernel_z, kernel_r, kernel_h = np.split(recurrent, 3, axis=1)
         z, r = sigmoid(x_z + h @ kernel_z), sigmoid(x_r + h @ kernel_r)
-        return (z * h + (1 - z) * np.tanh(x_h + (r * h) @ kernel_h),)
+        return (z * h + (1 - z) * tanh(x_h + (r * h) @ kernel_h),)
 
     if cell == "gru":
         return gru_reset_after if reset == "after" else gru_reset_before

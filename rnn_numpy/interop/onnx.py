@@ -33,6 +33,7 @@ from rnn_numpy.layers.general import FUNCTIONS, Activation, GeneralGRU, GeneralL
 from rnn_numpy.layers.peephole import PeepholeLSTM
 
 Array = NDArray[Any]
+Function = Callable[[Array], Array]
 
 # ONNX's orders of blocks, in this package's letters.
 ONNX_BLOCKS = {"rnn": "h", "lstm": "iofg", "gru": "zrn"}
@@ -415,10 +416,10 @@ def _verify(where: str, layer: Any, cell: str, nodes: Sequence[OnnxNode]) -> Non
     common.verify(where, layer, "ONNX's equations", lambda x, initial: common.stacked_loops(x, initial, loops))
 
 
-def _function(chosen: Activation) -> Callable[[Array], Array]:
+def plain_function(chosen: Activation) -> Function:
     """Return an activation as ONNX's specification writes it, after the cut; nothing is shared with the layers."""
     a, b = chosen.alpha or 0.0, chosen.beta or 0.0
-    known: dict[str, Callable[[Array], Array]] = {
+    known: dict[str, Function] = {
         "sigmoid": common.sigmoid,
         "tanh": np.tanh,
         "relu": lambda u: np.maximum(u, 0),
@@ -443,8 +444,8 @@ def _onnx_step(
     P: Array | None = None, coupled: bool = False,
 ) -> Step:  # fmt: skip
     """Return one step of an operator, as ONNX's specification writes it; nothing is shared with the engine."""
-    f, g = _function(functions[0]), _function(functions[min(1, len(functions) - 1)])
-    h = _function(replace(functions[-1], clip=None))  # c is not cut, as in ONNX Runtime
+    f, g = plain_function(functions[0]), plain_function(functions[min(1, len(functions) - 1)])
+    h = plain_function(replace(functions[-1], clip=None))  # c is not cut, as in ONNX Runtime
     Wb, Rb = np.split(np.zeros(2 * len(W), W.dtype) if B is None else B, 2)
     Pi, Po, Pf = np.split(np.zeros(3 * R.shape[1], W.dtype) if P is None else P, 3)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rnn_numpy.core import storage
 from rnn_numpy.errors import DataError, DTypeError
-from rnn_numpy.interop import array_files, onnx_file
+from rnn_numpy.interop import array_files, keras_file, onnx_file
 from rnn_numpy.interop.network import Network
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -98,6 +98,8 @@ def _read(where: str, file: Path, data: bytes) -> Network:
         raise DataError(f"{begin}: is empty")
     if data.startswith(ZIP):
         return _read_zip(where, file, data)
+    if data.startswith(HDF5):
+        return keras_file.read_hdf5(where, file, data)
     if data.startswith(OLD_TORCH):
         return array_files.read_torch(where, file)
     if data[:1] == b"\x80" and data[1:2] <= b"\x05":
@@ -143,6 +145,8 @@ def _read_zip(where: str, file: Path, data: bytes) -> Network:
                 "torch.save(torch.jit.load(FILE).state_dict(), ...), and open that"
             )
         return array_files.read_torch(where, file)
+    if {"config.json", "model.weights.h5"} <= set(names):
+        return keras_file.read_keras(where, file, data)
     if names and all(name.endswith(".npy") for name in names):
         return array_files.read_npz(where, file, data)
     inside = ", ".join(names[:5]) or "nothing"
