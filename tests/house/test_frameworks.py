@@ -8,8 +8,8 @@ import pytest
 from frameworks import MARKED, torch
 
 TESTS = Path(__file__).parents[1]
-# A program of its own, and the door itself.
-OWN = {"layers/golden/make_golden.py", "support/frameworks.py"}
+# Programs of their own, and the door itself.
+OWN = {"interop/golden/make_conventions.py", "layers/golden/make_golden.py", "support/frameworks.py"}
 
 
 def test_no_test_imports_them_by_itself():
