@@ -100,7 +100,8 @@ class CheckpointedTrace(CallRecord):
                 return section.again(index).trace
         if 0 <= step < T:
             raise IndexError(
-                f"CheckpointedTrace.block: no sequence has step t = {t} of T = {T}: the longest has {section.span} steps"
+                f"CheckpointedTrace.block: no sequence has step t = {t} of T = {T}: the longest has {section.span} "
+                "steps"
             )
         raise IndexError(f"CheckpointedTrace.block: t must be in [-T, T), T = {T} steps; got {t}")
 
