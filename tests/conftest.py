@@ -12,6 +12,7 @@ import pytest
 # No deadline: a shared machine is slow at times, and no test measures time.
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+os.environ.pop("COLUMNS", None)  # which says how wide reports are
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 

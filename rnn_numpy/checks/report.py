@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core.terminal import line_width
 from rnn_numpy.errors import GradientCheckError
 
 Array = NDArray[Any]
 
-WIDTH = 100
 
 OK, WRONG, UNDECIDED = "ok", "WRONG", "undecided"
 
@@ -260,7 +260,7 @@ def _table(rows: list[Row]) -> list[str]:
     if all(math.isnan(row.kappa) for row in rows):
         del columns[-2]
     widths = [max(map(len, column)) for column in columns]
-    if sum(widths) + 2 * len(widths) > WIDTH:  # shapes of many axes: the index says as much
+    if sum(widths) + 2 * len(widths) > line_width():  # shapes of many axes: the index says as much
         del columns[0], widths[0]
     numbers = ("error", "analytic", "reference", "κ")
     aligned = [
@@ -269,7 +269,7 @@ def _table(rows: list[Row]) -> list[str]:
     ]
     texts = ["  ".join(line) for line in zip(*aligned, strict=True)]
     titles = ["tensor", *(row.title for row in rows)]
-    room = WIDTH - 2 - max(map(len, texts))
+    room = line_width() - 2 - max(map(len, texts))
     width = max((len(title) for title in titles if len(title) <= room), default=0)
     lines = []
     for title, text in zip(titles, texts, strict=True):
@@ -286,14 +286,14 @@ def _verdict(row: Row) -> str:
 
 
 def shortened(text: str, width: int = 0) -> str:
-    """Return a text of at most so many letters, `WIDTH` where left out, the middle of a longer one left out.
+    """Return a text of at most so many letters, those of a line where left out, the middle of a longer one left out.
 
     Examples
     --------
     >>> shortened("encoder.layers.weight_hh", 15)
     'encoder...ht_hh'
     """
-    width = width or WIDTH
+    width = width or line_width()
     if len(text) <= width:
         return text
     kept = width - 3
@@ -307,8 +307,8 @@ def _kappa(value: float) -> str:
 
 
 def _wrapped(head: str, text: str) -> list[str]:
-    indent = " " * len(head)
-    return textwrap.wrap(f"{head}{text}", WIDTH, subsequent_indent=indent, break_on_hyphens=False) or [head.rstrip()]
+    indent, width = " " * len(head), line_width()
+    return textwrap.wrap(f"{head}{text}", width, subsequent_indent=indent, break_on_hyphens=False) or [head.rstrip()]
 
 
 def _json(value: Any) -> Any:

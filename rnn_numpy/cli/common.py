@@ -25,13 +25,15 @@ from rnn_numpy.core.files import replacing
 from rnn_numpy.errors import RNNNumpyError
 from rnn_numpy.experiments.experiment import Interrupted
 from rnn_numpy.experiments.networks import Executor, Measurement
-from rnn_numpy.experiments.progress import progress_bar
+from rnn_numpy.experiments.progress import is_quiet, progress_bar
 from rnn_numpy.experiments.sweep.sweeps import cores
 from rnn_numpy.experiments.sweep.threads import one_blas_thread
 from rnn_numpy.report.plots.style import check_figure_path, save_figure
 from rnn_numpy.tasks.bundled import BUNDLED, load_series
 from rnn_numpy.tasks.files import DECIMAL, HEADER, MISSING, Reading
 from rnn_numpy.tasks.series import Series
+
+STDOUT = Path("-")
 
 LARGE = 5e7  # steps of a unit, some four seconds, from which on processes of one's own are worth their start
 CONNECT = 10.0  # seconds to wait for a cluster
@@ -67,10 +69,23 @@ def add_option(
 
 
 def add_outputs(parser: argparse.ArgumentParser, figure: str) -> None:
-    """Add --out, whose default is the file `figure`, and --json."""
-    defaults = argparse.Namespace(out=Path(figure), json=None)
+    """Add --out, whose default is the file `figure`, --json and --quiet."""
+    defaults = argparse.Namespace(out=Path(figure))
     add_option(parser, defaults, "--out", "figure to write: .png, .pdf or .svg", "FILE", type=file_path)
-    add_option(parser, defaults, "--json", "write all numbers here", "FILE", type=file_path)
+    add_numbers(parser)
+
+
+def add_numbers(parser: argparse.ArgumentParser) -> None:
+    """Add --json and --quiet."""
+    where = "write all numbers here; - prints them in place of the report"
+    parser.add_argument("--json", metavar="FILE", type=json_path, help=where)
+    add_quiet(parser)
+
+
+def add_quiet(parser: argparse.ArgumentParser, default: Any = False) -> None:
+    """Add --quiet."""
+    silent = "print neither the report nor how far the work is; errors, and what --json - asks for, are printed"
+    parser.add_argument("--quiet", action="store_true", default=default, help=silent)
 
 
 def add_series(add: Callable[..., None]) -> None:
@@ -143,6 +158,11 @@ def file_path(text: str) -> Path:
     if text in ("", "-"):
         raise argparse.ArgumentTypeError(f"must be the name of a file; got {text!r}")
     return Path(text)
+
+
+def json_path(text: str) -> Path:
+    """Return the name of a file for numbers, or "-", standard output."""
+    return STDOUT if text == "-" else file_path(text)
 
 
 def positive_int(text: str) -> int:
@@ -219,7 +239,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (
 
     reads, seen = tuple(inputs), dict[Path, str]()
     for option, path in outputs.items():
-        if path is None:
+        if path is None or path == STDOUT:
             continue
         try:
             target = path.resolve()
@@ -251,12 +271,27 @@ def atomic(path: Path) -> Iterator[IO[bytes]]:
         raise BadInputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def write_json(path: Path, numbers: Any) -> None:
-    """Write numbers as JSON that every reader takes: no NaN, no Infinity, so that these must be None in `numbers`."""
+def as_json(numbers: Any) -> str:
+    """Return numbers as JSON that every reader takes: no NaN, no Infinity, so that these must be None in `numbers`."""
     import json
 
+    return json.dumps(numbers, indent=1, allow_nan=False) + "\n"
+
+
+def told(path: Path | None, text: str, numbers: Any, code: int = 0) -> Outcome:
+    """Return a report, and write its numbers to the file that --json names, or have them printed in its place."""
+    if path is None:
+        return Outcome(text, code)
+    if path == STDOUT:
+        return Outcome(text, code, as_json(numbers))
+    write_json(path, numbers)
+    return Outcome(f"{text}Numbers: {path}\n", code)
+
+
+def write_json(path: Path, numbers: Any) -> None:
+    """Write numbers as JSON, see `as_json`."""
     with atomic(path) as file:
-        file.write((json.dumps(numbers, indent=1, allow_nan=False) + "\n").encode())
+        file.write(as_json(numbers).encode())
 
 
 # ---------------------------------------------------------------------------------------------- measurements
@@ -295,7 +330,7 @@ def networks(
         if dask is not None:
             executor = stack.enter_context(_cluster(dask))
         bar = stack.enter_context(progress_bar(0.0, label))
-        lines = sys.stderr is not None and not sys.stderr.isatty()
+        lines = sys.stderr is not None and not sys.stderr.isatty() and not is_quiet()
 
         def progress(done: int, total: int, said: str) -> None:
             nonlocal finished
@@ -365,7 +400,6 @@ def written(arguments: argparse.Namespace, report: str, figure: Any, numbers: An
     What was there and is not the same gets another name, and the report says so.
     """
     import io
-    import json
 
     def drawn() -> bytes:
         file = io.BytesIO()
@@ -373,10 +407,10 @@ def written(arguments: argparse.Namespace, report: str, figure: Any, numbers: An
         return file.getvalue()
 
     lines = [report, f"Figure: {arguments.out}{_put(arguments.out, drawn)}"]
-    if arguments.json is not None:
-        text = json.dumps(numbers, indent=1, allow_nan=False) + "\n"
+    text = "" if arguments.json is None else as_json(numbers)
+    if text and arguments.json != STDOUT:
         lines.append(f"Numbers: {arguments.json}{_put(arguments.json, text.encode)}")
-    return Outcome("\n".join(lines) + "\n")
+    return Outcome("\n".join(lines) + "\n", numbers=text if arguments.json == STDOUT else "")
 
 
 def _put(path: Path, made: Callable[[], bytes]) -> str:

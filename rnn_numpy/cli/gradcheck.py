@@ -62,7 +62,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     what.add_argument("--zoo", action="store_true", help=zoo)
     # Sizes that all differ: swapped axes cannot pass for each other.
     sizes = {"layers": 1, "length": 10, "hidden": 4, "batch": 3, "input": 2}
-    defaults = argparse.Namespace(**sizes, method="auto", dtype="float64", seed=0, json=None)
+    defaults = argparse.Namespace(**sizes, method="auto", dtype="float64", seed=0)
     add = functools.partial(common.add_option, parser, defaults)
     add("--layers", "recurrent layers", "L", type=common.positive_int)
     parser.add_argument("--bidirectional", action="store_true", help="with a second direction, from the last step back")
@@ -80,7 +80,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="with TARGET: stop after so many, and say what was not looked at (default: 60, or no end where --method "
         "asks for each entry)",
     )
-    add("--json", "write all numbers here", "FILE", type=common.file_path)
+    common.add_numbers(parser)
     parser.add_argument("--verbose", action="store_true", help="print the full report of each check")
     parser.set_defaults(run=run)
     return parser
@@ -97,10 +97,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
             text, code, numbers = _zoo(arguments, progress) if arguments.zoo else _checks(arguments, progress)
     except RNNNumpyError as error:
         raise BadInputError(str(error).removeprefix("gradcheck: ")) from error  # that is the command's name as well
-    if arguments.json is not None:
-        common.write_json(arguments.json, {"ok": not code, **numbers})
-        text += f"Numbers: {arguments.json}\n"
-    return Outcome(text, code)
+    return common.told(arguments.json, text, {"ok": not code, **numbers}, code)
 
 
 def _checks(arguments: argparse.Namespace, progress: Progress) -> tuple[str, int, dict[str, Any]]:

@@ -22,7 +22,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "file", metavar="FILE", type=common.file_path, help="file of weights; its content says what it is"
     )
-    parser.add_argument("--json", metavar="FILE", type=common.file_path, help="write all of it here as well")
+    common.add_numbers(parser)
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
@@ -35,8 +35,7 @@ def run(arguments: argparse.Namespace) -> Outcome:
     common.check_outputs({"--json": arguments.json}, [arguments.file])
     network = open_network(arguments.file)
     opened = opened_layers(network, RNNNumpyError)
-    lines = [network_report(network, opened)]
-    if arguments.json is not None:
-        common.write_json(arguments.json, network_numbers(network, opened))
-        lines.append(f"Numbers: {arguments.json}\n")
-    return Outcome("\n".join(lines))
+    text = network_report(network, opened)
+    if arguments.json is None:
+        return Outcome(text)
+    return common.told(arguments.json, f"{text}\n", network_numbers(network, opened))

@@ -61,8 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BadInputError(f"unrecognized arguments: {' '.join(unknown)} (see {prog} --help)")
         if sys.stdout is None:
             raise BadInputError("standard output is closed; there is nowhere to print the report")
-        outcome: Outcome = arguments.run(arguments)
-        _print(outcome.text)
+        silent = getattr(arguments, "quiet", False)
+        with _silence() if silent else contextlib.nullcontext():
+            outcome: Outcome = arguments.run(arguments)
+        _print(outcome.numbers or ("" if silent else outcome.text))
     except SystemExit as request:  # argparse: after --help, --version or a usage error
         return request.code if isinstance(request.code, int) else 0
     except (BadInputError, RNNNumpyError) as error:
@@ -93,6 +95,12 @@ def parser_of(called: str) -> argparse.ArgumentParser:
         else:
             commands.add_parser(name, help=summary)
     return parser
+
+
+def _silence() -> contextlib.AbstractContextManager[None]:
+    from rnn_numpy.experiments.progress import quiet  # which the sub-command has loaded by now
+
+    return quiet()
 
 
 def _complain(prog: str, message: str) -> None:

@@ -10,10 +10,14 @@ FAILED, BAD_INPUT, UNDECIDED, INTERRUPTED, CLOSED_PIPE = 1, 2, 3, 130, 141
 
 
 class Outcome(NamedTuple):
-    """The result of a sub-command's `run`: the text for standard output, and the exit code."""
+    """The result of a sub-command's `run`: the text for standard output, the exit code, and numbers for it as JSON.
+
+    With numbers, or with --quiet, the text is not printed.
+    """
 
     text: str
     code: int = 0
+    numbers: str = ""
 
 
 class BadInputError(Exception):

@@ -64,6 +64,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         allow_abbrev=False,
     )
     parser.add_argument("--resume", metavar="DIR", type=common.file_path, help="go on with the training in this folder")
+    common.add_quiet(parser)
     parser.set_defaults(run=run)
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", prog="rnn-numpy train")
     for name, kind in WHAT.items():
@@ -71,6 +72,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         defaults = argparse.Namespace(**vars(kind.experiment.Options()), out=Path(f"{name}-run"))
         add = functools.partial(common.add_option, one, defaults)
         kind.add_options(add)
+        common.add_quiet(one, argparse.SUPPRESS)
         one.add_argument("--resume", type=common.file_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         add("--out", "folder to make for all that comes of it", "DIR", type=common.file_path)
 

@@ -20,6 +20,25 @@ def part_of(progress: Progress | None, number: int, steps: int, parts: int, labe
     return lambda done: None if progress is None else progress(number * steps + done, parts * steps, label)
 
 
+_quiet = False
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Show no bar, and nothing else of how far the work is, within."""
+    global _quiet
+    before, _quiet = _quiet, True
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+def is_quiet() -> bool:
+    """Tell whether nothing is to be shown of how far the work is."""
+    return _quiet
+
+
 @contextlib.contextmanager
 def progress_bar(after: float = 2.0, label: str = "") -> Iterator[Progress]:
     """Show a bar once the work has lasted `after` seconds, and take it away at the end; yield what updates it.
@@ -51,7 +70,7 @@ def progress_bar(after: float = 2.0, label: str = "") -> Iterator[Progress]:
 
 
 def _bar() -> Any:
-    if sys.stderr is None or not sys.stderr.isatty():
+    if _quiet or sys.stderr is None or not sys.stderr.isatty():
         return None
     try:
         progress = optional_import("rich.progress", "the progress bar")

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from rnn_numpy.core.numbers import count
+from rnn_numpy.core.terminal import line_width
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.lab.gates import OPEN, SHUT, GateSummary
 from rnn_numpy.lab.gradient_flow import STEADY_FACTOR, GradientFlow
 from rnn_numpy.lab.layer_diagnosis import SATURATED, Ending, LayerDiagnosis, measured
 from rnn_numpy.models import Forecaster
 from rnn_numpy.report.gradflow_page import report_lags
-from rnn_numpy.report.tables import WIDTH, listed, plain, short, span
+from rnn_numpy.report.tables import listed, plain, short, span
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -464,5 +465,10 @@ def _gate_row(layer: str, name: str, gate: GateSummary) -> str:
 def _wrapped(text: str, bullet: str) -> list[str]:
     indent = " " * len(bullet)
     return textwrap.wrap(
-        text, WIDTH, initial_indent=bullet, subsequent_indent=indent, break_on_hyphens=False, break_long_words=True
+        text,
+        line_width(),
+        initial_indent=bullet,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=True,
     )

@@ -6,8 +6,9 @@ import math
 import textwrap
 
 from rnn_numpy.core.numbers import count
+from rnn_numpy.core.terminal import line_width
 from rnn_numpy.experiments.language import TEMPERATURE, LanguageOptions, LanguageResult
-from rnn_numpy.report.tables import WIDTH, new_table, paragraph, rendered
+from rnn_numpy.report.tables import new_table, paragraph, rendered
 
 
 def language_report(result: LanguageResult) -> str:
@@ -72,7 +73,9 @@ def _sentences(result: LanguageResult) -> list[str]:
 def _sample(result: LanguageResult) -> str:
     """Return the sample, indented, long lines broken."""
     lines = (result.prompt + result.sample).split("\n")
-    broken = [piece for line in lines for piece in (textwrap.wrap(line, WIDTH - 4, drop_whitespace=False) or [""])]
+    broken = [
+        piece for line in lines for piece in (textwrap.wrap(line, line_width() - 4, drop_whitespace=False) or [""])
+    ]
     text = "\n".join(f"    {line}".rstrip() for line in broken)
     title = f"A sample at temperature {TEMPERATURE:g}, begun with {result.prompt!r}:"
     return f"{title}\n\n{text}\n"

@@ -1,4 +1,4 @@
-"""Tables and sentences for a terminal, at most 100 columns wide: the look that all reports share."""
+"""Tables and sentences for a terminal, at most 100 columns wide or as COLUMNS says: the look that all reports share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from typing import Any
 
 from rnn_numpy.core.extras import optional_import
+from rnn_numpy.core.terminal import line_width
 
-WIDTH = 100
+TABLE = 100  # columns that a table may take, however few COLUMNS has: numbers are not cut off
 
 
 def short(value: float | None) -> str:
@@ -57,17 +58,19 @@ def rendered(table: Any) -> str:
     """Return a rich table as text, the same for a terminal and for a pipe."""
     console = optional_import("rich.console", "the table")
     text = io.StringIO()
-    # Neither the terminal nor the environment decides how it looks: a pipe gets the same text.
+    # Neither the terminal nor the rest of the environment decides how it looks: a pipe gets the same text.
     printer = console.Console(
-        file=text, width=WIDTH, color_system=None, force_terminal=False, _environ={}, legacy_windows=False
+        file=text, width=TABLE, color_system=None, force_terminal=False, _environ={}, legacy_windows=False
     )
+    needed = printer.measure(table).maximum  # at most TABLE
+    printer.width = max(line_width(), needed)
     printer.print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
 def paragraph(text: str) -> str:
     """Return a text broken into lines."""
-    return textwrap.fill(text, WIDTH, break_on_hyphens=False) + "\n"
+    return textwrap.fill(text, line_width(), break_on_hyphens=False) + "\n"
 
 
 def reading_notes(notes: Sequence[str]) -> list[str]:

@@ -156,7 +156,7 @@ def test_every_method_can_be_chosen(parser: argparse.ArgumentParser, method: str
         ("--input -2", "argument --input: must be a whole number of at least 1; got '-2'"),
         ("--seed -1", "argument --seed: must be a whole number of at least 0; got '-1'"),
         ("--seconds 0", "argument --seconds: must be a finite number greater than 0; got '0'"),
-        ("--json -", "argument --json: must be the name of a file; got '-'"),
+        ("--json=", "argument --json: must be the name of a file; got ''"),
         ("--len 5", "unrecognized arguments: --len"),
     ],
 )
@@ -417,3 +417,13 @@ def test_a_budget_says_what_was_not_looked_at(here: Path, capsys: pytest.Capture
     text = " ".join(outcome(capsys, "many.py:many", "--seconds", "1e-9", code=3).split())
     assert "not looked at, for the time was up after 1e-09 s: 3000 of the 3000 entries of w; one by one" in text
     assert failure(capsys, "--seconds", "5").startswith("--seconds: goes with TARGET; the layers of this package are")
+
+
+def test_numbers_alone_and_nothing_at_all(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["gradcheck", "--cells", "gru", "--hidden", "2", "--length", "2", "--batch", "1"]
+    assert main([*small, "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["ok"] is True and err == ""
+    assert main([*small, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert [path.name for path in here.iterdir()] == ["mine.py"]

@@ -295,7 +295,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ("--seed -3", "argument --seed: must be a whole number of at least 0; got '-3'"),
         ("--gain", "argument --gain: expected at least one argument"),
         ("--len 5", "unrecognized arguments: --len 5 (see rnn-numpy gradflow --help)"),
-        ("--json -", "argument --json: must be the name of a file; got '-'"),
+        ("--json=", "argument --json: must be the name of a file; got ''"),
         ("--out -", "argument --out: must be the name of a file; got '-'"),
         ("--out=", "argument --out: must be the name of a file; got ''"),
     ],
@@ -379,4 +379,12 @@ def test_interrupted_in_the_middle_of_writing(
     monkeypatch.chdir(here)
     assert main(["gradflow", *SMALL]) == 0
     assert capsys.readouterr().err.startswith(f"going on with what {kept.name} has kept\n")
+    assert [path.name for path in here.iterdir()] == ["gradflow.png"]
+
+
+def test_numbers_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--cells", "gru", "--gain", "1", "--train-steps", "0", "--seeds", "1"]
+    assert main(["gradflow", *SMALL, *few, "--json", "-", "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["data"]["name"] == "eeg" and err == ""
     assert [path.name for path in here.iterdir()] == ["gradflow.png"]

@@ -16,9 +16,10 @@ from processes import ended, interrupted_on_a_terminal
 
 import rnn_numpy.__main__
 from rnn_numpy import cli
-from rnn_numpy.cli import main
+from rnn_numpy.cli import common, main
 from rnn_numpy.cli.common import FAILED, BadInputError, Outcome
 from rnn_numpy.errors import DataError
+from rnn_numpy.experiments import progress
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
@@ -74,6 +75,25 @@ def test_a_command_chooses_its_exit_code(
     assert main(["probe"]) == code
     assert capsys.readouterr() == ("±\n", "")
     assert [arguments.command for arguments in seen] == ["probe"]
+
+
+@pytest.mark.parametrize("numbers", ["", "{}\n"])
+@pytest.mark.parametrize("options", [[], ["--quiet"]])
+def test_quiet_and_numbers(
+    probe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], numbers: str
+) -> None:
+    def run(arguments: argparse.Namespace) -> Outcome:
+        return Outcome(f"a report, quiet: {progress.is_quiet()}\n", int(progress.is_quiet()), numbers)
+
+    def add_parser(commands) -> None:
+        common.add_quiet(commands.add_parser("probe"))
+        commands.choices["probe"].set_defaults(run=run)
+
+    probe(run)
+    monkeypatch.setattr(sys.modules["rnn_numpy.cli.probe"], "add_parser", add_parser)
+    assert main(["probe", *options]) == len(options) and not progress.is_quiet()
+    printed = numbers or ("" if options else "a report, quiet: False\n")
+    assert capsys.readouterr() == (printed, "")
 
 
 @pytest.mark.parametrize(

@@ -230,10 +230,26 @@ def test_a_table_looks_the_same_everywhere(monkeypatch: pytest.MonkeyPatch) -> N
         return rendered(table)
 
     before = text()
-    monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert text() == before and max(map(len, before.splitlines())) <= 100
     assert all(line == line.rstrip() for line in before.splitlines())
+
+
+def test_columns_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    def widths() -> tuple[int, int, int]:
+        narrow, wide = new_table(), new_table()
+        narrow.add_row("weight", "1.2345")
+        wide.add_row(*["1.2345678"] * 7)
+        sentence = paragraph("a word " * 50)
+        return tuple(max(map(len, text.splitlines())) for text in (rendered(narrow), rendered(wide), sentence))
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    narrow, wide, sentence = widths()
+    assert 60 < wide <= 100 and 93 < sentence <= 100
+    for columns, expected in (("50", 50), ("140", 140), ("7", 40), ("", 100), ("wide", 100), ("0", 100)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert widths()[:2] == (narrow, wide)  # numbers are not cut off
+        assert expected - 7 < widths()[2] <= expected
 
 
 def test_paragraphs_and_lists() -> None:
