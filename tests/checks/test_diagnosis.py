@@ -287,7 +287,8 @@ def suspected(number):
     widths = [layer.width(state) for state in layer.cell.states]
     states = tuple(data(rows, 3, width, seed=k) for k, width in enumerate(widths))
     output, h_n, trace = layer.forward(data(6, 3, 3), states if len(states) > 1 else states[0], [4, 6, 3])
-    finals = tuple(data(*state.shape, seed=9) for state in (h_n if isinstance(h_n, tuple) else (h_n,)))
+    states_n = h_n if isinstance(h_n, tuple) else (h_n,)
+    finals = tuple(data(*state.shape, seed=9 + k) for k, state in enumerate(states_n))
     chain = ChainRule(layer, trace, data(*output.shape, seed=8), finals if len(finals) > 1 else finals[0])
     allowed, known, found = tolerances(chain), list(known_mistakes(chain)), []
     with np.errstate(all="ignore"):

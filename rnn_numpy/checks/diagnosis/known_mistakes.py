@@ -8,6 +8,7 @@ steps; the whole gradient that comes out is what a backward pass with this mista
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.checks.chain_rule import ChainRule, Variation
+from rnn_numpy.engine.parts import Masks
 from rnn_numpy.engine.recorded import RecordedSteps
 
 Array = NDArray[Any]
@@ -57,6 +59,7 @@ DIAGNOSES: Mapping[str, str] = MappingProxyType(
         "never accumulated": "a gradient is returned as zeros",
         "weight decay": "the gradient of a penalty on the parameters is there, and the loss has none",
         "starts as the weights": "a gradient is added to a copy of the parameters, not to zeros",
+        "accumulated twice": "a term is added twice",
         "overwritten, not added": "a sum keeps the latest of its terms alone",
         "accumulated over calls": "a call's gradient holds that of the calls before",
         "input modified": "backward writes to what it was handed, or to what a second backward reads",
@@ -111,7 +114,10 @@ def known_mistakes(chain: ChainRule) -> Iterator[Mistake]:
     spans = {state: slice(edges[k], edges[k + 1]) for k, state in enumerate(steps.cell.states)}
     yield from _of_states(steps, spans)
     yield from _of_resets(steps)
-    yield from _of_the_loss_and_sums()
+    yield from _of_the_loss_and_sums(steps)
+    for shift, word in ((1, "one step early"), (2, "two steps early")):
+        yield Mistake("off by one step", f"the gradients of the final states enter {word}",
+            Variation(loss=functools.partial(_finals_early, chain, shift), final=_nothing), ENTRY)  # fmt: skip
     for gate in steps.cell.slabs:
         yield from _of_a_gate(steps, gate)
     yield Mistake("order of Jacobians",
@@ -145,6 +151,11 @@ def _of_states(steps: RecordedSteps, spans: Mapping[str, slice]) -> Iterator[Mis
         yield Mistake(kind, why, Variation(state=_but_first(_without(span))), RECURRENCE)
         why = f"the gradient of the final state {state} (d{state}_n) is ignored"
         yield Mistake("final-state gradient ignored", why, Variation(final=_without(span)), ENTRY)
+    for state, span in spans.items():
+        for factor, word in ((2.0, "twice"), (0.5, "half of")) if len(spans) > 1 else ():
+            why = f"{word} what flows back to {state} is handed from a step to the one before it"
+            kind = "accumulated twice" if factor == 2 else "constant factor"
+            yield Mistake(kind, why, Variation(state=functools.partial(_scaled, span, factor)), RECURRENCE)
     if len(spans) > 1:
         first, cell = spans[states[0]], states[1]
         later = slice(first.stop, spans[states[-1]].stop)
@@ -167,6 +178,7 @@ def _of_states(steps: RecordedSteps, spans: Mapping[str, slice]) -> Iterator[Mis
                 Variation(state=functools.partial(_ungated, later)), RECURRENCE, "f")  # fmt: skip
     yield Mistake("final-state gradient ignored", "the gradient is that of the outputs alone: dh_n is ignored",
         Variation(final=_nothing), ENTRY)  # fmt: skip
+    yield from _of_finals(spans)
     yield Mistake("final-state gradient ignored",
         "dh_n enters at the last step of the batch; a sequence that ends earlier does not get it",
         Variation(final=_final_of_longest), ENTRY)  # fmt: skip
@@ -178,6 +190,27 @@ def _of_states(steps: RecordedSteps, spans: Mapping[str, slice]) -> Iterator[Mis
             "the gradient of the state before is set to what comes through W_hh: what the state hands on directly, and "
             "what the loss says to that step, are lost", Variation(state=_through_weights, loss=_last_alone),
             RECURRENCE)  # fmt: skip
+
+
+def _of_finals(spans: Mapping[str, slice]) -> Iterator[Mistake]:
+    """What the gradients of the final states may have met with: twice, exchanged, at another step."""
+    for state, span in spans.items():
+        for factor, word in ((2.0, "added twice"), (-1.0, "subtracted")):
+            kind = "sign" if factor < 0 else "accumulated twice"
+            why = f"the gradient of the final state {state} (d{state}_n) is {word}"
+            yield Mistake(kind, why, Variation(final=functools.partial(_scaled, span, factor)), ENTRY)
+    names = list(spans)
+    if len(names) > 1:
+        yield Mistake("accumulated twice", "the gradients of all final states are added twice",
+            Variation(final=functools.partial(_scaled, slice(None), 2.0)), ENTRY)  # fmt: skip
+    if len(names) > 1 and len({span.stop - span.start for span in spans.values()}) == 1:
+        why = f"the gradients of the final states are exchanged: d{names[1]}_n is added to d{names[0]}, and the reverse"
+        yield Mistake("final-state gradient ignored", why,
+            Variation(final=functools.partial(_rolled, spans[names[0]].stop)), ENTRY)  # fmt: skip
+        for k, name in enumerate(names):
+            why = f"d{name}_n is added to the gradient of the other state as well"
+            yield Mistake("final-state gradient ignored", why,
+                Variation(final=functools.partial(_added_to, spans[name], spans[names[1 - k]])), ENTRY)  # fmt: skip
 
 
 def _of_resets(steps: RecordedSteps) -> Iterator[Mistake]:
@@ -192,13 +225,22 @@ def _of_resets(steps: RecordedSteps) -> Iterator[Mistake]:
             Variation(state=_reset_forgotten), RECURRENCE)  # fmt: skip
 
 
-def _of_the_loss_and_sums() -> Iterator[Mistake]:
+def _of_the_loss_and_sums(steps: RecordedSteps) -> Iterator[Mistake]:
     """What comes at the wrong step, steps left out, weights turned around."""
     yield Mistake("only the last step's loss",
         "what the loss says to the outputs of all steps but the last is missing (overwritten, where it should be added "
         "to)", Variation(loss=_last_alone), ENTRY)  # fmt: skip
     yield Mistake("only the last step's loss", "the outputs' gradient is ignored: only that of the final state arrives",
         Variation(loss=_nothing), ENTRY)  # fmt: skip
+    yield Mistake("accumulated twice", "what the loss says to the outputs is added twice",
+        Variation(loss=functools.partial(_scaled, slice(None), 2.0)), ENTRY)  # fmt: skip
+    yield Mistake("accumulated twice", "what the loss says to the outputs is added twice, but at the last step",
+        Variation(loss=_doubled_but_last), ENTRY)  # fmt: skip
+    for length in range(2, min(33, steps.T)):
+        for offset in (0, None):
+            why = f"nothing is handed back past every {length}th step: back-propagation is truncated there"
+            yield Mistake("recurrence dropped", why, Variation(state=functools.partial(_cut_every, length, offset)),
+                RECURRENCE)  # fmt: skip
     for shift, word in ((1, "t+1"), (-1, "t-1")):
         why = f"what the loss says to output t arrives at step {word}"
         yield Mistake("off by one step", why, Variation(loss=functools.partial(_shifted, shift)), ENTRY)
@@ -288,16 +330,59 @@ def _of_layers(chain: ChainRule, steps: RecordedSteps) -> Iterator[Mistake]:
         for reverse, word in ((False, "forward"), (True, "reverse")) if steps.layer.num_directions > 1 else ():
             why = f"of what the upper layer hands down, the {word} direction's share is missing"
             yield Mistake("lower layer cut off", why, Variation(handed=functools.partial(_cut, reverse)), BETWEEN)
+        upper = slice(None)
+        for factor, word in ((0.5, "half of it"), (2.0, "twice of it"), (1 / steps.N, "1/N of it"), (-1.0, "minus it")):
+            kind = "sign" if factor < 0 else "accumulated twice" if factor == 2 else "constant factor"
+            yield Mistake(kind, f"of what the upper layer hands down, {word} arrives",
+                Variation(handed=functools.partial(_scaled, upper, factor)), BETWEEN)  # fmt: skip
+        yield Mistake("order of Jacobians", "what the upper layer hands down arrives in the other order of steps",
+            Variation(handed=lambda _, dx: dx[::-1]), BETWEEN)  # fmt: skip
+        for shift, word in ((1, "t+1"), (-1, "t-1")):
+            yield Mistake("off by one step", f"what the upper layer hands down at t arrives at step {word}",
+                Variation(handed=functools.partial(_shifted, shift)), BETWEEN)  # fmt: skip
+        yield from _of_layers_finals(chain)
         if chain.trace.edge.factors is not None:
+            for why, change in OTHER_MASKS:
+                yield Mistake("dropout mask ignored", f"the dropout mask between two layers {why}",
+                    Variation(mask=change), BETWEEN)  # fmt: skip
             yield Mistake("dropout mask ignored",
                 "the gradient that goes down between two layers is not multiplied with the dropout mask",
                 Variation(mask=lambda _, factors: np.ones_like(factors)), BETWEEN)  # fmt: skip
+    if any(maps.steps.recorded.masks.zoneout for maps in chain.maps.values()):
+        for why, zoned in (("is not applied", np.zeros_like), ("is taken the other way round", _inverted)):
+            yield Mistake("dropout mask ignored", f"the mask of zoneout {why} on the way back",
+                Variation(state=functools.partial(_zoned, "state", zoned),
+                          preactivation=functools.partial(_zoned, "preactivation", zoned)), RECURRENCE)  # fmt: skip
     if any(maps.steps.recorded.masks.recurrent is not None for maps in chain.maps.values()):
         yield Mistake("dropout mask ignored",
             "the gradient of the state is not multiplied with the mask of recurrent dropout",
             Variation(state=functools.partial(_recurrent, False, False)), RECURRENCE)  # fmt: skip
         yield Mistake("dropout mask ignored", "the sum of dW_hh takes h_{t-1} without the mask of recurrent dropout",
             Variation(source=functools.partial(_states_as_source, "before")), SUMS)  # fmt: skip
+
+
+OTHER_MASKS: tuple[tuple[str, Change], ...] = (
+    ("lacks its scale, 1 / (1 - p)", lambda _, factors: (factors != 0).astype(float)),
+    ("is multiplied with twice", lambda _, factors: factors * factors),
+    ("is that of the steps in the other order", lambda _, factors: factors[::-1]),
+    ("is that of the step before", lambda steps, factors: _shifted(1, steps, factors)),
+    ("is that of the step after", lambda steps, factors: _shifted(-1, steps, factors)),
+    (
+        "has its scale alone: what was dropped is not",
+        lambda _, factors: np.full_like(factors, factors.max(initial=0.0)),
+    ),
+    ("is that of other sequences", lambda _, factors: np.roll(factors, 1, axis=1)),
+)
+
+
+def _of_layers_finals(chain: ChainRule) -> Iterator[Mistake]:
+    """The gradients of final states given to another layer or direction."""
+    names = list(chain.maps)
+    for title, order in (("in the other order", names[::-1]), ("each to the next one", [*names[-1:], *names[:-1]])):
+        given = dict(zip(names, order, strict=True))
+        yield Mistake("final-state gradient ignored",
+            f"the gradients of the final states are given to layers and directions {title}",
+            Variation(final=functools.partial(_final_of, chain, given)), ENTRY)  # fmt: skip
 
 
 def _of_directions(chain: ChainRule) -> Iterator[Mistake]:
@@ -335,6 +420,61 @@ def _scaled(span: slice, factor: float, _: RecordedSteps, array: Array) -> Array
     scaled = array.copy()
     scaled[..., span] *= factor
     return scaled
+
+
+def _rolled(shift: int, _: RecordedSteps, array: Array) -> Array:
+    return np.roll(array, shift, axis=-1)
+
+
+def _added_to(source: slice, to: slice, _: RecordedSteps, final: Array) -> Array:
+    changed = final.copy()
+    changed[..., to] += final[..., source]
+    return changed
+
+
+def _final_of(chain: ChainRule, given: Mapping[str, str], steps: RecordedSteps, final: Array) -> Array:
+    return chain.from_loss.finals[given[steps.direction.name]]
+
+
+def _finals_early(chain: ChainRule, shift: int, steps: RecordedSteps, loss: Array) -> Array:
+    changed, order = loss.copy(), np.asarray(steps.order())
+    ends = order.size - 1 - steps.alive[order][::-1].argmax(axis=0)
+    n = np.flatnonzero(ends >= shift)
+    changed[order[ends[n] - shift], n] += chain.from_loss.finals[steps.direction.name][n]
+    return changed
+
+
+def _doubled_but_last(steps: RecordedSteps, loss: Array) -> Array:
+    changed, last = 2 * loss, _entries(steps, -1)
+    changed[last] = loss[last]
+    return changed
+
+
+def _cut_every(length: int, offset: int | None, steps: RecordedSteps, J: Array) -> Array:
+    """Cut what steps hand back wherever a chunk of so many begins, counted from the first step, or from the last."""
+    cut = J.copy()
+    for k, t in enumerate(steps.order()):
+        place = k if offset is not None else steps.T - k
+        if place % length == 0 and k:
+            cut[t] = 0
+    return cut
+
+
+def _inverted(mask: Array) -> Array:
+    return 1 - mask
+
+
+def _zoned(which: str, change: Callable[[Array], Array], steps: RecordedSteps, array: Array) -> Array:
+    """Return the maps of steps with other masks of zoneout, at the same recorded states."""
+    masks = steps.recorded.masks
+    if not masks.zoneout:
+        return array
+    other = copy.copy(steps)
+    other.recorded = copy.copy(steps.recorded)
+    changed = {state: change(np.asarray(mask, float)) for state, mask in masks.zoneout.items()}
+    other.recorded.masks = Masks(masks.recurrent, changed)
+    found = other.jacobians()
+    return found.state if which == "state" else found.preactivation
 
 
 def _without(span: slice) -> Change:
@@ -430,7 +570,7 @@ def _states_as_source(when: str, steps: RecordedSteps, kind: str, source: Array)
 # What flows to the step before through W_hh: J = (directly) + B M, with M what the states do to a.
 
 
-def _hidden_matrix(steps: RecordedSteps, turned: bool = False, mask: bool = True, gated: bool = True) -> Array:
+def hidden_matrix(steps: RecordedSteps, turned: bool = False, mask: bool = True, gated: bool = True) -> Array:
     """Return da_t/ds_{t-1} through W_hh, (T, N, A, S), of what stands beside a state as it is: r_t in r_t * h_{t-1},
     which is 1 where not `gated`.
     """
@@ -458,16 +598,16 @@ def _hidden_matrix(steps: RecordedSteps, turned: bool = False, mask: bool = True
 def _through(change: Change, steps: RecordedSteps, J: Array) -> Array:
     """Return J where B is changed: the part of it that goes through W_hh changes with B."""
     B = steps.maps.preactivation
-    return np.asarray(J + (change(steps, B) - B) @ _hidden_matrix(steps))
+    return np.asarray(J + (change(steps, B) - B) @ hidden_matrix(steps))
 
 
 def _recurrent(turned: bool, mask: bool, steps: RecordedSteps, J: Array) -> Array:
     """Return J with W_hh turned around, or without its mask."""
-    return np.asarray(J + steps.maps.preactivation @ (_hidden_matrix(steps, turned, mask) - _hidden_matrix(steps)))
+    return np.asarray(J + steps.maps.preactivation @ (hidden_matrix(steps, turned, mask) - hidden_matrix(steps)))
 
 
 def _through_weights(steps: RecordedSteps, J: Array) -> Array:
-    return np.asarray(steps.maps.preactivation @ _hidden_matrix(steps))
+    return np.asarray(steps.maps.preactivation @ hidden_matrix(steps))
 
 
 def _ungated(later: slice, steps: RecordedSteps, J: Array) -> Array:
@@ -489,7 +629,7 @@ def _cut_through(first: slice, later: slice, is_state: bool, steps: RecordedStep
     cut, B = matrix.copy(), steps.maps.preactivation
     direct = ~np.any(B[:, :, later] != 0, axis=(0, 1, 2))  # slabs that reach the output alone
     through = np.where(direct, B[:, :, first], 0)
-    cut[:, :, first] = through @ _hidden_matrix(steps) if is_state else through
+    cut[:, :, first] = through @ hidden_matrix(steps) if is_state else through
     return cut
 
 
@@ -507,7 +647,7 @@ def _reset_before(steps: RecordedSteps, J: Array) -> Array:
 
 
 def _reset_forgotten(steps: RecordedSteps, J: Array) -> Array:
-    through = _hidden_matrix(steps, gated=False) - _hidden_matrix(steps)
+    through = hidden_matrix(steps, gated=False) - hidden_matrix(steps)
     return np.asarray(J + steps.maps.preactivation @ through)
 
 

@@ -23,9 +23,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.checks.chain_rule import EXACT, ChainGradient, ChainRule, Variation
-from rnn_numpy.checks.diagnosis.known_mistakes import Mistake, known_mistakes
+from rnn_numpy.checks.chain_rule import EXACT, ChainGradient, ChainRule, DirectionGradient, Variation
+from rnn_numpy.checks.diagnosis.known_mistakes import (
+    BETWEEN,
+    ENTRY,
+    IMMEDIATE,
+    RECURRENCE,
+    Mistake,
+    known_mistakes,
+)
 from rnn_numpy.checks.diagnosis.of_attention import mistakes_of_attention
+from rnn_numpy.checks.diagnosis.of_steps import as_variation, measured_maps, mistake_of_steps
+from rnn_numpy.checks.diagnosis.of_sums import mistake_of_sums
 from rnn_numpy.checks.diagnosis.patterns import close, common_pattern, matches, narrowed, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row, step_scales
 from rnn_numpy.checks.rounding import Tolerances
@@ -62,13 +71,21 @@ def diagnose_layer(
         alike = compare.explains({name: gradient[name] for name in analytic})
         if alike and all(matches(name, array, gradient[name]) for name, array in memory.items()):
             return _placed(Diagnosis(kind, why), place)
-    match = _best(chain, list(known_mistakes(chain)), compare)
+    match = _best(chain, list(known_mistakes(chain)), compare) or _of_formulas(chain, compare)
     if match is not None:
         return _placed(Diagnosis(match.kind, match.why), place, match)
+    if place.get("part", "sums") == "sums":
+        found = mistake_of_sums(target, chain, analytic, rows)
+        if found is not None:
+            return _placed(found, place)
     found = common_pattern(target, analytic, exact, rows)
     if found is not None:
-        return _placed(found, place)
+        return _placed(_of_all(found, rows), place)
     part = place.get("part")
+    if part in (RECURRENCE, IMMEDIATE, ENTRY):
+        found = _narrow_states(chain, target)
+        if found is not None:
+            return _placed(found, place)
     if part == "recurrence" and place.get("silent"):
         lag = place["t"] - place["k"]
         why = f"nothing is handed on beyond {abs(lag)} steps: the recurrence is cut there"
@@ -83,8 +100,8 @@ def diagnose_layer(
         return _placed(found, place)
     if part in (None, "sums"):
         found = rescaled(analytic, exact, sorted(wrong_tensors))
-        if found is not None:
-            return _placed(found, place)
+        if found is not None:  # a description, and no mistake
+            return _placed(dataclasses.replace(found, explained=False), place)
     names = ", ".join(sorted({row.title for row in rows if row.verdict == WRONG}))
     if part == "immediate partial":
         why = "the derivative of one step is wrong, in a way that is none of the known mistakes"
@@ -101,9 +118,15 @@ def diagnose_layer(
     )
 
 
+def _of_all(found: Diagnosis, rows: Sequence[Row]) -> Diagnosis:
+    """Return a pattern as no explanation where it leaves out a tensor that is wrong."""
+    left = [row.name for row in rows if row.verdict == WRONG and not row.name.startswith("da_")]
+    return found if all(name in found.why for name in left) else dataclasses.replace(found, explained=False)
+
+
 def _placed(diagnosis: Diagnosis, place: Mapping[str, Any], mistake: Mistake | None = None) -> Diagnosis:
     """Return the diagnosis with the first wrong place."""
-    where = {key: value for key, value in place.items() if key != "text" and value is not None}
+    where = {key: value for key, value in place.items() if key != "text" and value is not None} | diagnosis.where
     if mistake is not None and mistake.gate is not None:
         where.setdefault("gate", mistake.gate)
     if mistake is not None and mistake.part:
@@ -160,6 +183,15 @@ def _best(chain: ChainRule, known: Sequence[Mistake], compare: Comparison) -> Mi
                     return mistake
                 return dataclasses.replace(mistake, why=f"{mistake.why} (in {', '.join(sorted(scope))})")
     return None
+
+
+def _of_formulas(chain: ChainRule, compare: Comparison) -> Mistake | None:
+    """Return what is wrong with the formula of a step, where that is all that is wrong."""
+    measured = measured_maps(chain)
+    if measured is None or not compare.explains(chain.gradient(as_variation(measured)).tensors):
+        return None
+    with np.errstate(all="ignore"):
+        return mistake_of_steps(chain, measured)
 
 
 def _made_by(change: Variation, chain: ChainRule, scope: set[str]) -> ChainGradient | None:
@@ -271,6 +303,23 @@ def _not_linear(target: LayerTarget, compare: Comparison, analytic: Point) -> Di
     return None
 
 
+def _narrow_states(chain: ChainRule, target: LayerTarget) -> Diagnosis | None:
+    """Whether what steps hand back consists of numbers of a narrower dtype alone: rounded inside of time."""
+    target.analytic()
+    for dtype in (np.float16, np.float32):
+        for name in chain.maps:
+            steps, arrays = chain.maps[name].steps, target.trace.layers[name].latest.arrays
+            for state in steps.cell.states:
+                found = arrays.get(f"d{state}")
+                if found is None or len(found) <= steps.T:
+                    continue
+                inner = found[1:-1]
+                if np.count_nonzero(inner) > 8 and np.array_equal(inner, inner.astype(dtype)):
+                    why = f"what steps of {name} hand back, d{state}, holds numbers of {np.dtype(dtype)} alone"
+                    return Diagnosis("lower precision", why)
+    return None
+
+
 def _not_finite(analytic: Point, target: Target, place: Mapping[str, Any]) -> Diagnosis:
     for name, array in analytic.items():
         bad = ~np.isfinite(array)
@@ -312,6 +361,8 @@ def _first_wrong(target: LayerTarget, chain: ChainRule, tolerances: Tolerances, 
         found = _wrong_step(target, chain, trace, doutput, dfinal, names, kind, t, allowed)
         if found:
             return found
+    if any(trace.layers[name].latest.arrays.get("da") is None for name in names):
+        return {}  # a backward pass of its own has left nothing to look at
     if any(row.verdict == WRONG and row.name.startswith("da_") for row in rows):
         return {}  # at a step that none of these losses reaches
     return {
@@ -358,14 +409,18 @@ def _wrong_step(
                 gate = _gate_of(steps, difference)
                 own = (kind == "output" and k == t) or (kind == "final" and k == steps.order()[-1])
                 top = steps.direction.layer == target.layer.num_layers - 1
-                part = (
-                    "immediate partial"
-                    if own or (not top and not np.any(exact.runs[name].dstates[steps.order()[-1]]))
-                    else "recurrence"
-                )
-                entered = scale == 0 or not np.any(found[k])
-                if own and entered:
-                    part = "entry of the loss"
+                first = k == steps.order()[-1]  # the first one that is gone through
+                arrived = _arrived(steps, trace.layers[name].latest.arrays, run, k)
+                if kind == "final" and own:  # no loss at an output is wrong
+                    part = ENTRY
+                elif arrived and (own or first or not top):
+                    part = IMMEDIATE
+                elif first or own:
+                    part = ENTRY if top else BETWEEN
+                elif top:
+                    part = RECURRENCE
+                else:  # what step k + 1 hands back, or what comes down from the layer above
+                    part = RECURRENCE if np.any(run.dstates[k] != run.direct[k]) else BETWEEN
                 text = (
                     f"first wrong block (t, k) = ({t}, {k}) of {name}"
                     f"{f', gate {gate}' if gate else ''}: {_meaning(part)}"
@@ -383,8 +438,21 @@ def _wrong_step(
     return {}
 
 
+def _arrived(steps: RecordedSteps, arrays: Mapping[str, Array], run: DirectionGradient, k: int) -> bool:
+    """Whether the gradient of the output of step k is right, which is complete before the step: then it is step k that
+    makes a wrong one of it.
+    """
+    found, width = arrays.get(f"d{steps.cell.states[0]}"), steps.widths[0]
+    if found is None:
+        return True
+    difference = found[k + steps.binding.after] - run.dstates[k][:, :width]
+    scale = float(np.abs(run.dstates[k]).max(initial=0.0))
+    return bool(np.abs(np.where(steps.alive[k][:, None], difference, 0)).max(initial=0.0) <= 1e-9 * scale)
+
+
 def _meaning(part: str) -> str:
     return {
+        "between layers": "what the layer above hands down does not arrive as it should",
         "immediate partial": "the immediate derivative of that step, not the recurrence",
         "recurrence": "the recurrence; the immediate derivative is right",
         "entry of the loss": "what the loss says to that step does not arrive as it should",
