@@ -1,16 +1,21 @@
 """Files that appear at once and whole.
 
 A file is written under another name in the same folder, forced to the disk, and then takes its name in one move:
-whoever reads meanwhile, or after a crash, finds the old file or the new one, and no half of either. What a process that
-was killed has left of the other name is removed when the file is next written, once it is an hour old.
+whoever reads meanwhile, or after a crash, finds the old file or the new one, and no half of either.
+
+What a process that was killed has left of the other name is removed when the file is next written. A writer locks its
+file as long as it has the other name, and the system unlocks it when the writer dies: only a file that can be locked is
+removed. Where there are no locks (Windows, some file systems; files of version 0.2.0), one that is an hour old.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,37 +40,85 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     ...     before, Path(folder, "answer.txt").read_text(), len(os.listdir(folder))
     ((1, False), '42', 1)
     """
-    import secrets  # here: `--help` of the command needs none
-
     target = Path(os.path.realpath(path))
     mode = _mode_to_keep(target)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    temporary, descriptor = _locked_file(target)
     try:
-        # Created as open() creates files, so that the umask decides who may read a new one.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if mode is not None:
-            os.chmod(temporary, mode)
-        os.replace(temporary, target)
+            if os.name != "nt":
+                _take_name(temporary, target, mode)  # while the lock holds
+        if os.name == "nt":  # where an open file cannot be moved
+            _take_name(temporary, target, mode)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     sync_folder(target.parent)
-    _remove_stale(target)
+    remove_stale(target.parent, target.name)
 
 
-def _remove_stale(target: Path) -> None:
-    """Remove what was to become `target` and has not been touched for long: its writer was killed."""
-    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{16}}\.tmp")
-    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
+def _locked_file(target: Path) -> tuple[Path, int]:
+    """Create the file that is to become `target`, and lock it."""
+    import secrets  # here: `--help` of the command needs none
+
+    while True:
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(10)}.tmp")
+        # Created as open() creates files, so that the umask decides who may read a new one.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        with contextlib.suppress(OSError):
+            _lock(descriptor, wait=True)
+        if os.name == "nt" or os.fstat(descriptor).st_nlink:
+            return temporary, descriptor
+        os.close(descriptor)  # between the two lines above, another process took it for left by a dead one
+
+
+def _take_name(temporary: Path, target: Path, mode: int | None) -> None:
+    if mode is not None:
+        os.chmod(temporary, mode)
+    os.replace(temporary, target)
+
+
+def _lock(descriptor: int, wait: bool) -> None:
+    """Lock a file until its descriptor is closed; OSError: there are no locks, BlockingIOError: it has one."""
+    if sys.platform == "win32":
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def remove_stale(folder: str | os.PathLike[str], name: str | None = None) -> None:
+    """Remove what was to become a file of a folder, the one of this name or any, and whose writer was killed."""
+    file = ".+" if name is None else re.escape(name)
+    # 16 digits: of version 0.2.0, which locks nothing.
+    ours = re.compile(rf"\.{file}\.([0-9a-f]{{16}}|[0-9a-f]{{20}})\.tmp", re.DOTALL)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if ours.fullmatch(entry.name) and time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE:
+            if (match := ours.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(OSError):
-                    os.unlink(entry.path)
+                    _remove_if_dead(entry, locks=len(match[1]) == 20)
+
+
+def _remove_if_dead(entry: os.DirEntry[str], locks: bool) -> None:
+    old = time.time() - entry.stat(follow_symlinks=False).st_mtime > STALE
+    if not locks:
+        if old:
+            os.unlink(entry.path)
+        return
+    descriptor = os.open(entry.path, os.O_RDONLY)
+    try:
+        _lock(descriptor, wait=False)
+        os.unlink(entry.path)
+    except BlockingIOError:  # its writer lives
+        pass
+    except OSError:
+        if old:
+            os.unlink(entry.path)
+    finally:
+        os.close(descriptor)
 
 
 def _mode_to_keep(target: Path) -> int | None:

@@ -37,7 +37,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from rnn_numpy.core.files import replacing
+from rnn_numpy.core.files import remove_stale, replacing
 from rnn_numpy.errors import DataError, NonFiniteError, OptionError, RNNNumpyError
 from rnn_numpy.experiments.gradflow import versions
 from rnn_numpy.experiments.progress import Progress
@@ -286,6 +286,7 @@ def run_experiment(
         By Ctrl-C or SIGTERM; all is saved.
     """
     folder = Path(folder)
+    remove_stale(folder)
     config = _config(experiment)
     if resume:
         _check_same(folder, _read_config(folder), config)
