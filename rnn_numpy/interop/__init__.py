@@ -11,13 +11,13 @@ MissingExtraError says that one is not installed.
 from rnn_numpy.core.storage import load_npz, load_safetensors, save_npz, save_safetensors
 from rnn_numpy.interop.conventions import CONVENTIONS, Convention, from_arrays, to_arrays
 from rnn_numpy.interop.keras import from_keras, from_keras_weights, to_keras, to_keras_weights
-from rnn_numpy.interop.network import FoundLayer, Network
+from rnn_numpy.interop.network import FoundLayer, Network, one_direction
 from rnn_numpy.interop.onnx import OnnxNode, from_onnx, to_onnx, to_onnx_model
 from rnn_numpy.interop.open import open_network
 from rnn_numpy.interop.torch import from_torch, to_torch
 
 __all__ = [
     "CONVENTIONS", "Convention", "FoundLayer", "Network", "OnnxNode", "from_arrays", "from_keras", "from_keras_weights",
-    "from_onnx", "from_torch", "load_npz", "load_safetensors", "open_network", "save_npz", "save_safetensors",
-    "to_arrays", "to_keras", "to_keras_weights", "to_onnx", "to_onnx_model", "to_torch",
+    "from_onnx", "from_torch", "load_npz", "load_safetensors", "one_direction", "open_network", "save_npz",
+    "save_safetensors", "to_arrays", "to_keras", "to_keras_weights", "to_onnx", "to_onnx_model", "to_torch",
 ]  # fmt: skip

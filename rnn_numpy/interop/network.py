@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.checks import discrepancy
 from rnn_numpy.core import arguments, states
+from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.errors import ConversionError, OptionError, RNNNumpyError
 
@@ -160,3 +162,38 @@ class Network(Sequence[FoundLayer]):
             two = ", bidirectional" if found.num_directions == 2 else ""
             lines.append(f"  {found.name}: {found.kind}({found.input_size}, {found.hidden_size}{several}{two})")
         return "\n".join(lines)
+
+
+def one_direction(layer: Recurrent, index: int = -1, reverse: bool = False) -> Recurrent:
+    """Return one direction of one layer as a layer of its own, with copies of its weights.
+
+    Parameters
+    ----------
+    layer : Recurrent
+        Not changed.
+    index : int
+        Which of its num_layers; -1 the top one.
+    reverse : bool
+        Its other direction: hand it x from the last step to the first. Its input, above the lowest layer, is the output
+        of the layer below.
+
+    Examples
+    --------
+    >>> from rnn_numpy import GRU
+    >>> gru = GRU(2, 3, num_layers=2, bidirectional=True, rng=0)
+    >>> one_direction(gru, reverse=True)
+    GRU(6, 3, dtype=float64)
+    """
+    index = range(layer.num_layers)[index]
+    suffix = f"_l{index}" + ("_reverse" if reverse else "")
+    own = {name.removesuffix(suffix): array for name, array in layer.params.items() if name.endswith(suffix)}
+    if not own:
+        raise OptionError(f"one_direction: {layer!r} has no reverse direction")
+    twin = copy.copy(layer)
+    twin.num_layers, twin.num_directions, twin.bidirectional, twin.dropout = 1, 1, False, 0.0
+    twin.input_size = own["weight_ih"].shape[1]
+    twin.stack = [twin.directions_of(0)]
+    twin.params = Parameters(twin.shapes(), layer.dtype)
+    for name, array in own.items():
+        twin.params[f"{name}_l0"] = array
+    return twin

@@ -9,7 +9,12 @@ from frameworks import MARKED, torch
 
 TESTS = Path(__file__).parents[1]
 # Programs of their own, and the door itself.
-OWN = {"interop/golden/make_conventions.py", "layers/golden/make_golden.py", "support/frameworks.py"}
+OWN = {
+    "interop/golden/make_conventions.py",
+    "interop/golden/make_real_networks.py",
+    "layers/golden/make_golden.py",
+    "support/frameworks.py",
+}
 
 
 def test_no_test_imports_them_by_itself():
