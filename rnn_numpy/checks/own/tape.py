@@ -187,7 +187,11 @@ class Tape:
         """Return the gradients with each of some mistakes, along the first axis of each parameter's array."""
         ordered = [k for k, change in enumerate(changes) if change.order]
         if ordered and len(changes) > 1:
-            whole = self.several([replace(change, order=()) for change in changes])
+            # Copies: the gradient of what the loss does not read is a view of one zero.
+            whole = {
+                name: np.array(array)
+                for name, array in self.several([replace(one, order=()) for one in changes]).items()
+            }
             for k in ordered:
                 for name, array in self.several([changes[k]]).items():
                     whole[name][k] = array[0]

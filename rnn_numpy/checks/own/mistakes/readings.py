@@ -244,6 +244,10 @@ def _other_values(S: Structure, group: Group, slot: int, made: Any, earlier: Any
             yield from one(kind, why, change, IMMEDIATE, f"{pattern} {slot}", group)
     elif is_weight:
         return
+    if last.operands[1 - slot].parts and not S.tape.nodes[last.operands[1 - slot].parts[0].node].kind:  # a parameter
+        change = Change(values={(n.number, slot): np.zeros_like(n.operands[slot].value) for n in group.nodes})
+        why = f"d{to} gets nothing through {S.title(group)}"
+        yield from one("never accumulated", why, change, IMMEDIATE, f"0 {slot}", group)
     shape = last.operands[slot].shape
     steps = {S.step[node.number]: node for node in group.nodes}
     for number, nodes in made.items():
@@ -258,6 +262,8 @@ def _other_values(S: Structure, group: Group, slot: int, made: Any, earlier: Any
     for number, values in earlier.items():
         other = S.groups[number]
         if other.nodes[-1].value.shape != shape or not steps.keys() <= values.keys():
+            continue
+        if not any(np.any(values[t]) for t in steps):  # an initial state of zeros is nobody's value
             continue
         change = Change(
             values={(n.number, slot): values[t] for t, n in steps.items() if n.operands[slot].shape == shape}
