@@ -113,6 +113,18 @@ class CheckpointedTrace(CallRecord):
             "the block with step t; for what reads a whole record, run forward without checkpoint"
         )
 
+    def __getattr__(self, name: str) -> Any:
+        # What a Trace has of all steps, trace.h say, it has of a block, once there is one.
+        sections = self.__dict__.get("sections")
+        if sections and not name.startswith("_"):
+            known = sections[next(iter(sections))].layer.cell
+            if name.removeprefix("d") in {"x", "a", "h", *known.states, *known.records, *known.gate_names}:
+                raise AttributeError(
+                    f"a CheckpointedTrace has no {name} of all steps at once: trace[t].{name} is that of a step, "
+                    f"trace.block(t).{name} that of the block with step t"
+                )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     def __getitem__(self, t: int) -> Step:
         if not isinstance(t, int | np.integer):
             raise DTypeError(f"CheckpointedTrace: trace[t] is a step, t an int; got {t!r}. See trace.block(t, name)")

@@ -67,6 +67,12 @@ class Stream:
     True
     """
 
+    # A slip, stream.states = h, is an error.
+    __slots__ = (
+        "__weakref__", "_calls", "_dtype", "_edge", "_fastest", "_initial", "_layer", "_outputs", "_shape", "_steps",
+        "_turn", "_x",
+    )  # fmt: skip
+
     def __init__(
         self,
         layer: Recurrent,

@@ -244,6 +244,12 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(IndexError, match=r"t must be in \[-T, T\), T = 41 steps; got 41"):
         long[41]
     assert long[-1].t == 40
+    for name in ("h", "da"):
+        with pytest.raises(
+            AttributeError, match=rf"no {name} of all steps at once: trace\[t\].{name} is that of a step"
+        ):
+            getattr(long, name)
+    assert not hasattr(long, "other")
     for wrong in ("3", 1.5, True, None):
         with pytest.raises(DTypeError, match="CheckpointedTrace.block: t must be an integer"):
             long.block(wrong)

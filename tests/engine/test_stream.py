@@ -244,6 +244,13 @@ def test_what_is_read_and_returned_is_the_callers():
         assert np.array_equal(streamed(layer.stream(2), form)[0], expected)
 
 
+def test_a_slip_in_a_name_is_no_state():
+    stream = LSTM(3, 4, rng=0).stream()
+    for name in ("states", "h", "State"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(stream, name, None)
+
+
 def test_no_sequences():
     for kind in (RNN, GRU, LSTM):
         layer = kind(D, H, rng=0)
