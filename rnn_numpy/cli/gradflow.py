@@ -6,7 +6,7 @@ import argparse
 import functools
 from pathlib import Path
 
-from rnn_numpy.cli import common
+from rnn_numpy.cli import common, network_file
 from rnn_numpy.cli.common import BadInputError, Outcome
 from rnn_numpy.cli.train import EXPERIMENTS, reading
 from rnn_numpy.experiments.experiment import open_experiment
@@ -59,14 +59,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add("--seeds", seeds, "K", type=common.positive_int)
     common.add_dask(parser)
     common.add_outputs(parser, "gradflow.png")
-    model = "measure the trained encoder-decoder in this folder instead, which train wrote; other options do not act"
-    parser.add_argument("--model", metavar="DIR", type=common.file_path, help=model)
+    model = (
+        "measure this instead of training: a folder with an encoder-decoder, which train wrote, or a file of trained "
+        "weights, see rnn-numpy inspect, which reads windows of --data"
+    )
+    parser.add_argument("--model", metavar="DIR|FILE", type=common.file_path, help=model)
+    network_file.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
     """Measure, write the figure and the numbers, and return the table."""
     if arguments.model is not None:
-        return _of_model(arguments)
+        return network_file.measured(arguments) if arguments.model.is_file() else _of_model(arguments)
+    network_file.refuse_options(arguments)
     common.check_before(arguments, [] if arguments.data in BUNDLED else [Path(arguments.data)])
     common.check_distinct("--cells", arguments.cells)
     common.check_distinct("--gain", arguments.gain)

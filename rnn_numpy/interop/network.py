@@ -75,6 +75,8 @@ class FoundLayer:
 
     def choose(self, choice: str) -> FoundLayer:
         """Return it with one of `choices`."""
+        if not self.choices:
+            raise OptionError(f"{self.name}: there is nothing to choose: the file tells which function it is")
         arguments.one_of("choose", "choice", choice, self.choices)
         return replace(self, make=self.choices[choice], choices={}, options=self.options | {"chosen": choice})
 
