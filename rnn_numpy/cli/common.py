@@ -26,6 +26,7 @@ from rnn_numpy.errors import RNNNumpyError
 from rnn_numpy.experiments.experiment import Interrupted
 from rnn_numpy.experiments.networks import Executor, Measurement
 from rnn_numpy.experiments.progress import is_quiet, progress_bar
+from rnn_numpy.experiments.sweep.stores import InUseError, ResultStore
 from rnn_numpy.experiments.sweep.sweeps import cores
 from rnn_numpy.experiments.sweep.threads import one_blas_thread
 from rnn_numpy.report.plots.style import check_figure_path, save_figure
@@ -342,7 +343,10 @@ def networks(
         def kept() -> str:
             return f"{finished} of {total} networks are kept in {store}: the same command goes on from there"
 
-        if store.exists():
+        with _held(store) as free:
+            if not free:
+                raise BadInputError(f"{store}: this very command is running, and keeps its networks there; wait for it")
+        if store.exists() and store.stat().st_size:
             _say(f"going on with what {store} has kept")
         try:
             yield Networks(progress, executor, store)
@@ -361,7 +365,19 @@ def networks(
             finished = 0
         finally:
             if not finished:
-                store.unlink(missing_ok=True)
+                with _held(store) as ours:
+                    if ours:
+                        store.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _held(store: Path) -> Iterator[bool]:
+    """Yield whether a file of kept networks is nobody else's, and keep others from it meanwhile."""
+    try:
+        with ResultStore.opened("networks", store) if store.exists() else contextlib.nullcontext():
+            yield True
+    except InUseError:
+        yield False
 
 
 def _say(line: str) -> None:

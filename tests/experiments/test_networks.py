@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -180,8 +181,14 @@ def test_a_run_that_is_killed_goes_on(
     monkeypatch.chdir(tmp_path)
     arguments = command(*GRADFLOW, "--train-steps", "150")
     with run_until_line(tmp_path, arguments, "1 of 6") as process:
+        # While it is there nobody else may write there, nor take it away.
+        process.send_signal(signal.SIGSTOP)
+        (kept,) = tmp_path.glob("*.jsonl")
+        assert main([*GRADFLOW, "--train-steps", "150"]) == 2
+        said = f"{kept.name}: this very command is running, and keeps its networks there; wait for it"
+        assert capsys.readouterr().err == f"rnn-numpy gradflow: {said}\n"
         process.kill()
-    (kept,) = tmp_path.iterdir()
+    assert list(tmp_path.iterdir()) == [kept]
     assert kept.name.startswith("gradflow-unfinished-") and 1 <= kept.read_bytes().count(b"\n") < 6
     # What others have kept is not taken, nor removed.
     assert main([*GRADFLOW, "--train-steps", "1"]) == 0 and kept.exists()

@@ -29,7 +29,7 @@ import pytest
 import swept
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import ended
+from processes import ended, interruptible
 from swept import (
     LIMIT,
     Trivial,
@@ -908,3 +908,18 @@ def test_each_point_is_told_when_it_is_kept(tmp_path: Path) -> None:
     result = sweep(square, grid(tmp_path, 4), "serial", store, each=each)
     assert told == [(row["point"]["x"], row["result"], row["reused"]) for row in result.rows]
     assert [reused for _, _, reused in told] == [True, True, False, False]
+
+
+def sees_interrupts(x: int) -> list[bool]:
+    return [signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(2) is signal.SIG_IGN]
+
+
+def test_workers_that_are_starting_do_not_see_ctrl_c() -> None:
+    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    began = False
+    with interruptible(), pytest.raises(KeyboardInterrupt), workers._interrupts_later():
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"True\n"
+        os.kill(os.getpid(), signal.SIGINT)  # it comes when the worker has been started
+        began = True
+    assert began and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert sweep(sees_interrupts, {"x": [1]}, 1, None).rows[0]["result"] == [False, True]

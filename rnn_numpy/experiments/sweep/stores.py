@@ -140,6 +140,10 @@ class Outcome:
     error: dict[str, str] | None = None
 
 
+class InUseError(DataError):
+    """Another sweep is writing the store."""
+
+
 class ResultStore:
     """The file that keeps what is finished; `ResultStore.opened` makes and locks it.
 
@@ -183,7 +187,7 @@ class ResultStore:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise OSError(0, "is not a regular file")
                 if not _lock(descriptor):
-                    raise DataError(
+                    raise InUseError(
                         f"{where}: {target}: another sweep is writing it; wait for that one, or name another"
                     )
                 if begun:

@@ -199,7 +199,7 @@ class _Worker:
         # Not daemonic, so that a function may start processes itself; who ends ours is `stop`, and else `_end_with`.
         self.process = context.Process(target=_serve, args=(theirs, pickled), name="sweep worker")
         try:
-            with _one_thread_environment():
+            with _one_thread_environment(), _interrupts_later():
                 self.process.start()
         finally:
             theirs.close()  # only the worker holds that end now: its death is the end of the pipe
@@ -335,6 +335,8 @@ def _serve(connection: Connection, pickled: bytes) -> None:
 
     # Ctrl-C reaches all processes of a terminal. It is the parent who decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # what _interrupts_later has left
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -355,6 +357,22 @@ def _end_with(sentinel: int) -> None:
 
     wait([sentinel])
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Hold Ctrl-C back meanwhile: a process that is started now does not see it before it says that it ignores it."""
+    if sys.platform == "win32":
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start would lift what is blocked
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
