@@ -22,7 +22,7 @@ from rnn_numpy.cli.outcome import BadInputError as BadInputError
 from rnn_numpy.cli.outcome import Outcome as Outcome
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.core.files import replacing
-from rnn_numpy.errors import RNNNumpyError
+from rnn_numpy.errors import DataError, RNNNumpyError
 from rnn_numpy.experiments.experiment import Interrupted
 from rnn_numpy.experiments.networks import Executor, Measurement
 from rnn_numpy.experiments.progress import is_quiet, progress_bar
@@ -343,9 +343,13 @@ def networks(
         def kept() -> str:
             return f"{finished} of {total} networks are kept in {store}: the same command goes on from there"
 
-        with _held(store) as free:
-            if not free:
-                raise BadInputError(f"{store}: this very command is running, and keeps its networks there; wait for it")
+        try:
+            with _held(store) as free:
+                if not free:
+                    running = "this very command is running, and keeps its networks there; wait for it"
+                    raise BadInputError(f"{store}: {running}")
+        except DataError as error:
+            raise BadInputError(f"{error}; or delete the file, and this command begins anew") from None
         if store.exists() and store.stat().st_size:
             _say(f"going on with what {store} has kept")
         try:

@@ -28,7 +28,7 @@ from rnn_numpy.report.tables import listed, plain, short, span
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HEADINGS = "layer  verdict    per step           1/2  1/10  1/100     peak  at lag  lambda_1          memory"
+HEADINGS = "     verdict   per step            1/2 1/10 1/100    peak   lag  lambda_1        memory"
 # From this share on, saturated states, shut gates, dead units are named. Of relu states half is off in a healthy net.
 MANY, OFF = 0.3, 0.8
 # So many times the root mean square of all: an input that stands out.
@@ -180,8 +180,8 @@ def diagnose(
     Gradients of LSTM(3, 16, dtype=float64), 100 steps, 8 sequences
     sent back from the last step: a random vector of length 1 for each sequence
     <BLANKLINE>
-    layer  verdict    per step           1/2  1/10  1/100     peak  at lag  lambda_1          memory
-    l0     vanishing  x 0.615 +- 0.003     1     3      7    1.0e0       0  -0.482 +- 0.002   2.1 steps
+         verdict   per step            1/2 1/10 1/100    peak   lag  lambda_1        memory
+    l0   vanishing x 0.615 +- 0.003      1    3     7   1.0e0     0  -0.482 +- 0.002 2.1 steps
     >>> diagnose(LSTM(3, 16, forget_bias=5.0, rng=0), x).verdict
     'growing'
     """
@@ -434,7 +434,9 @@ def _kept(name: str, gate: GateSummary, T: int) -> str:
 
 
 def _steps(number: float) -> str:
-    return "without end" if math.isinf(number) else f"{number:.2g} steps" if number < 100 else f"{number:.0f} steps"
+    if math.isinf(number):
+        return "without end"
+    return f"{number:.0f} steps" if 100 <= number < 1e5 else f"{number:.2g} steps"
 
 
 def _row(layer: LayerDiagnosis) -> str:
@@ -448,10 +450,10 @@ def _row(layer: LayerDiagnosis) -> str:
     if layer.growth_error is not None:
         growth += f" +- {layer.growth_error:.1g}"
     lags = ("-" if at is None else str(at) for at in (flow.half_at, flow.tenth_at, flow.hundredth_at))
-    left = "{:>4}  {:>4}  {:>5}".format(*lags)
+    left = "{:>4} {:>4} {:>5}".format(*lags)
     memory = "-" if layer.memory is None else _steps(layer.memory)
-    peak = f"{short(flow.peak):>7}  {flow.peak_at:>6}"
-    return f"{layer.name:6} {flow.verdict:9}  {pace:17}{left}  {peak}  {growth:16}  {memory}"
+    peak = f"{short(flow.peak):>7} {flow.peak_at:>5}"
+    return f"{layer.name:4} {flow.verdict:9} {pace:19}{left} {peak}  {growth:15} {memory}"
 
 
 def _gate_row(layer: str, name: str, gate: GateSummary) -> str:
