@@ -350,7 +350,7 @@ def networks(
                     raise BadInputError(f"{store}: {running}")
         except DataError as error:
             raise BadInputError(f"{error}; or delete the file, and this command begins anew") from None
-        if store.exists() and store.stat().st_size:
+        if store.exists() and store.stat().st_size and not is_quiet():
             _say(f"going on with what {store} has kept")
         try:
             yield Networks(progress, executor, store)
