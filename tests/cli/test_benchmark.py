@@ -98,6 +98,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "clip": 1.0,
         "forget_bias": 1.0,
         "dask": None,
+        "quiet": False,
         "out": Path("benchmark.png"),
         "json": None,
     }

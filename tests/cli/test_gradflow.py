@@ -97,6 +97,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "seed": 0,
         "seeds": 4,
         "dask": None,
+        "quiet": False,
         "out": Path("gradflow.png"),
         "json": None,
     }
