@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = [
     "CellError", "ConversionError", "DTypeError", "DataError", "GradientCheckError", "MissingExtraError",
     "NonFiniteError", "OptionError", "RNNNumpyError", "ShapeError", "StalledError", "StateDictError",
+    "TooLargeError",
 ]  # fmt: skip
 
 
@@ -43,6 +44,10 @@ class NonFiniteError(RNNNumpyError, ArithmeticError):
 
 class GradientCheckError(RNNNumpyError, AssertionError):
     """A gradient differs from its reference by more than rounding explains."""
+
+
+class TooLargeError(RNNNumpyError, MemoryError):
+    """Something would take more memory than the machine has."""
 
 
 class DataError(RNNNumpyError, ValueError):

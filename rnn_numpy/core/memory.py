@@ -135,3 +135,15 @@ _COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enable
 _IDLE = _references([np.empty(1, np.uint8)], 0) if _COUNTED else 0
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
+
+
+def machine_memory() -> int | None:
+    """Return the bytes of memory that there are for this process: of the machine, or of its control group; or None."""
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
+        return None
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError), open(name, encoding="ascii") as file:
+            found.append(int(file.read()))  # "max", which is no number, where there is no limit
+    return min(found)

@@ -18,6 +18,18 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def in_bytes(size: int) -> str:
+    """Write a number of bytes.
+
+    >>> in_bytes(800), in_bytes(67_500_000_000), in_bytes(8 * 10**12)
+    ('800 bytes', '67.5 GB', '8 TB')
+    """
+    for unit, power in (("TB", 12), ("GB", 9), ("MB", 6)):
+        if size >= 10**power:
+            return f"{size / 10**power:.3g} {unit}"
+    return count(size, "byte")
+
+
 def finite(value: float | None) -> float | None:
     """Return a number, or None where it is not finite."""
     return value if value is not None and math.isfinite(value) else None

@@ -13,10 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rnn_numpy.errors import DTypeError, OptionError, ShapeError, StateDictError
+from rnn_numpy.core.memory import machine_memory
+from rnn_numpy.core.numbers import in_bytes
+from rnn_numpy.errors import DTypeError, OptionError, ShapeError, StateDictError, TooLargeError
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
+
+LARGE = 2**28  # bytes, below which nobody asks whether there is memory
 
 
 class Parameters(Mapping[str, Array]):
@@ -51,6 +55,7 @@ class Parameters(Mapping[str, Array]):
         self.shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in shapes.items()}
         size = sum(math.prod(shape) for shape in self.shapes.values())
         if flat is None:
+            _check_memory(self.shapes, size * np.dtype(dtype).itemsize)
             flat = np.zeros(size, dtype)
         if flat.shape != (size,):
             raise ShapeError(f"Parameters: flat must have shape (P,) = ({size},); got {flat.shape}")
@@ -238,3 +243,16 @@ class Gradients:
     def __repr__(self) -> str:
         rows = [f"{name} {getattr(array, 'shape', type(array).__name__)}" for name, array in self.named().items()]
         return f"{type(self).__name__}({', '.join(rows)}, grads of {', '.join(self.grads)})"
+
+
+def _check_memory(shapes: Mapping[str, Shape], size: int) -> None:
+    """Refuse parameters that the machine has no memory for, before the system gives it page by page, and then kills."""
+    if size < LARGE or (there := machine_memory()) is None or 2 * size <= there:
+        return
+    name = max(shapes, key=lambda name: math.prod(shapes[name]))
+    sizes = " x ".join(map(str, shapes[name]))
+    raise TooLargeError(
+        f"Parameters: {name} alone, {sizes}, would be {math.prod(shapes[name]):.3g} numbers; all parameters together "
+        f"would take {in_bytes(size)}, and as much again while they are drawn. This machine has {in_bytes(there)} of "
+        "memory: use smaller sizes"
+    )

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.elsewhere import Elsewhere
 from rnn_numpy.core.parameters import Parameters
 
 Array = NDArray[Any]
 
 
-class Parametric:
+class Parametric(Elsewhere):
     """Base of what has `params`."""
 
     params: Parameters

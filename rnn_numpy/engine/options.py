@@ -23,7 +23,7 @@ from rnn_numpy.engine import parts
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.cell import Cell, Width
 from rnn_numpy.engine.walk import Direction
-from rnn_numpy.errors import DTypeError, OptionError, ShapeError
+from rnn_numpy.errors import CellError, DTypeError, OptionError, ShapeError
 
 Array = NDArray[Any]
 
@@ -49,6 +49,11 @@ class Options(Parametric):
         rng: np.random.Generator | int | None = None,
     ) -> None:
         kind = type(self).__name__
+        if not isinstance(getattr(self, "cell", None), Cell):
+            raise CellError(
+                f"{kind}: a subclass of Recurrent says what a step computes: cell = Cell(...) in the class's body; "
+                f"got {type(getattr(self, 'cell', None)).__name__}. examples/run_your_own_cell.py is the smallest one"
+            )
         self.input_size = arguments.positive_int(kind, "input_size", input_size)
         self.hidden_size = arguments.positive_int(kind, "hidden_size", hidden_size)
         self.num_layers = arguments.positive_int(kind, "num_layers", num_layers)

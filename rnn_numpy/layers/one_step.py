@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.elsewhere import Elsewhere
 from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.engine.cell import Cell
 from rnn_numpy.engine.recurrent import Recurrent
@@ -66,7 +67,7 @@ class _LSTMStep(_OneStep, LSTM, cell="LSTMCell"): ...
 class _GRUStep(_OneStep, GRU, cell="GRUCell"): ...
 
 
-class StepCell:
+class StepCell(Elsewhere):
     """Base of the cells: a layer, run for one step at a time. See `RNNCell` for the meaning of arguments."""
 
     def __init__(self, layer: Recurrent) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
+from rnn_numpy.core.elsewhere import Elsewhere
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.errors import DTypeError, OptionError, StateDictError
 
 Array = NDArray[Any]
 
 
-class Optimizer(ABC):
+class Optimizer(Elsewhere, ABC):
     """Base of all optimisers: the parameters, the learning rate, the state.
 
     A subclass names its hyper-parameters but the learning rate in `options`, and the vectors that a step changes in
