@@ -6,6 +6,7 @@
     rnn-numpy train           train a net on real data; stop it, and go on with it
     rnn-numpy predict         ask what train has trained
     rnn-numpy inspect         list the recurrent layers of a file of trained weights
+    rnn-numpy step            step through a backward pass at a prompt, as in a debugger
 
 Exit codes: 0 success; 1 a check failed, and the report on stdout says where; 2 bad input, with one line on stderr that
 says what is wrong; 130 interrupted (train then says how to go on; 143, if terminated); 141 the reader of our output
@@ -35,6 +36,7 @@ COMMANDS = {
     "train": "train a net on real data; stop it, and go on with it",
     "predict": "ask what train has trained",
     "inspect": "list the recurrent layers of a file of trained weights",
+    "step": "step through a backward pass at a prompt, as in a debugger",
 }
 
 

@@ -63,7 +63,8 @@ class _Joined(Condition):
         return found[0] & found[1] if self.both else found[0] | found[1]
 
     def evidence(self, rows: Rows, k: int) -> str:
-        return "; ".join(side.evidence(rows, k) for side in self.sides if self.both or side.holds(rows)[k])
+        said = (side.evidence(rows, k) for side in self.sides if self.both or side.holds(rows)[k])
+        return "; ".join(filter(None, said))
 
 
 class _Not(Condition):
@@ -75,7 +76,8 @@ class _Not(Condition):
         return ~self.inner.holds(rows)
 
     def evidence(self, rows: Rows, k: int) -> str:
-        return f"not: {self.inner.evidence(rows, k)}"
+        said = self.inner.evidence(rows, k)
+        return f"not: {said}" if said else self.text
 
 
 class _When(Condition):

@@ -354,6 +354,17 @@ class Stepper:
                 columns[text.text] += list(np.broadcast_to(array.reshape(-1), (len(stretch),)))
         return {name: np.array(column) for name, column in columns.items()}
 
+    def done(self) -> dict[str, Rows]:
+        """Return, by layer and direction in the order of the pass, the rows of all steps that it has done."""
+        groups = itertools.groupby(self._places, key=lambda place: place[0])
+        return {name: self._rows(list(group)) for name, group in groups}
+
+    @property
+    def trace(self) -> Trace:
+        """The trace that the pass runs over."""
+        trace: Trace = self._steps.trace
+        return trace
+
     def finish(self) -> Any:
         """Run the pass to its end; return its result."""
         self._advance(None)

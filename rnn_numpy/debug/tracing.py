@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.expressions import ulps
 from rnn_numpy.debug.rows import Rows, targets, wording
+from rnn_numpy.debug.stepper import Stepper
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Trace
 from rnn_numpy.errors import OptionError, ShapeError
@@ -248,14 +249,14 @@ class Difference:
         return f"{self.place}[{', '.join(map(str, self.index))}]: {a!r} and {b!r}, {self.ulps:.3g} ulp, {how}{line}"
 
 
-def diff(a: Trace, b: Trace, within: float = 0) -> Difference | None:
+def diff(a: Trace | Stepper, b: Trace | Stepper, within: float = 0) -> Difference | None:
     """Return the first difference of two runs of the same shapes; None where there is none.
 
     Parameters
     ----------
     a, b : Trace
         Of two passes: of two builds of a library, two dtypes, before and after a change. Gradients are compared where
-        a backward pass has run on both.
+        a backward pass has run on both. Or two of `Stepper`, forks for one: as far as both passes have come.
     within : float
         Entries that are at most so many floating-point numbers apart, of the coarser dtype, count as equal.
 
@@ -278,14 +279,40 @@ def diff(a: Trace, b: Trace, within: float = 0) -> Difference | None:
     True
     """
     apart = arguments.not_negative("debug.diff", "within", within)
-    for trace in (a, b):
-        if not isinstance(trace, Trace):
-            raise OptionError(f"debug.diff: a and b must be traces; got {type(trace).__name__}")
+    if isinstance(a, Stepper) and isinstance(b, Stepper):
+        return _diff_of_passes(a, b, apart)
+    if not (isinstance(a, Trace) and isinstance(b, Trace)):
+        got = f"{type(a).__name__} and {type(b).__name__}"
+        raise OptionError(f"debug.diff: a and b must be two traces, or two Steppers; got {got}")
     if list(a.layers) != list(b.layers):
         raise OptionError(f"debug.diff: a and b must be of the same layers; got {list(a.layers)} and {list(b.layers)}")
     with np.errstate(all="ignore"):
         for one, other in zip(_walk(a), _walk(b), strict=False):  # backward where both have been
             found = _parting(*one, *other[1:], apart)
+            if found is not None:
+                return found
+    return None
+
+
+def _diff_of_passes(a: Stepper, b: Stepper, apart: float) -> Difference | None:
+    """Return the first difference of two passes in the steps that both have done."""
+    if list(a.trace.layers) != list(b.trace.layers):
+        raise OptionError(
+            f"debug.diff: a and b must be of the same layers; got {list(a.trace.layers)} and {list(b.trace.layers)}"
+        )
+    with np.errstate(all="ignore"):
+        others = b.done()
+        for name, rows in a.done().items():
+            if name not in others:
+                break
+            both = min(len(rows.indices), len(others[name].indices))
+            one, other = (
+                Rows(each.trace, each.gradients, each.indices[:both], each.kept) for each in (rows, others[name])
+            )
+            names = _gradient_names(one.trace) if one.gradients.arrays else _forward_names(one.trace)
+            if one.indices != other.indices:
+                raise OptionError("debug.diff: a and b must be passes of one kind over the same steps")
+            found = _parting(one.trace, names, one, names, other, apart)
             if found is not None:
                 return found
     return None

@@ -177,10 +177,31 @@ def test_two_dtypes_agree_to_the_coarser_one():
     assert debug.diff(a, b) is not None
 
 
+def test_two_forks_part_where_one_was_written():
+    layer, trace, doutput = ready("lstm")
+    a = debug.Stepper(layer, trace, doutput)
+    a.goto(5)
+    b = a.fork(dh_prev=lambda dh_prev: 2 * dh_prev)
+    found = debug.diff(a, b)
+    assert (found.place, found.inherited) == (("l0", 5, "dh_prev"), False)
+    b.next(2)
+    assert debug.diff(a, b).place.t == 5  # as far as both are
+    a.finish()
+    b.finish()
+    assert debug.diff(b, a).place.t == 5
+    assert debug.diff(a, debug.Stepper(layer, trace, doutput)) is None  # it has done nothing
+    same = a.fork(("l0", 3))
+    assert debug.diff(a, same) is None
+    same.finish()
+    assert debug.diff(a, same) is None
+    with pytest.raises(OptionError, match="of the same layers"):
+        debug.diff(a, debug.Stepper(*ready("two layers")))
+
+
 def test_what_cannot_be_compared():
     gru, x = GRU(2, 3, rng=0), np.zeros((6, 1, 2))
     _, _, a = gru.forward(x)
-    with pytest.raises(OptionError, match="a and b must be traces; got int"):
+    with pytest.raises(OptionError, match="a and b must be two traces, or two Steppers; got Trace and int"):
         debug.diff(a, 3)
     with pytest.raises(ShapeError, match="a and b must have the same steps; l0 has T = 6 and 4"):
         debug.diff(a, gru.forward(x[:4])[2])
