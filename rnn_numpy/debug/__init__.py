@@ -13,6 +13,7 @@ from rnn_numpy.debug.conditions import (
 )
 from rnn_numpy.debug.explain import explain
 from rnn_numpy.debug.frames import here
+from rnn_numpy.debug.page import Page, html, show, write_html
 from rnn_numpy.debug.stepper import Stepper, Stop
 from rnn_numpy.debug.tracing import Difference, Origin, diff, first_non_finite
 
@@ -20,18 +21,22 @@ __all__ = [
     "Condition",
     "Difference",
     "Origin",
+    "Page",
     "Stepper",
     "Stop",
     "diff",
     "explain",
     "first_non_finite",
     "here",
+    "html",
     "jump",
     "non_finite",
     "norm_above",
     "norm_below",
     "saturated",
+    "show",
     "sign_change",
     "violated",
     "when",
+    "write_html",
 ]

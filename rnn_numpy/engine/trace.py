@@ -24,6 +24,7 @@ from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.cell import Chain
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.parts import NONE, Masks
+from rnn_numpy.engine.step_html import table
 from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import DTypeError, OptionError
 
@@ -431,8 +432,12 @@ class Step:
             "  name     shape             min        max       norm   non-finite",
         ]
         for name in self.names:
-            lines.append(_row(name, getattr(self, name)))
+            lines.append("  {:<8} {:<10} {:>10} {:>10} {:>10}   {}".format(*_row(name, getattr(self, name))))
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = [_row(name, getattr(self, name)) for name in self.names]
+        return table(f"step t = {self.t} of {self.recorded.name}", rows)
 
 
 class CallRecord:
@@ -518,8 +523,8 @@ def _masked(arrays: Mapping[str, Array]) -> list[str]:
     return [name for name in arrays if name.endswith(("_in", "_new"))]
 
 
-def _row(name: str, array: Array) -> str:
-    """One line of the table of a step: name, shape, min, max, norm, count of entries that are NaN or infinite."""
+def _row(name: str, array: Array) -> tuple[str, ...]:
+    """The fields of a line of the table of a step: name, shape, min, max, norm, count of what is NaN or infinite."""
     values = array.real
     finite = values[np.isfinite(array)]
     bad = array.size - finite.size
@@ -527,4 +532,4 @@ def _row(name: str, array: Array) -> str:
     # Scaled by the largest entry, so that the norm of tiny or huge entries neither vanishes nor overflows.
     scale = max(abs(low), abs(high)) if finite.size else 0.0
     norm = scale * float(np.sqrt(np.sum((finite / scale) ** 2))) if scale > 0 else 0.0
-    return f"  {name:<8} {array.shape!s:<10} {low:>10.2e} {high:>10.2e} {norm:>10.2e}   {bad}"
+    return name, str(array.shape), f"{low:.2e}", f"{high:.2e}", f"{norm:.2e}", str(bad)
