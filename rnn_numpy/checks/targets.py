@@ -185,7 +185,7 @@ class LayerTarget(Target):
             return {}
         twin = copy.copy(self.layer)
         twin.rng = np.random.default_rng(seed)
-        _, _, trace = twin.forward(self.x, self.h_0, self.lengths, **self._options(self.memory))
+        _, _, trace = twin.forward(self.x, self.h_0, self.lengths, **self.options(self.memory))
         masks = {
             "dropout_masks": trace.masks,
             "recurrent_masks": trace.recurrent_masks,
@@ -194,14 +194,14 @@ class LayerTarget(Target):
         self.notes.append(f"masks of dropout and zoneout drawn once, from seed {seed}, and replayed in every run")
         return {name: mask for name, mask in masks.items() if mask}
 
-    def _arguments(self, x: Array, h_0: Any) -> dict[str, Any]:
+    def arguments(self, x: Array, h_0: Any) -> dict[str, Any]:
         """Return what forward gets by its place: no more than is there."""
         given = {"x": x, "h_0": h_0, "lengths": self.lengths}
         while len(given) > 1 and next(reversed(given.values())) is None:
             given.popitem()
         return given
 
-    def _options(self, point: Mapping[str, Array]) -> dict[str, Any]:
+    def options(self, point: Mapping[str, Array]) -> dict[str, Any]:
         """Return what forward gets by name: masks, and given arrays at a point."""
         if not (self.memory or self.fixed):
             return dict(self.masks)
@@ -211,12 +211,12 @@ class LayerTarget(Target):
     def _first_run(self) -> tuple[Any, tuple[Any, ...]]:
         """Run forward for the first time; return output and final states, after a look at what it returns."""
         where, name = "gradcheck", f"{type(self.layer).__name__}.forward"
-        watched, options = {"x": self.x, **self.memory}, self._options(self.memory)
+        watched, options = {"x": self.x, **self.memory}, self.options(self.memory)
         watched |= {f"h_0[{k}]": array for k, array in enumerate(split(self.h_0)) if array is not None}
         watched |= {f"params[{key!r}]": array for key, array in self.layer.params.items()}
         before = {key: array.copy() for key, array in watched.items()}
-        _require_callable(where, self.layer.forward, name, self._arguments(self.x, self.h_0), options)
-        results = self.layer.forward(*self._arguments(self.x, self.h_0).values(), **options)
+        _require_callable(where, self.layer.forward, name, self.arguments(self.x, self.h_0), options)
+        results = self.layer.forward(*self.arguments(self.x, self.h_0).values(), **options)
         changed = [key for key, array in watched.items() if array.tobytes() != before[key].tobytes()]
         if changed:
             raise GradientCheckError(f"{where}: {name} must not modify what it is given; it has changed {changed}")
@@ -278,7 +278,7 @@ class LayerTarget(Target):
         """Run forward; return output, final state and trace."""
         layer, point = self.layer if layer is None else layer, self.point if point is None else point
         h_0 = join([*map(point.__getitem__, self.titles)]) if self.initial else None
-        results = layer.forward(*self._arguments(point.get("x", self.x), h_0).values(), **self._options(point))
+        results = layer.forward(*self.arguments(point.get("x", self.x), h_0).values(), **self.options(point))
         return results[0], (results[1] if self.many else None), results[-1]
 
     def run(
@@ -298,7 +298,17 @@ class LayerTarget(Target):
         if self._asked is not type(layer):
             _require_callable(where, layer.backward, source, given)
             self._asked = type(layer)
-        result = layer.backward(*given.values())
+        return self.gradients_of(layer.backward(*given.values()), layer)
+
+    def gradients(self) -> tuple[Any, ...]:
+        """Return what backward gets after the trace: copies of the loss's gradients."""
+        finals = (mapped(np.copy, self.dfinal),) if self.many else ()
+        return (mapped(np.copy, self.doutput), *finals)
+
+    def gradients_of(self, result: Any, layer: Any = None) -> Point:
+        """Return the gradients in what backward returned, by name, after a look at them."""
+        layer = self.layer if layer is None else layer
+        where, source = "gradcheck", f"{type(layer).__name__}.backward"
         dtypes = (self.dtype if layer is self.source else np.float64,)
         inputs = (*(() if self.ids else ("x",)), *self.titles)
         missing = [name for name in ("grads", *(f"d{title}" for title in inputs)) if not hasattr(result, name)]
@@ -361,8 +371,20 @@ class LayerTarget(Target):
 
     def at(self, point: Mapping[str, Array]) -> Point:
         """Return the claimed gradient at another point."""
-        with _holding(self.layer, point):
+        with holding(self.layer, point):
             return self.run(point=point)[0]
+
+    def fresh(self, point: Mapping[str, Array]) -> Point:
+        """Return the claimed gradient at another point, by a layer that has never been called before."""
+        layer = _twin("gradcheck", self.source, np.float64)
+        with holding(layer, point):
+            return self.run(layer, point=point)[0]
+
+    def moved_to(self, point: Point) -> LayerTarget:
+        """Return this subject at another point."""
+        other = copy.copy(self)
+        other.point = dict(point)
+        return other
 
     def in_single(self) -> Point:
         """Return the claimed gradient of the float32 original, on the data rounded to float32."""
@@ -375,7 +397,7 @@ class LayerTarget(Target):
         """Return the loss at another point, real or complex as its arrays are."""
         dtype = np.result_type(*point.values())
         layer = self.layer if dtype == np.float64 else self._complex()
-        with _holding(layer, point):
+        with holding(layer, point):
             output, final, _ = self.forward(layer, point)
         if self.on_top is not None:
             return self.top(output, final)[0]
@@ -430,7 +452,7 @@ class ModelTarget(Target):
         watched = {f"argument {k}": a for k, a in enumerate(inputs) if isinstance(a, np.ndarray)}
         watched |= {f"params[{name!r}]": array for name, array in self.model.params.items()}
         before = {name: array.copy() for name, array in watched.items()}
-        with _holding(self.model, self.point):
+        with holding(self.model, self.point):
             found = self._gradients(self.model, inputs, np.float64)
             self.touched = [name for name, array in watched.items() if array.tobytes() != before[name].tobytes()]
         return found
@@ -469,12 +491,12 @@ class ModelTarget(Target):
             model = self._twin
             kinds = [isinstance(value, np.ndarray) and value.dtype == np.float64 for value in inputs]
             inputs = tuple(v.astype(np.complex128) if k else v for v, k in zip(inputs, kinds, strict=True))
-        with _holding(model, point):
+        with holding(model, point):
             return self._run(model, copy.deepcopy(inputs))[0]
 
     def at(self, point: Mapping[str, Array]) -> Point:
         """Return the claimed gradient at another point."""
-        with _holding(self.model, point):
+        with holding(self.model, point):
             return self._gradients(self.model, copy.deepcopy(self.inputs), np.float64)
 
 
@@ -579,7 +601,7 @@ def _require_callable(
 
 
 @contextlib.contextmanager
-def _holding(layer: Any, point: Mapping[str, Array]) -> Iterator[None]:
+def holding(layer: Any, point: Mapping[str, Array]) -> Iterator[None]:
     """Give a layer or model the parameters of a point for a while."""
     params = layer.params
     # Of the package's own, the arrays are views of one vector: a check asks for them some dozens of times.

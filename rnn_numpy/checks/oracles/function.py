@@ -263,12 +263,12 @@ class Function:
             )
         return first
 
-    def measure_noise(self, middle: float) -> None:
+    def measure_noise(self, middle: float, rough: bool = True) -> None:
         """Find what rounding may do to the loss: by how much it changes with the last digits of its arrays.
 
         At least eps |L|. Where large terms cancel, or the dynamics are chaotic, it is more, and nothing in L says so.
         Where numbers are rounded to a narrower dtype inside, L does not move at all with the last digits, and is rough
-        along a line.
+        along a line: `rough` says whether to look for that as well.
         """
         rng = np.random.default_rng(0)
         self.noise = self.eps * abs(middle)
@@ -278,7 +278,7 @@ class Function:
             self.moved = " at two units in the last place from the point"
             self.noise = max(self.noise, abs(self.number() - middle))
         # Where it does move, by more than its own last digits, it is chaotic: then it is bent at any distance.
-        if not self.is_complex and self.noise <= 64 * EPS * abs(middle):
+        if rough and not self.is_complex and self.noise <= 64 * EPS * abs(middle):
             self.noise = max(self.noise, self._roughness(middle, self.noise, rng))
         for name, array in self.kept.items():
             self.work[name][...] = array

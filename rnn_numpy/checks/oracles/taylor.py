@@ -159,7 +159,7 @@ def taylor_test(
     function = Function(where, loss, point)
     claimed = checked_direction(where, function.work, gradient, "gradient")
     middle = function.repeatable()
-    function.measure_noise(middle)
+    function.measure_noise(middle, rough=False)
     rng = np.random.default_rng(seed)
     count = arguments.positive_int(where, "steps", steps)
     widths = FIRST_STEP / 2.0 ** np.linspace(0, STEPS - 1, max(2, count))
