@@ -206,7 +206,7 @@ class CaptionExperiment(Experiment):
             raise DataError(f"say which picture to describe: {self.inputs}")
         lines = []
         for given in inputs:
-            if not given.isdecimal() or int(given) >= len(self.test):
+            if not given.isdecimal() or int(given[:10]) >= len(self.test):
                 raise DataError(f"{given}: test pictures have the numbers 0 to {len(self.test) - 1}")
             number = int(given)
             memory = _single(self.test.batch).memory[:, number : number + 1]

@@ -8,6 +8,7 @@ once, at the end.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -253,12 +254,12 @@ class DigitsExperiment(Experiment):
 
     def _images(self, given: str) -> tuple[list[str], Array, list[int | None]]:
         """Return names, images and, where they are known, labels."""
-        if not given.isdecimal():
+        if not re.fullmatch(r"-?\d+", given):
             images = digits.read_images(given)
             several = [f"{given}, image {k}" for k in range(1, len(images) + 1)]
             return several if len(images) > 1 else [given], images, [None] * len(images)
         test = self.parts[2]
-        if int(given) >= len(test):
+        if not 0 <= int(given[:10]) < len(test):
             raise DataError(
                 f"{given}: test digits have the numbers 0 to {len(test) - 1}; an image is a file .csv or .npy"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,10 +36,10 @@ from rnn_numpy.models.beam_search import beam_search
 from rnn_numpy.models.decoding import decode_greedy
 from rnn_numpy.models.encoder_decoder import EncoderDecoder
 from rnn_numpy.models.sentences import Hypothesis
-from rnn_numpy.tasks.dates import DateFormats
+from rnn_numpy.tasks.dates import LOCALES, DateFormats
 from rnn_numpy.tasks.g2p import CMUDict
 from rnn_numpy.tasks.pairs import PairBatch, PairScore, PairTask, SymbolVocabulary, padded
-from rnn_numpy.tasks.roman import RomanNumerals
+from rnn_numpy.tasks.roman import LARGEST, RomanNumerals
 from rnn_numpy.training import Adam
 from rnn_numpy.training.loop import train
 from rnn_numpy.training.schedules import Linear
@@ -373,9 +374,15 @@ class PairExperiment(Experiment):
             raise DataError(f"say what to answer: {self.inputs}")
         return "\n".join(self._told(given) for given in inputs)
 
+    def is_asked_for(self, given: str) -> bool:
+        """Tell whether an input is of the kind that the net has learnt; other symbols are refused in any case."""
+        return True
+
     def _told(self, given: str) -> str:
         if not given:
             raise DataError(f"an input is empty; say what to answer: {self.inputs}")
+        if not self.is_asked_for(given):
+            raise DataError(f"{given}: this net answers {self.inputs}")
         answer = self.answer(given, n_best=3)
         lines = [f"{given}: {self.said(answer.said)}"]
         for symbols, one in answer.best:
@@ -430,8 +437,12 @@ class RomanExperiment(PairExperiment):
     name: ClassVar[str] = "roman"
     Options: ClassVar[type[Any]] = RomanOptions
     Task: ClassVar[type[PairTask]] = RomanNumerals
-    inputs: ClassVar[str] = "numbers from 1 to 3999"
+    inputs: ClassVar[str] = f"numbers from 1 to {LARGEST}"
     longest: ClassVar[int] = 20
+
+    def is_asked_for(self, given: str) -> bool:
+        """Tell whether a text is a number from 1 to 3999, with no zeros before it."""
+        return re.fullmatch("[1-9][0-9]*", given) is not None and int(given[:5]) <= LARGEST
 
 
 class DateExperiment(PairExperiment):
@@ -440,5 +451,10 @@ class DateExperiment(PairExperiment):
     name: ClassVar[str] = "dates"
     Options: ClassVar[type[Any]] = DateOptions
     Task: ClassVar[type[PairTask]] = DateFormats
-    inputs: ClassVar[str] = "dates, each after its locale, as 'de 3. Mai 1999'"
+    inputs: ClassVar[str] = f"dates, each after its locale, as 'de 3. Mai 1999', of {', '.join(LOCALES)}"
     longest: ClassVar[int] = 14
+
+    def is_asked_for(self, given: str) -> bool:
+        """Tell whether a text begins with a locale, and has digits."""
+        locale, _, date = given.partition(" ")
+        return locale in LOCALES and any(map(str.isdecimal, date))

@@ -321,6 +321,7 @@ def test_what_predict_cannot_read(here: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert failure(capsys, "predict", "digits-run", "no.csv") == "no.csv: No such file or directory"
     assert failure(capsys, "predict", "digits-run", "999").startswith("999: test digits have the numbers 0 to 396; ")
+    assert failure(capsys, "predict", "digits-run", "-1").startswith("-1: test digits have the numbers 0 to 396; ")
 
 
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(

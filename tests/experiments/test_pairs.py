@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,15 @@ def test_the_trained_net_answers_without_the_data(
     for inputs, words in (([], "say what to answer: numbers from 1 to 3999"), ([""], "an input is empty")):
         with pytest.raises(DataError, match=words):
             again.predict(inputs)
-    with pytest.raises(DataError, match=r"^'19x': 'x' at position 2 is none of the 10 symbols"):
-        again.predict(["19x"])
+    for other in ("19x", "4000", "0", "-5", "12.5", "1e3", "007", "٣", "9" * 5000):
+        with pytest.raises(DataError, match=rf"^{re.escape(other)}: this net answers numbers from 1 to 3999$"):
+            again.predict([other])
+
+
+def test_dates_come_after_their_locale() -> None:
+    experiment = DateExperiment(DateExperiment.Options())
+    assert experiment.is_asked_for("de 3. Mai 1999") and experiment.is_asked_for("en_US May 3, 1999")
+    assert not any(map(experiment.is_asked_for, ("3. Mai 1999", "de", "de Mai", "2024-01-32", "xx 3. Mai 1999")))
 
 
 def test_a_stopped_training_goes_on_bit_for_bit(
