@@ -12,9 +12,9 @@ line that it is the way back of; and the report of the right one.
 # %%
 # The network
 # -----------
-# Whatever you have will do: any layout, any names, several layers, attention, a readout, a loss of your own. What counts
-# is that `loss(params)` does all its work in NumPy, on the arrays of `params`, and that `grads(params)` returns a
-# gradient for each of their names.
+# Whatever you have will do: any layout, any names, layers, attention, a readout, a loss of your own. What counts is that
+# `loss(params)` does all its work in NumPy, on the arrays of `params`, and that `grads(params)` returns a gradient for
+# each of their names.
 
 import numpy as np
 
@@ -86,8 +86,8 @@ def case():
 # What is wrong with it
 # ---------------------
 # Nothing is told about the network. The loss is run once on arrays that write down what is done to them; back along
-# these operations go the mistakes that people make; the one that gives exactly your gradient, here and at a second point,
-# is named.
+# these operations go the mistakes that people make; the one that gives exactly your gradient, here and at a second
+# point, is named.
 
 report = gradcheck(loss, params, grads=grads)
 print(report)
