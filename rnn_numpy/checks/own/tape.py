@@ -183,17 +183,17 @@ class Tape:
         """Return the gradient by each parameter, with a mistake in the way back where one is given."""
         return {name: array[0] for name, array in self.several([change or Change()]).items()}
 
-    def several(self, changes: Sequence[Change]) -> dict[str, Array]:
-        """Return the gradients with each of some mistakes, along the first axis of each parameter's array."""
+    def several(self, changes: Sequence[Change], names: Sequence[str] | None = None) -> dict[str, Array]:
+        """Return the gradients with each of some mistakes, along the first axis of each parameter's array; or those by
+        some parameters.
+        """
         ordered = [k for k, change in enumerate(changes) if change.order]
         if ordered and len(changes) > 1:
             # Copies: the gradient of what the loss does not read is a view of one zero.
-            whole = {
-                name: np.array(array)
-                for name, array in self.several([replace(one, order=()) for one in changes]).items()
-            }
+            plain_ones = [replace(change, order=()) for change in changes]
+            whole = {name: np.array(array) for name, array in self.several(plain_ones, names).items()}
             for k in ordered:
-                for name, array in self.several([changes[k]]).items():
+                for name, array in self.several([changes[k]], names).items():
                     whole[name][k] = array[0]
             return whole
         count = len(changes)
@@ -205,6 +205,7 @@ class Tape:
         adjoints: dict[int, Array] = {self.loss: np.full((count, *loss), self.scale)}
         found: dict[int, Array] = {}
         leaves = tuple(self.params.values())
+        left_out = set() if names is None else {number for name, number in self.params.items() if name not in names}
         order = (*changes[0].order, *leaves) if changes[0].order else range(self.loss, -1, -1)
         for number in order:
             d = adjoints.pop(number, None)
@@ -224,7 +225,7 @@ class Tape:
                     more[row] = function(d[row])
                     adjoints[target] = adjoints[target] + more if target in adjoints else more
             for slot, operand in enumerate(node.operands):
-                if operand.parts:
+                if operand.parts and not all(part.node in left_out for part in operand.parts):
                     g = node.pull_many(slot, d)
                     altered = [(row, change) for row, change in here if change.alters(number, slot)]
                     if altered:
@@ -235,6 +236,7 @@ class Tape:
         return {
             name: found.get(number, np.zeros((count, *self.nodes[number].value.shape)))
             for name, number in self.params.items()
+            if number not in left_out
         }
 
     def _hand_on(self, operand: Operand, g: Array, adjoints: dict[int, Array]) -> None:

@@ -235,11 +235,14 @@ def _other_values(S: Structure, group: Group, slot: int, made: Any, earlier: Any
     if group.kind not in PRODUCTS:
         for pattern, function in FUNCTIONS:
             word = pattern.format(right)
+            if pattern == "1 - {}" and right.startswith("(1 - ") and right.count("(") == 1:
+                word = right[5:-1]
             with np.errstate(all="ignore"):
                 change = Change(values={(n.number, slot): function(n.operands[slot].value) for n in group.nodes})
             why = f"d{to} takes {word} where {right} belongs, {through}"
             if pattern == "1":
-                why = f"d{to} is not multiplied with {right}, {through}"
+                how = "divided by" if group.kind == "divide" and slot else "multiplied with"
+                why = f"d{to} is not {how} {right}, {through}"
             kind = "sign" if pattern.startswith("-") else "wrong derivative"
             yield from one(kind, why, change, IMMEDIATE, f"{pattern} {slot}", group)
     elif is_weight:

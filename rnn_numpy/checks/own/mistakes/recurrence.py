@@ -98,7 +98,7 @@ def _truncated(S: Structure, edges: list[Edge], why: str, label: str, about: tup
         text = why.replace("from a step to the one before it", f"from step {k} to step {k - 1}")
         yield from one("recurrence dropped", f"truncated: {text}", dropped(S, cut), RECURRENCE, f"cut {label} {k}",
             *about, t=last, k=k)  # fmt: skip
-    for period in range(2, last - first + 1):
+    for period in range(2, min(last - first + 1, 9)):
         for offset in range(period):
             cut = [edge for edge in edges if S.step[edge.node] % period == offset]
             if len({S.step[edge.node] for edge in cut}) > 1:
@@ -124,7 +124,7 @@ def _within(S: Structure, edges: list[Edge]) -> Iterator[Suspect]:
     count = len(each)
     if not 2 < count <= 64:
         return
-    for K in range(1, count - 1):
+    for K in range(1, min(count - 1, 9)):
         changes = []
         for t, term in enumerate(each):
             cut = [edge for edge in edges if S.step[edge.node] == t - K + 1 and t - K + 1 > 0]
@@ -281,7 +281,7 @@ def between_loops(S: Structure) -> Iterator[Suspect]:
         sets = [(listed(S.title(S.groups[c]) for c in consumers), edges)]
         many = [e for e in edges if len({S.step[o.part.node] for o in edges if S.of[o.node] is S.of[e.node]}) > 1]
         if many and len(many) < len(edges):
-            sets.append((listed(S.title(S.of[edge.node]) for edge in many), many))
+            sets.insert(0, (listed(S.title(S.of[edge.node]) for edge in many), many))
         if len(consumers) > 1:
             sets += [(S.title(S.groups[c]), [e for e in edges if S.of[e.node].number == c]) for c in consumers]
         every = [edge for edge in S.edges if S.of[edge.part.node] is group]

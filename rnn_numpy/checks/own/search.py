@@ -1,0 +1,226 @@
+"""The search for the mistake whose gradient is the one that was found: one, one with a factor besides, or two."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnn_numpy.checks.own.mistakes import Suspect, suspects
+from rnn_numpy.checks.own.patterns import Compared, rational, strong_patterns, tolerance_for
+from rnn_numpy.checks.own.structure import Structure
+from rnn_numpy.checks.own.tape import UntapedError, recorded
+from rnn_numpy.checks.report import Diagnosis
+from rnn_numpy.checks.targets import FunctionsTarget
+
+Array = NDArray[Any]
+Point = Mapping[str, Array]
+
+# Trying mistakes ends after so many seconds.
+SECONDS = 20.0
+
+# Of gradients of more entries than this, the smallest wrong tensors are looked at first.
+MANY = 300
+
+
+class Search:
+    """Tries mistakes until one explains the gradient.
+
+    Attributes
+    ----------
+    tried : int
+    over : bool
+        Whether the time was up before all were tried.
+    """
+
+    def __init__(self, target: FunctionsTarget, structure: Structure, compared: Compared) -> None:
+        self.target, self.structure, self.c = target, structure, compared
+        self.wrong = set(compared.wrong)
+        self.began = time.perf_counter()
+        self.tried, self.over = 0, False
+        size = sum(array.size for array in compared.exact.values())
+        self.rows = int(max(1, min(64, 2_000_000 // max(1, size))))
+        self.few: list[str] | None = None
+        if size > MANY:
+            self.few = sorted(self.wrong, key=lambda name: compared.exact[name].size)[:2]
+
+    def run(self) -> Diagnosis | None:
+        """Return the mistake, or None."""
+        return self._single() or self._together()
+
+    def _batches(self, all_of: bool) -> Iterator[list[tuple[int, Suspect]]]:
+        """Yield mistakes that reach all that is wrong, or some of it, some at a time."""
+        each = (
+            (number, suspect)
+            for number, suspect in enumerate(suspects(self.structure))
+            if (self._reach(suspect) >= self.wrong if all_of else self._reach(suspect) & self.wrong)
+        )
+        while batch := list(itertools.islice(each, self.rows)):
+            if time.perf_counter() - self.began > SECONDS:
+                self.over = True
+                return
+            yield batch
+
+    def _reach(self, suspect: Suspect) -> set[str]:
+        return set[str]().union(*map(self.structure.affected, suspect.changes))
+
+    def _single(self) -> Diagnosis | None:
+        scaled: tuple[Suspect, str] | None = None
+        for batch in self._batches(all_of=True):
+            self.tried += len(batch)
+            for (number, suspect), gradient in zip(batch, self._predicted(batch), strict=True):
+                if explains(self.c.found, gradient, self.c.exact, self.few):
+                    if self.few is None or explains(self.c.found, *self._whole(suspect)):
+                        if self._holds(number, suspect):
+                            return told(self.structure, suspect)
+                elif scaled is None:
+                    factor = self._factor(gradient)
+                    if factor and self._is_scaled(number, suspect, factor):
+                        scaled = suspect, rational(factor, self.c.sizes) or f"{factor:g}"
+        if scaled is None:
+            return None
+        found = told(self.structure, scaled[0])
+        return dataclasses.replace(found, why=f"{found.why}; and all of the gradient has a factor {scaled[1]} besides")
+
+    def _predicted(self, batch: Sequence[tuple[int, Suspect]]) -> list[dict[str, Array]]:
+        with np.errstate(all="ignore"):
+            return gradients(self.structure, [suspect for _, suspect in batch], self.few)
+
+    def _whole(self, suspect: Suspect) -> tuple[dict[str, Array], Point]:
+        with np.errstate(all="ignore"):
+            return gradients(self.structure, [suspect])[0], self.c.exact
+
+    # ------------------------------------------------------------------------------------ a factor besides
+
+    def _factor(self, gradient: Point) -> float:
+        """Return a factor, of whole sizes, that makes a gradient the one found; else 0."""
+        name = next(iter(self.few or self.c.wrong))
+        made = gradient[name]
+        at = int(np.argmax(np.abs(made))) if made.size else 0
+        if not made.size or not made.flat[at] or not np.isfinite(made.flat[at]):
+            return 0.0
+        factor = float(self.c.found[name].flat[at] / made.flat[at])
+        if not factor or abs(factor - 1) < 1e-6 or not np.isfinite(factor):
+            return 0.0
+        if abs(factor + 1) > 1e-9 and not rational(factor, self.c.sizes):
+            return 0.0
+        names = self.few or list(gradient)
+        scaled = {name: factor * gradient[name] for name in names}
+        return factor if explains(self.c.found, scaled, self.c.exact, names) else 0.0
+
+    def _is_scaled(self, number: int, suspect: Suspect, factor: float) -> bool:
+        gradient, exact = self._whole(suspect)
+        scaled = {name: factor * array for name, array in gradient.items()}
+        return explains(self.c.found, scaled, exact) and self._holds(number, suspect, factor=factor)
+
+    # ------------------------------------------------------------------------------------ two mistakes
+
+    def _together(self) -> Diagnosis | None:
+        """Return two mistakes that each explain some tensors, to the last digit, and all that are wrong together."""
+        if len(self.wrong) < 2 or self.over:
+            return None
+        self.few = None
+        parts: dict[frozenset[str], tuple[int, Suspect]] = {}
+        for batch in self._batches(all_of=False):
+            for (number, suspect), gradient in zip(batch, self._predicted(batch), strict=True):
+                names = frozenset(name for name in gradient if self._differs(name, gradient[name]))
+                if names and names < self.wrong and names not in parts:
+                    if explains(self.c.found, gradient, self.c.exact, list(names)):
+                        if self._holds(number, suspect, list(names)):
+                            parts[names] = number, suspect
+        for first, second in itertools.combinations(parts, 2):
+            if not first & second and first | second == self.wrong:
+                return self._pair(told(self.structure, parts[first][1]), told(self.structure, parts[second][1]))
+        for names, (_, suspect) in parts.items():
+            rest = [name for name in self.c.wrong if name not in names]
+            compared = Compared(self.c.point, self.c.found, self.c.exact, rest, self.c.sizes)
+            pattern = strong_patterns(compared)
+            if pattern is not None:
+                return self._pair(told(self.structure, suspect), pattern)
+        return None
+
+    def _differs(self, name: str, array: Array) -> bool:
+        scale = self.c.scale[name] + float(np.abs(array).max(initial=0.0))
+        return bool(np.any(np.abs(array - self.c.exact[name]) > 1e-9 * scale))
+
+    def _pair(self, first: Diagnosis, second: Diagnosis) -> Diagnosis:
+        why = f"two mistakes: {first.why}; and {second.kind}: {second.why}"
+        return dataclasses.replace(first, why=why)
+
+    # ------------------------------------------------------------------------------------ a second point
+
+    @functools.cached_property
+    def _second(self) -> tuple[Structure, Point, list[Suspect]] | None:
+        """The structure, the gradient found, and the mistakes, at a point nearby: a match is to be no accident."""
+        rng = np.random.default_rng(5)
+        point = {}
+        for name, array in self.target.point.items():
+            size = np.abs(array) + float(np.abs(array).mean() if array.size else 0.0)
+            point[name] = array + 0.05 * rng.normal(size=array.shape) * size
+        try:
+            tape = recorded(self.target.loss, point)
+        except UntapedError:
+            return None
+        if len(tape.nodes) != len(self.structure.tape.nodes):
+            return None
+        other = Structure(tape)
+        return other, self.target.at(point), list(suspects(other))
+
+    def _holds(self, number: int, suspect: Suspect, names: list[str] | None = None, factor: float = 1.0) -> bool:
+        """Whether a mistake gives the gradient found at a second point, too."""
+        if self._second is None:
+            return True
+        other, found, others = self._second
+        if number >= len(others) or others[number].why != suspect.why:
+            return False
+        with np.errstate(all="ignore"):
+            predicted = gradients(other, [others[number]])[0]
+            scaled = {name: factor * array for name, array in predicted.items()}
+            return explains(found, scaled, other.tape.gradients(), names)
+
+
+def gradients(
+    structure: Structure, several: Sequence[Suspect], names: Sequence[str] | None = None
+) -> list[dict[str, Array]]:
+    """Return the whole gradient with each of some mistakes, or that by some parameters."""
+    changes = [change for suspect in several for change in suspect.changes]
+    made = structure.tape.several(changes, names)
+    found, row = [], 0
+    for suspect in several:
+        rows = slice(row, row + len(suspect.changes))
+        found.append({name: array[rows].sum(axis=0) for name, array in made.items()})
+        row = rows.stop
+    return found
+
+
+def told(structure: Structure, suspect: Suspect) -> Diagnosis:
+    """Return a mistake as a diagnosis, with the line of code that it is the way back of."""
+    where: dict[str, Any] = {"part": suspect.part, **suspect.where}
+    when = ""
+    group = suspect.about[-1] if suspect.about else None
+    if group is not None and group.nodes[0].kind:
+        line = structure.line(group)
+        where["line"] = int(line.removeprefix("line "))
+        when = f"on the way back of {line}: {structure.text(group)}"
+    return Diagnosis(suspect.kind, suspect.why, when=when, where=where)
+
+
+def explains(found: Point, predicted: Point, exact: Point, names: Sequence[str] | None = None) -> bool:
+    """Whether a predicted gradient is the one that was found, and not the right one; of some names alone, if given."""
+    names = list(predicted) if names is None else names
+    scales = {name: float(np.abs(exact[name]).max(initial=0.0)) for name in names}
+    off = max(float(np.abs(found[n] - exact[n]).max(initial=0.0)) / (scales[n] or 1.0) for n in names)
+    allowed = tolerance_for(off)
+    differs = False
+    for name in names:
+        size = max(scales[name], float(np.abs(found[name]).max(initial=0.0)))
+        if not np.all(np.abs(found[name] - predicted[name]) <= allowed * size):
+            return False
+        differs = differs or not np.all(np.abs(exact[name] - predicted[name]) <= 2 * allowed * size)
+    return differs
