@@ -40,6 +40,7 @@ from rnn_numpy.checks.loss_check import along_directions, by_entries, single_row
 from rnn_numpy.checks.oracles.function import checked_gradients, checked_params
 from rnn_numpy.checks.oracles.taylor import TaylorResult, taylor_test
 from rnn_numpy.checks.own.diagnose import diagnose_functions
+from rnn_numpy.checks.own.patterns import narrow_note
 from rnn_numpy.checks.report import UNDECIDED, WRONG, Diagnosis, Findings, GradcheckReport
 from rnn_numpy.checks.targets import FunctionsTarget, LayerTarget, ModelTarget, Point, Target
 from rnn_numpy.checks.watch import Watch
@@ -293,6 +294,8 @@ def _check(
     if again and layer is not None and any(row.verdict == WRONG for row in findings.rows):
         with np.errstate(over="ignore", invalid="ignore"):
             layer.look_again(first, single, findings)
+    if isinstance(checked, FunctionsTarget):
+        findings.notes += narrow_note({name: first[name] for name in names})
     diagnosis: Diagnosis | None = None
     if touched:
         diagnosis = _modified(touched)

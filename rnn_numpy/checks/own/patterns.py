@@ -125,10 +125,11 @@ def _ignored(c: Compared) -> Diagnosis | None:
 
 
 def _decayed(c: Compared) -> Diagnosis | None:
-    """g = right + factor * p."""
+    """g = right + factor * p, or the sign of p, or the same number everywhere."""
     for function, word, kind_word in (
         (lambda p: p, "itself", "a weight decay that the loss does not have"),
         (np.sign, "'s sign", "a decay of absolute values that the loss does not have"),
+        (np.ones_like, "", ""),
     ):
         terms = {name: function(c.point[name]) for name in c.wrong}
         sizes = {name: float(np.abs(term).max(initial=0.0)) for name, term in terms.items()}
@@ -143,10 +144,13 @@ def _decayed(c: Compared) -> Diagnosis | None:
             continue
         for guess in (nice, factor):
             if all(_is_sum(c, name, guess * terms[name]) for name in c.wrong):
-                if abs(guess - 1) < 1e-9:
+                if word and abs(guess - 1) < 1e-9:
                     each = c.titles if len(c.wrong) < 2 else "each"
                     why = f"the gradient of {c.titles} is the right one plus {each} {word}"
                     return Diagnosis("starts as the weights", why)
+                if not word:
+                    why = f"every entry of the gradient of {c.titles} is the right one plus {guess:.6g}"
+                    return Diagnosis("wrong derivative", why)
                 own = "the parameter " + word if word == "itself" else "the parameter" + word
                 why = f"the gradient of {c.titles} is the right one plus {guess:.6g} times {own}: {kind_word}"
                 return Diagnosis("weight decay", why)
@@ -626,6 +630,23 @@ def _each_by_itself(c: Compared) -> Diagnosis | None:
     return Diagnosis(kinds[0], told, explained=len(kinds) == 1)
 
 
+def narrow_note(found: Point) -> list[str]:
+    """Return the note on double precision gradients whose every entry is a number of single precision."""
+    names = []
+    for name, array in found.items():
+        values = array[np.isfinite(array) & (array != 0)]
+        rounded = values.astype(np.float32).astype(np.float64)
+        mantissas = len(np.unique(np.frexp(values)[0]))
+        if array.dtype == np.float64 and mantissas > 3 and np.array_equal(values, rounded):
+            names.append(name)
+    if not names:
+        return []
+    return [
+        f"every entry of the gradient of {listed(names)} is a number of single precision: it was rounded to that, and "
+        "has seven digits"
+    ]
+
+
 def in_words(c: Compared) -> str:
     """Return what is right and what is wrong, of a gradient that nothing explains."""
     told = []
@@ -638,6 +659,6 @@ def in_words(c: Compared) -> str:
 
 
 __all__ = [
-    "Compared", "factor_of", "in_digits", "in_words", "listed", "rational", "strong_patterns", "tolerance_for",
-    "weak_patterns",
+    "Compared", "factor_of", "in_digits", "in_words", "listed", "narrow_note", "rational", "strong_patterns",
+    "tolerance_for", "weak_patterns",
 ]  # fmt: skip

@@ -65,12 +65,11 @@ def pull(kind: str, slot: int, d: Array, values: Sequence[Array], out: Array, op
     Adjoints have an axis more than what they are adjoints of, the first one: of several backward passes at once.
     """
     value = values[slot]
-    with np.errstate(all="ignore"):
-        if kind in UNARY:
-            return np.asarray(d * UNARY[kind](value, out))
-        if kind in BINARY:
-            return summed_to(value.shape, d * BINARY[kind][slot](values[0], values[1], out))
-        return np.asarray(_RULES[kind](slot, d, values, out, options))
+    if kind in UNARY:
+        return np.asarray(d * UNARY[kind](value, out))
+    if kind in BINARY:
+        return summed_to(value.shape, d * BINARY[kind][slot](values[0], values[1], out))
+    return np.asarray(_RULES[kind](slot, d, values, out, options))
 
 
 def summed_to(shape: tuple[int, ...], d: Any) -> Array:

@@ -71,7 +71,6 @@ class Search:
         return set[str]().union(*map(self.structure.affected, suspect.changes))
 
     def _single(self) -> Diagnosis | None:
-        scaled: tuple[Suspect, str] | None = None
         for batch in self._batches(all_of=True):
             self.tried += len(batch)
             for (number, suspect), gradient in zip(batch, self._predicted(batch), strict=True):
@@ -79,28 +78,53 @@ class Search:
                     if self.few is None or explains(self.c.found, *self._whole(suspect)):
                         if self._holds(number, suspect):
                             return told(self.structure, suspect)
-                elif scaled is None:
-                    factor = self._factor(gradient)
-                    if factor and self._is_scaled(number, suspect, factor):
-                        scaled = suspect, rational(factor, self.c.sizes) or f"{factor:g}"
-        if scaled is None:
-            return None
-        found = told(self.structure, scaled[0])
-        return dataclasses.replace(found, why=f"{found.why}; and all of the gradient has a factor {scaled[1]} besides")
+        return None
 
     def _predicted(self, batch: Sequence[tuple[int, Suspect]]) -> list[dict[str, Array]]:
-        with np.errstate(all="ignore"):
-            return gradients(self.structure, [suspect for _, suspect in batch], self.few)
+        return gradients(self.structure, [suspect for _, suspect in batch], self.few)
 
     def _whole(self, suspect: Suspect) -> tuple[dict[str, Array], Point]:
-        with np.errstate(all="ignore"):
-            return gradients(self.structure, [suspect])[0], self.c.exact
+        return gradients(self.structure, [suspect])[0], self.c.exact
 
-    # ------------------------------------------------------------------------------------ a factor besides
+    # ------------------------------------------------------------------------------------ two mistakes
+
+    def _together(self) -> Diagnosis | None:
+        """Return a mistake beside a factor of the whole gradient, or two that each explain some tensors, to the last
+        digit, and all that are wrong together.
+        """
+        if len(self.wrong) < 2 or self.over:
+            return None
+        self.few = None
+        parts: dict[frozenset[str], Suspect] = {}
+        for batch in self._batches(all_of=False):
+            for (number, suspect), gradient in zip(batch, self._predicted(batch), strict=True):
+                names = frozenset(name for name in gradient if self._differs(name, gradient[name]))
+                if not names:
+                    continue
+                if names < self.wrong and names not in parts:
+                    if explains(self.c.found, gradient, self.c.exact, list(names)):
+                        if self._holds(number, suspect, list(names)):
+                            parts[names] = suspect
+                factor = self._factor(gradient)
+                if factor and self._holds(number, suspect, factor=factor):
+                    word = rational(factor, self.c.sizes) or f"{factor:g}"
+                    found = told(self.structure, suspect)
+                    why = f"two mistakes: {found.why}; and the whole gradient has a factor {word}"
+                    return dataclasses.replace(found, why=why)
+        for first, second in itertools.combinations(parts, 2):
+            if not first & second and first | second == self.wrong:
+                return self._pair(told(self.structure, parts[first]), told(self.structure, parts[second]))
+        for names, suspect in parts.items():
+            rest = [name for name in self.c.wrong if name not in names]
+            compared = Compared(self.c.point, self.c.found, self.c.exact, rest, self.c.sizes)
+            pattern = strong_patterns(compared)
+            if pattern is not None:
+                return self._pair(told(self.structure, suspect), pattern)
+        return None
 
     def _factor(self, gradient: Point) -> float:
-        """Return a factor, of whole sizes, that makes a gradient the one found; else 0."""
-        name = next(iter(self.few or self.c.wrong))
+        """Return a factor, a fraction of whole numbers, that makes a gradient the one found; else 0."""
+        name = self.c.wrong[0]
         made = gradient[name]
         at = int(np.argmax(np.abs(made))) if made.size else 0
         if not made.size or not made.flat[at] or not np.isfinite(made.flat[at]):
@@ -110,40 +134,8 @@ class Search:
             return 0.0
         if abs(factor + 1) > 1e-9 and not rational(factor, self.c.sizes):
             return 0.0
-        names = self.few or list(gradient)
-        scaled = {name: factor * gradient[name] for name in names}
-        return factor if explains(self.c.found, scaled, self.c.exact, names) else 0.0
-
-    def _is_scaled(self, number: int, suspect: Suspect, factor: float) -> bool:
-        gradient, exact = self._whole(suspect)
-        scaled = {name: factor * array for name, array in gradient.items()}
-        return explains(self.c.found, scaled, exact) and self._holds(number, suspect, factor=factor)
-
-    # ------------------------------------------------------------------------------------ two mistakes
-
-    def _together(self) -> Diagnosis | None:
-        """Return two mistakes that each explain some tensors, to the last digit, and all that are wrong together."""
-        if len(self.wrong) < 2 or self.over:
-            return None
-        self.few = None
-        parts: dict[frozenset[str], tuple[int, Suspect]] = {}
-        for batch in self._batches(all_of=False):
-            for (number, suspect), gradient in zip(batch, self._predicted(batch), strict=True):
-                names = frozenset(name for name in gradient if self._differs(name, gradient[name]))
-                if names and names < self.wrong and names not in parts:
-                    if explains(self.c.found, gradient, self.c.exact, list(names)):
-                        if self._holds(number, suspect, list(names)):
-                            parts[names] = number, suspect
-        for first, second in itertools.combinations(parts, 2):
-            if not first & second and first | second == self.wrong:
-                return self._pair(told(self.structure, parts[first][1]), told(self.structure, parts[second][1]))
-        for names, (_, suspect) in parts.items():
-            rest = [name for name in self.c.wrong if name not in names]
-            compared = Compared(self.c.point, self.c.found, self.c.exact, rest, self.c.sizes)
-            pattern = strong_patterns(compared)
-            if pattern is not None:
-                return self._pair(told(self.structure, suspect), pattern)
-        return None
+        scaled = {each: factor * array for each, array in gradient.items()}
+        return factor if explains(self.c.found, scaled, self.c.exact) else 0.0
 
     def _differs(self, name: str, array: Array) -> bool:
         scale = self.c.scale[name] + float(np.abs(array).max(initial=0.0))
@@ -156,8 +148,8 @@ class Search:
     # ------------------------------------------------------------------------------------ a second point
 
     @functools.cached_property
-    def _second(self) -> tuple[Structure, Point, list[Suspect]] | None:
-        """The structure, the gradient found, and the mistakes, at a point nearby: a match is to be no accident."""
+    def _second(self) -> tuple[Structure, Point, Point] | None:
+        """The structure, the gradient found and the right one at a point nearby: a match is to be no accident."""
         rng = np.random.default_rng(5)
         point = {}
         for name, array in self.target.point.items():
@@ -170,19 +162,18 @@ class Search:
         if len(tape.nodes) != len(self.structure.tape.nodes):
             return None
         other = Structure(tape)
-        return other, self.target.at(point), list(suspects(other))
+        return other, self.target.at(point), tape.gradients()
 
     def _holds(self, number: int, suspect: Suspect, names: list[str] | None = None, factor: float = 1.0) -> bool:
         """Whether a mistake gives the gradient found at a second point, too."""
         if self._second is None:
             return True
-        other, found, others = self._second
-        if number >= len(others) or others[number].why != suspect.why:
+        other, found, exact = self._second
+        twin = next(itertools.islice(suspects(other), number, None), None)
+        if twin is None or twin.why != suspect.why:
             return False
-        with np.errstate(all="ignore"):
-            predicted = gradients(other, [others[number]])[0]
-            scaled = {name: factor * array for name, array in predicted.items()}
-            return explains(found, scaled, other.tape.gradients(), names)
+        predicted = gradients(other, [twin])[0]
+        return explains(found, {name: factor * array for name, array in predicted.items()}, exact, names)
 
 
 def gradients(

@@ -183,6 +183,7 @@ class Tape:
         """Return the gradient by each parameter, with a mistake in the way back where one is given."""
         return {name: array[0] for name, array in self.several([change or Change()]).items()}
 
+    @np.errstate(all="ignore")
     def several(self, changes: Sequence[Change], names: Sequence[str] | None = None) -> dict[str, Array]:
         """Return the gradients with each of some mistakes, along the first axis of each parameter's array; or those by
         some parameters.

@@ -158,8 +158,10 @@ def arrived(node: Node, edge: Edge, d: Array, shape: tuple[int, ...]) -> Array:
 
 def by_step(S: Structure, group: Group) -> dict[int, Node]:
     """Return a group's operations by their steps; of several at one step, none."""
-    found = {S.step[node.number]: node for node in group.nodes}
-    return found if len(found) == len(group.nodes) else {}
+    if group.number not in S.by_step:
+        found = {S.step[node.number]: node for node in group.nodes}
+        S.by_step[group.number] = found if len(found) == len(group.nodes) else {}
+    return S.by_step[group.number]
 
 
 SHIFTS = (
