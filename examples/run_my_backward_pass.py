@@ -12,8 +12,8 @@ line that it is the way back of; and the report of the right one.
 # %%
 # The network
 # -----------
-# Whatever you have will do: any layout, any names, layers, attention, a readout, a loss of your own. What counts is that
-# `loss(params)` does all its work in NumPy, on the arrays of `params`, and that `grads(params)` returns a gradient for
+# Whatever you have will do: any layout, any names, layers, attention, a readout, a loss of your own. What counts is
+# that `loss(params)` does its work in NumPy, on the arrays of `params`, and that `grads(params)` returns a gradient for
 # each of their names.
 
 import numpy as np

@@ -635,7 +635,8 @@ def narrow_note(found: Point) -> list[str]:
     names = []
     for name, array in found.items():
         values = array[np.isfinite(array) & (array != 0)]
-        rounded = values.astype(np.float32).astype(np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = values.astype(np.float32).astype(np.float64)
         mantissas = len(np.unique(np.frexp(values)[0]))
         if array.dtype == np.float64 and mantissas > 3 and np.array_equal(values, rounded):
             names.append(name)
