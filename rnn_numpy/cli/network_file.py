@@ -42,13 +42,13 @@ def measured(arguments: argparse.Namespace) -> Outcome:
     data = [] if arguments.data in BUNDLED else [Path(arguments.data)]
     common.check_before(arguments, [arguments.model, *data])
     name, layer, reverse = _layer(arguments)
-    x = _inputs(arguments, name, layer.input_size)
+    x, independent = _inputs(arguments, name, layer.input_size)
     if reverse:
         x = x[::-1]
     x = np.ascontiguousarray(x.swapaxes(0, 1) if layer.batch_first else x)
     with common.working("gradflow", layer.hidden_size) as progress:
         progress(0, 2, "measuring")
-        found = diagnose(layer.astype(np.float64), x)
+        found = diagnose(layer.astype(np.float64), x, independent=independent)
         progress(1, 2, "drawing")
         figure = found.figure()
     page = f"{arguments.model}: {name}{', backward' if reverse else ''}\n{found!r}\n"
@@ -79,13 +79,14 @@ def _layer(arguments: argparse.Namespace) -> tuple[str, Any, bool]:
     return found.name or arguments.model.name, layer, reverse
 
 
-def _inputs(arguments: argparse.Namespace, name: str, D: int) -> Array:
-    """Return windows (T, N, D) of --data: an array of numpy.save as it is, or as many as --batch of a series."""
+def _inputs(arguments: argparse.Namespace, name: str, D: int) -> tuple[Array, float]:
+    """Return windows (T, N, D) of --data: an array of numpy.save as it is, or as many as --batch of a series; and how
+    many independent ones they are worth."""
     path = Path(arguments.data)
     if arguments.data not in BUNDLED and path.suffix == ".npy":
         array = storage.npy_array(f"--data: {path}", storage.read_whole("--data", path))
         if array.ndim == 3 and array.shape[2] == D and len(array) > 1 and array.size:
-            return array.astype(np.float64)
+            return array.astype(np.float64), float(array.shape[1])
         if array.ndim == 3:
             raise BadInputError(f"--data: {path} must be (T, N, {D}) with T > 1, what {name} reads; got {array.shape}")
     values = common.read_series(arguments).values
@@ -96,4 +97,5 @@ def _inputs(arguments: argparse.Namespace, name: str, D: int) -> Array:
         )
     T = min(arguments.length, len(values))
     starts = np.unique(np.linspace(0, len(values) - T, min(arguments.batch, len(values) - T + 1)).astype(int))
-    return np.stack([values[start : start + T] for start in starts], axis=1).astype(np.float64)
+    windows = np.stack([values[start : start + T] for start in starts], axis=1).astype(np.float64)
+    return windows, min(float(len(starts)), len(values) / T)

@@ -204,6 +204,7 @@ def measured(
     model: Recurrent | Forecaster,
     x: ArrayLike,
     target: ArrayLike | None,
+    independent: float | None,
     rng: np.random.Generator | int | None,
 ) -> tuple[str, str, int, int, tuple[LayerDiagnosis, ...]]:
     """Return title, source, length, count and layers of a page; arguments and errors are those of
@@ -237,7 +238,10 @@ def measured(
         layers = []
         for name, run in trace.layers.items():
             growth, error = _growth(layer, x, name, generator)
-            flow = GradientFlow(norms[-1 - run.layer], float(time_major.shape[1]))
+            worth = float(time_major.shape[1])
+            if independent is not None:
+                worth = min(worth, arguments.positive_number(where, "independent", independent))
+            flow = GradientFlow(norms[-1 - run.layer], worth)
             found = _layer_diagnosis(layer, run, flow, growth, error)
             if found.growing:
                 found = _from_elsewhere(found, layer, x, generator)

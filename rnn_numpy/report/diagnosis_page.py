@@ -147,6 +147,7 @@ def diagnose(
     x: ArrayLike,
     target: ArrayLike | None = None,
     *,
+    independent: float | None = None,
     rng: np.random.Generator | int | None = 0,
 ) -> GradientDiagnosis:
     """Say what happens to the gradients of a net on their way back in time, why, and what to try.
@@ -160,6 +161,8 @@ def diagnose(
     target : ndarray, (T, N, outputs), optional
         Of a Forecaster: the gradient is that of the squared error at the last step. Without, and for a layer, a random
         vector of length 1 for each sequence: verdict, slopes and half-lives mean the same.
+    independent : float, optional
+        What the N sequences are worth in independent ones; N where left out. Of windows of n samples that overlap, n/T.
     rng : numpy.random.Generator, int or None
         Draws these vectors, and the first direction of lambda_1.
 
@@ -185,7 +188,7 @@ def diagnose(
     >>> diagnose(LSTM(3, 16, forget_bias=5.0, rng=0), x).verdict
     'growing'
     """
-    title, source, length, sequences, layers = measured("diagnose", model, x, target, rng)
+    title, source, length, sequences, layers = measured("diagnose", model, x, target, independent, rng)
     return GradientDiagnosis(title, source, length, sequences, layers, *_findings(layers, length))
 
 

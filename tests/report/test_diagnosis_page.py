@@ -361,6 +361,17 @@ def test_the_flow_is_that_of_gradient_flow(kind):
     np.testing.assert_allclose(page.top.flow.norms, gradient_flow(net, x, unit).norms, rtol=1e-13)
 
 
+def test_windows_that_overlap_are_worth_fewer():
+    net, series = RNN(2, 6, rng=0), np.random.default_rng(0).normal(size=(80, 2))
+    x = np.stack([series[start : start + 40] for start in range(0, 41, 4)], axis=1)
+    plain, worth = diagnose(net, x).top.flow, diagnose(net, x, independent=2).top.flow
+    assert (plain.independent, worth.independent) == (11, 2)
+    assert worth.standard_error == pytest.approx(plain.standard_error * math.sqrt(10), rel=1e-9)
+    assert diagnose(net, x, independent=99).top.flow.independent == 11
+    with pytest.raises(OptionError, match="diagnose: independent must be greater than 0; got 0"):
+        diagnose(net, x, independent=0)
+
+
 def test_the_flow_of_a_lower_layer():
     net, x = RNN(2, 5, num_layers=2, rng=0), small(scale=1.0)
     page = diagnose(net, x, rng=4)
