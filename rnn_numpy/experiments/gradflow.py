@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -245,6 +247,7 @@ class GradflowResult:
                 "slope_per_step": "mean over windows of the least-squares slope of the natural log of the norm "
                 "against the lag; early, over the first tenth of the lags; late, over their second half",
                 "slope_standard_error": "over the windows of one draw; other draws may differ by much more",
+                "over_draws": "of each cell with each gain: how many draws have which verdict, median and spread",
                 "kinds_of_windows": "how many windows explode, vanish and so on, each by itself",
                 "loss": "mean squared error on the held-out end of the series, in units of each channel's variance in "
                 "the training part",
@@ -265,6 +268,7 @@ class GradflowResult:
             },
             "lags": list(range(task.length + 1)),
             "baseline_loss": finite(self.baseline),
+            "over_draws": [_draws_dict(draws) for draws in self.kinds],
             "networks": [_network_dict(network) for network in self.networks],
         }
 
@@ -295,6 +299,21 @@ def middle(flows: Sequence[GradientFlow]) -> Floats:
     low, high = ordered[(len(flows) - 1) // 2], ordered[len(flows) // 2]
     between: Floats = np.where(low > 0, np.sqrt(low) * np.sqrt(high), 0.0)
     return np.where(low == high, low, between)
+
+
+def _draws_dict(draws: Sequence[NetworkResult]) -> dict[str, Any]:
+    """Return what all draws of a cell and a gain say together, before and after training."""
+    told: dict[str, Any] = {"cell": draws[0].cell, "gain": draws[0].gain, "draws": len(draws)}
+    for when in ("before", "after"):
+        flows = [flow for network in draws if (flow := getattr(network, when)) is not None]
+        slopes = [flow.slope for flow in flows if flow.slope is not None]
+        told[when] = flows and {
+            "verdicts": dict(Counter(flow.verdict for flow in flows)),
+            "median_norm": plain(middle(flows)),
+            "mean_slope": statistics.fmean(slopes) if slopes else None,
+            "standard_deviation_of_slopes": statistics.stdev(slopes) if len(slopes) > 1 else None,
+        }
+    return told | {"after": told["after"] or None}
 
 
 def _network_dict(network: NetworkResult) -> dict[str, Any]:

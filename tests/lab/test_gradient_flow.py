@@ -739,12 +739,25 @@ def test_progress_counts_up_to_its_total() -> None:
 def test_everything_is_in_the_json() -> None:
     result = small_run()
     data = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert set(data) == {"what", "versions", "options", "data", "lags", "baseline_loss", "networks"}
+    assert set(data) == {"what", "versions", "options", "data", "lags", "baseline_loss", "networks", "over_draws"}
     assert set(data["versions"]) == {"rnn_numpy", "numpy", "python"}
     names = {field.name for field in dataclasses.fields(GradflowOptions)}
     assert set(data["options"]) == names | {"momentum"}
     assert data["lags"] == list(range(21))
-    assert len(data["networks"]) == 12
+    assert len(data["networks"]) == len(data["over_draws"]) == 12
+    for together, network in zip(data["over_draws"], result.networks, strict=True):
+        assert (together["cell"], together["gain"], together["draws"]) == (network.cell, network.gain, 1)
+        assert together["before"]["verdicts"] == {network.before.verdict: 1}
+        assert network.after is not None and together["after"]["mean_slope"] == network.after.slope
+        assert together["after"]["standard_deviation_of_slopes"] is None
+    several = small_run(cells=["gru"], gains=[1.0], seeds=3, train_steps=0)
+    (together,) = several.to_dict()["over_draws"]
+    slopes = [network.before.slope for network in several.networks]
+    assert together["before"]["standard_deviation_of_slopes"] == pytest.approx(np.std(slopes, ddof=1))
+    assert together["before"]["median_norm"] == [
+        sorted(network.before.typical[lag] for network in several.networks)[1] for lag in range(21)
+    ]
+    assert together["after"] is None
     assert {"typical_norm", "gain", "forget_bias", "mean_gates", "lag_of_a_hundredth"} <= set(data["what"])
     gates = {"rnn-tanh": set(), "rnn-relu": set(), "lstm": {"i", "f", "o"}, "gru": {"r", "z"}}
     for network in data["networks"]:
