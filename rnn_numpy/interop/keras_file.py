@@ -13,6 +13,7 @@ the file's own version and shapes:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -70,10 +71,10 @@ def read_hdf5(where: str, file: Path, data: bytes) -> Network:
         version = _text(root.attrs.get("keras_version", hdf5.attrs.get("keras_version", "")))
         if "layer_names" in root.attrs:
             config = _json(begin, "model_config", hdf5.attrs.get("model_config"))
-            records = list(_older(begin, root, config))
+            records = list(_older(root, config))
         else:
             config, version = None, version or "3"
-            records = list(_without_config(_datasets(begin, hdf5)))
+            records = list(_without_config(_datasets(hdf5)))
         return _network(str(file), begin, records, version, config is None)
 
 
@@ -93,22 +94,27 @@ def read_keras(where: str, file: Path, data: bytes) -> Network:
             raise
         raise DataError(f"{begin}: not a whole .keras file: {error}") from None
     with _opened(where, begin, weights) as hdf5:
-        records = list(_newer(_datasets(begin, hdf5), config or {}))
+        records = list(_newer(_datasets(hdf5), config or {}))
         return _network(str(file), begin, records, _text(metadata.get("keras_version", "3")), False)
 
 
 # -------------------------------------------------------------------------------------------------------------- HDF5
 
 
-def _opened(where: str, begin: str, data: bytes) -> Any:
+@contextlib.contextmanager
+def _opened(where: str, begin: str, data: bytes) -> Iterator[Any]:
+    """Open HDF5 that lies in memory; whatever h5py raises of damage, then and later, is a DataError."""
     h5py = optional_import("h5py", where, "hdf5")
     try:
-        return h5py.File(io.BytesIO(data), "r")
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        with h5py.File(io.BytesIO(data), "r") as hdf5:
+            yield hdf5
+    except RNNNumpyError:
+        raise
+    except Exception as error:  # of any kind: it follows pointers that are damaged
         raise DataError(f"{begin}: not a whole HDF5 file: {error}") from None
 
 
-def _datasets(begin: str, group: Any) -> dict[str, Any]:
+def _datasets(group: Any) -> dict[str, Any]:
     """Return all arrays of a group by their paths; links to elsewhere are not followed."""
     found: dict[str, Any] = {}
 
@@ -116,10 +122,7 @@ def _datasets(begin: str, group: Any) -> dict[str, Any]:
         if hasattr(item, "shape") and path.isprintable():
             found[path] = item
 
-    try:
-        group.visititems(visit)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise DataError(f"{begin}: not a whole HDF5 file: {error}") from None
+    group.visititems(visit)
     return found
 
 
@@ -135,9 +138,9 @@ def _array(place: str, dataset: Any) -> Array:
                 f"bytes, stored are {stored}"
             )
         array = np.asarray(dataset[()])
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        if isinstance(error, RNNNumpyError):
-            raise
+    except RNNNumpyError:
+        raise
+    except Exception as error:  # of any kind, as above
         raise DataError(f"{place}: cannot be read: {error}") from None
     return array.astype(np.float32) if array.dtype.itemsize == 2 else array
 
@@ -159,7 +162,7 @@ def _json(begin: str, name: str, text: Any) -> Config | None:
 # ----------------------------------------------------------------------------------------------- where the arrays are
 
 
-def _older(begin: str, root: Any, config: Config | None) -> Iterator[Record]:
+def _older(root: Any, config: Config | None) -> Iterator[Record]:
     """Yield the layers of the older HDF5: names of layers and of their weights are attributes."""
     configs = {layer.get("config", {}).get("name"): layer for layer in _layers_of(config or {})}
     masked = _is_masked(config)
@@ -168,7 +171,7 @@ def _older(begin: str, root: Any, config: Config | None) -> Iterator[Record]:
         group = root.get(name)
         if group is None or not hasattr(group, "attrs"):
             continue
-        arrays = _datasets(begin, group)
+        arrays = _datasets(group)
         owners: dict[str, dict[str, Any]] = {}
         for weight in group.attrs.get("weight_names", ()):
             path = _text(weight)

@@ -41,7 +41,7 @@ class Source:
             found = {a.name: self.onnx.helper.get_attribute_value(a) for a in node.attribute}
         except ValueError as error:
             raise DataError(f"{self.begin}: node {node.name!r}: {error}") from None
-        return {name: plain(value) for name, value in found.items()}
+        return {plain(name): plain(value) for name, value in found.items()}
 
     def array(self, tensor: Any) -> Array:
         """Return the array that a TensorProto says, if its bytes are there."""
@@ -110,6 +110,11 @@ class Scope:
 
     def __init__(self, source: Source, graph: Any, outer: Scope | None = None, path: str = "") -> None:
         self.source, self.graph, self.outer, self.path = source, graph, outer, path
+        words = (
+            word for node in graph.node for word in (node.name, node.op_type, node.domain, *node.input, *node.output)
+        )
+        if any(isinstance(word, bytes) for word in words):  # as protobuf hands out what is no UTF-8
+            raise DataError(f"{source.begin}: not a whole ONNX file: a name in it is no text")
         self.made = {name: node for node in graph.node for name in node.output if name}
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._inputs = {given.name for given in graph.input}

@@ -22,7 +22,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import ConversionError, DataError, RNNNumpyError
 from rnn_numpy.interop import onnx, state_dict
 from rnn_numpy.interop.network import FoundLayer, Network
-from rnn_numpy.interop.onnx_constants import OWN_DOMAINS, Scope, Source, refuse_if_not_constant
+from rnn_numpy.interop.onnx_constants import OWN_DOMAINS, Scope, Source, plain, refuse_if_not_constant
 
 Array = NDArray[Any]
 
@@ -85,7 +85,7 @@ def _network(library: Any, model: Any, begin: str, name: str, folder: Path | Non
     layers = [_found(begin, chain) for chain in _chains(nodes)]
     if not layers:
         layers = _by_names(begin, source, model.graph)
-    producer = " ".join(filter(None, (model.producer_name, model.producer_version)))
+    producer = " ".join(filter(None, map(plain, (model.producer_name, model.producer_version))))
     notes = [f"written by {producer}"] if producer else []
     if not layers:
         notes.append(_said_of_none(model))
@@ -125,10 +125,10 @@ def _nodes(outermost: Scope) -> list[Node]:
     found: list[Node] = []
     for scope in outermost.inner():
         for index, proto in enumerate(scope.graph.node):
-            plain = proto.op_type in KINDS and proto.domain in OWN_DOMAINS
-            if not plain and proto.op_type != QUANTIZED:
+            usual = proto.op_type in KINDS and proto.domain in OWN_DOMAINS
+            if not usual and proto.op_type != QUANTIZED:
                 continue
-            slots = (*SLOTS, *SCALES) if not plain else SLOTS
+            slots = SLOTS if usual else (*SLOTS, *SCALES)
             name = proto.name or f"{proto.op_type}_{index}"
             if any(name == other.name for other in found):
                 name = f"{scope.path}/{name}"
@@ -255,7 +255,7 @@ def _side_by_side(scope: Scope, maker: Any, by_output: dict[tuple[int, str], Nod
             if cut is None or cut.op_type != "Slice" or numbers(squeeze, 1, "axes") != [1]:
                 return None
             places = [numbers(cut, at, name) for at, name in ((1, "starts"), (2, "ends"), (3, "axes"))]
-            if places[0] != [row] or places[2] != [1] or places[1][0] < row + 1:
+            if places[0] != [row] or places[2] != [1] or len(places[1]) != 1 or places[1][0] < row + 1:
                 return None
             lowers.append(node_of(cut.input[0], 2))
         return lowers[0] if lowers[0] is lowers[1] else None

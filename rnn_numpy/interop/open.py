@@ -65,8 +65,10 @@ def open_network(path: Any) -> Network:
 
     Notes
     -----
-    Nothing in a file is executed, and nothing that it declares is believed before the bytes are there for it. Each
-    layer is compared, before it is handed out, with a plain loop over the equations of its format.
+    Nothing in a file is executed, and nothing that it declares is believed before the bytes are there for it. (HDF5 is
+    read by its own library in C, which follows what a damaged file says before anybody can look: a file made to harm
+    can take memory there, or end the process.) A layer whose weights are put in another order is compared, before it is
+    handed out, with a plain loop over the equations of its format.
 
     Examples
     --------

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy.errors import ConversionError
+from rnn_numpy.errors import ConversionError, StateDictError
 from rnn_numpy.interop import common
 from rnn_numpy.interop.network import FoundLayer
 
@@ -86,6 +86,16 @@ def _found(begin: str, front: str, names: Names, arrays: Mapping[str, Array]) ->
                 f"{where}: weight_hh has shape {W_hh.shape}, which is that of no RNN (H, H), GRU (3 H, H) or "
                 "LSTM (4 H, H)"
             )
+        present = {name.rpartition("_l")[0] for name in names if name.endswith("_l0")}
+        wanted = [
+            f"{stem}_l{index}{way}"
+            for index in range(count)
+            for way in ("", "_reverse")[:rows]
+            for stem in sorted(present)
+        ]
+        if missing := [name for name in wanted if name not in names]:
+            some = ", ".join(missing[:4])
+            raise ConversionError(f"{where}: the arrays of all layers must be there; {len(missing)} are not: {some}")
         own = {}
         for name, there in names.items():
             array = np.asarray(arrays[there])
@@ -100,7 +110,10 @@ def _found(begin: str, front: str, names: Names, arrays: Mapping[str, Array]) ->
         options |= {"proj_size": len(projection)} if projection is not None else {}
         options |= common.special_options(cell, nonlinearity, "after")
         layer = common.new_layer(cell, W_ih.shape[1], H, count, dtype=own["weight_ih_l0"].dtype, **options)
-        layer.load_state_dict(own)
+        try:
+            layer.load_state_dict(own)
+        except StateDictError as error:
+            raise ConversionError(f"{where}: {error}") from None
         return layer
 
     choices: dict[str, Callable[[], Any]] = {}

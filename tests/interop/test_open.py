@@ -13,8 +13,8 @@ from rnn_numpy import GRU, LSTM, RNN, open_network
 from rnn_numpy.checks import assert_grad_close
 from rnn_numpy.cli import main
 from rnn_numpy.core import storage
-from rnn_numpy.errors import ConversionError, DataError, DTypeError, OptionError
-from rnn_numpy.interop import save_npz, save_safetensors
+from rnn_numpy.errors import ConversionError, DataError, DTypeError, OptionError, RNNNumpyError
+from rnn_numpy.interop import save_npz, save_safetensors, to_onnx_model
 
 
 def test_npz_with_names_that_other_packages_give(tmp_path):
@@ -203,6 +203,14 @@ def test_arrays_that_are_no_layer(tmp_path):
     save_npz(tmp_path / "net.npz", {"weight_ih_l0": np.ones((10, 3)), "weight_hh_l0": np.ones((10, 4))})
     with pytest.raises(ConversionError, match=r"weight_hh has shape \(10, 4\), which is that of no RNN"):
         open_network(tmp_path / "net.npz")[0].layer
+    arrays = {**GRU(3, 4).state_dict(), "weight_ih_l9999": np.ones((12, 4))}
+    save_npz(tmp_path / "net.npz", arrays)
+    with pytest.raises(ConversionError, match=r"net\.npz: .*all layers must be there; 39995 are not: bias_hh_l1"):
+        open_network(tmp_path / "net.npz")[0].layer
+    arrays = {**GRU(3, 4).state_dict(), "bias_ih_l0": np.ones(13)}
+    save_npz(tmp_path / "net.npz", arrays)
+    with pytest.raises(ConversionError, match=r"net\.npz: .*bias_ih_l0 must have shape \(12,\); got \(13,\)"):
+        open_network(tmp_path / "net.npz")[0].layer
     save_npz(tmp_path / "net.npz", {"kernel": np.ones(3)})
     assert open_network(tmp_path / "net.npz").notes == ["no recurrent layer that is known fits these names: kernel"]
 
@@ -237,3 +245,43 @@ def test_inspect_of_what_is_refused_or_open(tmp_path, capsys):
     assert shown.out == ""
     assert shown.err.startswith("rnn-numpy inspect: open_network: ")
     assert len(shown.err.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------------------------------ damage
+
+
+def damaged(whole, rng):
+    """Return a file's bytes with some changed, some left out, some twice, most of them near the beginning."""
+    data = bytearray(whole)
+    for _ in range(rng.choice([1, 2, 5, 20])):
+        at = int(rng.integers(min(len(data), 2000)))
+        what = rng.random()
+        if what < 0.6:
+            data[at] = rng.integers(256)
+        elif what < 0.8:
+            data[at : at + 4] = bytes([rng.choice([0, 127, 255])]) * 4
+        elif what < 0.9:
+            del data[at : at + 10]
+        else:
+            data[at:at] = data[at : at + 10]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".onnx"])
+def test_damage_is_an_error_of_this_package_or_harmless(tmp_path, suffix):
+    path, layer = tmp_path / f"net{suffix}", LSTM(3, 4, 2, dtype=np.float32, rng=0)
+    {".npz": save_npz, ".safetensors": save_safetensors}.get(suffix, lambda path, layer: to_onnx_model(layer, path))(
+        path, layer
+    )
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    ends = {"refused": 0, "opened": 0}
+    for _ in range(300):
+        path.write_bytes(damaged(whole, rng))
+        try:
+            for found in open_network(path):
+                found.layer
+            ends["opened"] += 1
+        except RNNNumpyError as error:
+            ends["refused"] += 1
+            assert "net" in str(error)
+    assert min(ends.values()) > 5
