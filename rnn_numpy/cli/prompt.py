@@ -14,7 +14,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -101,6 +100,8 @@ class Prompt(cmd.Cmd):
                 return
             except KeyboardInterrupt:  # at the prompt
                 self.write("\n--KeyboardInterrupt--\n")
+            except UnicodeDecodeError:
+                self.complain("what was typed is no text in the terminal's encoding")
 
     def run(self, lines: Iterable[str], where: str) -> bool:
         """Run the commands of a script; return whether one of them was `quit`."""
@@ -232,8 +233,13 @@ class Prompt(cmd.Cmd):
     def write(self, text: str) -> None:
         """Write what the encoding of the output can hold."""
         encoding = getattr(self.stdout, "encoding", None) or "utf-8"
-        self.stdout.write(text.encode(encoding, "replace").decode(encoding))
-        self.stdout.flush()
+        try:
+            self.stdout.write(text.encode(encoding, "replace").decode(encoding))
+            self.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise BadInputError(f"standard output: {error.strerror}") from None
 
     def _bold(self, text: str) -> str:
         return f"\x1b[1m{text}\x1b[0m" if self.colours else text
@@ -939,8 +945,3 @@ def _whole(argument: str, word: str, default: int) -> int:
     if len(found) > 1 or found[0] < 1:
         raise OptionError(f"{word}: takes a whole number of at least 1; got {argument!r}")
     return found[0]
-
-
-def commands_from(stdin: IO[str]) -> Iterable[str]:
-    """Return the lines of a pipe, as they come."""
-    return stdin if stdin is not sys.stdin else sys.stdin

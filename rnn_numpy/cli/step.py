@@ -119,7 +119,10 @@ def run(arguments: argparse.Namespace) -> Outcome:
             break
     else:
         if not scripts:
-            prompt.run(sys.stdin, "standard input, line {}")
+            try:
+                prompt.run(sys.stdin, "standard input, line {}")
+            except UnicodeDecodeError as error:
+                raise BadInputError(f"standard input: is no text in {error.encoding}") from None
     return Outcome("", prompt.code)
 
 

@@ -210,6 +210,12 @@ def test_commands_from_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert re.findall(r"^\d+$", out, re.MULTILINE) == ["18"]  # an empty line of a script repeats nothing
 
 
+def test_a_pipe_that_is_no_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"n\n\xff\n"), "utf-8"))
+    assert main(["step", f"{MINE}:vanishing"]) == 2
+    assert capsys.readouterr().err == "rnn-numpy step: standard input: is no text in utf-8\n"
+
+
 def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     assert main(["step", f"{MINE}:vanishing"]) == 2
