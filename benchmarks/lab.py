@@ -145,9 +145,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, write; return the exit code."""
     options = parser().parse_args(arguments)
+    if options.add and options.json is None:
+        parser().error("--add needs --json FILE")
     grid = SMOKE if options.smoke else GRID if options.points is None else [GRID[point] for point in options.points]
     rounds, seconds = (1, 0.0) if options.smoke else (options.rounds, options.seconds)
     rows: list[dict[str, Any]] = []
+    kept = json.loads(options.json.read_text())["rows"] if options.add and options.json.exists() else []
     try:
         with contextlib.ExitStack() as stack:
             trees: dict[str, Path] = {}
@@ -174,14 +177,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         if row is not None:
                             rows.append(row | {"threads": options.threads, "alone": options.memory})
                             print(line(row), flush=True)
+                            if options.json is not None:  # at once: a run takes long
+                                known = {"machine": machine(), "rows": kept + rows}
+                                options.json.write_text(json.dumps(known, separators=(",", ":")) + "\n")
     except versions.SourceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("\n".join(summary(rows)))
-    if options.json is not None:
-        kept = json.loads(options.json.read_text())["rows"] if options.add and options.json.exists() else []
-        known = {"machine": machine(), "rows": kept + rows}
-        options.json.write_text(json.dumps(known, separators=(",", ":")) + "\n")
     return 0
 
 

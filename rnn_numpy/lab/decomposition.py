@@ -272,7 +272,12 @@ class _Direction:
         for term in self.terms(name):
             if term not in self._norms and not self._unit_norms(term):
                 self._norms |= self._all_norms(self.family(name))
-        return np.array([self._norms[piece.term][self.slab_of(piece)] for piece in self.pieces[name]])
+        pieces = self.pieces[name]
+        tables = {piece.term: self._norms[piece.term] for piece in pieces}
+        slabs = [self.slab_of(piece) for piece in pieces]
+        if len(tables) == 1 and slabs == list(range(len(pieces))):  # large, and there as it is
+            return next(iter(tables.values()))[: len(pieces)]
+        return np.array([tables[piece.term][slab] for piece, slab in zip(pieces, slabs, strict=True)])
 
     def _unit_norms(self, term: _Term) -> bool:
         """Find the norms of one term where the cell works unit by unit; return whether it does."""
@@ -433,7 +438,10 @@ class _Direction:
 
     def of_gate(self, name: str, gate: str, norms: Floats) -> Floats:
         """Return norms of the pieces of a parameter, (pieces, ...), as those of one gate, or of all together."""
-        return _norm(norms[[i for i, piece in enumerate(self.pieces[name]) if not gate or piece.gate == gate]], 0)
+        chosen = [i for i, piece in enumerate(self.pieces[name]) if not gate or piece.gate == gate]
+        if len(chosen) == 1:
+            return norms[chosen[0]].copy()
+        return _norm(norms if len(chosen) == len(norms) else norms[chosen], 0)
 
     def magnitudes(self, name: str) -> Array:
         """Return sum |G(t, k)|, entry by entry, of the parameter's shape."""
@@ -468,10 +476,12 @@ def _norm(array: Array, axis: int | None = None) -> Floats:
     if axis is None:
         array, axis = array.ravel(), 0
     turned = np.moveaxis(array, axis, -1)
-    squares = np.einsum("...k,...k->...", turned, turned, dtype=np.float64)
-    if squares.size == 0 or (squares.min() > 1e-270 and squares.max() < 1e270):
-        return np.asarray(np.sqrt(squares))
-    return row_norms(array, axis)
+    squares = np.asarray(np.einsum("...k,...k->...", turned, turned, dtype=np.float64))
+    found = np.asarray(np.sqrt(squares))
+    outside = ~((squares > 1e-270) & (squares < 1e270))
+    if outside.any():
+        found[outside] = row_norms(turned[outside])
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------- paths

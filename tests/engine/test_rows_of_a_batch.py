@@ -8,7 +8,8 @@ import pytest
 from rnn_numpy import GRU, LSTM, RNN
 
 # The matrix library sums a product of N columns in an order that depends on N and on the processor. Measured over both
-# kernels that are in use here (Haswell, SkylakeX): at most 4 units of eps over 20 steps, forward and back; twice that is allowed.
+# kernels that are in use here (Haswell, SkylakeX): at most 4 units of eps over 20 steps, forward and back; twice that
+# is allowed.
 UNITS = 8
 
 

@@ -155,3 +155,14 @@ def test_a_loss_that_says_nothing_leaves_zeros():
     layer, trace, doutput = problem(GRU, {}, 2)
     found = measured(layer, trace, np.zeros_like(doutput), "l0", "da_t", factors_for(9, 2))
     np.testing.assert_array_equal(found, np.zeros((4, 9, 9)))
+
+
+@pytest.mark.parametrize("kind", [RNN, LSTM])
+def test_tables_are_the_callers(kind):
+    layer, trace, doutput = problem(kind, {}, 2)
+    table = decompose(layer, trace, doutput)
+    for name in ("weight_hh_l0", f"weight_hh_l0.{table.gates[0]}"):
+        first = table.norms(name)
+        kept = first.copy()
+        first[...] = 7
+        np.testing.assert_array_equal(table.norms(name), kept)
