@@ -240,3 +240,30 @@ class FinalCellGradientIgnored(LSTM):
     def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
         dh_n, _ = dfinals
         super().open_backward(run, doutput, [dh_n, None])
+
+
+@SPECIMENS.add("final-cell-gradient-twice", "accumulated twice", Where(EVERYTHING, "loss's entry"), needs=("dh_n",))
+class FinalCellGradientTwice(LSTM):
+    """The gradient of the final c is added twice."""
+
+    def open_backward(self, run: Run, doutput: Array | None, dfinals: Sequence[Array | None]) -> None:
+        dh_n, dc_n = dfinals
+        super().open_backward(run, doutput, [dh_n, None if dc_n is None else 2 * dc_n])  # right: dc_n
+
+
+@SPECIMENS.add("gates-of-another-operation", "gates swapped", Where(EVERYTHING, "immediate partial"),
+    "TensorFlow 2.21, BlockLSTMV2: backward reads the gates in the order of BlockLSTM")  # fmt: skip
+class GatesOfAnotherOperation(WrongFormulas, LSTM):
+    """Forward has the blocks i, f, g, o, backward those of an older operation, i, g, f, o."""
+
+    @staticmethod
+    def _instead_of_step_backward(
+        dh_t: Array, f_t: Array, dm_dc_t: Array, W_hh: Array, dc_t: Array, da_t: Array, da_o_t: Array, da_f_t: Array,
+        da_g_t: Array, da_i_f_g_t: Array, dc_prev: Array, dh_in: Array,
+    ) -> None:  # fmt: skip
+        dc_t += dh_t * dm_dc_t
+        da_o_t *= dh_t
+        da_i_f_g_t *= dc_t
+        dc_prev[...] = dc_t * f_t
+        da_f_t[...], da_g_t[...] = da_g_t.copy(), da_f_t.copy()  # right: as they are
+        dh_in += W_hh.T.dot(da_t)

@@ -16,7 +16,7 @@ def data(*shape, seed=0):
 
 
 class BiasSkipped(GRU):
-    """Without h_0 the first step's hidden bias is left out."""
+    """Without h_0 the first step's hidden bias is left out, as mlx's GRU does."""
 
     def forward(self, x, h_0=None, *args, **options):
         if h_0 is not None:

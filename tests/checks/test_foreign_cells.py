@@ -157,3 +157,50 @@ def test_a_wrong_line_is_told_whatever_the_cell(kind, line, slip):
     assert not report.ok
     assert report.diagnosis.kind in DIAGNOSES
     assert report.diagnosis.where["layer"] == "l0"
+
+
+# ------------------------------------------------------------------------------------------------ what shipped
+
+
+def clipping_forward(a_t, i_t, f_t, g_t, o_t, h_in, c_prev, W_hh, c_t, h_t):
+    a_t += W_hh @ h_in
+    for gate in (i_t, f_t, o_t):
+        gate[...] = (1 + np.tanh(gate / 2)) / 2
+    g_t[...] = np.tanh(g_t)
+    c_t[...] = np.clip(f_t * c_prev + i_t * g_t, -0.3, 0.3)
+    h_t[...] = o_t * np.tanh(c_t)
+
+
+def straight_through(dh_t, dc_t, i_t, f_t, g_t, o_t, c_t, c_prev, W_hh, da_t, da_i_t, da_f_t, da_g_t, da_o_t, dh_in,
+                     dc_prev):  # fmt: skip
+    dc_t += dh_t * o_t * (1 - np.tanh(c_t) ** 2)
+    da_o_t[...] = dh_t * np.tanh(c_t) * o_t * (1 - o_t)
+    da_i_t[...] = dc_t * g_t * i_t * (1 - i_t)
+    da_f_t[...] = dc_t * c_prev * f_t * (1 - f_t)
+    da_g_t[...] = dc_t * i_t * (1 - g_t**2)
+    dc_prev[...] = dc_t * f_t
+    dh_in += W_hh.T @ da_t
+
+
+def stopped_at_the_edge(dh_t, dc_t, i_t, f_t, g_t, o_t, c_t, c_prev, W_hh, da_t, da_i_t, da_f_t, da_g_t, da_o_t, dh_in,
+                        dc_prev):  # fmt: skip
+    dc_t += dh_t * o_t * (1 - np.tanh(c_t) ** 2)
+    da_o_t[...] = dh_t * np.tanh(c_t) * o_t * (1 - o_t)
+    dc = dc_t * (np.abs(c_t) < 0.3)
+    da_i_t[...] = dc * g_t * i_t * (1 - i_t)
+    da_f_t[...] = dc * c_prev * f_t * (1 - f_t)
+    da_g_t[...] = dc * i_t * (1 - g_t**2)
+    dc_prev[...] = dc * f_t
+    dh_in += W_hh.T @ da_t
+
+
+@pytest.mark.parametrize(("backward", "verdict"), [(stopped_at_the_edge, "ok"), (straight_through, "FAILED")])
+def test_a_clip_that_the_gradient_goes_straight_through(backward, verdict):
+    # TensorFlow's BlockLSTM clips c, and its gradient knows of no clip.
+    own = Cell(
+        gate_names=("i", "f", "g", "o"), states=("h", "c"), step_forward=clipping_forward, step_backward=backward
+    )
+    report = gradcheck(type("Own", (Recurrent,), {"cell": own})(2, 4, rng=0), 2 * data(8, 2, 2))
+    assert report.verdict == verdict, report
+    if verdict == "FAILED":
+        assert not report.diagnosis.explained and report.diagnosis.where["part"] == "immediate partial"

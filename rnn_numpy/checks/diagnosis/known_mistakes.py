@@ -126,6 +126,12 @@ def known_mistakes(chain: ChainRule) -> Iterator[Mistake]:
             Variation(loss=functools.partial(_finals_early, chain, shift), final=_nothing), ENTRY)  # fmt: skip
     for gate in steps.cell.slabs:
         yield from _of_a_gate(steps, gate)
+    for k, gate in enumerate(steps.cell.slabs):
+        for other in steps.cell.slabs[k + 1 :]:
+            swap = functools.partial(_swapped, k, steps.cell.slabs.index(other))
+            why = f"the gradients of the gates {gate} and {other} stand in each other's places"
+            change = Variation(preactivation=swap, state=functools.partial(_through, swap))
+            yield Mistake("gates swapped", why, change, IMMEDIATE)
     yield Mistake("order of Jacobians",
         "the Jacobians of the steps are multiplied in the order in which the steps ran, not from the last one back",
         Variation(forward_order=True), RECURRENCE)  # fmt: skip
@@ -426,6 +432,13 @@ def _scaled(span: slice, factor: float, _: RecordedSteps, array: Array) -> Array
     scaled = array.copy()
     scaled[..., span] *= factor
     return scaled
+
+
+def _swapped(one: int, other: int, steps: RecordedSteps, B: Array) -> Array:
+    H, swapped = steps.layer.hidden_size, B.copy()
+    first, second = (slice(k * H, (k + 1) * H) for k in (one, other))
+    swapped[..., first], swapped[..., second] = B[..., second], B[..., first]
+    return swapped
 
 
 def _rolled(shift: int, _: RecordedSteps, array: Array) -> Array:
