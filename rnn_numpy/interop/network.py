@@ -46,6 +46,9 @@ class FoundLayer:
     choices : dict
         Where the file does not tell which of several functions it is, these, by name: `choose` takes one of them,
         `decide` the one that a pair of input and output fits.
+    emulate : callable, or None
+        Of a layer of 8 bits: the output that its own runtime makes of x, rounding included;
+        `rnn_numpy.interop.onnx_quantized.quantized_output` is what it calls.
     """
 
     name: str
@@ -61,6 +64,7 @@ class FoundLayer:
     parts: tuple[str, ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
     choices: dict[str, Callable[[], Any]] = field(default_factory=dict, repr=False)
+    emulate: Callable[..., Array] | None = field(default=None, repr=False)
 
     @functools.cached_property
     def layer(self) -> Recurrent:

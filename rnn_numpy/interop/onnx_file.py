@@ -10,6 +10,7 @@ rounding of inputs and states to 8 bits, which ONNX Runtime does with one scale 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from rnn_numpy.errors import ConversionError, DataError, RNNNumpyError
 from rnn_numpy.interop import onnx, state_dict
 from rnn_numpy.interop.network import FoundLayer, Network
 from rnn_numpy.interop.onnx_constants import OWN_DOMAINS, Scope, Source, plain, refuse_if_not_constant
+from rnn_numpy.interop.onnx_quantized import quantized_output
 
 Array = NDArray[Any]
 
@@ -44,6 +46,7 @@ class Node:
     attributes: dict[str, Any]
     slots: dict[str, str]
     arrays: dict[str, Array] = field(default_factory=dict)
+    whole: dict[str, Array] = field(default_factory=dict)  # of 8 bits, with their scales
     problem: RNNNumpyError | None = None
 
     @property
@@ -152,7 +155,10 @@ def _arrays(node: Node) -> dict[str, Array]:
     arrays = {slot: refuse_if_not_constant(node.scope, place, slot, node.slots[slot]) for slot in wanted}
     if node.proto.op_type == QUANTIZED:
         for slot in ("W", "R"):
-            arrays[slot] = _dequantized(place, slot, arrays)
+            node.whole |= _whole_numbers(place, slot, arrays)
+            wide = (node.whole[slot] * node.whole[f"{slot}_scale"][:, None]).astype(np.float32)
+            arrays[slot] = np.ascontiguousarray(wide.swapaxes(1, 2))
+        node.whole |= {"B": arrays["B"]} if "B" in arrays else {}
     for slot in ("W", "R"):
         if arrays[slot].ndim != 3:
             raise DataError(f"{place}: {slot} must have three axes; got shape {arrays[slot].shape}")
@@ -174,18 +180,20 @@ def _arrays(node: Node) -> dict[str, Array]:
     }
 
 
-def _dequantized(place: str, slot: str, arrays: dict[str, Array]) -> Array:
-    """Return a weight of DynamicQuantizeLSTM, (directions, in, 4 H) of 8 bits, as (directions, 4 H, in)."""
+def _whole_numbers(place: str, slot: str, arrays: dict[str, Array]) -> dict[str, Array]:
+    """Return a weight of DynamicQuantizeLSTM, (directions, in, 4 H), without its zero point, and its scales."""
     array, scale, zero = (arrays.get(name) for name in (slot, f"{slot}_scale", f"{slot}_zero_point"))
     if array is None or scale is None or array.ndim != 3:
         raise DataError(f"{place}: {slot} must have three axes and a scale")
     # One scale a direction, or one for each of its 4 H columns.
-    wide = (len(array), 1, -1)
     try:
-        shifted = array.astype(np.int32) - (0 if zero is None else zero.astype(np.int32).reshape(wide))
-        return np.ascontiguousarray((shifted * scale.reshape(wide)).astype(np.float32).swapaxes(1, 2))
+        scales = scale.reshape(len(array), -1)
+        zeros = np.zeros((len(array), 1), np.int32) if zero is None else zero.astype(np.int32).reshape(len(array), -1)
+        shifted = array.astype(np.int32) - zeros[:, None]
+        np.broadcast_shapes(array.shape, scales[:, None].shape)
     except ValueError:
         raise DataError(f"{place}: {slot} {array.shape} and its scale {scale.shape} do not fit together") from None
+    return {slot: shifted, f"{slot}_scale": scales}
 
 
 # --------------------------------------------------------------------------------------------------- chains of nodes
@@ -289,7 +297,10 @@ def _found(begin: str, chain: list[Node]) -> FoundLayer:
     if "sequence_lens" in first.slots:
         notes.append("it is run with the lengths of its sequences: hand them in as lengths")
     if first.proto.op_type == QUANTIZED:
-        notes.append("weights of 8 bits times their scales; ONNX Runtime rounds inputs and states as well")
+        notes.append(
+            "weights of 8 bits times their scales; ONNX Runtime rounds inputs and states as well, those of all "
+            "sequences together: emulate does it, too"
+        )
     if reverse:
         notes.append("it reads from the last step to the first: hand in x[::-1], and read output[::-1]")
 
@@ -314,12 +325,13 @@ def _found(begin: str, chain: list[Node]) -> FoundLayer:
         except RNNNumpyError as error:
             raise type(error)(f"{begin}: {first.name}: {error}") from None
 
+    emulate = functools.partial(quantized_output, [node.whole for node in chain]) if first.whole else None
     return FoundLayer(
         name=first.name, kind=first.kind,
         input_size=0 if W is None else W.shape[2], hidden_size=0 if R is None else R.shape[2],
         num_layers=len(chain), num_directions=2 if first.direction == "bidirectional" else 1,
         options=options, reverse=reverse, initial_states=initial, make=make,
-        parts=tuple(node.name for node in chain), notes=tuple(notes),
+        parts=tuple(node.name for node in chain), notes=tuple(notes), emulate=emulate,
     )  # fmt: skip
 
 

@@ -243,8 +243,45 @@ def test_a_quantised_lstm_is_that_of_its_weights_times_their_scales(bidirectiona
     x = np.random.default_rng(1).normal(size=(T, N, D)).astype(np.float32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     theirs = session.run(None, {"X": x})[0].swapaxes(1, 2).reshape(T, N, -1)
+    assert_grad_close(
+        "emulated", found.emulate(x), one_thread(model).run(None, {"X": x})[0].swapaxes(1, 2).reshape(T, N, -1)
+    )
     # Inputs and states are rounded there, to 1/127 of the largest: what is left is far less than a gate out of place.
     assert np.abs(found.layer(x)[0] - theirs).max() < 0.02
+
+
+def one_thread(model):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.needs_onnxruntime
+def test_a_quantised_sequence_depends_on_its_neighbours():
+    layers = [LSTM(size, H, dtype=np.float32, rng=size) for size in (D, H)]
+    nodes = [to_onnx(layer) for layer in layers]
+    weights, made, signal = {"axis": np.array([1])}, [], "X"
+    for k, node in enumerate(nodes):
+        weights |= {f"{name}{k}": array for name, array in (quantized(node) | {"B": node.B}).items()}
+        slots = ["W", "R", "B", "", "", "", "", "W_scale", "W_zero", "R_scale", "R_zero"]
+        given = [signal, *(f"{slot}{k}" if slot else "" for slot in slots)]
+        made.append(
+            onnx_helper.make_node("DynamicQuantizeLSTM", given, [f"Y{k}"], domain="com.microsoft", **node.attributes)
+        )
+        signal = f"X{k + 1}"
+        made.append(onnx_helper.make_node("Squeeze", [f"Y{k}", "axis"], [signal]))
+    model = model_of(made, ["X"], ["X2"], weights)
+    model.opset_import.append(onnx_helper.make_opsetid("com.microsoft", 1))
+    (found,) = open_network(model)
+    assert found.num_layers == 2
+    x = np.random.default_rng(1).normal(size=(T, 4, D)).astype(np.float32)
+    loud = x * np.array([1, 30, 1, 1], np.float32)[:, None]
+    for given in (x, loud):
+        assert_grad_close("emulated", found.emulate(given), one_thread(model).run(None, {"X": given})[0])
+    assert np.abs(found.emulate(x)[:, 0] - found.emulate(loud)[:, 0]).max() > 1e-3
+    assert np.array_equal(found.layer(x)[0][:, 0], found.layer(loud)[0][:, 0])
+    # With rows that share nothing, each is as if it were alone, but for the input.
+    assert np.abs(found.emulate(x, rows=1) - found.emulate(x)).max() > 0
 
 
 # ------------------------------------------------------------------------------------------------ refusals
