@@ -440,7 +440,7 @@ class _Direction:
         """Return norms of the pieces of a parameter, (pieces, ...), as those of one gate, or of all together."""
         chosen = [i for i, piece in enumerate(self.pieces[name]) if not gate or piece.gate == gate]
         if len(chosen) == 1:
-            return norms[chosen[0]].copy()
+            return np.array(norms[chosen[0]])
         return _norm(norms if len(chosen) == len(norms) else norms[chosen], 0)
 
     def magnitudes(self, name: str) -> Array:
