@@ -112,8 +112,8 @@ def _said_of_none(model: Any) -> str:
     if loops:
         return (
             f"no operator RNN, LSTM or GRU, but {' and '.join(loops)}: a recurrent layer may be written out in its "
-            "body, as tf2onnx does with a masked layer, and TensorFlow's exporter with a GRU; export it without a "
-            "mask, or take its weights with from_arrays"
+            "body, as tf2onnx does with a masked layer, and with Keras' GRU and SimpleRNN; open the Keras file that it "
+            "was exported from, or take its weights with from_arrays"
         )
     if operators & {"Sigmoid", "Tanh"} and operators & {"MatMul", "Gemm"}:
         return (

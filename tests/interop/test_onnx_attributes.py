@@ -8,6 +8,7 @@ from frameworks import onnx, onnx_helper, onnxruntime
 
 from rnn_numpy import GRU, LSTM, RNN, PeepholeLSTM, open_network
 from rnn_numpy.checks import assert_grad_close, gradcheck
+from rnn_numpy.errors import ConversionError
 from rnn_numpy.interop import from_onnx, to_onnx
 from rnn_numpy.layers.general import GeneralGRU, GeneralLSTM, GeneralRNN
 
@@ -58,6 +59,24 @@ def test_each_activation(name):
     coefficients |= {"activation_beta": [beta]} if beta is not None else {}
     layer = same(node_of("RNN", activations=[name], **coefficients))
     assert isinstance(layer, RNN if name in ("Relu", "Tanh") else GeneralRNN)
+
+
+@pytest.mark.needs_onnxruntime
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [("ScaledTanh", np.zeros_like), ("Affine", np.zeros_like), ("ThresholdedRelu", lambda a: np.maximum(a, 0))],
+)
+def test_without_coefficients_onnx_runtime_computes_something_else(name, there):
+    model = node_of("RNN", activations=[name])
+    with pytest.raises(
+        ConversionError, match=f"{name.lower()} needs alpha; without it, what runs such a network disagrees"
+    ):
+        open_network(model)[0].layer
+    x = np.random.default_rng(1).normal(size=(1, N, D)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    W, _, B = (onnx.numpy_helper.to_array(one)[0] for one in model.graph.initializer)
+    a = x[0] @ W.T + B[:H] + B[H:]
+    assert_grad_close("Y", session.run(None, {"X": x})[0][0, 0], there(a))
 
 
 @pytest.mark.needs_onnxruntime

@@ -339,9 +339,8 @@ def dksplit(place):
     chars = np.random.default_rng(0).integers(2, 38, size=(1, 24))
     _, X, *outputs = session(model).run(None, {"chars": chars})
     outputs = [Y.swapaxes(1, 2).reshape(24, 1, -1) for Y in outputs]
-    print(
-        f"dksplit, {found.num_layers} layers of 8 bits: within {far(found.layer(X)[0], outputs[-1]):.2f} of ONNX Runtime"
-    )
+    distance = far(found.layer(X)[0], outputs[-1])
+    print(f"dksplit, {found.num_layers} layers of 8 bits: within {distance:.2f} of ONNX Runtime")
     # One after the other: a difference in the last bit, where a number lies between two whole ones, makes 1/255.
     for own, Y in zip(found.emulate.args[0], outputs, strict=True):
         print(f"  emulated, layer by layer: {far(quantized_output([own], X), Y):.1e}")
