@@ -320,7 +320,11 @@ def _equations(recorded: LayerTrace) -> list[dict[str, Any]]:
         terms = [
             [equation.label, _tree(Renamer(names).visit(_parsed(equation.right.text)))] for names, equation in said
         ]
-        found.append({"target": target, "labels": label, "text": text, "before": before, "terms": terms})
+        # Of a further state, what a step hands back; the trace holds it together with what the step before adds.
+        later = target[-5:] == "_prev" and target[1:-5] in recorded.states[1:]
+        found.append(
+            {"target": target, "labels": label, "text": text, "before": before, "later": later, "terms": terms}
+        )
     return found
 
 

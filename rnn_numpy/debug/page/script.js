@@ -56,10 +56,18 @@
     if (single) {
       for (let count = 0; count < 9; count++) {
         const text = value.toExponential(count);
-        if (Math.fround(Number(text)) === value) return written(text, true, value);
+        if (Math.fround(Number(text)) === value) return written(evenly(text, value, count), true, value);
       }
     }
     return written(value.toExponential(), true, value);
+  }
+
+  // Halfway between two texts NumPy writes the even one, toExponential the larger one.
+  function evenly(text, value, count) {
+    const [figures, power] = value.toExponential(count + 20).split("e");
+    const places = count + (value < 0 ? 1 : 0) + (count ? 2 : 1);
+    const isHalf = /^\.?50*$/.test(figures.slice(places));
+    return isHalf && Number(figures[places - 1]) % 2 === 0 ? `${figures.slice(0, places)}e${power}` : text;
   }
 
   // Python's forms of a text like 1.25e-7: 1.25e-07, 0.125, 1250.0.
@@ -557,6 +565,18 @@
     place.append(element("p", words.approx, { class: "note" }));
   }
 
+  // What the step visited before handed back to a further state, by its equations; null where it is not known.
+  function handedTo(one) {
+    const from = layer().equations.find((other) => other.later && other.target === `${one.target}_prev`);
+    const time = state.time;
+    const there = time + (layer().reverse ? -1 : 1);
+    if (!from || there < 0 || there >= layer().count) return null;
+    state.time = there;
+    const found = from.terms.map(([, tree]) => evaluate(tree, state.unit));
+    state.time = time;
+    return found.every((one_) => one_.known && !one_.about) ? found.reduce((sum, one_, k) => (k ? round(sum + one_.value) : one_.value), 0) : null;
+  }
+
   function writeEquations() {
     const { unit } = state;
     for (const { one, middle, result, notes, box } of panel) {
@@ -583,15 +603,24 @@
       if (!isThere) continue;
       const said = [];
       if (one.before) {
-        if (sum.known && has.known && !isTree) {
+        const handed = handedTo(one);
+        if (handed !== null && sum.known) {
+          parts.unshift(number(handed), " + ");
+          sum.value = round(handed + sum.value);
+        } else if (sum.known && has.known) {
           parts.unshift(`≈${number(round(has.value - sum.value))}`, " + ");
           said.push(`${one.before}: ${words.rest}`);
+          sum.known = false;
         } else parts.unshift(one.before, " + ");
       }
       write(middle, `= ${parts.join("")}`);
-      if (one.before || isTree || !has.known) write(result, `= ${has.known ? number(has.value) : sum.about ? `≈${number(sum.value)}` : number(sum.value)}${isTree || !has.known ? "" : `   ${words.recorded}`}`);
+      const made = sum.known ? `${sum.about ? "≈" : ""}${number(sum.value)}` : "";
+      if (one.later) {
+        write(result, `= ${made}`);
+        said.push(words.later);
+      } else if (isTree || !has.known) write(result, `= ${made || number(has.value)}`);
       else if (!sum.known) write(result, `${words.recorded} ${number(has.value)}`);
-      else write(result, `= ${sum.about ? "≈" : ""}${number(sum.value)}   ${words.recorded} ${number(has.value)}${digits ? "" : `, ${apart(sum.value, has.value)} ulp`}`);
+      else write(result, `= ${made}   ${words.recorded} ${number(has.value)}${digits ? "" : `, ${apart(sum.value, has.value)} ulp`}`);
       for (const tree of products) {
         const found = terms(tree, unit);
         if (!found) continue;
@@ -999,6 +1028,7 @@
 
   function play(on) {
     if (on && still.matches) {
+      clearTimeout(telling);
       write($("live"), words.reduced);
       return;
     }
