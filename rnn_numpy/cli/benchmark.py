@@ -19,8 +19,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Train a net of each cell on a task that nothing but memory solves, at each length, until "
         "it is solved or the updates run out: which solve it, after how many updates, how far below the baseline they "
         "end, how often clipping engaged, and how far back the gradient reaches before and after. The defaults take a "
-        "minute or two on a core of their own; so does each seed of an LSTM at length 100. Runs are computed in parallel, "
-        "and each is kept when it is finished: after Ctrl-C, the same command goes on where it was.",
+        "minute or two on a core of their own; so does each seed of an LSTM at length 100. Runs are computed in "
+        "parallel, and each is kept when it is finished: after Ctrl-C, the same command goes on where it was.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)

@@ -29,8 +29,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Train networks to forecast the next sample of a series, and measure how the gradient of the last "
         "step's error flows back through time: norm by lag, the lags at which a half, a tenth, a hundredth is left, "
         "decay per step, and whether it vanishes or explodes. Every cell is combined with every gain, and drawn "
-        "several times. Of an LSTM it is the gradient of h and c together. Networks are computed in parallel, and each is "
-        "kept when it is finished: after Ctrl-C, the same command goes on where it was.",
+        "several times. Of an LSTM it is the gradient of h and c together. Networks are computed in parallel, and "
+        "each is kept when it is finished: after Ctrl-C, the same command goes on where it was.",
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
