@@ -143,10 +143,10 @@ def _why(result: BenchmarkResult, length: int, cell: str) -> str:
         if pooled.verdict == "diverged":
             clauses.append(f"it is not finite {when}")
             continue
-        paces = [
-            f"{kind} every {span(paces, plain, ' to ')} steps" if paces else f"is {kind}"
-            for kind, paces in _by_kind(flows).items()
-        ]
+        kinds = _by_kind(flows)
+        paces = [f"{kind} every {span(steps, plain, ' to ')} steps" for kind, steps in kinds.items() if steps]
+        if words := [kind for kind, steps in kinds.items() if not steps]:
+            paces.append(f"is {' or '.join(words)}")
         left = plain(float(pooled.typical[-1] / pooled.typical[0])) if pooled.typical[0] > 0 else "nothing"
         clauses.append(f"{when} it {' or '.join(paces)}, and {left} of it is left {pooled.length} steps back")
     return f"{cell} at length {length}, and its gradient: {'; '.join(clauses)}."
