@@ -327,7 +327,7 @@ def networks(
     store = out.with_name(f"{out.stem}-unfinished-{measurement.fingerprint}.jsonl")
     finished = 0
     with contextlib.ExitStack() as stack:
-        executor: Executor = "serial" if work < LARGE or total == 1 or cores() == 1 else None
+        executor: Executor = None if work >= LARGE and total > 1 and cores() > 1 and _has_file() else "serial"
         if dask is not None:
             executor = stack.enter_context(_cluster(dask))
         bar = stack.enter_context(progress_bar(0.0, label))
@@ -372,6 +372,12 @@ def networks(
                 with _held(store) as ours:
                     if ours:
                         store.unlink(missing_ok=True)
+
+
+def _has_file() -> bool:
+    """Return whether another process can import what this one has begun with: not what it reads from a pipe."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return file is None or os.path.exists(file)
 
 
 @contextlib.contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from rnn_numpy.cli import common
 from rnn_numpy.cli.common import BadInputError, atomic, check_outputs, write_json
 
 
@@ -59,3 +61,12 @@ def test_json_is_whole_and_strict(here: Path) -> None:
             write_json(Path("n.json"), {"loss": number})
     assert (here / "n.json").read_text() == text
     assert [path.name for path in here.iterdir()] == ["n.json"]
+
+
+def test_what_is_read_from_a_pipe_is_not_left_to_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -` and its like: another process cannot import what this one has begun with."""
+    begun_with = sys.modules["__main__"]
+    monkeypatch.setattr(begun_with, "__file__", "<stdin>", raising=False)
+    assert not common._has_file()
+    monkeypatch.setattr(begun_with, "__file__", __file__)
+    assert common._has_file()
