@@ -113,6 +113,7 @@ from rnn_numpy.tasks import Batch
 
 Floats = NDArray[np.float64]
 
+TOGETHER = 256  # steps whose norms are taken in one call
 INITS = ("uniform", "orthogonal", "identity")
 VERDICTS = ("vanishing", "cut off", "fading", "steady", "growing", "exploding", "uneven", "mixed", "diverged")
 # A gradient vanishes or explodes from this change of the norm over the whole window on.
@@ -487,8 +488,9 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
         sums = dict.fromkeys(sigmoids, 0.0)
 
         def add(step: Step) -> None:
-            for gate in sigmoids:
-                sums[gate] += float(getattr(step, gate).mean())
+            if step.index == len(step.recorded) - 1:  # once for all steps that are recorded together
+                for gate in sigmoids:
+                    sums[gate] += float(getattr(step.recorded, gate).mean()) * len(step.recorded)
 
         norms = flow_norms(layer, trace, last, visit=add)[0]
         gates = {gate: total / len(trace) for gate, total in sums.items()}
@@ -514,7 +516,7 @@ def flow_norms(
     The loss reads the last step's h, (N, H), and nothing else. The top layer comes first, and without `below` the pass
     ends there. An array belongs to its step only while the pass is halted at it: the step before will add to dc_prev.
     """
-    T = len(trace)
+    T, names = len(trace), [f"d{state}_prev" for state in layer.cell.states]
 
     def doutput(steps: range) -> NDArray[Any]:
         found = np.zeros((len(steps), *dh_last.shape), layer.dtype)
@@ -523,21 +525,26 @@ def flow_norms(
         return found.swapaxes(0, 1) if layer.batch_first else found
 
     loss = doutput(range(T)) if isinstance(trace, Trace) else lambda steps, output: doutput(steps)
-    rows: dict[int, list[Floats]] = {}
+    rows: dict[int, list[NDArray[Any]]] = {}
+    norms: dict[int, list[Floats]] = {}
+
+    def measure(layer: int) -> None:
+        # Stacked, rows are in one order in memory, and so summed in one order, however the engine lays its arrays out.
+        norms.setdefault(layer, []).append(row_norms(np.array(rows.pop(layer))))
+
     for step in islice(layer.backward_steps(trace, loss), T * (layer.num_layers if below else 1)):
         found = rows.setdefault(step.layer, [])
-        if not found:
+        if not found and step.layer not in norms:
             others = [np.zeros_like(getattr(step, state)) for state in layer.cell.states[1:]]
-            found.append(_norms([step.dh, *others]))
-        found.append(_norms([getattr(step, f"d{state}_prev") for state in layer.cell.states]))
+            found.append(np.concatenate([step.dh, *others], axis=-1))
+        found.append(np.concatenate([getattr(step, name) for name in names], axis=-1))
         if visit is not None:
             visit(step)
-    return [np.stack(found) for found in rows.values()]
-
-
-def _norms(parts: list[NDArray[Any]]) -> Floats:
-    # In one order in memory, and so summed in one order, however the engine lays its arrays out.
-    return row_norms(np.ascontiguousarray(np.concatenate(parts, axis=-1)))
+        if len(found) == TOGETHER:
+            measure(step.layer)
+    for number in list(rows):
+        measure(number)
+    return [np.concatenate(found) for found in norms.values()]
 
 
 def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: ArrayLike) -> NDArray[Any]:
