@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from rnn_numpy.checks.diagnosis.locate import diagnose_tensors
 from rnn_numpy.checks.own.mistakes import sums
 from rnn_numpy.checks.own.patterns import Compared, in_words, strong_patterns, weak_patterns
-from rnn_numpy.checks.own.search import SECONDS, Search, explains, gradients
+from rnn_numpy.checks.own.search import SECONDS, Search, explains, followed, gradients
 from rnn_numpy.checks.own.structure import Structure
-from rnn_numpy.checks.own.tape import UntapedError, recorded
+from rnn_numpy.checks.own.tape import UntapedError
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row
 from rnn_numpy.checks.targets import FunctionsTarget
 
@@ -61,17 +61,23 @@ def diagnose_functions(
     compared = Compared(point, found, exact, wrong, _sizes(point, structure))
     diagnosis = strong_patterns(compared)
     search: Search | None = None
+    ended = ""
     if diagnosis is not None and diagnosis.kind == "never accumulated" and structure is not None:
         diagnosis = _zero_at_first(structure, compared, diagnosis)
     if diagnosis is None and structure is not None:
         search = Search(target, structure, compared)
-        diagnosis = search.run()
+        try:
+            diagnosis = search.run()
+        except Exception as error:  # no suspect may take the check down: what is wrong is told without it
+            ended = f"the search for the mistake ended with {type(error).__name__}: {error}"
     if diagnosis is None:
         diagnosis = weak_patterns(compared)
     if diagnosis is None:
         head = "none of the known mistakes gives this gradient"
         if structure is None:
             head = f"no pattern explains it, and the loss cannot be followed to try mistakes on it: {not_followed}"
+        elif ended:
+            head = ended
         elif search is not None and search.over:
             head = f"none of the {search.tried} mistakes that were tried in {SECONDS:.0f} s gives this gradient"
         diagnosis = Diagnosis("unknown", f"{head}; {in_words(compared)}", explained=False)
@@ -94,7 +100,7 @@ def _followed(
 ) -> tuple[Structure | None, str]:
     """Return the structure of a loss, if its tape has the gradient that the reference has; else why there is none."""
     try:
-        tape = recorded(target.loss, target.point)
+        tape = followed(target, target.point)
     except UntapedError as error:
         return None, str(error)
     structure = Structure(tape)

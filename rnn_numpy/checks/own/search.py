@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from rnn_numpy.checks.own.mistakes import Suspect, suspects
 from rnn_numpy.checks.own.patterns import Compared, rational, strong_patterns, tolerance_for
 from rnn_numpy.checks.own.structure import Structure
-from rnn_numpy.checks.own.tape import UntapedError, recorded
+from rnn_numpy.checks.own.tape import Tape, UntapedError, recorded
 from rnn_numpy.checks.report import Diagnosis
 from rnn_numpy.checks.targets import FunctionsTarget
 
@@ -156,7 +157,7 @@ class Search:
             size = np.abs(array) + float(np.abs(array).mean() if array.size else 0.0)
             point[name] = array + 0.05 * rng.normal(size=array.shape) * size
         try:
-            tape = recorded(self.target.loss, point)
+            tape = followed(self.target, point)
         except UntapedError:
             return None
         if len(tape.nodes) != len(self.structure.tape.nodes):
@@ -174,6 +175,15 @@ class Search:
             return False
         predicted = gradients(other, [twin])[0]
         return explains(found, {name: factor * array for name, array in predicted.items()}, exact, names)
+
+
+def followed(target: FunctionsTarget, point: Point) -> Tape:
+    """Return the tape of a target's loss; raise `UntapedError` where it cannot be followed."""
+    try:
+        return recorded(target.loss, point)
+    finally:  # what the loss keeps for itself is of real arrays again
+        with contextlib.suppress(Exception), np.errstate(all="ignore"):
+            target.loss({name: array.copy() for name, array in target.point.items()})
 
 
 def gradients(

@@ -34,7 +34,11 @@ def sigmoid(a: Array) -> Array:
 
 
 def _same(found: Array, expected: Array) -> bool:
-    if found.shape != expected.shape or abs(found.flat[0] - expected.flat[0]) > 1e-12 * abs(expected.flat[0]) + 1e-300:
+    if (
+        found.shape != expected.shape
+        or not found.size
+        or abs(found.flat[0] - expected.flat[0]) > 1e-12 * abs(expected.flat[0]) + 1e-300
+    ):
         return False
     return bool(np.all(np.abs(found - expected) <= 1e-12 * np.abs(expected) + 1e-300))
 
