@@ -145,7 +145,7 @@ def check_distinct(option: str, values: Sequence[Any]) -> None:
     >>> check_distinct("--gain", [1.0, 0.5, 1.0])
     Traceback (most recent call last):
         ...
-    rnn_numpy.cli.common.BadInputError: --gain: 1.0 0.5 1.0 names one network twice
+    rnn_numpy.cli.outcome.BadInputError: --gain: 1.0 0.5 1.0 names one network twice
     """
     if len(set(values)) < len(values):
         raise BadInputError(f"{option}: {' '.join(map(str, values))} names one network twice")
@@ -234,7 +234,7 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (
     >>> check_outputs({"--out": Path("flow.png"), "--json": Path("./flow.png")})
     Traceback (most recent call last):
         ...
-    rnn_numpy.cli.common.BadInputError: flow.png: --out and --json are the same file
+    rnn_numpy.cli.outcome.BadInputError: flow.png: --out and --json are the same file
     """
     import tempfile
 

@@ -850,7 +850,7 @@ def sparkline(values: Array, width: int, bars: str) -> tuple[str, str]:
     """Return "log" or "linear", and a line of at most `width` bars: 0 is a zero in log, ! NaN or infinity.
 
     >>> sparkline(np.array([1e-8, 1e-6, 1e-4, 1e-2, 1.0]), 40, PLAIN_BARS)
-    ('log', '_-=*#')
+    ('log', '_-+%#')
     >>> sparkline(np.array([0.0, 1.0, np.nan, 2.0]), 40, PLAIN_BARS)
     ('linear', '_=!#')
     """

@@ -36,7 +36,7 @@ def load_target(text: str) -> Callable[..., Any]:
     >>> load_target("model.py")
     Traceback (most recent call last):
         ...
-    rnn_numpy.cli.common.BadInputError: TARGET: must be FILE.py:FUNCTION; got 'model.py'
+    rnn_numpy.cli.outcome.BadInputError: TARGET: must be FILE.py:FUNCTION; got 'model.py'
     """
     shown, name = _file_and_name(text)
     try:

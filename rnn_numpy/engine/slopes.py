@@ -40,7 +40,7 @@ def slopes(function: Callable[[float], Array]) -> Slopes:
     --------
     >>> found = slopes(lambda h: np.array([np.sin(1 + h), abs(h)]))
     >>> bool(abs(found.slopes[0] - np.cos(1)) < found.errors[0] < 1e-10), found.errors[1], found.kinks
-    (True, 1.0, array([False,  True]))
+    (True, np.float64(1.0), array([False,  True]))
     """
     with np.errstate(all="ignore"):
         middle = function(0.0)

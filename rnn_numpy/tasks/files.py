@@ -186,7 +186,7 @@ def read_csv(path: str | Path, columns: Columns | None = None, **options: Any) -
     array([[1.5],
            [2.5]])
     >>> tide.notes
-    ('numbers are read with a decimal comma', 'column 1 (day) holds text: left out')
+    ('numbers are read with a decimal comma', 'column 1 (day) holds text or dates: left out')
     """
     return _of_text(str(path), Reading(columns, **options), None)
 
