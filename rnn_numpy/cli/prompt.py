@@ -852,7 +852,7 @@ def sparkline(values: Array, width: int, bars: str) -> tuple[str, str]:
     >>> sparkline(np.array([1e-8, 1e-6, 1e-4, 1e-2, 1.0]), 40, PLAIN_BARS)
     ('log', '_-+%#')
     >>> sparkline(np.array([0.0, 1.0, np.nan, 2.0]), 40, PLAIN_BARS)
-    ('linear', '_=!#')
+    ('linear', '_+!#')
     """
     with np.errstate(all="ignore"):
         pieces = np.array_split(values, min(width, len(values)))

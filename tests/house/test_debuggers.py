@@ -1,4 +1,4 @@
-"""docs/debuggers.md holds: its sessions of pdb and ipdb are replayed, its file for VS Code is JSON, its lines are there."""
+"""docs/debuggers.md holds: sessions of pdb and ipdb are replayed, the file for VS Code is JSON, lines are there."""
 
 from __future__ import annotations
 
