@@ -108,7 +108,7 @@ MISTAKES = [
     ("softmax p only", "dscore = alpha*(dalpha - np.dot(alpha, dalpha))", "dscore = alpha*dalpha", "softmax"),
     ("softmax sum instead of dot", "np.dot(alpha, dalpha))", "np.sum(dalpha))", "softmax"),
     ("scale forgotten", "dscore = dscore/np.sqrt(H)", "pass", "2|factor"),
-    ("scale twice", "dscore = dscore/np.sqrt(H)", "dscore = dscore/H", "factor|/"),
+    ("scale twice", "dscore = dscore/np.sqrt(H)", "dscore = dscore/H", "where 2 belongs"),
     ("query path missing", "dd = dd + M.T @ dscore", "pass", "gets nothing"),
     ("key path missing", "dM += np.outer(dscore, d)", "pass", "gets nothing"),
     ("value path missing", "dM += np.outer(alpha, dctx)", "pass", "gets nothing"),

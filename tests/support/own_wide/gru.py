@@ -76,7 +76,7 @@ MISTAKES = [
     ("no 2", "dout = 2*err/K", "dout = err/K", "factor|1/2"),
     ("no /K", "dout = 2*err/K", "dout = 2*err", "2 times|factor"),
     ("sign of err", "dout = 2*err/K", "dout = -2*err/K", "sign|negative"),
-    ("R uses previous state", "tape[-1][-1])", "tape[-1][1])", "R"),
+    ("R uses previous state", "tape[-1][-1])", "tape[-1][1])", "h of the step before is read"),
     ("R transposed outer", "np.outer(dout, tape[-1][-1])", "np.outer(tape[-1][-1], dout).reshape(K, H)", "."),
     ("z n sign", "dz = dh*(h-n)", "dz = dh*(n-h)", "sign"),
     ("z only h", "dz = dh*(h-n)", "dz = dh*h", "z"),
