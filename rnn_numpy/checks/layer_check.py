@@ -123,12 +123,12 @@ class LayerCheck:
         """Take a second look at what seems wrong: whether rounding at the size of open gates is all that is the matter,
         behind gates that are shut, where the formulas' own derivatives have no digits left.
         """
-        exact, loose = dict(self.chain.exact.tensors), tolerances(self.chain, 64.0, 24, self.seed, generous=True)
+        exact, loose = dict(self.chain.exact.tensors), self._shrinking(EPS)
         found, bounds, looser = dict(analytic), dict(loose.tensors), dict[str, Array]()
         beyond = False
         if single is not None:
             eps, most = float(np.finfo(np.float32).eps), float(np.finfo(np.float32).max)
-            looser = tolerances(self.chain, 64.0, 24, self.seed, generous=True, eps=eps).tensors
+            looser = self._shrinking(eps).tensors
             arrays = [
                 *exact.values(),
                 *(each for run in self.chain.exact.runs.values() for each in (run.da, run.dstates)),
@@ -163,6 +163,17 @@ class LayerCheck:
                 f"what is off of {', '.join(dict.fromkeys(excused))} is no more than rounding explains: gates are so "
                 "far shut, or numbers so large, that few digits are left. Smaller weights would tell more"
             )
+
+    def _shrinking(self, eps: float) -> Tolerances:
+        """Return generous tolerances, but where they do not fall with the unit of rounding: a formula that jumps, as a
+        relu's derivative does at 0, is excused by no rounding.
+        """
+        wide, narrow = (tolerances(self.chain, 64.0, 24, self.seed, True, unit) for unit in (eps, eps / 64))
+        for bounds, smaller in ((wide.tensors, narrow.tensors), (wide.da, narrow.da)):
+            for name, array in bounds.items():
+                jumps = smaller[name] > array / 8
+                bounds[name] = np.where(jumps, np.minimum(array, 64 * eps * float(array.max(initial=0.0))), array)
+        return wide
 
     def diagnose(self, analytic: Point, findings: Findings) -> Diagnosis:
         """Name the mistake behind rows that are wrong."""

@@ -393,6 +393,80 @@ def _n_of(gate):
     return change
 
 
+# ------------------------------------------------------------------------------------------------ written later
+
+
+def _f_of_the_next_step(kind):
+    class Wrong(kind):
+        def backward_loop(self, run):
+            f = run.binding.aligned("f_t").copy()
+            after = np.concatenate([f[1:], f[-1:]])
+            for t in super().backward_loop(run):
+                run.binding.arrays["dc"][t] *= after[t] / f[t]
+                yield t
+
+    return Wrong
+
+
+def _window(steps):
+    """Return an LSTM whose loss at each step goes back so many steps: a pass for each."""
+
+    class Wrong(LSTM):
+        cut = None
+
+        def backward(self, trace, doutput, dh_n=None, grads=None, **options):
+            total, last = None, len(doutput) - 1
+            for t in range(len(doutput) + (dh_n is not None)):
+                alone = np.zeros_like(doutput)
+                if t <= last:
+                    alone[t] = doutput[t]
+                self.cut = min(t, last)
+                back = super().backward(trace, alone, dh_n if t > last else None, None, **options)
+                if total is None:
+                    total = back
+                    continue
+                for name in ("dx", "dh_0", "dc_0"):
+                    getattr(total, name)[...] += getattr(back, name)
+                total.grads.flat[:] += back.grads.flat
+            self.cut = None
+            return total
+
+        def backward_loop(self, run):
+            for t in super().backward_loop(run):
+                if self.cut is not None and self.cut - t >= steps - 1:
+                    run.binding.arrays["dh"][t] = run.binding.arrays["dc"][t] = 0
+                yield t
+
+    return Wrong
+
+
+def _turned_reverse(run, sums, dx):
+    if run.direction.reverse and run.direction.layer == 1:
+        da = run.binding.aligned("da_t")[::-1]
+        sums["weight_ih"][...] = np.einsum("tna,tnb->ab", da, run.binding.aligned("x_t"))
+
+
+def _leaky(right):
+    def backward(dh_t, h_t, W_hh, da_t, dh_in):
+        da_t[...] = dh_t * np.where(h_t > 0, 1, 0.1)
+        dh_in += da_t.dot(W_hh)
+
+    return backward
+
+
+def _no_peephole_back(dc_prev, da_i_t, p_i):
+    dc_prev -= p_i * da_i_t
+
+
+def _two_gates_missing(dh_in, W_hh, da_t, da_o_t):
+    half = 2 * len(da_o_t)
+    dh_in -= W_hh[:half].T.dot(da_t[:half])
+
+
+def _absolute(layer, trace, result):
+    np.abs(result.grads["weight_hh_l0"], out=result.grads["weight_hh_l0"])
+
+
 STACK, BOTH, MASKED = {"num_layers": 2}, {"bidirectional": True}, {"num_layers": 2, "dropout": 0.4}
 OFF, SCALE = ("off by one step",), ("constant factor", "missing 1/N")
 DERIVATIVE = ("wrong derivative",)
@@ -475,4 +549,17 @@ UNSEEN = [
      {}),
     ("dx one step late by hand", by_hand(LSTM, _dx_shifted), {}, OFF, {}),
     ("the sign of f by hand", by_hand(LSTM, _n_of("f")), {}, ("sign",), {"gate": "f"}),
+    ("dc_prev has f of the next step", _f_of_the_next_step(LSTM), {}, OFF, {"part": "recurrence"}),
+    ("back three steps from each loss", _window(4), {}, ("recurrence dropped",), {"part": "recurrence"}),
+    ("dW_ih of l1_reverse turned around", with_sums(RNN, _turned_reverse), {**STACK, **BOTH},
+     ("reverse direction not reversed",), {"part": "sums"}),
+    ("a relu that leaks", with_formula(RNN, "step_backward", _leaky, nonlinearity="relu"), {}, DERIVATIVE,
+     {"part": "immediate partial"}),
+    ("no way back through a peephole", with_formula(PeepholeLSTM, "step_backward", after(_no_peephole_back)), {},
+     ("gate path missing",), {"part": "recurrence"}),
+    ("two gates of W_hh^T missing", with_formula(LSTM, "step_backward", after(_two_gates_missing)), {},
+     ("gate path missing",), {"part": "recurrence"}),
+    ("mask of other units", with_factors(LSTM, lambda f: np.roll(f, 1, axis=2)), MASKED, ("dropout mask ignored",),
+     {"part": "between layers"}),
+    ("dW_hh without its signs", by_hand(RNN, _absolute), {}, ("sign",), {}),
 ]  # fmt: skip

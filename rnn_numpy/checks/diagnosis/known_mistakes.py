@@ -188,6 +188,9 @@ def _of_states(steps: RecordedSteps, spans: Mapping[str, slice]) -> Iterator[Mis
             yield Mistake("wrong derivative",
                 f"what flows back from {cell} to {cell} of the step before is not multiplied with f",
                 Variation(state=functools.partial(_ungated, later)), RECURRENCE, "f")  # fmt: skip
+            for shift, word in ((-1, "after"), (1, "before")):
+                yield Mistake("off by one step", f"what flows back from {cell} is multiplied with f of the step {word}",
+                    Variation(state=functools.partial(_gated_by, later, shift)), RECURRENCE, "f")  # fmt: skip
     yield Mistake("final-state gradient ignored", "the gradient is that of the outputs alone: dh_n is ignored",
         Variation(final=_nothing), ENTRY)  # fmt: skip
     yield from _of_finals(spans)
@@ -383,6 +386,7 @@ OTHER_MASKS: tuple[tuple[str, Change], ...] = (
         "has its scale alone: what was dropped is not",
         lambda _, factors: np.full_like(factors, factors.max(initial=0.0)),
     ),
+    ("is that of other units", lambda _, factors: np.roll(factors, 1, axis=2)),
     ("is that of other sequences", lambda _, factors: np.roll(factors, 1, axis=1)),
 )
 
@@ -636,6 +640,20 @@ def _ungated(later: slice, steps: RecordedSteps, J: Array) -> Array:
         return J
     f, changed = found[:, :, None, :], J.copy()
     changed[..., later] = np.divide(J[..., later], f, out=np.zeros_like(J[..., later]), where=f != 0)
+    return changed
+
+
+def _gated_by(later: slice, shift: int, steps: RecordedSteps, J: Array) -> Array:
+    """With the forget gate of another step, where there is one."""
+    f = steps.recorded.find("f")
+    if f is None or f.shape[-1] != later.stop - later.start or len(f) != steps.T:
+        return J
+    shift = -shift if steps.direction.reverse else shift
+    other = np.roll(f, shift, axis=0)
+    edge = slice(0, 1) if shift > 0 else slice(-1, None)
+    other[edge] = f[edge]
+    changed = J.copy()
+    changed[..., later] *= np.divide(other, f, out=np.ones_like(f), where=f != 0)[:, :, None, :]
     return changed
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,9 @@ Array = NDArray[Any]
 # allows.
 ROUNDING = 32
 
+# Up to so many steps it is tried how far back the loss at each reaches.
+MOST_WINDOWS = 32
+
 
 # ---------------------------------------------------------------------------------------------- a recurrent layer
 
@@ -78,6 +82,9 @@ def diagnose_layer(
         found = mistake_of_sums(target, chain, analytic, rows)
         if found is not None:
             return _placed(found, place)
+    found = _windowed(target, chain, compare)
+    if found is not None:
+        return _placed(found, place)
     found = common_pattern(target, analytic, exact, rows)
     if found is not None:
         return _placed(_of_all(found, rows), place)
@@ -341,7 +348,7 @@ def _first_wrong(target: LayerTarget, chain: ChainRule, tolerances: Tolerances, 
     Returns a dict with "text", "layer", "gate", "t", "k", "part"; empty where the layer's trace has no such gradients.
     """
     layer = target.layer
-    if layer.cell.input_gradient != "da":
+    if layer.cell.input_gradient != "da" or _of_another_pass(target, chain):
         return {}
     names = list(reversed(chain.maps))
     T = next(iter(chain.maps.values())).steps.T
@@ -369,6 +376,53 @@ def _first_wrong(target: LayerTarget, chain: ChainRule, tolerances: Tolerances, 
         "text": "the gradients of the pre-activations are right at every step: what is made of them is wrong",
         "part": "sums",
     }
+
+
+def _of_another_pass(target: LayerTarget, chain: ChainRule) -> bool:
+    """Whether the gradients of pre-activations that are left in the trace make none of the sums that were returned: a
+    backward pass of several passes leaves those of the last one.
+    """
+    found = target.analytic()
+    for name, run in chain.exact.runs.items():
+        steps, recorded = chain.maps[name].steps, target.trace.layers[name].latest.arrays.get("da")
+        if recorded is None or close(np.where(steps.alive[..., None], recorded, 0), run.da):
+            continue
+        for stem, kind in (("weight_ih", "input"), ("weight_hh", "hidden")):
+            for rows, columns, source in steps.products(kind):
+                made = np.einsum("tna,tnb->ab", np.where(steps.alive[..., None], recorded, 0)[..., columns], source)
+                if close(made, found[f"{stem}_{name}"][rows], 1e-6):
+                    return False
+        return True
+    return False
+
+
+def _windowed(target: LayerTarget, chain: ChainRule, compare: Comparison) -> Diagnosis | None:
+    """Whether what the loss says at each step is handed back a fixed number of steps, and no further."""
+    steps = next(iter(chain.maps.values())).steps
+    axis = 1 if getattr(target.layer, "batch_first", False) and target.x.ndim == 3 else 0
+    if steps.T > MOST_WINDOWS or len(chain.maps) > 1:
+        return None
+    for length in range(1, steps.T):
+        total: dict[str, Array] = {}
+        for t in range(steps.T):
+            at = (slice(None),) * axis + (t,)
+            doutput = np.zeros_like(target.doutput)
+            doutput[at] = target.doutput[at]
+            last = t == steps.T - 1
+            dfinal = target.dfinal if last else mapped(np.zeros_like, target.dfinal)
+            change = Variation(state=functools.partial(_until, t - length + 1))
+            for name, array in chain.of_loss(doutput, dfinal).gradient(change).tensors.items():
+                total[name] = total[name] + array if name in total else array
+        if compare.explains(total):
+            why = f"what the loss says at a step is handed back {length - 1} steps, and no further"
+            return Diagnosis("recurrence dropped", why, where={"part": RECURRENCE})
+    return None
+
+
+def _until(first: int, steps: RecordedSteps, J: Array) -> Array:
+    cut = J.copy()
+    cut[: max(0, first + 1)] = 0
+    return cut
 
 
 def _least(chain: ChainRule, tolerances: Tolerances) -> float:

@@ -124,6 +124,13 @@ def _of_states(steps: RecordedSteps, found: Array, right: Array) -> Said | None:
     # How much more, or less, of each gate's share comes through W_hh.
     matrix = hidden_matrix(steps)
     shares = [(B[..., k * H : (k + 1) * H] @ matrix[:, :, k * H : (k + 1) * H])[alive] for k in range(len(slabs))]
+    for name, weight in steps.weights().items():  # peepholes: of a gate, from the second state
+        slab = name.rpartition("_")[2]
+        if weight.shape == (H,) and slab in slabs and len(steps.widths) > 1 and not name.startswith("bias"):
+            k, span = slabs.index(slab), _spans(steps)[1][0]
+            through = np.zeros_like(right)
+            through[..., span] = B[..., k * H : (k + 1) * H] * weight
+            slabs, shares = (*slabs, f"{slab}, through its peephole"), [*shares, through[alive]]
     told = [(slab, share) for slab, share in zip(slabs, shares, strict=True) if np.any(share)]
     if told:
         columns = np.stack([share.ravel() for _, share in told], axis=1)
@@ -164,8 +171,10 @@ def _of_shares(factors: Mapping[str, float], count: int) -> Said | None:
         return None
     factor = 1 + next(iter(off.values()))
     whole = len(off) == len(factors)
-    what = "what comes back through W_hh" if whole else f"what comes back through W_hh from {', '.join(off)}"
-    gate = next(iter(off)) if len(off) == 1 and count > 1 else None
+    peep = all("peephole" in slab for slab in off)
+    what = "what comes back" if peep else "what comes back through W_hh"
+    what = what if whole else f"{what} from {', '.join(off)}"
+    gate = next(iter(off)).partition(",")[0] if len(off) == 1 and count > 1 else None
     if abs(factor) < 1e-7:
         kind = "recurrence dropped" if whole else "gate path missing"
         return kind, f"{what} is missing", gate

@@ -139,6 +139,8 @@ def _sets(order: Array, N: int) -> Iterator[tuple[Array, str, str]]:
 
 
 def _kind_of_source(name: str) -> str:
+    if name.endswith("other order"):
+        return "reverse direction not reversed"
     return "dropout mask ignored" if name.endswith("without its mask") else "off by one step"
 
 
@@ -174,7 +176,8 @@ def _pairs(
 def _sources(steps: RecordedSteps, source: Array) -> dict[str, Array]:
     """Return what a sum may take in place of its source: it, a step off, and recorded arrays of its width."""
     back = -1 if steps.direction.reverse else 1
-    found = {"that of the step before": _moved(source, back), "that of the step after": _moved(source, -back)}
+    found = {"that of the steps in the other order": source[::-1]}
+    found |= {"that of the step before": _moved(source, back), "that of the step after": _moved(source, -back)}
     for name, array in _recorded(steps).items():
         if array.shape == source.shape:
             found[name] = array
