@@ -1,4 +1,4 @@
-"""docs/debuggers.md holds: sessions of pdb and ipdb are replayed, the file for VS Code is JSON, lines are there."""
+"""docs/debuggers.md holds: sessions of pdb and ipdb are replayed, the file for VS Code is JSON, its lines are there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from processes import ended
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "debuggers.md").read_text(encoding="utf-8")
-CONTEXT = re.compile(r"^(?:(?:-+> ?)? *\d+ .*|> .*|)$")  # of ipdb: lines of source around the stop
+CONTEXT = re.compile(r"^(?:(?:\d*-+> ?)? *\d+ .*|> .*|)$")  # of ipdb: lines of source around the stop
 
 
 def block(language: str) -> str:
