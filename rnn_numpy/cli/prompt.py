@@ -55,7 +55,7 @@ GROUPS = {
     "stop": "break tbreak info disable enable ignore clear",
     "look": "print x display undisplay explain list args where up down plot tk nan",
     "what if": "set forks fork diff",
-    "scripts": "assert source save quit help",
+    "scripts": "assert source save html quit help",
 }
 
 
@@ -115,7 +115,7 @@ class Prompt(cmd.Cmd):
                 if self.command(text):
                     return True
             except (RNNNumpyError, BadInputError) as error:
-                raise BadInputError(f"{where.format(number)}: {text}: {said(error)}") from None
+                raise BadInputError(f"{where.replace('{}', str(number))}: {text}: {said(error)}") from None
         return False
 
     def greet(self) -> None:
@@ -157,7 +157,7 @@ class Prompt(cmd.Cmd):
         except (Exception, RecursionError) as error:
             raise OptionError(f"cannot be done: {type(error).__name__}: {error}") from None
         self._flush(text)
-        if handler.__name__ not in ("do_save", "do_quit", "do_help", "do_source"):
+        if handler.__name__ not in ("do_save", "do_html", "do_quit", "do_help", "do_source"):
             self.done.append(text)
         return ends
 
@@ -788,6 +788,17 @@ class Prompt(cmd.Cmd):
             file.write("".join(f"{line}\n" for line in self.done).encode())
         count = len(self.done)
         self.say(f"{count} command{'' if count == 1 else 's'} in {path}", saved=str(path), commands=count)
+
+    def do_html(self, argument: str) -> None:
+        """html FILE: write the true pass as one page to step through in a browser; breakpoints are its stops."""
+        path = Path(_something(argument, "html", "html FILE"))
+        case = self.session.case
+        with np.errstate(all="ignore"):
+            result = case.layer.backward(case.trace, case.doutput, case.dh_n)
+            stops = [one.condition for one in self.session.breakpoints.values() if one.enabled]
+            debug.write_html(path, case.layer, case.trace, result, stops=stops or None, title=case.title or None)
+        note = "; it is that of #1, the true pass" if self.session.fork.number > 1 else ""
+        self.say(f"{path}: {path.stat().st_size / 1e6:.2f} MB{note}", html=str(path), bytes=path.stat().st_size)
 
     def do_quit(self, argument: str) -> bool:
         """q: leave; so does Ctrl-D."""

@@ -6,6 +6,7 @@ import argparse
 import functools
 import io
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -99,30 +100,34 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=lambda text: ("x", common.file_path(text)),
         help="run the commands of a file, a line each; # begins a comment",
     )
+    parser.add_argument(
+        "--html", metavar="FILE", type=common.file_path, help="at the end write the pass here, a page for a browser"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each command")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> Outcome:
     """Run commands, or the prompt; the exit code is 1 where an assert has failed."""
-    scripts = [("-c", [item]) if kind == "c" else (str(item), script(item)) for kind, item in arguments.commands]
+    scripts: list[tuple[str, Iterable[str]]] = [
+        ("-c", [item]) if kind == "c" else (f"{item}, line {{}}", script(item)) for kind, item in arguments.commands
+    ]
     if not scripts and sys.stdin is None:
         raise BadInputError("standard input is closed; say what to do with -c or -x")
-    case = _case(arguments)
-    prompt = Prompt(case, sys.stdin or io.StringIO(), sys.stdout, arguments.json)
+    common.check_outputs({"--html": arguments.html}, [Path(item) for kind, item in arguments.commands if kind == "x"])
+    prompt = Prompt(_case(arguments), sys.stdin or io.StringIO(), sys.stdout, arguments.json)
     if not scripts and prompt.terminal:
         prompt.interact()
-        return Outcome("", prompt.code)
-    prompt.greet()
-    for name, lines in scripts:
-        if prompt.run(lines, "-c" if name == "-c" else f"{name}, line {{}}"):
-            break
     else:
-        if not scripts:
-            try:
-                prompt.run(sys.stdin, "standard input, line {}")
-            except UnicodeDecodeError as error:
-                raise BadInputError(f"standard input: is no text in {error.encoding}") from None
+        prompt.greet()
+        try:
+            for name, lines in scripts or [("standard input, line {}", sys.stdin)]:
+                if prompt.run(lines, name):
+                    break
+        except UnicodeDecodeError as error:
+            raise BadInputError(f"standard input: is no text in {error.encoding}") from None
+    if arguments.html is not None:
+        prompt.run([f"html {arguments.html}"], "--html")
     return Outcome("", prompt.code)
 
 

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from rnn_numpy import GRU
 from rnn_numpy.cli import main
 from rnn_numpy.cli.prompt import Prompt
 from rnn_numpy.cli.session import Case
@@ -449,6 +450,93 @@ def test_what_is_typed_wrong_is_a_line_and_changes_nothing(case: str) -> None:
         prompt.onecmd(f"goto {place.split()[-1]} {place.split()[0]}")
     assert prompt.session.forks[1:] == []
     assert set(silent) <= FINE
+
+
+def test_the_page_for_a_browser(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    first, second = tmp_path / "a page.html", tmp_path / "b {}.html"
+    code, out, _ = step(capsys, "n 3", "b norm(dh) < 1e-2", "set dh_prev = 0", f"html {first}", f"--html={second}")
+    assert code == 0
+    assert "that of #1, the true pass" in out
+    text = first.read_text(encoding="utf-8")
+    assert (text.startswith("<!doctype html>") and "norm(dh) &lt; 1e-2" in text) or "norm(dh) \\u003c 1e-2" in text
+    assert len(second.read_text(encoding="utf-8")) == len(text)
+    code, _, err = step(capsys, f"--html={tmp_path}")
+    assert (code, err) == (2, f"rnn-numpy step: {tmp_path}: is a directory; name a file\n")
+
+
+def test_a_file_of_trained_weights(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    np.savez(path, **{f"up.{name}": array for name, array in GRU(3, 4, rng=0).params.items()})
+    assert main(["step", "--model", str(path), "--length", "9", "-c", "n", "-c", "assert not violated()"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[0].endswith("T = 9, N = 1, random numbers; dL/dh of half the square of the last output")
+    assert main(["step", "--model", str(path), "--data", "eeg", "-c", "n"]) == 2
+    assert "eeg has 4 channels, up reads 3" in capsys.readouterr().err
+    assert main(["step", "--model", str(path), "--model-layer", "down", "-c", "n"]) == 2
+    assert "has up; got 'down'" in capsys.readouterr().err
+    path.write_bytes(b"no weights")
+    assert main(["step", "--model", str(path), "-c", "n"]) == 2
+
+
+@pytest.mark.parametrize("cell", ["rnn-relu", "gru-before", "peephole", "layernorm"])
+def test_networks_on_a_series(cell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--hidden", "5", "--length", "12", "--layers", "2", "--batch", "2", "--bidirectional", "--loss", "all"]
+    commands = [
+        "b violated()",
+        "c",
+        "restart",
+        "n 3",
+        "e",
+        "s",
+        "l",
+        "a",
+        "w",
+        "d",
+        "u",
+        "plot h",
+        "tk",
+        "nan",
+        "finish",
+    ]
+    arguments = ["step", "--cell", cell, *sizes, *(part for line in commands for part in ("-c", line))]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "stopped by" not in out
+    assert "dL/dh of the squared error of all steps" in out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["mine.py"], "TARGET: must be FILE.py:FUNCTION"),
+        ([f"{MINE}:nothing"], "has no 'nothing'"),
+        ([f"{MINE}:two"], "must return (layer, trace, doutput), or these and dh_n; got a tuple of 2"),
+        ([f"{MINE}:no_layer"], "the first it returns must be a recurrent layer; got int"),
+        ([f"{MINE}:no_trace"], "the second it returns must be the trace"),
+        ([f"{MINE}:wrong_gradient"], "doutput"),
+        ([f"{MINE}:raising"], "ZeroDivisionError: division by zero"),
+        ([f"{MINE}:final", "--data", "eeg"], "brings its own network and data"),
+        (["--cell", "mamba"], "invalid choice: 'mamba'"),
+        (["--length", "0"], "--length"),
+        (["--length", "1000000000"], "step through a shorter one"),
+        (["--data", "/nowhere/at/all.csv"], "/nowhere/at/all.csv"),
+        (["--model", "/nowhere/at/all.onnx"], "/nowhere/at/all.onnx"),
+        (["-x", "/nowhere/at/all"], "/nowhere/at/all: there is no such file"),
+        (["-x", "-"], "must be the name of a file"),
+        (["-x", "/"], "cannot be read"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+        (["-c"], "expected one argument"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["step", *arguments, *([] if arguments == ["-c"] else ["-c", "n"])]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+    assert err.startswith("rnn-numpy step: ")
+    assert len(err.splitlines()) == 1
 
 
 def test_a_slip_has_a_proposal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The prompt at a terminal, of pexpect and of tmux where there is one: Ctrl-C, Ctrl-D, colours, width, a closed pipe."""
+"""The prompt at a terminal, of pexpect and of tmux where there is one: Ctrl-C, Ctrl-D, colours, width, closed pipes."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from rnn_numpy import LSTM, cli
 from rnn_numpy.layers import textbook
 from rnn_numpy.report.tables import span
 from rnn_numpy.tasks.g2p import CMUDict
+from tests.cli.test_step import assert_alike
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -127,6 +128,14 @@ def test_debugger_session(tmp_path):
         ("6", ""),
         ("", "(8, 1, 2)"),
     ]
+
+
+def test_session_of_the_prompt(capsys):
+    (session,) = [text for _, text in blocks("console")]
+    commands = [line.removeprefix("(step) ") for line in session.splitlines() if line.startswith("(step) ")]
+    first, _, shown = session.partition("\n")
+    assert cli.main([*first.split()[2:], *(part for line in commands for part in ("-c", line))]) == 0
+    assert_alike(capsys.readouterr().out, shown)
 
 
 # ------------------------------------------------------------------------------------------------ commands
