@@ -11,6 +11,7 @@ import errno
 import math
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -37,7 +38,7 @@ from rnn_numpy.tasks.series import Series
 STDOUT = Path("-")
 
 LARGE = 5e7  # steps of a unit, some four seconds, from which on processes of one's own are worth their start
-CONNECT = 10.0  # seconds to wait for a cluster
+CONNECT, WATCH = 10.0, 10.0  # seconds to wait for a cluster; between looks whether it is still there
 SMALL = 256  # hidden units up to which matrix products gain nothing from more threads
 
 Progress = Callable[[int, int, str], None]
@@ -409,7 +410,22 @@ def _cluster(address: str) -> Iterator[Executor]:
             client.wait_for_workers(1, timeout=CONNECT)
         except TimeoutError:
             raise BadInputError(f"--dask: the scheduler at {address} has no worker") from None
-        yield client.get_executor()
+        ended = threading.Event()
+
+        def watch() -> None:
+            """Say once that nobody is left to work: Dask waits for another worker, for ever if need be."""
+            while not ended.wait(WATCH):
+                with contextlib.suppress(Exception):
+                    if not client.nthreads() and not ended.is_set():
+                        _say(f"--dask: no worker is left at {address}; waiting for one, Ctrl-C ends that")
+                        return
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield client.get_executor()
+        finally:
+            ended.set()
 
 
 @contextlib.contextmanager

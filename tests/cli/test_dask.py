@@ -17,8 +17,8 @@ import pytest
 
 from rnn_numpy.cli import common, main
 
-GRADFLOW = "gradflow --cells rnn-tanh gru --gain 1 --length 20 --hidden 8 --batch 4 --seeds 3 --train-steps 100".split()
-BENCHMARK = "benchmark --lengths 8 --cells gru lstm --hidden 8 --batch 8 --max-updates 150 --seeds 2".split()
+GRADFLOW = "gradflow --cells rnn-tanh gru --gain 1 --length 20 --hidden 8 --batch 4 --seeds 3 --train-steps 60".split()
+BENCHMARK = "benchmark --lengths 8 --cells gru lstm --hidden 8 --batch 8 --max-updates 60 --seeds 2".split()
 
 
 @pytest.fixture
@@ -93,6 +93,25 @@ def test_a_cluster_that_is_not_there_is_one_line(
             f"rnn-numpy gradflow: --dask: the scheduler at {running.scheduler_address} has no worker\n"
         )
     assert list(here.iterdir()) == []
+
+
+def test_a_cluster_that_loses_its_last_worker_is_waited_for_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        running.scale(1)
+
+    monkeypatch.setattr(common, "_say", say)
+    monkeypatch.setattr(common, "WATCH", 0.2)
+    with cluster(1) as running, common._cluster(running.scheduler_address) as executor:
+        running.scale(0)
+        until = time.monotonic() + 60
+        while not said and time.monotonic() < until:
+            time.sleep(0.05)
+        # Done by the worker that came for the line.
+        assert executor.submit(abs, -2).result(timeout=60) == 2
+    assert said == [f"--dask: no worker is left at {running.scheduler_address}; waiting for one, Ctrl-C ends that"]
 
 
 def test_without_dask_it_says_what_to_install(
