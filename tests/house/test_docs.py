@@ -1,4 +1,7 @@
-"""The pages in docs hold: their code runs and prints what it shows, their links lead somewhere."""
+"""The pages in docs hold: their code runs and prints what it shows, their links lead somewhere.
+
+Sessions of debuggers, and code that is no session, have tests of their own.
+"""
 
 import doctest
 import re
@@ -10,12 +13,15 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def sessions(path):
+    """Return what stands in a page's blocks of Python, as one session."""
+    found = re.findall(r"^```python\n(>>> .*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if sessions(path)], ids=lambda path: path.stem)
 def test_code_runs_and_prints_what_it_shows(path):
-    text = path.read_text(encoding="utf-8")
-    session = doctest.DocTestParser().get_doctest(
-        "\n".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)), {}, path.name, str(path), 0
-    )
+    session = doctest.DocTestParser().get_doctest(sessions(path), {}, path.name, str(path), 0)
     report = []
     result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(session, out=report.append)
     assert result.failed == 0, "".join(report)
