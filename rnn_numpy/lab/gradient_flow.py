@@ -474,7 +474,10 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
     """
     where = "gradient_flow"
     if layer.bidirectional:
-        raise OptionError(f"{where}: layer must have one direction; got a bidirectional {type(layer).__name__}")
+        raise OptionError(
+            f"{where}: layer must have one direction; got a bidirectional {type(layer).__name__}. Take one of them, "
+            "with rnn_numpy.interop.one_direction"
+        )
     largest = float(np.finfo(layer.dtype).max)
     # Here and below: an overflow or a NaN is a finding to report, not a mistake to warn about.
     with np.errstate(all="ignore"):

@@ -216,7 +216,8 @@ def measured(
         )
     if layer.bidirectional:
         raise OptionError(
-            f"{where}: model must have one direction: in a bidirectional one a gradient reaches every step both ways"
+            f"{where}: model must have one direction: in a bidirectional one a gradient reaches every step both ways. "
+            "Take one of them, with rnn_numpy.interop.one_direction"
         )
     if target is not None and not isinstance(model, Forecaster):
         raise OptionError(f"{where}: target is for a Forecaster; {type(model).__name__} has no loss. Leave it out")

@@ -759,8 +759,8 @@ def prepared(where: str, layer: Recurrent, x: ArrayLike, h_0: Any, name: str | N
         raise DTypeError(f"{where}: layer must be a recurrent layer, RNN, LSTM, GRU; got {type(layer).__name__}")
     if layer.bidirectional:
         raise OptionError(
-            f"{where}: layer must have one direction; got a bidirectional {type(layer).__name__}. Measure the reverse "
-            "one as a layer of its own, on reversed sequences"
+            f"{where}: layer must have one direction; got a bidirectional {type(layer).__name__}. Take one of "
+            "them, with rnn_numpy.interop.one_direction, the reverse one for reversed sequences"
         )
     if layer.dtype.kind == "c":
         raise DTypeError(f"{where}: layer must have real parameters; got dtype {layer.dtype}")
