@@ -26,9 +26,9 @@ KINDS = [
 ]
 # Entry by entry without further options alone, which are the driver's.
 OMITTED = dict.fromkeys((check.__name__ for check in ENTRY_BY_ENTRY), "differentiated entry by entry in other cases")
-MORE = {"bias": False, "bidirectional": True, "recurrent_dropout": 0.3, "zoneout": 0.2}
+MORE = {"bias": False, "recurrent_dropout": 0.3, "zoneout": 0.2}
 CASES = [Case(kind, options) for kind, options in KINDS]
-CASES += [Case(kind, {**options, **MORE}, OMITTED) for kind, options in KINDS[1::3]]
+CASES += [Case(kind, {**options, **MORE}, OMITTED) for kind, options in KINDS[1:2]]
 
 
 @pytest.mark.parametrize(("case", "check"), conformance_checks(CASES), ids=conformance_id)
