@@ -104,7 +104,7 @@ def read_keras(where: str, file: Path, data: bytes) -> Network:
 @contextlib.contextmanager
 def _opened(where: str, begin: str, data: bytes) -> Iterator[Any]:
     """Open HDF5 that lies in memory; whatever h5py raises of damage, then and later, is a DataError."""
-    h5py = optional_import("h5py", where, "hdf5")
+    h5py = optional_import("h5py", where, "h5py")
     try:
         with h5py.File(io.BytesIO(data), "r") as hdf5:
             yield hdf5
