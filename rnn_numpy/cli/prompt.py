@@ -26,7 +26,7 @@ from rnn_numpy import debug
 from rnn_numpy.cli.common import FAILED, BadInputError, atomic
 from rnn_numpy.cli.session import Case, Session, known_words, said
 from rnn_numpy.debug.expressions import evaluate, norm, parsed
-from rnn_numpy.debug.rows import wording
+from rnn_numpy.debug.rows import targets, wording
 from rnn_numpy.errors import OptionError, RNNNumpyError
 
 Array = NDArray[Any]
@@ -44,7 +44,7 @@ ALIASES = {
     "rc": "reverse_continue", "reverse-next": "reverse_next", "reverse-continue": "reverse_continue", "j": "goto",
     "jump": "goto", "w": "where", "bt": "where", "u": "up", "d": "down", "l": "list", "ll": "list", "p": "print",
     "pp": "print", "e": "explain", "a": "args", "q": "quit", "exit": "quit", "h": "help", "run": "restart",
-    "EOF": "quit",
+    "EOF": "quit", "cond": "condition", "ptype": "whatis",
 }  # fmt: skip
 SHORT = {"print": "p", "next": "n", "step": "s", "continue": "c", "break": "b", "explain": "e", "quit": "q"}
 REPEATED = ("next", "step", "continue", "reverse_next", "reverse_continue", "until", "up", "down")
@@ -52,8 +52,8 @@ REPEATED = ("next", "step", "continue", "reverse_next", "reverse_continue", "unt
 GROUPS = {
     "go on": "next until continue finish step",
     "go back": "reverse_next reverse_continue goto restart",
-    "stop": "break tbreak info disable enable ignore clear",
-    "look": "print x display undisplay explain list args where up down plot tk nan",
+    "stop": "break tbreak condition info disable enable ignore clear",
+    "look": "print whatis x display undisplay explain list args where up down plot tk nan",
     "what if": "set forks fork diff",
     "scripts": "assert source save html quit help",
 }
@@ -145,7 +145,10 @@ class Prompt(cmd.Cmd):
         return False
 
     def command(self, text: str) -> bool:
-        """Run one command; return whether it ends the prompt."""
+        """Run one command, or several with ;; between them; return whether one ends the prompt."""
+        first, more, rest = text.partition(";;")
+        if more:
+            return any(self.command(part.strip()) for part in (first, rest) if part.strip())
         self._said = {}
         handler, argument = self._found(text)
         try:
@@ -438,6 +441,16 @@ class Prompt(cmd.Cmd):
             holds_here=holds,
         )
 
+    def do_condition(self, argument: str) -> None:
+        """condition K CONDITION: let breakpoint K stop by another condition."""
+        number, _, text = argument.partition(" ")
+        if not text.strip():
+            raise OptionError("condition: say the breakpoint and its condition, as condition 1 norm(dh) > 1")
+        one = self.session.breakpoint(_whole(number, "condition", 1))
+        one.condition = self.session.condition(text)
+        one.text = " ".join(text.split())
+        self.do_info("b")
+
     def do_info(self, argument: str) -> None:
         """info b, display, forks: what there is."""
         what = argument.strip()
@@ -499,6 +512,18 @@ class Prompt(cmd.Cmd):
     def do_print(self, argument: str) -> None:
         """p EXPR: print an expression: dh, norm(dh), dh[0, 3], W_hh, mean(f) - mean(i), ratio(dh_prev), t."""
         text = _something(argument, "p", "p norm(dh)")
+        tree = _tree(text)
+        if isinstance(tree, ast.Tuple) and tree.elts:
+            values = [evaluate(parsed("p", ast.unparse(node)), self.session.rows).array for node in tree.elts]
+            if all(value.size == 1 for value in values):
+                numbers = [value.reshape(-1)[0] for value in values]
+                numbers = [
+                    int(one) if ast.unparse(node) == "t" else one for one, node in zip(numbers, tree.elts, strict=True)
+                ]
+                self.say(", ".join(map(self._number, numbers)), value=numbers)
+            else:
+                raise OptionError("p: several at once are numbers, norm(dh), norm(da); an array stands alone")
+            return
         array = evaluate(parsed("p", text), self.session.rows).array
         if array.size == 1:
             value = array.reshape(-1)[0]
@@ -509,9 +534,21 @@ class Prompt(cmd.Cmd):
         with np.printoptions(precision=4, threshold=200, linewidth=self.width, edgeitems=4):
             self.say(f"{' '.join(text.split())} {shown.shape}\n{shown}", value=shown)
 
+    def do_whatis(self, argument: str) -> None:
+        """whatis NAME: shape and type of an array, and the equation that makes it."""
+        name = _something(argument, "whatis", "whatis dh")
+        if name not in self.session.rows:
+            raise self._unknown(name)
+        array = self.session.rows.value(name).array
+        shape = array.shape[1:] if array.ndim == 3 else array.shape
+        trace = self.session.step.recorded
+        made = ": {}, {}".format(*wording(trace, name)) if name in targets(trace) else ""
+        self.say(f"{name} {shape} {array.dtype}{made}", name=name, shape=shape, dtype=str(array.dtype))
+
     def do_x(self, argument: str) -> None:
         """x NAME[n, a:b]: entries of a row, one a line, with all their digits; x NAME its first ones."""
         text = _something(argument, "x", "x dh[0, 2:5]")
+        text = re.sub(r"^(\w+)\s+(\d+)$", r"\1[:, \2]", re.sub(r"^(\w+)\s+(\d+)\s+(\d+)$", r"\1[\3, \2]", text))
         places = self.session.places(text)
         name = text.partition("[")[0].strip()
         array = self.session.rows.value(name).array[0]
@@ -562,6 +599,11 @@ class Prompt(cmd.Cmd):
         return unit, n
 
     def _explain(self, name: str, unit: int, n: int) -> None:
+        trace = self.session.step.recorded
+        if name == f"d{trace.states[0]}" and name not in targets(trace):
+            raise OptionError(
+                f"{name} is what the step before this one in the pass handed back: rn, then e {name}_prev"
+            )
         text = debug.explain(self.session.step, name, unit, n)
         value = self.session.rows.value(name).array[0, n, unit]
         labels, equation = wording(self.session.step.recorded, name)
@@ -600,7 +642,7 @@ class Prompt(cmd.Cmd):
         trace = self.session.step.recorded
         back = self.session.equations()
         lines, numbers = [], []
-        for name in debug.rows.targets(trace):
+        for name in targets(trace):
             labels, text = wording(trace, name)
             mark = "->" if self._line < len(back) and back[self._line] == name else "  "
             lines.append(f"{mark} {labels:<8} {text}")
@@ -702,8 +744,9 @@ class Prompt(cmd.Cmd):
         with np.errstate(all="ignore"):
             result = case.layer.backward(case.trace, case.doutput, case.dh_n)
         origin = debug.first_non_finite(case.layer, case.trace, result)
+        of = " (of #1, the true pass)" if self.session.fork.number > 1 else ""
         if origin is None:
-            self.say("all of the pass is finite", origin=None)
+            self.say(f"all of the pass is finite{of}", origin=None)
             return
         place = {"layer": origin.place.layer, "t": origin.place.t, "name": origin.place.name}
         self.say(

@@ -27,13 +27,14 @@ Array = NDArray[Any]
 CHUNK = 128  # steps between two looks at whether Ctrl-C was pressed
 
 # A step, a layer, a step of a layer, and what must hold there: 41, l1, l1:41, "41, norm(dh) > 1".
-PLACE = re.compile(r"(?P<layer>l\d+(?:_reverse)?)?\s*:?\s*(?P<t>-?\d+)?\s*(?:,(?P<rest>.*))?", re.DOTALL)
+PLACE = re.compile(r"(?P<layer>l\d+(?:_reverse)?)?\s*:?\s*(?P<t>-?\d+)?\s*(?:(?:,|\bif\b)(?P<rest>.*))?", re.DOTALL)
 
 # Conditions by name, beside those that are expressions.
 NAMED: dict[str, Callable[..., Condition]] = {
     name: getattr(debug, name)
     for name in ("jump", "non_finite", "norm_above", "norm_below", "saturated", "sign_change", "violated")
 }
+NAMED["nan"] = debug.non_finite
 
 
 @dataclass(frozen=True)
@@ -280,6 +281,9 @@ class Session:
                 raise OptionError(f"there is no step t = {t}; t is 0 to {T - 1}")
             place: Condition = _At(match["layer"], t)
             return place if match["rest"] is None else place & self.condition(match["rest"])
+        words = text.split()
+        if words and words[0] in NAMED and all(re.fullmatch(r"\w+|[\d.e+-]+", word) for word in words[1:]):
+            text = f"{words[0]}({', '.join(words[1:])})"  # jump dh 10
         found = _joined(text)
         found.holds(self.rows)  # a name that there is not is told now, not in the middle of a run
         return found

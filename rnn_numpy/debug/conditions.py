@@ -77,7 +77,7 @@ class _Not(Condition):
 
     def evidence(self, rows: Rows, k: int) -> str:
         said = self.inner.evidence(rows, k)
-        return f"not: {said}" if said else self.text
+        return f"not: {said}" if said else ""
 
 
 class _When(Condition):

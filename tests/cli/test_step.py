@@ -378,6 +378,21 @@ ignore a b
 cl
 cl 9
 cl x
+condition
+condition 1
+condition 9 t < 3
+whatis
+whatis foo
+p dh, da
+p norm(dh), foo
+x dh 99
+x dh 3 9
+x dh 1 2 3
+b jump dh 10 11 12
+b if
+b 3 if
+b norm(dh) if
+;; foo
 ()
 {}
 '
@@ -417,6 +432,7 @@ FINE = {
     "assert 3",
     "e x",
     "x t",
+    "b 3 if",
 }  # none of them wrong after all
 
 
@@ -450,6 +466,22 @@ def test_what_is_typed_wrong_is_a_line_and_changes_nothing(case: str) -> None:
         prompt.onecmd(f"goto {place.split()[-1]} {place.split()[0]}")
     assert prompt.session.forks[1:] == []
     assert set(silent) <= FINE
+
+
+def test_habits_from_other_debuggers(capsys: pytest.CaptureFixture[str]) -> None:
+    stops = ["b l0:5 if norm(dh) < 1", "b jump dh 1.2", "b nan", "b violated", "condition 2 t == 9", "c"]
+    commands = ["n ;; n;;p t", *stops, "p t, norm(da)", "whatis da", "x dh 3", "x dh 3 0", "cond 1 3", "c"]
+    code, out, err = step(capsys, *commands)
+    assert (code, err) == (0, "")
+    answers = [answer.splitlines()[1:] for answer in out.split("(step) ")[1:]]
+    assert answers[0][-1] == "17"
+    assert "stopped by 2: t == 9" in answers[6][0]
+    assert answers[7][0].startswith("9, 0.0")
+    assert answers[8] == ["da (1, 4) float64: B2, da = dh * (1 - h ** 2)"]
+    assert answers[9] == answers[10] and answers[9][0].startswith("dh[0, 3]  ")
+    assert "stopped by 1: 3" in answers[12][0]
+    assert "rn, then e dh_prev" in step(capsys, "e dh")[2]
+    assert "of #1, the true pass" in step(capsys, "set dh_prev = 1/0", "nan")[1]
 
 
 def test_the_page_for_a_browser(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
