@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.conditions import condition, jump, non_finite
 from rnn_numpy.debug.expressions import norm
-from rnn_numpy.debug.rows import Renamer, Rows, incoming, targets, wording
+from rnn_numpy.debug.rows import Renamer, Rows, incoming, targets, total, wording
 from rnn_numpy.debug.tracing import diff, first_non_finite
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
 from rnn_numpy.engine.trace import LayerTrace, Trace
@@ -60,7 +60,7 @@ class Contents:
     header: dict[str, Any]
     blocks: list[Array] = field(default_factory=list)
     compact: bool = False
-    most: float = 20.0
+    weights: bool = True
 
     def add(self, array: Array, compact: bool | None = None) -> int:
         """Take an array in as a block; return its number."""
@@ -78,11 +78,6 @@ class Contents:
         about.append({"shape": list(exponents.shape), "dtype": "i2"})
         self.blocks.append(exponents.astype("<i2"))
         return len(self.blocks) - 2
-
-    @property
-    def size(self) -> int:
-        """The characters of the page's blocks."""
-        return sum(4 * -(-block.nbytes // 3) for block in self.blocks)
 
 
 def contents(
@@ -108,7 +103,7 @@ def contents(
         if not any(name in some for some in found):
             known = ", ".join(dict.fromkeys(name for one in trace.layers.values() for name in _known(one)))
             raise OptionError(f"{WHERE}: names[...] = {name!r} is no array of this trace; there are {known}")
-    _check_size(trace, chosen, found, 2 if compare is not None else 1, page.compact, max_mb)
+    page.weights = _check_size(trace, chosen, found, 2 if compare is not None else 1, page.compact, max_mb)
     if compare is not None:
         _checked(layer, compare, "compare")
         first = diff(trace, compare)
@@ -217,23 +212,23 @@ def _layer_names(recorded: LayerTrace, chosen: Chosen) -> list[str]:
 
 def _check_size(
     trace: Trace, chosen: Chosen, found: Sequence[Sequence[str]], runs: int, compact: bool, most: float
-) -> None:
-    """Refuse a page that would be too large before it is made."""
+) -> bool:
+    """Refuse a page that would be too large before it is made; return whether there is room for the weights."""
     most = arguments.positive_number(WHERE, "max_mb", most)
     T, S = chosen.stop - chosen.start, len(chosen.sequences)
     widths = [
         _width(one, name) for one, some in zip(trace.layers.values(), found, strict=True) for name in some
     ]  # fmt: skip
     each = (4 if compact else trace.top.arrays["x"].itemsize) * 4 / 3
-    weights = sum(array.size for one in trace.layers.values() for array in one.weights.values())
-    size = (runs * T * S * sum(widths) + weights) * each + FIXED
+    weights = sum(array.nbytes for one in trace.layers.values() for array in one.weights.values()) * 4 / 3
+    size = runs * T * S * sum(widths) * each + FIXED
     if size <= most * 1e6:
-        return
+        return bool(size + weights <= most * 1e6)
     twice = "2 runs x " if runs == 2 else ""
     raise OptionError(
-        f"{WHERE}: the page would have {size / 1e6:.1f} MB, more than max_mb = {most:g}: {twice}T = {T} steps x {S} "
-        f"sequences x {sum(widths)} units in {len(widths)} arrays x {each:.1f} bytes = "
-        f"{runs * T * S * sum(widths) * each / 1e6:.1f} MB, and weights of {weights * each / 1e6:.1f} MB. Fewer steps, "
+        f"{WHERE}: the page would have about {size / 1e6:.1f} MB, more than max_mb = {most:g}: {twice}T = {T} steps x "
+        f"{S} sequences x {sum(widths)} units in {len(widths)} arrays x {each:.1f} bytes = "
+        f"{runs * T * S * sum(widths) * each / 1e6:.1f} MB. Fewer steps, "
         "steps=(start, stop), fewer sequences, sequences=[n], or fewer arrays, names=[...], make it smaller; so does "
         "precision='compact'"
     )
@@ -266,17 +261,18 @@ def _layer(
     other: LayerTrace | None,
 ) -> dict[str, Any]:
     arrays = []
+    following = {} if other is not None or page.compact else _following(recorded, names, chosen)
     for name in names:
         extra = int(recorded.is_state(name))
         rows = slice(chosen.start, chosen.stop + extra)
         array = _array(recorded, name, rows)[:, chosen.sequences]
-        about = {
-            "name": name,
-            "block": page.add(array),
-            "width": array.shape[2],
-            "state": bool(extra),
-            "kind": _kind(recorded, name),
-        }
+        about = {"name": name, "width": array.shape[2], "state": bool(extra), "kind": _kind(recorded, name)}
+        if name in following:
+            about["made"] = following[name]
+            if extra:
+                about["initial"] = page.add(array[[-1 if recorded.reverse else 0]])
+        else:
+            about["block"] = page.add(array)
         if other is not None:
             about["other"] = page.add(_array(other, name, rows)[:, chosen.sequences])
         arrays.append(about)
@@ -373,6 +369,7 @@ def _refer(
     """Say what names mean: an array that the page holds, a weight's rows, or what makes the array."""
     before, after = (1, 0) if recorded.reverse else (0, 1)
     rows = Rows(recorded, recorded.latest, range(chosen.start, chosen.stop))
+    row = Rows(recorded, recorded.latest, range(chosen.start, chosen.start + 1))
     said = targets(recorded)
     for name in names:
         if references.get(name) is not None:
@@ -384,12 +381,12 @@ def _refer(
             references[name] = {"array": bare, "row": before}
         elif name in ("doutput_prev",) or name.endswith("_handed"):
             continue
-        elif (weight := _weight(page, recorded, rows, name)) is not None:
+        elif (weight := _weight(page, recorded, row, name)) is not None:
             references[name] = weight
         elif (tree := _made_by(recorded, said, name)) is not None:
             references[name] = {"tree": tree}
             _refer(page, recorded, held, chosen, references, _names(tree))
-        elif name in rows and name not in _known(recorded) and chosen.names is None:  # masks
+        elif name in row and name not in _known(recorded) and chosen.names is None:  # masks
             array = rows.value(name).array
             if array.ndim == 3:
                 array = np.broadcast_to(array, (chosen.stop - chosen.start, *array.shape[1:]))
@@ -397,7 +394,7 @@ def _refer(
 
 
 def _weight(page: Contents, recorded: LayerTrace, rows: Rows, name: str) -> dict[str, Any] | None:
-    """Return where a weight, a bias, or a gate's rows of one is: of equal ones, once."""
+    """Return where a weight, a bias, or a gate's rows of one is: of equal ones, once. Too large ones stay out."""
     try:
         value = rows.value(name).array
     except OptionError:
@@ -410,6 +407,8 @@ def _weight(page: Contents, recorded: LayerTrace, rows: Rows, name: str) -> dict
     for prefix, all_of in (("W_i", "W_ih"), ("W_h", "W_hh")):
         if name not in recorded.weights and name[:3] == prefix and name[3:] in cell.gate_names:
             whole, start = all_of, cell.gate_names.index(name[3:]) * H
+    if not page.weights and value.ndim == 2:
+        return None
     key = f"{recorded.name} {whole}"
     if key not in kept:
         kept[key] = page.add(recorded.weights[whole] if whole != name else value, compact=False)
@@ -430,6 +429,36 @@ def _made_by(recorded: LayerTrace, said: Mapping[str, Any], name: str) -> list[A
             return None
         return _tree(Renamer({**names, **own}).visit(_parsed(equation.right.text)))
     return None
+
+
+def _following(recorded: LayerTrace, names: Sequence[str], chosen: Chosen) -> dict[str, list[Any]]:
+    """Return the equations of arrays that need not be in the page: products and sums of others in it, which give the
+    very bits that are recorded. That they do is seen here; a browser's products and sums are the same.
+    """
+    if recorded.reached is not None or recorded.latest.reached is not None:
+        return {}
+    found: dict[str, list[Any]] = {}
+    after = 0 if recorded.reverse else 1
+    rows = Rows(recorded, recorded.latest, range(chosen.start, chosen.stop))
+    for name, said in targets(recorded).items():
+        if name not in names or len(said) > 1 or said[0][1].adds:
+            continue
+        tree = _made_by(recorded, targets(recorded), name)
+        used = [] if tree is None else _names(tree)
+        plain = tree is not None and not {"@", "call", "text", "/"} & set(_operators(tree))
+        if not plain or any(one not in names or one in found or one == name or recorded.is_state(one) for one in used):
+            continue
+        first = chosen.start + (after if recorded.is_state(name) else 0)
+        has = _array(recorded, name, slice(first, first + chosen.stop - chosen.start))
+        if tree is not None and np.ascontiguousarray(total(rows, name).array).tobytes() == has.tobytes():
+            found[name] = tree
+    return found
+
+
+def _operators(tree: Any) -> list[str]:
+    """Return the kinds of the nodes of a tree, a power that is no square as a call."""
+    own = "call" if tree[0] == "**" and tree[2] != ["number", 2] else tree[0]
+    return [own, *(kind for part in tree[1:] if isinstance(part, list) for kind in _operators(part))]
 
 
 def _joined(recorded: LayerTrace, held: Sequence[str], said: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

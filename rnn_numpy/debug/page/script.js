@@ -45,6 +45,41 @@
     return array;
   }
 
+  // The numbers of an array: a block, or made of those of other arrays, by products and sums that give the same bits.
+  function data(array) {
+    if (array.block !== undefined) return block(array.block);
+    if (array.values) return array.values;
+    const across = header.sequences.length * array.width;
+    const { count, reverse } = layer();
+    const values = new (single ? Float32Array : Float64Array)((count + (array.state ? 1 : 0)) * across);
+    if (array.state) values.set(block(array.initial), reverse ? count * across : 0);
+    const make = compiled(array.made, across);
+    const shift = array.state && !reverse ? across : 0;
+    for (let place = 0; place < count * across; place++) values[place + shift] = make(place);
+    array.values = values;
+    return values;
+  }
+
+  function compiled(tree, across) {
+    const [kind] = tree;
+    if (kind === "number") return () => tree[1];
+    if (kind === "name") {
+      const reference = layer().references[tree[1]];
+      const values = data(find(reference.array));
+      const shift = Number(reference.row) * across;
+      return (place) => values[place + shift];
+    }
+    const a = compiled(tree[1], across);
+    if (kind === "negative") return (place) => -a(place);
+    const b = compiled(tree[2], across);
+    if (kind === "+") return (place) => round(a(place) + b(place));
+    if (kind === "-") return (place) => round(a(place) - b(place));
+    if (kind === "*") return (place) => round(a(place) * b(place));
+    if (kind === "**") return (place) => round(a(place) * a(place));
+    const compare = { ">": (x, y) => x > y, ">=": (x, y) => x >= y, "<": (x, y) => x < y, "<=": (x, y) => x <= y }[kind];
+    return (place) => Number(compare(a(place), b(place)));
+  }
+
   const single = header.dtype === "float32";
   const digits = header.precision === "compact" ? 8 : 0;
 
@@ -131,7 +166,7 @@
   // The row of an array whose state after a step it is: of a reverse direction, the row before.
   const rowOf = (array, time) => time + (array.state && !layer().reverse ? 1 : 0);
   const offset = (array, time, sequence) => (rowOf(array, time) * header.sequences.length + sequence) * array.width;
-  const entry = (array, time, sequence, unit) => block(array.block)[offset(array, time, sequence) + unit];
+  const entry = (array, time, sequence, unit) => data(array)[offset(array, time, sequence) + unit];
   const isReached = (time) => {
     const { reached, reverse, backward } = layer();
     return reached === null || (reverse === backward ? time <= reached : time >= reached);
@@ -201,7 +236,7 @@
 
   // What of an array its colours say: the way, the range, what is not finite, the extreme.
   function range(array) {
-    const values = block(array.block);
+    const values = data(array);
     const { length } = header.sequences[state.sequence];
     let way = state.colours;
     if (way === "auto") way = array.kind === "share" ? "share" : array.kind === "gradient" ? "size" : "signed";
@@ -235,7 +270,7 @@
   function paint(map) {
     const { array, canvases } = map;
     const found = range(array);
-    const values = block(array.block);
+    const values = data(array);
     const { width } = array;
     const { count } = layer();
     counts.paints++;
@@ -344,9 +379,8 @@
     for (const name of wanted) {
       const array = find(name);
       if (!array) continue;
-      for (const [other, number_] of [["", array.block], ["other", array.other]]) {
-        if (number_ === undefined) continue;
-        const values = block(number_);
+      for (const [other, values] of [["", data(array)], ["other", array.other === undefined ? null : block(array.other)]]) {
+        if (!values) continue;
         const norms = new Float64Array(count);
         for (let time = 0; time < count; time++) norms[time] = norm(values, offset(array, time, state.sequence), array.width);
         lines.push({ name, norms, other, look: lines.length && name !== wanted[0] ? "b" : "a" });
@@ -435,7 +469,7 @@
       const array = find(reference.array);
       if (unit >= array.width) return { known: false };
       const start = ((state.time + Number(reference.row)) * header.sequences.length + state.sequence) * array.width;
-      return { value: block(array.block)[start + unit], known: true };
+      return { value: data(array)[start + unit], known: true };
     }
     if (reference.block !== undefined) return { value: block(reference.block)[(state.time * header.sequences.length + state.sequence) * reference.width + unit], known: true };
     if (reference.tree !== undefined) return evaluate(reference.tree, unit);
@@ -672,7 +706,7 @@
     const found = rows($("step").tBodies[0], arrays.length, columns);
     write($("step").tHead.rows[0].cells[1], `${words.value} ${state.unit}`);
     for (const [k, array] of arrays.entries()) {
-      const values = block(array.block);
+      const values = data(array);
       const start = offset(array, state.time, state.sequence);
       let low = Infinity;
       let high = -Infinity;
@@ -705,7 +739,7 @@
     if (!array) return;
     write($("units-title"), `${words["units by"]} |${array.name}|`);
     write($("units").tHead.rows[0].cells[1], array.name);
-    const values = block(array.block);
+    const values = data(array);
     const start = offset(array, state.time, state.sequence);
     const whole = norm(values, start, array.width);
     // The largest eight, without sorting all.
