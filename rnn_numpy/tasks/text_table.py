@@ -11,6 +11,7 @@ import csv
 import gzip
 import itertools
 import math
+import operator
 import re
 import zlib
 from collections import Counter
@@ -27,7 +28,7 @@ from rnn_numpy.errors import DataError
 
 Floats = NDArray[np.float64]
 
-BLOCK = 2**21  # bytes that are read at once
+BLOCK = 2**18  # bytes that are read at once
 LOOK = 400  # rows that the dialect is found from
 HEADINGS = 4  # rows of a header, at most
 FOOTER = 20  # rows of text below the table, at most
@@ -761,4 +762,4 @@ def _is_even(lines: list[str], separator: str | None, width: int) -> bool:
         return False
     if separator is None:
         return all(len(line.split()) == width for line in lines)
-    return all(line.count(separator) == width - 1 for line in lines)
+    return set(map(operator.methodcaller("count", separator), lines)) == {width - 1}
