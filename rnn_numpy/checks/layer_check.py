@@ -148,7 +148,10 @@ class LayerCheck:
                 continue
             part = dict(self.target.gates.get(row.name, [])).get(row.gate or "", ...)
             claimed, truth, bound = (each[row.name][part] for each in (found, exact, bounds))
-            bound = bound + 64 * EPS * self.steepest * float(np.abs(exact[row.name]).max(initial=0.0))
+            # Early steps, where a gradient has vanished, are not judged by late ones.
+            over_time = row.name == "x" or row.name.startswith("da_")
+            size = step_scales(exact[row.name])[part] if over_time else np.abs(exact[row.name]).max(initial=0.0)
+            bound = bound + 64 * EPS * self.steepest * size
             if row.note == "float32" and single is not None:
                 tiny = float(np.finfo(np.float32).tiny)  # below it few digits are left, of products first
                 claimed, bound = single[row.name][part].astype(np.float64), looser[row.name][part] + tiny * self.steps

@@ -123,7 +123,7 @@ def test_a_transposed_block_is_found() -> None:
         (lambda g: g.T.copy(), "transposed"),
         (lambda g: np.clip(g, -1, 1), "clipped"),
         (lambda g: g * (1 + 1e-8), "constant factor"),
-        (lambda g: g + 1, "unknown"),
+        (lambda g: g + 1, "wrong derivative"),  # the right one plus 1
     ],
 )
 def test_what_is_wrong_throughout_is_named_from_some_entries(change: Callable[[Any], Any], kind: str) -> None:
