@@ -17,7 +17,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,14 +71,12 @@ class Prompt(cmd.Cmd):
         One line of JSON for each command, in place of text.
     """
 
-    prompt = PROMPT
-    completer_delims: ClassVar[str] = " \t\n`~!@#$%^&*()-=+[{]}\\|;:'\",<>/?"
-
     def __init__(self, case: Case, stdin: IO[str], stdout: IO[str], json: bool = False) -> None:
         super().__init__(stdin=stdin, stdout=stdout)
         self.json = json
-        self.terminal = stdin.isatty() and stdout.isatty()
-        self.use_rawinput = self.terminal
+        self.prompt = "" if json else PROMPT
+        self.terminal = stdin.isatty()
+        self.use_rawinput = self.terminal and stdout.isatty()  # readline writes to the terminal itself
         self.colours = stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         self.bars = BARS if _can_write(stdout, BARS) else PLAIN_BARS
         self.width = max(40, shutil.get_terminal_size((WIDTH, 24)).columns) if stdout.isatty() else WIDTH

@@ -29,6 +29,9 @@ from rnn_numpy.tasks.files import READING
 
 LOSS = ("last", "all")
 DATA = "eeg"  # where neither --data nor a model is given
+# Options of the network that is drawn, and of what it reads: what brings its own takes none of them.
+NETWORK = {"cell": "lstm", "hidden": 32, "layers": 1, "gain": 1.5, "bidirectional": False}
+READS = {"length": 100, "batch": 1, "loss": "last", "seed": 0}
 LONG = 2**22  # steps, and units times steps times sequences, of a pass that is no longer looked at step by step
 
 EPILOG = """commands, as in pdb and gdb (h lists them all):
@@ -67,9 +70,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="FILE.py:FUNCTION, a function of yours that returns (layer, trace, doutput), or these and dh_n, as "
         "layer.backward takes them",
     )
-    sizes = {"hidden": 32, "length": 100, "layers": 1, "batch": 1}
-    network = {"cell": "lstm", "gain": 1.5, "loss": "last", "seed": 0, "bidirectional": False}
-    defaults = argparse.Namespace(**{**READING, **sizes, **network, "data": "", "json": False})
+    defaults = argparse.Namespace(**{**READING, **NETWORK, **READS, "data": ""})
     add = functools.partial(common.add_option, parser, defaults)
     common.add_series(add)
     add("--cell", f"one of {', '.join(KINDS)}", "CELL", choices=tuple(KINDS))
@@ -136,7 +137,12 @@ def _case(arguments: argparse.Namespace) -> Case:
     if arguments.target is not None:
         if arguments.model is not None or arguments.data:
             raise BadInputError("TARGET: brings its own network and data; leave out --model and --data")
+        _refuse(arguments, "TARGET", {**NETWORK, **READS, "model_layer": None})
         return _target(arguments.target)
+    if arguments.model is not None:
+        _refuse(arguments, "--model", NETWORK)
+    else:
+        _refuse(arguments, "without --model", {"model_layer": None})
     size = arguments.length * arguments.hidden * arguments.batch * arguments.layers
     if arguments.length > LONG or size > 2**28:
         raise BadInputError(
@@ -145,6 +151,15 @@ def _case(arguments: argparse.Namespace) -> Case:
         )
     with np.errstate(all="ignore"):
         return _opened(arguments) if arguments.model is not None else _forecaster(arguments)
+
+
+def _refuse(arguments: argparse.Namespace, what: str, options: dict[str, Any]) -> None:
+    """Refuse options that would change nothing."""
+    given = [f"--{name.replace('_', '-')}" for name, default in options.items() if getattr(arguments, name) != default]
+    if given:
+        raise BadInputError(
+            f"{what}: {', '.join(given)} would change nothing; leave {'it' if len(given) == 1 else 'them'} out"
+        )
 
 
 def _forecaster(arguments: argparse.Namespace) -> Case:

@@ -211,6 +211,40 @@ def test_commands_from_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert re.findall(r"^\d+$", out, re.MULTILINE) == ["18"]  # an empty line of a script repeats nothing
 
 
+class Keyboard(io.StringIO):
+    """Standard input that says that it is a terminal; Ctrl-C is typed as ^C."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self, *size: int) -> str:
+        line = super().readline(*size)
+        if line == "^C\n":
+            raise KeyboardInterrupt
+        if line == "\\xff\n":
+            raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+        return line
+
+
+def test_a_keyboard_whose_output_is_a_pipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", Keyboard("foo\nn\n\n\\xff\n^C\np t\nassert t == 0\n"))
+    assert main(["step", f"{MINE}:vanishing"]) == 1
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "*** there is no command 'foo'" in out
+    assert "(step) 17\n" in out
+    assert "--KeyboardInterrupt--" in out and "*** what was typed is no text" in out
+    monkeypatch.setattr(sys, "stdin", Keyboard("foo\np t\n"))
+    assert main(["step", f"{MINE}:vanishing", "--json"]) == 0
+
+
+def test_names_are_completed() -> None:
+    prompt, _ = terminal()
+    assert prompt.completenames("rev") == ["reverse_continue", "reverse_next"]
+    assert prompt.completedefault("dh_", "p dh_", 2, 5) == ["dh_prev"]
+    assert "norm_above" in prompt.completedefault("norm", "b norm", 2, 6)
+
+
 def test_a_pipe_that_is_no_text(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"n\n\xff\n"), "utf-8"))
     assert main(["step", f"{MINE}:vanishing"]) == 2
@@ -550,6 +584,9 @@ def test_networks_on_a_series(cell: str, capsys: pytest.CaptureFixture[str]) -> 
         ([f"{MINE}:wrong_gradient"], "doutput"),
         ([f"{MINE}:raising"], "ZeroDivisionError: division by zero"),
         ([f"{MINE}:final", "--data", "eeg"], "brings its own network and data"),
+        ([f"{MINE}:final", "--hidden", "3", "--seed", "1"], "--hidden, --seed would change nothing; leave them out"),
+        (["--model", MINE, "--gain", "3"], "--gain would change nothing"),
+        (["--model-layer", "l0"], "without --model: --model-layer would change nothing"),
         (["--cell", "mamba"], "invalid choice: 'mamba'"),
         (["--length", "0"], "--length"),
         (["--length", "1000000000"], "step through a shorter one"),
