@@ -143,17 +143,13 @@ class Session:
         states = {*self.step.recorded.states}
         return [name for name in targets(self.step.recorded) if name not in forward | states and name in self.rows]
 
-    def largest(self, name: str, n: int | None = None) -> tuple[int, int]:
+    def largest(self, name: str) -> tuple[int, int]:
         """Return the sequence and the unit of a row's largest entry; of the first that is not finite, if one is."""
         array = self.rows.value(name).array
         if array.ndim != 3:
             raise OptionError(f"{name} is no array of a step")
         sizes = abs(array[0])
         sizes = np.where(np.isfinite(sizes), sizes, np.inf)
-        if n is not None:
-            if not 0 <= n < len(sizes):
-                raise OptionError(f"{name} has (N, units) = {sizes.shape}; got n = {n}")
-            return n, int(sizes[n].argmax())
         found = np.unravel_index(sizes.argmax(), sizes.shape)
         return int(found[0]), int(found[1])
 
@@ -334,6 +330,9 @@ class Session:
             written.reshape(-1)[places] = value.astype(written.dtype)
         except ValueError:
             raise OptionError(f"set: {right!r} has shape {value.shape}, what is written {places.shape}") from None
+        exists = self.step.recorded.exists(self.step.index)
+        if exists is not None and index is None:  # sequences that have no such step are not meant by "all"
+            written = np.where(exists, written, present[0])
         values: dict[str, Any] = {name: written}
         twin = self.stepper.fork(None, **values)
         self.fork = Fork(len(self.forks) + 1, twin, f"{self.place()}: {' '.join(text.split())}", self.fork.number)

@@ -573,6 +573,36 @@ def test_networks_on_a_series(cell: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "dL/dh of the squared error of all steps" in out
 
 
+@pytest.mark.parametrize("case", ["complex_numbers", "batch_first", "own_cell", "float32", "stacked", "relu"])
+def test_every_kind_of_layer(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    looks = [
+        "n 2",
+        "p dh",
+        "p dh[0, 1]",
+        "x dh",
+        "a",
+        "w",
+        "l",
+        "info d",
+        "info f",
+        "fork",
+        "display norm(dh)",
+        "plot dh",
+    ]
+    stops = ["nan", "b norm(dh) > 0 and not nan", "b norm(dh) > 0", "ignore 2 1", "n", "c", "info b", "cl all"]
+    code, out, err = step(capsys, *looks, *stops, "set dh_prev *= 2", "n", "diff 1 2", "finish", "w", case=case)
+    assert (code, err) == (0, "")
+    assert "arises here" in out
+    code, out, err = step(capsys, "--json", *looks, *stops, case=case)
+    assert (code, err) == (0, "")
+    assert len(records(out)) == 1 + len(looks) + len(stops)
+
+
+def test_a_cell_without_equations(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "`Cell.equations` is empty" in step(capsys, "e", case="own_cell")[2]
+    assert "n goes to the next step" in step(capsys, "s", case="own_cell")[2]
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [

@@ -3,6 +3,23 @@
 import numpy as np
 
 from rnn_numpy import GRU, LSTM, RNN
+from rnn_numpy.engine import Cell, Recurrent
+
+
+def elman_forward(a_t, h_in, W_hh, h_t):
+    a_t += W_hh @ h_in
+    h_t[...] = np.tanh(a_t)
+
+
+def elman_backward(dh_t, h_t, W_hh, da_t, dh_in):
+    da_t[...] = dh_t * (1 - h_t**2)
+    dh_in += W_hh.T @ da_t
+
+
+class Elman(Recurrent):
+    """A cell of one's own, without equations."""
+
+    cell = Cell(gate_names=("a",), states=("h",), step_forward=elman_forward, step_backward=elman_backward)
 
 
 def inputs(T, N, D):
@@ -56,6 +73,21 @@ def final():
 
 def long():
     return last(RNN(2, 4, rng=0), inputs(300_000, 1, 2))
+
+
+def complex_numbers():
+    return last(RNN(2, 4, dtype=np.complex128, rng=0), inputs(8, 2, 2) * (1 + 0.5j))
+
+
+def batch_first():
+    layer = LSTM(2, 3, batch_first=True, rng=0)
+    output, _, trace = layer.forward(inputs(4, 7, 2), lengths=[7, 2, 5, 3])
+    return layer, trace, np.ones_like(output)
+
+
+def own_cell():
+    """Of a cell without equations."""
+    return last(Elman(2, 4, rng=0), inputs(8, 1, 2))
 
 
 def two():
