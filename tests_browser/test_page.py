@@ -8,6 +8,7 @@ import pytest
 from rnn_numpy import GRU, LSTM, debug
 from rnn_numpy.debug.page import write
 from tests.debug.networks import LAYERS, T, ready
+from tests.debug.test_page import attending
 
 # Goes to places as a person does, by the page's fields, and reads what stands there.
 READ = """
@@ -448,6 +449,29 @@ def test_titles_are_text(title, browser, tmp_path):
     assert browser.text("h1") == title.replace("\ud800", "?")
     assert browser.run("return typeof window.bad") == "undefined"
     assert browser.run("return document.documentElement.scrollWidth") <= 1280
+    assert browser.messages() == []
+
+
+def test_a_map_of_attention(browser, tmp_path):
+    decoder, trace, back = attending()
+    debug.write_html(tmp_path / "page.html", decoder, trace, back, sequences=[2])
+    browser.open(tmp_path / "page.html", "#a=alpha&u=4&t=6")
+    (row,) = [row for row in browser.wait(READ, [[0, 0, 6, 4]])[0][0] if row[0] == "alpha"]
+    assert row[1] == repr(float(trace.alpha[6, 2, 4]))
+    labels = browser.run("return [...document.querySelectorAll('#heatmaps canvas')].map((one) => one.ariaLabel)")
+    (label,) = [label for label in labels if label.startswith("alpha,")]
+    assert label.startswith("alpha, 7 × 9: ")
+    assert browser.messages() == []
+
+
+def test_compact_says_so(browser, tmp_path):
+    layer, trace, doutput = ready("lstm")
+    debug.write_html(tmp_path / "page.html", layer, trace, layer.backward(trace, 1e-250 * doutput), precision="compact")
+    browser.open(tmp_path / "page.html", "#t=4&u=2&n=0")
+    assert "24 bits" in browser.text("#about")
+    (row,) = [row for row in browser.wait(READ, [[0, 0, 4, 2]])[0][0] if row[0] == "dh"]
+    n = browser.run("return window.rnn_numpy.header.sequences[0].n")
+    assert float(row[1]) == pytest.approx(trace.dh[5, n, 2], rel=1e-6, abs=0)
     assert browser.messages() == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 
@@ -12,6 +11,8 @@ LONGEST = 120  # of a bar, in pixels
 
 def table(title: str, rows: Sequence[Sequence[str]]) -> str:
     """Return the table of a step from its lines, whose fields are `TITLES`; norms drawn as bars, on a log scale."""
+    import html  # here: few runs write a table
+
     head = "".join(f'<th scope="col">{one}</th>' for one in (*TITLES, "norm, log"))
     logs = [math.log10(norm) if 0 < (norm := float(row[4])) < math.inf else None for row in rows]
     known = [log for log in logs if log is not None]
