@@ -385,7 +385,11 @@ def _of_another_pass(target: LayerTarget, chain: ChainRule) -> bool:
     found = target.analytic()
     for name, run in chain.exact.runs.items():
         steps, recorded = chain.maps[name].steps, target.trace.layers[name].latest.arrays.get("da")
-        if recorded is None or close(np.where(steps.alive[..., None], recorded, 0), run.da):
+        if (
+            recorded is None
+            or not np.isfinite(recorded).all()
+            or close(np.where(steps.alive[..., None], recorded, 0), run.da)
+        ):
             continue
         for stem, kind in (("weight_ih", "input"), ("weight_hh", "hidden")):
             for rows, columns, source in steps.products(kind):
