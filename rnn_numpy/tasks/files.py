@@ -396,7 +396,8 @@ def _finished(
             values, gaps, picked = np.ascontiguousarray(values[:, kept]), gaps[:, kept], [picked[k] for k in kept]
     if gaps.any():
         values = _without_gaps(name, names, picked, values, gaps, reading.missing, notes)
-    notes += _suspects(names, picked, values, reading.automatic)
+    with np.errstate(all="ignore"):  # differences may leave the range of floats
+        notes += _suspects(names, picked, values, reading.automatic)
     return Series(name, values, tuple(names[j] for j in picked), notes=tuple(notes))
 
 

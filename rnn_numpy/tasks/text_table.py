@@ -270,7 +270,7 @@ def look(file: TextFile, header: bool | None, decimal: str | None, separator: st
         raise DataError(f"{name}: a header in row {headings[0][0]} and no data below it")
     if not headings and header is None:
         head.refuse_lost_names(name, begin, dialect.separator is None)
-    width, dialect.start = len(body[0][1]), body[0][0]
+    width, dialect.start = head.width, body[0][0]
     if not headings and header is not False:
         headings = _names_in_comment(lines[: dialect.start - first], first, dialect.separator, width)
     dialect.names = _names(headings, width, dialect.notes)
