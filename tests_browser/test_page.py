@@ -461,6 +461,9 @@ def test_a_map_of_attention(browser, tmp_path):
     labels = browser.run("return [...document.querySelectorAll('#heatmaps canvas')].map((one) => one.ariaLabel)")
     (label,) = [label for label in labels if label.startswith("alpha,")]
     assert label.startswith("alpha, 7 × 9: ")
+    apart = {name: line[2].rpartition(", ")[2] for name, line in equations(browser).items()}
+    assert {name: apart[name] for name in "cifgo"}.keys() == set("cifgo")
+    assert all(apart[name].endswith(" ulp") and int(apart[name].split()[0]) < 8 for name in "cifgo")
     assert browser.messages() == []
 
 

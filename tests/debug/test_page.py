@@ -248,7 +248,7 @@ def test_what_attention_looks_at_is_a_map():
     decoder, trace, back = attending()
     page = Parts(debug.html(decoder, trace, back, sequences=[2]))
     (alpha,) = (array for array in page.header["layers"][0]["arrays"] if array["name"] == "alpha")
-    assert (alpha["kind"], alpha["width"]) == ("share", 7)
+    assert (alpha["kind"], alpha["width"]) == ("part", 7)
     np.testing.assert_array_equal(page.block(alpha["block"]), trace.alpha[:, [2]])
 
 

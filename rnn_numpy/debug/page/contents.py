@@ -300,10 +300,12 @@ def _layer(
 
 
 def _kind(recorded: LayerTrace, name: str) -> str:
-    """Say how an array is drawn: from 0 to 1, signed about 0, or by the size of its entries."""
+    """Say how an array is drawn: from 0 to 1, from 0 to its largest, signed about 0, or by the size of its entries."""
     cell = recorded.chain.cell
-    if name in cell.sigmoids or name in cell.from_loss:
+    if name in cell.sigmoids:
         return "share"
+    if name in cell.from_loss:
+        return "part"
     return "gradient" if recorded.is_gradient(name) else "signed"
 
 
@@ -404,7 +406,7 @@ def _weight(page: Contents, recorded: LayerTrace, rows: Rows, name: str) -> dict
     kept: dict[str, int] = page.header.setdefault("weights", {})
     cell, H = recorded.chain.cell, recorded.chain.hidden
     whole, start = name, 0
-    for prefix, all_of in (("W_i", "W_ih"), ("W_h", "W_hh")):
+    for prefix, all_of in (("W_i", "W_ih"), ("W_h", "W_hh"), ("W_c", "W_ch")):
         if name not in recorded.weights and name[:3] == prefix and name[3:] in cell.gate_names:
             whole, start = all_of, cell.gate_names.index(name[3:]) * H
     if not page.weights and value.ndim == 2:
@@ -424,8 +426,8 @@ def _made_by(recorded: LayerTrace, said: Mapping[str, Any], name: str) -> list[A
     if name[:2] == "a_" and name[2:] in cell.gate_names and "a" in said:
         names, equation = said["a"][0]
         gate = name[2:]
-        own = {"W_ih": f"W_i{gate}", "W_hh": f"W_h{gate}", "b": f"b_{gate}"}
-        if set(equation.right.names) - {*own, "x", "h_in", "h_prev"}:
+        own = {"W_ih": f"W_i{gate}", "W_hh": f"W_h{gate}", "W_ch": f"W_c{gate}", "b": f"b_{gate}"}
+        if any(one in recorded.weights and one not in own for one in equation.right.names):
             return None
         return _tree(Renamer({**names, **own}).visit(_parsed(equation.right.text)))
     return None

@@ -239,7 +239,7 @@
     const values = data(array);
     const { length } = header.sequences[state.sequence];
     let way = state.colours;
-    if (way === "auto") way = array.kind === "share" ? "share" : array.kind === "gradient" ? "size" : "signed";
+    if (way === "auto") way = array.kind === "share" || array.kind === "part" ? "share" : array.kind === "gradient" ? "size" : "signed";
     let smallest = Infinity;
     let largest = 0;
     let low = Infinity;
@@ -276,6 +276,7 @@
     counts.paints++;
     const base = Math.log2(found.smallest);
     const span = Math.max(Math.log2(found.largest) - base, 1e-9);
+    const most = array.kind === "part" && found.largest > 0 ? found.largest : 1;
     const scale = found.largest > 0 ? 127.5 / found.largest : 0;
     for (const [tile, canvas] of canvases.entries()) {
       const context = canvas.getContext("2d");
@@ -287,18 +288,18 @@
         const start = offset(array, time, state.sequence);
         let own = scale;
         if (found.way === "own") {
-          let most = 0;
+          let top = 0;
           for (let unit = 0; unit < width; unit++) {
             const size = Math.abs(values[start + unit]);
-            if (size > most && size < Infinity) most = size;
+            if (size > top && size < Infinity) top = size;
           }
-          own = most > 0 ? 127.5 / most : 0;
+          own = top > 0 ? 127.5 / top : 0;
         }
         for (let unit = 0; unit < width; unit++) {
           const value = values[start + unit];
           let colour;
           if (!(Math.abs(value) < Infinity)) colour = isReached(time) ? HATCH[(time + unit) & 1] : paper;
-          else if (found.way === "share") colour = sizes[Math.max(0, Math.min(255, Math.round(value * 255)))];
+          else if (found.way === "share") colour = sizes[Math.max(0, Math.min(255, Math.round((value / most) * 255)))];
           else if (found.way === "size") colour = value === 0 ? paper : sizes[Math.max(0, Math.round(((Math.log2(Math.abs(value)) - base) / span) * 255))];
           else if (own > 1e300) colour = signs[value > 0 ? 255 : value < 0 ? 0 : 128];
           else colour = signs[Math.max(0, Math.min(255, Math.round(127.5 + value * own)))];
