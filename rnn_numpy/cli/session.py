@@ -380,6 +380,9 @@ class _Numbers:
     def limits(self, name: str) -> tuple[float, float]:
         return -1.0, 1.0
 
+    def exists(self) -> Array | None:
+        return None
+
 
 class _At(Condition):
     """A place."""

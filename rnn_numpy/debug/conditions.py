@@ -203,7 +203,9 @@ class _Saturated(Condition):
     def evidence(self, rows: Rows, k: int) -> str:
         low, high = rows.limits(self.gate)
         array = rows.value(self.gate).array[k].real
-        shut, opened = int((array < low + self.within).sum()), int((array > high - self.within).sum())
+        exists = rows.exists()
+        alive = np.ones(array.shape, bool) if exists is None else np.broadcast_to(exists[k], array.shape)
+        shut, opened = (int((near & alive).sum()) for near in (array < low + self.within, array > high - self.within))
         share = self._shares(rows)[k]
         return f"{share:.0%} of {self.gate}: {shut} entries are within {self.within:g} of {low:g}, {opened} of {high:g}"
 

@@ -47,6 +47,9 @@ class Names(Protocol):
     def limits(self, name: str) -> tuple[float, float]:
         """Return the values between which a gate lies."""
 
+    def exists(self) -> Array | None:
+        """Return which sequences have these steps, (K, N, 1); None for all."""
+
 
 class Text(NamedTuple):
     """A text that is one of this language: what to say of it, and its tree."""
@@ -297,7 +300,11 @@ def saturation(names: Names, name: str, within: float) -> Array:
     low, high = names.limits(name)
     array = names.value(name).array
     near: Array = (array.real < low + within) | (array.real > high - within)
-    share: Array = near.mean(axis=UNITS, keepdims=True)
+    exists = names.exists()
+    if exists is not None:  # a sequence that has ended has no gate
+        near = near & exists
+    entries = array[0].size if exists is None else exists.sum(axis=UNITS, keepdims=True) * array.shape[-1]
+    share: Array = near.sum(axis=UNITS, keepdims=True) / np.maximum(entries, 1)
     return share
 
 

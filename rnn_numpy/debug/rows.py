@@ -93,6 +93,11 @@ class Rows:
         """Return the values between which a gate lies: 0 and 1 of a sigmoid, else -1 and 1."""
         return (0.0, 1.0) if name in self.trace.chain.cell.sigmoids else (-1.0, 1.0)
 
+    def exists(self) -> Array | None:
+        """Return which sequences have these steps, (K, N, 1), in the caller's order; None for all."""
+        found = [self.trace.exists(index) for index in self.indices]
+        return None if found[0] is None else np.array(found)
+
     def __contains__(self, name: str) -> bool:
         try:
             self.value(name)
@@ -141,8 +146,8 @@ class Rows:
 
     def _cleared(self, array: Array, indices: range) -> Array:
         """Return a computed array with 0 where a sequence has no such step."""
-        exists = [self.trace.exists(index) for index in indices]
-        return array if exists[0] is None else np.where(np.array(exists), array, 0)
+        exists = Rows(self.trace, self.gradients, indices).exists()
+        return array if exists is None else np.where(exists, array, 0)
 
     def _handed(self, state: str, indices: range) -> Array:
         """Return what the step after handed back to a state: what the equations say that it wrote."""

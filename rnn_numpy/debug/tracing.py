@@ -246,7 +246,10 @@ class Difference:
         a, b = self.values
         how = "inherited" if self.inherited else "arises here"
         line = f", {self.line}" if self.line else ""
-        return f"{self.place}[{', '.join(map(str, self.index))}]: {a!r} and {b!r}, {self.ulps:.3g} ulp, {how}{line}"
+        where = f"{self.place}[{', '.join(map(str, self.index))}]"
+        return (
+            f"{where}: {a!s} and {b!s}, {self.ulps:.3g} ulp, {how}{line}"  # all digits, without NumPy's name for them
+        )
 
 
 def diff(a: Trace | Stepper, b: Trace | Stepper, within: float = 0) -> Difference | None:
@@ -274,7 +277,7 @@ def diff(a: Trace | Stepper, b: Trace | Stepper, within: float = 0) -> Differenc
     >>> x[3] += np.spacing(1.0)
     >>> _, _, b = gru.forward(x)
     >>> diff(a, b)
-    l0 t = 3 x[0, 0]: np.float64(1.0) and np.float64(1.0000000000000002), 1 ulp, arises here
+    l0 t = 3 x[0, 0]: 1.0 and 1.0000000000000002, 1 ulp, arises here
     >>> diff(a, a) is None
     True
     """

@@ -82,6 +82,14 @@ def test_arithmetic_and_functions_are_numpys():
     np.testing.assert_allclose(ratio[1:], norms[1:] / norms[:-1], rtol=1e-14)
 
 
+def test_a_sequence_that_has_ended_has_no_saturated_gate():
+    trace, names = rows("lstm", "out of order")
+    assert not said("sat(f)", names).any()
+    alive = np.array([3, 9, 7, 8])[None, :] > np.array(names.indices)[:, None]
+    trace.arrays["a"][...] = 1  # every gate, and those of sequences that have ended
+    assert alive.any(axis=1).all() and (said("sat(f)", names) == 1).all()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -227,6 +235,9 @@ def test_bounds_hold_and_are_not_idle():
 
         def limits(self, name):
             return 0.0, 1.0
+
+        def exists(self):
+            return None
 
     for text in (
         "a * b + c",
