@@ -22,6 +22,14 @@ from rnn_numpy.cli.session import Case
 from rnn_numpy.debug import Condition
 from tests.cli.step import mine
 
+# Another test of this process may have started JAX's threads, and JAX, and Python from 3.12 on, warn of every fork; the
+# child here does nothing with them.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:os.fork:RuntimeWarning",
+    "ignore:.*fork:DeprecationWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
+
 ROOT = Path(__file__).parents[2]
 MINE = str(Path(__file__).parent / "step" / "mine.py")
 PLAIN = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}

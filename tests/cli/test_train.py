@@ -87,7 +87,7 @@ def test_options_reach_the_run(here: Path) -> None:
 def test_every_option_of_an_experiment_can_be_given(what: str) -> None:
     arguments: dict[str, Any] = vars(sys.modules["rnn_numpy.cli.main"].parser_of("train").parse_args(["train", what]))
     kind = cli_train.EXPERIMENTS[what]
-    assert set(arguments) == {*vars(kind.Options()), "command", "run", "what", "resume", "out"}
+    assert set(arguments) == {*vars(kind.Options()), "command", "run", "what", "resume", "out", "quiet"}
     assert common.options_of(kind.Options, argparse.Namespace(**arguments)) == kind.Options()
     assert kind.name == what
 

@@ -135,7 +135,7 @@ def test_all_test_digits(trained: tuple[Path, DigitsExperiment, DigitsResult]) -
 def test_what_cannot_be_read(trained: tuple[Path, DigitsExperiment, DigitsResult]) -> None:
     for given, message in {
         "397": "^397: test digits have the numbers 0 to 396; an image is a file .csv or .npy$",
-        "-1": "^-1: images come in a file that ends in .csv or .npy$",
+        "-1": "^-1: test digits have the numbers 0 to 396; an image is a file .csv or .npy$",
         "no.npy": "^no.npy: No such file or directory$",
     }.items():
         with pytest.raises(DataError, match=message):

@@ -176,14 +176,14 @@ def test_predict_tells_time_in_the_unit_of_the_series(here: Path) -> None:
         (["none.csv"], "none.csv: No such file or directory"),
         (["short.csv"], "short.csv: 5 samples; to go on from, at least 8 are needed"),
         (["two.csv"], "two.csv: no column 'level'; columns are: a, b"),
-        (["text.csv"], "text.csv: row 3, column 1 (\"level\"): 'low' is not a number"),
+        (["text.csv"], "text.csv: row 12, column 1 (\"level\"): 'low' is not a number"),
     ],
 )
 def test_predict_refuses_what_it_cannot_go_on_from(here: Path, inputs: list[str], message: str) -> None:
     run(updates=3)
     Path("short.csv").write_text("level\n" + "1\n" * 5)
     Path("two.csv").write_text("a,b\n" + "1,2\n" * 20)
-    Path("text.csv").write_text("level\n1\nlow\n" + "1\n" * 20)
+    Path("text.csv").write_text("level\n" + "1\n" * 10 + "low\n" + "1\n" * 10)
     with pytest.raises(DataError, match=re.escape(message)):
         open_experiment("run", KNOWN, for_prediction=True).predict(inputs)
 
