@@ -1,13 +1,16 @@
-"""Time what `rnn_numpy.debug` writes: `python -m benchmarks.debug`.
+"""Time stepping with `rnn_numpy.debug`, and the pages that it writes: `python -m benchmarks.debug`.
 
-A page of an LSTM with 64 units, one sequence: seconds to write it, its size, and in Debian's Chromium without a screen
-the milliseconds until the load event and the script of one frame while the time is dragged along. Each is the median
-of some rounds. Without chromium, chromedriver and selenium what a browser does is left out, and said so.
+An LSTM with 64 units, one sequence. Stepping: a backward pass by `backward_steps` alone, by `Stepper.next`, and by
+`Stepper.run` with three conditions that never hold, in turns, processor time; and one step printed. A page: seconds to
+write it, its size, and in Debian's Chromium without a screen the milliseconds until the load event and the script of
+one frame while the time is dragged along. Each is the median of some rounds. Without chromium, chromedriver and
+selenium what a browser does is left out, and said so.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import shutil
 import sys
@@ -33,6 +36,8 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1280,1200"
 )
+# Microseconds that `next` may add to a step, times of a bare pass that a run may take, milliseconds of a printed step.
+STEPPING = {"next_us": 30.0, "run_ratio": 1.3, "repr_ms": 8.0}
 SCRUB = """
 const done = arguments[1], [count, last] = arguments[0], time = document.getElementById("time");
 const { counts } = window.rnn_numpy, before = counts.times.length;
@@ -63,6 +68,46 @@ def run_of(T: int, hidden: int) -> tuple[Any, ...]:
     doutput = np.zeros_like(output)
     doutput[-1] = rng.normal(size=doutput[-1].shape)
     return lstm, trace, lstm.backward(trace, doutput)
+
+
+def stepping(T: int, hidden: int, rounds: int) -> dict[str, Any]:
+    """Return what stepping costs over the bare generator.
+
+    Examples
+    --------
+    >>> sorted(stepping(5, 3, 1))
+    ['H', 'T', 'bare_us', 'next_us', 'repr_ms', 'run_ratio']
+    """
+    layer, trace, _ = run_of(T, hidden)
+    doutput = np.ones((T, 1, hidden))
+    conditions = [debug.norm_above("dh", 1e300), debug.non_finite("dh", "dc"), debug.when("max(dh) > 1e300")]
+
+    def bare() -> None:
+        collections.deque(layer.backward_steps(trace, doutput), maxlen=0)
+
+    def one_by_one() -> None:
+        stepper = debug.Stepper(layer, trace, doutput)
+        for _ in range(T):
+            stepper.next()
+
+    def run() -> None:
+        debug.Stepper(layer, trace, doutput).run(*conditions)
+
+    times: dict[Any, list[float]] = {bare: [], one_by_one: [], run: []}
+    for _ in range(rounds):
+        for way, found in times.items():
+            began = time.process_time()
+            way()
+            found.append(time.process_time() - began)
+    alone, each, conditioned = (median(found) for found in times.values())
+    began = time.process_time()
+    for _ in range(20):
+        repr(trace[T // 2])
+    printed = (time.process_time() - began) / 20
+    return {
+        "T": T, "H": hidden, "bare_us": alone / T * 1e6, "next_us": (each - alone) / T * 1e6,
+        "run_ratio": conditioned / alone, "repr_ms": printed * 1e3,
+    }  # fmt: skip
 
 
 def pages(steps: Sequence[int], hidden: int, rounds: int, frames: int) -> list[dict[str, Any]]:
@@ -139,6 +184,23 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def stepping_table(row: dict[str, Any]) -> str:
+    """Return what stepping costs as text.
+
+    Examples
+    --------
+    >>> print(stepping_table({"T": 9, "H": 3, "bare_us": 11.2, "next_us": 2.1, "run_ratio": 1.3, "repr_ms": 0.6}))
+    T = 9, H = 3: a bare step 11.2 us, `next` adds 2.1 us (target 30); a run with three conditions takes 1.30
+      times a bare pass (target 1.3); a step is printed in 0.60 ms (target 8)
+    """
+    return (
+        f"T = {row['T']}, H = {row['H']}: a bare step {row['bare_us']:.1f} us, `next` adds {row['next_us']:.1f} us "
+        f"(target {STEPPING['next_us']:g}); a run with three conditions takes {row['run_ratio']:.2f}\n  times a bare "
+        f"pass (target {STEPPING['run_ratio']:g}); a step is printed in {row['repr_ms']:.2f} ms (target "
+        f"{STEPPING['repr_ms']:g})"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and keep the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.debug", description=__doc__.partition("\n")[0])
@@ -146,12 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     options = parser.parse_args(arguments)
     if options.smoke:
-        rows = pages(SMOKE_STEPS, SMOKE_HIDDEN, 1, 5)
+        stepped, rows = stepping(SMOKE_STEPS[0], SMOKE_HIDDEN, 1), pages(SMOKE_STEPS, SMOKE_HIDDEN, 1, 5)
     else:
-        rows = pages(STEPS, HIDDEN, ROUNDS, FRAMES)
-    print(table(rows))
+        stepped, rows = stepping(STEPS[-1], HIDDEN, 8 * ROUNDS), pages(STEPS, HIDDEN, ROUNDS, FRAMES)
+    print(stepping_table(stepped), table(rows), sep="\n")
     if options.json is not None:
-        options.json.write_text(json.dumps({"machine": machine(), "pages": rows}, indent=1) + "\n", encoding="utf-8")
+        document = {"machine": machine(), "stepping": stepped, "pages": rows}
+        options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -117,7 +117,7 @@ def _check(where: str, text: str, tree: ast.expr) -> None:
 def _is_known(node: ast.AST) -> bool:
     match node:
         case ast.Constant(value=value):
-            return isinstance(value, (int, float)) and abs(value) < 1e300
+            return isinstance(value, (int, float)) and abs(value) <= 1e308
         case ast.Attribute(value=ast.Name(id=name), attr="T"):
             return name.startswith("W")
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):

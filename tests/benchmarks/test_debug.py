@@ -8,7 +8,9 @@ from benchmarks import debug
 def test_smoke(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(debug, "shown", lambda path, T, rounds, frames: {"load_ms": 123.0, "frame_ms": 1.5})
     assert debug.main(["--smoke", "--json", str(tmp_path / "debug.json")]) == 0
-    (row,) = json.loads((tmp_path / "debug.json").read_text(encoding="utf-8"))["pages"]
+    document = json.loads((tmp_path / "debug.json").read_text(encoding="utf-8"))
+    assert (document["stepping"]["T"], document["stepping"]["H"]) == (12, 5)
+    (row,) = document["pages"]
     assert row["T"] == 12
     assert 0.05 < row["megabytes"] < 0.2
     assert "load event after 123 ms" in capsys.readouterr().out
