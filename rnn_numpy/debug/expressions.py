@@ -85,7 +85,7 @@ def evaluate(text: Text, names: Names, bounded: bool = False) -> Value:
     with np.errstate(all="ignore"):
         try:
             array, bound = _value(text.tree, names, bounded)
-        except (ValueError, TypeError) as error:  # arrays that do not fit, the difference of two truths
+        except (ValueError, TypeError, ArithmeticError) as error:  # arrays that do not fit, 0 ** -1 of whole numbers
             if isinstance(error, OptionError):
                 raise
             raise OptionError(f"{sources(text.tree)!r} cannot be computed: {error}") from None
@@ -216,7 +216,7 @@ def _combined(operator: ast.operator, left: Value, right: Value, bounded: bool) 
         case ast.Div():
             return Value(result, (a_bound + abs(result) * b_bound) / abs(b) + abs(result))
     # a ** b, b a small number: each product of it rounds once.
-    return Value(result, abs(b) * (abs(a) ** (b - 1) * a_bound + abs(result)))
+    return Value(result, abs(b) * (np.power(abs(a) + 0.0, b - 1) * a_bound + abs(result)))
 
 
 def _product(left: Value, right: Value, bounded: bool) -> Value:

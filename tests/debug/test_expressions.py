@@ -173,6 +173,15 @@ def test_texts_that_look_right_are_evaluated_or_refused_in_words(text, bounded):
         pass
 
 
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("text", ["0 ** 0", "0 ** -1", "0 / 0", "1 / 0 + t", "10 ** 200 * t", "(0 * t) ** -2"])
+def test_numbers_at_the_edge_are_evaluated_or_refused_in_words(text, bounded):
+    try:
+        evaluate(parsed("test", text), rows("rnn")[1], bounded)
+    except OptionError as error:
+        assert "cannot be computed" in str(error)
+
+
 def test_errors_name_what_there_is():
     with pytest.raises(
         OptionError, match=r"has \"__import__\('os'\)\", which is not of this language. There are names"
