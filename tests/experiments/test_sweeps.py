@@ -919,8 +919,8 @@ def test_workers_that_are_starting_do_not_see_ctrl_c() -> None:
     began = False
     with interruptible(), pytest.raises(KeyboardInterrupt), workers._interrupts_later():
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"True\n"
-        # To this thread: of a process with others one of these would get it, at some later time. It comes when the worker
-        # has been started.
+        # To this thread: of a process with others one of these would get it, at some later time. It comes when the
+        # worker has been started.
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
         began = True
     assert began and signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
