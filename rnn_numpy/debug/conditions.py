@@ -7,6 +7,7 @@ A condition looks at many steps at once (`Rows`), so that a run with conditions 
 from __future__ import annotations
 
 import ast
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from rnn_numpy.errors import OptionError
 Array = NDArray[Any]
 
 
-class Condition:
+class Condition(ABC):
     """What is true of some steps, and says why.
 
     A subclass gives `holds`, an array (K,) of bool for the K steps of `rows`, and `evidence`, one line of text for the
@@ -32,13 +33,13 @@ class Condition:
     def __init__(self, text: str) -> None:
         self.text = text
 
+    @abstractmethod
     def holds(self, rows: Rows) -> Array:
         """Return at which of the steps the condition holds, (K,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evidence(self, rows: Rows, k: int) -> str:
         """Say what made it hold at the step in place k."""
-        raise NotImplementedError
 
     def __and__(self, other: Any) -> Condition:
         return _Joined("&", (self, condition(other)))

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def sources() -> str:
     return found.hexdigest()
 
 
-class Measurement:
+class Measurement(ABC):
     """A function of points that can be sent to another process; a subclass has `measured`, and what that needs.
 
     Its result is made of what JSON has; `kept_flow` and `flow_of` are for flows of gradients.
@@ -58,9 +59,9 @@ class Measurement:
             )
         return self.measured(**point)
 
+    @abstractmethod
     def measured(self, **point: Any) -> Any:
         """Return what is measured of a network."""
-        raise NotImplementedError
 
     @property
     def fingerprint(self) -> str:

@@ -28,6 +28,16 @@ from rnn_numpy.checks.own.mistakes.tools import (
 from rnn_numpy.checks.own.structure import Edge, Group, Structure
 from rnn_numpy.checks.own.tape import Change, Node
 
+# Where what belongs to step t may come to instead, with `last` the last step: before, after, both of these wrapped
+# around the ends, and in reverse order; None for nowhere.
+ELSEWHERE: tuple[Callable[[int, int], int | None], ...] = (
+    lambda t, last: t - 1 if t else None,
+    lambda t, last: t + 1 if t < last else None,
+    lambda t, last: (t - 1) % (last + 1),
+    lambda t, last: (t + 1) % (last + 1),
+    lambda t, last: last - t,
+)
+
 
 def handed_back(S: Structure) -> Iterator[Suspect]:
     """Yield what can be wrong with that which a step hands to the one before it."""
@@ -220,13 +230,17 @@ def _entries(S: Structure, edges: list[Edge], name: str) -> Iterator[Suspect]:
     ):
         change = dropped(S, [edge for edge in edges if source[id(edge)] not in keep])
         yield from one(kind, why, change, ENTRY, why)
-    for why, to in (
-        ("the step before", lambda t, last: t - 1 if t else None),
-        ("the step after", lambda t, last: t + 1 if t < last else None),
-        ("the step before, that of the first at the last", lambda t, last: (t - 1) % (last + 1)),
-        ("the step after, that of the last at the first", lambda t, last: (t + 1) % (last + 1)),
-        ("the steps in reverse order", lambda t, last: last - t),
-    ):  # fmt: skip
+    for why, to in zip(
+        (
+            "the step before",
+            "the step after",
+            "the step before, that of the first at the last",
+            "the step after, that of the last at the first",
+            "the steps in reverse order",
+        ),
+        ELSEWHERE,
+        strict=True,
+    ):
         text = f"what the loss says to {state} arrives at {'that of ' * (why[4:8] == 'step ')}{why}"
         yield from one("off by one step", text, rerouted(S, edges, to), ENTRY, text)
 
@@ -299,12 +313,8 @@ def between_loops(S: Structure) -> Iterator[Suspect]:
                     text = f"d{name} keeps what comes through {title} at the {word} step alone: = where += belongs"
                     yield from one("overwritten, not added", text, change, RECURRENCE, text, group)
             if len({S.step[edge.part.node] for edge in few}) > 1:
-                for word, to in (
-                    ("at the step before", lambda t, last: t - 1 if t else None),
-                    ("at the step after", lambda t, last: t + 1 if t < last else None),
-                    ("at the step before, wrapped around", lambda t, last: (t - 1) % (last + 1)),
-                    ("at the step after, wrapped around", lambda t, last: (t + 1) % (last + 1)),
-                    ("in reverse order", lambda t, last: last - t),
-                ):  # fmt: skip
+                words = ("at the step before", "at the step after")
+                wrapped = (f"{word}, wrapped around" for word in words)
+                for word, to in zip((*words, *wrapped, "in reverse order"), ELSEWHERE, strict=True):
                     text = f"what d{name} gets through {title} arrives {word}"
                     yield from one("off by one step", text, rerouted(S, few, to), RECURRENCE, text, group)
