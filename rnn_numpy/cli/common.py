@@ -401,9 +401,13 @@ def _say(line: str) -> None:
 def _cluster(address: str) -> Iterator[Executor]:
     """Connect with Dask's scheduler, and yield an executor of its workers."""
     distributed = optional_import("distributed", "--dask", "distributed")
+    # In two steps: a client that finds nobody has a running thread, and its finaliser stops that from whichever thread
+    # collects it. Where that is one that is just starting, both wait for ever.
+    client = distributed.Client.__new__(distributed.Client)
     try:
-        client = distributed.Client(address, timeout=CONNECT)
+        client.__init__(address, timeout=CONNECT)
     except (OSError, ValueError) as error:
+        client.close()
         raise BadInputError(f"--dask: no scheduler of Dask answers at {address}: {error}") from None
     with client:
         try:

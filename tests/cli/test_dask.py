@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 import distributed
 import pytest
+from distributed.utils import LoopRunner
 
 from rnn_numpy.cli import common, main
 
@@ -93,6 +95,26 @@ def test_a_cluster_that_is_not_there_is_one_line(
             f"rnn-numpy gradflow: --dask: the scheduler at {running.scheduler_address} has no worker\n"
         )
     assert list(here.iterdir()) == []
+
+
+def test_a_client_that_found_nobody_is_not_in_the_way_of_the_next(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finaliser that runs while the next client starts its thread must not want the lock of that start."""
+    monkeypatch.setattr(common, "CONNECT", 0.5)
+    gc.collect()
+    gc.disable()
+    try:
+        for wrong in ("tcp://127.0.0.1:9", "nowhere", "tcp://"):
+            assert main([*GRADFLOW, "--dask", wrong]) == 2
+        with LoopRunner._lock:
+            collector = threading.Thread(target=gc.collect, daemon=True)
+            collector.start()
+            collector.join(20)
+            assert not collector.is_alive()
+    finally:
+        gc.enable()
+    capsys.readouterr()
 
 
 def test_a_cluster_that_loses_its_last_worker_is_waited_for_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
