@@ -15,16 +15,20 @@ from rnn_numpy.debug.explain import explain
 from rnn_numpy.debug.frames import here
 from rnn_numpy.debug.page import Page, html, show, write_html
 from rnn_numpy.debug.stepper import Stepper, Stop
+from rnn_numpy.debug.table import EquationLine, equation_lines, equations_table
 from rnn_numpy.debug.tracing import Difference, Origin, diff, first_non_finite
 
 __all__ = [
     "Condition",
     "Difference",
+    "EquationLine",
     "Origin",
     "Page",
     "Stepper",
     "Stop",
     "diff",
+    "equation_lines",
+    "equations_table",
     "explain",
     "first_non_finite",
     "here",

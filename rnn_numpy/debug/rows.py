@@ -9,7 +9,7 @@ later; a `Stepper` keeps both (`Kept`).
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.debug.expressions import Equation, Value, equations, evaluate, sources
+from rnn_numpy.engine.cell import Cell
+from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.trace import GradientPass, LayerTrace, Step
 from rnn_numpy.errors import OptionError
 
@@ -240,18 +242,31 @@ def _slice(indices: range) -> slice:
 
 
 def lines(trace: LayerTrace) -> list[tuple[Mapping[str, str], Equation]]:
-    """Return the equations of a layer's step, forward lines in order and then backward ones as they run, each with what
-    its names stand for.
+    """Return the equations of a layer's step in the order in which a step runs them, each with what its names stand
+    for.
     """
     chain = trace.chain
     known: list[tuple[Mapping[str, str], Equation]] | None = chain.__dict__.get("_lines")
     if known is None:
-        known = []
-        for part in chain.parts:
-            names = {_bare(name): _bare(place) for name, place in part.names.items() if name != place}
-            known += [(names, equation) for equation in equations(part.equations)]
+        known = [(names, equation) for _, names, equation in in_order(chain.cell, chain.parts)]
         chain.__dict__["_lines"] = known
     return known
+
+
+def in_order(cell: Cell, parts: Sequence[Part]) -> list[tuple[Part, Mapping[str, str], Equation]]:
+    """Return the equations of the parts of a step, forward from the first part on, backward from the last one, with
+    their parts and what their names stand for.
+    """
+    forward: list[tuple[Part, Mapping[str, str], Equation]] = []
+    backward: list[list[tuple[Part, Mapping[str, str], Equation]]] = []
+    own = {*cell.forward_names, *cell.states}
+    for part in parts:
+        names = {_bare(name): _bare(place) for name, place in part.names.items() if name != place}
+        backward.append([])
+        for equation in equations(part.equations):
+            goes_back = equation.target[:1] == "d" and equation.target not in own
+            (backward[-1] if goes_back else forward).append((part, names, equation))
+    return [*forward, *(line for lines in reversed(backward) for line in lines)]
 
 
 def _bare(name: str) -> str:
