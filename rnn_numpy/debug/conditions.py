@@ -172,20 +172,24 @@ class _NonFinite(Condition):
         super().__init__(f"non_finite({', '.join(map(repr, names or ()))})")
         self.names = names
 
-    def _bad(self, rows: Rows) -> dict[str, Array]:
-        names = self.names or Step(rows.trace, rows.indices[-1], rows.gradients).names
-        return {name: ~np.isfinite(rows.value(name).array) for name in names}
+    def _names(self, rows: Rows) -> tuple[str, ...]:
+        return self.names or Step(rows.trace, rows.indices[-1], rows.gradients).names
 
     def holds(self, rows: Rows) -> Array:
-        found: Array = np.logical_or.reduce([bad.any(axis=(1, 2)) for bad in self._bad(rows).values()])
-        return found
+        finite = np.ones(len(rows.indices), bool)
+        for name in self._names(rows):
+            known = np.isfinite(rows.value(name).array)
+            if not known.all():
+                finite &= known.all(axis=(1, 2))
+        return ~finite
 
     def evidence(self, rows: Rows, k: int) -> str:
-        for name, bad in self._bad(rows).items():
-            if bad[k].any():
-                n, unit = np.argwhere(bad[k])[0]
-                value = rows.value(name).array[k, n, unit]
-                return f"{name}[n = {n}, unit {unit}] = {value}, and {int(bad[k].sum()) - 1} more of {name}"
+        for name in self._names(rows):
+            array = rows.value(name).array[k]
+            places = np.argwhere(~np.isfinite(array))
+            if len(places):
+                n, unit = places[0]
+                return f"{name}[n = {n}, unit {unit}] = {array[n, unit]}, and {len(places) - 1} more of {name}"
         return ""
 
 

@@ -261,7 +261,7 @@ def norm(array: Array) -> Array:
     with np.errstate(all="ignore"):
         squares: Array = np.einsum("kij,kij->ki", rows, rows)[:, :, None]
         limits = np.finfo(squares.dtype)
-        if (squares > limits.tiny / limits.eps).all() and (squares < np.inf).all():
+        if squares.size and squares.min() > limits.tiny / limits.eps and squares.max() < np.inf:
             return np.sqrt(squares)
         largest = abs(rows).max(axis=2, keepdims=True, initial=0)
         scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)

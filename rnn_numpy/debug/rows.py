@@ -67,6 +67,7 @@ class Rows:
     ) -> None:
         self.trace, self.gradients, self.indices, self.kept = trace, gradients, indices, kept
         self.names = names or {}
+        self._known: dict[str, Value] = {}  # conditions ask for the same rows again
 
     def renamed(self, names: Mapping[str, str]) -> Rows:
         """Return the same rows for an expression that has other names for them."""
@@ -77,19 +78,25 @@ class Rows:
     def value(self, name: str, before: bool = False) -> Value:
         """Return what a name stands for; `before`, at the step that the pass visited before, NaN at its first."""
         name = self.names.get(name, name)
-        if name == "t":
-            return Value(np.array(self.indices, float)[:, None, None] + self.trace.first)
-        constant = self._constant(name)
-        if constant is not None:
-            return Value(constant)
         if not before:
-            return Value(self._array(name, self.indices), self._rounding(name))
+            found = self._known.get(name)
+            if found is None:
+                found = self._known[name] = self._value(name)
+            return found
+        if (constant := self._constant(name)) is not None or name == "t":
+            return self._value(name) if constant is None else Value(constant)
         step = self.indices.step
         earlier = range(self.indices.start - step, self.indices.stop - step, step)
         first = _first(self.trace, step)
         missing = sum(1 for index in earlier if (index - first) * step < 0)
         known = self._array(name, earlier[missing:])
         return Value(np.concatenate([np.full((missing, *known.shape[1:]), np.nan, known.dtype), known]))
+
+    def _value(self, name: str) -> Value:
+        if name == "t":
+            return Value(np.array(self.indices, float)[:, None, None] + self.trace.first)
+        constant = self._constant(name)
+        return Value(self._array(name, self.indices), self._rounding(name)) if constant is None else Value(constant)
 
     def limits(self, name: str) -> tuple[float, float]:
         """Return the values between which a gate lies: 0 and 1 of a sigmoid, else -1 and 1."""
@@ -174,6 +181,8 @@ class Rows:
         weights = self.trace.weights
         if name in weights:
             return weights[name]
+        if name[:1] not in ("W", "b"):
+            return None
         if name == "b":
             return self.trace.bias
         for prefix, whole in (
@@ -196,9 +205,11 @@ class Rows:
 
     def _gate(self, name: str, prefix: str) -> slice | None:
         """Return the place of a gate among the gates, for `prefix` followed by its name."""
+        if not name.startswith(prefix):
+            return None
         cell, H = self.trace.chain.cell, self.trace.chain.hidden
         gate = name.removeprefix(prefix)
-        if not name.startswith(prefix) or gate not in cell.gate_names or cell.gates == 1:
+        if gate not in cell.gate_names or cell.gates == 1:
             return None
         place = cell.gate_names.index(gate)
         return slice(place * H, (place + 1) * H)

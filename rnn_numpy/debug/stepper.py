@@ -26,7 +26,8 @@ from rnn_numpy.errors import OptionError
 
 Array = NDArray[Any]
 
-AHEAD = 128  # steps that a run with conditions looks at together
+AHEAD, LEAST = 1024, 32  # the most and the fewest steps that a run with conditions looks at together,
+ENTRIES = 2**20  # and about as many entries of an array
 
 
 class Halted(Step):
@@ -64,11 +65,6 @@ class _Layer(NamedTuple):
     gradients: GradientPass
     kept: Kept
     handed: list[tuple[Array, Array]]
-
-    def keep(self, index: int) -> None:
-        """Keep what a step has handed back to the further states; the step before it will add to that."""
-        for rows, source in self.handed:
-            rows[index] = source[index]
 
 
 class Stepper:
@@ -142,6 +138,7 @@ class Stepper:
         self._steps = steps
         edge = steps.trace.edge
         self._total = edge.rows * (edge.batch.T if edge.batch.lengths is None else int(edge.batch.lengths[0]))
+        self._ahead = LEAST
         self._loop: Iterator[Step] = self._steps
         self._layers: dict[str, _Layer] = {}
         self._places: list[tuple[str, int]] = []
@@ -157,19 +154,24 @@ class Stepper:
         A pass that is through adds its gradients to those of the caller: the last step is not the end, which comes when
         the cursor goes beyond it.
         """
-        before = len(self._places)
+        places, current, handed = self._places, None, list[tuple[Array, Array]]()
+        before, name = len(places), ""
         for step in itertools.islice(self._loop, None if count is None else min(count, self._total - before)):
-            name = step.recorded.name
-            if not self._places or name != self._places[-1][0]:
-                self._enter(step)
-            self._places.append((name, step.index))
-            layer = self._layers[name]
-            layer.keep(step.index)
+            recorded, index = step.recorded, step.index
+            if recorded is not current:
+                current, name = recorded, recorded.name
+                if name not in self._layers:
+                    self._enter(step)
+                handed = self._layers[name].handed
+            places.append((name, index))
+            for rows, source in handed:  # the step before it will add to what it has handed back
+                rows[index] = source[index]
         return len(self._places) - before
 
     def _enter(self, step: Step) -> None:
         """Keep, of a layer that the pass comes to, what it will overwrite."""
         trace, gradients = step.recorded, step.gradients or NOTHING
+        self._ahead = max(LEAST, min(AHEAD, ENTRIES // trace.arrays[trace.states[0]][0].size))
         kept, handed = Kept() if gradients.arrays else NOTHING_KEPT, list[tuple[Array, Array]]()
         if gradients.arrays:
             first, *further = trace.states
@@ -221,7 +223,7 @@ class Stepper:
         while True:
             start = self._cursor + 1
             if start == len(self._places):
-                self._advance(AHEAD)
+                self._advance(self._ahead)
             stretch = self._stretch(start)
             if not stretch:
                 self._advance(None)
@@ -258,7 +260,7 @@ class Stepper:
             name = layer if layer is not None or not self._places else self._places[0][0]
             if name in self._layers and (name, t - self._layers[name].trace.first) in self._places:
                 return self._places.index((name, t - self._layers[name].trace.first))
-            if not self._advance(AHEAD):
+            if not self._advance(self._ahead):
                 names, last = ", ".join(map(repr, known)), max(len(one) for one in known.values()) - 1
                 raise OptionError(f"{where}: there is no step {t} of {name!r}; layers are {names}, t is 0 to {last}")
 
@@ -266,7 +268,7 @@ class Stepper:
         """Go back until a condition holds; return the `Stop`, or None, and stand at the first halt."""
         conditions = self._conditions("Stepper.run_back", until)
         while self._cursor > 0:
-            stretch = self._stretch(max(0, self._cursor - AHEAD), self._cursor)
+            stretch = self._stretch(max(0, self._cursor - self._ahead), self._cursor)
             if stretch[-1] != self._places[self._cursor - 1]:  # of another layer
                 stretch = self._stretch(max(0, self._cursor - 1), self._cursor)
             found = self._first(conditions, stretch, last=True)
@@ -281,8 +283,10 @@ class Stepper:
         return [condition(one) for one in until]
 
     def _stretch(self, start: int, stop: int | None = None) -> list[tuple[str, int]]:
-        """Return the places from `start` on that the pass has done, of one layer, at most `AHEAD`."""
-        places = self._places[start : start + AHEAD if stop is None else stop]
+        """Return the places from `start` on that the pass has done, of one layer, at most `self._ahead`."""
+        places = self._places[start : start + self._ahead if stop is None else stop]
+        if not places or places[0][0] == places[-1][0]:
+            return places
         return list(itertools.takewhile(lambda place: place[0] == places[0][0], places))
 
     def _rows(self, stretch: list[tuple[str, int]]) -> Rows:

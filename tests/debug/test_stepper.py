@@ -272,8 +272,8 @@ def test_wrong_arguments():
         stepper.fork(at=("l0", 3), da=np.zeros(3))
 
 
-def test_steps_of_a_million_numbers_are_looked_at_in_blocks():
-    """A run with conditions holds some steps at a time: no array of all of them is made."""
+def test_steps_of_a_million_numbers_are_looked_at_in_blocks(monkeypatch):
+    """A run with conditions holds some steps at a time, the fewer the larger they are: no array of all is made."""
     layer = LSTM(1, 4, rng=0)
     output, _, trace = layer.forward(np.zeros((1000, 1, 1)))
     seen = []
@@ -287,4 +287,8 @@ def test_steps_of_a_million_numbers_are_looked_at_in_blocks():
             return "never"
 
     assert debug.Stepper(layer, trace, np.ones_like(output)).run(Counting("counting")) is None
-    assert sum(seen) == 1000 and max(seen) <= 128
+    assert sum(seen) == 1000 and seen[0] == 32 and max(seen) == 968
+    monkeypatch.setattr(rnn_numpy.debug.stepper, "ENTRIES", 4 * 100)
+    seen.clear()
+    assert debug.Stepper(layer, trace, np.ones_like(output)).run(Counting("counting")) is None
+    assert sum(seen) == 1000 and max(seen) == 100
