@@ -1,29 +1,36 @@
 """Time stepping with `rnn_numpy.debug`, and the pages that it writes: `python -m benchmarks.debug`.
 
 An LSTM with 64 units, one sequence. Stepping: a backward pass by `backward_steps` alone, by `Stepper.next`, and by
-`Stepper.run` with three conditions that never hold, in turns, processor time; and one step printed. A page: seconds to
-write it, its size, and in Debian's Chromium without a screen the milliseconds until the load event and the script of
-one frame while the time is dragged along. Each is the median of some rounds. Without chromium, chromedriver and
-selenium what a browser does is left out, and said so.
+`Stepper.run` with three conditions that never hold, in turns, processor time; and one step printed. Beside torch: the
+backward pass by `backward_steps`, and that of a loop over the equations of torch's LSTMCell which keeps the gradients
+of all gates and states by `retain_grad`, as one gets them there; gradients equal, each in a process of its own, in
+turns, processor time. A page: seconds to write it, its size, and in Debian's Chromium without a screen the milliseconds
+until the load event and the script of one frame while the time is dragged along. Each is the median of some rounds.
+Without chromium, chromedriver and selenium what a browser does is left out, and said so.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import machine
+from benchmarks.cases import Case
+from benchmarks.contenders import OURS, TORCH, Layer, TorchLayer
+from benchmarks.measure import Array, Measurement, machine, measure
+from benchmarks.worker import Server, Worker
+from benchmarks.worker import main as worker_main
 from rnn_numpy import LSTM, debug
 
 STEPS, SMOKE_STEPS = (200, 1000), (12,)
@@ -38,6 +45,8 @@ FLAGS = (
 )
 # Microseconds that `next` may add to a step, times of a bare pass that a run may take, milliseconds of a printed step.
 STEPPING = {"next_us": 30.0, "run_ratio": 1.3, "repr_ms": 8.0}
+RECORD_TARGET = 20.0  # torch's time over ours
+RECORDED = ("a_i", "a_f", "a_g", "a_o", "i", "f", "g", "o", "c", "tanh_c", "h")
 SCRUB = """
 const done = arguments[1], [count, last] = arguments[0], time = document.getElementById("time");
 const { counts } = window.rnn_numpy, before = counts.times.length;
@@ -108,6 +117,111 @@ def stepping(T: int, hidden: int, rounds: int) -> dict[str, Any]:
         "T": T, "H": hidden, "bare_us": alone / T * 1e6, "next_us": (each - alone) / T * 1e6,
         "run_ratio": conditioned / alone, "repr_ms": printed * 1e3,
     }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ beside torch
+
+
+class Stepped(Layer):
+    """`backward_steps`, from the first step to the last; the trace keeps the gradients of all gates and states."""
+
+    def load(self, case: Case) -> None:
+        """Run forward."""
+        super().load(case)
+        _, _, self.trace = self.layer.forward(self.x)
+
+    def step(self) -> None:
+        """Run through the steps."""
+        for _ in self.layer.backward_steps(self.trace, self.doutput):
+            pass
+
+    def results(self, silent: Sequence[int]) -> dict[str, Array]:
+        """Return the gradients of the parameters and of x, and the record."""
+        steps = self.layer.backward_steps(self.trace, self.doutput)
+        collections.deque(steps, maxlen=0)
+        top, after = self.trace.top, slice(1, None)
+        record = {
+            f"d{name}": getattr(top, f"d{name}")[after if name in top.states else slice(None)] for name in RECORDED
+        }
+        return {**record, "dx": steps.result.dx, **{f"d{name}": grad for name, grad in steps.result.grads.items()}}
+
+
+class Retained(TorchLayer):
+    """A loop over the equations of torch's LSTMCell, with `retain_grad` on every gate and state."""
+
+    def load(self, case: Case) -> None:
+        """Run forward, once: the graph is kept."""
+        super().load(case)
+        torch, p = self.torch, dict(self.layer.named_parameters())
+        linear = torch.nn.functional.linear
+        h = c = torch.zeros(case.size[1], case.size[3], dtype=self.x.dtype)
+        outputs: list[Any] = []
+        self.kept: dict[str, list[Any]] = {name: [] for name in RECORDED}
+        for x_t in self.x:
+            a = linear(x_t, p["weight_ih_l0"], p["bias_ih_l0"]) + linear(h, p["weight_hh_l0"], p["bias_hh_l0"])
+            a_i, a_f, a_g, a_o = a.chunk(4, dim=1)
+            i, f, g, o = torch.sigmoid(a_i), torch.sigmoid(a_f), torch.tanh(a_g), torch.sigmoid(a_o)
+            c = f * c + i * g
+            tanh_c = torch.tanh(c)
+            h = o * tanh_c
+            for name, tensor in zip(RECORDED, (a_i, a_f, a_g, a_o, i, f, g, o, c, tanh_c, h), strict=True):
+                tensor.retain_grad()
+                self.kept[name].append(tensor)
+            outputs.append(h)
+        self.output = torch.stack(outputs)
+
+    def step(self) -> None:
+        """Forget the old gradients, and run backward."""
+        self.x.grad = None
+        for parameter in self.parameters:
+            parameter.grad = None
+        for tensors in self.kept.values():
+            for tensor in tensors:
+                tensor.grad = None
+        self.output.backward(self.doutput, retain_graph=True)
+
+    def results(self, silent: Sequence[int]) -> dict[str, Array]:
+        """Return the gradients of the parameters and of x, and the record."""
+        self.step()
+        record = {f"d{name}": np.array([one.grad.numpy() for one in tensors]) for name, tensors in self.kept.items()}
+        grads = {f"d{name}": parameter.grad.numpy() for name, parameter in self.layer.named_parameters()}
+        return {**record, "dx": self.x.grad.numpy(), **grads}
+
+
+CONTENDERS: dict[str, Callable[[], Any]] = {OURS: Stepped, TORCH: Retained}
+
+
+def new_server(name: str) -> Server:
+    """Return the server of a contender."""
+    return Server(CONTENDERS[name]())
+
+
+def beside_torch(T: int, hidden: int, rounds: int) -> Measurement:
+    """Check that all gradients are the same, then measure."""
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(Worker(name, 1, "benchmarks.debug")) for name in CONTENDERS}
+        return measure(workers, Case("lstm", (T, 1, INPUTS, hidden), "float64"), 1, rounds, 0.0, cpu=True)
+
+
+def record_table(found: dict[str, Any]) -> str:
+    """Return a measurement of both as text.
+
+    Examples
+    --------
+    >>> case, ratio = {"size": [9, 1, 3, 4]}, {"torch": {"median": 13.42}}
+    >>> print(record_table({"case": case, "median_ms": {"rnn_numpy": 12.13, "torch": 162.7}, "ratio": ratio}))
+    T = 9, H = 4: a backward pass in steps 12.1 ms, torch's with retain_grad on all gates and states 163 ms: 13.4
+      times as long (target 20)
+    """
+    T, _, _, H = found["case"]["size"]
+    ours, theirs = (found["median_ms"][name] for name in (OURS, TORCH))
+    return (
+        f"T = {T}, H = {H}: a backward pass in steps {ours:.3g} ms, torch's with retain_grad on all gates and states "
+        f"{theirs:.3g} ms: {found['ratio'][TORCH]['median']:.1f}\n  times as long (target {RECORD_TARGET:g})"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ pages
 
 
 def pages(steps: Sequence[int], hidden: int, rounds: int, frames: int) -> list[dict[str, Any]]:
@@ -209,14 +323,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.smoke:
         stepped, rows = stepping(SMOKE_STEPS[0], SMOKE_HIDDEN, 1), pages(SMOKE_STEPS, SMOKE_HIDDEN, 1, 5)
+        beside = beside_torch(SMOKE_STEPS[0], SMOKE_HIDDEN, 1).to_json()
     else:
         stepped, rows = stepping(STEPS[-1], HIDDEN, 8 * ROUNDS), pages(STEPS, HIDDEN, ROUNDS, FRAMES)
-    print(stepping_table(stepped), table(rows), sep="\n")
+        beside = beside_torch(STEPS[-1], HIDDEN, 2 * ROUNDS).to_json()
+    print(stepping_table(stepped), record_table(beside), table(rows), sep="\n")
     if options.json is not None:
-        document = {"machine": machine(), "stepping": stepped, "pages": rows}
+        document = {"machine": machine(), "stepping": stepped, "record": beside, "pages": rows}
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
+    # With a contender's name alone this is that contender's process.
+    if len(sys.argv) == 2 and sys.argv[1] in CONTENDERS:
+        sys.exit(worker_main(make=new_server))
     sys.exit(main())
