@@ -4,7 +4,8 @@
 
 Nothing here knows of lengths, layers, directions, dropout or speed. The engine does; it gives the same numbers, and no
 line is shared with it (`tests/layers/test_textbook.py`). F and B number the lines of the derivations in
-`rnn_numpy.layers.rnn`, `lstm` and `gru`; for attention they stand with `attend_forward` and `decoder_forward`.
+`rnn_numpy.layers.rnn`, `lstm`, `gru` and `losses`; for attention they stand with `attend_forward` and
+`decoder_forward`.
 
 T steps, N sequences side by side, D inputs, H units, and G gates with H rows each:
 
@@ -212,3 +213,22 @@ def decoder_backward(doutput, dh_n, x, h, alpha, context, keys, values, W_ih, W_
         dh = da[t] @ W_hh + dquery  # the second way back: a state has asked, too
     db = da.sum((0, 1))
     return da @ W_ih, dh, dkeys, dvalues, sums(da, x), sums(da, h[:-1]), sums(da, context), db, db
+
+
+def cross_entropy_forward(logits, target):
+    """Return the mean over N of -log p of the right class, p = softmax(logits), logits (N, V), target (N,).
+
+    >>> cross_entropy_forward(np.log([[1.0, 3.0], [1.0, 1.0]]), np.array([1, 0])).round(5)
+    np.float64(0.49041)
+    """
+    z = logits - logits.real.max(axis=1, keepdims=True)  # so that exp cannot overflow
+    log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+    return -log_p[np.arange(len(target)), target].mean()  # F2
+
+
+def cross_entropy_backward(logits, target):
+    """Return dlogits."""
+    e = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    y = np.eye(logits.shape[1])[target]  # one-hot
+    return (p - y) / len(target)  # B2

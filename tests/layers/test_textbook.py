@@ -6,7 +6,7 @@ import inspect
 import numpy as np
 import pytest
 
-from rnn_numpy import GRU, LSTM, RNN
+from rnn_numpy import GRU, LSTM, RNN, cross_entropy_loss
 from rnn_numpy.checks import assert_grad_close, complex_step
 from rnn_numpy.layers import textbook
 
@@ -21,6 +21,7 @@ EACH_KIND = pytest.mark.parametrize("kind", KINDS)
 
 # T, N, D, H
 SIZES = [(1, 1, 1, 1), (2, 1, 3, 2), (7, 3, 2, 5), (40, 4, 6, 16), (25, 9, 1, 33)]
+DATA = ("exists", "target")  # arguments without a gradient
 WEIGHTS = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
@@ -85,7 +86,7 @@ def assert_gradients_are_complex_steps(forward, arguments, loss, gradients):
         recorded = forward(**{**arguments, **point})
         return loss(*(recorded if isinstance(recorded, tuple) else (recorded,)))
 
-    point = {name: array for name, array in arguments.items() if name != "exists"}
+    point = {name: array for name, array in arguments.items() if name not in DATA}
     for (name, expected), gradient in zip(complex_step(of_point, point).items(), gradients, strict=True):
         assert_grad_close(f"d{name}", gradient, expected, 1e-13)
 
@@ -261,9 +262,9 @@ def test_it_reads_as_a_lecture():
     assert [ast.unparse(node) for node in imported] == ["import numpy as np"]
     assert not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree))
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    assert len(functions) == 14
+    assert len(functions) == 16
     assert max(node.end_lineno - node.lineno + 1 for node in functions) <= 25
-    assert max(node.end_lineno for node in functions) <= 220
+    assert max(node.end_lineno for node in functions) <= 240
     keywords = {node.arg for node in ast.walk(tree) if isinstance(node, ast.keyword)}
     assert keywords.isdisjoint({"out"})
 
@@ -273,5 +274,28 @@ def test_backward_gives_a_gradient_for_each_argument_of_forward():
     for name, forward in vars(textbook).items():
         if name.endswith("_forward"):
             backward = getattr(textbook, name.replace("_forward", "_backward"))
-            expected = [f"d{argument}" for argument in inspect.signature(forward).parameters if argument != "exists"]
+            expected = [f"d{argument}" for argument in inspect.signature(forward).parameters if argument not in DATA]
             assert backward.__doc__ == f"Return {', '.join(expected)}."
+
+
+# ---------------------------------------------------------------------------------------------- the loss
+
+
+def test_the_cross_entropys_gradient_is_a_complex_step_and_the_losses():
+    rng = np.random.default_rng(0)
+    logits, target = 3 * rng.normal(size=(5, 4)), rng.integers(4, size=5)
+    value, dlogits = cross_entropy_loss(logits, target)
+    assert textbook.cross_entropy_forward(logits, target) == pytest.approx(value, rel=1e-14)
+    assert_grad_close("dlogits", dlogits, textbook.cross_entropy_backward(logits, target), 1e-14)
+    assert_gradients_are_complex_steps(
+        textbook.cross_entropy_forward,
+        {"logits": logits, "target": target},
+        lambda loss: loss,
+        [textbook.cross_entropy_backward(logits, target)],
+    )
+
+
+def test_logits_of_any_size():
+    logits = np.array([[1e4, 0.0, -1e4]])
+    assert textbook.cross_entropy_forward(logits, np.array([1])) == 1e4
+    assert np.array_equal(textbook.cross_entropy_backward(logits, np.array([1])), [[1.0, -1.0, 0.0]])
