@@ -110,9 +110,9 @@ class Scope:
 
     def __init__(self, source: Source, graph: Any, outer: Scope | None = None, path: str = "") -> None:
         self.source, self.graph, self.outer, self.path = source, graph, outer, path
-        words = (
-            word for node in graph.node for word in (node.name, node.op_type, node.domain, *node.input, *node.output)
-        )
+        words = [one.name for many in (graph.initializer, graph.input, graph.output) for one in many]
+        for node in graph.node:
+            words += [node.name, node.op_type, node.domain, *node.input, *node.output]
         if any(isinstance(word, bytes) for word in words):  # as protobuf hands out what is no UTF-8
             raise DataError(f"{source.begin}: not a whole ONNX file: a name in it is no text")
         self.made = {name: node for node in graph.node for name in node.output if name}

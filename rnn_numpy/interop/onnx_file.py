@@ -2,7 +2,9 @@
 
 Inputs are found by their slot in the node, never by their names, and may be computed in the graph
 (`rnn_numpy.interop.onnx_constants`). Nodes that stand on top of each other, with nothing between but the change from
-Y (T, directions, N, H) to X (T, N, directions H), become one layer of several layers.
+Y (T, directions, N, H) to X (T, N, directions H), become one layer of several layers; two that read the same signal,
+one of them from its end, and stand side by side, become one of two directions. A Loop or Scan whose body is a cell,
+written out, is taken for that cell (`rnn_numpy.interop.onnx_bodies`).
 
 ONNX Runtime's DynamicQuantizeLSTM is read as the LSTM of its weights times their scales: the same function but for the
 rounding of inputs and states to 8 bits, which ONNX Runtime does with one scale for a whole batch.
@@ -21,9 +23,10 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import ConversionError, DataError, RNNNumpyError
-from rnn_numpy.interop import onnx, state_dict
+from rnn_numpy.interop import common, onnx, state_dict
 from rnn_numpy.interop.network import FoundLayer, Network
-from rnn_numpy.interop.onnx_constants import OWN_DOMAINS, Scope, Source, plain, refuse_if_not_constant
+from rnn_numpy.interop.onnx_bodies import Cell, UnknownError, find_cell
+from rnn_numpy.interop.onnx_constants import DEPTH, OWN_DOMAINS, Scope, Source, plain, refuse_if_not_constant
 from rnn_numpy.interop.onnx_quantized import quantized_output
 
 Array = NDArray[Any]
@@ -34,6 +37,7 @@ SLOTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 SCALES = ("W_scale", "W_zero_point", "R_scale", "R_zero_point")
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 IN_BETWEEN = ("Identity", "Dropout")
+LOOPS = ("Loop", "Scan")
 
 
 @dataclass(eq=False)
@@ -48,11 +52,26 @@ class Node:
     arrays: dict[str, Array] = field(default_factory=dict)
     whole: dict[str, Array] = field(default_factory=dict)  # of 8 bits, with their scales
     problem: RNNNumpyError | None = None
+    output: str = ""  # the outputs of all steps
+    cell: Cell | None = None  # what the body of a Loop or Scan is
+    halves: tuple[Node, ...] = ()  # forward and reverse, joined from two nodes
+
+    @property
+    def operator(self) -> str:
+        """The operator; of a cell that is written out, its kind as well."""
+        return str(self.proto.op_type) if self.cell is None else f"{self.cell.kind} in {self.proto.op_type}"
 
     @property
     def kind(self) -> str:
         """RNN, LSTM or GRU."""
+        if self.cell is not None:
+            return self.cell.kind
         return "LSTM" if self.proto.op_type == QUANTIZED else str(self.proto.op_type)
+
+    @property
+    def masked(self) -> bool:
+        """Whether a mask, or lengths in a body, stop it at some steps."""
+        return self.cell is not None and bool(self.cell.body.masks)
 
     @property
     def direction(self) -> str:
@@ -84,13 +103,14 @@ def _network(library: Any, model: Any, begin: str, name: str, folder: Path | Non
     if model.functions:
         model = optional_import("onnx.inliner", begin, "onnx").inline_local_functions(model)
     source = Source(library, begin, folder)
-    nodes = _nodes(Scope(source, model.graph))
+    nodes, unknown = _nodes(Scope(source, model.graph))
     layers = [_found(begin, chain) for chain in _chains(nodes)]
     if not layers:
         layers = _by_names(begin, source, model.graph)
     producer = " ".join(filter(None, map(plain, (model.producer_name, model.producer_version))))
     notes = [f"written by {producer}"] if producer else []
-    if not layers:
+    notes += unknown
+    if not layers and not unknown:
         notes.append(_said_of_none(model))
     return Network(name, "ONNX", layers, notes)
 
@@ -110,11 +130,7 @@ def _said_of_none(model: Any) -> str:
     }
     loops = sorted(operators & {"Loop", "Scan"})
     if loops:
-        return (
-            f"no operator RNN, LSTM or GRU, but {' and '.join(loops)}: a recurrent layer may be written out in its "
-            "body, as tf2onnx does with a masked layer, and with Keras' GRU and SimpleRNN; open the Keras file that it "
-            "was exported from, or take its weights with from_arrays"
-        )
+        return f"no operator RNN, LSTM or GRU, but {' and '.join(loops)}, without a Sigmoid or Tanh in it"
     if operators & {"Sigmoid", "Tanh"} and operators & {"MatMul", "Gemm"}:
         return (
             "no operator RNN, LSTM or GRU, but Gemm or MatMul, and Sigmoid or Tanh: a recurrent layer may be written "
@@ -123,26 +139,52 @@ def _said_of_none(model: Any) -> str:
     return "no operator RNN, LSTM or GRU, Loop or Scan: no recurrent layer"
 
 
-def _nodes(outermost: Scope) -> list[Node]:
-    """Return all recurrent operators."""
+def _nodes(outermost: Scope) -> tuple[list[Node], list[str]]:
+    """Return all recurrent operators and cells, and what is said of bodies that are none that is known."""
     found: list[Node] = []
+    unknown: list[str] = []
     for scope in outermost.inner():
         for index, proto in enumerate(scope.graph.node):
             usual = proto.op_type in KINDS and proto.domain in OWN_DOMAINS
-            if not usual and proto.op_type != QUANTIZED:
-                continue
-            slots = SLOTS if usual else (*SLOTS, *SCALES)
             name = proto.name or f"{proto.op_type}_{index}"
             if any(name == other.name for other in found):
                 name = f"{scope.path}/{name}"
+            if proto.op_type in LOOPS and proto.domain in OWN_DOMAINS:
+                try:
+                    found.append(_written_out(scope, name, proto))
+                except UnknownError as problem:
+                    if _has_gates(scope, proto):
+                        unknown.append(f"{name}: a {proto.op_type} whose body is no cell that is known: {problem}")
+            if not usual and proto.op_type != QUANTIZED:
+                continue
+            slots = SLOTS if usual else (*SLOTS, *SCALES)
             given = {slot: given for slot, given in zip(slots, proto.input, strict=False) if given}
-            node = Node(scope, name, proto, scope.source.attributes(proto), given)
+            output = proto.output[0] if proto.output else ""
+            node = Node(scope, name, proto, scope.source.attributes(proto), given, output=output)
             try:
                 node.arrays = _arrays(node)
             except RNNNumpyError as problem:
                 node.problem = problem
             found.append(node)
-    return found
+    return found, unknown
+
+
+def _written_out(scope: Scope, name: str, proto: Any) -> Node:
+    """Return the cell that is written out in the body of a Loop or Scan."""
+    bodies = [attribute.g for attribute in proto.attribute if attribute.name == "body" and attribute.HasField("g")]
+    if len(bodies) != 1:
+        raise UnknownError("it has no body")
+    cell = find_cell(scope, proto, Scope(scope.source, bodies[0], scope, f"{scope.path}/{name}"))
+    slots = {"X": cell.sequence, **cell.initial}
+    return Node(scope, name, proto, cell.attributes, slots, cell.arrays, output=cell.output, cell=cell)
+
+
+def _has_gates(scope: Scope, proto: Any) -> bool:
+    """Whether there is an activation in a body, and no recurrent operator, which is found by itself."""
+    bodies = [attribute.g for attribute in proto.attribute if attribute.HasField("g")]
+    inner = [one for body in bodies for one in Scope(scope.source, body, scope).inner()]
+    operators = {node.op_type for one in inner for node in one.graph.node}
+    return bool(operators & {"Sigmoid", "Tanh", "HardSigmoid"}) and not operators & {*KINDS, QUANTIZED}
 
 
 def _arrays(node: Node) -> dict[str, Array]:
@@ -198,11 +240,205 @@ def _whole_numbers(place: str, slot: str, arrays: dict[str, Array]) -> dict[str,
 
 # --------------------------------------------------------------------------------------------------- chains of nodes
 
+Part = tuple[Node, int, bool]  # a node, which of its directions, and whether the last step is the first
+
+
+class Signals:
+    """Which outputs of nodes the arrays of a graph are, side by side, turned and reversed."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.by_output = {(id(node.scope), node.output): node for node in nodes if node.output}
+        self.pairs: dict[int, tuple[Node, int]] = {}  # of the halves of a bidirectional layer
+
+    def parts(self, scope: Scope, name: str, depth: int = 0) -> tuple[list[Part], str] | None:
+        """Return what a name is made of, and its axes: T, N, F for features, D for directions."""
+        owner = scope.owner(name)
+        if owner is None or depth > DEPTH:
+            return None
+        node = self.by_output.get((id(owner), name))
+        if node is not None:
+            rows = range(2 if node.direction == "bidirectional" else 1)
+            own = [self._part(node, row, False) for row in rows]
+            return own, "TNF" if node.cell is not None else "NTDF" if _layout(node) else "TDNF"
+        maker = owner.made.get(name)
+        if maker is None or maker.domain not in OWN_DOMAINS or not maker.input:
+            return None
+        if maker.op_type == "Concat":
+            several = [self.parts(owner, given, depth + 1) for given in maker.input]
+            found = [one for one in several if one is not None]
+            axis = scope.attribute(maker, "axis")
+            if len(found) < len(several) or len({axes for _, axes in found}) != 1 or not isinstance(axis, int):
+                return None
+            axes = found[0][1]
+            if not -len(axes) <= axis < len(axes) or axes[axis] != ("D" if "D" in axes else "F"):
+                return None
+            return [part for parts, _ in found for part in parts], axes
+        below = self.parts(owner, maker.input[0], depth + 1)
+        return None if below is None else self._through(owner, maker, name, *below)
+
+    def _part(self, node: Node, row: int, reversed_: bool) -> Part:
+        pair = self.pairs.get(id(node))
+        return (node, row, reversed_) if pair is None else (*pair, reversed_)
+
+    def _through(self, scope: Scope, maker: Any, name: str, parts: list[Part], axes: str) -> Any:
+        """Return what an operator makes of parts that lie along `axes`, None where it is something else."""
+        kind = maker.op_type
+        if kind in IN_BETWEEN and name == maker.output[0]:
+            return parts, axes
+        if kind == "Transpose":
+            perm = scope.attribute(maker, "perm")
+            if perm is None or sorted(perm) != list(range(len(axes))):
+                return None
+            return parts, "".join(axes[axis] for axis in perm)
+        if (flipped := _reversed_axis(scope, maker)) is not None:
+            if not -len(axes) <= flipped < len(axes) or axes[flipped] != "T":
+                return None
+            return [(node, row, not back) for node, row, back in parts], axes
+        at = axes.find("D")
+        if at < 0:
+            return None
+        if kind == "Squeeze" and len(parts) == 1:
+            wanted = _numbers(scope, maker, 1, "axes")
+            return (parts, axes.replace("D", "")) if wanted in ([at], [at - len(axes)]) else None
+        if kind == "Reshape" and axes.endswith("DF") and len(axes) == 4:
+            shape, R = _numbers(scope, maker, 1, "shape"), parts[0][0].arrays.get("R")
+            if len(shape) != 3 or R is None or shape[2] not in (-1, len(parts) * R.shape[2]):
+                return None
+            return parts, axes.replace("D", "")
+        if kind == "Split" and scope.attribute(maker, "axis") in (at, at - len(axes)):
+            return ([parts[list(maker.output).index(name)]], axes) if len(maker.output) == len(parts) else None
+        if kind == "Gather" and (scope.attribute(maker, "axis") or 0) in (at, at - len(axes)):
+            row = scope.constant(maker.input[1])
+            if row is None or row.ndim or not -len(parts) <= int(row) < len(parts):
+                return None
+            return [parts[int(row)]], axes.replace("D", "")
+        if kind == "Slice":
+            places = [_numbers(scope, maker, i, name) for i, name in enumerate(("starts", "ends", "axes"), 1)]
+            if any(len(place) != 1 for place in places) or places[2][0] not in (at, at - len(axes)):
+                return None
+            if _numbers(scope, maker, 4, "steps") not in ([], [1]):
+                return None
+            return parts[slice(places[0][0], places[1][0])], axes
+        return None
+
+    def source(self, node: Node) -> tuple[int, str, tuple[int, ...], bool]:
+        """Return what a node reads before it is turned or reversed: scope, name, the order of axes, reversed or not."""
+        scope, name, order, back = node.scope, node.slots.get("X", ""), [0, 1, 2], False
+        if _layout(node):
+            order = [1, 0, 2]
+        for _ in range(DEPTH):
+            owner = scope.owner(name)
+            maker = None if owner is None else owner.made.get(name)
+            if owner is None or maker is None:
+                break
+            perm = scope.attribute(maker, "perm")
+            if maker.op_type == "Transpose" and perm is not None and sorted(perm) == [0, 1, 2]:
+                order = [perm[axis] for axis in order]
+            elif (flipped := _reversed_axis(owner, maker)) is not None and flipped % 3 == order[0]:
+                back = not back
+            elif maker.op_type not in IN_BETWEEN:
+                break
+            scope, name = owner, maker.input[0]
+        return id(scope.owner(name)), name, tuple(order), back
+
+    def join_directions(self, nodes: list[Node]) -> list[Node]:
+        """Return the nodes, two that read the same in both directions, and stand side by side, as one."""
+        scopes = {id(node.scope): node.scope for node in nodes}.values()
+        for scope, maker in [(one, maker) for one in scopes for maker in one.graph.node]:
+            if maker.op_type != "Concat" or len(maker.input) != 2:
+                continue
+            found = self.parts(scope, maker.output[0])
+            if found is None or len(found[0]) != 2:
+                continue
+            (first, _, first_back), (second, _, second_back) = found[0]
+            if first is second or not {first.direction, second.direction} <= {"forward", "reverse"}:
+                continue
+            one, other = self.source(first), self.source(second)
+            if one[:3] != other[:3] or not _halves(first, second):
+                continue
+            # The way that each takes, and whether its outputs lie in the order of the steps.
+            ways = [(node.direction == "reverse") != one_of[3] for node, one_of in ((first, one), (second, other))]
+            if ways != [False, True] or first_back != one[3] or second_back != other[3]:
+                continue
+            pair = _paired(first, second)
+            self.pairs |= {id(first): (pair, 0), id(second): (pair, 1)}
+            at = next(index for index, node in enumerate(nodes) if node is first)
+            nodes = [node for node in nodes if node is not second]
+            nodes[at if nodes[at : at + 1] == [first] else nodes.index(first)] = pair
+        return nodes
+
+    def below(self, node: Node) -> Node | None:
+        """Return the node whose outputs, directions side by side, are what this one reads, if both can be one layer."""
+        found = self.parts(node.scope, node.slots.get("X", ""))
+        if found is None:
+            return None
+        parts, axes = found
+        lower = parts[0][0]
+        # In the order of time, but for the second half of a pair, which may be read and written the other way round.
+        rows = [row for one, row, back in parts if one is lower and not (back and not one.halves)]
+        own = list(range(2 if lower.direction == "bidirectional" else 1))
+        fits = axes == "TNF" and rows == own and len(parts) == len(own)
+        return lower if fits and not _layout(node) and _alike(lower, node) else None
+
+
+def _numbers(scope: Scope, maker: Any, at: int, attribute: str) -> list[int]:
+    """Return axes, starts, ...: an input in newer versions of an operator, an attribute in older ones."""
+    given = scope.constant(maker.input[at]) if len(maker.input) > at and maker.input[at] else None
+    found = scope.attribute(maker, attribute) if given is None else given
+    return [] if found is None else [int(one) for one in np.reshape(found, -1)]
+
+
+def _reversed_axis(scope: Scope, maker: Any) -> int | None:
+    """Return the axis that an operator turns round, None where it does something else."""
+    if maker.op_type == "Slice":
+        places = [_numbers(scope, maker, at, name) for at, name in enumerate(("starts", "ends", "axes", "steps"), 1)]
+        whole = places[0] == [-1] and len(places[1]) == 1 and places[1][0] < -(2**31) + 2
+        return places[2][0] if whole and len(places[2]) == 1 and places[3] == [-1] else None
+    if maker.op_type == "ReverseSequence" and _is_whole_length(scope, maker.input[1]):
+        return int(scope.attribute(maker, "time_axis") or 0)
+    return None
+
+
+def _is_whole_length(scope: Scope, name: str) -> bool:
+    """Whether lengths are made of the shape of the signal alone, as tf2onnx does where it reverses all steps."""
+    todo, done = [name], set[str]()
+    while todo and len(done) < DEPTH:
+        one = todo.pop()
+        maker = scope.maker(one)
+        if one in done or scope.constant(one) is not None or (maker is not None and maker.op_type == "Shape"):
+            continue
+        done.add(one)
+        if maker is None:
+            return False
+        todo += [given for given in maker.input if given]
+    return not todo
+
+
+def _halves(first: Node, second: Node) -> bool:
+    """Whether two nodes can be the directions of one layer."""
+    if first.problem or second.problem or first.operator != second.operator or _layout(first) != _layout(second):
+        return False
+    without = ({name: v for name, v in one.attributes.items() if name != "direction"} for one in (first, second))
+    same_shapes = [{slot: a.shape for slot, a in one.arrays.items()} for one in (first, second)]
+    return next(without) == next(without) and same_shapes[0] == same_shapes[1] and _same_slots(first, second)
+
+
+def _paired(first: Node, second: Node) -> Node:
+    """Return two nodes, forward and reverse, as one that goes both ways."""
+    lists = {
+        name: [*value, *second.attributes[name]] for name, value in first.attributes.items() if isinstance(value, list)
+    }
+    join = {slot: np.concatenate([array, second.arrays[slot]]) for slot, array in first.arrays.items()}
+    whole = {slot: np.concatenate([array, second.whole[slot]]) for slot, array in first.whole.items()}
+    attributes = {**first.attributes, **lists, "direction": "bidirectional"}
+    return replace(first, attributes=attributes, arrays=join, whole=whole, halves=(first, second), output="")
+
 
 def _chains(nodes: Sequence[Node]) -> list[list[Node]]:
     """Return the nodes, those in one list that make one layer of several layers, from the bottom to the top."""
-    by_output = {(id(node.scope), node.proto.output[0]): node for node in nodes if node.proto.output}
-    below = {id(node): _below(node, by_output) for node in nodes}
+    signals = Signals(nodes)
+    nodes = signals.join_directions(list(nodes))
+    below = {id(node): signals.below(node) for node in nodes}
     taken = {id(lower) for lower in below.values() if lower is not None}
     chains = []
     for node in nodes:
@@ -216,68 +452,20 @@ def _chains(nodes: Sequence[Node]) -> list[list[Node]]:
     return sorted(chains, key=lambda chain: order[id(chain[0])])
 
 
-def _below(node: Node, by_output: dict[tuple[int, str], Node]) -> Node | None:
-    """Return the node whose Y, directions side by side, is this one's X, if both can be one layer."""
-    scope, name = node.scope, node.slots.get("X", "")
-    turns = [0, 1, 2]  # of the transposes on the way, which must cancel
-    while (maker := scope.maker(name)) is not None:
-        perm = scope.attribute(maker, "perm")
-        if maker.op_type == "Transpose" and perm is not None and sorted(perm) == [0, 1, 2]:
-            turns = [perm[axis] for axis in turns]
-        elif maker.op_type not in IN_BETWEEN:
-            lower = _side_by_side(scope, maker, by_output) if turns == [0, 1, 2] else None
-            return lower if lower is not None and _alike(lower, node) else None
-        name = maker.input[0]
-    return None
-
-
-def _side_by_side(scope: Scope, maker: Any, by_output: dict[tuple[int, str], Node]) -> Node | None:
-    """Return the node of whose Y, (T, directions, N, H), an operator makes (T, N, directions H)."""
-
-    def node_of(name: str, rows: int) -> Node | None:
-        found = by_output.get((id(scope.owner(name)), name))
-        return found if found is not None and rows == (2 if found.direction == "bidirectional" else 1) else None
-
-    def numbers(operator: Any, at: int, attribute: str) -> list[int]:
-        given = scope.constant(operator.input[at]) if len(operator.input) > at else None
-        found = scope.source.attributes(operator).get(attribute) if given is None else given
-        return [] if found is None else [int(one) for one in np.reshape(found, -1)]
-
-    if maker.op_type == "Squeeze" and numbers(maker, 1, "axes") == [1]:
-        return node_of(maker.input[0], 1)
-    if maker.op_type == "Reshape":
-        step, shape = scope.maker(maker.input[0]), numbers(maker, 1, "shape")
-        if step is None or step.op_type != "Transpose" or len(shape) != 3:
-            return None
-        if scope.attribute(step, "perm") != [0, 2, 1, 3]:
-            return None
-        lower = node_of(step.input[0], 1) or node_of(step.input[0], 2)
-        if lower is None or "R" not in lower.arrays:
-            return None
-        return lower if shape[2] in (-1, lower.arrays["R"].shape[0] * lower.arrays["R"].shape[2]) else None
-    if maker.op_type == "Concat" and len(maker.input) == 2 and scope.attribute(maker, "axis") in (2, -1):
-        lowers = []
-        for row, name in enumerate(maker.input):
-            squeeze = scope.maker(name)
-            cut = scope.maker(squeeze.input[0]) if squeeze is not None and squeeze.op_type == "Squeeze" else None
-            if cut is None or cut.op_type != "Slice" or numbers(squeeze, 1, "axes") != [1]:
-                return None
-            places = [numbers(cut, at, name) for at, name in ((1, "starts"), (2, "ends"), (3, "axes"))]
-            if places[0] != [row] or places[2] != [1] or len(places[1]) != 1 or places[1][0] < row + 1:
-                return None
-            lowers.append(node_of(cut.input[0], 2))
-        return lowers[0] if lowers[0] is lowers[1] else None
-    return None
+def _same_slots(one: Node, other: Node) -> bool:
+    """Whether both have biases, peepholes and initial states, or neither, and the same lengths, and masks or none."""
+    same_inputs = all((slot in one.slots) == (slot in other.slots) for slot in ("initial_h", "initial_c"))
+    same_arrays = one.arrays.keys() == other.arrays.keys()
+    same_lengths = one.slots.get("sequence_lens") == other.slots.get("sequence_lens")
+    return same_inputs and same_arrays and same_lengths and one.masked == other.masked
 
 
 def _alike(lower: Node, upper: Node) -> bool:
     """Whether two nodes can be two layers of one."""
-    if lower.problem or upper.problem or lower.proto.op_type != upper.proto.op_type or lower.direction == "reverse":
+    if lower.problem or upper.problem or lower.operator != upper.operator or lower.direction == "reverse":
         return False
-    same_inputs = all((slot in lower.slots) == (slot in upper.slots) for slot in ("B", "P", "initial_h", "initial_c"))
-    same_lengths = lower.slots.get("sequence_lens") == upper.slots.get("sequence_lens")
     same_size = lower.arrays["R"].shape == upper.arrays["R"].shape
-    return same_inputs and same_lengths and same_size and lower.attributes == upper.attributes and not _layout(lower)
+    return same_size and _same_slots(lower, upper) and lower.attributes == upper.attributes and not _layout(lower)
 
 
 def _layout(node: Node) -> int:
@@ -301,6 +489,13 @@ def _found(begin: str, chain: list[Node]) -> FoundLayer:
             "weights of 8 bits times their scales; ONNX Runtime rounds inputs and states as well, those of all "
             "sequences together: emulate does it, too"
         )
+    if first.cell is not None:
+        notes.append(f"written out in the body of a {first.proto.op_type}; compared with a run of that body")
+    if first.masked:
+        notes.append(
+            "it has a mask or lengths: hand in lengths; past the end of a sequence outputs are 0 here, there the last "
+            "one goes on, or they are 0"
+        )
     if reverse:
         notes.append("it reads from the last step to the first: hand in x[::-1], and read output[::-1]")
 
@@ -321,7 +516,9 @@ def _found(begin: str, chain: list[Node]) -> FoundLayer:
             )
         try:
             W, R, B, P = given
-            return onnx.from_onnx(W, R, B, P=P, cell=first.kind, **attributes)
+            layer = onnx.from_onnx(W, R, B, P=P, cell=first.kind, **attributes)
+            _compare_with_bodies(layer, chain)
+            return layer
         except RNNNumpyError as error:
             raise type(error)(f"{begin}: {first.name}: {error}") from None
 
@@ -331,8 +528,23 @@ def _found(begin: str, chain: list[Node]) -> FoundLayer:
         input_size=0 if W is None else W.shape[2], hidden_size=0 if R is None else R.shape[2],
         num_layers=len(chain), num_directions=2 if first.direction == "bidirectional" else 1,
         options=options, reverse=reverse, initial_states=initial, make=make,
-        parts=tuple(node.name for node in chain), notes=tuple(notes), emulate=emulate,
+        parts=tuple(one.name for node in chain for one in node.halves or (node,)), notes=tuple(notes), emulate=emulate,
     )  # fmt: skip
+
+
+def _compare_with_bodies(layer: Any, chain: list[Node]) -> None:
+    """Run the bodies that cells are written out in, operator by operator; ConversionError where they differ."""
+    rows = [[one.cell for one in node.halves or (node,) if one.cell is not None] for node in chain]
+    if not all(rows):
+        return
+
+    def run(x: Array, initial: tuple[Array, ...]) -> dict[str, Array]:
+        return common.stacked_loops(x, initial, [[cell.step for cell in cells] for cells in rows])
+
+    common.verify(chain[0].name, layer, f"the body of the {chain[0].proto.op_type}", run)
+    for cell in (cell for cells in rows for cell in cells):
+        if not cell.keeps_states():
+            raise ConversionError(f"{chain[0].name}: a masked step does something else than to leave the states alone")
 
 
 # Of from_onnx.
@@ -344,6 +556,7 @@ ATTRIBUTES = (
 
 def _initial_states(chain: list[Node]) -> tuple[tuple[Array, ...] | None, list[str]]:
     """Return the initial states of a chain where they are constant and not 0, and what is to be said of others."""
+    chain = [one for node in chain for one in node.halves or (node,)]
     slots = [
         slot
         for slot in ("initial_h", "initial_c")
@@ -355,6 +568,11 @@ def _initial_states(chain: list[Node]) -> tuple[tuple[Array, ...] | None, list[s
             parts = [node.scope.constant(node.slots[slot]) if slot in node.slots else None for node in chain]
         except DataError:
             parts = [None]
+        # A body has one direction, and no axis for it.
+        parts = [
+            part[None] if node.cell is not None and part is not None and part.ndim == 2 else part
+            for node, part in zip(chain, parts, strict=False)
+        ]
         if any(part is None or part.ndim != 3 for part in parts):
             return None, ["its initial states are computed from what goes into the network: hand them in as h_0"]
         batched = [part.swapaxes(0, 1) if _layout(chain[0]) else part for part in parts if part is not None]

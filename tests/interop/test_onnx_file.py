@@ -142,6 +142,59 @@ def test_layers_as_keras_exports_them_are_joined(bidirectional):
     assert open_network(model_of(made, ["X"], ["Y"], weights)).names == ["one", "two"]
 
 
+def both_ways(kind, turned_round, order=(0, 1)):
+    """Return two nodes and their Concat, twice; the second reads backward, or what is turned round goes through it."""
+    made, weights, signal = [], {"axis": np.array([1]), "last": np.array([-1]), "zero": np.array([0])}, "X"
+    weights |= {"before": np.array([-(2**62)])}
+    for index, size in enumerate((D, 2 * H)):
+        halves = []
+        for row in range(2):
+            own = to_onnx(kind(size, H, dtype=np.float32, rng=7 * index + row))
+            tag = f"{index}{row}"
+            weights |= {f"{letter}{tag}": getattr(own, letter) for letter in "WRB"}
+            attributes, given = dict(own.attributes), signal
+            if row and turned_round:
+                made.append(onnx_helper.make_node("Slice", [signal, "last", "before", "zero", "last"], [f"back{tag}"]))
+                given = f"back{tag}"
+            elif row:
+                attributes["direction"] = "reverse"
+            inputs = [given, f"W{tag}", f"R{tag}", f"B{tag}"]
+            made.append(onnx_helper.make_node(own.op_type, inputs, [f"Y{tag}"], name=f"n{tag}", **attributes))
+            made.append(onnx_helper.make_node("Squeeze", [f"Y{tag}", "axis"], [f"S{tag}"]))
+            halves.append(f"S{tag}")
+            if row and turned_round:
+                last = ["last", "before", "zero", "last"]
+                made.append(onnx_helper.make_node("Slice", [f"S{tag}", *last], [f"F{tag}"]))
+                halves[-1] = f"F{tag}"
+        made.append(onnx_helper.make_node("Concat", [halves[at] for at in order], [f"X{index + 1}"], axis=2))
+        signal = f"X{index + 1}"
+    return model_of(made, ["X"], ["X2"], weights)
+
+
+@pytest.mark.needs_onnxruntime
+@pytest.mark.parametrize("turned_round", [False, True])
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU])
+def test_a_forward_and_a_reverse_node_are_one_layer(kind, turned_round):
+    model = both_ways(kind, turned_round)
+    (found,) = open_network(model)
+    assert (found.num_layers, found.num_directions, found.parts) == (2, 2, ("n00", "n01", "n10", "n11"))
+    assert open_network(model)["n11"].name == "n00"
+    x = np.random.default_rng(1).normal(size=(T, N, D)).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert_grad_close("output", found.layer(x)[0], session.run(None, {"X": x})[0])
+
+
+def test_what_is_no_bidirectional_layer_stays_two():
+    # Backward stands first; or outputs stay in the order in which the second node has read.
+    network = open_network(both_ways(GRU, False, order=(1, 0)))
+    assert [found.reverse for found in network] == [False, True, False, True]
+    model = both_ways(GRU, True)
+    for node in model.graph.node:
+        if node.op_type == "Concat":
+            node.input[1] = node.input[1].replace("F", "S")
+    assert len(open_network(model)) == 4
+
+
 def test_layers_that_differ_stay_apart():
     first, second = to_onnx(GRU(D, H, dtype=np.float32)), to_onnx(GRU(H, H, reset="before", dtype=np.float32))
     made = [
