@@ -11,6 +11,7 @@ TESTS = Path(__file__).parents[1]
 # Programs of their own, and the door itself.
 OWN = {
     "interop/golden/make_conventions.py",
+    "interop/golden/make_keras_loops.py",
     "interop/golden/make_real_networks.py",
     "layers/golden/make_golden.py",
     "support/frameworks.py",
