@@ -83,6 +83,16 @@ def test_a_mistake_of_ones_own_is_unknown_and_says_where():
     assert float(match[1]) - float(match[2]) == pytest.approx(0.125, abs=1e-5)
 
 
+def test_what_is_still_zeros_is_told_as_that():
+    found = grade(student("rnn_backward", (SOLUTIONS["rnn_backward"].partition("range(T - 1, -1, -1):")[2], """
+        pass
+    return dx, dh, dW_ih, dW_hh, db, db
+""")))  # fmt: skip
+    assert "dx: it is 0 throughout" in found.words
+    assert "dW_ih, dW_hh, db_ih, db_hh: it is 0 throughout" in found.words
+    assert [line.split(":")[0].split()[-1] for line in found.words.splitlines()[1:]] == ["dx", "db_hh", "dh_0"]
+
+
 def test_single_precision_is_named():
     found = grade(student("rnn_step_backward", ("return dx_t,", "return dx_t.astype(np.float32),")))
     assert "single precision" in found.words
@@ -139,7 +149,7 @@ def of(body):
     [
         ("    pass\n", "It returns None: end it with `return dx_t, dh_prev, dW_ih, dW_hh, db_ih, db_hh`."),
         ("    return ...\n", "It must return 6 arrays, dx_t, dh_prev, dW_ih, dW_hh, db_ih, db_hh;"),
-        ("    return ..., None, 1, 2, 3, 4\n", "dx_t is Ellipsis: it is still to be written."),
+        ("    return ..., None, 1, 2, 3, 4\n", "dx_t is ...: it is still to be written."),
         ("    return 'a', 1, 2, 3, 4, 5\n", "dx_t must be an array of real numbers; it is str."),
         ("    return 1j * x_t, 1, 2, 3, 4, 5\n", "dx_t must be an array of real numbers; it is complex128."),
         ("    return [[1], [2, 3]], 1, 2, 3, 4, 5\n", "dx_t must be an array of real numbers; it is list."),

@@ -286,7 +286,8 @@ def _listed(found: Any, exercise: Exercise) -> list[Array]:
     arrays = []
     for name, one in zip(names, found, strict=True):
         if one is None or one is Ellipsis:
-            raise _CallError(f"{name} is {one}: it is still to be written.", f"{name} es {one}: falta escribirlo.")
+            told = "..." if one is Ellipsis else "None"
+            raise _CallError(f"{name} is {told}: it is still to be written.", f"{name} es {told}: falta escribirlo.")
         try:
             array = np.asarray(one)
         except Exception:
@@ -505,7 +506,13 @@ def _explained(exercise: Exercise, points: Sequence[_Point], wrong: Sequence[int
         whole = list(itertools.islice(_pairs(exercise, points, wrong, single), 1))
     if factors and not whole:
         return factors, []
-    best = min(whole, key=lambda one: one.cost) if whole else max(attempts, key=lambda one: (len(one.by), -one.cost))
+    if whole:
+        best = min(whole, key=lambda one: one.cost)
+    else:  # a result that is 0 throughout says nothing of how
+        zero = [index for index in wrong if not any(np.any(point.found[index]) for point in points)]
+        for one in attempts:
+            one.by = {index: number for index, number in one.by.items() if index not in zero}
+        best = max(attempts, key=lambda one: (len(one.by), -one.cost))
     findings = [_Finding(slip.label, slip.equation, slip.words) for slip in best.slips]
     spoilt = [names[index] for index in wrong if best.slips and best.by.get(index) == 0]
     unknown = []
