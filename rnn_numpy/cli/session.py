@@ -141,7 +141,9 @@ class Session:
         gradients = self.step.recorded.latest
         forward = set(self.step.recorded.names_of(type(gradients)()))
         states = {*self.step.recorded.states}
-        return [name for name in targets(self.step.recorded) if name not in forward | states and name in self.rows]
+        rows = self.rows
+        found = [name for name in targets(self.step.recorded) if name not in forward | states and name in rows]
+        return [name for name in found if not rows.is_made(name)]
 
     def largest(self, name: str) -> tuple[int, int]:
         """Return the sequence and the unit of a row's largest entry; of the first that is not finite, if one is."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.debug.expressions import Text, Value, evaluate, sources, ulps
+from rnn_numpy.debug.expressions import OF_MEMORY, Text, Value, evaluate, sources, ulps
 from rnn_numpy.debug.rows import NOTHING_KEPT, Renamer, Rows, incoming, is_whole, targets, total, wording
 from rnn_numpy.engine.trace import NOTHING, Step
 from rnn_numpy.errors import OptionError
@@ -73,6 +73,10 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
         has = ", ".join(found) if found else "none: `Cell.equations` is empty"
         raise OptionError(f"debug.explain: there is no equation of {name!r} in {step.recorded.name}; there are {has}")
     recorded = rows.value(name).array[0]
+    if recorded.ndim != 2:
+        raise OptionError(
+            f"debug.explain: {name} has (N, S, units) = {recorded.shape}, and no trace keeps it; ask for what reads it"
+        )
     if not (0 <= n < recorded.shape[0] and 0 <= unit < recorded.shape[1]):
         raise OptionError(f"debug.explain: {name} has (N, units) = {recorded.shape}; got n = {n}, unit = {unit}")
     said, before = found[name], None
@@ -136,17 +140,23 @@ class _InPlace(ast.NodeTransformer):
         return ast.Name(_placed(_entry(self.rows.value(node.id), self.n, self.unit)), ast.Load())
 
     def visit_Call(self, node: ast.Call) -> ast.expr:
+        if isinstance(node.func, ast.Name) and node.func.id in OF_MEMORY:
+            return self._whole(node)
         return ast.Call(node.func, [self.visit(argument) for argument in node.args], [])
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         if isinstance(node.op, ast.MatMult):
-            value = evaluate(Text("", node), self.rows)
-            return ast.Name(_placed(_entry(value, self.n, self.unit)), ast.Load())
+            return self._whole(node)
         return ast.BinOp(self.visit(node.left), node.op, self.visit(node.right))
+
+    def _whole(self, node: ast.expr) -> ast.expr:
+        """Return the number of what is not made of numbers at the same place."""
+        return ast.Name(_placed(_entry(evaluate(Text("", node), self.rows), self.n, self.unit)), ast.Load())
 
 
 def _numbers(text: Text, rows: Rows, n: int, unit: int) -> str:
     found = sources(_InPlace(rows, n, unit).visit(_copy(text.tree)))
+    found = re.sub(r"^\((-[^()]*)\)$", r"\1", found)  # alone
     return re.sub(r"\((\([^()]*\))\)", r"\1", found)  # the number is the whole argument
 
 
@@ -154,10 +164,20 @@ def _products(text: Text, rows: Rows, n: int, unit: int) -> list[str]:
     """Say, of each product of a matrix, its largest terms."""
     found = []
     for node in ast.walk(text.tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "softmax":
+            found.append(_softmax(node, rows, n, unit))
         if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)):
             continue
         W, h = (evaluate(Text("", side), rows).array for side in (node.left, node.right))
-        terms = W[unit] * h[0, n]
+        match W.ndim, h.ndim:
+            case 2, 3:
+                terms = W[unit] * h[0, n]
+            case 4, 3:
+                terms = W[0, n, unit] * h[0, n]
+            case 4, 1:
+                terms = W[0, n, unit] * h
+            case _:  # within what is shown whole
+                continue
         order = np.argsort(-abs(terms), kind="stable")
         shown = [f"{_number(terms[place])} (unit {place})" for place in order[:LARGEST]]
         if len(order) > LARGEST:
@@ -165,6 +185,19 @@ def _products(text: Text, rows: Rows, n: int, unit: int) -> list[str]:
         product = sources(Renamer(rows.names).visit(_copy(node)))
         found.append(f"{product} = {' + '.join(shown)}".replace("+ -", "- "))
     return found
+
+
+def _softmax(node: ast.Call, rows: Rows, n: int, unit: int) -> str:
+    """Say of what a weight of attention is a share."""
+    score, exists = (evaluate(Text("", side), rows).array[0, n] for side in node.args)
+    if not exists[unit]:
+        return f"softmax: row {unit} of the memory does not exist"
+    largest = score.real[exists].max()
+    terms = np.exp(score[exists] - largest)
+    return (
+        f"softmax: exp({_number(score[unit])} - {_number(largest)}) = {_number(np.exp(score[unit] - largest))} of "
+        f"{_number(terms.sum())}, the sum over {len(terms)} rows that exist"
+    ).replace("- -", "+ ")
 
 
 def _entry(value: Value, n: int, unit: int) -> Any:

@@ -4,6 +4,12 @@ A text is parsed by Python's own parser and refused unless every node of it is o
 file or a notebook from elsewhere can do no more than arithmetic. Values have the steps in front, (K, N, units), so that
 one evaluation serves one step or a thousand; what is one number a step is (K, 1, 1).
 
+Attention reads a memory of S rows: arrays (K, N, S, M), of which K is 1 where they are the same at every step. `@` is
+then one matrix for each sequence, `keys @ h_prev` a score for each row; `each(q)` says q to every row, `outer(a, v)` is
+a row a_s v for each s, `total` the sum of the rows, `dot` that of the products of the units, `softmax` is over the rows
+that exist; `join` puts two arrays side by side, `head` and `tail` take what belongs to the one and to the other;
+`windows` are the entries around each row, `overlap` adds them up again.
+
 An evaluation can carry a bound on its own rounding along: `Value.bound` is a number of units of eps, entry by entry,
 by which the result may differ from that of exact arithmetic (running error analysis [1]_).
 
@@ -103,7 +109,7 @@ def sources(node: ast.AST) -> str:
 def _rules() -> str:
     return (
         "There are names of a step, t, numbers, + - * / ** @ .T, comparisons, and, or, not, NAME[n, unit], and "
-        + ", ".join([*REDUCTIONS, *ELEMENTWISE, *OF_NAMES])
+        + ", ".join([*REDUCTIONS, *ELEMENTWISE, *OF_NAMES, *OF_MEMORY])
     )
 
 
@@ -118,12 +124,12 @@ def _is_known(node: ast.AST) -> bool:
     match node:
         case ast.Constant(value=value):
             return isinstance(value, (int, float)) and abs(value) <= 1e308
-        case ast.Attribute(value=ast.Name(id=name), attr="T"):
-            return name.startswith("W")
+        case ast.Attribute(value=ast.Name(), attr="T"):
+            return True
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             if name in OF_NAMES:
                 return len(arguments) == OF_NAMES[name] and all(isinstance(one, ast.Name) for one in arguments)
-            return name in {*REDUCTIONS, *ELEMENTWISE} and len(arguments) == 1
+            return len(arguments) == (OF_MEMORY[name][0] if name in OF_MEMORY else name in {*REDUCTIONS, *ELEMENTWISE})
         case ast.Subscript(value=ast.Name(), slice=ast.Tuple(elts=[_, _]) | ast.Constant() | ast.UnaryOp()):
             return all(
                 _is_index(one) for one in (node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice])
@@ -158,7 +164,10 @@ def _value(node: ast.expr, names: Names, bounded: bool) -> Value:
         case ast.Name(id=name):
             return names.value(name)
         case ast.Attribute(value=ast.Name(id=name)):
-            return Value(names.value(name).array.T)
+            array = names.value(name).array
+            if np.ndim(array) not in (2, 4):
+                raise OptionError(f"{name}.T is of a weight, or of a memory; {name} is none")
+            return Value(np.swapaxes(array, -1, -2))
         case ast.Subscript(value=ast.Name(id=name), slice=index):
             return _entry(names.value(name), index)
         case ast.UnaryOp(op=operator, operand=operand):
@@ -220,24 +229,31 @@ def _combined(operator: ast.operator, left: Value, right: Value, bounded: bool) 
 
 
 def _product(left: Value, right: Value, bounded: bool) -> Value:
-    """Return a matrix times the rows of a step array: W @ h is h W^T for (K, N, H)."""
-    (W, _), (h, h_bound) = left, right
-    if np.ndim(W) != 2 or np.ndim(h) != 3 or W.shape[1] != h.shape[2]:
+    """Return a matrix times the rows of a step array: W @ h is h W^T for (K, N, H); or a memory's rows times such rows,
+    sequence by sequence, or times a vector.
+    """
+    (W, W_bound), (h, h_bound) = left, right
+    kind = np.ndim(W), np.ndim(h)
+    if kind not in PRODUCTS or W.shape[-1] != h.shape[-1]:
         raise OptionError(f"@ is a matrix times an array of a step; got shapes {np.shape(W)} and {np.shape(h)[1:]}")
-    result = h @ W.T
+    product = PRODUCTS[kind]
+    result = product(W, h)
     if not bounded:
         return Value(result)
     # A dot product of n terms: at most n roundings of the sum of their sizes, in whatever order it is taken.
-    sizes = abs(W.T)
-    return Value(
-        result, W.shape[1] * (abs(h) @ sizes) + h_bound @ sizes if np.ndim(h_bound) else W.shape[1] * (abs(h) @ sizes)
-    )
+    bound = W.shape[-1] * product(abs(W), abs(h))
+    if np.ndim(h_bound):
+        bound = bound + product(abs(W), h_bound)
+    return Value(result, bound + product(W_bound, abs(h)) if np.ndim(W_bound) else bound)
 
 
 def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -> Value:
     if name in OF_NAMES:
         identifiers = [argument.id for argument in arguments if isinstance(argument, ast.Name)]
         return Value(FUNCTIONS_OF_NAMES[name](names, *identifiers))
+    if name in OF_MEMORY:
+        given = [_value(argument, names, bounded) for argument in arguments]
+        return Value(*OF_MEMORY[name][1](*given)) if bounded else Value(OF_MEMORY[name][1](*given)[0])
     array, bound = _value(arguments[0], names, bounded)
     if name in REDUCTIONS:
         if np.ndim(array) == 2:  # a weight
@@ -251,6 +267,64 @@ def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -
 
 
 # ------------------------------------------------------------------------------------------------ functions
+
+
+def _softmax(score: Value, exists: Value) -> tuple[Array, Any]:
+    counts = np.broadcast_to(np.asarray(exists.array, bool), score.array.shape)
+    largest = np.where(counts, score.array.real, -np.inf).max(axis=-1, keepdims=True, initial=np.finfo(float).min)
+    apart = np.where(counts, score.array - largest.astype(score.array.real.dtype), 0)
+    terms = np.where(counts, np.exp(apart), 0)
+    result = np.divide(terms, terms.sum(axis=-1, keepdims=True), out=np.zeros_like(terms), where=counts)
+    # Of a sum of exponentials: what the scores may be off, what their difference rounds, exp, and S additions.
+    off = np.where(counts, score.bound + abs(apart), 0).max(axis=-1, keepdims=True, initial=0)
+    return result, abs(result) * (2 * off + 8 + score.array.shape[-1])
+
+
+def _dot(a: Value, b: Value) -> tuple[Array, Any]:
+    result = (a.array * b.array).sum(axis=-1, keepdims=True)
+    sizes = abs(a.array) * abs(b.array) * a.array.shape[-1] + abs(a.array) * b.bound + abs(b.array) * a.bound
+    return result, sizes.sum(axis=-1, keepdims=True)
+
+
+def _total(rows: Value) -> tuple[Array, Any]:
+    return rows.array.sum(axis=2), (abs(rows.array) * rows.array.shape[2] + rows.bound).sum(axis=2)
+
+
+def _outer(a: Value, b: Value) -> tuple[Array, Any]:
+    result = a.array[..., None] * b.array
+    a_bound, b_bound = (np.broadcast_to(one.bound, np.shape(one.array)) for one in (a, b))
+    return result, abs(a.array)[..., None] * b_bound + a_bound[..., None] * abs(b.array) + abs(result)
+
+
+def _rearranged(change: Callable[..., Array]) -> Callable[..., tuple[Array, Any]]:
+    """Return a function that moves the entries of its first arguments, and their bounds in the same way."""
+
+    def moved(*given: Value) -> tuple[Array, Any]:
+        bounds = [np.broadcast_to(one.bound, np.shape(one.array)) for one in given]
+        return change(*(one.array for one in given)), change(*bounds)
+
+    return moved
+
+
+def _windows(focus: Array, F: Array) -> Array:
+    """Return focus (K, N, S) around each s, (K, N, S, width), zeros outside; F is (C, width)."""
+    radius = F.shape[1] // 2
+    padded = np.pad(focus, ((0, 0), (0, 0), (radius, radius)))
+    return np.lib.stride_tricks.sliding_window_view(padded, F.shape[1], axis=2)
+
+
+def _overlap(rows: Value, F: Value) -> tuple[Array, Any]:
+    """Return what windows (K, N, S, width) say of each s, (K, N, S)."""
+    width = F.array.shape[1]
+
+    def added(array: Array) -> Array:
+        K, N, S, _ = array.shape
+        found = np.zeros((K, N, S + 2 * (width // 2)), array.dtype)
+        for w in range(width):
+            found[:, :, w : w + S] += array[..., w]
+        return found[:, :, width // 2 : width // 2 + S]
+
+    return added(rows.array), added(abs(rows.array) * width + rows.bound)
 
 
 def norm(array: Array) -> Array:
@@ -354,6 +428,26 @@ OPERATORS: Mapping[type, Callable[..., Any]] = {
     ast.GtE: np.greater_equal,
     ast.Eq: np.equal,
     ast.NotEq: np.not_equal,
+}
+# By the numbers of axes of both sides: a weight, a memory; an array of a step, of a step and a memory's rows, a vector.
+PRODUCTS: Mapping[tuple[int, int], Callable[[Any, Any], Any]] = {
+    (2, 3): lambda W, h: h @ W.T,
+    (2, 4): lambda W, rows: rows @ W.T,
+    (4, 3): lambda rows, h: (rows @ h[..., None])[..., 0],
+    (4, 1): lambda rows, v: rows @ v,
+}
+# Functions of what attention reads, with the number of their arguments.
+OF_MEMORY: Mapping[str, tuple[int, Callable[..., tuple[Array, Any]]]] = {
+    "softmax": (2, _softmax),
+    "dot": (2, _dot),
+    "total": (1, _total),
+    "outer": (2, _outer),
+    "each": (1, _rearranged(lambda array: array[:, :, None])),
+    "join": (2, _rearranged(lambda a, b: np.concatenate([a, b], axis=-1))),
+    "head": (2, _rearranged(lambda array, like: array[..., : like.shape[-1]])),
+    "tail": (2, _rearranged(lambda array, like: array[..., -like.shape[-1] :])),
+    "windows": (2, _rearranged(_windows)),
+    "overlap": (2, _overlap),
 }
 REDUCTIONS: Mapping[str, Callable[[Array], Any]] = {
     "norm": norm,

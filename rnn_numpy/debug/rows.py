@@ -1,9 +1,11 @@
 """What the names in an expression mean: rows of a trace at some steps of one layer and direction, (K, N, units).
 
-The names are those of a `Step`, with three more. `W_ii`, `W_hf`, `b_o`, `b_hn` are a gate's rows of a weight or a bias,
-and `a_i` a gate's part of the pre-activations. `doutput_prev` is what the loss says directly to the state before the
-step, and `dc_handed` what the step after handed back to c: a trace holds neither, since each is summed with what comes
-later; a `Stepper` keeps both (`Kept`).
+The names are those of a `Step`, and more. `W_ii`, `W_hf`, `b_o`, `b_hn` are a gate's rows of a weight or a bias, and
+`a_i` a gate's part of the pre-activations; `weight_if` is a further parameter by its name, `weight_if_r` a gate's rows
+of it; `dinput` the gradient of what W_ih x goes to; `values`, `keys` a memory, (1, N, S, ·). What no trace keeps and an
+equation makes is made by it. `doutput_prev` is what the loss says directly to the state before the step, `dalpha_loss`
+to what a step records, and `dc_handed` what the step after handed back to c: a trace holds none of them, since each is
+summed with what comes later; a `Stepper` keeps them (`Kept`).
 """
 
 from __future__ import annotations
@@ -30,12 +32,13 @@ class Kept:
     """What a pass overwrites, of one layer and direction: rows by step, (T, N, units).
 
     `handed` has, by state, what each step handed back to the state before it; `doutput` what the loss says directly,
-    but at the step `unknown`.
+    but at the step `unknown`; `loss` what it says of records, zeros where that is nothing, None where nobody knows.
     """
 
     handed: dict[str, Array] = field(default_factory=dict)
     doutput: Array | None = None
     unknown: int | None = None
+    loss: Mapping[str, Array] | None = None
 
 
 NOTHING_KEPT = Kept()
@@ -68,6 +71,7 @@ class Rows:
         self.trace, self.gradients, self.indices, self.kept = trace, gradients, indices, kept
         self.names = names or {}
         self._known: dict[str, Value] = {}  # conditions ask for the same rows again
+        self._making: set[str] = set()  # what equations of a cell are asked for at this moment
 
     def renamed(self, names: Mapping[str, str]) -> Rows:
         """Return the same rows for an expression that has other names for them."""
@@ -124,6 +128,14 @@ class Rows:
     def _array(self, name: str, indices: range) -> Array:
         """Return the rows of an array of the step, (K, N, units), in the caller's order."""
         trace, rows = self.trace, _slice(indices)
+        if name == "dinput":
+            return self._input_gradient(indices)
+        if name in trace.given:
+            given = trace.given[name] if trace.unsort is None else trace.given[name][trace.unsort]
+            return given[None]
+        if name.endswith("_loss") and self.kept.loss is not None and name[1:-5] in trace.chain.cell.from_loss:
+            said = self.kept.loss.get(name[1:-5])
+            return np.zeros_like(self._array(name[:-5], indices)) if said is None else self._sorted_out(said[rows])
         if name == "doutput_prev" and self.kept.doutput is not None:
             array = self._sorted_out(self.kept.doutput[rows])
             if self.kept.unknown is not None and self.kept.unknown in indices:
@@ -144,9 +156,49 @@ class Rows:
             try:
                 found = trace.aligned(name, self.gradients)
             except AttributeError:
-                raise self._unknown(name) from None
+                made = self._made(name, indices)
+                if made is None:
+                    raise self._unknown(name) from None
+                return made
             array = found[rows]
         return self._sorted_out(array) if not trace.is_derived(name) else self._cleared(array, indices)
+
+    def is_made(self, name: str) -> bool:
+        """Whether no trace keeps an array, and an equation makes it."""
+        if self._gate(name, "a_") is not None and self.trace.is_derived("a"):
+            return False
+        return not self._is_kept(name) and self._maker(name) is not None
+
+    def _is_kept(self, name: str) -> bool:
+        try:
+            self.trace.aligned(name, self.gradients)
+        except AttributeError:
+            return False
+        return True
+
+    def _maker(self, name: str) -> tuple[Mapping[str, str], Equation] | None:
+        """Return the one equation that writes an array."""
+        said = targets(self.trace).get(name, [])
+        goes_back = name[:1] == "d" and not self.gradients.arrays
+        return said[0] if len(said) == 1 and not said[0][1].adds and not goes_back else None
+
+    def _made(self, name: str, indices: range) -> Array | None:
+        """Return an array that is not kept as its equation makes it."""
+        maker = None if name in self._making else self._maker(name)
+        if maker is None:
+            return None
+        names, equation = maker
+        rows = Rows(self.trace, self.gradients, indices, self.kept, names)
+        rows._making = self._making | {name}
+        array: Array = evaluate(equation.right, rows).array
+        return array
+
+    def _input_gradient(self, indices: range) -> Array:
+        """Return the gradient of what W_ih x goes to, blocks in the order of the gates."""
+        cell = self.trace.chain.cell
+        if cell.input_gradient != "da" or cell.gates == 1:
+            return self._array(cell.input_gradient, indices)
+        return np.concatenate([self._array(f"da_{slab}", indices) for slab in cell.input_slabs], axis=-1)
 
     def _sorted_out(self, array: Array) -> Array:
         """Return rows in the caller's order."""
@@ -178,13 +230,26 @@ class Rows:
 
     def _constant(self, name: str) -> Array | None:
         """Return a weight, a bias, or a gate's rows of one."""
-        weights = self.trace.weights
+        weights, parameters = self.trace.weights, self.trace.chain.cell.parameters
+        if name[:1] in ("W", "b"):
+            rows = self._gates_rows(name)
+            if rows is not None:
+                return rows
         if name in weights:
             return weights[name]
-        if name[:1] not in ("W", "b"):
-            return None
+        if name in parameters and self.trace.find(name) is None:
+            return weights[parameters[name].symbol]
+        own, _, gate = name.rpartition("_")
+        if own in parameters and parameters[own].like_input:
+            part = self._gate(gate, "")
+            return None if part is None else weights[parameters[own].symbol][part]
         if name == "b":
             return self.trace.bias
+        return np.zeros_like(self.trace.bias) if name in ("b_ih", "b_hh") else None  # without biases
+
+    def _gates_rows(self, name: str) -> Array | None:
+        """Return the rows of a weight or a bias that are a gate's."""
+        weights = self.trace.weights
         for prefix, whole in (
             ("W_i", "W_ih"),
             ("W_h", "W_hh"),
@@ -199,8 +264,6 @@ class Rows:
                     return self.trace.bias[gate]
                 if whole in weights or whole[0] == "b":  # without biases, zeros
                     return weights[whole][gate] if whole in weights else np.zeros_like(self.trace.bias[gate])
-        if name in ("b_ih", "b_hh"):  # without biases
-            return np.zeros_like(self.trace.bias)
         return None
 
     def _gate(self, name: str, prefix: str) -> slice | None:
@@ -209,16 +272,20 @@ class Rows:
             return None
         cell, H = self.trace.chain.cell, self.trace.chain.hidden
         gate = name.removeprefix(prefix)
-        if gate not in cell.gate_names or cell.gates == 1:
+        if cell.gates == 1 or gate not in cell.gate_names:
             return None
         place = cell.gate_names.index(gate)
         return slice(place * H, (place + 1) * H)
 
     def _rounding(self, name: str) -> Array | float:
-        """Return by how much the value of a pre-activation may be off: it is computed when asked for."""
+        """Return by how much a value may be off that is computed when asked for."""
         gate = self._gate(name, "a_")
         if (name != "a" and gate is None) or not self.trace.is_derived("a"):
-            return 0.0
+            maker = self._maker(name) if name not in self._making and self.is_made(name) else None
+            if maker is None:
+                return 0.0
+            made: Array = np.asarray(evaluate(maker[1].right, self.renamed(maker[0]), bounded=True).bound)
+            return made
         of_target = {equation.target: (names, equation) for names, equation in lines(self.trace)}
         for target in (name, "a"):
             if target in of_target:
@@ -319,7 +386,8 @@ def _with_names(equation: Equation, names: Mapping[str, str]) -> str:
 
 def is_whole(trace: LayerTrace) -> bool:
     """Whether every part of a step has equations: without, a part may add to a sum what no equation says."""
-    return all(part.equations for part in trace.chain.parts)
+    again = trace.chain.cell.again  # which make what is in memory for others
+    return all(part.equations or part.backward in again for part in trace.chain.parts)
 
 
 def checkable(rows: Rows) -> list[str]:
@@ -330,6 +398,8 @@ def checkable(rows: Rows) -> list[str]:
     trace, found = rows.trace, []
     for name, said in targets(trace).items():
         is_sum, before = any(equation.adds for _, equation in said), incoming(trace, name)
+        if rows.is_made(name):
+            continue
         if is_sum and (not is_whole(trace) or (before is not None and before not in rows)):
             continue
         # What a step hands back to a further state is overwritten by the step before it, unless it was kept.
@@ -345,6 +415,8 @@ def incoming(trace: LayerTrace, name: str) -> str | None:
     first, *further = trace.states
     if name == f"d{first}_prev":
         return "doutput_prev"
+    if name[:1] == "d" and name[1:] in trace.chain.cell.from_loss:
+        return f"{name}_loss"
     return f"{name}_handed" if name[:1] == "d" and name[1:] in further else None
 
 

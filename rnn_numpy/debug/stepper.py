@@ -9,7 +9,7 @@ one stays the true pass, bit for bit.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +72,7 @@ class Stepper:
 
     Parameters
     ----------
-    layer, trace, doutput, dh_n, grads
+    layer, trace, doutput, dh_n, grads, drecords
         As of `layer.backward_steps`.
 
     Attributes
@@ -105,14 +105,18 @@ class Stepper:
         doutput: ArrayLike | None,
         dh_n: Any = None,
         grads: Parameters | None = None,
+        *,
+        drecords: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         if not isinstance(layer, Recurrent):
             raise OptionError(f"debug.Stepper: layer must be a recurrent layer; got {type(layer).__name__}")
         top = trace.edge.like_output("debug.Stepper", "doutput", doutput) if isinstance(trace, Trace) else None
         # A fork adds nothing to the gradients of the caller.
         self._start(
-            lambda: layer.backward_steps(trace, doutput, dh_n), top, layer.backward_steps(trace, doutput, dh_n, grads)
-        )
+            lambda: layer.backward_steps(trace, doutput, dh_n, drecords=drecords), top,
+            layer.backward_steps(trace, doutput, dh_n, grads, drecords=drecords),
+            {} if drecords is None else trace.edge.like_records("debug.Stepper", layer, drecords),
+        )  # fmt: skip
 
     @classmethod
     def forward(cls, layer: Recurrent, x: ArrayLike, h_0: Any = None, lengths: Any = None, **options: Any) -> Stepper:
@@ -130,11 +134,17 @@ class Stepper:
             masks.update({name: value for name, value in found.items() if value})
             return steps
 
-        stepper._start(begin, None, begin())
+        stepper._start(begin, None, begin(), {})
         return stepper
 
-    def _start(self, begin: Callable[[], BackwardSteps | ForwardSteps], doutput: Array | None, steps: Any) -> None:
-        self._begin, self._doutput = begin, doutput
+    def _start(
+        self,
+        begin: Callable[[], BackwardSteps | ForwardSteps],
+        doutput: Array | None,
+        steps: Any,
+        drecords: Mapping[str, Array],
+    ) -> None:
+        self._begin, self._doutput, self._drecords = begin, doutput, drecords
         self._steps = steps
         edge = steps.trace.edge
         self._total = edge.rows * (edge.batch.T if edge.batch.lengths is None else int(edge.batch.lengths[0]))
@@ -174,6 +184,7 @@ class Stepper:
         self._ahead = max(LEAST, min(AHEAD, ENTRIES // trace.arrays[trace.states[0]][0].size))
         kept, handed = Kept() if gradients.arrays else NOTHING_KEPT, list[tuple[Array, Array]]()
         if gradients.arrays:
+            kept.loss = self._drecords
             first, *further = trace.states
             source = trace.aligned(f"d{first}_prev", gradients)
             kept.doutput = memory.empty(source.shape, source.dtype)
@@ -327,7 +338,7 @@ class Stepper:
         if here < 0:
             raise OptionError("Stepper.fork: the pass has not begun; go to a step first, or say at=(layer, t)")
         twin = Stepper.__new__(Stepper)
-        twin._start(self._begin, self._doutput, self._begin())
+        twin._start(self._begin, self._doutput, self._begin(), self._drecords)
         twin._written = [*(one for one in self._written if one[0] <= here), (here, values)]
         for place, written in twin._written:
             twin._advance(place + 1 - len(twin._places))

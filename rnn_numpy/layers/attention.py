@@ -477,6 +477,59 @@ def combine_tangent(
 # ------------------------------------------------------------------------------------------------ the cell
 
 
+# The lines above, of each part, as `Cell.equations` has them; F4 and F7 are terms of the cell's own first line.
+PRODUCT = """
+    F1  score = keys @ query
+    B1  dquery += keys.T @ dscore
+"""
+ADDITIVE = """
+    F1  units = tanh(LOCATED + each(W_q @ query))
+    F1  score = units @ v_a
+    B1  dunits = outer(dscore, v_a) * (1 - units ** 2)
+    B1  dprojected = total(dunits)
+    B1  dquery += W_q.T @ dprojected
+"""
+COVERAGE = """
+    C1  covered = keys + outer(cov_prev, w_c)
+    D1  dcov_prev += dunits @ w_c
+"""
+LOCATION = """
+    C3  located = COVERED + U_f @ (F @ windows(focus_prev, F))
+    D3  dfocus_prev += overlap(F.T @ (U_f.T @ dunits), F)
+"""
+COVER = """
+    C1  cov = cov_prev + alpha
+    D2  dalpha += dcov
+    D2  dcov_prev += dcov
+"""
+FOCUS = """
+    C3  focus = alpha
+    D4  dalpha += dfocus
+"""
+WEIGHTS = """
+    F2  alpha = softmax(score, exists)
+    F3  context = values.T @ alpha
+    B3  dalpha += values @ dcontext
+    B2  dscore = alpha * (dalpha - dot(alpha, dalpha))
+"""
+GATE = """
+    F5  beta = sigmoid(W_g @ query + bias_gate)
+    F5  gated = beta * context
+    B5  dcontext = beta * dgated
+    B5  dgate = dgated * context * beta * (1 - beta)
+    B5  dquery += W_g.T @ dgate
+"""
+SCALAR_GATE = GATE.replace("dgated * context *", "dot(dgated, context) *")
+CONTEXT = "B4  dcontext = W_ch.T @ dinput"
+FEED = "B7  dattn_prev += weight_if.T @ dinput"
+COMBINE = """
+    F6  joined = join(context, h)
+    F6  attn = tanh(weight_c @ joined)
+    B6  dcombined = dattn * (1 - attn ** 2)
+    B6  dcontext = head(weight_c.T @ dcombined, context)
+    B6  dh += tail(weight_c.T @ dcombined, h)
+"""
+
 SCORES = ("dot", "keys", "additive")
 GATES = {False: 0, "scalar": 1, "vector": 2}
 
@@ -567,11 +620,13 @@ def attending(cell: Cell, how: How) -> Cell:
     given = {"values": Given(("S", width), {"values": ("alpha_t", "dcontext_t")})}
     states, widths = dict.fromkeys(cell.states), {}
 
-    def part(forward: Any, backward: Any, tangent: Any, names: Mapping[str, str] = query) -> Part:
+    def part(
+        forward: Any, backward: Any, tangent: Any, names: Mapping[str, str] = query, equations: str = ""
+    ) -> Part:  # fmt: skip
         # What asks the state before the step is a way back to it, beside the cell's own.
         asks = not how.input_feeding and backward in (product_backward, additive_backward, gate_backward)
         path = "attention" if asks else ""
-        return Part(forward, backward, tangent=tangent, names=names, columns=False, path=path)
+        return Part(forward, backward, tangent=tangent, names=names, columns=False, path=path, equations=equations)
 
     # The scores.
     parts: list[Part] = []
@@ -579,19 +634,21 @@ def attending(cell: Cell, how: How) -> Cell:
     if how.score == "additive":
         located = {f"{d}keys": f"{d}units_t" for d in ("", "v")}
         if how.coverage:
-            parts.append(part(coverage_forward, coverage_backward, coverage_tangent))
+            parts.append(part(coverage_forward, coverage_backward, coverage_tangent, query, COVERAGE))
             again.append(Part(backward=coverage_forward, columns=False))
             parameters["weight_coverage"] = ExtraParameter("w_c", _rows_of("attention_size"))
             states["cov"], widths["cov"] = None, _sources
         if how.location:
             names = located if how.coverage else {}
-            parts.append(part(location_forward, location_backward, location_tangent, names))
+            said = LOCATION.replace("COVERED", "covered" if how.coverage else "keys")
+            parts.append(part(location_forward, location_backward, location_tangent, names, said))
             again.append(Part(backward=location_forward, names=names, columns=False))
             parameters["filters"] = ExtraParameter("F", _rows_of("channels", "filter"))
             parameters["weight_location"] = ExtraParameter("U_f", _rows_of("attention_size", "channels"))
             states["focus"], widths["focus"] = None, _sources
         names = {**query, **located} if parts else query
-        parts.append(part(additive_forward, additive_backward, additive_tangent, names))
+        said = ADDITIVE.replace("LOCATED", "located" if how.location else "covered" if how.coverage else "keys")
+        parts.append(part(additive_forward, additive_backward, additive_tangent, names, said))
         again.append(Part(backward=hidden_units, names=names, columns=False))
         parts += reversed(again)
         parameters["weight_query"] = ExtraParameter(
@@ -601,20 +658,22 @@ def attending(cell: Cell, how: How) -> Cell:
         gradients["dprojected"] = _units
         given["keys"] = Given(("S", "K"))
     else:
-        parts.append(part(product_forward, product_backward, product_tangent, {**query, **own_keys}))
+        parts.append(part(product_forward, product_backward, product_tangent, {**query, **own_keys}, PRODUCT))
         if how.score == "dot":
             given["values"] = Given(("S", width), {**given["values"].products, **by_weights})
         else:
             given["keys"] = Given(("S", "H"), by_weights)
     # The weights, the context, and the gate.
-    parts.append(part(weights_forward, weights_backward, weights_tangent, {}))
+    parts.append(part(weights_forward, weights_backward, weights_tangent, {}, WEIGHTS))
     if "cov" in states:
-        parts.append(part(cover_forward, cover_backward, cover_tangent, {}))
+        parts.append(part(cover_forward, cover_backward, cover_tangent, {}, COVER))
     if "focus" in states:
-        parts.append(part(focus_forward, focus_backward, focus_tangent, {}))
+        parts.append(part(focus_forward, focus_backward, focus_tangent, {}, FOCUS))
     context: dict[str, str] = {}
     if how.gate:
-        parts.append(part(gate_forward, gate_backward, gate_tangent))
+        parts.append(
+            part(gate_forward, gate_backward, gate_tangent, query, GATE if how.gate == "vector" else SCALAR_GATE)
+        )
         records |= {"beta": _gates, "gated": _memory}
         gradients |= {"dgated": _memory, "dgate": _gates}
         parameters["weight_gate"] = ExtraParameter(
@@ -625,9 +684,9 @@ def attending(cell: Cell, how: How) -> Cell:
     read = context.get("context_t", "context_t")
     # Into the cell, before its own lines or after them.
     if how.input_feeding:
-        before = [part(feed_forward, feed_backward, feed_tangent, {})]
+        before = [part(feed_forward, feed_backward, feed_tangent, {}, FEED)]
         own = {f"{d}h_t": f"{d}{state}_t" for d in ("", "d", "v")}
-        after = [*parts, part(combine_forward, combine_backward, combine_tangent, {**context, **own})]
+        after = [*parts, part(combine_forward, combine_backward, combine_tangent, {**context, **own}, COMBINE)]
         parameters["weight_if"] = ExtraParameter(
             "W_if", _rows_of("inputs", "hidden_size"), product=("dinput_t", "attn_prev"), like_input=True
         )
@@ -638,7 +697,7 @@ def attending(cell: Cell, how: How) -> Cell:
         states = {"attn": None, **states}
         term = "attn_prev", "W_if"
     else:
-        before, after = [*parts, part(context_forward, context_backward, context_tangent, context)], []
+        before, after = [*parts, part(context_forward, context_backward, context_tangent, context, CONTEXT)], []
         parameters["weight_ch"] = ExtraParameter(
             "W_ch", _rows_of("inputs", "memory_size"), product=("dinput_t", read), like_input=True
         )
@@ -660,8 +719,12 @@ def attending(cell: Cell, how: How) -> Cell:
     # Where a trace computes a from W_ih x, the term comes in addition; where from an array of the cell, it is in it.
     summed = {"a": WithTerm(cell.derived["a"], *term)} if cell.input_gradient == "da" and "a" in cell.derived else {}
     work = dict.fromkeys(("units", "dunits", "vunits"), _hidden_units) if how.score == "additive" else {}
-    # "W_ih @ x" reads "W_ih @ x + W_ch @ context"; what feeding adds has no such name.
-    equations = "" if how.input_feeding else re.sub(r"W_i(\w) @ x", rf"W_i\1 @ x + W_c\1 @ {term[0]}", cell.equations)
+    # "W_ih @ x" reads "W_ih @ x + W_ch @ context", or that of feeding; of a gate, its rows of both.
+    if how.input_feeding:
+        equations = re.sub(r"W_i(?!h)(\w) @ x", r"W_i\1 @ x + weight_if_\1 @ attn_prev", cell.equations)
+        equations = equations.replace("W_ih @ x", "W_ih @ x + weight_if @ attn_prev")
+    else:
+        equations = re.sub(r"W_i(\w) @ x", rf"W_i\1 @ x + W_c\1 @ {term[0]}", cell.equations)
     return replace(
         cell,
         equations=equations,

@@ -3,8 +3,11 @@
 import numpy as np
 
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
+from rnn_numpy.layers.attention import AttentionGRU, AttentionLSTM, AttentionRNN
+from rnn_numpy.layers.attention_decoder import with_attention
 
-T, N = 9, 4
+T, N, S = 9, 4, 3
+ADDITIVE = {"score": "additive", "memory_size": 3, "attention_size": 4}
 LAYERS = {
     "rnn": lambda: RNN(2, 5, rng=0),
     "relu": lambda: RNN(2, 5, nonlinearity="relu", rng=0),
@@ -21,16 +24,45 @@ LAYERS = {
     "projection and zoneout": lambda: LSTM(2, 5, proj_size=3, zoneout=(0.3, 0.2), rng=0),
     "two layers": lambda: GRU(2, 5, 2, dropout=0.4, rng=0),
     "two directions": lambda: LSTM(2, 5, 2, bidirectional=True, rng=0),
+    "attention": lambda: AttentionLSTM(2, 5, rng=0),
+    "attention additive": lambda: AttentionGRU(2, 5, **ADDITIVE, coverage=True, location=(2, 3), rng=0),
+    "attention fed": lambda: AttentionRNN(2, 5, score="keys", memory_size=3, gate="vector", input_feeding=True, rng=0),
+}
+# Further ways to attend, around further cells.
+ATTENDING = {
+    "keys, gru before": lambda: AttentionGRU(2, 5, reset="before", score="keys", memory_size=3, rng=0),
+    "keys, peephole": lambda: with_attention(PeepholeLSTM)(2, 5, score="keys", memory_size=3, gate="scalar", rng=0),
+    "additive, layer norm": lambda: with_attention(LayerNormLSTM)(2, 5, **ADDITIVE, rng=0),
+    "coverage": lambda: AttentionLSTM(2, 5, **ADDITIVE, coverage=True, recurrent_dropout=0.3, rng=0),
+    "location": lambda: AttentionRNN(2, 5, **ADDITIVE, location=(2, 5), rng=0),
+    "dot, zoneout": lambda: AttentionGRU(2, 5, zoneout=0.3, rng=0),
+    "fed, lstm": lambda: AttentionLSTM(2, 5, input_feeding=True, gate="scalar", rng=0),
+    "fed, gru": lambda: AttentionGRU(2, 5, input_feeding=True, **ADDITIVE, coverage=True, rng=0),
+    "fed, peephole": lambda: with_attention(PeepholeLSTM)(2, 5, input_feeding=True, gate="vector", rng=0),
 }
 LENGTHS = {"all": None, "out of order": [3, 9, 7, 8]}
 
 
+def memory(layer, rng):
+    """Return what a layer attends to, of which the second sequence has one row less, the third nothing; or None."""
+    if not hasattr(layer, "memory_size"):
+        return None
+    exists = np.ones((N, S), bool)
+    exists[1, 2] = exists[2] = False
+    given = {"values": rng.normal(size=(S, N, layer.memory_size)).astype(layer.dtype), "exists": exists}
+    if layer.score != "dot":
+        width = layer.hidden_size if layer.score == "keys" else layer.attention_size
+        given["keys"] = rng.normal(size=(S, N, width)).astype(layer.dtype)
+    return given
+
+
 def ready(kind, lengths="all", dtype=np.float64, gain=1.0):
     """Return a layer, its trace and a gradient of its output."""
-    layer = LAYERS[kind]().astype(dtype)
+    layer = (LAYERS | ATTENDING)[kind]().astype(dtype)
     layer.params.flat[:] *= gain
     rng = np.random.default_rng(1)
-    output, _, trace = layer.forward(rng.normal(size=(T, N, 2)).astype(dtype), lengths=LENGTHS[lengths])
+    x = rng.normal(size=(T, N, 2)).astype(dtype)
+    output, _, trace = layer.forward(x, lengths=LENGTHS[lengths], given=memory(layer, rng))
     return layer, trace, rng.normal(size=output.shape).astype(dtype)
 
 

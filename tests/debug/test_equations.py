@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from rnn_numpy import LSTM, RNN, debug
-from rnn_numpy.debug.rows import lines, targets
+from rnn_numpy.debug.explain import rows_of
+from rnn_numpy.debug.rows import checkable, lines, targets
 from rnn_numpy.errors import OptionError
-from rnn_numpy.layers.attention import AttentionGRU
-from tests.debug.networks import LAYERS, LENGTHS, ready
+from tests.debug.networks import ATTENDING, LAYERS, LENGTHS, ready
 
+# Arrays that no trace keeps: equations make them for others.
+MADE = {"covered", "located", "units", "dunits"}
 # The arrays of which the cell's own equations say all; only the layer norm's N has no line of this language.
 UNSAID = {"layer norm": {"dc", "tanh_k", "du", "dv", "a"}}
 
@@ -26,16 +28,36 @@ def test_every_equation_holds_at_every_step(kind, lengths, gain, dtype):
     assert stepper.run(debug.violated(2)) is None
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("kind", ATTENDING)
+def test_every_equation_of_attention_holds(kind, lengths, dtype):
+    layer, trace, doutput = ready(kind, lengths, dtype, gain=2.0)
+    assert debug.Stepper(layer, trace, doutput).run(debug.violated(2)) is None
+
+
+@pytest.mark.parametrize("kind", LAYERS | ATTENDING)
+def test_all_of_a_step_is_checked(kind):
+    """But what no trace keeps: it is made by its equation."""
+    layer, trace, doutput = ready(kind)
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.next(2)
+    rows = rows_of(stepper.step)
+    unchecked = set(targets(stepper.step.recorded)) - set(checkable(rows))
+    sums_of_whole = set() if kind not in ("layer norm", "additive, layer norm") else {"dh_prev", "dc_prev"}
+    assert unchecked <= MADE | sums_of_whole
+
+
+@pytest.mark.parametrize("kind", LAYERS | ATTENDING)
 def test_the_equations_say_all_that_a_step_writes(kind):
     _, trace, _ = ready(kind)
     for recorded in trace.layers.values():
         cell = recorded.chain.cell
         said = set(targets(recorded))
         wrote = {*cell.forward_names, *cell.gradient_names, *recorded.states, *(f"d{s}_prev" for s in recorded.states)}
-        if len(recorded.states) > 1 and not recorded.chain.zoneout:
+        if "c" in recorded.states and not recorded.chain.zoneout:
             wrote.add("dc")
-        assert wrote - said <= UNSAID.get(kind, set())
+        assert wrote - said <= UNSAID.get(kind.removeprefix("additive, "), set())
 
 
 def cases():
@@ -48,6 +70,9 @@ def cases():
         "peephole",
         "layer norm",
         "lstm dropout and zoneout",
+        "attention",
+        "attention additive",
+        "attention fed",
     ):
         _, trace, _ = ready(kind)
         for number, (_, equation) in enumerate(lines(trace.top)):
@@ -69,11 +94,11 @@ def test_a_slip_in_an_equation_is_found_and_named(kind, number):
     """Each operator of each equation planted wrong, one after the other: the stop names the line."""
     layer, trace, doutput = ready(kind)
     _, equation = lines(trace.top)[number]
-    planted = 0
-    for right, wrong in SLIPS:
-        if right not in equation.right.text:
-            continue
-        slip = equation.right.text.replace(right, wrong, 1)
+    text = equation.right.text
+    slips = [text.replace(right, wrong, 1) for right, wrong in SLIPS if right in text]
+    if not slips and "@" not in text:
+        slips = [f"2 * {text}"]
+    for slip in slips:
         parts = []
         for part in trace.top.chain.parts:
             at = str(equation).replace(" ", "")
@@ -94,10 +119,10 @@ def test_a_slip_in_an_equation_is_found_and_named(kind, number):
             chain.parts = original
             chain.__dict__.pop("_lines", None)
         assert stop is not None, slip
-        assert equation.label in stop.evidence.partition(" = ")[0].split(", "), (slip, stop)
-        planted += 1
-    # What has none of these operators is one product, or one sum of what others made.
-    assert planted or "@" in equation.right.text
+        # Of what no trace keeps, the line that reads it is found.
+        labels = stop.evidence.partition(" = ")[0].split(", ")
+        assert equation.label in labels or equation.target in MADE, (slip, stop)
+    assert slips or "@" in text  # one product alone
 
 
 def test_a_wrong_number_in_the_memory_is_found_where_it_lies():
@@ -108,22 +133,56 @@ def test_a_wrong_number_in_the_memory_is_found_where_it_lies():
     assert stop.evidence.startswith("F4, tanh_c = tanh(c): tanh_c[n = 2, unit 3] is ")
 
 
-def attending(**options):
-    layer, rng = AttentionGRU(2, 5, rng=0, **options), np.random.default_rng(0)
-    output, _, trace = layer.forward(rng.normal(size=(6, 2, 2)), given={"values": rng.normal(size=(3, 2, 5))})
-    return layer, trace, np.ones_like(output)
-
-
-def test_around_attention_the_cell_has_its_equations():
-    layer, trace, doutput = attending()
-    stepper = debug.Stepper(layer, trace, doutput)
+def test_what_the_loss_says_of_attention_weights_is_known():
+    layer, trace, doutput = ready("attention", "out of order")
+    dalpha = np.random.default_rng(2).normal(size=(9, 4, 3))
+    stepper = debug.Stepper(layer, trace, doutput, drecords={"alpha": dalpha})
     assert stepper.run(debug.violated(2)) is None
-    with pytest.raises(OptionError, match="there is no equation of 'alpha' in l0; there are r, z, q, n, h"):
-        debug.explain(trace[1], "alpha")
-    assert "r = sigmoid(W_ir @ x + W_cr @ context + W_hr @ h_prev + b_r)" in debug.explain(trace[1], "r")
-    # Attention adds to dh_prev, and has no equation: what is said of the sum must not be said to be all.
-    text = debug.explain(stepper.goto(3), "dh_prev")
-    assert "doutput_prev is the rest of what is recorded: parts without equations add to it, too" in text
+    text = debug.explain(stepper.goto(2), "dalpha", unit=1, n=0)
+    assert text.splitlines()[1] == "dalpha = dalpha_loss + values @ dcontext"
+    assert f"= {dalpha[2, 0, 1]:.4g} + " in text.replace("(", "").replace(")", "")
+    fork = stepper.fork(dh_prev=lambda rows: 0 * rows)
+    assert fork.run(debug.violated(2)) is None  # a fork has what the loss says as well
+    assert (
+        stepper.finish().grads.flat.tobytes()
+        == layer.backward(trace, doutput, drecords={"alpha": dalpha}).grads.flat.tobytes()
+    )
+    # Of a trace alone nobody knows it.
+    assert "dalpha_loss is the rest of what is recorded" in debug.explain(trace[2], "dalpha", unit=1)
+    with pytest.raises(OptionError, match="drecords must be a dict with names among alpha; got \\['beta'\\]"):
+        debug.Stepper(layer, trace, doutput, drecords={"beta": dalpha})
+
+
+def test_what_no_trace_keeps_is_made_by_its_equation():
+    layer, trace, doutput = ready("attention additive")
+    step = debug.Stepper(layer, trace, doutput).goto(4)
+    units = rows_of(step).value("units").array
+    assert units.shape == (1, 4, 3, 4)
+    np.testing.assert_allclose(units[0] @ layer.params["v_l0"], step.score, rtol=1e-13)
+    with pytest.raises(OptionError, match=r"units has \(N, S, units\) = \(4, 3, 4\), and no trace keeps it"):
+        debug.explain(step, "units")
+    assert debug.explain(step, "score", unit=1, n=0).splitlines()[1] == "score = units @ v_a"
+    text = debug.explain(step, "alpha", unit=1, n=1)
+    assert "softmax: exp(" in text and " rows that exist" in text
+
+
+def test_around_attention_without_equations_it_is_said():
+    """A part of one's own that adds to dh_prev and says nothing: what is said of the sum must not be said to be all."""
+    layer, trace, doutput = ready("attention")
+    chain = trace.top.chain
+    original = chain.parts
+    chain.parts = tuple(replace(part, equations="") if "score" in part.equations else part for part in original)
+    chain.__dict__.pop("_lines", None)
+    try:
+        stepper = debug.Stepper(layer, trace, doutput)
+        assert stepper.run(debug.violated(2)) is None
+        with pytest.raises(OptionError, match="there is no equation of 'score' in l0; there are a, i, "):
+            debug.explain(trace[1], "score")
+        text = debug.explain(stepper.goto(3), "dh_prev")
+        assert "doutput_prev is the rest of what is recorded: parts without equations add to it, too" in text
+    finally:
+        chain.parts = original
+        chain.__dict__.pop("_lines", None)
     trace.top.arrays["context"][2] *= 1 + 1e-12
     assert debug.Stepper(layer, trace, doutput).run(debug.violated()).step.t == 2
 
@@ -154,7 +213,7 @@ def test_every_equation_is_explained_with_its_numbers(kind):
     layer, trace, doutput = ready(kind)
     stepper = debug.Stepper(layer, trace, doutput)
     while (step := stepper.next()) is not None:
-        for name in targets(step.recorded):
+        for name in set(targets(step.recorded)) - MADE:
             text = debug.explain(step, name, unit=1, n=2)
             gate = name[2:] if name[:2] == "a_" else ""
             value = step.a[2, 5 * "ifgo".index(gate) + 1] if gate else getattr(step, name)[2, 1]
