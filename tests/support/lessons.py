@@ -66,7 +66,9 @@ def solutions(name, language):
     for kind, text in converter().blocks(script(name, language)):
         if kind == "text":
             for hidden in re.findall(
-                r"<details>.*?\n\n::\n\n(.*?)\n\n\.\. raw:: html\n\n    </details>", text, re.DOTALL
+                r"<details><summary>[^\n]*</summary>\n\n::\n\n(.*?)\n\n\.\. raw:: html\n\n    </details>",
+                text,
+                re.DOTALL,
             ):
                 source = "\n".join(line[4:] for line in hidden.splitlines())
                 found.append((re.match(r"def (\w+)", source)[1], source))
