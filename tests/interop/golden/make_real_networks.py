@@ -5,7 +5,7 @@
 Fetches the packages, pinned by version and hash, without their dependencies, into FOLDER; nothing of them is installed.
 Of g2p-en four functions in plain NumPy are run, out of their source; of the others no code at all. Prints how far this
 package is from each, and how long their gradient lasts, and writes small slices for the tests: real_networks.npz and
-sleepecg.keras. LICENCES.md says whose they are. Needs the extras onnx, h5py, lab, and onnxruntime, Keras on torch.
+sleepecg.keras; trained_flows.npz is for examples/plot_trained_networks.py. LICENCES.md says whose they are. Needs the extras onnx, h5py, lab, and onnxruntime, Keras on torch.
 """
 
 import ast
@@ -99,12 +99,42 @@ def far(ours, theirs):
     return float(np.abs(np.asarray(ours, float) - np.asarray(theirs, float)).max())
 
 
-def half_at(layer, x, seed=0):
-    """Return the lag at which half of a gradient is left, a random one of each sequence's last step."""
-    d = np.random.default_rng(seed).normal(size=(x.shape[layer.batch_first ^ 1], layer.hidden_size))
-    return gradient_flow(
-        layer.astype(np.float64), x.astype(np.float64), d / np.linalg.norm(d, axis=1, keepdims=True)
-    ).half_at
+DIRECTIONS = 256  # what is random in a half-life: with 16 of them, that of g2p-en comes out as anything from 25 to 41
+
+
+def flow(layer, x, seed=0):
+    """Return how a gradient flows back from the last step, in `DIRECTIONS` random directions, at one sequence or many.
+
+    All figures are of `GradientFlow`: its typical norm is the geometric mean over sequences and directions, and
+    `half_at` the first lag at which half of this is left.
+    """
+    axis = layer.batch_first ^ 1
+    x = np.repeat(x, -(-DIRECTIONS // x.shape[axis]), axis=axis)
+    d = np.random.default_rng(seed).normal(size=(x.shape[axis], layer.hidden_size))
+    return gradient_flow(layer.astype(np.float64), x.astype(np.float64), d / np.linalg.norm(d, axis=1, keepdims=True))
+
+
+def half_at(layer, x):
+    """Return the lag at which half of a gradient is left, and between which lags half of all directions have it."""
+    found = flow(layer, x)
+    each = [int((norms <= norms[0] / 2).argmax()) or len(norms) for norms in found.norms.T]
+    low, high = np.percentile(each, [25, 75])
+    return f"{found.half_at} ({low:.0f} to {high:.0f})"
+
+
+def kept(layer, x):
+    """Return what a step keeps of each unit: the mean of f of an LSTM, of z of a GRU."""
+    gate = "f" if isinstance(layer, LSTM) else "z"
+    values = getattr(layer.forward(x, training=False)[2], gate)
+    return np.asarray(values).reshape(-1, layer.hidden_size).mean(axis=0)
+
+
+def curve(name, layer, x):
+    """Return the typical norm by lag, quartiles, and what is kept: for the gallery."""
+    found = flow(layer, x)
+    left = found.typical / found.typical[0]
+    quartiles = np.percentile(found.norms / found.norms[0], [25, 75], axis=1)
+    return {f"{name}_left": left, f"{name}_quartiles": quartiles, f"{name}_kept": kept(layer, x)}
 
 
 def sounds():
@@ -152,6 +182,7 @@ def silero(place, golden):
     output, (h, c) = layer(X)
     print(f"silero-vad, {path.name}: h {far(output, Y[:, 0]):.1e}, h_n {far(h, h_n):.1e}, c_n {far(c, c_n):.1e}")
     print(f"  half of a gradient is left after {half_at(layer, X)} frames")
+    golden["curves"] |= curve("silero", layer, X)
     path = data / "silero_vad.onnx"
     model = onnx.load(path)
     name = exposed(model.graph)
@@ -234,13 +265,14 @@ def g2p(place, golden):
             signal = arrays["dec_emb"][best]
         same += phones == theirs.predict(word)
     rng = np.random.default_rng(0)
-    endless = arrays["enc_emb"][rng.integers(3, 29, size=(200, 16))]
+    endless = arrays["enc_emb"][rng.integers(3, 29, size=(200, DIRECTIONS))]
     long_words = [word for word in WORDS if len(word) >= 9]
     within = [half_at(encoder, theirs.encode(word)[0][:, None]) for word in long_words]
     halves = [str(one) for one in within]
     print(f"g2p-en: the phones of {same} of {len(WORDS)} words are those of its own function")
     print(f"  half of a gradient is left after {half_at(encoder, endless)} letters on letters without end")
     print(f"  within words of 9 letters and more: {' '.join(halves)}")
+    golden["curves"] |= curve("g2p", encoder, endless)
     rows = np.concatenate([np.arange(k * 256, k * 256 + SLICE) for k in range(3)])
     own = {"w_ih": arrays["enc_w_ih"][rows][:, :SLICE], "w_hh": arrays["enc_w_hh"][rows][:, :SLICE]}
     own |= {f"b_{one}": arrays[f"enc_b_{one}"][rows] for one in ("ih", "hh")}
@@ -267,16 +299,22 @@ def sleepecg(place, golden):
             model = keras.saving.load_model(path, compile=False)
             layers = [model.get_layer(name) for name in network.names]
             before = keras.Model(model.inputs[0], layers[0].input)
-            x = np.random.default_rng(0).normal(size=(8, 40, 36)).astype(np.float32)
-            signal = before(x)
-            signal = (signal[0] if isinstance(signal, list) else signal).detach().numpy()
+            rng = np.random.default_rng(0)
+
+            def entering(x):
+                signal = before(x)
+                return (signal[0] if isinstance(signal, list) else signal).detach().numpy()
+
+            signal = entering(rng.normal(size=(8, 40, 36)).astype(np.float32))
             golden |= {"sleepecg_x": signal[:2, :12]}
+            signal = entering(rng.normal(size=(16, 200, 36)).astype(np.float32))
+            golden["curves"]["sleepecg_x"] = signal[:4, :120].astype(np.float16)
             for found, theirs in zip(network, layers, strict=True):
                 ours, after = found.layer(signal)[0], theirs(signal).detach().numpy()
                 print(f"sleepecg, {found.name}: {far(ours, after):.1e}")
                 for reverse in (False, True):
                     way = one_direction(found.layer, reverse=reverse)
-                    seen = signal[:, ::-1] if reverse else signal
+                    seen = np.ascontiguousarray(signal[:, ::-1]) if reverse else signal
                     print(f"  {'backward' if reverse else 'forward'}: half is left after {half_at(way, seen)} epochs")
                 signal = after
             small = layers[0](golden["sleepecg_x"])
@@ -349,13 +387,15 @@ def dksplit(place):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
-    places, golden = fetched(folder), {}
+    places, golden = fetched(folder), {"curves": {}}
     silero(places["silero-vad"], golden)
     g2p(places["g2p-en"], golden)
     sleepecg(places["sleepecg"], golden)
     textgenrnn(places["textgenrnn"])
     chars2vec(places["chars2vec"])
     dksplit(places["dksplit"])
+    np.savez_compressed(HERE / "trained_flows.npz", **golden.pop("curves"))
     np.savez_compressed(HERE / "real_networks.npz", **golden)
-    sizes = {name: (HERE / name).stat().st_size for name in ("real_networks.npz", "sleepecg.keras")}
+    names = ("real_networks.npz", "trained_flows.npz", "sleepecg.keras")
+    sizes = {name: (HERE / name).stat().st_size for name in names}
     print(f"written: {sizes}")
