@@ -39,9 +39,9 @@ backward = one_direction(network[0].layer, reverse=True)
 # %%
 # A gradient from the last step
 # -----------------------------
-# A random direction dL/dh_T for each of many copies of the nights, sent back. The typical norm at a lag is the geometric
-# mean over all. The directions must be many: trained units are so different that of the forward layer's directions a
-# quarter loses half of itself within 4 epochs, and a quarter takes 18 or more.
+# A random direction dL/dh_T for each of many copies of the nights, sent back. The typical norm at a lag is the
+# geometric mean over all. The directions must be many: trained units are so different that of the forward layer's
+# directions a quarter loses half of itself within 4 epochs, and a quarter takes 18 or more.
 
 COPIES = 64
 
@@ -67,8 +67,8 @@ for name, layer, x in (("sleepecg, forward", forward, nights), ("sleepecg, backw
 # %%
 # Two larger ones
 # ---------------
-# silero-vad [2]_ tells speech from noise, an LSTM of 128 units and frames of 36 ms; g2p-en [3]_ says how an English word
-# is pronounced, its encoder is a GRU of 256 units that reads letters. They are too large to lie beside this page:
+# silero-vad [2]_ tells speech from noise, an LSTM of 128 units and frames of 36 ms; g2p-en [3]_ says how an English
+# word is pronounced, its encoder is a GRU of 256 units that reads letters. They are too large to lie beside this page:
 # `tests/interop/golden/make_real_networks.py` fetches and opens them, does the same as above, and keeps these curves.
 
 for name, label in (("silero", "silero-vad"), ("g2p", "g2p-en, encoder")):

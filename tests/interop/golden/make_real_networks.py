@@ -5,7 +5,8 @@
 Fetches the packages, pinned by version and hash, without their dependencies, into FOLDER; nothing of them is installed.
 Of g2p-en four functions in plain NumPy are run, out of their source; of the others no code at all. Prints how far this
 package is from each, and how long their gradient lasts, and writes small slices for the tests: real_networks.npz and
-sleepecg.keras; trained_flows.npz is for examples/plot_trained_networks.py. LICENCES.md says whose they are. Needs the extras onnx, h5py, lab, and onnxruntime, Keras on torch.
+sleepecg.keras; trained_flows.npz is for examples/plot_trained_networks.py. LICENCES.md says whose they are. Needs the
+extras onnx, h5py, lab, and onnxruntime, Keras on torch.
 """
 
 import ast
