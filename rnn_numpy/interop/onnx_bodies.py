@@ -1,4 +1,4 @@
-"""Cells that an exporter has written out in the body of an ONNX Loop or Scan, operator by operator.
+"""Cells that an exporter has written out, in the body of an ONNX Loop or Scan, or step by step without one.
 
 tf2onnx does so with Keras' GRU and SimpleRNN, and with every masked layer. Which operators stand there, and in which
 order, differs between versions; what they compute does not. So a body is read as formulas: each value is a sum of
@@ -174,11 +174,15 @@ class Body:
     def __init__(self, scope: Scope, node: Any, body: Scope, lets_through: bool = True) -> None:
         self.outer, self.node, self.scope = scope, node, body
         self.lets_through = lets_through  # what a mask is where a step is made
+        self.nodes: list[Any] = list(body.graph.node)
         self.carried: dict[str, tuple[str, str]] = {}  # of a state: its outer name, and the name of its new value
         self.sequences: dict[str, str] = {}  # of a name in the body: the outer name that it is a step of
         self.masks: set[str] = set()
         self.reverse = False
         self.slices: dict[tuple[Factor, int, int], Factor] = {}
+        self.aliases: dict[str, str] = {}  # of what stays the same at every step: its outer name
+        self.step_name = ""
+        self.made: tuple[list[str], list[str]] = [], []
         self._match_names()
 
     def _match_names(self) -> None:
@@ -186,7 +190,6 @@ class Body:
         given = [one.name for one in self.scope.graph.input]
         made = [one.name for one in self.scope.graph.output]
         names = list(self.node.input)
-        self.step_name = ""
         if self.node.op_type == "Loop":
             if len(given) != len(names) or len(made) < len(names) - 1:
                 raise UnknownError("its body has other inputs than it")
@@ -208,7 +211,6 @@ class Body:
             if back and any(bool(way) != self.reverse for way in back):
                 raise UnknownError("its outputs come in another direction than its inputs")
             self.sequences = dict(zip(given[count:], names[count:], strict=True))
-        self.aliases: dict[str, str] = {}  # of what stays the same at every step: its outer name
         for inner, outer, new in zip(given[:count], names, made, strict=False):
             if self._plain_name(new) == inner:
                 self.aliases[inner] = outer
@@ -218,7 +220,7 @@ class Body:
         self.sizes = {one.name: _last_size(one) for one in self.scope.graph.input}
 
     def _plain_name(self, name: str) -> str:
-        for _ in range(len(self.scope.graph.node)):
+        for _ in range(len(self.nodes)):
             node = self.scope.made.get(name)
             if node is None or node.op_type != "Identity" or not node.input:
                 break
@@ -272,7 +274,7 @@ class Body:
             self.values[self.step_name] = "step"
         for inner, outer in self.sequences.items():
             self.values[inner] = self._read(inner, outer)
-        for node in self.scope.graph.node:
+        for node in self.nodes:
             try:
                 made = self._operator(node)
             except UnknownError as error:
@@ -403,7 +405,7 @@ class Body:
             twin = [name for name in given if self.sequences.get(name) == outer]
             if twin:
                 known[inner] = given[twin[0]]
-        for node in self.scope.graph.node:
+        for node in self.nodes:
             outputs = [name for name in node.output if name and name not in known]
             if not outputs:
                 continue
@@ -421,6 +423,18 @@ class Body:
 def _last_size(one: Any) -> int:
     dims = one.type.tensor_type.shape.dim
     return int(dims[-1].dim_value) if dims else 0
+
+
+class Unrolled(Body):
+    """One step of a cell whose steps are written out one after the other."""
+
+    def __init__(self, scope: Scope, nodes: list[Any], carried: dict[str, str], x: str) -> None:
+        super().__init__(scope, nodes[-1], scope)
+        self.nodes, self.sequences = nodes, {x: x}
+        self.carried = {old: ("", new) for old, new in carried.items()}
+
+    def _match_names(self) -> None:
+        self.sizes: dict[str, int] = {}
 
 
 # --------------------------------------------------------------------------------------------- operators, as formulas
@@ -688,6 +702,87 @@ def _cell(read: Body) -> Cell:
     slots = ("initial_h", "initial_c")
     initial = {slot: read.carried[name][0] for slot, name in zip(slots, states, strict=False)}
     return Cell(read, kind, arrays, attributes, (inputs[0], *states), x.name, (outputs or [""])[0], initial)
+
+
+def find_unrolled(scope: Scope) -> list[tuple[Any, Cell]]:
+    """Return the cells whose steps are written out one after the other, each with the operator that W_hh is in.
+
+    Such a cell multiplies by one matrix again and again, each time what has come of the time before.
+    """
+    uses: dict[tuple[Any, ...], list[Any]] = {}
+    for node in scope.graph.node:
+        if node.op_type in ("MatMul", "Gemm") and node.domain in OWN_DOMAINS and len(node.input) > 1:
+            matrix = scope.constant(node.input[1])
+            if matrix is not None and matrix.ndim == 2 and scope.constant(node.input[0]) is None:
+                key = (matrix.shape, hash(matrix.tobytes()), scope.attribute(node, "transB"))
+                uses.setdefault(key, []).append(node)
+    found = []
+    for nodes in uses.values():
+        if len(nodes) >= 4:
+            try:
+                found.append((nodes[1], _cell(_step_of(scope, nodes))))
+            except UnknownError:
+                continue
+    return found
+
+
+def _step_of(scope: Scope, products: list[Any]) -> Unrolled:
+    """Return the step from the second product with W_hh to the third: by then all states are computed ones."""
+    before, h, after, later = (node.input[0] for node in products[:4])
+    own = _ancestors(scope, h)
+    new = _ancestors(scope, after) - own
+    # What has come of the first product: states, where it was there before this step, and the step itself.
+    moved = _descendants(scope, {before, *products[0].output})
+    states = {name for one in new & moved for name in _given(scope, one)} & own & moved
+    news = {name for one in (_ancestors(scope, later) - own - new) & moved for name in _given(scope, one)} & new & moved
+    others, other_news = states - {h}, news - {after}
+    if h not in states or after not in news or len(others) != len(other_news) or len(others) > 1:
+        raise UnknownError("no state is handed on from step to step")
+    active = new & moved
+    entering = {name for one in active for name in _given(scope, one)} - moved
+    # Back to the product with W_ih: x_t is what goes into it.
+    xs: set[str] = set()
+    while entering:
+        name = entering.pop()
+        node = scope.maker(name)
+        if scope.constant(name) is not None or name in active:
+            continue
+        if node is None:
+            raise UnknownError("its input comes in without a product")
+        active.add(name)
+        product = node.op_type in ("MatMul", "Gemm") and scope.constant(node.input[0]) is None
+        xs |= {node.input[0]} if product else set()
+        entering |= set(node.input[1:] if product else node.input) - {""}
+    if len(xs) != 1:
+        raise UnknownError(f"it has {len(xs)} inputs")
+    nodes = [node for node in scope.graph.node if active & set(node.output)]
+    return Unrolled(scope, nodes, {h: after, **dict(zip(others, other_news, strict=True))}, xs.pop())
+
+
+def _given(scope: Scope, name: str) -> list[str]:
+    node = scope.made.get(name)
+    return [] if node is None else [given for given in node.input if given]
+
+
+def _ancestors(scope: Scope, name: str) -> set[str]:
+    """Return a name, and all names that it is computed from."""
+    found: set[str] = set()
+    todo = [name]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found.add(one)
+            todo += _given(scope, one)
+    return found
+
+
+def _descendants(scope: Scope, names: set[str]) -> set[str]:
+    """Return names, and all that are computed from them; operators stand in their order."""
+    found = set(names)
+    for node in scope.graph.node:
+        if found & set(node.input):
+            found |= set(node.output)
+    return found
 
 
 def _missing(name: str) -> UnknownError:

@@ -25,7 +25,7 @@ from rnn_numpy.core.extras import optional_import
 from rnn_numpy.errors import ConversionError, DataError, RNNNumpyError
 from rnn_numpy.interop import common, onnx, state_dict
 from rnn_numpy.interop.network import FoundLayer, Network
-from rnn_numpy.interop.onnx_bodies import Cell, UnknownError, find_cell
+from rnn_numpy.interop.onnx_bodies import Cell, UnknownError, Unrolled, find_cell, find_unrolled
 from rnn_numpy.interop.onnx_constants import DEPTH, OWN_DOMAINS, Scope, Source, plain, refuse_if_not_constant
 from rnn_numpy.interop.onnx_quantized import quantized_output
 
@@ -107,6 +107,8 @@ def _network(library: Any, model: Any, begin: str, name: str, folder: Path | Non
     layers = [_found(begin, chain) for chain in _chains(nodes)]
     if not layers:
         layers = _by_names(begin, source, model.graph)
+    if not layers or any(found.choices for found in layers):
+        layers = _step_by_step(begin, Scope(source, model.graph)) or layers
     producer = " ".join(filter(None, map(plain, (model.producer_name, model.producer_version))))
     notes = [f"written by {producer}"] if producer else []
     notes += unknown
@@ -121,6 +123,16 @@ def _by_names(begin: str, source: Source, graph: Any) -> list[FoundLayer]:
     found = state_dict.find_layers(begin, {tensor.name: source.array(tensor) for tensor in tensors})
     note = "it is written out in the graph: found by the names of its weights, and taken for torch's"
     return [replace(layer, notes=(*layer.notes, note)) for layer in found]
+
+
+def _step_by_step(begin: str, scope: Scope) -> list[FoundLayer]:
+    """Return layers whose steps are written out one after the other."""
+    layers = []
+    for proto, cell in find_unrolled(scope):
+        name = proto.input[1].rpartition(".")[0] or proto.name or proto.op_type  # of torch's module, or the operator's
+        node = Node(scope, name, proto, cell.attributes, {"X": cell.sequence}, cell.arrays, cell=cell)
+        layers.append(_found(begin, [node]))
+    return layers
 
 
 def _said_of_none(model: Any) -> str:
@@ -489,7 +501,12 @@ def _found(begin: str, chain: list[Node]) -> FoundLayer:
             "weights of 8 bits times their scales; ONNX Runtime rounds inputs and states as well, those of all "
             "sequences together: emulate does it, too"
         )
-    if first.cell is not None:
+    if first.cell is not None and isinstance(first.cell.body, Unrolled):
+        notes.append(
+            "its steps are written out one after the other; read from the second of them, and compared with a run of "
+            "it. What the first begins with is not looked at: hand it in as h_0 where it is not 0"
+        )
+    elif first.cell is not None:
         notes.append(f"written out in the body of a {first.proto.op_type}; compared with a run of that body")
     if first.masked:
         notes.append(
@@ -541,7 +558,9 @@ def _compare_with_bodies(layer: Any, chain: list[Node]) -> None:
     def run(x: Array, initial: tuple[Array, ...]) -> dict[str, Array]:
         return common.stacked_loops(x, initial, [[cell.step for cell in cells] for cells in rows])
 
-    common.verify(chain[0].name, layer, f"the body of the {chain[0].proto.op_type}", run)
+    steps = rows[0][0].body
+    what = "the step" if isinstance(steps, Unrolled) else f"the body of the {chain[0].proto.op_type}"
+    common.verify(chain[0].name, layer, what, run)
     for cell in (cell for cells in rows for cell in cells):
         if not cell.keeps_states():
             raise ConversionError(f"{chain[0].name}: a masked step does something else than to leave the states alone")

@@ -357,13 +357,53 @@ def textgenrnn(place):
             first, second = np.split(weights[2], 2)
             plain.append(from_keras_weights([*weights[:2], first + second], "lstm"))
     layers = [found.layer for found in network]
+    signal = embedding[np.array(ids)][None]
+    with h5py.File(folder / "textgenrnn_weights.hdf5") as file:
+        for name, layer in zip(("rnn_1", "rnn_2"), layers, strict=True):
+            arrays = [file[f"{name}/{name}/{role}:0"][()] for role in ("kernel", "recurrent_kernel", "bias")]
+            output = layer(signal)[0]
+            print(f"textgenrnn, {name}: within {far(output, cudnn_lstm(signal, *arrays)):.1e} of cuDNN's equations")
+            signal = output
     print(f"textgenrnn: {nats(layers):.2f} nats a character; its arrays read as plain ones {nats(plain):.1f}")
 
 
+def cudnn_lstm(x, kernel, recurrent, bias):
+    """Run an LSTM on arrays as CuDNNLSTM keeps them, gates i f g o: blocks of rows (H, in), row by row."""
+    D, H = kernel.shape[0], recurrent.shape[0]
+    W = [block.reshape(H, D) for block in np.split(kernel.astype(float), 4, axis=1)]
+    R = np.split(recurrent.astype(float), 4, axis=1)
+    b = np.split(bias.astype(float).reshape(2, -1).sum(axis=0), 4)
+    h = c = np.zeros((len(x), H))
+    outputs = []
+    for x_t in x.astype(float).swapaxes(0, 1):
+        i, f, g, o = (x_t @ W[k].T + h @ R[k].T + b[k] for k in range(4))
+        i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
+        c = f * c + i * np.tanh(g)
+        h = o * np.tanh(c)
+        outputs.append(h)
+    return np.stack(outputs, axis=1)
+
+
 def chars2vec(place):
+    import h5py
+    import keras
+
     path = next(place.glob("chars2vec-*/chars2vec/trained_models/eng_50/weights.h5"))
     network = open_network(path)
-    print(f"chars2vec: {', '.join(f'{found.name} {list(found.choices)}' for found in network)}")
+    x = np.eye(59, dtype=np.float32)[np.random.default_rng(0).integers(59, size=(4, 12))]  # letters, one of 59
+    with h5py.File(path) as file:
+        for choice in ("hard_sigmoid", "sigmoid"):
+            ours = theirs = x
+            for found in network:
+                roles = ("kernel", "recurrent_kernel", "bias")
+                weights = [file[f"{found.name}/{found.name}/{role}:0"][()] for role in roles]
+                # hard_sigmoid is another function in Keras 3: that of Keras 2, in its own words.
+                gate = choice if choice == "sigmoid" else lambda u: keras.ops.clip(0.2 * u + 0.5, 0, 1)
+                layer = keras.layers.LSTM(50, return_sequences=True, recurrent_activation=gate)
+                layer.build((4, 12, theirs.shape[2]))
+                layer.set_weights(weights)
+                ours, theirs = found.choose(choice).layer(ours)[0], layer(theirs).detach().numpy()
+            print(f"chars2vec with {choice}: within {far(ours, theirs):.1e} of Keras")
 
 
 # ------------------------------------------------------------------------------------------------ dksplit
