@@ -3,10 +3,10 @@
 Needs the lab extra for tables (rich) and figures (matplotlib); both are imported where they are used, and where one is
 not installed, MissingExtraError is raised.
 
-A function that draws is called plot_*. It takes what it draws, then `ax`, a matplotlib Axes, of which a colour bar or
-labels take some of the room, then options by name alone; it draws into `ax` and returns it. Where `ax` is left out it
-makes a figure of its own, which is `ax.figure`. What needs several axes is called *_figure and returns the figure.
-pyplot does not know these figures: save them with `save_figure`.
+A function that draws is called `plot_...`. It takes what it draws, then `ax`, a matplotlib Axes, of which a colour bar
+or labels take some of the room, then options by name alone; it draws into `ax` and returns it. Where `ax` is left out
+it makes a figure of its own, which is `ax.figure`. What needs several axes is called `..._figure` and returns the
+figure. pyplot does not know these figures: save them with `save_figure`.
 """
 
 from rnn_numpy.report.benchmark_page import benchmark_report

