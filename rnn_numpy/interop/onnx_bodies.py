@@ -77,10 +77,9 @@ class Sum:
             raise UnknownError("its formula is too long")
         # What is multiplied by 0, such as the side that a mask does not take, is not there.
         self.terms = {factors: coefficient for factors, coefficient in terms.items() if coefficient.any()}
+        self.size = self._size()  # of its last axis, 0 where it is not known
 
-    @property
-    def size(self) -> int:
-        """Of its last axis, 0 where it is not known."""
+    def _size(self) -> int:
         sizes = [coefficient.size for coefficient in self.terms.values() if coefficient.ndim]
         for factor in (factor for factors in self.terms for factor in factors):
             if isinstance(factor, Product):
@@ -279,7 +278,7 @@ class Body:
                 made = self._operator(node)
             except UnknownError as error:
                 made = [error] * len(node.output)
-            except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
+            except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
                 made = [UnknownError(f"{node.op_type} ({node.name!r}): {error}")] * len(node.output)
             self.values.update(zip(node.output, made, strict=False))
         self.masks &= self._behind(new for _, new in self.carried.values() if isinstance(self.values.get(new), Sum))

@@ -119,6 +119,7 @@ class Scope:
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._inputs = {given.name for given in graph.input}
         self._known: dict[str, Array | None] = {}
+        self._zeros: dict[str, bool] = {}
 
     def inner(self) -> Iterator[Scope]:
         """Yield this scope, and those of all bodies in it, however deep."""
@@ -163,16 +164,25 @@ class Scope:
 
     def always_zero(self, name: str, depth: int = 0) -> bool:
         """Whether a name stands for zeros, of whatever shape."""
-        array, node = self.constant(name), self.maker(name)
+        scope = self.owner(name)
+        if scope is None or depth > DEPTH:
+            return False
+        if name not in scope._zeros:
+            scope._zeros[name] = False  # whatever asks for itself
+            scope._zeros[name] = scope._is_zero(name, depth)
+        return scope._zeros[name]
+
+    def _is_zero(self, name: str, depth: int) -> bool:
+        array, node = self.constant(name), self.made.get(name)
         if array is not None:
             return not array.any()
-        if node is None or node.domain not in OWN_DOMAINS or depth > DEPTH:
+        if node is None or node.domain not in OWN_DOMAINS:
             return False
         if node.op_type == "ConstantOfShape":
             value = self.attribute(node, "value")
             return value is None or not self.source.array(value).any()
         of = list(node.input) if node.op_type == "Concat" else list(node.input)[:1]
-        return node.op_type in MOVED and all(self.always_zero(given, depth + 1) for given in dict.fromkeys(of))
+        return node.op_type in MOVED and all(self.always_zero(given, depth + 1) for given in of)
 
     def attribute(self, node: Any, name: str) -> Any:
         """Return one attribute of a node, None where it is not there."""
@@ -214,7 +224,7 @@ class Scope:
             made = fold(given, attributes)
         except TooLargeError as error:
             raise DataError(f"{place}: would make an array of {error} bytes; not done") from None
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
+        except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
             raise DataError(f"{place}: cannot be computed: {error}") from None
         arrays = made if isinstance(made, list) else [made]
         return nothing | dict(zip(node.output, arrays, strict=False))

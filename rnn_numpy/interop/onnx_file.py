@@ -103,18 +103,30 @@ def _network(library: Any, model: Any, begin: str, name: str, folder: Path | Non
     if model.functions:
         model = optional_import("onnx.inliner", begin, "onnx").inline_local_functions(model)
     source = Source(library, begin, folder)
-    nodes, unknown = _nodes(Scope(source, model.graph))
-    layers = [_found(begin, chain) for chain in _chains(nodes)]
-    if not layers:
-        layers = _by_names(begin, source, model.graph)
-    if not layers or any(found.choices for found in layers):
-        layers = _step_by_step(begin, Scope(source, model.graph)) or layers
+    try:
+        layers, unknown = _layers(begin, source, model.graph)
+    except RNNNumpyError:
+        raise
+    except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        # Operators with too few inputs, attributes of another kind: nobody has checked the graph.
+        raise DataError(f"{begin}: not a whole ONNX file: {error}") from error
     producer = " ".join(filter(None, map(plain, (model.producer_name, model.producer_version))))
     notes = [f"written by {producer}"] if producer else []
     notes += unknown
     if not layers and not unknown:
         notes.append(_said_of_none(model))
     return Network(name, "ONNX", layers, notes)
+
+
+def _layers(begin: str, source: Source, graph: Any) -> tuple[list[FoundLayer], list[str]]:
+    """Return the layers of a graph, and what is said of bodies that are no cell that is known."""
+    nodes, unknown = _nodes(Scope(source, graph))
+    layers = [_found(begin, chain) for chain in _chains(nodes)]
+    if not layers:
+        layers = _by_names(begin, source, graph)
+    if not layers or any(found.choices for found in layers):
+        layers = _step_by_step(begin, Scope(source, graph)) or layers
+    return layers, unknown
 
 
 def _by_names(begin: str, source: Source, graph: Any) -> list[FoundLayer]:
@@ -261,12 +273,21 @@ class Signals:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.by_output = {(id(node.scope), node.output): node for node in nodes if node.output}
         self.pairs: dict[int, tuple[Node, int]] = {}  # of the halves of a bidirectional layer
+        self.known: dict[tuple[int, str], tuple[list[Part], str] | None] = {}
 
     def parts(self, scope: Scope, name: str, depth: int = 0) -> tuple[list[Part], str] | None:
         """Return what a name is made of, and its axes: T, N, F for features, D for directions."""
         owner = scope.owner(name)
         if owner is None or depth > DEPTH:
             return None
+        key = id(owner), name
+        if key not in self.known:
+            self.known[key] = None  # whatever asks for itself
+            found = self._parts(owner, name, depth)
+            self.known[key] = found if found is not None and len(found[0]) <= 2 else None
+        return self.known[key]
+
+    def _parts(self, owner: Scope, name: str, depth: int) -> tuple[list[Part], str] | None:
         node = self.by_output.get((id(owner), name))
         if node is not None:
             rows = range(2 if node.direction == "bidirectional" else 1)
@@ -278,7 +299,7 @@ class Signals:
         if maker.op_type == "Concat":
             several = [self.parts(owner, given, depth + 1) for given in maker.input]
             found = [one for one in several if one is not None]
-            axis = scope.attribute(maker, "axis")
+            axis = owner.attribute(maker, "axis")
             if len(found) < len(several) or len({axes for _, axes in found}) != 1 or not isinstance(axis, int):
                 return None
             axes = found[0][1]
@@ -374,6 +395,7 @@ class Signals:
                 continue
             pair = _paired(first, second)
             self.pairs |= {id(first): (pair, 0), id(second): (pair, 1)}
+            self.known.clear()
             at = next(index for index, node in enumerate(nodes) if node is first)
             nodes = [node for node in nodes if node is not second]
             nodes[at if nodes[at : at + 1] == [first] else nodes.index(first)] = pair

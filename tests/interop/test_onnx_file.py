@@ -346,6 +346,35 @@ def small_model():
     return model_of([made], ["X"], ["Y"], {"W": node.W, "R": node.R, "B": node.B})
 
 
+def test_a_graph_that_doubles_itself_takes_no_time():
+    # Sixty operators that each take two of the last: 2 to the 60 ways, of which each name is looked at once.
+    node = to_onnx(LSTM(D, H, dtype=np.float32, rng=0))
+    made = [onnx_helper.make_node("Concat", ["X", "X"], ["d0"], axis=0)]
+    made += [onnx_helper.make_node("Concat", [f"d{k}", f"d{k}"], [f"d{k + 1}"], axis=0) for k in range(60)]
+    made.append(onnx_helper.make_node("LSTM", ["d60", "W", "R", "B", "", "d60"], ["Y"], name="n", **node.attributes))
+    weights = {"W": node.W, "R": node.R, "B": node.B}
+    found = open_network(model_of(made, ["X"], ["Y"], weights))["n"]
+    assert found.layer.params.flat.size == node.W.size + node.R.size + node.B.size
+    assert "initial states are computed" in found.notes[0]
+
+
+@pytest.mark.parametrize("break_it", ["no output", "no input", "text for a number"])
+def test_operators_that_are_no_operators_are_refused(break_it):
+    model = both_ways(GRU, True)
+    for node in model.graph.node:
+        if node.op_type == "Concat" and break_it == "no output":
+            node.output.pop()
+        elif node.op_type == "Slice" and break_it == "no input":
+            del node.input[:]
+        elif node.op_type == "Concat":
+            node.attribute[0].CopyFrom(onnx_helper.make_attribute("axis", "last"))
+    if break_it == "no output":
+        with pytest.raises(DataError, match="not a whole ONNX file"):
+            open_network(model)
+    else:
+        assert len(open_network(model)) == 4
+
+
 def test_weights_that_go_in_are_said():
     model = small_model()
     del model.graph.initializer[0]
