@@ -132,6 +132,8 @@ def array_of(where: str, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> A
     A silent conversion would hide a float64 array in a float32 net, which costs half of the speed, or the reverse,
     which costs half of the digits; so the dtype must agree, as in torch.
     """
+    if type(value) is np.ndarray and value.dtype == dtype:
+        return value
     if value is None:
         raise DTypeError(f"{where}: {name} must be an array of dtype {dtype}; got None")
     found = as_array(where, name, value)

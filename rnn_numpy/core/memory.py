@@ -19,7 +19,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     if size < ALIGNING:
         array: Array = np.empty(shape, dtype)
     else:
-        if size < SMALLEST or size > LIMIT or not _COUNTED:
+        if size < SMALLEST or size > LIMIT or not COUNTED:
             block = np.empty(size + ALIGNED, np.uint8)
         else:
             with _lock:
@@ -70,6 +70,31 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     array = empty(shape, dtype)
     array.fill(0)
     return array
+
+
+def together(arrays: Mapping[Any, Array]) -> tuple[Array, dict[Any, Array]]:
+    """Return uninitialised arrays like these, of one dtype, each in its memory order, in a block of their own, and the
+    block as one vector; it is the `base` of all.
+    """
+    dtype = next((array.dtype for array in arrays.values()), np.dtype(float))
+    unit, starts, size = ALIGNED // dtype.itemsize, list[int](), 0
+    for array in arrays.values():
+        starts.append(size)
+        size += -(-array.size // unit) * unit
+    block = np.empty(size * dtype.itemsize + ALIGNED, np.uint8)
+    first = -block.__array_interface__["data"][0] % ALIGNED
+    whole = block[first : first + size * dtype.itemsize].view(dtype)
+    found: dict[Any, Array] = {}
+    for (name, array), start in zip(arrays.items(), starts, strict=True):
+        order = np.argsort([-stride for stride in array.strides], kind="stable")
+        laid_out = whole[start : start + array.size].reshape([array.shape[axis] for axis in order])
+        found[name] = laid_out.transpose(np.argsort(order))
+    return whole, found
+
+
+def is_poisoned() -> bool:
+    """Whether `poisoned` lasts in some thread."""
+    return _poisoned > 0
 
 
 @contextlib.contextmanager
@@ -131,8 +156,8 @@ def _new_lock() -> None:
 
 
 # Reference counts decide on CPython with its global lock alone; elsewhere every array is an ordinary one.
-_COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
-_IDLE = _references([np.empty(1, np.uint8)], 0) if _COUNTED else 0
+COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+_IDLE = _references([np.empty(1, np.uint8)], 0) if COUNTED else 0
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
 

@@ -6,6 +6,7 @@ its name.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
@@ -72,9 +73,13 @@ class Parameters(Mapping[str, Array]):
     def _attach(self, flat: Array) -> None:
         self._flat = flat
         self.dtype: np.dtype[Any] = flat.dtype
-        self.arrays: dict[str, Array] = {}
-        for name, start, stop, shape in self._places:
-            self.arrays[name] = flat[start:stop].reshape(shape)
+        self.__dict__.pop("arrays", None)
+
+    @functools.cached_property
+    def arrays(self) -> dict[str, Array]:
+        """The named arrays."""
+        flat = self._flat
+        return {name: flat[start:stop].reshape(shape) for name, start, stop, shape in self._places}
 
     def twin(self, flat: Array) -> Parameters:
         """Return the same names and shapes over another vector, (P,), which is not copied."""

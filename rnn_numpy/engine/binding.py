@@ -53,6 +53,7 @@ class Binding:
         self.arrays, self.constants = arrays, constants
         self.given: dict[str, Array] = {} if given is None else dict(given)  # gradients come to them
         self.kept: dict[str, Array] = {}  # work of all steps, (T, N, ·)
+        self.ready: dict[str, list[Any]] = {}  # calls and their arguments, of a pass that is prepared
         self.guard: Callable[[Formula, tuple[Slot, ...]], Formula] | None = None
         self.before, self.after = (1, 0) if reverse else (0, 1)
         self.span = batch.T  # steps that some sequence has
@@ -116,6 +117,8 @@ class Binding:
 
     def calls(self, kind: Kind) -> list[Call]:
         """Return the formulas of a step in turn, each with an iterator over its arguments, step after step."""
+        if kind in self.ready:
+            return [(formula, iter(rows)) for formula, rows in self.ready[kind]]
         backward, found = kind == "backward", list[Call]()
         # Scratch belongs to this pass alone: passes on one trace may run side by side.
         scratch = self._scratch() if "scratch_t" in self.chain.needs else None
@@ -188,6 +191,11 @@ class Binding:
         """Run what of the backward formulas needs no gradient from the future, for all steps of `block` at once; one by
         one where sequences end early.
         """
+        for formula, arguments in self.ready["partials"] if self.ready else self.partials(block):
+            formula(*arguments)
+
+    def partials(self, block: range) -> Iterator[tuple[Formula, list[Array]]]:
+        """Yield the formulas of `run_partials` in turn, each with its arguments."""
         counts, arrays, offsets = self.batch.counts, self.arrays, {"before": self.before, "after": self.after}
         low, high = min(block[0], block[-1]), max(block[0], block[-1]) + 1
         whole = high - low == self.batch.T
@@ -203,16 +211,17 @@ class Binding:
                     array = array[:, :, slot.block]
                 places.append((array.swapaxes(1, 2) if columns else array, offsets.get(slot.when, 0)))
             if counts is None:
-                formula(
-                    *[
+                yield (
+                    formula,
+                    [
                         array if at is None or (whole and len(array) == high) else array[at + low : at + high]
                         for array, at in places
-                    ]
+                    ],
                 )
                 continue
             for t in block:
                 n = (slice(None), slice(counts[t])) if columns else slice(counts[t])
-                formula(*[array if at is None else array[at + t][n] for array, at in places])
+                yield formula, [array if at is None else array[at + t][n] for array, at in places]
 
 
 def stacked(array: Array, count: int, columns: bool) -> Array:

@@ -432,6 +432,11 @@ class Cell:
         return {extra.symbol: name for name, extra in self.parameters.items() if extra.product is None}
 
     @functools.cached_property
+    def can_be_prepared(self) -> bool:
+        """Whether all that its formulas get is arrays of the pass and weights (see `rnn_numpy.engine.prepared`)."""
+        return not (self.given or self.work or self.own_symbols or self.from_loss or self.state_widths)
+
+    @functools.cached_property
     def symbols_in_rows(self) -> frozenset[str]:
         """Symbols of further parameters that no formula on columns reads."""
         on_columns = [part for part in self.parts if (self.columns if part.columns is None else part.columns)]

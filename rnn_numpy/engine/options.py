@@ -22,6 +22,7 @@ from rnn_numpy.core.parametric import Parametric
 from rnn_numpy.engine import parts
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.cell import Cell, Width
+from rnn_numpy.engine.prepared import Shelf
 from rnn_numpy.engine.walk import Direction
 from rnn_numpy.errors import CellError, DTypeError, OptionError, ShapeError
 
@@ -80,6 +81,7 @@ class Options(Parametric):
         self.num_directions = 2 if self.bidirectional else 1
         self.measure()
         self.stack = [self.directions_of(layer) for layer in range(self.num_layers)]
+        self.shelf = Shelf()
         self.params = Parameters(self.shapes(), arguments.layer_dtype(kind, dtype))
         # torch's default for all recurrent parameters, biases among them, drawn in this order.
         bound = 1 / np.sqrt(self.hidden_size)

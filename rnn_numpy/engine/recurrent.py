@@ -28,6 +28,7 @@ from __future__ import annotations
 import collections
 import copy
 import math
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,10 +42,12 @@ from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.engine import checkpointed
 from rnn_numpy.engine.batch import SMALL
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
+from rnn_numpy.engine.cell import Chain
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.keeping import InMemory
 from rnn_numpy.engine.options import Options
 from rnn_numpy.engine.parts import NONE, Kind, Masks
+from rnn_numpy.engine.prepared import Prepared, Shelf
 from rnn_numpy.engine.stream import Stream
 from rnn_numpy.engine.trace import NOTHING, CallRecord, GradientPass, LayerTrace, Step, Trace
 from rnn_numpy.engine.walk import Direction, Down, Up
@@ -103,6 +106,7 @@ class Run:
     gradients: GradientPass = field(default_factory=GradientPass)
     sums: dict[str, Array] = field(default_factory=dict)
     ways: dict[str, dict[str, Array]] = field(default_factory=dict)
+    prepared: Prepared | None = None
     bias: Array = field(init=False)
 
 
@@ -615,7 +619,9 @@ class Recurrent(Options):
         walk = Up(self.stack, edge.factors, x)
         for direction in walk:
             masks = state_masks.get(direction.name, NONE)
-            at = self.open_forward(direction, edge, walk.signal, initial, masks, params, record)
+            at = self.prepared(direction, edge, masks, params, walk.signal, initial) if record else None
+            if at is None:
+                at = self.open_forward(direction, edge, walk.signal, initial, masks, params, record)
             trace.layers[direction.name] = at.trace
             run.at = [at]
             yield from self.forward_loop(at)
@@ -624,6 +630,8 @@ class Recurrent(Options):
             if not finals:
                 finals = [np.empty((edge.rows, batch.N, width), params.dtype) for width in edge.widths.values()]
             output = binding.output(binding.arrays[states[0]])
+            if at.prepared is not None:  # who keeps the output does not keep its memory
+                output = output.copy(order="K")
             walk.give(output)
             for final, state in zip(finals, states, strict=True):
                 final[direction.row] = binding.arrays[state][binding.exit]
@@ -635,6 +643,25 @@ class Recurrent(Options):
         h_n = edge.states_out(finals)
         trace.h_n = h_n[0] if len(h_n) == 1 else h_n
         run.results.append((output, trace.h_n, trace))
+
+    def prepared(
+        self,
+        direction: Direction,
+        edge: Edge,
+        masks: Masks,
+        params: Parameters,
+        x: Array,
+        initial: Sequence[Array | None],
+    ) -> Run | None:
+        """Return what `open_forward` does, in memory of an earlier pass, where this is a pass that can be prepared and
+        there is memory free.
+        """
+        if masks is not NONE or edge.batch.lengths is not None or not self.cell.can_be_prepared:
+            return None
+        if _hooks(type(self)) != HOOKS or not NAMES_OF_HOOKS.isdisjoint(self.__dict__):
+            return None
+        shelf: Shelf | None = self.__dict__.get("shelf")
+        return None if shelf is None else shelf.begin(self, direction, edge, params, x, initial, Run)
 
     def open_forward(
         self,
@@ -692,27 +719,37 @@ class Recurrent(Options):
         `rnn_numpy.engine.recorded`).
         """
         binding, trace, batch = run.binding, run.trace, run.binding.batch
-        width, fill, calls = len(self.cell.slabs) * self.hidden_size, self.filling(run), binding.calls("forward")
+        width, fill = len(self.cell.slabs) * self.hidden_size, self.filling(run)
+        (formula, rows), *others = binding.calls("forward")
         for block in binding.blocks(batch.N * width * self.params.dtype.itemsize, False):
             a = fill(block)
             if nudge is not None:
                 a += binding.block_of(nudge, block)
-            for t in block:
-                for formula, rows in calls:
-                    formula(*next(rows))
+            for t, row in zip(block, rows, strict=False):
+                formula(*row)
+                for other, rows_of_other in others:
+                    other(*next(rows_of_other))
                 trace.reached = t
                 yield t
         trace.reached = None
 
-    def filling(self, run: Run) -> Callable[[range], Array]:
-        """Return what writes the input's products and the biases into a, for a block of steps; it returns a's rows."""
+    def filling(self, run: Run, weight_ih: Array | None = None, added: Array | None = None) -> Callable[[range], Array]:
+        """Return what writes the input's products and the biases into a, for a block of steps; it returns a's rows.
+
+        `weight_ih` and `added` are W_ih and the biases as they are wanted, if they are there already.
+        """
+        if run.prepared is not None:
+            return run.prepared.fill
         binding, cell = run.binding, self.cell
         batch, chain, x = binding.batch, binding.chain, binding.arrays["x"]
-        weight_ih, filled = cell.arranged("input", run.trace.weights["W_ih"], halved=True), chain.span
+        filled = chain.span
+        if weight_ih is None:
+            weight_ih = cell.arranged("input", run.trace.weights["W_ih"], halved=True)
         if cell.columns and batch.N > 1 and batch.counts is None and weight_ih.size < SMALL:
             weight_ih = np.asfortranarray(weight_ih)  # as the product wants it, once
         width = len(cell.slabs) * self.hidden_size
-        added = batch.repeated(run.bias, cell.columns)
+        if added is None:
+            added = batch.repeated(run.bias, cell.columns)
         to_input = added[:, filled] if self.bias and cell.biased else None
         rest = [slice(None, filled.start), slice(filled.stop, None)] if filled.stop - filled.start < width else []
 
@@ -782,8 +819,13 @@ class Recurrent(Options):
                 trace.layers[direction.name],
                 [checkpointed.of_row(final, direction) for final in run.dfinals],
             )
-            at = self.bound(recorded, direction, edge, passes[direction.name], self.own(own, direction))
-            self.open_backward(at, from_loss, finals)
+            sums, gradients, prepared = self.own(own, direction), passes[direction.name], recorded.prepared
+            at = None
+            if prepared is not None:
+                at = prepared.backward(recorded, gradients, sums, from_loss, finals, Run)
+            if at is None:
+                at = self.bound(recorded, direction, edge, gradients, sums)
+                self.open_backward(at, from_loss, finals)
             for name, drecord in run.drecords.items():
                 at.gradients.arrays["d" + name][...] = drecord
             run.at.append(at)
@@ -863,13 +905,14 @@ class Recurrent(Options):
         for symbol, name in cell.own_symbols.items():
             run.sums[name][...] = 0
             binding.constants["d" + symbol] = as_column(run.sums[name], cell)
-        calls = binding.calls("backward")
+        (formula, rows), *others = binding.calls("backward")
         for block in binding.blocks(binding.arrays["da"][0].nbytes, True):
             if cell.has_partials:
                 binding.run_partials(block)
-            for t in block:
-                for formula, rows in calls:
-                    formula(*next(rows))
+            for t, row in zip(block, rows, strict=False):
+                formula(*row)
+                for other, rows_of_other in others:
+                    other(*next(rows_of_other))
                 gradients.reached = t
                 yield t
 
@@ -879,6 +922,8 @@ class Recurrent(Options):
         The weights' rows may lie in memory in another order than in the parameters; each block of rows has a product.
         """
         binding, cell, sums = run.binding, self.cell, run.sums
+        if run.prepared is not None:
+            return run.prepared.sums.write(sums)
         batch, blocks, dtype = binding.batch, binding.chain.blocks, self.params.dtype
         flattened: dict[str, Array] = {}
 
@@ -887,20 +932,8 @@ class Recurrent(Options):
                 flattened[name] = batch.flat(binding.aligned(name))
             return flattened[name]
 
-        da_in, da_hidden = flat(cell.input_gradient + "_t"), flat(cell.hidden_gradient + "_t")
-        for rows, columns, source in blocks["input"]:
-            np.dot(da_in[:, columns].T, flat(source), out=sums["weight_ih"][rows])
-        for rows, columns, source in blocks["hidden"]:
-            np.dot(da_hidden[:, columns].T, flat(source), out=sums["weight_hh"][rows])
-        for name, extra in cell.parameters.items():
-            if extra.product is None:
-                continue
-            gradient, source = extra.product
-            if extra.like_input:
-                for rows, columns, _ in blocks["input"]:
-                    np.dot(da_in[:, columns].T, flat(source), out=sums[name][rows])
-            else:
-                np.dot(flat(gradient).T, flat(source), out=sums[name])
+        for gradient, columns, source, name, rows in self.products(binding.chain):
+            np.dot(flat(gradient)[:, columns].T, flat(source), out=sums[name][rows])
         if self.bias:
             da = flat("da_t")
             db = da.T.dot(np.ones(len(da), dtype))  # several times as fast as da.sum(axis=0)
@@ -914,7 +947,7 @@ class Recurrent(Options):
                 ways[way] = binding.aligned(left).transpose(1, 2, 0) @ binding.aligned(right).swapaxes(0, 1)
         dx: Array = batch.new(batch.T, run.trace.arrays["x"].shape[2], dtype, False)
         weight_ih = cell.arranged("input", run.trace.weights["W_ih"], halved=False)
-        da_in = da_in[:, binding.chain.span]
+        da_in = flat(cell.input_gradient + "_t")[:, binding.chain.span]
         # Block by block, as forward: a long sequence then has the same bits as its pieces. (`dot` would copy them.)
         blocks_of_steps = binding.blocks(batch.N * len(cell.slabs) * self.hidden_size * dtype.itemsize, False)
         first = 0
@@ -928,6 +961,26 @@ class Recurrent(Options):
             else:
                 np.matmul(da, weight_ih, out=dx[low:high].reshape(len(da), dx.shape[2]))
         return dx
+
+    def products(self, chain: Chain) -> Iterator[tuple[str, slice, str, str, slice]]:
+        """Yield the products that make gradients of weights: the argument that is the gradient, its columns, what these
+        act on, the parameter and its rows.
+        """
+        cell = self.cell
+        for kind, name, gradient in (
+            ("input", "weight_ih", cell.input_gradient), ("hidden", "weight_hh", cell.hidden_gradient),
+        ):  # fmt: skip
+            for rows, columns, source in chain.blocks[kind]:
+                yield gradient + "_t", columns, source, name, rows
+        for name, extra in cell.parameters.items():
+            if extra.product is None:
+                continue
+            gradient, source = extra.product
+            if not extra.like_input:
+                yield gradient, slice(None), source, name, slice(None)
+                continue
+            for rows, columns, _ in chain.blocks["input"]:
+                yield cell.input_gradient + "_t", columns, source, name, rows
 
     def give_back(self, edge: Edge, every: Sequence[Mapping[str, Mapping[str, Array]]], result: BackwardResult) -> None:
         """Add up the gradients of the given arrays over layers and directions, whose `ways` these are."""
@@ -943,6 +996,17 @@ class Recurrent(Options):
             shares = {way: edge.given_out(array, len(given.shape)) for way, array in total.items()}
             result.dgiven[name] = sum(shares.values(), np.zeros((), edge.dtype))
             result.given_ways[name] = {way: array for way, array in shares.items() if way}
+
+
+# What a layer of one's own may do in its own way; where it does, or something takes their place, no pass is prepared.
+NAMES_OF_HOOKS = frozenset(
+    (
+        "_start_forward", "_climb", "open_forward", "forward_loop", "filling",
+        "_start_backward", "bptt", "bound", "open_backward", "backward_loop", "close_backward",
+    )
+)  # fmt: skip
+_hooks = operator.attrgetter(*NAMES_OF_HOOKS)
+HOOKS = _hooks(Recurrent)
 
 
 def _lay_masks(binding: Binding, masks: Masks, widths: Mapping[str, int], new: Any) -> None:

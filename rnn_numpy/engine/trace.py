@@ -83,6 +83,8 @@ class LayerTrace:
         The step at which a forward pass stands that is not through; None once it has done all.
     first : int
         The step of the call that row 0 belongs to: of a block of a longer pass, its first one.
+    prepared : Prepared, or None
+        What the pass was prepared by (see `rnn_numpy.engine.prepared`).
     unsort : ndarray of int, (N,), or None
         Puts the engine's rows into the caller's order; None where they are.
     """
@@ -98,6 +100,7 @@ class LayerTrace:
         self.latest = NOTHING
         self.reached: int | None = None
         self.first = 0
+        self.prepared: Any = None
         self._derived = chain.cell.derived
         self._alive, self.unsort = batch.alive, batch.unsort
 
