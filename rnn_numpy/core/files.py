@@ -17,9 +17,10 @@ import re
 import stat
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, ClassVar
 
 STALE = 3600.0  # seconds; nobody takes so long to write a file
 
@@ -88,6 +89,59 @@ def _lock(descriptor: int, wait: bool) -> None:
     import fcntl
 
     fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class Claim:
+    """A folder that this process has for itself, as long as the object lives; all that claim it here share the object.
+
+    BlockingIOError says that another process has it. Where there are no locks (Windows, some file systems) there are no
+    claims, and everybody may go on.
+    """
+
+    here: ClassVar[weakref.WeakValueDictionary[tuple[int, int], Claim]] = weakref.WeakValueDictionary()
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        try:
+            _lock(descriptor, wait=False)
+        except BlockingIOError:
+            raise  # __del__ closes it
+        except OSError:
+            pass
+
+    @classmethod
+    def of(cls, folder: Path) -> Claim | None:
+        """Claim a folder that there is."""
+        if os.name == "nt":  # where a folder cannot be opened
+            return None
+        descriptor = os.open(folder, os.O_RDONLY)
+        status = os.fstat(descriptor)
+        key = status.st_dev, status.st_ino
+        found = cls.here.get(key)
+        if found is None:
+            found = cls.here[key] = cls(descriptor)
+        else:
+            os.close(descriptor)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # a copy claims nothing
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def _let_go() -> None:
+    """Leave all claims of a process to it, in a child that it has forked."""
+    for claim in list(Claim.here.values()):
+        claim.__del__()
+    Claim.here.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def remove_stale(folder: str | os.PathLike[str], name: str | None = None) -> None:

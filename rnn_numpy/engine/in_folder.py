@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core.files import Claim
 from rnn_numpy.core.storage import load_npz, save_npz
 from rnn_numpy.engine.batch import Batch
 from rnn_numpy.engine.keeping import FORWARD_DONE, InMemory, Place
@@ -35,7 +36,7 @@ class InFolder(InMemory):
     OptionError
         The folder has the progress of another call.
     DataError
-        The folder cannot be made, or holds a file that is none of ours.
+        Another process has the folder, or it cannot be made, or holds a file that is none of ours.
     """
 
     def __init__(self, where: str, folder: Any, call: int) -> None:
@@ -50,6 +51,15 @@ class InFolder(InMemory):
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{where}: folder {self.folder} cannot be made: {error.strerror}") from None
+        try:
+            self._claim = Claim.of(self.folder)  # lives as long as the trace does
+        except BlockingIOError:
+            raise DataError(
+                f"{where}: folder {self.folder}: another process is running a pass in it, or holds its trace; wait for "
+                "that one, or name another folder"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{where}: folder {self.folder} cannot be opened: {error.strerror}") from None
         if not self._file.exists():
             return
         self.arrays = load_npz(self._file)

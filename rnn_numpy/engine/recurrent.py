@@ -270,7 +270,8 @@ class Recurrent(Options):
         folder : str or path, optional
             With `checkpoint`: where the pass, and the backward pass after it, write what they have done, at most every
             second. The same call in a new process goes on from there, and so does its `backward`; `trace.keeper.words`
-            says where that was. What is kept is then in files, not in memory.
+            says where that was. What is kept is then in files, not in memory. Other processes are refused as long as
+            this one has the trace.
 
         Returns
         -------
