@@ -54,18 +54,29 @@ def test_two_processes_on_one_folder_are_kept_apart(tmp_path):
     assert len(copies) == 2
 
 
+FORKING = """
+import os, sys
+from pathlib import Path
+from rnn_numpy.core.files import Claim
+claim = Claim.of(Path(sys.argv[1]))
+child = os.fork()
+if child == 0:
+    try:
+        Claim.of(Path(sys.argv[1]))
+    except BlockingIOError:
+        os._exit(0 if claim.descriptor == -1 else 2)
+    os._exit(1)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+assert Claim.of(Path(sys.argv[1])) is claim
+sys.exit(code)
+"""
+
+
 def test_a_child_claims_for_itself(tmp_path):
+    assert subprocess.run([sys.executable, "-c", FORKING, str(tmp_path)], check=False).returncode == 0
     claim = Claim.of(tmp_path)
-    child = os.fork()
-    if child == 0:
-        try:
-            Claim.of(tmp_path)
-        except BlockingIOError:
-            os._exit(0 if claim.descriptor == -1 else 2)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert Claim.of(tmp_path) is claim
     descriptor = claim.descriptor
+    os.fstat(descriptor)
     del claim
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
