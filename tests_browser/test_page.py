@@ -500,3 +500,52 @@ def test_what_is_not_finite_is_hatched(browser, tmp_path):
     assert next(row for row in rows if row.startswith("h ")).endswith("52 not finite")
     assert browser.run("return document.querySelector('#step tbody').textContent").count("nan") > 5
     assert browser.messages() == []
+
+
+def test_two_runs_side_by_side(browser, tmp_path):
+    """Both runs' maps on one scale, each alone, and what is between them."""
+    layer, trace, doutput = ready("gru")
+    back = layer.backward(trace, doutput)
+    x = np.array(trace.x)
+    x[4, 1, 0] += 1e-6
+    _, _, other = layer.forward(x)
+    layer.backward(other, doutput)
+    debug.write_html(tmp_path / "page.html", layer, trace, back, sequences=[1], compare=other)
+    browser.open(tmp_path / "page.html")
+    labels = "return [...document.querySelectorAll('#heatmaps canvas')].map((one) => one.ariaLabel)"
+    found = browser.run(labels)
+    assert [label.partition(",")[0] for label in found[:4]] == ["x", "x", "r", "r"]
+    assert [", other run" in label for label in found[:4]] == [False, True, False, True]
+    assert found[0].partition(": ")[2] == found[1].partition(": ")[2]  # one range for both
+    for choice, words in (("this", ""), ("other", ", other run"), ("difference", ", difference")):
+        browser.run(
+            f"const runs = document.getElementById('runs'); runs.value = '{choice}';"
+            "runs.dispatchEvent(new Event('change')); return new Promise((done) => requestAnimationFrame(done))"
+        )
+        found = browser.run(labels)
+        assert len(found) == len(browser.run("return window.rnn_numpy.header.layers[0].arrays"))
+        assert all(words in label for label in found)
+    assert found[0].startswith(f"x, difference, 2 × {T}: |·| 1.000e-06 … 1.000e-06") and "at t = 4, unit 0" in found[0]
+    assert browser.messages() == []
+    assert browser.run("return document.getElementById('runs-field').hidden") is False
+
+
+def test_an_attention_map_and_its_equations(browser, tmp_path):
+    layer, trace, doutput = ready("attention additive")
+    debug.write_html(tmp_path / "page.html", layer, trace, layer.backward(trace, doutput), sequences=[0])
+    browser.open(tmp_path / "page.html", "#t=4&u=2&a=alpha")
+    browser.press("d")
+    found = equations(browser)
+    step = trace[4]
+    assert found["alpha"][0] == "alpha = softmax(score, exists)   F2"
+    assert f"recorded {float(step.alpha[0, 2])!r}, " in found["alpha"][2]
+    alpha, dalpha = (f"{float(getattr(step, name)[0, 2])!r}" for name in ("alpha", "dalpha"))
+    inner = float((step.alpha[0] * step.dalpha[0]).sum())
+    said = found["dscore"][1].replace("(", "").replace(")", "")
+    assert said.startswith(f"= {alpha} · {dalpha} - ")
+    assert abs(float(said.rpartition(" - ")[2]) / inner - 1) < 1e-12  # of one number a sequence, whatever the unit
+    assert "units" not in found and "located" not in found  # arrays of the memory, which the page has not
+    label = browser.run("return [...document.querySelectorAll('#heatmaps canvas')].map((one) => one.ariaLabel)")
+    (alpha_map,) = [one for one in label if one.startswith("alpha, ")]
+    assert alpha_map.startswith(f"alpha, 3 × {T}: ")
+    assert browser.run("return document.getElementById('runs-field').hidden")

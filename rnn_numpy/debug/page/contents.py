@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.conditions import condition, jump, non_finite
-from rnn_numpy.debug.expressions import norm
+from rnn_numpy.debug.expressions import OF_MEMORY, Text, evaluate, norm
 from rnn_numpy.debug.rows import Renamer, Rows, incoming, targets, total, wording
 from rnn_numpy.debug.tracing import diff, first_non_finite
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
@@ -277,7 +277,7 @@ def _layer(
             about["other"] = page.add(_array(other, name, rows)[:, chosen.sequences])
         arrays.append(about)
     references: dict[str, Any] = {}
-    said = _equations(recorded)
+    said = _equations(page, recorded, names, chosen, references)
     for group in said:
         for _, tree in group["terms"]:
             _refer(page, recorded, names, chosen, references, _names(tree))
@@ -309,21 +309,73 @@ def _kind(recorded: LayerTrace, name: str) -> str:
     return "gradient" if recorded.is_gradient(name) else "signed"
 
 
-def _equations(recorded: LayerTrace) -> list[dict[str, Any]]:
-    """Return the equations by what they make: its name, their labels, the text, and the trees of the terms."""
+def _equations(
+    page: Contents, recorded: LayerTrace, held: Sequence[str], chosen: Chosen, references: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the equations by what they make: its name, their labels, the text, and the trees of the terms. What reads
+    a memory, or what the page does not hold, goes along as numbers, under its text.
+    """
     found = []
+    rows = Rows(recorded, recorded.latest, range(chosen.start, chosen.stop))
     for target, said in targets(recorded).items():
+        if rows.is_made(target):
+            continue
         label, text = wording(recorded, target)
         before = incoming(recorded, target) if all(equation.adds for _, equation in said) else None
-        terms = [
-            [equation.label, _tree(Renamer(names).visit(_parsed(equation.right.text)))] for names, equation in said
-        ]
+        terms = []
+        for names, equation in said:
+            whole = _Whole(recorded, rows, held, chosen.names is None)
+            tree = whole.visit(Renamer(names).visit(_parsed(equation.right.text)))
+            for name, array in whole.found.items():
+                width = array.shape[2]
+                block = page.add(np.ascontiguousarray(array[:, chosen.sequences]))
+                references.setdefault(name, {"block": block, "width": width})
+            terms.append([equation.label, _tree(tree)])
         # Of a further state, what a step hands back; the trace holds it together with what the step before adds.
         later = target[-5:] == "_prev" and target[1:-5] in recorded.states[1:]
         found.append(
             {"target": target, "labels": label, "text": text, "before": before, "later": later, "terms": terms}
         )
     return found
+
+
+class _Whole(ast.NodeTransformer):
+    """Puts a name, its own text, in place of what a browser does not compute: see `_equations`."""
+
+    def __init__(self, recorded: LayerTrace, rows: Rows, held: Sequence[str], embeds: bool) -> None:
+        self.recorded, self.rows, self.held, self.embeds = recorded, rows, held, embeds
+        self.found: dict[str, Array] = {}
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        """Take a function of a memory whole."""
+        if isinstance(node.func, ast.Name) and node.func.id in OF_MEMORY:
+            return self._taken(node)
+        return ast.Call(node.func, [self.visit(argument) for argument in node.args], [])
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        """Take a product whole that is no weight times something that the page holds."""
+        if not isinstance(node.op, ast.MatMult):
+            return ast.BinOp(self.visit(node.left), node.op, self.visit(node.right))
+        left = node.left.value if isinstance(node.left, ast.Attribute) else node.left
+        weight = self.rows.value(left.id).array if isinstance(left, ast.Name) and left.id in self.rows else np.empty(0)
+        right = Text("", node.right).names
+        known = {*_known(self.recorded), "dinput", *self.recorded.states, *(f"{one}_prev" for one in self.held)}
+        plain = weight.ndim == 2 and all(name in known or name.endswith(("_prev", "_in")) for name in right)
+        hidden = [name for name in right if name in self.recorded.chain.cell.gradient_names and name not in self.held]
+        return (
+            node if plain and not [name for name in hidden if not self.recorded.is_derived(name)] else self._taken(node)
+        )
+
+    def _taken(self, node: ast.expr) -> ast.expr:
+        text = ast.unparse(node)
+        if self.embeds:
+            try:
+                array = evaluate(Text(text, node), self.rows).array
+            except OptionError:  # of a backward pass that has not run
+                return ast.Name(text, ast.Load())
+            if array.ndim == 3:
+                self.found[text] = array
+        return ast.Name(text, ast.Load())
 
 
 def _parsed(text: str) -> ast.expr:
@@ -421,7 +473,8 @@ def _made_by(recorded: LayerTrace, said: Mapping[str, Any], name: str) -> list[A
     """Return the tree of the equation of an array that the page does not hold; of `a_i`, of its gate's part."""
     if name in said and len(said[name]) == 1 and not said[name][0][1].adds:
         names, equation = said[name][0]
-        return _tree(Renamer(names).visit(_parsed(equation.right.text)))
+        tree = _tree(Renamer(names).visit(_parsed(equation.right.text)))
+        return None if "text" in _operators(tree) else tree
     cell = recorded.chain.cell
     if name[:2] == "a_" and name[2:] in cell.gate_names and "a" in said:
         names, equation = said["a"][0]

@@ -156,7 +156,7 @@
 
   // ---------------------------------------------------------------------------------------------- what is shown
 
-  const state = { layer: 0, sequence: 0, array: 0, unit: 0, time: 0, digits: false, table: false, colours: "auto", playing: false };
+  const state = { layer: 0, sequence: 0, array: 0, unit: 0, time: 0, digits: false, table: false, colours: "auto", runs: "both", playing: false };
   const counts = { updates: 0, paints: 0, times: [] };
   window.rnn_numpy = { state, counts, header, exact, short, value: (name, t, n, u) => entry(find(name), t - layer().first, n, u) };
 
@@ -234,11 +234,32 @@
   mixColours();
   const HATCH = [rgb(255, 0, 200), rgb(0, 0, 0)];
 
-  // What of an array its colours say: the way, the range, what is not finite, the extreme.
-  function range(array) {
-    const values = data(array);
+  // What a map shows of an array: this run, the other one, or how far they are apart.
+  function valuesOf(array, source) {
+    if (source === "other") return block(array.other);
+    if (source !== "difference") return data(array);
+    if (!array.apart) {
+      const [one, other] = [data(array), block(array.other)];
+      array.apart = one.map((value, place) => (Object.is(value, other[place]) ? 0 : Math.abs(value - other[place])));
+    }
+    return array.apart;
+  }
+
+  const sourcesOf = (array) => (array.other === undefined ? [""] : { both: ["", "other"], this: [""], other: ["other"], difference: ["difference"] }[state.runs]);
+
+  // What of an array its colours say: the way, the range, what is not finite, the extreme; of two maps of both runs.
+  function range(array, source) {
+    const found = sourcesOf(array).length > 1 ? ["", "other"].map((one) => rangeOf(array, one)) : [rangeOf(array, source)];
+    const [one, other] = found;
+    if (!other) return one;
+    const at = one.largest >= other.largest ? one.at : other.at;
+    return { way: one.way, smallest: Math.min(one.smallest, other.smallest), largest: Math.max(one.largest, other.largest), low: Math.min(one.low, other.low), high: Math.max(one.high, other.high), bad: one.bad + other.bad, at };
+  }
+
+  function rangeOf(array, source) {
+    const values = valuesOf(array, source);
     const { length } = header.sequences[state.sequence];
-    let way = state.colours;
+    let way = source === "difference" ? "size" : state.colours;
     if (way === "auto") way = array.kind === "share" || array.kind === "part" ? "share" : array.kind === "gradient" ? "size" : "signed";
     let smallest = Infinity;
     let largest = 0;
@@ -268,9 +289,9 @@
   }
 
   function paint(map) {
-    const { array, canvases } = map;
-    const found = range(array);
-    const values = data(array);
+    const { array, canvases, source } = map;
+    const found = range(array, source);
+    const values = valuesOf(array, source);
     const { width } = array;
     const { count } = layer();
     counts.paints++;
@@ -314,7 +335,8 @@
     write(map.bad, found.bad ? `${found.bad} ${words.bad}` : "");
     const [time, unit] = found.at;
     said += `, ${way}; ${words.largest} ${words.at} t = ${time + layer().first}, ${words.unit} ${unit}${found.bad ? `; ${found.bad} ${words.bad}` : ""}`;
-    canvases[0].setAttribute("aria-label", `${array.name}, ${array.width} × ${count}: ${said}`);
+    const of = source ? `, ${source === "other" ? words.other : words["runs difference"]}` : "";
+    canvases[0].setAttribute("aria-label", `${array.name}${of}, ${array.width} × ${count}: ${said}`);
   }
 
   let maps = [];
@@ -322,7 +344,8 @@
   function layOut() {
     const place = $("heatmaps");
     place.textContent = "";
-    maps = layer().arrays.map((array, number) => {
+    maps = [];
+    for (const [number, array] of layer().arrays.entries()) {
       const row = element("div", undefined, { class: "row" });
       const name = element("div", undefined, { class: "name" });
       const button = element("button", array.name, { type: "button" });
@@ -330,24 +353,29 @@
       const extent = element("span", "", { class: "note" });
       const bad = element("span", "", { class: "bad" });
       name.append(button, " ", extent, " ", bad);
-      const field = element("div", undefined, { class: "map" });
-      field.style.height = `${array.width === 1 ? 12 : Math.max(22, Math.min(64, array.width))}px`;
-      const canvases = [];
-      for (let start = 0; start < layer().count; start += TILE) {
-        const canvas = element("canvas", undefined, { role: start ? "presentation" : "img" });
-        canvas.width = Math.min(TILE, layer().count - start);
-        canvas.height = array.width;
-        canvas.style.width = `${(canvas.width / layer().count) * 100}%`;
-        field.append(canvas);
-        canvases.push(canvas);
+      const fields = element("div");
+      for (const source of sourcesOf(array)) {
+        const field = element("div", undefined, { class: "map" });
+        const [least, most] = array.kind === "part" ? [Math.min(120, 6 * array.width), 160] : [24, 64];
+        field.style.height = `${array.width === 1 ? 12 : Math.max(least, Math.min(most, array.width))}px`;
+        const canvases = [];
+        for (let start = 0; start < layer().count; start += TILE) {
+          const canvas = element("canvas", undefined, { role: start ? "presentation" : "img" });
+          canvas.width = Math.min(TILE, layer().count - start);
+          canvas.height = array.width;
+          canvas.style.width = `${(canvas.width / layer().count) * 100}%`;
+          field.append(canvas);
+          canvases.push(canvas);
+        }
+        const outline = element("div", undefined, { class: "unit", "aria-hidden": "true" });
+        field.append(outline);
+        follow(field, (time, height) => change({ time, array: number, unit: Math.max(0, Math.min(array.width - 1, Math.floor((1 - height) * array.width))) }));
+        fields.append(field);
+        maps.push({ array, number, source, canvases, outline, button, range: extent, bad });
       }
-      const outline = element("div", undefined, { class: "unit", "aria-hidden": "true" });
-      field.append(outline);
-      follow(field, (time, height) => change({ time, array: number, unit: Math.max(0, Math.min(array.width - 1, Math.floor((1 - height) * array.width))) }));
-      row.append(name, field);
+      row.append(name, fields);
       place.append(row);
-      return { array, canvases, outline, button, range: extent, bad };
-    });
+    }
     for (const map of maps) paint(map);
   }
 
@@ -440,7 +468,7 @@
   function evaluate(tree, unit) {
     const [kind] = tree;
     if (kind === "number") return { value: tree[1], known: true };
-    if (kind === "name") return named(tree[1], unit);
+    if (kind === "name") return named(tree[1], unit, true);
     if (kind === "@") return product(tree, unit);
     if (kind === "call") {
       const inner = evaluate(tree[2], unit);
@@ -463,16 +491,22 @@
     return { value: round((operators[kind] || power)(a.value, b.value)), known, about: Boolean(a.about || b.about || (kind === "**" && b.value !== 2)) };
   }
 
-  function named(name, unit) {
+  // `spread`: what has one unit, a gate for all of a context say, stands for every one.
+  function named(name, unit, spread = false) {
     const reference = layer().references[name];
     if (!reference) return { known: false };
     if (reference.array !== undefined) {
       const array = find(reference.array);
-      if (unit >= array.width) return { known: false };
+      const place = spread && array.width === 1 ? 0 : unit;
+      if (place >= array.width) return { known: false };
       const start = ((state.time + Number(reference.row)) * header.sequences.length + state.sequence) * array.width;
-      return { value: data(array)[start + unit], known: true };
+      return { value: data(array)[start + place], known: true };
     }
-    if (reference.block !== undefined) return { value: block(reference.block)[(state.time * header.sequences.length + state.sequence) * reference.width + unit], known: true };
+    if (reference.block !== undefined) {
+      const place = spread && reference.width === 1 ? 0 : unit;
+      if (place >= reference.width) return { known: false };
+      return { value: block(reference.block)[(state.time * header.sequences.length + state.sequence) * reference.width + place], known: true };
+    }
     if (reference.tree !== undefined) return evaluate(reference.tree, unit);
     const weight = weightOf(reference, unit);
     return weight.single === undefined ? { known: false } : { value: weight.single, known: true };
@@ -494,7 +528,7 @@
 
   // An entry of `da` of a cell whose gates are arrays of their own is an entry of one of these.
   function gathered(tree, k) {
-    const direct = evaluate(tree, k);
+    const direct = tree[0] === "name" ? named(tree[1], k) : evaluate(tree, k);
     if (direct.known || tree[0] !== "name") return direct;
     const parts = (layer().joined || {})[tree[1]];
     if (!parts) return direct;
@@ -513,6 +547,9 @@
     if (!found) return { known: false };
     return { value: found.reduce((sum, term) => round(sum + term), 0), known: true, about: true };
   }
+
+  // A number without its parentheses, where it stands alone.
+  const bare = (part) => (typeof part === "string" && /^\([^()]*\)$/.test(part) ? part.slice(1, -1) : part);
 
   // An expression with names (buttons that choose the array) or with numbers.
   function spell(tree, numbers, unit, into) {
@@ -534,9 +571,9 @@
       into.push({ name: tree[1] }, tree[2] ? ".T @ " : " @ ");
       inside(tree[3], 5);
     } else if (kind === "call") {
-      into.push(`${tree[1]}(`);
-      spell(tree[2], numbers, unit, into);
-      into.push(")");
+      const inner = [];
+      spell(tree[2], numbers, unit, inner);
+      into.push(`${tree[1]}(`, ...(inner.length === 1 ? inner.map(bare) : inner), ")");
     } else if (kind === "negative") {
       into.push("-");
       inside(tree[1], 5);
@@ -648,7 +685,7 @@
           sum.known = false;
         } else parts.unshift(one.before, " + ");
       }
-      write(middle, `= ${parts.join("")}`);
+      write(middle, `= ${parts.length === 1 ? bare(parts[0]) : parts.join("")}`);
       const made = sum.known ? `${sum.about ? "≈" : ""}${number(sum.value)}` : "";
       if (one.later) {
         write(result, `= ${made}`);
@@ -661,8 +698,12 @@
         if (!found) continue;
         const places = found.map((_, k) => k).sort((a, b) => Math.abs(found[b]) - Math.abs(found[a]));
         const shown = places.slice(0, 3).map((k) => `${number(found[k])} (${k})`);
-        if (places.length > 3) shown.push(`${places.length - 3} ${words.more}`);
-        said.push(`${tree[1]}${tree[2] ? ".T" : ""} @ : ${shown.join(" + ")}`);
+        const rest = places.slice(3).reduce((total, k) => total + found[k], 0);
+        if (places.length > 3) shown.push(`${short(rest)} (${places.length - 3} ${words.more})`);
+        const right = [];
+        spell(tree[3], false, 0, right);
+        const of = right.map((part) => (typeof part === "string" ? part : part.name)).join("");
+        said.push(`${tree[1]}${tree[2] ? ".T" : ""} @ ${of} = ${shown.join(" + ").replaceAll("+ -", "- ")}`);
       }
       write(notes, said.join("; "));
     }
@@ -926,7 +967,7 @@
     stale = {};
     waiting = false;
     counts.updates++;
-    if (old.layer) {
+    if (old.layer || old.runs) {
       layOut();
       options();
     } else if (old.sequence || old.colours) for (const map of maps) paint(map);
@@ -939,8 +980,8 @@
     }
     writeControls(old);
     $("cursor").style.left = `${((state.time + 0.5) / layer().count) * 100}%`;
-    if (old.layer || old.unit || old.array) {
-      for (const [k, { array, outline, button }] of maps.entries()) {
+    if (old.layer || old.unit || old.array || old.runs) {
+      for (const { array, number: k, outline, button } of maps) {
         outline.hidden = state.unit >= array.width || array.width === 1;
         outline.style.bottom = `${(state.unit / array.width) * 100}%`;
         outline.style.height = `${100 / array.width}%`;
@@ -983,6 +1024,8 @@
     set("array", state.array);
     set("unit", state.unit);
     set("colours", state.colours);
+    set("runs", state.runs);
+    $("runs-field").hidden = !compared();
     $("digits").checked = state.digits;
     if ($("time").value !== String(state.time)) $("time").value = String(state.time);
     const t = state.time + layer().first;
@@ -1118,6 +1161,7 @@
     $("array").addEventListener("change", () => change({ array: Number($("array").value) }));
     $("unit").addEventListener("input", () => change({ unit: Number($("unit").value) }));
     $("colours").addEventListener("change", () => change({ colours: $("colours").value }));
+    $("runs").addEventListener("change", () => change({ runs: $("runs").value }));
     $("digits").addEventListener("change", () => change({ digits: $("digits").checked }));
     $("goto").addEventListener("change", () => change({ time: Number($("goto").value) - layer().first }));
     $("goto").addEventListener("keydown", (event) => {
