@@ -406,7 +406,7 @@ def test_narrow_windows_reflow(width, browser, page):
 def test_a_pointer_goes_to_a_place(browser, page):
     browser.open(page)
     browser.run("""
-        const field = document.querySelectorAll("#heatmaps .map")[3], box = field.getBoundingClientRect();
+        const field = document.querySelectorAll("#heatmaps .map")[6], box = field.getBoundingClientRect();
         const place = { clientX: box.left + box.width * 20.5 / 60, clientY: box.top + box.height * 0.95, pointerId: 1 };
         field.setPointerCapture = () => {};
         field.dispatchEvent(new PointerEvent("pointerdown", place));

@@ -1,4 +1,4 @@
-"""The prompt of `rnn-numpy step`: pdb's and gdb's habits over one backward pass.
+"""The prompt of `rnn-numpy step`: pdb's and gdb's habits over one pass, the way back or the forward one.
 
 A command prints lines of text, or with `json` one line of JSON. In a script, of -x, -c or a pipe, the first command
 that cannot be done ends the run; at a terminal it is a line that begins with ***. Ctrl-C ends a command, not the
@@ -262,9 +262,11 @@ class Prompt(cmd.Cmd):
         return found
 
     def _main(self) -> list[str]:
-        """Return the names of the gradients that each halt shows."""
+        """Return the names of the arrays that each halt shows."""
         step = self.session.step
         states = step.recorded.states
+        if self.session.case.forward:
+            return [name for name in (*states, "a") if name in self.session.rows]
         wanted = [f"d{states[0]}", *(f"d{state}_prev" for state in states), "da"]
         return [name for name in wanted if name in self.session.rows]
 
@@ -280,11 +282,11 @@ class Prompt(cmd.Cmd):
         why = "; ".join(text for text, _ in stopped)
         place = f"#{session.fork.number} {step.recorded.name} t = {step.t} of {T}"
         left = self._bold(place) + (f"   stopped by {why}" if why else f"   {back}" if back else "")
-        state = f"d{step.recorded.states[0]}"
-        steps = f"{made} step{'' if made == 1 else 's'} back"
+        forward, first = session.case.forward, step.recorded.states[0]
+        steps = f"{made} step{'' if made == 1 else 's'} {'on' if forward else 'back'}"
         if made:
             with np.errstate(all="ignore"):
-                norms = norm(behind.value(f"{state}_prev").array).reshape(-1)
+                norms = norm(behind.value(first if forward else f"d{first}_prev").array).reshape(-1)
                 pace = float(np.exp((np.log(norms[-1]) - np.log(norms[0])) / made))
             steps += f", x {pace:.4g} a step" if math.isfinite(pace) and pace > 0 else ""
         plain = len(place) + (len(f"   stopped by {why}") if why else len(f"   {back}") if back else 0)
@@ -327,10 +329,15 @@ class Prompt(cmd.Cmd):
         """Say what the pass has come to."""
         result = self.session.finish()
         step = self.session.step
-        norms = {}
-        for state in step.recorded.states:
-            norms[f"d{state}_0"] = float(norm(np.asarray(getattr(result, f"d{state}_0"))[None]).reshape(-1)[0])
-        norms |= {name: float(norm(np.asarray(array)[None]).reshape(-1)[0]) for name, array in result.grads.items()}
+        states = step.recorded.states
+        if self.session.case.forward:
+            output, finals, _ = result
+            finals = finals if isinstance(finals, tuple) else (finals,)
+            made = {"output": output} | {f"{state}_n": final for state, final in zip(states, finals, strict=True)}
+            made["output"] = getattr(output, "data", output) if not isinstance(output, np.ndarray) else output
+        else:
+            made = {f"d{state}_0": getattr(result, f"d{state}_0") for state in states} | dict(result.grads.items())
+        norms = {name: float(norm(np.asarray(array)[None]).reshape(-1)[0]) for name, array in made.items()}
         lines = _packed([f"|{name}| {value:.2e}" for name, value in norms.items()], self.width)
         text = "\n".join(["the pass is through; rn and goto go back", *lines])
         self.say(text, **self._at(), through=True, result=norms)
@@ -528,7 +535,7 @@ class Prompt(cmd.Cmd):
             value = int(value) if text == "t" else value
             self.say(self._number(value), value=value)
             return
-        shown = array[0] if array.ndim == 3 else array
+        shown = array[0] if array.ndim > 2 else array
         with np.printoptions(precision=4, threshold=200, linewidth=self.width, edgeitems=4):
             self.say(f"{' '.join(text.split())} {shown.shape}\n{shown}", value=shown)
 
@@ -538,7 +545,7 @@ class Prompt(cmd.Cmd):
         if name not in self.session.rows:
             raise self._unknown(name)
         array = self.session.rows.value(name).array
-        shape = array.shape[1:] if array.ndim == 3 else array.shape
+        shape = array.shape[1:] if array.ndim > 2 else array.shape
         trace = self.session.step.recorded
         made = ": {}, {}".format(*wording(trace, name)) if name in targets(trace) else ""
         self.say(f"{name} {shape} {array.dtype}{made}", name=name, shape=shape, dtype=str(array.dtype))
@@ -598,13 +605,9 @@ class Prompt(cmd.Cmd):
 
     def _explain(self, name: str, unit: int, n: int) -> None:
         trace = self.session.step.recorded
-        if name == f"d{trace.states[0]}" and name not in targets(trace):
-            raise OptionError(
-                f"{name} is what the step before this one in the pass handed back: rn, then e {name}_prev"
-            )
         text = debug.explain(self.session.step, name, unit, n)
         value = self.session.rows.value(name).array[0, n, unit]
-        labels, equation = wording(self.session.step.recorded, name)
+        labels, equation = wording(trace, name) if name in targets(trace) else ("", text.splitlines()[1])
         self.say(text, name=name, unit=unit, n=n, value=value, equation=equation, labels=labels, text=text)
 
     def do_explain(self, argument: str) -> None:
@@ -616,7 +619,8 @@ class Prompt(cmd.Cmd):
         if match is None:
             raise OptionError("e: say NAME, NAME UNIT or NAME[n, unit], as e da 3")
         name, index, words = match.groups()
-        name = name or f"d{step.recorded.states[0]}_prev"
+        first = step.recorded.states[0]
+        name = name or (first if self.session.case.forward else f"d{first}_prev")
         if index:
             places = self.session.places(f"{name}{index}")
             if places.size != 1:
@@ -754,8 +758,8 @@ class Prompt(cmd.Cmd):
     # ------------------------------------------------------------------------------------------------ what if
 
     def do_set(self, argument: str) -> None:
-        """set NAME[n, units] = EXPR: what if? Write into dh_prev or dc_prev here, in a new fork, and go on there; #1
-        stays the true pass. set dh_prev *= 0 for all of it.
+        """set NAME[n, units] = EXPR: what if? Write into dh_prev or dc_prev here, of a forward pass into h or c, in a
+        new fork, and go on there; #1 stays the true pass. set dh_prev *= 0 for all of it.
         """
         fork = self.session.write(argument)
         self.say(f"fork {fork.number} of {fork.parent}, {fork.origin}", fork=fork.number, parent=fork.parent)

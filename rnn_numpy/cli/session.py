@@ -1,4 +1,4 @@
-"""What a prompt over a backward pass holds: forks, breakpoints, displays, and where it stands. It prints nothing."""
+"""What a prompt over a pass holds: forks, breakpoints, displays, and where it stands. It prints nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnn_numpy import debug
 from rnn_numpy.debug import Condition, Stepper, when
+from rnn_numpy.debug.conditions import NAMED
 from rnn_numpy.debug.explain import rows_of
-from rnn_numpy.debug.expressions import ELEMENTWISE, OF_NAMES, REDUCTIONS, Value, evaluate, parsed
+from rnn_numpy.debug.expressions import ELEMENTWISE, OF_MEMORY, OF_NAMES, REDUCTIONS, Value, evaluate, parsed
 from rnn_numpy.debug.rows import Rows, targets
 from rnn_numpy.engine import Recurrent, Step, Trace
+from rnn_numpy.engine.trace import NOTHING
 from rnn_numpy.errors import OptionError, RNNNumpyError
 
 Array = NDArray[Any]
@@ -29,23 +30,17 @@ CHUNK = 128  # steps between two looks at whether Ctrl-C was pressed
 # A step, a layer, a step of a layer, and what must hold there: 41, l1, l1:41, "41, norm(dh) > 1".
 PLACE = re.compile(r"(?P<layer>l\d+(?:_reverse)?)?\s*:?\s*(?P<t>-?\d+)?\s*(?:(?:,|\bif\b)(?P<rest>.*))?", re.DOTALL)
 
-# Conditions by name, beside those that are expressions.
-NAMED: dict[str, Callable[..., Condition]] = {
-    name: getattr(debug, name)
-    for name in ("jump", "non_finite", "norm_above", "norm_below", "saturated", "sign_change", "violated")
-}
-NAMED["nan"] = debug.non_finite
-
 
 @dataclass(frozen=True)
 class Case:
-    """What is stepped through, and what to call it."""
+    """What is stepped through, the pass back or the forward one, and what to call it."""
 
     layer: Recurrent
     trace: Trace
     doutput: Any
     dh_n: Any = None
     title: str = ""
+    forward: bool = False
 
 
 @dataclass
@@ -72,14 +67,19 @@ class Breakpoint:
 
 
 class Session:
-    """Forks, breakpoints and displays over one backward pass.
+    """Forks, breakpoints and displays over one pass.
 
     The pass stands on its first step from the beginning: the names that there are at a step are then known.
     """
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.forks = [Fork(1, Stepper(case.layer, case.trace, case.doutput, case.dh_n))]
+        stepper = (
+            Stepper.replay(case.layer, case.trace)
+            if case.forward
+            else Stepper(case.layer, case.trace, case.doutput, case.dh_n)
+        )
+        self.forks = [Fork(1, stepper)]
         self.fork = self.forks[0]
         self.stepper.next()
         self.breakpoints: dict[int, Breakpoint] = {}
@@ -137,12 +137,11 @@ class Session:
         return float(np.mean(found)) if np.size(found) else 0.0
 
     def equations(self) -> list[str]:
-        """Return what the equations of a step write on the way back, in their order."""
-        gradients = self.step.recorded.latest
-        forward = set(self.step.recorded.names_of(type(gradients)()))
-        states = {*self.step.recorded.states}
-        rows = self.rows
-        found = [name for name in targets(self.step.recorded) if name not in forward | states and name in rows]
+        """Return what the equations of a step write, on the way that the pass goes, in their order."""
+        rows, recorded = self.rows, self.step.recorded
+        forward = {*recorded.names_of(NOTHING), *recorded.states}
+        forward |= {f"a_{gate}" for gate in recorded.chain.cell.gate_names} if self.case.forward else set()
+        found = [name for name in targets(recorded) if (name in forward) == self.case.forward and name in rows]
         return [name for name in found if not rows.is_made(name)]
 
     def largest(self, name: str) -> tuple[int, int]:
@@ -279,10 +278,11 @@ class Session:
                 raise OptionError(f"there is no step t = {t}; t is 0 to {T - 1}")
             place: Condition = _At(match["layer"], t)
             return place if match["rest"] is None else place & self.condition(match["rest"])
+        text = re.sub(r"\bnan\b", "non_finite", text)
         words = text.split()
         if words and words[0] in NAMED and all(re.fullmatch(r"\w+|[\d.e+-]+", word) for word in words[1:]):
-            text = f"{words[0]}({', '.join(words[1:])})"  # jump dh 10
-        found = _joined(text)
+            text = f"{words[0]}({', '.join(words[1:])})"  # jump dh 10, violated
+        found = when(re.sub(rf"\b({'|'.join(NAMED)})\b(?!\s*\()", r"\1()", text))  # not violated
         found.holds(self.rows)  # a name that there is not is told now, not in the middle of a run
         return found
 
@@ -419,62 +419,9 @@ class _Poll(Condition):
         return ""
 
 
-def _joined(text: str) -> Condition:
-    """Return the condition of a text in which conditions may stand by their names."""
-    try:
-        tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return when(text)  # which says what is wrong
-    return _built(tree, text)
-
-
-def _built(node: ast.expr, text: str) -> Condition:
-    if not any(_is_named(one) for one in ast.walk(node)):
-        return when(text)
-    match node:
-        case ast.BoolOp(op=operator, values=values):
-            found = [_built(value, ast.unparse(value)) for value in values]
-            joined = found[0]
-            for one in found[1:]:
-                joined = joined & one if isinstance(operator, ast.And) else joined | one
-            return joined
-        case ast.BinOp(left=left, op=ast.BitAnd() | ast.BitOr() as operator, right=right):
-            return _built(ast.BoolOp(ast.And() if isinstance(operator, ast.BitAnd) else ast.Or(), [left, right]), text)
-        case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
-            return ~_built(operand, ast.unparse(operand))
-        case ast.Name(id=name):
-            return _made(name, [], [])
-        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords) if name in NAMED:
-            return _made(name, arguments, keywords)
-    raise OptionError(f"{ast.unparse(node)!r}: {', '.join(NAMED)} stand by themselves, joined by and, or, not")
-
-
-def _is_named(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name) and node.id in NAMED
-
-
-def _made(name: str, arguments: list[ast.expr], keywords: list[ast.keyword]) -> Condition:
-    """Return a condition of `debug`; its arguments are names of arrays and numbers."""
-
-    def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.Name):
-            return node.id
-        try:
-            return ast.literal_eval(node)
-        except ValueError:
-            raise OptionError(f"{name}: takes names of arrays and numbers; got {ast.unparse(node)!r}") from None
-
-    given = [value(argument) for argument in arguments]
-    named = {str(keyword.arg): value(keyword.value) for keyword in keywords}
-    try:
-        return NAMED[name](*given, **named)
-    except TypeError as error:
-        raise OptionError(f"{name}: {str(error).partition('() ')[2] or error}") from None
-
-
 def known_words() -> tuple[str, ...]:
     """Return the functions of expressions and the conditions by name."""
-    return (*REDUCTIONS, *ELEMENTWISE, *OF_NAMES, *NAMED)
+    return (*REDUCTIONS, *ELEMENTWISE, *OF_NAMES, *OF_MEMORY, *NAMED)
 
 
 def said(error: Exception) -> str:

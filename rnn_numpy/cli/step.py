@@ -7,6 +7,7 @@ import functools
 import io
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ EPILOG = """commands, as in pdb and gdb (h lists them all):
   assert EXPR                  for scripts: the exit code is 1 where one fails
 examples:
   rnn-numpy step --cell gru -c "b norm(dh_prev) < 1e-6" -c c -c "e dh_prev"
+  rnn-numpy step --forward -c "b saturated(i, 0.5)" -c c -c "e i"
   rnn-numpy step mine.py:case -x check.txt"""
 
 
@@ -55,9 +57,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """
     parser = commands.add_parser(
         "step",
-        description="A debugger for backpropagation through time: step, stop at conditions, go back, print, explain an "
-        "equation with its numbers, and ask what if. What is stepped through is a network that forecasts the next "
-        "sample of a series, a layer of a file (--model), or what TARGET returns.",
+        description="A debugger for backpropagation through time, and with --forward for the pass before it: step, "
+        "stop at conditions, go back, print, explain an equation with its numbers, and ask what if. What is stepped "
+        "through is a network that forecasts the next sample of a series, a layer of a file (--model), or what "
+        "TARGET returns.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -88,6 +91,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "or else random numbers; the loss is half the square of its outputs"
     )
     parser.add_argument("--model", metavar="FILE", type=common.file_path, help=model)
+    parser.add_argument(
+        "--forward", action="store_true", help="step through the forward pass, from its first step on, not the way back"
+    )
     parser.add_argument("--model-layer", metavar="NAME", help="which layer of it, where there are several")
     one = "run this command; several in their order; there is no prompt then"
     parser.add_argument(
@@ -116,7 +122,10 @@ def run(arguments: argparse.Namespace) -> Outcome:
     if not scripts and sys.stdin is None:
         raise BadInputError("standard input is closed; say what to do with -c or -x")
     common.check_outputs({"--html": arguments.html}, [Path(item) for kind, item in arguments.commands if kind == "x"])
-    prompt = Prompt(_case(arguments), sys.stdin or io.StringIO(), sys.stdout, arguments.json)
+    case = _case(arguments)
+    if arguments.forward:
+        case = replace(case, forward=True, title=case.title.partition("; dL/dh")[0] + "; forward")
+    prompt = Prompt(case, sys.stdin or io.StringIO(), sys.stdout, arguments.json)
     if not scripts and prompt.terminal:
         prompt.interact()
     else:

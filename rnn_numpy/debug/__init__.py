@@ -12,7 +12,7 @@ from rnn_numpy.debug.conditions import (
     when,
 )
 from rnn_numpy.debug.explain import explain
-from rnn_numpy.debug.frames import here
+from rnn_numpy.debug.frames import here, trap
 from rnn_numpy.debug.page import Page, html, show, write_html
 from rnn_numpy.debug.stepper import Stepper, Stop
 from rnn_numpy.debug.table import EquationLine, equation_lines, equations_table
@@ -40,6 +40,7 @@ __all__ = [
     "saturated",
     "show",
     "sign_change",
+    "trap",
     "violated",
     "when",
     "write_html",

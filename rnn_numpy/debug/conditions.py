@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ast
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.debug.expressions import Text, Value, evaluate, norm, parsed, saturation, sources, ulps
+from rnn_numpy.debug.expressions import LONGEST, Text, Value, evaluate, norm, parsed, saturation, sources, ulps
 from rnn_numpy.debug.rows import Rows, checkable, total, wording
 from rnn_numpy.engine.trace import Step
 from rnn_numpy.errors import OptionError
@@ -287,7 +287,7 @@ def condition(of: Any) -> Condition:
     if isinstance(of, Condition):
         return of
     if isinstance(of, str):
-        return _When(of)
+        return when(of)
     if callable(of):
         return _Python(of)
     raise OptionError(f"debug: a condition is a text, a function of a Step, or one of debug's; got {type(of).__name__}")
@@ -301,7 +301,8 @@ def when(text: str) -> Condition:
     text : str
         Names of a `Step`, `t`, numbers, arithmetic, comparisons, `and`, `or`, `not`, entries `dh[n, unit]`, and norm,
         max, min, mean, isfinite, abs, tanh, sigmoid, relu, exp, log, sqrt, ratio (of the norm to that of the step
-        before), sat (the share of a gate at its limits), cos and ulps of two names. It is parsed, never run.
+        before), sat (the share of a gate at its limits), cos and ulps of two names; the conditions of `debug` by their
+        names, jump(dh, 10), violated(), joined by and, or, not. It is parsed, never run.
 
     Returns
     -------
@@ -316,12 +317,62 @@ def when(text: str) -> Condition:
     --------
     >>> when("norm(dh) > 1e-3 and t < 50")
     norm(dh) > 1e-3 and t < 50
+    >>> when("jump(dh, 10) and not violated()")
+    (jump('dh', 10) & ~violated(8))
     >>> when("dh.tofile")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
         ...
     rnn_numpy.errors.OptionError: debug.when: 'dh.tofile' has 'dh.tofile', which is not of this language. There are ...
     """
-    return _When(text)
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (AttributeError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return _When(text)  # which says what is wrong
+    return _built(tree, text)
+
+
+def _built(node: ast.expr, text: str) -> Condition:
+    """Return the condition of a tree in which conditions may stand by their names."""
+    if len(text) > LONGEST or not any(_is_named(one) for one in ast.walk(node)):
+        return _When(text)
+    match node:
+        case ast.BoolOp(op=operator, values=values):
+            joined, *others = (_built(value, ast.unparse(value)) for value in values)
+            for one in others:
+                joined = joined & one if isinstance(operator, ast.And) else joined | one
+            return joined
+        case ast.BinOp(left=left, op=ast.BitAnd() | ast.BitOr() as operator, right=right):
+            return _built(ast.BoolOp(ast.And() if isinstance(operator, ast.BitAnd) else ast.Or(), [left, right]), text)
+        case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
+            return ~_built(operand, ast.unparse(operand))
+        case ast.Call(func=ast.Name(id=name), args=given, keywords=keywords) if name in NAMED:
+            return _made(name, given, keywords)
+    raise OptionError(
+        f"debug.when: {ast.unparse(node)!r}: {', '.join(NAMED)} stand by themselves, joined by and, or, not"
+    )
+
+
+def _is_named(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in NAMED
+
+
+def _made(name: str, given: list[ast.expr], keywords: list[ast.keyword]) -> Condition:
+    """Return a condition of `debug`; its arguments are names of arrays and numbers."""
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Name):
+            return node.id
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            raise OptionError(f"debug.{name}: takes names of arrays and numbers; got {ast.unparse(node)!r}") from None
+
+    values = [value(argument) for argument in given]
+    named = {str(keyword.arg): value(keyword.value) for keyword in keywords}
+    try:
+        return NAMED[name](*values, **named)
+    except TypeError as error:
+        raise OptionError(f"debug.{name}: {str(error).partition('() ')[2] or error}") from None
 
 
 def norm_above(name: str, bound: float) -> Condition:
@@ -369,6 +420,12 @@ def violated(ulps: float = 8.0) -> Condition:
     running bound.
     """
     return _Violated(arguments.positive_number("debug.violated", "ulps", ulps))
+
+
+# What stands by its name in a text.
+NAMED: Mapping[str, Callable[..., Condition]] = {
+    one.__name__: one for one in (jump, non_finite, norm_above, norm_below, saturated, sign_change, violated)
+}
 
 
 def _name(where: str, name: Any) -> str:

@@ -69,6 +69,8 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
         raise OptionError(f"debug.explain: step must be a Step, as trace[t]; got {type(step).__name__}")
     unit, n = (arguments.integer("debug.explain", title, value) for title, value in (("unit", unit), ("n", n)))
     rows, found = rows_of(step), targets(step.recorded)
+    if name == f"d{step.recorded.states[0]}" and name not in found and name in rows:
+        return _explain_first(step, rows, name, unit, n)
     if name not in found:
         has = ", ".join(found) if found else "none: `Cell.equations` is empty"
         raise OptionError(f"debug.explain: there is no equation of {name!r} in {step.recorded.name}; there are {has}")
@@ -91,7 +93,12 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
         if not is_whole(step.recorded):
             notes.insert(0, f"{before} is the rest of what is recorded: parts without equations add to it, too")
         elif not known:
-            notes.insert(0, f"{before} is the rest of what is recorded: the trace does not keep it, a Stepper does")
+            who = "the trace does not keep it, a Stepper does"
+            if rows.kept.doutput is not None:
+                who = "it came from the layer above, and nobody keeps it at a layer's first step"
+            notes.insert(0, f"{before} is the rest of what is recorded: {who}")
+    if len(terms) == 1:
+        terms = [re.sub(r"^\((-[^()]*)\)$", r"\1", terms[0])]  # a number alone
     result = _total(rows, name, before, n, unit)
     labels, text = wording(step.recorded, name)
     pad = " " * len(name)
@@ -109,6 +116,48 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     if exists is not None and not exists[n, 0]:
         lines.append(f"sequence n = {n} has no step {step.t}: what is recorded is 0")
     return "\n".join(lines + notes)
+
+
+def _explain_first(step: Step, rows: Rows, name: str, unit: int, n: int) -> str:
+    """Explain the gradient of the first state: what the step visited before handed back, or, at a sequence's last step,
+    what the loss says of the output and of the final state.
+    """
+    recorded = rows.value(name).array[0]
+    if not (0 <= n < recorded.shape[0] and 0 <= unit < recorded.shape[1]):
+        raise OptionError(f"debug.explain: {name} has (N, units) = {recorded.shape}; got n = {n}, unit = {unit}")
+    has, where = recorded[n, unit], f"{step.recorded.name}  t = {step.t}  n = {n}  unit {unit}"
+    if not rows.ends(n):
+        trace = step.recorded
+        before = type(step)(
+            trace, step.index + (-1 if trace.reverse else 1), step.gradients or step.recorded.latest, *_kept(step)
+        )
+        return f"{where}\n{name} = {_number(has)}   {name}_prev of t = {before.t}\n" + explain(
+            before, f"{name}_prev", unit, n
+        )
+    direct, final = rows.from_outside(n, unit)
+    state = name[1:]
+    pad, notes = " " * len(name), []
+    if final is None:
+        notes.append("the trace does not keep the two apart, a Stepper does")
+        return "\n".join([where, f"{name} = doutput + d{state}_n", f"{pad} = {_number(has)}   recorded", *notes])
+    if direct is None:
+        direct = has - final
+        notes.append("doutput is the rest of what is recorded: it comes from the layer above")
+    total_ = direct + final
+    apart = float(ulps(np.array([total_], recorded.dtype), np.array([has]))[0])
+    return "\n".join(
+        [
+            where,
+            f"{name} = doutput + d{state}_n",
+            f"{pad} = {_number(direct)} + {_placed(final)}",
+            f"{pad} = {_number(total_)}   recorded {_number(has)}, {apart:.3g} ulp",
+            *notes,
+        ]
+    )
+
+
+def _kept(step: Step) -> tuple[Any, ...]:
+    return () if type(step) is Step else (step.kept,)
 
 
 def _total(rows: Rows, name: str, before: str | None, n: int, unit: int) -> Any:
@@ -156,7 +205,6 @@ class _InPlace(ast.NodeTransformer):
 
 def _numbers(text: Text, rows: Rows, n: int, unit: int) -> str:
     found = sources(_InPlace(rows, n, unit).visit(_copy(text.tree)))
-    found = re.sub(r"^\((-[^()]*)\)$", r"\1", found)  # alone
     return re.sub(r"\((\([^()]*\))\)", r"\1", found)  # the number is the whole argument
 
 

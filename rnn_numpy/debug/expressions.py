@@ -258,6 +258,8 @@ def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -
     if name in REDUCTIONS:
         if np.ndim(array) == 2:  # a weight
             return Value(REDUCTIONS[name](array[None]))
+        if np.ndim(array) == 4:  # of a memory
+            array = array.reshape(*array.shape[:2], -1)
         if np.ndim(array) != 3:
             raise OptionError(f"{name}(...) is of an array of a step, or of a weight; got {sources(arguments[0])!r}")
         return Value(REDUCTIONS[name](array))

@@ -1,10 +1,15 @@
-"""From a breakpoint inside of a formula to the step that it belongs to."""
+"""From a breakpoint, or a warning, inside of a formula to the step that it belongs to."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import traceback
+from collections.abc import Iterator
 from types import FrameType
+
+import numpy as np
 
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.engine.trace import NOTHING, GradientPass, Step
@@ -44,3 +49,48 @@ def here() -> Step:
         "debug.here: no pass is inside of a step; call it at a breakpoint in a formula, as `lstm_step_backward`. "
         "Between two steps, the step is what `next` returned"
     )
+
+
+@contextlib.contextmanager
+def trap() -> Iterator[None]:
+    """Stop at the first operation of NumPy's that overflows, divides by 0 or makes a NaN, and say at which step.
+
+    A net with holes: an infinity that is in x or in a weight makes no noise as long as gates saturate, products of BLAS
+    do not always tell, and what is made a NaN outside of a step has no step. `first_non_finite` looks at what has been
+    recorded, and misses nothing.
+
+    Raises
+    ------
+    FloatingPointError
+        With layer, t, function and line.
+
+    Examples
+    --------
+    >>> from rnn_numpy import RNN
+    >>> rnn = RNN(1, 1, nonlinearity="relu", rng=0)
+    >>> rnn.params["weight_hh_l0"][...] = 1e200
+    >>> with trap():  # doctest: +ELLIPSIS
+    ...     rnn.forward(np.full((9, 1, 1), 2.0), np.ones((1, 1, 1)))
+    Traceback (most recent call last):
+        ...
+    FloatingPointError: overflow encountered in dot: l0 t = 1, relu_step_forward, line ...: a_t += h_in.dot...
+    """
+    try:
+        with np.errstate(over="raise", divide="raise", invalid="raise"):
+            yield
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}: {_where(error)}") from error
+
+
+def _where(error: BaseException) -> str:
+    """Say at which step of which layer, and on which line, an error came about."""
+    place, trail = "outside of a step", error.__traceback__
+    while trail is not None:
+        frame = trail.tb_frame
+        if frame.f_code in LOOPS and "t" in frame.f_locals:
+            recorded = frame.f_locals["run"].trace
+            way = ", on the way back" if LOOPS[frame.f_code] else ""
+            place = f"{recorded.name} t = {frame.f_locals['t'] + recorded.first}{way}"
+        trail = trail.tb_next
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{place}, {last.name}, line {last.lineno}: {last.line}"

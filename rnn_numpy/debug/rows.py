@@ -33,12 +33,17 @@ class Kept:
 
     `handed` has, by state, what each step handed back to the state before it; `doutput` what the loss says directly,
     but at the step `unknown`; `loss` what it says of records, zeros where that is nothing, None where nobody knows.
+    `finals` are the gradients of the final states by state, (N, units), None for zeros; of a top layer `top` is the
+    gradient of its output, None for zeros.
     """
 
     handed: dict[str, Array] = field(default_factory=dict)
     doutput: Array | None = None
     unknown: int | None = None
     loss: Mapping[str, Array] | None = None
+    finals: Mapping[str, Array | None] | None = None
+    is_top: bool = False
+    top: Array | None = None
 
 
 NOTHING_KEPT = Kept()
@@ -218,15 +223,49 @@ class Rows:
         first = _first(self.trace, step)
         found = []
         for index in later:
-            if (index - first) * step < 0:
+            if (index - first) * step < 0:  # at a pass's first step the gradient of the final state
                 like = self._array(f"d{state}", indices[:1])
-                found.append(np.full_like(like, np.nan))
+                found.append(
+                    np.full_like(like, np.nan) if self.kept.finals is None else self._final(state, like, first)
+                )
             elif kept is not None:
                 found.append(self._sorted_out(kept[index : index + 1]))
             else:
                 rows = Rows(self.trace, self.gradients, range(index, index + step, step), self.kept)
                 found.append(total(rows, f"d{state}_prev").array)
         return np.concatenate(found)
+
+    def _final(self, state: str, like: Array, index: int) -> Array:
+        """Return the gradient of a final state at a pass's first step, 0 for sequences that have no such step."""
+        said = (self.kept.finals or {}).get(state)
+        if said is None:
+            return np.zeros_like(like)
+        return self._cleared(self._sorted_out(said[None]), range(index, index + 1))
+
+    def ends(self, n: int) -> bool:
+        """Whether this step is sequence n's last one in time of its direction: backward begins with it."""
+        index, trace = self.indices[0], self.trace
+        later = index + (-1 if trace.reverse else 1)
+        exists = None if not 0 <= later < len(trace) else trace.exists(later)
+        return not 0 <= later < len(trace) or (exists is not None and not exists[n, 0])
+
+    def from_outside(self, n: int, unit: int) -> tuple[Any, Any]:
+        """Return what the loss says directly of an entry of the first state after this step, and of it as the final
+        one; None for what is not known.
+        """
+        kept, state, index = self.kept, self.trace.states[0], self.indices[0]
+        n_stored = n if self.trace.unsort is None else self.trace.unsort[n]
+        whole = self._array(f"d{state}", self.indices)[0, n, unit]
+        direct = whole - whole
+        if kept.top is not None:
+            direct = kept.top[index, n_stored, unit]
+        elif not kept.is_top:
+            direct = None
+        final = None
+        if kept.finals is not None:
+            said = kept.finals.get(state)
+            final = whole - whole if said is None else said[n_stored, unit]
+        return direct, final
 
     def _constant(self, name: str) -> Array | None:
         """Return a weight, a bias, or a gate's rows of one."""

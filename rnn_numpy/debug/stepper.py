@@ -9,7 +9,7 @@ one stays the true pass, bit for bit.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,6 +116,7 @@ class Stepper:
             lambda: layer.backward_steps(trace, doutput, dh_n, drecords=drecords), top,
             layer.backward_steps(trace, doutput, dh_n, grads, drecords=drecords),
             {} if drecords is None else trace.edge.like_records("debug.Stepper", layer, drecords),
+            trace.edge.states_in("debug.Stepper", "dh_n", dh_n),
         )  # fmt: skip
 
     @classmethod
@@ -134,8 +135,57 @@ class Stepper:
             masks.update({name: value for name, value in found.items() if value})
             return steps
 
-        stepper._start(begin, None, begin(), {})
+        stepper._start(begin, None, begin(), {}, ())
         return stepper
+
+    @classmethod
+    def replay(cls, layer: Recurrent, trace: Trace) -> Stepper:
+        """Return one of the forward pass that a trace recorded: from its inputs, initial states, memory and masks.
+
+        The layer's parameters are those of this moment.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from rnn_numpy import GRU
+        >>> gru = GRU(2, 3, rng=0)
+        >>> output, h_n, trace = gru.forward(np.ones((6, 1, 2)))
+        >>> s = Stepper.replay(gru, trace)
+        >>> s.run("t == 4").step.t
+        4
+        >>> bool(np.array_equal(s.finish()[0], output))
+        True
+        """
+        if not isinstance(layer, Recurrent) or not isinstance(trace, Trace) or not trace.layers:
+            got = type(layer if not isinstance(layer, Recurrent) else trace).__name__
+            raise OptionError(
+                f"Stepper.replay: a recurrent layer and the trace of its forward pass are needed; got {got}"
+            )
+        edge = trace.edge.checked("Stepper.replay", layer)
+        batch, recorded = edge.batch, list(trace.layers.values())
+        if any(one.reached is not None for one in recorded) or len(recorded) < edge.rows:
+            raise OptionError("Stepper.replay: the trace's forward pass is not through")
+        lengths = batch.lengths
+        states = []
+        for state in recorded[0].states:
+            found = []
+            for one in recorded:
+                last = len(one) if lengths is None else lengths
+                found.append(one.stored(state)[last if one.reverse else 0, np.arange(batch.N)])
+            states.append(np.array(found))
+        initial = edge.states_out(states)
+        given = {name: edge.given_out(array, array.ndim - 1) for name, array in edge.given.items()}
+        return cls.forward(
+            layer,
+            edge.signal_out(recorded[0].stored("x")),
+            initial if len(initial) > 1 else initial[0],
+            None if lengths is None or edge.packed is not None else batch.unsorted(lengths, 0),
+            training=False,  # no mask but those of the trace
+            dropout_masks=trace.masks,
+            recurrent_masks=trace.recurrent_masks or None,
+            zoneout_masks=trace.zoneout_masks or None,
+            given=given or None,
+        )
 
     def _start(
         self,
@@ -143,8 +193,9 @@ class Stepper:
         doutput: Array | None,
         steps: Any,
         drecords: Mapping[str, Array],
+        dfinals: Sequence[Array | None],
     ) -> None:
-        self._begin, self._doutput, self._drecords = begin, doutput, drecords
+        self._begin, self._doutput, self._drecords, self._dfinals = begin, doutput, drecords, dfinals
         self._steps = steps
         edge = steps.trace.edge
         self._total = edge.rows * (edge.batch.T if edge.batch.lengths is None else int(edge.batch.lengths[0]))
@@ -185,6 +236,11 @@ class Stepper:
         kept, handed = Kept() if gradients.arrays else NOTHING_KEPT, list[tuple[Array, Array]]()
         if gradients.arrays:
             kept.loss = self._drecords
+            row = list(self._steps.trace.layers).index(trace.name)
+            kept.finals = {
+                state: None if whole is None else whole[row]
+                for state, whole in zip(trace.states, self._dfinals, strict=True)
+            }
             first, *further = trace.states
             source = trace.aligned(f"d{first}_prev", gradients)
             kept.doutput = memory.empty(source.shape, source.dtype)
@@ -193,10 +249,13 @@ class Stepper:
             at, row = step.index, step.index + (1 if trace.reverse else -1)
             kept.unknown = at
             is_top = trace.layer == max(layer.layer for layer in self._steps.trace.layers.values())
-            if is_top and self._doutput is not None and 0 <= row < len(trace):
-                width = kept.doutput.shape[-1]
-                kept.doutput[at] = self._doutput[row][:, slice(width, None) if trace.reverse else slice(width)]
-                kept.unknown = None
+            if is_top:
+                width, kept.is_top = kept.doutput.shape[-1], True
+                if self._doutput is not None:
+                    kept.top = self._doutput[:, :, slice(width, None) if trace.reverse else slice(width)]
+                if 0 <= row < len(trace):
+                    kept.doutput[at] = 0 if kept.top is None else kept.top[row]
+                    kept.unknown = None
             for state in further:
                 source = trace.aligned(f"d{state}_prev", gradients)
                 kept.handed[state] = memory.empty(source.shape, source.dtype)
@@ -338,7 +397,7 @@ class Stepper:
         if here < 0:
             raise OptionError("Stepper.fork: the pass has not begun; go to a step first, or say at=(layer, t)")
         twin = Stepper.__new__(Stepper)
-        twin._start(self._begin, self._doutput, self._begin(), self._drecords)
+        twin._start(self._begin, self._doutput, self._begin(), self._drecords, self._dfinals)
         twin._written = [*(one for one in self._written if one[0] <= here), (here, values)]
         for place, written in twin._written:
             twin._advance(place + 1 - len(twin._places))

@@ -527,12 +527,14 @@ def _masked(arrays: Mapping[str, Array]) -> list[str]:
 
 
 def _row(name: str, array: Array) -> tuple[str, ...]:
-    """The fields of a line of the table of a step: name, shape, min, max, norm, count of what is NaN or infinite."""
-    values = array.real
-    finite = values[np.isfinite(array)]
+    """The fields of a line of the table of a step: name, shape, min, max, norm, count of what is NaN or infinite.
+
+    Of complex numbers, min and max are those of the real part; the norm is of all.
+    """
+    finite = array[np.isfinite(array)]
     bad = array.size - finite.size
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
+    low, high = (float(finite.real.min()), float(finite.real.max())) if finite.size else (np.nan, np.nan)
     # Scaled by the largest entry, so that the norm of tiny or huge entries neither vanishes nor overflows.
-    scale = max(abs(low), abs(high)) if finite.size else 0.0
-    norm = scale * float(np.sqrt(np.sum((finite / scale) ** 2))) if scale > 0 else 0.0
+    scale = float(abs(finite).max()) if finite.size else 0.0
+    norm = scale * float(np.sqrt(np.sum(abs(finite / scale) ** 2))) if scale > 0 else 0.0
     return name, str(array.shape), f"{low:.2e}", f"{high:.2e}", f"{norm:.2e}", str(bad)

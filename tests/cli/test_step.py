@@ -514,7 +514,8 @@ def test_habits_from_other_debuggers(capsys: pytest.CaptureFixture[str]) -> None
     assert answers[8] == ["da (1, 4) float64: B2, da = dh * (1 - h ** 2)"]
     assert answers[9] == answers[10] and answers[9][0].startswith("dh[0, 3]  ")
     assert "stopped by 1: 3" in answers[12][0]
-    assert "rn, then e dh_prev" in step(capsys, "e dh")[2]
+    assert "dh = doutput + dh_n" in step(capsys, "e dh")[1]
+    assert "dh_prev of t = 19" in step(capsys, "n", "e dh")[1]
     assert "of #1, the true pass" in step(capsys, "set dh_prev = 1/0", "nan")[1]
 
 
@@ -636,6 +637,21 @@ def test_wrong_arguments(arguments: list[str], words: str, capsys: pytest.Captur
     assert words in err
     assert err.startswith("rnn-numpy step: ")
     assert len(err.splitlines()) == 1
+
+
+def test_the_forward_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    """Bit for bit the trace; what is written changes what comes after; a breakpoint on a forward array."""
+    from tests.cli.step.mine import vanishing
+
+    _, trace, _ = vanishing()
+    code, out, _ = step(capsys, "--forward", "--json", "n 4", "p h", "b norm(h) < 1", "set h = 0", "n", "finish")
+    found = records(out)
+    assert code == 0 and [record["t"] for record in found if "norms" in record][:2] == [0, 4]
+    assert found[2]["value"] == trace[4].h.tolist() and set(found[1]["norms"]) == {"h", "a"}
+    assert found[5]["t"] == 5 and found[5]["fork"] == 2
+    assert set(found[6]["result"]) == {"output", "h_n"}
+    code, _, err = step(capsys, "--forward", "p dh")
+    assert code == 2 and "gradients are there once a backward pass has begun" in err
 
 
 def test_a_slip_has_a_proposal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -376,3 +376,15 @@ def test_a_step_is_a_table(run):
     assert min(lengths, key=lengths.get) == min(norms, key=norms.get)
     _, _, trace = RNN(1, 2, rng=0).forward(np.full((2, 1, 1), np.nan))
     assert "nan" in trace[0]._repr_html_()
+
+
+def test_the_norms_of_a_complex_step_are_those_of_complex_numbers():
+    layer = RNN(2, 4, dtype=np.complex128, rng=0)
+    x = np.random.default_rng(0).normal(size=(5, 2, 2)) * (1 + 2j)
+    output, _, trace = layer.forward(x)
+    layer.backward(trace, np.ones_like(output) * 1j)
+    step = trace[2]
+    for line in repr(step).splitlines()[2:]:
+        name, *_, norm, bad = line.split()
+        assert float(norm) == pytest.approx(np.linalg.norm(getattr(step, name)), rel=5e-3) and bad == "0"
+        assert f'aria-label="norm {norm}"' in step._repr_html_()

@@ -217,6 +217,100 @@ def test_a_forward_pass_steps_as_well(kind):
     assert debug.Stepper.forward(layer, x).run(debug.violated(2)) is None
 
 
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_forward_pass_is_replayed_bit_for_bit(kind, lengths):
+    layer, trace, _ = ready(kind, lengths)
+    stepper = debug.Stepper.replay(layer, trace)
+    assert stepper.run(debug.violated(2)) is None
+    again = stepper.finish()[2]
+    for name, recorded in trace.layers.items():
+        for array in recorded.arrays:
+            assert np.array_equal(recorded.arrays[array], again.layers[name].arrays[array], equal_nan=True), array
+
+
+@pytest.mark.parametrize(
+    ("options", "x", "call"),
+    [
+        ({"batch_first": True, "bidirectional": True, "num_layers": 2}, (3, 6, 2), {"lengths": [2, 6, 4]}),
+        ({}, (6, 2), {}),  # one sequence without an axis of its own
+        ({"zoneout": 0.3, "dropout": 0.3, "num_layers": 2}, (6, 3, 2), {"training": False}),
+        ({"recurrent_dropout": 0.5, "dropout": 0.3, "num_layers": 2}, (6, 3, 2), {}),
+        ({"proj_size": 2}, (1, 1, 2), {}),
+    ],
+)
+def test_every_form_of_a_forward_pass_is_replayed(options, x, call):
+    layer, rng = LSTM(2, 5, **options, rng=0), np.random.default_rng(0)
+    output, finals, trace = layer.forward(rng.normal(size=x), **call)
+    again, states, _ = debug.Stepper.replay(layer, trace).finish()
+    assert again.tobytes() == output.tobytes()
+    assert all(one.tobytes() == other.tobytes() for one, other in zip(states, finals, strict=True))
+
+
+def test_a_pass_that_is_not_through_is_not_replayed():
+    layer = RNN(2, 5, rng=0)
+    steps = layer.forward_steps(np.ones((4, 1, 2)))
+    next(steps)
+    with pytest.raises(OptionError, match="the trace's forward pass is not through"):
+        debug.Stepper.replay(layer, steps.trace)
+    with pytest.raises(OptionError, match="a recurrent layer and the trace of its forward pass are needed; got int"):
+        debug.Stepper.replay(layer, 3)
+    with pytest.raises(ShapeError, match="trace was recorded by a layer with other options"):
+        debug.Stepper.replay(GRU(2, 5, rng=0), layer.forward(np.ones((4, 1, 2)))[2])
+
+
+def test_conditions_stand_by_their_names_in_a_text():
+    layer, trace, doutput = ready("lstm")
+    stepper = debug.Stepper(layer, trace, doutput)
+    stop = stepper.run("not violated() and jump(dh_prev, 1.05) and t < 6")
+    first = next(
+        t
+        for t in range(5, -1, -1)
+        if not 1 / 1.05 <= np.linalg.norm(trace[t].dh_prev) / np.linalg.norm(trace[t + 1].dh_prev) <= 1.05
+    )
+    assert stop.step.t == first and "norm(dh_prev) = " in stop.evidence
+    trace.top.arrays["tanh_c"][3] *= 1 + 1e-12
+    assert debug.Stepper(layer, trace, doutput).run("violated(4) or non_finite()").step.t == 3
+    assert repr(debug.when("jump(dh, factor=3) | saturated(f, 0.5)")) == "(jump('dh', 3) | saturated('f', 0.5))"
+    for text, message in (
+        ("jump(dh, 1) > 3", "jump, non_finite, .* stand by themselves, joined by and, or, not"),
+        ("norm(jump(dh))", "stand by themselves"),
+        ("jump(dh, 0.5)", "factor must be greater than 1; got 0.5"),
+        ("jump(norm(dh))", "takes names of arrays and numbers; got 'norm\\(dh\\)'"),
+        ("violated(1, 2, 3)", "takes from 0 to 1 positional arguments but 3 were given"),
+        ("sign_change(dh)", "missing 1 required positional argument: 'unit'"),
+        ("jump(dh, factr=3)", "unexpected keyword argument 'factr'"),
+        ("jump(dh) and __import__('os')", "is not of this language"),
+        ("jump(dh, *x)", "takes names of arrays and numbers"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            debug.when(text)
+
+
+def test_what_came_from_the_loss_is_known_at_the_first_step():
+    layer, trace, doutput = ready("lstm", "out of order")
+    dh_n, dc_n = np.random.default_rng(5).normal(size=(2, 1, N, 5))
+    stepper = debug.Stepper(layer, trace, doutput, (dh_n, dc_n))
+    first = stepper.next()  # of the second sequence alone
+    text = debug.explain(first, "dh", unit=2, n=1)
+    assert text.splitlines()[1] == "dh = doutput + dh_n"
+    assert f"= {doutput[8, 1, 2]:.4g} + {dh_n[0, 1, 2]:.4g}" in text.replace("(", "").replace(")", "")
+    assert "recorded" in text and text.endswith(" ulp")
+    assert f"= {dc_n[0, 1, 2]:.4g} + " in debug.explain(first, "dc", unit=2, n=1).replace("(", "").replace(")", "")
+    # Of a sequence that ends earlier, where it ends; else it is what the step after handed back.
+    assert f" + {dh_n[0, 0, 2]:.4g}" in debug.explain(stepper.goto(2), "dh", 2, 0).replace("(", "").replace(")", "")
+    lines = debug.explain(stepper.goto(1), "dh", unit=2, n=0).splitlines()
+    assert lines[1].endswith("dh_prev of t = 2") and lines[3] == "dh_prev = doutput_prev + W_hh.T @ da"
+    assert debug.explain(trace[8], "dh", 2, 1).endswith("the trace does not keep the two apart, a Stepper does")
+    with pytest.raises(OptionError, match=r"dh has \(N, units\) = \(4, 5\); got n = 4, unit = 0"):
+        debug.explain(first, "dh", n=4)
+    # A lower layer's comes from the layer above.
+    layer, trace, doutput = ready("two layers")
+    stepper = debug.Stepper(layer, trace, doutput, np.ones((2, N, 5)))
+    text = debug.explain(stepper.goto(8, "l0"), "dh", unit=2, n=1)
+    assert "+ 1\n" in text and "doutput is the rest of what is recorded: it comes from the layer above" in text
+
+
 def test_conditions_say_why():
     layer, trace, doutput = exploding()
     stepper = debug.Stepper(layer, trace, doutput)

@@ -4,6 +4,7 @@ import numpy as np
 
 from rnn_numpy import GRU, LSTM, RNN
 from rnn_numpy.engine import Cell, Recurrent
+from rnn_numpy.layers.attention import AttentionLSTM
 
 
 def elman_forward(a_t, h_in, W_hh, h_t):
@@ -88,6 +89,14 @@ def batch_first():
 def own_cell():
     """Of a cell without equations."""
     return last(Elman(2, 4, rng=0), inputs(8, 1, 2))
+
+
+def attending():
+    """Reads a memory of four rows, the last one not there for the second sequence."""
+    layer = AttentionLSTM(2, 3, score="additive", attention_size=2, memory_size=2, rng=0)
+    exists = np.array([[True] * 4, [True, True, True, False]])
+    given = {"values": inputs(4, 2, 2), "keys": inputs(4, 2, 2) - 0.5, "exists": exists}
+    return last(layer, inputs(6, 2, 2), given=given)
 
 
 def two():
