@@ -69,11 +69,14 @@ def checked_nonlinearity(where: str, cell: str, nonlinearity: Any) -> str:
     return nonlinearity
 
 
-def refuse_what_is_not_there(where: str, layer: Any, there: str, *, trains: bool, projects: bool = False) -> None:
+def refuse_what_is_not_there(
+    where: str, layer: Any, there: str, *, trains: bool, projects: bool = False, further: Sequence[str] = ()
+) -> None:
     """Raise an error where a layer of this package has something that the counterpart, `there`, does not have.
 
     `trains` says whether that is for training too, so that recurrent dropout counts, `projects` whether an LSTM can
-    have proj_size there. A parameter that is not finite is refused too: nothing could be compared.
+    have proj_size there; `further` are parameters that it has beyond the usual ones. A parameter that is not finite is
+    refused too: nothing could be compared.
     """
     if layer.dtype not in CARRIED_DTYPES:
         raise ConversionError(
@@ -91,9 +94,9 @@ def refuse_what_is_not_there(where: str, layer: Any, there: str, *, trains: bool
                 "none, and load this one's state_dict() into it"
             )
     stems = dict.fromkeys(name.rpartition("_l")[0] or name for name in layer.params)
-    further = [stem for stem in stems if stem not in PARAMETERS]
-    if further:
-        raise ConversionError(f"{where}: {there} has no parameters like the layer's {', '.join(further)}")
+    unknown = [stem for stem in stems if stem not in PARAMETERS and stem not in further]
+    if unknown:
+        raise ConversionError(f"{where}: {there} has no parameters like the layer's {', '.join(unknown)}")
     for name, array in layer.params.items():
         arguments.finite(where, name, array, "i, j")
 

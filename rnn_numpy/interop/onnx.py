@@ -52,8 +52,10 @@ class OnnxNode:
     R : ndarray, (directions, G H, H)
     B : ndarray, (directions, 2 G H), or None
     attributes : dict
-        hidden_size, direction, activations where they are not the default, linear_before_reset of a GRU: as
-        `onnx.helper.make_node` takes them.
+        hidden_size, direction, linear_before_reset of a GRU, and activations with activation_alpha and activation_beta,
+        clip, input_forget where they are not the default: as `onnx.helper.make_node` takes them.
+    P : ndarray, (directions, 3 H), or None
+        Peepholes of an LSTM.
     """
 
     op_type: str
@@ -61,6 +63,7 @@ class OnnxNode:
     R: Array
     B: Array | None
     attributes: dict[str, Any]
+    P: Array | None = None
 
 
 def from_onnx(
@@ -178,7 +181,7 @@ def to_onnx(layer: Any, layer_index: int = 0) -> OnnxNode:
 
     Parameters
     ----------
-    layer : RNN, LSTM or GRU
+    layer : RNN, LSTM or GRU, PeepholeLSTM, GeneralRNN, GeneralLSTM or GeneralGRU
         float32 or float64; not changed.
     layer_index : int
         Which of its num_layers, 0 the lowest.
@@ -191,11 +194,13 @@ def to_onnx(layer: Any, layer_index: int = 0) -> OnnxNode:
     Raises
     ------
     ConversionError
-        What ONNX does not have: a complex128 layer, proj_size, zoneout.
+        What ONNX does not have: a complex128 layer, proj_size, zoneout, different clips.
 
     Notes
     -----
-    An operator is for inference: it has no dropout.
+    An operator is for inference: it has no dropout. No attribute says what weights can say: coupled gates of an LSTM
+    become rows of f that are those of -i. Not every runtime heeds clip, input_forget, activations and P: run the model
+    where it is to run, and compare.
 
     Examples
     --------
@@ -219,7 +224,7 @@ def to_onnx_model(layer: Any, path: storage.PathLike, *, initial_state: bool = F
 
     Parameters
     ----------
-    layer : RNN, LSTM or GRU
+    layer : RNN, LSTM or GRU, PeepholeLSTM, GeneralRNN, GeneralLSTM or GeneralGRU
         float32 or float64; not changed.
     path : str or path
         Ends in .onnx. A file of that name is replaced, and keeps its permissions; where anything goes wrong, it stays
@@ -238,7 +243,8 @@ def to_onnx_model(layer: Any, path: storage.PathLike, *, initial_state: bool = F
     -----
     Inputs and outputs have the names and axes of this package: x, h_0, c_0; output, h_n, c_n. T and N are free: a model
     runs on any. It is compared, before it is written, in onnx's own reference implementation. A model is for inference:
-    it has no dropout.
+    it has no dropout. A runtime may silently ignore what it does not know, openvino 2026.4 peepholes and input_forget,
+    tract 0.23 clip, input_forget and activations: compare its output of some x with `layer(x)[0]` where it is to run.
 
     ONNX has these operators for float64 as well, ONNX Runtime (1.32) for float32 alone: for it, write
     `layer.astype(np.float32)`.
@@ -252,9 +258,12 @@ def to_onnx_model(layer: Any, path: storage.PathLike, *, initial_state: bool = F
     nodes = _nodes(where, layer)
     model = _model(onnx, layer, nodes, initial_state)
     onnx.checker.check_model(model, full_check=True)
-    # It knows tanh, but no relu.
-    relu = getattr(layer, "nonlinearity", "tanh") == "relu"
-    evaluator = reference.ReferenceEvaluator(model, new_ops=[_relu_operator(reference)] if relu else None)
+    # It knows the usual activations, no clip, and no input_forget.
+    known = nodes[0].attributes.keys() <= {"hidden_size", "direction", "linear_before_reset"} and nodes[0].P is None
+    own = None if known else [_own_operator(reference, nodes[0].op_type)]
+    evaluator = reference.ReferenceEvaluator(model, new_ops=own)
+    # An attribute is a float32, whatever the weights are.
+    rounded = any(name in nodes[0].attributes for name in ("activation_alpha", "activation_beta", "clip"))
 
     def run(x: Array, initial: tuple[Array, ...]) -> dict[str, Array]:
         states = ("h", "c")[: len(initial)]
@@ -264,7 +273,10 @@ def to_onnx_model(layer: Any, path: storage.PathLike, *, initial_state: bool = F
         named = {f"{state}_n": array for state, array in zip(states, finals, strict=True)}
         return {"output": output.swapaxes(0, 1) if layer.batch_first else output, **named}
 
-    common.verify(where, layer, "onnx's reference implementation", run, zero_state=not initial_state)
+    precision = np.dtype(np.float32) if rounded else None
+    common.verify(
+        where, layer, "onnx's reference implementation", run, zero_state=not initial_state, precision=precision
+    )
     content = model.SerializeToString()
     storage.write_whole(where, target, lambda file: file.write(content))
 
@@ -376,44 +388,121 @@ def _listed(where: str, W: Any, R: Any, B: Any, P: Any = None) -> dict[str, Any]
     }
 
 
+GENERAL = {GeneralRNN: "rnn", GeneralLSTM: "lstm", PeepholeLSTM: "lstm", GeneralGRU: "gru"}
+ONNX_NAMES = {
+    "hardsigmoid": "HardSigmoid", "leakyrelu": "LeakyRelu", "scaledtanh": "ScaledTanh",
+    "thresholdedrelu": "ThresholdedRelu",
+}  # fmt: skip
+
+
+def activation_names(functions: Sequence[Activation]) -> list[str]:
+    """Return the names of activations as ONNX writes them."""
+    return [ONNX_NAMES.get(one.name, one.name.capitalize()) for one in functions]
+
+
+def _cell_of(where: str, layer: Any) -> str:
+    found = [cell for kind, cell in GENERAL.items() if isinstance(layer, kind)]
+    return found[0] if found else common.cell_of(where, layer)
+
+
+def _own_attributes(where: str, layer: Any, cell: str) -> dict[str, Any]:
+    """Return the attributes of one direction that say which functions a layer has."""
+    if getattr(layer, "nonlinearity", "tanh") == "relu":
+        return {"activations": ["Relu"]}
+    functions = getattr(layer, "functions", None)
+    if functions is None:
+        return {}
+    phi, gamma, eta, coupled = functions
+    own = {"rnn": [phi], "lstm": [phi, gamma, eta], "gru": [phi, gamma]}[cell]
+    found: dict[str, Any] = {}
+    if (
+        activation_names(own)
+        != {"rnn": ["Tanh"], "lstm": ["Sigmoid", "Tanh", "Tanh"], "gru": ["Sigmoid", "Tanh"]}[cell]
+    ):
+        found["activations"] = activation_names(own)
+    for which in ("alpha", "beta"):
+        if numbers := [number for one in own if (number := getattr(one, which)) is not None]:
+            found[f"activation_{which}"] = numbers
+    clips = {one.clip for one in (phi, gamma)}
+    if len(clips) > 1 or (cell == "lstm" and eta.clip is not None):
+        raise ConversionError(
+            f"{where}: ONNX has one clip for the gates and the candidate, and none for c; the layer has "
+            f"{[one.clip for one in own]}"
+        )
+    if phi.clip is not None:
+        found["clip"] = phi.clip
+    if coupled and not _is_even(phi):
+        found["input_forget"] = 1
+    return found
+
+
+def _is_even(function: Activation) -> bool:
+    """Whether 1 - phi(u) = phi(-u), so that weights can say what an attribute would."""
+    return function.name == "sigmoid" or (function.name == "hardsigmoid" and function.beta == 0.5)
+
+
 def _nodes(where: str, layer: Any) -> list[OnnxNode]:
     """Return the operators of all layers, compared with a plain loop over ONNX's equations."""
-    cell = common.cell_of(where, layer)
-    common.refuse_what_is_not_there(where, layer, f"ONNX's {cell.upper()}", trains=False)
+    cell = _cell_of(where, layer)
+    common.refuse_what_is_not_there(where, layer, f"ONNX's {cell.upper()}", trains=False, further=PEEPHOLES)
     have, want = common.BLOCKS[cell], ONNX_BLOCKS[cell]
+    rows = layer.num_directions
+    own_attributes = _own_attributes(where, layer, cell)
     attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
     attributes["direction"] = "bidirectional" if layer.bidirectional else "forward"
-    if getattr(layer, "nonlinearity", "tanh") == "relu":
-        attributes["activations"] = ["Relu"] * layer.num_directions
+    attributes |= {name: value * rows if isinstance(value, list) else value for name, value in own_attributes.items()}
     if cell == "gru":
         attributes["linear_before_reset"] = int(layer.reset == "after")
+    coupled = getattr(layer, "functions", (None,) * 4)[3] and "input_forget" not in attributes
     nodes = []
     for index in range(layer.num_layers):
-        own = [
-            {name: common.reordered(array, have, want) for name, array in arrays.items()}
-            for arrays in common.arrays_of(layer, index)
+        found = common.arrays_of(layer, index)
+        peepholes = [
+            {gate: layer.params[f"peephole_{gate}_{suffix}"] for gate in "iof"}
+            for suffix in common.suffixes(layer, index)
+            if f"peephole_i_{suffix}" in layer.params
         ]
+        if coupled:  # f = 1 - i = phi(-u_i): there are runtimes that ignore input_forget
+            found = [{name: _coupled(array) for name, array in arrays.items()} for arrays in found]
+            peepholes = [{**own, "f": -own["i"]} for own in peepholes]
+        own = [{name: common.reordered(array, have, want) for name, array in arrays.items()} for arrays in found]
         W, R = (np.stack([arrays[name] for arrays in own]) for name in ("weight_ih", "weight_hh"))
-        B = None
+        B = P = None
         if layer.bias:
             B = np.stack([np.concatenate([arrays["bias_ih"], arrays["bias_hh"]]) for arrays in own])
-        nodes.append(OnnxNode(cell.upper(), W, R, B, dict(attributes)))
-    _verify(where, layer, cell, nodes)
+        if peepholes:
+            P = np.stack([np.concatenate([arrays[gate] for gate in "iof"]) for arrays in peepholes])
+        nodes.append(OnnxNode(cell.upper(), W, R, B, dict(attributes), P))
+    loops = [_loops(where, node, getattr(layer, "reset", None)) for node in nodes]
+    common.verify(where, layer, "ONNX's equations", lambda x, initial: common.stacked_loops(x, initial, loops))
     return nodes
 
 
-def _verify(where: str, layer: Any, cell: str, nodes: Sequence[OnnxNode]) -> None:
-    """Compare a layer with a plain loop over ONNX's equations and weights."""
-    nonlinearity, reset = getattr(layer, "nonlinearity", "tanh"), getattr(layer, "reset", None)
-    functions = _functions(where, cell, [nonlinearity] if cell == "rnn" else None, None, None, None, 1)
-    loops = [
-        [
-            _onnx_step(cell, functions, reset, node.W[k], node.R[k], None if node.B is None else node.B[k])
-            for k in range(len(node.W))
-        ]
-        for node in nodes
-    ]
-    common.verify(where, layer, "ONNX's equations", lambda x, initial: common.stacked_loops(x, initial, loops))
+PEEPHOLES = ("peephole_i", "peephole_f", "peephole_o")
+
+
+def _coupled(array: Array) -> Array:
+    """Return blocks i f g o with those of -i in place of f."""
+    i, _, g, o = np.split(array, 4)
+    return np.concatenate([i, -i, g, o])
+
+
+def _loops(where: str, node: OnnxNode, reset: str | None) -> list[Step]:
+    """Return one step of each direction of an operator."""
+    cell, attributes, rows = node.op_type.lower(), node.attributes, len(node.W)
+    activations = attributes.get("activations")
+    functions = _functions(
+        where, cell, None if activations is None else activations[: rows * {"rnn": 1, "lstm": 3, "gru": 2}[cell]],
+        attributes.get("activation_alpha"), attributes.get("activation_beta"), attributes.get("clip"), rows,
+    )  # fmt: skip
+    coupled = bool(attributes.get("input_forget"))
+    return [
+        _onnx_step(
+            cell, functions, reset, node.W[k], node.R[k], None if node.B is None else node.B[k],
+            None if node.P is None else node.P[k], coupled,
+        )
+        for k in range(rows)
+    ]  # fmt: skip
 
 
 def plain_function(chosen: Activation) -> Function:
@@ -479,28 +568,25 @@ def _onnx_step(
     return lstm if cell == "lstm" else rnn
 
 
-def _relu_operator(reference: Any) -> Any:
-    """Return the operator RNN with relu as onnx's reference implementation takes it."""
+def _own_operator(reference: Any, op_type: str) -> Any:
+    """Return an operator with all attributes as onnx's reference implementation takes it."""
 
     def run(
-        self: Any,
-        X: Array,
-        W: Array,
-        R: Array,
-        B: Any = None,
-        sequence_lens: Any = None,
-        initial_h: Any = None,
-        **_: Any,
-    ) -> tuple[Array, ...]:
+        self: Any, X: Array, W: Array, R: Array, B: Any = None, sequence_lens: Any = None, initial_h: Any = None,
+        initial_c: Any = None, P: Any = None, **attributes: Any,
+    ) -> tuple[Array, ...]:  # fmt: skip
         steps, batch = X.shape[:2]
         rows, H = len(W), R.shape[2]
-        relu = (Activation("relu"),)
-        directions = [_onnx_step("rnn", relu, None, W[k], R[k], None if B is None else B[k]) for k in range(rows)]
-        H_0 = np.zeros((rows, batch, H), X.dtype) if initial_h is None else initial_h
-        output, finals = common.single_step_loop(X, (H_0,), directions)
-        return output.reshape(steps, batch, rows, H).swapaxes(1, 2), np.stack([states[0] for states in finals])
+        given = {name: value for name, value in attributes.items() if value is not None}
+        reset = "after" if given.get("linear_before_reset") else "before"
+        directions = _loops("to_onnx_model", OnnxNode(op_type, W, R, B, given, P), reset)
+        zeros = np.zeros((rows, batch, H), X.dtype)
+        first = [zeros if state is None else state for state in (initial_h, initial_c)]
+        output, finals = common.single_step_loop(X, tuple(first[: 1 + (op_type == "LSTM")]), directions)
+        Y = output.reshape(steps, batch, rows, H).swapaxes(1, 2)
+        return Y, *(np.stack(states) for states in zip(*finals, strict=True))
 
-    return type("RNN", (reference.op_run.OpRun,), {"op_domain": "", "_run": run})
+    return type(op_type, (reference.op_run.OpRun,), {"op_domain": "", "_run": run})
 
 
 def _model(onnx: Any, layer: Any, nodes: Sequence[OnnxNode], initial_state: bool) -> Any:
@@ -537,6 +623,9 @@ def _model(onnx: Any, layer: Any, nodes: Sequence[OnnxNode], initial_state: bool
                 weights.append(from_array(array, names[-1]))
         # The empty names are optional inputs that are left out: biases, and the lengths of the sequences.
         first = [f"{state}_0_l{index}" for state in states] if initial_state else []
+        if node.P is not None:
+            weights.append(from_array(node.P, f"P_l{index}"))
+            first = [*(first or [""] * len(states)), f"P_l{index}"]
         given, made = [signal, *names, "", *first], [f"Y_l{index}", *(f"{state}_n_l{index}" for state in states)]
         while not given[-1]:
             given.pop()

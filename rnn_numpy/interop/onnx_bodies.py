@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.errors import RNNNumpyError
-from rnn_numpy.interop.onnx import plain_function
+from rnn_numpy.interop.onnx import activation_names, plain_function
 from rnn_numpy.interop.onnx_constants import FOLDED, OWN_DOMAINS, Scope
 from rnn_numpy.layers.general import FUNCTIONS, Activation
 
@@ -35,7 +35,6 @@ COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And
 MOVING = ("Identity", "Unsqueeze", "Squeeze", "Transpose", "Reshape", "Expand", "ReverseSequence", "Slice")
 BOOL = 9  # of TensorProto
 USUAL = {"RNN": ["tanh"], "LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"]}
-ONNX_NAMES = {"hardsigmoid": "HardSigmoid", "leakyrelu": "LeakyRelu", "thresholdedrelu": "ThresholdedRelu"}
 
 
 class UnknownError(Exception):
@@ -687,7 +686,7 @@ def _cell(read: Body) -> Cell:
         H = arrays["R"].shape[2]
         arrays["B"][0, 5 * H :] = attributes.pop("inner_bias")
     if [one.name for one in names] != USUAL[kind]:
-        attributes["activations"] = [ONNX_NAMES.get(one.name, one.name.capitalize()) for one in names]
+        attributes["activations"] = activation_names(names)
     for which in ("alpha", "beta"):
         if numbers := [number for one in names if (number := getattr(one, which)) is not None]:
             attributes[f"activation_{which}"] = numbers

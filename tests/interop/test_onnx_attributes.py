@@ -9,8 +9,8 @@ from frameworks import onnx, onnx_helper, onnxruntime
 from rnn_numpy import GRU, LSTM, RNN, PeepholeLSTM, open_network
 from rnn_numpy.checks import assert_grad_close, gradcheck
 from rnn_numpy.errors import ConversionError
-from rnn_numpy.interop import from_onnx, to_onnx
-from rnn_numpy.layers.general import GeneralGRU, GeneralLSTM, GeneralRNN
+from rnn_numpy.interop import from_onnx, to_onnx, to_onnx_model
+from rnn_numpy.layers.general import Activation, GeneralGRU, GeneralLSTM, GeneralRNN
 
 T, N, D, H = 5, 2, 3, 4
 LAYERS = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}
@@ -123,3 +123,64 @@ def test_attributes_as_the_library_gives_them():
     assert given["direction"] == b"bidirectional"
     assert given["activations"][0] == b"Sigmoid"
     assert type(from_onnx(node.W, node.R, node.B, cell=made.op_type, **given)) is LSTM
+
+
+# ------------------------------------------------------------------------------------------------ and back
+
+
+OUT = {
+    "peepholes": lambda **how: PeepholeLSTM(D, H, 2, **how),
+    "coupled": lambda **how: GeneralLSTM(D, H, coupled=True, **how),
+    "coupled with peepholes": lambda **how: GeneralLSTM(D, H, 2, coupled=True, peepholes=True, **how),
+    "coupled by another function": lambda **how: GeneralLSTM(
+        D, H, coupled=True, activations=["softsign", "tanh", "relu"], **how
+    ),
+    "hard": lambda **how: GeneralLSTM(D, H, activations=[Activation("hard_sigmoid", 0.25, 0.4), "tanh", "elu"], **how),
+    "clipped": lambda **how: GeneralGRU(
+        D, H, reset="before", activations=[Activation("sigmoid", clip=0.5), Activation("tanh", clip=0.5)], **how
+    ),
+    "plain": lambda **how: GeneralRNN(D, H, 2, activations=[Activation("tanh", clip=0.25)], **how),
+    "scaled": lambda **how: GeneralRNN(D, H, activations=[Activation("scaled_tanh", 1.5, 0.6)], **how),
+}
+
+
+@pytest.mark.needs_onnxruntime
+@pytest.mark.parametrize(("name", "bidirectional"), [(name, k % 2 == 1) for k, name in enumerate(OUT)])
+def test_to_onnx_writes_what_attributes_can_say(tmp_path, name, bidirectional):
+    layer = OUT[name](bidirectional=bidirectional, dtype=np.float32, rng=0)
+    layer.params.flat[:] *= 2
+    to_onnx_model(layer, tmp_path / "net.onnx", initial_state=True)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(T, N, D)).astype(np.float32)
+    shape = (layer.num_layers * layer.num_directions, N, H)
+    first = [rng.normal(size=shape).astype(np.float32) for _ in layer.cell.states]
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    given = {f"{state}_0": array for state, array in zip(layer.cell.states, first, strict=True)}
+    theirs = session.run(None, {"x": x, **given})
+    output, finals = layer(x, tuple(first) if len(first) > 1 else first[0])
+    for array, there in zip((output, *(finals if len(first) > 1 else (finals,))), theirs, strict=True):
+        assert_grad_close(name, array, there)
+    again = open_network(tmp_path / "net.onnx")[0].layer
+    assert_grad_close("again", again(x, tuple(first) if len(first) > 1 else first[0])[0], output)
+
+
+def test_what_weights_can_say_no_attribute_does():
+    # Of an LSTM with f = 1 - i the rows of f are those of -i: openvino ignores input_forget.
+    layer = GeneralLSTM(D, H, coupled=True, peepholes=True, rng=0)
+    node = to_onnx(layer)
+    assert node.attributes == {"hidden_size": H, "direction": "forward"}
+    i, _, f, _ = np.split(node.W[0], 4)
+    assert (f == -i).all()
+    assert (node.P[0, 2 * H :] == -node.P[0, :H]).all()
+    assert to_onnx(OUT["coupled by another function"]()).attributes["input_forget"] == 1
+    even = GeneralLSTM(D, H, coupled=True, activations=["hard_sigmoid", "tanh", "tanh"], rng=0)
+    assert "input_forget" not in to_onnx(even).attributes
+
+
+def test_what_onnx_cannot_say_is_refused():
+    layer = GeneralGRU(D, H, activations=[Activation("sigmoid", clip=1.0), "tanh"])
+    with pytest.raises(ConversionError, match=r"to_onnx: ONNX has one clip for .*; the layer has \[1.0, None\]"):
+        to_onnx(layer)
+    layer = GeneralLSTM(D, H, activations=["sigmoid", "tanh", Activation("tanh", clip=1.0)])
+    with pytest.raises(ConversionError, match="to_onnx: ONNX has one clip for the gates and the candidate, and none"):
+        to_onnx(layer)
