@@ -115,7 +115,13 @@ class _Python(Condition):
         self.function = function
 
     def _said(self, rows: Rows, k: int) -> Any:
-        return self.function(Step(rows.trace, rows.indices[k], rows.gradients))
+        said = self.function(Step(rows.trace, rows.indices[k], rows.gradients))
+        if isinstance(said, np.ndarray) and said.size != 1:
+            raise OptionError(
+                f"debug: a condition must return one truth for a step; {self.text} returned an array {said.shape}: "
+                "take .any() or .all() of it"
+            )
+        return said
 
     def holds(self, rows: Rows) -> Array:
         return np.array([bool(self._said(rows, k)) for k in range(len(rows.indices))], bool)

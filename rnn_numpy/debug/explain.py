@@ -71,6 +71,11 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     rows, found = rows_of(step), targets(step.recorded)
     if name == f"d{step.recorded.states[0]}" and name not in found and name in rows:
         return _explain_first(step, rows, name, unit, n)
+    if isinstance(name, str) and name not in found and "a" in found and (gate := rows.gate(name)) is not None:
+        if not 0 <= unit < gate.stop - gate.start:
+            H = gate.stop - gate.start
+            raise OptionError(f"debug.explain: {name} has (N, units) = (N, {H}); got n = {n}, unit = {unit}")
+        return explain(step, "a", gate.start + unit, n)
     if name not in found:
         has = ", ".join(found) if found else "none: `Cell.equations` is empty"
         raise OptionError(f"debug.explain: there is no equation of {name!r} in {step.recorded.name}; there are {has}")

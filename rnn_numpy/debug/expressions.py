@@ -253,6 +253,11 @@ def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -
         return Value(FUNCTIONS_OF_NAMES[name](names, *identifiers))
     if name in OF_MEMORY:
         given = [_value(argument, names, bounded) for argument in arguments]
+        axes = tuple(np.ndim(one.array) for one in given)
+        if not all(has in fits for has, fits in zip(axes, OF_MEMORY[name][2], strict=True)):
+            raise OptionError(
+                f"{name}(...) is of {OF_MEMORY[name][3]}; got {', '.join(sources(argument) for argument in arguments)}"
+            )
         return Value(*OF_MEMORY[name][1](*given)) if bounded else Value(OF_MEMORY[name][1](*given)[0])
     array, bound = _value(arguments[0], names, bounded)
     if name in REDUCTIONS:
@@ -438,18 +443,20 @@ PRODUCTS: Mapping[tuple[int, int], Callable[[Any, Any], Any]] = {
     (4, 3): lambda rows, h: (rows @ h[..., None])[..., 0],
     (4, 1): lambda rows, v: rows @ v,
 }
-# Functions of what attention reads, with the number of their arguments.
-OF_MEMORY: Mapping[str, tuple[int, Callable[..., tuple[Array, Any]]]] = {
-    "softmax": (2, _softmax),
-    "dot": (2, _dot),
-    "total": (1, _total),
-    "outer": (2, _outer),
-    "each": (1, _rearranged(lambda array: array[:, :, None])),
-    "join": (2, _rearranged(lambda a, b: np.concatenate([a, b], axis=-1))),
-    "head": (2, _rearranged(lambda array, like: array[..., : like.shape[-1]])),
-    "tail": (2, _rearranged(lambda array, like: array[..., -like.shape[-1] :])),
-    "windows": (2, _rearranged(_windows)),
-    "overlap": (2, _overlap),
+# Functions of what attention reads, with the number of their arguments, the axes that these have, and words for them: 3
+# is an array of a step, 4 one of a step and a memory's rows.
+TWO = "two arrays of a step"
+OF_MEMORY: Mapping[str, tuple[int, Callable[..., tuple[Array, Any]], tuple[tuple[int, ...], ...], str]] = {
+    "softmax": (2, _softmax, ((3,), (2, 3)), "scores, (N, S), and which rows of the memory exist"),
+    "dot": (2, _dot, ((3,), (3,)), TWO),
+    "total": (1, _total, ((4,),), "an array of a step and a memory's rows"),
+    "outer": (2, _outer, ((3,), (1,)), "an array of a step and a vector"),
+    "each": (1, _rearranged(lambda array: array[:, :, None]), ((3,),), "an array of a step"),
+    "join": (2, _rearranged(lambda a, b: np.concatenate([a, b], axis=-1)), ((3,), (3,)), TWO),
+    "head": (2, _rearranged(lambda array, like: array[..., : like.shape[-1]]), ((3,), (3,)), TWO),
+    "tail": (2, _rearranged(lambda array, like: array[..., -like.shape[-1] :]), ((3,), (3,)), TWO),
+    "windows": (2, _rearranged(_windows), ((3,), (2,)), "an array of a step and filters"),
+    "overlap": (2, _overlap, ((4,), (2,)), "windows and filters"),
 }
 REDUCTIONS: Mapping[str, Callable[[Array], Any]] = {
     "norm": norm,

@@ -92,12 +92,16 @@ class Rows:
             if found is None:
                 found = self._known[name] = self._value(name)
             return found
-        if (constant := self._constant(name)) is not None or name == "t":
-            return self._value(name) if constant is None else Value(constant)
+        if (constant := self._constant(name)) is not None:
+            return Value(constant)
         step = self.indices.step
         earlier = range(self.indices.start - step, self.indices.stop - step, step)
         first = _first(self.trace, step)
         missing = sum(1 for index in earlier if (index - first) * step < 0)
+        if name == "t":
+            times = np.array(earlier, float)[:, None, None] + self.trace.first
+            times[:missing] = np.nan
+            return Value(times)
         known = self._array(name, earlier[missing:])
         return Value(np.concatenate([np.full((missing, *known.shape[1:]), np.nan, known.dtype), known]))
 
@@ -304,6 +308,10 @@ class Rows:
                 if whole in weights or whole[0] == "b":  # without biases, zeros
                     return weights[whole][gate] if whole in weights else np.zeros_like(self.trace.bias[gate])
         return None
+
+    def gate(self, name: str) -> slice | None:
+        """Return where in a the part of a gate is that `a_i` names."""
+        return self._gate(name, "a_") if self.trace.is_derived("a") else None
 
     def _gate(self, name: str, prefix: str) -> slice | None:
         """Return the place of a gate among the gates, for `prefix` followed by its name."""

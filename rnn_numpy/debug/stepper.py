@@ -45,6 +45,14 @@ class Halted(Step):
             return read_only(row if self.recorded.unsort is None else row[self.recorded.unsort])
         return super().__getattr__(name)
 
+    def write(self, name: str, value: Any) -> None:
+        """As `Step.write`; what the step hands back is then what was written."""
+        super().write(name, value)
+        if name[1:-5] in self.kept.handed:
+            trace = self.recorded
+            source = trace.aligned(name, self.gradients or NOTHING)
+            self.kept.handed[name[1:-5]][self.index] = source[self.index]
+
 
 class Stop(NamedTuple):
     """Where a run has stopped: the step, the condition that held, and its evidence."""
@@ -122,6 +130,8 @@ class Stepper:
     @classmethod
     def forward(cls, layer: Recurrent, x: ArrayLike, h_0: Any = None, lengths: Any = None, **options: Any) -> Stepper:
         """Return one of a forward pass: arguments as of `layer.forward_steps`, masks replayed in a fork."""
+        if not isinstance(layer, Recurrent):
+            raise OptionError(f"Stepper.forward: layer must be a recurrent layer; got {type(layer).__name__}")
         stepper = cls.__new__(cls)
         masks: dict[str, Any] = {}
 
@@ -393,6 +403,8 @@ class Stepper:
         **values : ndarray or callable
             By name, as of `Step.write`: dh_prev=lambda dh_prev: 0 * dh_prev. In a fork of a fork, those before hold.
         """
+        if at is not None and (not isinstance(at, (tuple, list)) or len(at) != 2):
+            raise OptionError(f"Stepper.fork: at must be (layer, t), as ('l0', 41); got {at!r}")
         here = self._cursor if at is None else self._place("Stepper.fork", *at)
         if here < 0:
             raise OptionError("Stepper.fork: the pass has not begun; go to a step first, or say at=(layer, t)")

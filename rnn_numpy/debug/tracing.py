@@ -115,7 +115,7 @@ def first_non_finite(layer: Recurrent, trace: Trace, result: BackwardResult | No
       stopped by g = tanh(a_g)
       stopped by o = sigmoid(a_o)
     """
-    _checked("debug.first_non_finite", layer, trace)
+    _checked("debug.first_non_finite", layer, trace, result)
     with np.errstate(all="ignore"):
         return _searched(trace, result)
 
@@ -289,6 +289,11 @@ def diff(a: Trace | Stepper, b: Trace | Stepper, within: float = 0) -> Differenc
         raise OptionError(f"debug.diff: a and b must be two traces, or two Steppers; got {got}")
     if list(a.layers) != list(b.layers):
         raise OptionError(f"debug.diff: a and b must be of the same layers; got {list(a.layers)} and {list(b.layers)}")
+    for mine, theirs in zip(a.layers.values(), b.layers.values(), strict=True):
+        kinds = [(each.states, each.chain.cell.gate_names) for each in (mine, theirs)]
+        if kinds[0] != kinds[1]:
+            words = " and ".join(f"states {states}, gates {gates}" for states, gates in kinds)
+            raise OptionError(f"debug.diff: a and b must be of one kind of layer; {mine.name} has {words}")
     with np.errstate(all="ignore"):
         for one, other in zip(_walk(a), _walk(b), strict=False):  # backward where both have been
             found = _parting(*one, *other[1:], apart)
@@ -364,8 +369,11 @@ def _parting(
     return found
 
 
-def _checked(where: str, layer: Any, trace: Any) -> None:
+def _checked(where: str, layer: Any, trace: Any, result: Any) -> None:
     if not isinstance(layer, Recurrent):
         raise OptionError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}")
     if not isinstance(trace, Trace):
         raise OptionError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
+    trace.edge.checked(where, layer)
+    if result is not None and not isinstance(result, BackwardResult):
+        raise OptionError(f"{where}: result must be what backward returned, or None; got {type(result).__name__}")

@@ -241,6 +241,15 @@ def test_what_came_from_the_output_is_the_rest_where_nobody_kept_it():
     assert "the rest" not in kept and f"= {doutput[3, 2, 1]:.4g} + " in kept.replace("(", "").replace(")", "")
 
 
+def test_a_gate_s_part_of_a_is_explained():
+    _, trace, _ = ready("lstm")
+    text = debug.explain(trace[3], "a_g", unit=2, n=1)
+    assert text.startswith("l0  t = 3  n = 1  unit 12   F1\na = W_ih @ x + ")
+    assert f"recorded {trace.a[3, 1, 12]:.4g}" in text
+    with pytest.raises(OptionError, match=r"a_g has \(N, units\) = \(N, 5\); got n = 0, unit = 5"):
+        debug.explain(trace[3], "a_g", unit=5)
+
+
 def test_explain_refuses_what_there_is_not():
     _, trace, _ = ready("rnn")
     with pytest.raises(OptionError, match="there is no equation of 'foo' in l0; there are a, h, da, dh_prev"):

@@ -1,6 +1,7 @@
 """A `Stepper` over the one generator: stops, cursor, forks; and the pass is still the pass."""
 
 import ast
+import re
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,23 @@ def test_layers_and_directions(kind):
         assert (stop.step.recorded.name, stop.step.t) == order[stepper._cursor]
     assert stepper.goto(3, "l0").layer == 0
     assert [*zip(stepper.table()["layer"], stepper.table()["t"], strict=True)] == order[: stepper._cursor + 1]
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_fork_of_every_cell_is_linear_and_obeys_the_equations(kind, lengths):
+    layer, trace, doutput = ready(kind, lengths)
+    rng = np.random.default_rng(3)
+    stepper = debug.Stepper(layer, trace, doutput)
+    for name in (f"d{state}_prev" for state in trace.top.states):
+        step = stepper.goto(4, trace.top.name)
+        exists = step.recorded.exists(step.index)
+        change = rng.normal(size=getattr(step, name).shape) * (1 if exists is None else exists)
+        forks = [stepper.fork(**{name: lambda rows, k=k, change=change: rows + k * change}) for k in (1, 2)]
+        np.testing.assert_array_equal(getattr(forks[0].step, name), getattr(step, name) + change)
+        assert forks[0].run(debug.violated(2)) is None  # after what was written all is as the equations say
+        true, one, two = (flat(each.finish()) for each in (stepper, *forks))
+        assert abs((two - true) - 2 * (one - true)).max() <= 1e-13 * abs(two - true).max()
 
 
 def test_what_if_is_the_linear_response_and_leaves_this_pass_alone():
@@ -364,6 +382,41 @@ def test_wrong_arguments():
         debug.norm_above("norm(dh)", 1)
     with pytest.raises(OptionError, match="name must be what a backward pass reads next"):
         stepper.fork(at=("l0", 3), da=np.zeros(3))
+
+
+def test_wrong_arguments_of_a_fork_and_of_functions():
+    layer, trace, doutput = ready("lstm")
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.next()
+    for at in (3, "l0", ("l0", 3, 4)):
+        with pytest.raises(OptionError, match=r"at must be \(layer, t\), as \('l0', 41\)"):
+            stepper.fork(at=at)
+    with pytest.raises(
+        OptionError, match=r"must return one truth for a step; above returned an array \(4, 5\): take .any"
+    ):
+
+        def above(step):
+            return step.dh > 0
+
+        stepper.run(above)
+    with pytest.raises(OptionError, match="layer must be a recurrent layer; got int"):
+        debug.Stepper.forward(3, np.ones((2, 1, 2)))
+    for text, words in (
+        ("norm(tail(dh, 3)) > 0", "tail(...) is of two arrays of a step; got dh, 3"),
+        ("softmax(1, 2) > 0", "softmax(...) is of scores, (N, S), and which rows of the memory exist; got 1, 2"),
+        ("total(dh) > 0", "total(...) is of an array of a step and a memory's rows; got dh"),
+        ("norm(overlap(dh, W_hh)) > 0", "overlap(...) is of windows and filters; got dh, W_hh"),
+        ("norm(dh.T) > 0", "dh.T is of a weight, or of a memory; dh is none"),
+    ):
+        with pytest.raises(OptionError, match=re.escape(words)):
+            stepper.run(text)
+
+
+def test_the_time_of_the_step_before():
+    layer, trace, doutput = ready("lstm")
+    assert debug.Stepper(layer, trace, doutput).run("ratio(t) < 0.8").step.t == 3
+    stop = debug.Stepper(layer, trace, doutput).run(debug.norm_below("t", 4))
+    assert stop.evidence == "norm(t) = 3, below 4; the step before 4"
 
 
 def test_steps_of_a_million_numbers_are_looked_at_in_blocks(monkeypatch):

@@ -256,3 +256,20 @@ def test_here_in_a_forward_pass_and_elsewhere():
     assert all(h.tobytes() == np.array(trace[t].h_prev).tobytes() for t, h in seen)
     with pytest.raises(OptionError, match="no pass is inside of a step; call it at a breakpoint in a formula"):
         debug.here()
+
+
+def test_runs_of_other_layers_and_wrong_results_are_refused():
+    lstm, trace, _ = ready("lstm")
+    gru, other, _ = ready("gru")
+    with pytest.raises(OptionError, match="a and b must be of one kind of layer; l0 has states \\('h', 'c'\\), gates"):
+        debug.diff(trace, other)
+    with pytest.raises(ShapeError, match="debug.first_non_finite: trace was recorded by a layer with other options"):
+        debug.first_non_finite(gru, trace)
+    with pytest.raises(OptionError, match="result must be what backward returned, or None; got int"):
+        debug.first_non_finite(lstm, trace, 3)
+    with pytest.raises(ShapeError, match="debug.html: trace was recorded by a layer with other options"):
+        debug.html(gru, trace)
+    with pytest.raises(OptionError, match="debug.html: result must be what backward returned, or None; got int"):
+        debug.html(lstm, trace, 3)
+    with pytest.raises(OptionError, match="a and b must be of one kind of layer"):
+        debug.html(lstm, trace, compare=other)

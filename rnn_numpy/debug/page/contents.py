@@ -95,6 +95,8 @@ def contents(
 ) -> Contents:
     """Return what a page holds; arguments as of `html`."""
     _checked(layer, trace)
+    if result is not None and not isinstance(result, BackwardResult):
+        raise OptionError(f"{WHERE}: result must be what backward returned, or None; got {type(result).__name__}")
     arguments.one_of(WHERE, "precision", precision, ("exact", "compact"))
     chosen = _chosen(trace, sequences, names, steps)
     page = Contents({"blocks": []}, compact=precision == "compact")
@@ -140,6 +142,8 @@ def _checked(layer: Any, trace: Any, name: str = "trace") -> None:
     if not isinstance(trace, Trace) or not trace.layers:
         what = "the trace of a pass that has not begun" if isinstance(trace, Trace) else type(trace).__name__
         raise OptionError(f"{WHERE}: {name} must be the third result of forward; got {what}")
+    if name == "trace":
+        trace.edge.checked(WHERE, layer)
     dtype = trace.top.arrays["x"].dtype
     if dtype.kind != "f":
         raise OptionError(f"{WHERE}: a page shows float32 and float64; {name} is of {dtype}")
