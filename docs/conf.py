@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("scripts.written",),
     "reset_modules": ("matplotlib", "scripts.fresh"),
     "within_subsection_order": "scripts.Order",
+    "default_thumb_file": str(DOCS / "_static" / "script.png"),
     "capture_repr": ("_repr_html_", "__repr__"),
     "parallel": min(4, os.cpu_count() or 1),
     "write_computation_times": False,  # its pages load their tables' script from elsewhere
@@ -68,6 +69,7 @@ sphinx_gallery_conf = {
     "remove_config_comments": True,
 }
 
+highlight_language = "none"  # of what is indented: formulas
 html_theme = "furo"
 html_title = "rnn_numpy"
 html_static_path = ["_static"]

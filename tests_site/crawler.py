@@ -32,6 +32,7 @@ class Page(HTMLParser):
     styles: list[str] = field(default_factory=list)
     language: str = ""
     heads: int = 0
+    words: str = ""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -64,6 +65,7 @@ class Page(HTMLParser):
                 self.fetched += [part.split()[0] for part in parts if part.split()]
 
     def handle_data(self, data: str) -> None:
+        self.words += data
         if self._in_style:
             self.styles.append(data)
 

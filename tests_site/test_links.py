@@ -6,6 +6,7 @@ import pytest
 
 from tests_site.crawler import Page, faults
 
+ROOT = Path(__file__).parents[1]
 GOOD = '<html lang="en"><h1 id="top">A</h1><a href="#top">a</a><img src="a.png" alt="words"></html>'
 
 
@@ -44,14 +45,21 @@ def test_a_style_sheet_is_read(tmp_path):
     assert list(faults(tmp_path)) == ["x.css: a style that asks another host"]
 
 
-def test_what_readers_look_for_is_there(site):
-    """The pages of the menu, and of each example what it printed and what it drew."""
-    scripts = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
-    assert scripts
-    for script in scripts:
-        page = (site / "examples" / f"{script.stem}.html").read_text(encoding="utf-8")
-        assert "Out:" in page or "sphx-glr-script-out" in page, f"{script.name} was not run"
-        if script.stem.startswith("plot_"):
-            assert f"sphx_glr_{script.stem}_001.png" in page
+SCRIPTS = sorted(path for folder in ("examples", "course") for path in (ROOT / folder).rglob("*_*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_was_run_and_its_page_shows_it(script, site):
+    page = Page((site / script.relative_to(ROOT).with_suffix(".html")).read_text(encoding="utf-8"))
+    printed = page.text.count("sphx-glr-script-out")
+    assert printed
+    if script.stem.startswith("plot_"):
+        assert any(f"sphx_glr_{script.stem}_001.png" in address for address in page.fetched)
+    code = script.read_text(encoding="utf-8").split('"""\n', 2)[2]
+    lines = [line for line in code.splitlines() if line and not line.startswith("#")]
+    assert [line for line in lines if line not in page.words] == []
+
+
+def test_the_reference_has_its_places(site):
     places = Page((site / "api" / "engine.html").read_text(encoding="utf-8")).anchors
     assert "rnn_numpy.engine.Recurrent.backward_steps" in places

@@ -33,6 +33,8 @@ def public() -> dict[str, str]:
         for name in importlib.import_module(f"rnn_numpy.{room}").__all__:
             for shorter in (name, f"{room}.{name}"):
                 found.setdefault(shorter, []).append(f"rnn_numpy.{room}.{name}")
+    for name in ("backward", "backward_steps", "forward", "forward_steps", "load_state_dict", "state_dict", "stream"):
+        found[name] = [f"rnn_numpy.engine.Recurrent.{name}"]
     for name in rnn_numpy.__all__:  # where two rooms have the name, the package's own is meant
         mine = [full for full in found[name] if _get(full) is getattr(rnn_numpy, name)]
         found[name] = found[f"rnn_numpy.{name}"] = mine[:1]
@@ -105,7 +107,7 @@ def plain(lines: list[str]) -> list[str]:
             parts = re.split(r"(``.*?``|`.*?`)", line)
             parts[::2] = [MARKS.sub(_escaped, part) for part in parts[::2]]
             line = "".join(parts)
-        if literal is None and line.endswith("::"):
+        if literal is None and (line.endswith("::") or line.lstrip().startswith(".. ")):
             literal = indentation
         last = line or last
         found.append(line)
@@ -140,9 +142,17 @@ def gallery(app, document, source):
         source[0] = "\n".join(plain(source[0].splitlines()))
 
 
+def types(app, config) -> None:
+    """Let numpydoc link the package's classes where they are the type of something."""
+    config.numpydoc_xref_aliases = {
+        name: full for name, full in public().items() if name[0].isupper() and "." not in name
+    }
+
+
 def setup(app):
     app.add_role("soft", role)
     app.add_post_transform(Names)
+    app.connect("config-inited", types)
     app.connect("missing-reference", unresolved, priority=900)  # after intersphinx
     app.connect("autodoc-process-docstring", docstring, priority=400)  # before numpydoc
     app.connect("autodoc-process-docstring", attributes, priority=600)  # after it

@@ -22,6 +22,7 @@ ORDER = (
     "plot_lyapunov", "plot_attention_gradient", "plot_rollout_gradient", "plot_clipping", "plot_trained_networks",
     "run_my_backward_pass",
     "run_find_the_bug", "run_your_own_cell", "plot_forecast", "run_train_and_resume", "run_sweep", "run_carry_weights",
+    "RNN_teoria", "RNN_signal_TP", "RNN_enc_dec",
 )  # fmt: skip
 
 
