@@ -75,6 +75,31 @@ def test_what_is_right_and_what_is_wrong_for_one_line_is_told_apart():
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "lines"),
+    [
+        ("lstm_step_backward", [("dc * c_prev", "dc * h_prev * g")], ["B3  da_f: wrong, and by none"]),
+        ("lstm_step_backward", [("dc * c_prev", "dc * c_t"), ("do * o * (1 - o)", "do"), ("dc * f, da.T", "dc, da.T")],
+         ["B3  da_f: c_t stands where c_{t-1} belongs", "B4  da_o: o and 1 - o are missing", "dc_prev: f is missing"]),
+        ("lstm_step_backward", [("dh_t * o * (1 - tanh_c**2)", "dh_t * i * (1 - tanh_c**2)")],
+         ["B4  dc_t: i stands where o belongs"]),
+        ("lstm_step_backward", [("dc * g, dc", "dc_t * g, dc")], ["B3  da_i: dc_t stands where dL/dc_t belongs"]),
+        ("gru_step_backward", [("dn * q * r", "dn * q * z"), ("da_hh.T @ h_prev", "2 * da_hh.T @ h_prev")],
+         ["B2  da_r: z stands where r belongs", "BW  dW_hh: it is twice the right one"]),
+        ("gru_step_backward", [("z * (1 - z)", "z * (1 - q)"), ("r * dn)", "q * r * dn)")],
+         ["B4  da_z: 1 - q stands where 1 - z belongs", "B2  da_hh: q is one factor too many"]),
+        ("lstm_backward", [("dc * c[t] * f * (1 - f)", "dc * c[t] * f * (1 - i)")],
+         ["B3  da_f: 1 - i stands where 1 - f belongs"]),
+        ("rnn_backward", [("dh = da @ W_hh", "dh = da @ W_hh + 0.1 * (t > 0)")], ["t: right for one step, T = 1"]),
+    ],
+)  # fmt: skip
+def test_what_is_in_no_table_is_found_by_its_factor(name, changes, lines):
+    found = [line.strip() for line in grade(student(name, *changes)).words.splitlines()[1:]]
+    told = [line for line in found if not line.startswith(("right: ", "wrong for that alone: "))]
+    assert len(told) == len(lines), told
+    assert all(line.startswith(start) for line, start in zip(told, lines, strict=True)), told
+
+
 def test_a_mistake_of_ones_own_is_unknown_and_says_where():
     found = grade(student("rnn_step_backward", ("dx_t = da_t @ W_ih", "dx_t = da_t @ W_ih + 0.125")))
     assert found.equations == ("dx_t",)
@@ -156,7 +181,7 @@ def of(body):
         ("    return {'dx_t': x_t}\n", "The dict it returns lacks dh_prev, dW_ih, dW_hh, db_ih, db_hh."),
         ("    dh_t *= 1 - h_t**2\n    return dh_t\n", "It changes its argument dh_t: work on a copy"),
         ("    W_hh[...] = 0\n    return W_hh\n", "It changes its argument W_hh"),
-        ("    return dh_t @ W_hh @ W_ih.T\n", "With N = 3, D = 2, H = 4 it stops with an error"),
+        ("    return dh_t @ W_hh @ W_ih.T\n", "With N = 2, D = 3, H = 4 it stops with an error"),
         ("    return undefined\n", "NameError: name 'undefined' is not defined"),
         ("    raise ValueError\n", "ValueError: -"),
         ("    return my_step(dh_t, x_t, h_prev, h_t, W_ih, W_hh)\n", "RecursionError"),

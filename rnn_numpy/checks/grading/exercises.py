@@ -20,10 +20,10 @@ Array = NDArray[Any]
 textbook: Any = _textbook  # which has no annotations
 Sizes = Mapping[str, int]
 
-# T, N, D, H, or T, N, S, M, or N, V; all of them different, and so that no product is another of them.
+# All that one exercise has are different; N is smallest, so that dW_ih has all of da in it.
 GENERAL: tuple[Sizes, ...] = (
-    {"T": 5, "N": 3, "D": 2, "H": 4, "S": 5, "M": 4, "V": 6},
-    {"T": 4, "N": 2, "D": 5, "H": 3, "S": 3, "M": 5, "V": 7},
+    {"T": 5, "N": 2, "D": 3, "H": 4, "S": 5, "M": 4, "V": 6},
+    {"T": 4, "N": 3, "D": 6, "H": 5, "S": 4, "M": 5, "V": 7},
 )
 WEIGHTS = {"dW_ih": "GH D", "dW_hh": "GH H", "db_ih": "GH", "db_hh": "GH"}
 

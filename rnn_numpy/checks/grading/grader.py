@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.checks.grading import gates
 from rnn_numpy.checks.grading.exercises import EXERCISES, GENERAL, Exercise
-from rnn_numpy.checks.grading.slips import Slip, Words
+from rnn_numpy.checks.grading.slips import SIGN, Slip, Words, instead
 from rnn_numpy.core import arguments
 from rnn_numpy.layers import textbook
 
@@ -324,7 +325,7 @@ def _compared(function: Callable[..., Any], exercise: Exercise) -> tuple[list[_F
             )
     wrong = [index for index in range(len(names)) if not all(point.is_right(index) for point in points)]
     if wrong:
-        findings, spoilt = _explained(exercise, points, wrong)
+        findings, spoilt = _explained(exercise, points, wrong, lambda: _of_one_step(function, exercise))
         return findings, [name for index, name in enumerate(names) if index not in wrong], spoilt
     for sizes, word in _special(exercise):
         given = exercise.drawn(sizes, 22)
@@ -345,6 +346,16 @@ def _compared(function: Callable[..., Any], exercise: Exercise) -> tuple[list[_F
             )
             return [_Finding("", told, words)], [n for k, n in enumerate(names) if k not in wrong], []
     return [], names, []
+
+
+def _of_one_step(function: Callable[..., Any], exercise: Exercise) -> list[_Point]:
+    """Return what a function of all steps gives where there is one."""
+    points = []
+    for sizes, seed in zip(GENERAL, _SEEDS, strict=True):
+        own = {**exercise.sizes(sizes), "T": 1}
+        given = exercise.drawn(own, seed)
+        points.append(_Point(exercise, own, given, _results(function, exercise, given, own)))
+    return points
 
 
 def _special(exercise: Exercise) -> Iterator[tuple[dict[str, int], Words]]:
@@ -492,7 +503,12 @@ class _Attempt:
         return len(self.slips) + sum(number > 0 for number in self.by.values())
 
 
-def _explained(exercise: Exercise, points: Sequence[_Point], wrong: Sequence[int]) -> tuple[list[_Finding], list[str]]:
+def _explained(
+    exercise: Exercise,
+    points: Sequence[_Point],
+    wrong: Sequence[int],
+    of_one_step: Callable[[], Sequence[_Point]] | None = None,
+) -> tuple[list[_Finding], list[str]]:
     """Return what is wrong in words, and which results are wrong for that alone."""
     names = list(exercise.results)
     count = len(names)
@@ -502,10 +518,21 @@ def _explained(exercise: Exercise, points: Sequence[_Point], wrong: Sequence[int
     attempts = [none, *single]
     whole = [one for one in attempts if len(one.by) == count]
     factors = _factors(exercise, points, wrong)
-    if not whole and not factors:
-        whole = list(itertools.islice(_pairs(exercise, points, wrong, single), 1))
     if factors and not whole:
         return factors, []
+    located = None
+    if not whole:
+        if exercise.step:
+            located = _by_gates(exercise, points)
+        elif "T" in points[0].sizes and of_one_step is not None:
+            located = _at_one_step(exercise, of_one_step)
+        few = located is not None and (
+            located.all_told or (exercise.step and exercise.gates > 1 and located.gates == 1)
+        )
+        if not few:
+            whole = list(itertools.islice(_pairs(exercise, points, wrong, single), 1))
+    if not whole and located is not None:
+        return located.findings, located.spoilt
     if whole:
         best = min(whole, key=lambda one: one.cost)
     else:  # a result that is 0 throughout says nothing of how
@@ -537,6 +564,186 @@ def _explained(exercise: Exercise, points: Sequence[_Point], wrong: Sequence[int
                 unknown.append(index)
     findings += _unknown(exercise, points, unknown)
     return _merged(findings), spoilt
+
+
+@dataclass(frozen=True)
+class _Located:
+    """What is wrong by what was read off the gradients of one step; `all_told` if nothing is left to explain."""
+
+    findings: list[_Finding]
+    spoilt: list[str]
+    all_told: bool
+    gates: int  # that are wrong
+
+
+def _at_one_step(exercise: Exercise, of_one_step: Callable[[], Sequence[_Point]]) -> _Located | None:
+    try:
+        points = of_one_step()
+    except _CallError:
+        return None
+    names = list(exercise.results)
+    if all(point.is_right(index) for point in points for index in range(len(names))):
+        words = Words(
+            "right for one step, T = 1: wrong is what a step hands to the one before, or a sum over the steps",
+            "bien con un solo paso, T = 1: está mal lo que un paso le devuelve al anterior, o una suma sobre los pasos",
+        )
+        return _Located([_Finding("", "t", words)], [], False, 0)
+    return _by_gates(exercise, points)
+
+
+_NOT_KNOWN = Words("wrong, and by none of the known mistakes", "mal, y no por uno de los errores conocidos")
+
+
+def _by_gates(exercise: Exercise, points: Sequence[_Point]) -> _Located | None:
+    """Return which gates' gradients are wrong, by what factor, and what is wrong beside that; None if none is."""
+    lines = gates.GATES.get(exercise.right.__name__)
+    if lines is None:
+        return None
+    names = list(exercise.results)
+    of = [dict(zip(inspect.signature(exercise.right).parameters, point.given, strict=True)) for point in points]
+    known = [gates.arrays(exercise.right, point.given) for point in points]
+    ih = names.index("dW_ih")
+    if not _all_shapes([point.found[ih] for point in points], [point.right[ih] for point in points]):
+        return None
+    found, right = (
+        [gates.recovered(each[ih], one["x"][0]) for each, one in zip(results, of, strict=True)]
+        for results in ([point.found for point in points], [point.right for point in points])
+    )
+    if any(da is None for da in (*found, *right)) or not all(map(np.any, found)):
+        return None
+    count = len(lines)
+    blocks: dict[str, tuple[list[Array], list[Array]]] = {}
+    for number, gate in enumerate(lines):
+        mine, theirs = (
+            [np.split(da, count, axis=1)[number] for da in each if da is not None] for each in (found, right)
+        )
+        blocks[gate] = mine, theirs
+    wrong = [gate for gate, (mine, theirs) in blocks.items() if not _all_same(mine, theirs, 1e-8)]
+    if wrong and not _agree(exercise, points, of, [one for one in found if one is not None]):
+        return None  # dW_ih is made of another da than the rest
+    findings: list[_Finding] = []
+    quotients = {gate: [a / b for a, b in zip(*blocks[gate], strict=True)] for gate in wrong}
+    dc = [point["dL/dc_t"] for point in known] if "c" in of[0] else []
+    if "c" in of[0] and {"i", "f", "g"} <= set(wrong) and all(
+        _all_same(quotients[gate], quotients["i"], 1e-7) for gate in "fg"
+    ):  # fmt: skip
+        dc = [ratio * one for ratio, one in zip(quotients["i"], dc, strict=True)]
+        came = [one["dc_n"] for one in of]
+        through = [point["dL/dc_t"] - one for point, one in zip(known, came, strict=True)]
+        words = gates.quotient([a - b for a, b in zip(dc, came, strict=True)], through, known)
+        findings.append(_Finding("B4", "dc_t", words or _NOT_KNOWN))
+        wrong = [gate for gate in wrong if gate not in "ifg"]
+    if "z" in lines and {"r", "n"} <= set(wrong) and _all_same(quotients["r"], quotients["n"], 1e-7):
+        wrong.remove("r")  # which is made of da_n
+    for gate in wrong:
+        words = gates.quotient(*blocks[gate], known)
+        findings.append(_Finding(lines[gate], f"da_{gate}", words or _NOT_KNOWN))
+    # What follows from these, in each result.
+    da = [one for one in found if one is not None]
+    da_hh = da
+    if "z" in lines:
+        da_hh = [_with_reset(one, point["r"]) for one, point in zip(da, known, strict=True)]
+        other = _other_hidden(points, of, names, da_hh)
+        if other is not None:
+            mine, theirs = (
+                [one[:, -point["r"].shape[1] :] for one, point in zip(each, known, strict=True)]
+                for each in (other, da_hh)
+            )
+            findings.append(_Finding("B2", "da_hh", gates.quotient(mine, theirs, known) or _NOT_KNOWN))
+            da_hh = other
+    expected: dict[str, list[Array]] = {
+        names[0]: [one @ each["W_ih"] for one, each in zip(da, of, strict=True)],
+        names[1]: [one @ each["W_hh"] for one, each in zip(da_hh, of, strict=True)],
+        "dW_ih": [point.found[ih] for point in points],
+        "dW_hh": [one.T @ each["h"][0] for one, each in zip(da_hh, of, strict=True)],
+        "db_ih": [one.sum(axis=0) for one in da],
+        "db_hh": [one.sum(axis=0) for one in da_hh],
+    }
+    if "z" in lines:
+        expected[names[1]] = [
+            one + point["dh_t"] * point["z"] for one, point in zip(expected[names[1]], known, strict=True)
+        ]
+    if dc:
+        expected[names[2]] = [one * point["f"] for one, point in zip(dc, known, strict=True)]
+    if not exercise.step:
+        expected[names[0]] = [one[None] for one in expected[names[0]]]
+    spoilt, unknown = [], []
+    for index, name in enumerate(names):
+        mine = [point.found[index] for point in points]
+        if all(point.is_right(index) for point in points):
+            continue
+        if _all_same(mine, expected[name], 1e-8):
+            spoilt.append(name)
+            continue
+        words = _beside(exercise, points, of, name, da_hh, expected[name], mine)
+        if words is None and dc and name == names[2] and _all_shapes(mine, expected[name]):
+            words = gates.quotient(mine, expected[name], known)
+        if words is None:
+            unknown.append(name)
+        else:
+            findings.append(_Finding(_label(exercise, index), name, words))
+    if not findings:
+        return None
+    if unknown:
+        findings.append(_Finding("", ", ".join(unknown), _NOT_KNOWN))
+    told = all(finding.words != _NOT_KNOWN for finding in findings)
+    return _Located(_merged(findings), spoilt, told, len(quotients))
+
+
+def _with_reset(da: Array, r: Array) -> Array:
+    """Return the GRU's da_hh: that of n is multiplied by r."""
+    H = r.shape[1]
+    return np.concatenate([da[:, :-H], da[:, -H:] * r], axis=1)
+
+
+def _agree(
+    exercise: Exercise, points: Sequence[_Point], of: Sequence[Mapping[str, Array]], da: Sequence[Array]
+) -> bool:
+    """Whether dx or db_ih is made of the same da as dW_ih."""
+    names = list(exercise.results)
+    dx = [one @ each["W_ih"] for one, each in zip(da, of, strict=True)]
+    found = [point.found[0] if exercise.step else point.found[0][0] for point in points if point.found[0].ndim]
+    db = [point.found[names.index("db_ih")] for point in points]
+    return _all_same(found, dx, 1e-8) or _all_same(db, [one.sum(axis=0) for one in da], 1e-8)
+
+
+def _other_hidden(
+    points: Sequence[_Point], of: Sequence[Mapping[str, Array]], names: Sequence[str], da_hh: Sequence[Array]
+) -> list[Array] | None:
+    """Return the da_hh of a GRU that dW_hh is made of, and db_hh as well, where it is not what follows from da_ih."""
+    hh, bias = names.index("dW_hh"), names.index("db_hh")
+    found = [gates.recovered(point.found[hh], one["h"][0]) for point, one in zip(points, of, strict=True)]
+    other = [one for one in found if one is not None]
+    if len(other) < len(points) or _all_same(other, da_hh, 1e-8):
+        return None
+    sums = [one.sum(axis=0) for one in other]
+    return other if _all_same([point.found[bias] for point in points], sums, 1e-8) else None
+
+
+def _all_same(found: Sequence[Array], expected: Sequence[Array], tolerance: float) -> bool:
+    return all(_same(one, other, tolerance) for one, other in zip(found, expected, strict=True))
+
+
+def _all_shapes(found: Sequence[Array], expected: Sequence[Array]) -> bool:
+    return all(one.shape == other.shape for one, other in zip(found, expected, strict=True))
+
+
+def _beside(
+    exercise: Exercise,
+    points: Sequence[_Point],
+    of: Sequence[Mapping[str, Array]],
+    name: str,
+    da_hh: Sequence[Array],
+    expected: Sequence[Array],
+    found: Sequence[Array],
+) -> Words | None:
+    """Return what is wrong with a result beside the gradients that it is made of."""
+    for number, words in _multiples(exercise):
+        if _all_same(found, [number(point.sizes) * one for point, one in zip(points, expected, strict=True)], 1e-8):
+            return words
+    if name == "dW_hh" and _all_same(found, [da.T @ one["h"][1] for da, one in zip(da_hh, of, strict=True)], 1e-8):
+        return instead("h_t", "h_{t-1}")
+    return None
 
 
 def _pairs(
@@ -587,7 +794,7 @@ def _factors(
 def _multiples(exercise: Exercise) -> Iterator[tuple[Callable[[Mapping[str, int]], float], Words]]:
     letters = exercise.sizes(GENERAL[0])
     yield lambda sizes: 0.0, Words("it is 0 throughout: nothing is added to it", "es todo 0: no se le suma nada")
-    yield lambda sizes: -1.0, Words("its sign is wrong", "tiene el signo cambiado")
+    yield lambda sizes: -1.0, SIGN
     yield lambda sizes: 2.0, Words("it is twice the right one", "es el doble del correcto")
     yield lambda sizes: 0.5, Words("it is half the right one", "es la mitad del correcto")
     if exercise.name == "cross_entropy_backward":
