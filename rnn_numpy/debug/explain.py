@@ -136,9 +136,8 @@ def _explain_first(step: Step, rows: Rows, name: str, unit: int, n: int) -> str:
         before = type(step)(
             trace, step.index + (-1 if trace.reverse else 1), step.gradients or step.recorded.latest, *_kept(step)
         )
-        return f"{where}\n{name} = {_number(has)}   {name}_prev of t = {before.t}\n" + explain(
-            before, f"{name}_prev", unit, n
-        )
+        said = f"{where}\n{name} = {_number(has)}   {name}_prev of t = {before.t}"
+        return f"{said}\n{explain(before, f'{name}_prev', unit, n)}" if f"{name}_prev" in targets(trace) else said
     direct, final = rows.from_outside(n, unit)
     state = name[1:]
     pad, notes = " " * len(name), []

@@ -119,6 +119,7 @@ class Stepper:
         if not isinstance(layer, Recurrent):
             raise OptionError(f"debug.Stepper: layer must be a recurrent layer; got {type(layer).__name__}")
         top = trace.edge.like_output("debug.Stepper", "doutput", doutput) if isinstance(trace, Trace) else None
+        top = None if top is None else trace.edge.existing(top)  # what it holds past an end is ignored
         # A fork adds nothing to the gradients of the caller.
         self._start(
             lambda: layer.backward_steps(trace, doutput, dh_n, drecords=drecords), top,

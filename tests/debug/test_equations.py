@@ -138,9 +138,9 @@ def test_what_the_loss_says_of_attention_weights_is_known():
     dalpha = np.random.default_rng(2).normal(size=(9, 4, 3))
     stepper = debug.Stepper(layer, trace, doutput, drecords={"alpha": dalpha})
     assert stepper.run(debug.violated(2)) is None
-    text = debug.explain(stepper.goto(2), "dalpha", unit=1, n=0)
+    text = debug.explain(stepper.goto(2), "dalpha", unit=1, n=3)
     assert text.splitlines()[1] == "dalpha = dalpha_loss + values @ dcontext"
-    assert f"= {dalpha[2, 0, 1]:.4g} + " in text.replace("(", "").replace(")", "")
+    assert f"= {dalpha[2, 3, 1]:.4g} + " in text.replace("(", "").replace(")", "")
     fork = stepper.fork(dh_prev=lambda rows: 0 * rows)
     assert fork.run(debug.violated(2)) is None  # a fork has what the loss says as well
     assert (

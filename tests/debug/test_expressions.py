@@ -12,7 +12,7 @@ from rnn_numpy import debug
 from rnn_numpy.debug.expressions import evaluate, norm, parsed, ulps
 from rnn_numpy.debug.rows import Rows
 from rnn_numpy.errors import OptionError
-from tests.debug.networks import T, ready
+from tests.debug.networks import LENGTHS, T, ready
 
 
 def rows(kind="lstm", lengths="all"):
@@ -85,7 +85,7 @@ def test_arithmetic_and_functions_are_numpys():
 def test_a_sequence_that_has_ended_has_no_saturated_gate():
     trace, names = rows("lstm", "out of order")
     assert not said("sat(f)", names).any()
-    alive = np.array([3, 9, 7, 8])[None, :] > np.array(names.indices)[:, None]
+    alive = np.array(LENGTHS["out of order"])[None, :] > np.array(names.indices)[:, None]
     trace.arrays["a"][...] = 1  # every gate, and those of sequences that have ended
     again = names.renamed({})
     assert alive.any(axis=1).all() and (said("sat(f)", again) == 1).all()

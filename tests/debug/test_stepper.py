@@ -316,9 +316,9 @@ def test_what_came_from_the_loss_is_known_at_the_first_step():
     assert "recorded" in text and text.endswith(" ulp")
     assert f"= {dc_n[0, 1, 2]:.4g} + " in debug.explain(first, "dc", unit=2, n=1).replace("(", "").replace(")", "")
     # Of a sequence that ends earlier, where it ends; else it is what the step after handed back.
-    assert f" + {dh_n[0, 0, 2]:.4g}" in debug.explain(stepper.goto(2), "dh", 2, 0).replace("(", "").replace(")", "")
-    lines = debug.explain(stepper.goto(1), "dh", unit=2, n=0).splitlines()
-    assert lines[1].endswith("dh_prev of t = 2") and lines[3] == "dh_prev = doutput_prev + W_hh.T @ da"
+    assert f" + {dh_n[0, 2, 2]:.4g}" in debug.explain(stepper.goto(6), "dh", 2, 2).replace("(", "").replace(")", "")
+    lines = debug.explain(stepper.goto(5), "dh", unit=2, n=2).splitlines()
+    assert lines[1].endswith("dh_prev of t = 6") and lines[3] == "dh_prev = doutput_prev + W_hh.T @ da"
     assert debug.explain(trace[8], "dh", 2, 1).endswith("the trace does not keep the two apart, a Stepper does")
     with pytest.raises(OptionError, match=r"dh has \(N, units\) = \(4, 5\); got n = 4, unit = 0"):
         debug.explain(first, "dh", n=4)
