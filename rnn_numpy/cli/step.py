@@ -223,7 +223,8 @@ def _opened(arguments: argparse.Namespace) -> Case:
     if arguments.loss == "last":
         (doutput[:, :-1] if layer.batch_first else doutput[:-1])[...] = 0
     which = "the last output" if arguments.loss == "last" else "all outputs"
-    title = f"{_words(wanted or names[0], layer, trace)}, {source}; dL/dh of half the square of {which}"
+    name = wanted or names[0] or Path(arguments.model).name
+    title = f"{_words(name, layer, trace)}, {source}; dL/dh of half the square of {which}"
     return Case(layer, trace, doutput, None, title)
 
 

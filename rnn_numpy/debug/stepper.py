@@ -30,6 +30,14 @@ AHEAD, LEAST = 1024, 32  # the most and the fewest steps that a run with conditi
 ENTRIES = 2**20  # and about as many entries of an array
 
 
+def recurrent(where: str, layer: Any) -> None:
+    """Refuse what is no recurrent layer; of a model, say where it has its one."""
+    if not isinstance(layer, Recurrent):
+        inner = getattr(layer, "rnn", None)
+        hint = ". It has one, `.rnn`, and so has its trace" if isinstance(inner, Recurrent) else ""
+        raise OptionError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}{hint}")
+
+
 class Halted(Step):
     """A `Step` as it was when the pass stood there: of c, `dc_prev` is what the step handed back, also later on."""
 
@@ -116,8 +124,7 @@ class Stepper:
         *,
         drecords: Mapping[str, ArrayLike] | None = None,
     ) -> None:
-        if not isinstance(layer, Recurrent):
-            raise OptionError(f"debug.Stepper: layer must be a recurrent layer; got {type(layer).__name__}")
+        recurrent("debug.Stepper", layer)
         top = trace.edge.like_output("debug.Stepper", "doutput", doutput) if isinstance(trace, Trace) else None
         top = None if top is None else trace.edge.existing(top)  # what it holds past an end is ignored
         # A fork adds nothing to the gradients of the caller.
@@ -131,8 +138,7 @@ class Stepper:
     @classmethod
     def forward(cls, layer: Recurrent, x: ArrayLike, h_0: Any = None, lengths: Any = None, **options: Any) -> Stepper:
         """Return one of a forward pass: arguments as of `layer.forward_steps`, masks replayed in a fork."""
-        if not isinstance(layer, Recurrent):
-            raise OptionError(f"Stepper.forward: layer must be a recurrent layer; got {type(layer).__name__}")
+        recurrent("Stepper.forward", layer)
         stepper = cls.__new__(cls)
         masks: dict[str, Any] = {}
 
@@ -167,11 +173,10 @@ class Stepper:
         >>> bool(np.array_equal(s.finish()[0], output))
         True
         """
-        if not isinstance(layer, Recurrent) or not isinstance(trace, Trace) or not trace.layers:
-            got = type(layer if not isinstance(layer, Recurrent) else trace).__name__
-            raise OptionError(
-                f"Stepper.replay: a recurrent layer and the trace of its forward pass are needed; got {got}"
-            )
+        recurrent("Stepper.replay", layer)
+        if not isinstance(trace, Trace) or not trace.layers:
+            got = type(trace).__name__
+            raise OptionError(f"Stepper.replay: trace must be the third result of forward; got {got}")
         edge = trace.edge.checked("Stepper.replay", layer)
         batch, recorded = edge.batch, list(trace.layers.values())
         if any(one.reached is not None for one in recorded) or len(recorded) < edge.rows:

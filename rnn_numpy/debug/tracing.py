@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.expressions import ulps
 from rnn_numpy.debug.rows import Rows, targets, wording
-from rnn_numpy.debug.stepper import Stepper
+from rnn_numpy.debug.stepper import Stepper, recurrent
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Trace
 from rnn_numpy.errors import OptionError, ShapeError
@@ -370,8 +370,7 @@ def _parting(
 
 
 def _checked(where: str, layer: Any, trace: Any, result: Any) -> None:
-    if not isinstance(layer, Recurrent):
-        raise OptionError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}")
+    recurrent(where, layer)
     if not isinstance(trace, Trace):
         raise OptionError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
     trace.edge.checked(where, layer)

@@ -10,6 +10,7 @@ import pytest
 import rnn_numpy.debug
 from rnn_numpy import GRU, LSTM, RNN, debug
 from rnn_numpy.errors import OptionError, ShapeError
+from rnn_numpy.layers.attention_decoder import AttentionDecoder
 from tests.debug.networks import LAYERS, LENGTHS, N, T, flat, ready
 
 
@@ -271,7 +272,7 @@ def test_a_pass_that_is_not_through_is_not_replayed():
     next(steps)
     with pytest.raises(OptionError, match="the trace's forward pass is not through"):
         debug.Stepper.replay(layer, steps.trace)
-    with pytest.raises(OptionError, match="a recurrent layer and the trace of its forward pass are needed; got int"):
+    with pytest.raises(OptionError, match="Stepper.replay: trace must be the third result of forward; got int"):
         debug.Stepper.replay(layer, 3)
     with pytest.raises(ShapeError, match="trace was recorded by a layer with other options"):
         debug.Stepper.replay(GRU(2, 5, rng=0), layer.forward(np.ones((4, 1, 2)))[2])
@@ -410,6 +411,26 @@ def test_wrong_arguments_of_a_fork_and_of_functions():
     ):
         with pytest.raises(OptionError, match=re.escape(words)):
             stepper.run(text)
+
+
+def test_of_a_model_it_is_said_where_its_layer_is():
+    decoder, rng = (
+        AttentionDecoder(2, 4, cell="gru", score="dot", memory_size=4, order="before", rng=0),
+        np.random.default_rng(0),
+    )
+    output, _, trace = decoder.forward(rng.normal(size=(5, 2, 2)), rng.normal(size=(6, 2, 4)))
+    for refused in (
+        lambda: debug.Stepper(decoder, trace, np.ones_like(output)),
+        lambda: debug.Stepper.replay(decoder, trace),
+        lambda: debug.html(decoder, trace),
+        lambda: debug.first_non_finite(decoder, trace),
+    ):
+        with pytest.raises(OptionError, match="got AttentionDecoder. It has one, `.rnn`, and so has its trace"):
+            refused()
+    stepper = debug.Stepper(decoder.rnn, trace.rnn, np.ones_like(output))
+    assert stepper.run(debug.violated(2), "max(alpha) < 0") is None
+    grads = decoder.backward(trace, np.ones_like(output)).grads
+    assert np.array_equal(stepper.finish().grads["weight_hh_l0"], grads["rnn.weight_hh_l0"])
 
 
 def test_the_time_of_the_step_before():

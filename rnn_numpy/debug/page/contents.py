@@ -19,6 +19,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.debug.conditions import condition, jump, non_finite
 from rnn_numpy.debug.expressions import OF_MEMORY, Text, evaluate, norm
 from rnn_numpy.debug.rows import Renamer, Rows, incoming, targets, total, wording
+from rnn_numpy.debug.stepper import recurrent
 from rnn_numpy.debug.tracing import diff, first_non_finite
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
 from rnn_numpy.engine.trace import LayerTrace, Trace
@@ -137,8 +138,7 @@ def contents(
 
 
 def _checked(layer: Any, trace: Any, name: str = "trace") -> None:
-    if not isinstance(layer, Recurrent):
-        raise OptionError(f"{WHERE}: layer must be a recurrent layer; got {type(layer).__name__}")
+    recurrent(WHERE, layer)
     if not isinstance(trace, Trace) or not trace.layers:
         what = "the trace of a pass that has not begun" if isinstance(trace, Trace) else type(trace).__name__
         raise OptionError(f"{WHERE}: {name} must be the third result of forward; got {what}")
