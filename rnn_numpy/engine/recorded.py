@@ -381,10 +381,18 @@ class RecordedSteps:
         arrays, batch = dict(recorded.arrays), Batch(1, len(t), None)
         binding = Binding(recorded.chain, batch, False, arrays, constants, recorded.given)
         run = Run(self._single, recorded, binding, sums=layer.own(layer.params.zeros_like(), self.direction))
-        layer.open_backward(run, None, self.split(dstates))
-        collections.deque(layer.backward_loop(run), maxlen=0)
-        if sums:
-            layer.close_backward(run)
+        # A driver of a layer's own may need more of a pass than a single step has.
+        for driver in (type(layer), Recurrent):
+            try:
+                driver.open_backward(layer, run, None, self.split(dstates))
+                collections.deque(driver.backward_loop(layer, run), maxlen=0)
+                if sums:
+                    driver.close_backward(layer, run)
+            except Exception:
+                if driver is Recurrent:
+                    raise
+                continue
+            break
         before = np.concatenate([binding.arrays["d" + state][0] for state in self.cell.states], axis=1)
         return StepGradients(binding.arrays["da"][0], before, binding, run.sums)
 

@@ -140,3 +140,34 @@ def test_data_that_cannot_be_kept_off_the_kink_are_an_error():
         GradientCheckError, match="no data found whose pre-activations stay 0.002 away from relu's kink"
     ):
         conformance.check_repeatable(Case(Dead, {"nonlinearity": "relu"}))
+
+
+def softsign_step_forward(a_t, h_in, W_hh, h_t):
+    a_t += W_hh.dot(h_in)
+    h_t[...] = a_t / (1 + np.abs(a_t))
+
+
+def softsign_step_backward(dh_t, a_t, W_hh, da_t, dh_in):
+    da_t[...] = dh_t / (1 + np.abs(a_t)) ** 2
+    dh_in += W_hh.T.dot(da_t)
+
+
+def softsign_step_backward_off(dh_t, a_t, W_hh, da_t, dh_in):
+    softsign_step_backward(dh_t, a_t, W_hh, da_t, dh_in)
+    da_t *= 1 + 1e-5
+
+
+class Softsign(Recurrent):
+    """A right cell that no complex step passes: |a| has none."""
+
+    cell = Cell(("a",), ("h",), softsign_step_forward, softsign_step_backward)
+
+
+class SoftsignOff(Recurrent):
+    cell = Cell(("a",), ("h",), softsign_step_forward, softsign_step_backward_off)
+
+
+def test_a_cell_that_no_complex_step_passes_is_compared_with_differences():
+    assert not conformance_failures(Case(Softsign, {"bidirectional": True}))
+    failed = conformance_failures(Case(SoftsignOff))
+    assert {"check_gradients", "check_gradients_by_central_difference", "check_gradients_of_output"} <= set(failed)

@@ -45,6 +45,7 @@ DIAGNOSES: Mapping[str, str] = MappingProxyType(
         "gate derivative missing": "the derivative of a gate's nonlinearity is left out",
         "wrong derivative": "it is there, but of another function or of another array",
         "gates swapped": "one gate's gradient stands in another's rows",
+        "layers exchanged": "what belongs to one layer or direction stands in another's place",
         "reset on the wrong side": "a GRU's r_t acts before the product of W_hn backward, after it forward",
         "cell path missing": "the gradient from c_t to c_{t-1} is not there",
         "hidden path missing": "a gradient through h is not there: from h_t to c_t, or along a GRU's leak",
@@ -121,6 +122,12 @@ def known_mistakes(chain: ChainRule) -> Iterator[Mistake]:
     yield from _of_states(steps, spans)
     yield from _of_resets(steps)
     yield from _of_the_loss_and_sums(steps)
+    for entering, word in (
+        (_finals_at_entry, "at the first step of each sequence"),
+        (_finals_everywhere, "at every step"),
+    ):
+        yield Mistake("final-state gradient ignored", f"the gradients of the final states enter {word}",
+            Variation(loss=functools.partial(entering, chain), final=_nothing), ENTRY)  # fmt: skip
     for shift, word in ((1, "one step early"), (2, "two steps early")):
         yield Mistake("off by one step", f"the gradients of the final states enter {word}",
             Variation(loss=functools.partial(_finals_early, chain, shift), final=_nothing), ENTRY)  # fmt: skip
@@ -138,6 +145,8 @@ def known_mistakes(chain: ChainRule) -> Iterator[Mistake]:
     yield Mistake("sign", "what a step hands to the one before it has the wrong sign", Variation(state=lambda _, J: -J),
         RECURRENCE)  # fmt: skip
     yield from _of_layers(chain, steps)
+    if len(chain.maps) > 1:
+        yield from _of_layers_finals(chain)
     if steps.layer.num_directions > 1:
         yield from _of_directions(chain)
     for factor, word in ((1 / steps.N, "1/N"), (steps.N, "N"), (0.5, "1/2"), (2.0, "2")):
@@ -191,6 +200,14 @@ def _of_states(steps: RecordedSteps, spans: Mapping[str, slice]) -> Iterator[Mis
             for shift, word in ((-1, "after"), (1, "before")):
                 yield Mistake("off by one step", f"what flows back from {cell} is multiplied with f of the step {word}",
                     Variation(state=functools.partial(_gated_by, later, shift)), RECURRENCE, "f")  # fmt: skip
+    for gate, weight in steps.weights().items():
+        slab = gate.rpartition("_")[2]
+        if gate.startswith("peephole") and slab in steps.cell.slabs and len(spans) == 2:
+            cut = functools.partial(_without_peephole, spans, slab, weight)
+            why = f"nothing flows back to {states[1]} through {slab}'s peephole at its step"
+            yield Mistake("gate path missing", why,
+                Variation(state=functools.partial(cut, "state"), preactivation=functools.partial(cut, "preactivation")),
+                IMMEDIATE, slab)  # fmt: skip
     yield Mistake("final-state gradient ignored", "the gradient is that of the outputs alone: dh_n is ignored",
         Variation(final=_nothing), ENTRY)  # fmt: skip
     yield from _of_finals(spans)
@@ -256,6 +273,11 @@ def _of_the_loss_and_sums(steps: RecordedSteps) -> Iterator[Mistake]:
             why = f"nothing is handed back past every {length}th step: back-propagation is truncated there"
             yield Mistake("recurrence dropped", why, Variation(state=functools.partial(_cut_every, length, offset)),
                 RECURRENCE)  # fmt: skip
+    for kept in range(1, min(33, steps.T - 1)):
+        for carried, word in ((False, "no part"), (True, "no part but that what came so far is handed on")):
+            yield Mistake("recurrence dropped", f"steps before the last {kept} have {word}",
+                Variation(loss=functools.partial(_last_steps, kept), preactivation=functools.partial(_last_steps, kept),
+                          state=functools.partial(_stopped, kept, carried)), RECURRENCE)  # fmt: skip
     for shift, word in ((1, "t+1"), (-1, "t-1")):
         why = f"what the loss says to output t arrives at step {word}"
         yield Mistake("off by one step", why, Variation(loss=functools.partial(_shifted, shift)), ENTRY)
@@ -282,6 +304,12 @@ def _of_the_loss_and_sums(steps: RecordedSteps) -> Iterator[Mistake]:
             (
                 f"the loop over time leaves the {word} step out, and hands on the state's gradient as it is",
                 Variation(preactivation=left_out, state=functools.partial(_passed, which)),
+                RECURRENCE,
+            ),
+            (
+                f"the loop over time leaves the {word} step out, what the loss says to it as well, and hands on the "
+                "state's gradient as it is",
+                Variation(preactivation=left_out, state=functools.partial(_passed, which), loss=left_out),
                 RECURRENCE,
             ),
             (
@@ -319,7 +347,7 @@ def _of_a_gate(steps: RecordedSteps, gate: str) -> Iterator[Mistake]:
     found: list[tuple[str, str, Change]] = []
     if curved:
         why = f"the derivative of {text} is missing: da is taken to be the gradient of its value"
-        found.append(("gate derivative missing", why, _derivative_as(gate, lambda value, a: np.ones_like(value))))
+        found.append(("gate derivative missing", why, derivative_as(gate, lambda value, a: np.ones_like(value))))
     if name is not None:
         found.append(("gate path missing", f"nothing flows back through {text}", functools.partial(_scaled, span, 0.0)))
     why = f"the gradient through {text} has the wrong sign"
@@ -329,7 +357,7 @@ def _of_a_gate(steps: RecordedSteps, gate: str) -> Iterator[Mistake]:
     for label, function in OTHER_DERIVATIVES.items() if curved else ():
         if label != own:
             why = f"the derivative of {text} is taken as {label}"
-            found.append(("wrong derivative", why, _derivative_as(gate, function)))
+            found.append(("wrong derivative", why, derivative_as(gate, function)))
     for kind, why, change in found:
         through = functools.partial(_through, change)
         yield Mistake(kind, why, Variation(preactivation=change, state=through), IMMEDIATE, name)
@@ -355,7 +383,6 @@ def _of_layers(chain: ChainRule, steps: RecordedSteps) -> Iterator[Mistake]:
         for shift, word in ((1, "t+1"), (-1, "t-1")):
             yield Mistake("off by one step", f"what the upper layer hands down at t arrives at step {word}",
                 Variation(handed=functools.partial(_shifted, shift)), BETWEEN)  # fmt: skip
-        yield from _of_layers_finals(chain)
         if chain.trace.edge.factors is not None:
             for why, change in OTHER_MASKS:
                 yield Mistake("dropout mask ignored", f"the dropout mask between two layers {why}",
@@ -364,21 +391,48 @@ def _of_layers(chain: ChainRule, steps: RecordedSteps) -> Iterator[Mistake]:
                 "the gradient that goes down between two layers is not multiplied with the dropout mask",
                 Variation(mask=lambda _, factors: np.ones_like(factors)), BETWEEN)  # fmt: skip
     if any(maps.steps.recorded.masks.zoneout for maps in chain.maps.values()):
-        for why, zoned in (("is not applied", np.zeros_like), ("is taken the other way round", _inverted)):
+        for why, zoned in OTHER_ZONEOUTS:
             yield Mistake("dropout mask ignored", f"the mask of zoneout {why} on the way back",
                 Variation(state=functools.partial(_zoned, "state", zoned),
                           preactivation=functools.partial(_zoned, "preactivation", zoned)), RECURRENCE)  # fmt: skip
+        yield Mistake("dropout mask ignored", "the masks of zoneout of two states are exchanged on the way back",
+            Variation(state=functools.partial(_zoned, "state", None),
+                      preactivation=functools.partial(_zoned, "preactivation", None)), RECURRENCE)  # fmt: skip
     if any(maps.steps.recorded.masks.recurrent is not None for maps in chain.maps.values()):
         yield Mistake("dropout mask ignored",
             "the gradient of the state is not multiplied with the mask of recurrent dropout",
             Variation(state=functools.partial(_recurrent, False, False)), RECURRENCE)  # fmt: skip
+        for why, other in OTHER_RECURRENT_MASKS:
+            yield Mistake("dropout mask ignored", f"on the way back the mask of recurrent dropout {why}",
+                Variation(state=functools.partial(_with_mask, other)), RECURRENCE)  # fmt: skip
         yield Mistake("dropout mask ignored", "the sum of dW_hh takes h_{t-1} without the mask of recurrent dropout",
             Variation(source=functools.partial(_states_as_source, "before")), SUMS)  # fmt: skip
 
 
+OTHER_ZONEOUTS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
+    ("is not applied", np.zeros_like),
+    ("is taken the other way round", lambda mask: 1 - mask),
+    ("is that of the step before", lambda mask: np.roll(mask, 1, axis=0)),
+    ("is that of the step after", lambda mask: np.roll(mask, -1, axis=0)),
+    ("is that of the steps in the other order", lambda mask: mask[::-1]),
+    ("is that of other units", lambda mask: np.roll(mask, 1, axis=2)),
+    ("is that of other sequences", lambda mask: np.roll(mask, 1, axis=1)),
+    ("is replaced by its mean", lambda mask: np.full_like(mask, mask.mean())),
+)
+
+OTHER_RECURRENT_MASKS: tuple[tuple[str, Callable[[Array], Array]], ...] = (
+    ("lacks its scale, 1 / (1 - p)", lambda mask: (mask != 0).astype(float)),
+    ("is multiplied with twice", lambda mask: mask * mask),
+    ("has its scale alone", lambda mask: np.full_like(mask, mask.max(initial=0.0))),
+    ("is that of other units", lambda mask: np.roll(mask, 1, axis=1)),
+    ("is that of other sequences", lambda mask: np.roll(mask, 1, axis=0)),
+    ("is taken the other way round", lambda mask: mask.max(initial=0.0) - mask),
+)
+
 OTHER_MASKS: tuple[tuple[str, Change], ...] = (
     ("lacks its scale, 1 / (1 - p)", lambda _, factors: (factors != 0).astype(float)),
     ("is multiplied with twice", lambda _, factors: factors * factors),
+    ("is rounded to half precision", lambda _, factors: factors.astype(np.float16).astype(float)),
     ("is that of the steps in the other order", lambda _, factors: factors[::-1]),
     ("is that of the step before", lambda steps, factors: _shifted(1, steps, factors)),
     ("is that of the step after", lambda steps, factors: _shifted(-1, steps, factors)),
@@ -467,6 +521,16 @@ def _finals_early(chain: ChainRule, shift: int, steps: RecordedSteps, loss: Arra
     return changed
 
 
+def _finals_at_entry(chain: ChainRule, steps: RecordedSteps, loss: Array) -> Array:
+    changed = loss.copy()
+    changed[_entries(steps)] += chain.from_loss.finals[steps.direction.name]
+    return changed
+
+
+def _finals_everywhere(chain: ChainRule, steps: RecordedSteps, loss: Array) -> Array:
+    return np.where(steps.alive[..., None], loss + chain.from_loss.finals[steps.direction.name], 0)
+
+
 def _doubled_but_last(steps: RecordedSteps, loss: Array) -> Array:
     changed, last = 2 * loss, _entries(steps, -1)
     changed[last] = loss[last]
@@ -483,21 +547,58 @@ def _cut_every(length: int, offset: int | None, steps: RecordedSteps, J: Array) 
     return cut
 
 
-def _inverted(mask: Array) -> Array:
-    return 1 - mask
+def _last_steps(kept: int, steps: RecordedSteps, array: Array) -> Array:
+    """Return zeros at all steps but the last ones of the batch."""
+    left, order = np.zeros_like(array), steps.order()
+    left[order[-kept:]] = array[order[-kept:]]
+    return left
 
 
-def _zoned(which: str, change: Callable[[Array], Array], steps: RecordedSteps, array: Array) -> Array:
-    """Return the maps of steps with other masks of zoneout, at the same recorded states."""
+def _stopped(kept: int, carried: bool, steps: RecordedSteps, J: Array) -> Array:
+    stopped, order = J.copy(), steps.order()
+    stopped[order[:-kept]] = np.eye(J.shape[-1]) if carried else 0
+    if not carried:
+        stopped[order[-kept]] = 0
+    return stopped
+
+
+def _zoned(which: str, change: Callable[[Array], Array] | None, steps: RecordedSteps, array: Array) -> Array:
+    """Return the maps of steps with other masks of zoneout, at the same recorded states; None exchanges them."""
     masks = steps.recorded.masks
     if not masks.zoneout:
         return array
     other = copy.copy(steps)
     other.recorded = copy.copy(steps.recorded)
-    changed = {state: change(np.asarray(mask, float)) for state, mask in masks.zoneout.items()}
+    kept = {state: np.asarray(mask, float) for state, mask in masks.zoneout.items()}
+    if change is None:
+        changed = dict(zip(kept, reversed(kept.values()), strict=True))
+    else:
+        changed = {state: change(mask) for state, mask in kept.items()}
     other.recorded.masks = Masks(masks.recurrent, changed)
     found = other.jacobians()
     return found.state if which == "state" else found.preactivation
+
+
+def _without_peephole(
+    spans: Mapping[str, slice], slab: str, weight: Array, which: str, steps: RecordedSteps, matrix: Array
+) -> Array:
+    """Return J or B without the way from the output to the cell through a gate that sees the cell of its own step."""
+    (first, later), H = spans.values(), steps.layer.hidden_size
+    if later.stop - later.start != H or first.stop - first.start != H:
+        return matrix
+    at = steps.cell.slabs.index(slab) * H
+    gate = np.einsum("tnjj->tnj", steps.maps.preactivation[:, :, first, at : at + H]) * weight  # dh/dc by this way
+    right = steps.maps.state if which == "state" else steps.maps.preactivation
+    through = gate[..., None] * right[:, :, later]
+    if which == "preactivation":
+        through[..., at : at + H] = 0
+    changed = matrix.copy()
+    changed[:, :, first] -= through
+    if which == "state":  # what W_hh brings to the gate itself stays
+        own = np.zeros_like(steps.maps.preactivation[:, :, later])
+        own[..., at : at + H] = gate[..., None] * steps.maps.preactivation[:, :, later, at : at + H]
+        changed[:, :, first] += own @ hidden_matrix(steps)
+    return changed
 
 
 def _without(span: slice) -> Change:
@@ -629,6 +730,17 @@ def _recurrent(turned: bool, mask: bool, steps: RecordedSteps, J: Array) -> Arra
     return np.asarray(J + steps.maps.preactivation @ (hidden_matrix(steps, turned, mask) - hidden_matrix(steps)))
 
 
+def _with_mask(change: Callable[[Array], Array], steps: RecordedSteps, J: Array) -> Array:
+    """Return J with another mask of recurrent dropout."""
+    mask = steps.recorded.masks.recurrent
+    if mask is None:
+        return J
+    bare, through = (hidden_matrix(steps, mask=masked) for masked in (False, True))
+    width = steps.widths[0]
+    bare[..., :width] *= change(np.asarray(mask, float))[:, None, :]
+    return np.asarray(J + steps.maps.preactivation @ (bare - through))
+
+
 def _through_weights(steps: RecordedSteps, J: Array) -> Array:
     return np.asarray(steps.maps.preactivation @ hidden_matrix(steps))
 
@@ -714,7 +826,7 @@ def _derivative(steps: RecordedSteps, gate: str, value: Array) -> Array | None:
     return np.asarray(1 - value * value)
 
 
-def _derivative_as(gate: str, function: Callable[[Array, Array], Array]) -> Change:
+def derivative_as(gate: str, function: Callable[[Array, Array], Array]) -> Change:
     """Return B with another derivative of a gate's activation, a function of its value and pre-activation."""
 
     def changed(steps: RecordedSteps, B: Array) -> Array:
@@ -722,6 +834,8 @@ def _derivative_as(gate: str, function: Callable[[Array, Array], Array]) -> Chan
         derivative = None if values is None else _derivative(steps, gate, values[0])
         if derivative is None or values is None:
             return B
+        if np.any(derivative == 0) and len(steps.cell.slabs) == 1 and not steps.recorded.masks.zoneout:
+            return _diagonal(function(*values), B)
         ratio = np.divide(function(*values), derivative, out=np.zeros_like(derivative), where=derivative != 0)
         other = B.copy()
         # Of a GRU, r and q act through n.
@@ -732,3 +846,10 @@ def _derivative_as(gate: str, function: Callable[[Array, Array], Array]) -> Chan
         return other
 
     return changed
+
+
+def _diagonal(values: Array, like: Array) -> Array:
+    """Return matrices with these numbers on their diagonals, (T, N, H, H); others where B has another shape."""
+    if like.shape[-2:] != (values.shape[-1],) * 2:
+        return like
+    return np.where(np.eye(values.shape[-1], dtype=bool), values[..., None], 0.0)

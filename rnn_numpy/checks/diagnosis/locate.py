@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,7 +35,16 @@ from rnn_numpy.checks.diagnosis.known_mistakes import (
     known_mistakes,
 )
 from rnn_numpy.checks.diagnosis.of_attention import mistakes_of_attention
-from rnn_numpy.checks.diagnosis.of_steps import as_variation, measured_maps, mistake_of_steps
+from rnn_numpy.checks.diagnosis.of_normalisation import mistakes_of_normalisation
+from rnn_numpy.checks.diagnosis.of_shares import mistake_between_layers, mistake_of_entries
+from rnn_numpy.checks.diagnosis.of_steps import (
+    as_variation,
+    maps_of_calls,
+    maps_with_moved_reads,
+    measured_maps,
+    mistake_of_steps,
+    treats_signs_apart,
+)
 from rnn_numpy.checks.diagnosis.of_sums import mistake_of_sums
 from rnn_numpy.checks.diagnosis.patterns import close, common_pattern, matches, narrowed, rescaled
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row, step_scales
@@ -71,18 +81,19 @@ def diagnose_layer(
         found = probe(target, compare, analytic)
         if found is not None:
             return _placed(found, place)
-    for kind, why, gradient in mistakes_of_attention(target):
+    for kind, why, gradient in itertools.chain(mistakes_of_attention(target), mistakes_of_normalisation(target)):
         alike = compare.explains({name: gradient[name] for name in analytic})
         if alike and all(matches(name, array, gradient[name]) for name, array in memory.items()):
             return _placed(Diagnosis(kind, why), place)
-    match = _best(chain, list(known_mistakes(chain)), compare) or _of_formulas(chain, compare)
+    match = _best(chain, list(known_mistakes(chain)), compare) or _of_formulas(target, chain, compare)
     if match is not None:
         return _placed(Diagnosis(match.kind, match.why), place, match)
     if place.get("part", "sums") == "sums":
         found = mistake_of_sums(target, chain, analytic, rows)
         if found is not None:
             return _placed(found, place)
-    found = _windowed(target, chain, compare)
+    found = mistake_of_entries(target, chain, compare) or mistake_between_layers(chain, compare)
+    found = found or _windowed(target, chain, compare)
     if found is not None:
         return _placed(found, place)
     found = common_pattern(target, analytic, exact, rows)
@@ -136,9 +147,12 @@ def _placed(diagnosis: Diagnosis, place: Mapping[str, Any], mistake: Mistake | N
     where = {key: value for key, value in place.items() if key != "text" and value is not None} | diagnosis.where
     if mistake is not None and mistake.gate is not None:
         where.setdefault("gate", mistake.gate)
+    text = str(place.get("text", ""))
     if mistake is not None and mistake.part:
         where["part"] = mistake.part
-    return dataclasses.replace(diagnosis, when=str(place.get("text", "")), where=where)
+        if mistake.part != place.get("part") and "block" in text:  # where it shows is not where it is made
+            text = text.rpartition(": ")[0]
+    return dataclasses.replace(diagnosis, when=text, where=where)
 
 
 # ---------------------------------------------------------------------------------------------- comparing
@@ -150,6 +164,7 @@ class Comparison:
     """
 
     def __init__(self, chain: ChainRule, tolerances: Tolerances, analytic: Point) -> None:
+        self.chain = chain
         self.exact = chain.exact.tensors
         self.analytic = analytic
         self.tolerances = tolerances
@@ -192,13 +207,22 @@ def _best(chain: ChainRule, known: Sequence[Mistake], compare: Comparison) -> Mi
     return None
 
 
-def _of_formulas(chain: ChainRule, compare: Comparison) -> Mistake | None:
+def _of_formulas(target: LayerTarget, chain: ChainRule, compare: Comparison) -> Mistake | None:
     """Return what is wrong with the formula of a step, where that is all that is wrong."""
-    measured = measured_maps(chain)
-    if measured is None or not compare.explains(chain.gradient(as_variation(measured)).tensors):
-        return None
-    with np.errstate(all="ignore"):
-        return mistake_of_steps(chain, measured)
+    for measured in (measured_maps(chain), maps_of_calls(target, chain)):
+        if measured is not None and compare.explains(chain.gradient(as_variation(measured)).tensors):
+            with np.errstate(all="ignore"):
+                return mistake_of_steps(chain, measured)
+    for array, word, measured in maps_with_moved_reads(chain):
+        change = as_variation(measured)
+        if compare.explains(chain.gradient(change).tensors):
+            slabs = next(iter(chain.maps.values())).steps.cell.slabs
+            gate = array if array in slabs and len(slabs) > 1 else None
+            moved = any(not np.array_equal(m.preactivation, chain.maps[k].jacobians.preactivation, equal_nan=True)
+                        for k, m in measured.items())  # fmt: skip
+            why = f"backward reads {array} of the step {word} where that of the step itself belongs"
+            return Mistake("off by one step", why, change, IMMEDIATE if moved else RECURRENCE, gate)
+    return None
 
 
 def _made_by(change: Variation, chain: ChainRule, scope: set[str]) -> ChainGradient | None:
@@ -291,9 +315,17 @@ def _not_linear(target: LayerTarget, compare: Comparison, analytic: Point) -> Di
             return Diagnosis(
                 "starts as the weights", f"the gradient of {', '.join(left)} is the right one plus the parameter itself"
             )
+        decays = {name: _factor_of(nothing[name], target.point[name]) for name in left if name in target.point}
+        rates = {float(f"{rate:.6g}") for rate in decays.values() if rate is not None}
+        if len(decays) == len(left) and None not in decays.values() and len(rates) == 1:
+            why = f"the gradient of {', '.join(left)} is the right one plus {rates.pop():g} times the parameter itself"
+            return Diagnosis("weight decay", why)
         return Diagnosis(
             "starts as the weights", f"a loss of 0 gives a gradient of {', '.join(left)}: it does not begin at 0"
         )
+    if treats_signs_apart(compare.chain):
+        why = "negative gradients are cut off on the way back through a step, as by a relu (guided back-propagation)"
+        return Diagnosis("clipped", why)
     for power, kind, why in (
         (
             200,
@@ -310,6 +342,12 @@ def _not_linear(target: LayerTarget, compare: Comparison, analytic: Point) -> Di
     return None
 
 
+def _factor_of(found: Array, expected: Array) -> float | None:
+    scale = float(np.sum(expected * expected))
+    factor = float(np.sum(found * expected)) / scale if scale else 0.0
+    return factor if close(found, factor * expected) else None
+
+
 def _narrow_states(chain: ChainRule, target: LayerTarget) -> Diagnosis | None:
     """Whether what steps hand back consists of numbers of a narrower dtype alone: rounded inside of time."""
     target.analytic()
@@ -321,9 +359,28 @@ def _narrow_states(chain: ChainRule, target: LayerTarget) -> Diagnosis | None:
                 if found is None or len(found) <= steps.T:
                     continue
                 inner = found[1:-1]
-                if np.count_nonzero(inner) > 8 and np.array_equal(inner, inner.astype(dtype)):
+                if np.count_nonzero(inner) <= 8:
+                    continue
+                if (grid := _grid(inner)) is not None:
+                    return Diagnosis("lower precision", f"what steps of {name} hand back, d{state}, {grid}")
+                if np.array_equal(inner, inner.astype(dtype)):
                     why = f"what steps of {name} hand back, d{state}, holds numbers of {np.dtype(dtype)} alone"
                     return Diagnosis("lower precision", why)
+    return None
+
+
+def _grid(values: Array) -> str | None:
+    """Say on what grid all numbers of each step are, decimal or of so many levels; None where there is none."""
+    for digits in range(1, 7):
+        if np.abs(values * 10.0**digits - np.round(values * 10.0**digits)).max() <= 1e-9:
+            return f"is rounded to {digits} decimals"
+    size = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0.0)
+    size = np.where(size > 0, size, 1.0).reshape(-1, *(1,) * (values.ndim - 1))
+    for bits in range(2, 17):
+        for levels in (2**bits - 1, 2**bits):
+            scaled = values / size * levels
+            if np.abs(scaled - np.round(scaled)).max() <= 1e-9 * levels:
+                return f"has {levels} levels a side at each step, no more"
     return None
 
 
@@ -366,6 +423,12 @@ def _first_wrong(target: LayerTarget, chain: ChainRule, tolerances: Tolerances, 
         elif dfinal is None:
             continue
         found = _wrong_step(target, chain, trace, doutput, dfinal, names, kind, t, allowed)
+        if found and found["part"] == RECURRENCE and kind == "output":
+            # Unless that step is wrong by itself, without any other after it.
+            k, alone = found["k"], np.zeros_like(target.doutput)
+            alone[(slice(None),) * axis + (k,)] = target.doutput[(slice(None),) * axis + (k,)]
+            own = _wrong_step(target, chain, trace, alone, zero, names, kind, k, allowed)
+            return own if own and own["k"] == k and own["part"] == IMMEDIATE else found
         if found:
             return found
     if any(trace.layers[name].latest.arrays.get("da") is None for name in names):
@@ -465,11 +528,15 @@ def _wrong_step(
             difference = np.abs(found[k] - run.da[k])
             if difference.max(initial=0.0) > allowed * scale or not np.isfinite(found[k]).all():
                 gate = _gate_of(steps, difference)
-                own = (kind == "output" and k == t) or (kind == "final" and k == steps.order()[-1])
+                off = np.flatnonzero(difference.max(axis=-1) > allowed * scale)
+                own = (kind == "output" and k == t) or (kind == "final" and _is_last(steps, k, off))
                 top = steps.direction.layer == target.layer.num_layers - 1
+                strange = not np.any(run.dstates[k, off])  # there is nothing to come to this step
                 first = k == steps.order()[-1]  # the first one that is gone through
                 arrived = _arrived(steps, trace.layers[name].latest.arrays, run, k)
-                if kind == "final" and own:  # no loss at an output is wrong
+                if strange:
+                    part = ENTRY if top else BETWEEN
+                elif kind == "final" and own:  # no loss at an output is wrong
                     part = ENTRY
                 elif arrived and (own or first or not top):
                     part = IMMEDIATE
@@ -494,6 +561,13 @@ def _wrong_step(
                     "silent": silent or None,
                 }
     return {}
+
+
+def _is_last(steps: RecordedSteps, k: int, sequences: Array) -> bool:
+    """Whether step k is the last one, as the direction runs, of all these sequences."""
+    order = np.asarray(steps.order())
+    last = order[len(order) - 1 - steps.alive[order][::-1].argmax(axis=0)]
+    return bool(np.all(last[sequences] == k))
 
 
 def _arrived(steps: RecordedSteps, arrays: Mapping[str, Array], run: DirectionGradient, k: int) -> bool:

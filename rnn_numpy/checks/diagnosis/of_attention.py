@@ -45,6 +45,7 @@ def mistakes_of_attention(target: Any) -> Iterator[tuple[str, str, Point]]:
     if not isinstance(target, LayerTarget) or not isinstance(target.layer, attention.Attending):
         return
     layer: Any = copy.copy(target.layer)
+    layer.__class__ = next(kind for kind in type(layer).__mro__ if kind.__module__.startswith("rnn_numpy.layers"))
     cell = _with_formulas(layer.cell, RIGHT)
     parts = [*cell.before, *cell.after]
     scores = (attention.product_forward, attention.additive_forward)
@@ -69,8 +70,17 @@ def mistakes_of_attention(target: Any) -> Iterator[tuple[str, str, Point]]:
         for name in QUERIED
         if (wrong := _with_query(cell, other, name)) is not cell
     ]
+    for name, given in cell.given.items():
+        for way in given.products if len(given.products) > 1 else ():
+            kept = {other: product for other, product in given.products.items() if other != way}
+            wrong = replace(cell, given={**cell.given, name: replace(given, products=kept)}, trial=False)
+            read = "the scores" if way == "weights" else f"the {way}"
+            mistakes.append((PATH, f"given[{name!r}] gets nothing through {read}", wrong))
     for kind, why, wrong in mistakes:
-        found = gradient(wrong)
+        try:
+            found = gradient(wrong)
+        except Exception:  # a cell of one's own may not be made for it
+            continue
         if any(not matches(name, array, right[name]) for name, array in found.items()):  # it makes a difference here
             yield kind, why, found
 
@@ -153,6 +163,12 @@ def wrong_formulas() -> Iterator[tuple[str, str, Formula, Formula]]:
         attention.additive_forward,
         _additive(derivative=False),
     )
+    yield (
+        "wrong derivative",
+        "the gradient goes back to the weights of the step before through the filters turned round",
+        attention.location_forward,
+        _turned_filters,
+    )
     yield PATH, "coverage gets nothing through the scores", attention.coverage_forward, _nothing
     yield PATH, "the weights get nothing of what later coverage gets", attention.cover_forward, _cover_kept
     yield PATH, "coverage hands nothing to the step before", attention.cover_forward, _cover_once
@@ -227,6 +243,16 @@ def _cover_kept(dcov_t: Array, dcov_prev: Array) -> None:
 
 def _cover_once(dcov_t: Array, dalpha_t: Array) -> None:
     dalpha_t += dcov_t
+
+
+def _turned_filters(
+    dunits_t: Array, focus_prev: Array, F: Array, U_f: Array, dfocus_prev: Array, dF: Array, dU_f: Array
+) -> None:
+    kept = dfocus_prev.copy()
+    attention.location_backward(dunits_t, focus_prev, F, U_f, dfocus_prev, dF, dU_f)
+    dfocus_prev[...] = kept
+    nothing = np.zeros_like(dF), np.zeros_like(dU_f)
+    attention.location_backward(dunits_t, focus_prev, F[:, ::-1], U_f, dfocus_prev, *nothing)
 
 
 def _gate(derivative: bool = True, path: bool = True) -> Formula:

@@ -72,7 +72,7 @@ def common_pattern(target: Target, analytic: Point, reference: Point, rows: Sequ
         return flushed
     for name in wrong:
         limit = float(np.abs(analytic[name]).max())
-        if limit < float(np.abs(reference[name]).max()) and close(
+        if 0 < limit < float(np.abs(reference[name]).max()) and close(
             analytic[name], np.clip(reference[name], -limit, limit)
         ):
             return Diagnosis("clipped", f"the entries of {name} are limited to ±{limit:.6g}: clipped before the check")
@@ -224,6 +224,12 @@ def narrowed(analytic: Point, reference: Point) -> Diagnosis | None:
         if scale > 0 and difference.size:
             largest = max(largest, float(np.abs(difference).max()) / scale)
             signs |= set(np.sign(difference[np.abs(difference) > 1e-10 * scale]).tolist())
+    wrong = [name for name, array in reference.items() if not close(analytic[name], array, 1e-10)]
+    for dtype in (np.float16, np.float32):
+        entries = [analytic[name].ravel() for name in wrong]
+        if sum(map(np.count_nonzero, entries)) > 8 and all(np.array_equal(e, e.astype(dtype)) for e in entries):
+            why = f"all numbers of {', '.join(wrong)} are numbers of {np.dtype(dtype)}, and no others are wrong"
+            return Diagnosis("lower precision", why)
     if 1e-9 < largest < float(np.finfo(np.float32).eps) and signs >= {-1.0, 1.0}:
         why = (
             f"no entry is off by more than {largest:.0e} of its tensor's largest, on both sides: it is rounded to "

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnn_numpy.checks.own.mistakes import Suspect, suspects
 from rnn_numpy.checks.own.patterns import Compared, rational, strong_patterns, tolerance_for
 from rnn_numpy.checks.own.structure import Structure
-from rnn_numpy.checks.own.tape import Tape, UntapedError, recorded
+from rnn_numpy.checks.own.tape import Change, Tape, UntapedError, recorded
 from rnn_numpy.checks.report import Diagnosis
 from rnn_numpy.checks.targets import FunctionsTarget
 
@@ -25,6 +25,9 @@ Point = Mapping[str, Array]
 
 # Trying mistakes ends after so many seconds of processor time: what is found is the same on a busy machine.
 SECONDS = 20.0
+
+# Of two mistakes in the same tensors, so many are tried for the first, and for each so many for the second.
+FIRST, SECOND = 64, 24
 
 # Of gradients of more entries than this, the smallest wrong tensors are looked at first.
 MANY = 300
@@ -53,7 +56,7 @@ class Search:
 
     def run(self) -> Diagnosis | None:
         """Return the mistake, or None."""
-        return self._single() or self._together()
+        return self._single() or self._together() or self._both()
 
     def _batches(self, all_of: bool) -> Iterator[list[tuple[int, Suspect]]]:
         """Yield mistakes that reach all that is wrong, or some of it, some at a time."""
@@ -123,6 +126,59 @@ class Search:
                 return self._pair(told(self.structure, suspect), pattern)
         return None
 
+    def _both(self) -> Diagnosis | None:
+        """Return two mistakes in the same tensors. What two do is nearly the sum of what each does alone: the pairs
+        that come nearest to the gradient found are tried, those alone.
+        """
+        if self.over:
+            return None
+        self.few = None
+        likely: list[tuple[int, Suspect]] = []
+        shifts: list[Array] = []
+        for batch in self._batches(all_of=False):
+            alone = [(n, s) for n, s in batch if len(s.changes) == 1 and not s.changes[0].order]
+            for each, gradient in zip(alone, self._predicted(alone) if alone else [], strict=True):
+                shift = self._shift(gradient)
+                if np.any(shift) and np.isfinite(shift).all():
+                    likely.append(each)
+                    shifts.append(shift)
+        if self.over or len(likely) < 2:
+            return None
+        made, goal = np.stack(shifts), self._shift(self.c.found)
+        pairs: dict[tuple[int, int], float] = {}
+        for a in np.argsort(np.linalg.norm(made - goal, axis=1))[:FIRST]:
+            left = np.linalg.norm(made + (made[a] - goal), axis=1)
+            for b in np.argsort(left)[:SECOND]:
+                one, other = likely[a][1].changes[0], likely[b][1].changes[0]
+                if a != b and not one.touched() & other.touched():
+                    pairs[int(min(a, b)), int(max(a, b))] = float(left[b])
+        ordered = sorted(pairs, key=lambda pair: pairs[pair])
+        for start in range(0, len(ordered), self.rows):
+            if time.process_time() - self.began > SECONDS:
+                self.over = True
+                return None
+            some = ordered[start : start + self.rows]
+            twos = [_joined(likely[a][1], likely[b][1]) for a, b in some]
+            self.tried += len(some)
+            for (a, b), gradient in zip(some, gradients(self.structure, twos), strict=True):
+                if explains(self.c.found, gradient, self.c.exact) and self._hold(likely[a], likely[b]):
+                    return self._pair(told(self.structure, likely[a][1]), told(self.structure, likely[b][1]))
+        return None
+
+    def _shift(self, gradient: Point) -> Array:
+        """Return by how much a gradient is not the right one, in one vector."""
+        exact, scale = self.c.exact, self.c.scale
+        return np.concatenate([((gradient[name] - exact[name]) / (scale[name] or 1.0)).ravel() for name in exact])
+
+    def _hold(self, *several: tuple[int, Suspect]) -> bool:
+        """Whether two mistakes together give the gradient found at a second point, too."""
+        if self._second is None:
+            return True
+        other, found, exact = self._second
+        twins = [next(itertools.islice(suspects(other), number, None), None) for number, _ in several]
+        known = [twin for twin, (_, suspect) in zip(twins, several, strict=True) if twin and twin.why == suspect.why]
+        return len(known) == 2 and explains(found, gradients(other, [_joined(*known)])[0], exact)
+
     def _factor(self, gradient: Point) -> float:
         """Return a factor, a fraction of whole numbers, that makes a gradient the one found; else 0."""
         name = self.c.wrong[0]
@@ -175,6 +231,19 @@ class Search:
             return False
         predicted = gradients(other, [twin])[0]
         return explains(found, {name: factor * array for name, array in predicted.items()}, exact, names)
+
+
+def _joined(one: Suspect, other: Suspect) -> Suspect:
+    """Return two mistakes made in one pass, at operations of their own."""
+    first, second = one.changes[0], other.changes[0]
+    change = Change(
+        first.pulls | second.pulls,
+        first.adjoints | second.adjoints,
+        first.extra | second.extra,
+        first.values | second.values,
+        first.outs | second.outs,
+    )
+    return dataclasses.replace(one, changes=[change])
 
 
 def followed(target: FunctionsTarget, point: Point) -> Tape:
