@@ -228,7 +228,7 @@ def narrowed(analytic: Point, reference: Point) -> Diagnosis | None:
     for dtype in (np.float16, np.float32):
         entries = [analytic[name].ravel() for name in wrong]
         if sum(map(np.count_nonzero, entries)) > 8 and all(np.array_equal(e, e.astype(dtype)) for e in entries):
-            why = f"all numbers of {', '.join(wrong)} are numbers of {np.dtype(dtype)}, and no others are wrong"
+            why = f"all numbers of {', '.join(wrong)} are numbers of {np.dtype(dtype)}, and no other gradient is wrong"
             return Diagnosis("lower precision", why)
     if 1e-9 < largest < float(np.finfo(np.float32).eps) and signs >= {-1.0, 1.0}:
         why = (
