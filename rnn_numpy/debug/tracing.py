@@ -25,6 +25,9 @@ from rnn_numpy.errors import OptionError, ShapeError
 Array = NDArray[Any]
 
 
+FIRST, LAST = 10, 6  # arrays that an `Origin` lists in print
+
+
 class Place(NamedTuple):
     """One array of a pass where its rows were computed: of one step, or `t` None for what is not of a step."""
 
@@ -74,7 +77,10 @@ class Origin:
         if read:
             lines.append(f"  read: {read}, all finite")
         if self.spoils:
-            lines.append("  spoils: " + ", ".join(f"{name} ({count})" for name, count in self.spoils.items()))
+            said = [f"{name} ({count})" for name, count in self.spoils.items()]
+            if len(said) > FIRST + LAST + 1:  # the first, in order of execution, and the last, the sums over t
+                said = [*said[:FIRST], f"{len(said) - FIRST - LAST} more", *said[-LAST:]]
+            lines.append("  spoils: " + ", ".join(said))
         lines += [f"  stopped by {stop}" for stop in self.stops]
         return "\n".join(lines)
 
@@ -133,12 +139,13 @@ def _searched(trace: Trace, result: BackwardResult | None) -> Origin | None:
             k = int(np.flatnonzero(bad.any(axis=(1, 2)))[0])
             if first is None or k < first[0]:
                 first = k, name
-        for name, weight in recorded.weights.items() if rows.gradients is NOTHING else ():
-            if not np.isfinite(weight).all():
-                spoils[f"{recorded.name} {name}"] = int((~np.isfinite(weight)).sum())
+        fixed = {**recorded.weights, **_memory(recorded)} if rows.gradients is NOTHING else {}
+        for name, array in fixed.items():
+            if not np.isfinite(array).all():
+                spoils[f"{recorded.name} {name}"] = int((~np.isfinite(array)).sum())
                 if found is None:
-                    index = tuple(int(i) for i in np.argwhere(~np.isfinite(weight))[0])
-                    found = Origin(Place(recorded.name, None, name), index, weight[index])
+                    index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+                    found = Origin(Place(recorded.name, None, name), index, array[index])
         if first is not None and found is None:
             found = _origin(recorded, rows, *first)
     if result is not None:
@@ -152,6 +159,12 @@ def _searched(trace: Trace, result: BackwardResult | None) -> Origin | None:
     if found is not None:
         found.spoils = spoils
     return found
+
+
+def _memory(recorded: LayerTrace) -> dict[str, Array]:
+    """Return what a layer attends to, (N, S, ·), in the caller's order."""
+    sort = slice(None) if recorded.unsort is None else recorded.unsort
+    return {name: array[sort] for name, array in recorded.given.items()}
 
 
 def _origin(recorded: LayerTrace, rows: Rows, k: int, name: str) -> Origin:
@@ -294,12 +307,29 @@ def diff(a: Trace | Stepper, b: Trace | Stepper, within: float = 0) -> Differenc
         if kinds[0] != kinds[1]:
             words = " and ".join(f"states {states}, gates {gates}" for states, gates in kinds)
             raise OptionError(f"debug.diff: a and b must be of one kind of layer; {mine.name} has {words}")
+        for name, array in _memory(mine).items():
+            found = _memory_apart(mine.name, name, array, _memory(theirs).get(name), apart)
+            if found is not None:
+                return found
     with np.errstate(all="ignore"):
         for one, other in zip(_walk(a), _walk(b), strict=False):  # backward where both have been
             found = _parting(*one, *other[1:], apart)
             if found is not None:
                 return found
     return None
+
+
+def _memory_apart(layer: str, name: str, one: Array, other: Array | None, within: float) -> Difference | None:
+    """Return the first difference of what two runs attend to."""
+    if other is None or one.shape != other.shape:
+        got = "none" if other is None else other.shape
+        raise ShapeError(f"debug.diff: a and b must have the same shapes; {layer} has {name} {one.shape} and {got}")
+    kind = one.dtype if one.dtype.kind in "fc" else np.dtype(float)  # a mask
+    between = ulps(one.astype(kind), other.astype(kind) if other.dtype.kind not in "fc" else other)
+    if not (between > within).any():
+        return None
+    index = tuple(int(i) for i in np.argwhere(between > within)[0])
+    return Difference(Place(layer, None, name), index, (one[index], other[index]), float(between[index]), False)
 
 
 def _diff_of_passes(a: Stepper, b: Stepper, apart: float) -> Difference | None:

@@ -5,6 +5,7 @@ import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, debug
 from rnn_numpy.errors import OptionError, ShapeError
+from rnn_numpy.layers.attention import AttentionGRU
 from tests.debug.networks import LAYERS, LENGTHS, N, T, ready
 
 
@@ -273,3 +274,36 @@ def test_runs_of_other_layers_and_wrong_results_are_refused():
         debug.html(lstm, trace, 3)
     with pytest.raises(OptionError, match="a and b must be of one kind of layer"):
         debug.html(lstm, trace, compare=other)
+
+
+@pytest.mark.parametrize("lengths", [None, [4, 6]])
+def test_what_is_attended_to_goes_in_as_well(lengths):
+    """An infinity or a difference in the memory is found there, not in what reads it first."""
+    layer, rng = AttentionGRU(2, 3, rng=0), np.random.default_rng(0)
+    x, values = rng.normal(size=(6, 2, 2)), rng.normal(size=(4, 2, 3))
+
+    def run(change):
+        given = values.copy()
+        given[2, 1, 0] += change
+        with np.errstate(all="ignore"):
+            return layer.forward(x, lengths=lengths, given={"values": given})[2]
+
+    origin = debug.first_non_finite(layer, run(np.inf))
+    assert (origin.place, origin.index) == (("l0", None, "values"), (1, 2, 0))
+    assert repr(origin).startswith("l0 values[1, 2, 0] = inf\n  spoils: ")
+    found = debug.diff(run(0), run(1e-9))
+    assert (found.place, found.index, found.inherited) == (("l0", None, "values"), (1, 2, 0), False)
+    assert debug.diff(run(0), run(0)) is None
+    values = rng.normal(size=(5, 2, 3))
+    with pytest.raises(ShapeError, match=r"l0 has values \(2, 4, 3\) and \(2, 5, 3\)"):
+        debug.diff(layer.forward(x, given={"values": values[:4]})[2], run(0))
+
+
+def test_a_long_list_of_what_is_spoilt_is_shortened():
+    layer, _, doutput = ready("two directions")
+    with np.errstate(all="ignore"):
+        _, _, trace = layer.forward(np.full((9, 4, 2), np.nan))
+        origin = debug.first_non_finite(layer, trace, layer.backward(trace, doutput))
+    line = repr(origin).splitlines()[1]
+    assert line.startswith("  spoils: l0 x (72), ") and line.count("(") == 16
+    assert f", {len(origin.spoils) - 16} more, grads " in line and line.endswith(", grads bias_hh_l1_reverse (20)")
