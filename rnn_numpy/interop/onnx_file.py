@@ -158,7 +158,8 @@ def _said_of_none(model: Any) -> str:
     if operators & {"Sigmoid", "Tanh"} and operators & {"MatMul", "Gemm"}:
         return (
             "no operator RNN, LSTM or GRU, but Gemm or MatMul, and Sigmoid or Tanh: a recurrent layer may be written "
-            "out step by step; take its weights with from_arrays"
+            "out step by step, in fewer steps than four, or as no cell that is known (Keras on torch exports a model "
+            "of free length as its first step alone); take its weights with from_arrays"
         )
     return "no operator RNN, LSTM or GRU, Loop or Scan: no recurrent layer"
 

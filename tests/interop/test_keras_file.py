@@ -10,7 +10,7 @@ from frameworks import h5py, keras
 from rnn_numpy import GRU, LSTM, RNN, open_network
 from rnn_numpy.checks import assert_grad_close, gradcheck
 from rnn_numpy.errors import ConversionError, DataError
-from rnn_numpy.interop import keras_file, to_keras_weights
+from rnn_numpy.interop import from_keras_weights, keras_file, to_keras_weights
 
 # What Keras on torch warns of while it saves.
 pytestmark = [
@@ -99,6 +99,23 @@ def test_models_inside_of_a_model(tmp_path):
     for found, layer in zip(network, (inner.layers[0], model.layers[1]), strict=True):
         kernel = np.asarray(layer.weights[0].value.detach())
         assert np.array_equal(np.sort(found.layer.params["weight_ih_l0"].ravel()), np.sort(kernel.ravel()))
+
+
+@pytest.mark.needs_keras
+@pytest.mark.needs_keras
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_a_masked_first_step_is_a_step_left_out(kind, unroll):
+    layer = getattr(keras.layers, kind)(H, return_sequences=True, unroll=unroll)
+    x = np.random.default_rng(0).normal(size=(N, T, D)).astype(np.float32)
+    first = [np.full((N, H), value, np.float32) for value in ((0.5, 0.25) if kind == "LSTM" else (0.5,))]
+    mask = np.arange(T)[None].repeat(N, axis=0) > 0
+    theirs = np.asarray(layer(x, mask=mask, initial_state=first).detach())
+    ours = from_keras_weights(layer.get_weights(), {"SimpleRNN": "rnn"}.get(kind, kind.lower()))
+    states = [state[None] for state in first]
+    output = ours(x[:, 1:], tuple(states) if kind == "LSTM" else states[0])[0]
+    assert_grad_close("later", output, theirs[:, 1:])
+    assert (theirs[:, 0] == 0).all()  # neither the state, nor what it makes of x
 
 
 @pytest.mark.needs_keras

@@ -267,6 +267,15 @@ def damaged(whole, rng):
     return bytes(data)
 
 
+def test_safetensors_of_arrays_that_lie_transposed_in_memory(tmp_path):
+    # safetensors' own NumPy writer stores the bytes as they lie, and the shape as it is seen.
+    layer = GRU(3, 4, rng=0)
+    turned = {name: np.asfortranarray(array) for name, array in layer.state_dict().items()}
+    assert not turned["weight_ih_l0"].flags.c_contiguous
+    save_safetensors(tmp_path / "net.safetensors", turned)
+    assert (open_network(tmp_path / "net.safetensors")[0].layer.params.flat == layer.params.flat).all()
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".onnx"])
 def test_damage_is_an_error_of_this_package_or_harmless(tmp_path, suffix):
     path, layer = tmp_path / f"net{suffix}", LSTM(3, 4, 2, dtype=np.float32, rng=0)

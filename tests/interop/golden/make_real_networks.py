@@ -19,6 +19,7 @@ import sys
 import tarfile
 import tempfile
 import textwrap
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -31,7 +32,7 @@ import onnx
 import onnxruntime
 
 from rnn_numpy import LSTM, open_network
-from rnn_numpy.interop import from_keras_weights, to_onnx
+from rnn_numpy.interop import from_keras_weights, to_onnx, to_onnx_model
 from rnn_numpy.interop.network import one_direction
 from rnn_numpy.interop.onnx_quantized import quantized_output
 from rnn_numpy.lab import gradient_flow
@@ -138,6 +139,39 @@ def curve(name, layer, x):
     return {f"{name}_left": left, f"{name}_quartiles": quartiles, f"{name}_kept": kept(layer, x)}
 
 
+def race(layer, frames, rounds=25):
+    """Print how much faster a stream is than ONNX Runtime's step, frame by frame on one thread; outputs are equal."""
+    with tempfile.TemporaryDirectory() as folder:
+        to_onnx_model(layer, Path(folder, "step.onnx"), initial_state=True)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        run = onnxruntime.InferenceSession(Path(folder, "step.onnx"), options, providers=["CPUExecutionProvider"]).run
+    stream, zeros = layer.stream(), np.zeros((1, 1, layer.hidden_size), np.float32)
+    frames = frames[:, None]
+
+    def ours():
+        stream.reset()
+        return [np.array(stream.step(x)) for x in frames]
+
+    def theirs():
+        outputs, h, c = [], zeros, zeros
+        for x in frames:
+            y, h, c = run(None, {"x": x[None], "h_0": h, "c_0": c})
+            outputs.append(y[0])
+        return outputs
+
+    distance, times = far(ours(), theirs()), {ours: [], theirs: []}
+    for _ in range(rounds):
+        for way, taken in times.items():
+            begin = time.perf_counter()
+            way()
+            taken.append(time.perf_counter() - begin)
+    ratio = np.median(times[theirs]) / np.median(times[ours])
+    print(
+        f"silero-vad, frame by frame: {ratio:.1f} times as fast as ONNX Runtime's step, outputs within {distance:.1e}"
+    )
+
+
 def sounds():
     """Return frames of 36 ms at 16 kHz that sound a little like somebody who speaks, and stops."""
     t = np.arange(576 * 60) / 16000
@@ -173,6 +207,8 @@ def silero(place, golden):
     data = place / "silero_vad" / "data"
     frames = sounds()
     path = data / "silero_vad_16k_sequence.onnx"
+    # First, while there is no other session, whose threads would wait by turning round.
+    race(open_network(path)[0].layer, np.random.default_rng(0).normal(size=(200, 128)).astype(np.float32))
     model = onnx.load(path)
     (node,) = [one for one in model.graph.node if one.op_type == "LSTM"]
     for name in (node.input[0], node.output[0]):
