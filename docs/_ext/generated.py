@@ -101,7 +101,7 @@ def elsewhere() -> str:
     """Return what there is in place of torch's names, as the errors say it."""
     by_answer: dict[str, list[str]] = {}
     for name, answer in ATTRIBUTES.items():
-        by_answer.setdefault(answer, []).append(f"`{name}`")
+        by_answer.setdefault(answer, []).append(f"`layer.{name}`")
     return table(["asked for", "answer"], [[", ".join(names), answer] for answer, names in by_answer.items()])
 
 

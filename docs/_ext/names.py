@@ -22,6 +22,8 @@ ROOMS = (
     "core", "engine", "layers", "checks", "zoo", "training", "models", "tasks", "debug", "lab", "experiments", "report",
     "interop", "errors",
 )  # fmt: skip
+# Words that are more often something else than the function of that name, unless its room stands in front.
+WORDS = {"forecast", "html", "identity", "normal", "padded", "score", "show", "train", "uniform", "when", "windows"}
 SCRIPT = re.compile(r"(?:\.\./)?(examples|course/en|course/es)/(\w+)\.py")
 
 
@@ -38,7 +40,7 @@ def public() -> dict[str, str]:
     for name in rnn_numpy.__all__:  # where two rooms have the name, the package's own is meant
         mine = [full for full in found[name] if _get(full) is getattr(rnn_numpy, name)]
         found[name] = found[f"rnn_numpy.{name}"] = mine[:1]
-    return {name: full[0] for name, full in found.items() if len(full) == 1}
+    return {name: full[0] for name, full in found.items() if len(full) == 1 and name not in WORDS}
 
 
 def _get(full: str) -> object:
@@ -62,8 +64,15 @@ def reference(text: str, document: str) -> addnodes.pending_xref:
 
 
 def role(name, rawtext, text, lineno, inliner, options=None, content=None):
-    """`name` in reStructuredText: what docstrings and examples write."""
-    return [reference(text, inliner.document.settings.env.docname)], []
+    """`name` in reStructuredText: what docstrings and examples write; in a class's, its own methods come first."""
+    environment = inliner.document.settings.env
+    module, owner = (environment.ref_context.get(key) for key in ("py:module", "py:class"))
+    found = reference(text, environment.docname)
+    if module and owner:
+        described = getattr(importlib.import_module(module), owner.partition(".")[0], None)
+        if text.removesuffix("()") in getattr(described, "__dict__", ()):
+            found.update_all_atts({"reftarget": f"{module}.{owner}.{text.removesuffix('()')}"}, replace=True)
+    return [found], []
 
 
 class Names(SphinxPostTransform):
