@@ -46,7 +46,7 @@ PARTS = ("calls", "small", "import", "grid")
 
 CALLS_SIZE: Size = (5, 2, 3, 4)
 CALLS_KINDS = ("RNN", "LSTM", "GRU")
-WARM = 3  # runs before calls are counted
+WARM = 20  # runs before calls are counted: by then passes are prepared
 
 SMALL_CELLS = ("rnn-tanh", "lstm", "gru")
 # The largest allowed time, as a share of 0.2.0's.

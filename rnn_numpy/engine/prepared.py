@@ -38,6 +38,7 @@ STEPS = 128  # of a pass that is prepared, at most
 ENTRIES = 2**15  # of the layer's parameters
 BYTES = 2**19  # of the arrays of one direction
 MOST = 8  # passes that a layer keeps for each direction
+CALLS = 8  # of one size that find no pass free, until one is kept; as many more, until a second one is
 TURNS = 32  # calls that find no pass free, until one gives way to another
 
 
@@ -293,8 +294,8 @@ class Shelf:
             self.missed.clear()
         missed = self.missed[key] = self.missed.get(key, 0) + 1
         is_full = sum(map(len, self.passes.values())) >= MOST * edge.rows
-        # The second call of a size tells that there will be more; the third, that the trace before is still held.
-        if (missed not in (2, 3) or is_full) and missed % TURNS:
+        # By then what it would have saved is about what it costs to prepare.
+        if (missed not in (CALLS, 2 * CALLS) or is_full) and missed % TURNS:
             return None
         if not _is_small(layer, edge):
             return None
