@@ -10,10 +10,18 @@ import sys
 from multiprocessing import spawn
 from pathlib import Path
 
+import sphinx_gallery.notebook
 from sphinx_gallery.scrapers import figure_rst
 
 ROOT = Path(__file__).parents[2]
 PREPARATION = spawn.get_preparation_data
+
+# The course's way to Markdown, which hides what is to be hidden, in the gallery's notebooks. Here, since each of its
+# processes imports this module.
+sys.path.insert(0, str(ROOT / "course"))
+import notebooks  # noqa: E402
+
+sphinx_gallery.notebook.rst2md = lambda text, *_: notebooks.markdown(text)
 
 # The order of the gallery: the lecture's, then gradients, then training and the rest. What is new comes last.
 ORDER = (
