@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 
 from rnn_numpy.errors import RNNNumpyError
 from rnn_numpy.interop.onnx import activation_names, plain_function
-from rnn_numpy.interop.onnx_constants import FOLDED, OWN_DOMAINS, Scope
+from rnn_numpy.interop.onnx_constants import FOLDED, LARGEST, OWN_DOMAINS, Scope
 from rnn_numpy.layers.general import FUNCTIONS, Activation
 
 Array = NDArray[Any]
 
 MOST_TERMS = 64
+LARGEST_EYE = 4096  # units of a vector that enters without a matrix
 COMPARISONS = ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal", "And", "Or", "Not", "Xor")
 MOVING = ("Identity", "Unsqueeze", "Squeeze", "Transpose", "Reshape", "Expand", "ReverseSequence", "Slice")
 BOOL = 9  # of TensorProto
@@ -176,6 +177,7 @@ class Body:
         self.carried: dict[str, tuple[str, str]] = {}  # of a state: its outer name, and the name of its new value
         self.sequences: dict[str, str] = {}  # of a name in the body: the outer name that it is a step of
         self.masks: set[str] = set()
+        self.taken = 0  # bytes
         self.reverse = False
         self.slices: dict[tuple[Factor, int, int], Factor] = {}
         self.aliases: dict[str, str] = {}  # of what stays the same at every step: its outer name
@@ -388,9 +390,20 @@ class Body:
         elif start == 0 and stop == factor.size:
             made = factor
         else:
-            made = Product(factor, np.eye(factor.size, dtype=np.float32)[:, start:stop])
+            made = Product(factor, self.part_of_eye(factor.size, stop - start, start))
         self.slices[factor, start, stop] = made
         return made
+
+    def part_of_eye(self, rows: int, columns: int, start: int) -> Array:
+        """Return columns of an identity: what a slice of a vector is a product with."""
+        self.spend(4 * rows * columns)
+        return np.eye(rows, columns, -start, dtype=np.float32)
+
+    def spend(self, count: int) -> None:
+        """Count the bytes of what is made; UnknownError where they are too many."""
+        self.taken += count
+        if self.taken > LARGEST:
+            raise UnknownError("its formulas take too much memory")
 
     # -------------------------------------------------------------------------------------------- a run
 
@@ -465,6 +478,7 @@ def _times_matrix(body: Body, value: Value, matrix: Value) -> Sum:
         return Sum({(Product(_sum(value), matrix),): ONE})
     made = Sum({})
     for (factor,), coefficient in terms.items():
+        body.spend(matrix.nbytes)
         inner = factor.matrix if isinstance(factor, Product) else None
         scaled = coefficient[:, None] * matrix if coefficient.ndim else coefficient.astype(matrix.dtype) * matrix
         of = factor.of if isinstance(factor, Product) else factor
@@ -477,6 +491,7 @@ def _gemm(body: Body, given: Sequence[Value], attributes: Any) -> list[Value]:
         raise UnknownError("a signal is transposed")
     matrix = given[1]
     if isinstance(matrix, np.ndarray):
+        body.spend(matrix.nbytes)
         matrix = matrix.T if attributes.get("transB") else matrix
         matrix = matrix * np.asarray(attributes.get("alpha", 1.0), matrix.dtype)
     made = _times_matrix(body, given[0], matrix)
@@ -561,9 +576,7 @@ def _joined(body: Body, given: Sequence[Value], attributes: Any) -> list[Value]:
         raise UnknownError("signals are put side by side, and their sizes are not known")
     made, begin = Sum({}), 0
     for one, size in zip(sums, sizes, strict=True):
-        place = np.zeros((size, sum(sizes)), np.float32)
-        place[:, begin : begin + size] = np.eye(size)
-        made += _times_matrix(body, one, place)
+        made += _times_matrix(body, one, body.part_of_eye(size, sum(sizes), -begin))
         begin += size
     return [made]
 
@@ -833,7 +846,7 @@ def _linear(value: Sum, x: Vector, h: Vector, c: Vector | None = None) -> Linear
         (factor,) = factors if len(factors) == 1 else (None,)
         if isinstance(factor, Vector) and factor is c:
             made.p = coefficient
-        elif isinstance(factor, Vector) and factor.size and factor in (x, h):
+        elif isinstance(factor, Vector) and 0 < factor.size <= LARGEST_EYE and factor in (x, h):
             eye = np.eye(factor.size, dtype=np.float32)
             _put(made, "W" if factor is x else "R", eye * coefficient)
         elif isinstance(factor, Product) and factor.of in (x, h):

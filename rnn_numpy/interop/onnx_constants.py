@@ -22,6 +22,7 @@ Array = NDArray[Any]
 Attributes = dict[str, Any]
 
 LARGEST = 2**28  # bytes of an array that operators make
+LARGEST_IN_ALL = 2**30
 DEPTH = 100  # operators on top of each other
 OWN_DOMAINS = ("", "ai.onnx")
 # Operators that make zeros of zeros.
@@ -34,6 +35,7 @@ class Source:
 
     def __init__(self, onnx: Any, begin: str, folder: Path | None) -> None:
         self.onnx, self.begin, self.folder = onnx, begin, folder
+        self.made = 0  # bytes that operators have made
 
     def attributes(self, node: Any) -> Attributes:
         """Return the attributes of a node, texts as str."""
@@ -227,6 +229,9 @@ class Scope:
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
             raise DataError(f"{place}: cannot be computed: {error}") from None
         arrays = made if isinstance(made, list) else [made]
+        self.source.made += sum(array.nbytes for array in arrays if array.base is None)
+        if self.source.made > LARGEST_IN_ALL:
+            raise DataError(f"{place}: operators would make arrays of more than {LARGEST_IN_ALL} bytes; not done")
         return nothing | dict(zip(node.output, arrays, strict=False))
 
 

@@ -249,3 +249,13 @@ def test_a_mask_that_changes_the_states_is_refused():
     (found,) = open_network(with_lengths("Add(h, one)"))
     with pytest.raises(ConversionError, match="a masked step does something else than to leave the states alone"):
         found.layer
+
+
+def test_sizes_that_are_only_declared_take_no_memory():
+    # A state of 2 to the 20 units, it says: its slice would be a product with 4 TB.
+    model = scan("hc", BODIES["joined"][1], FOUR)
+    (body,) = [attribute.g for attribute in model.graph.node[0].attribute if attribute.name == "body"]
+    for given in body.input:
+        given.type.tensor_type.shape.dim[1].dim_value = 2**20
+    network = open_network(model)
+    assert (len(network), "too much memory" in network.notes[0]) == (0, True)

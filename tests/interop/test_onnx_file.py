@@ -9,7 +9,7 @@ from frameworks import onnx, onnx_helper, onnx_reference, onnxruntime
 from rnn_numpy import open_network
 from rnn_numpy.checks import assert_grad_close
 from rnn_numpy.errors import ConversionError, DataError, OptionError
-from rnn_numpy.interop import to_onnx, to_onnx_model
+from rnn_numpy.interop import onnx_constants, to_onnx, to_onnx_model
 from rnn_numpy.layers import GRU, LSTM, RNN
 
 T, N, D, H = 5, 2, 3, 4
@@ -373,6 +373,17 @@ def test_operators_that_are_no_operators_are_refused(break_it):
             open_network(model)
     else:
         assert len(open_network(model)) == 4
+
+
+def test_many_large_arrays_are_too_large_together(monkeypatch):
+    monkeypatch.setattr(onnx_constants, "LARGEST_IN_ALL", 4 * 16 * 3 * 8)
+    model = small_model()
+    model.graph.initializer[0].name = "W0"
+    for k in range(9):
+        model.graph.node.insert(k, onnx_helper.make_node("Neg", [f"W{k}"], [f"W{k + 1}"]))
+    model.graph.node[-1].input[1] = "W9"
+    with pytest.raises(DataError, match="operators would make arrays of more than 1536 bytes; not done"):
+        open_network(model)["lstm"].layer
 
 
 def test_weights_that_go_in_are_said():
