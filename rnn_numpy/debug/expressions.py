@@ -8,7 +8,8 @@ Attention reads a memory of S rows: arrays (K, N, S, M), of which K is 1 where t
 then one matrix for each sequence, `keys @ h_prev` a score for each row; `each(q)` says q to every row, `outer(a, v)` is
 a row a_s v for each s, `total` the sum of the rows, `dot` that of the products of the units, `softmax` is over the rows
 that exist; `join` puts two arrays side by side, `head` and `tail` take what belongs to the one and to the other;
-`windows` are the entries around each row, `overlap` adds them up again.
+`windows` are the entries around each row, `overlap` adds them up again. Layer normalisation is `normal(u, epsilon)`,
+and `normal_back(dy, u, epsilon)` its transposed Jacobian times dy.
 
 An evaluation can carry a bound on its own rounding along: `Value.bound` is a number of units of eps, entry by entry,
 by which the result may differ from that of exact arithmetic (running error analysis [1]_).
@@ -334,6 +335,48 @@ def _overlap(rows: Value, F: Value) -> tuple[Array, Any]:
     return added(rows.array), added(abs(rows.array) * width + rows.bound)
 
 
+class _Normal(NamedTuple):
+    """Layer normalisation of rows: y = centred / s, with what y and s may be off, in units of eps."""
+
+    y: Array
+    s: Array
+    y_off: Array
+    s_off: Array
+
+
+def _normalized(u: Value, epsilon: float) -> _Normal:
+    def mean(array: Array) -> Array:
+        found: Array = array.mean(axis=-1, keepdims=True)
+        return found
+
+    count = u.array.shape[-1]
+    centred = u.array - mean(u.array)
+    s = np.sqrt(mean(centred * centred) + epsilon)
+    y = centred / s
+    off = np.broadcast_to(u.bound, u.array.shape)
+    centred_off = off + mean(off) + count * mean(abs(u.array)) + abs(centred)
+    s_off = mean(abs(centred) * centred_off) / abs(s) + (count + 4) * abs(s)
+    return _Normal(y, s, (centred_off + abs(y) * s_off) / abs(s) + abs(y), s_off)
+
+
+def _normal(u: Value, epsilon: Value) -> tuple[Array, Any]:
+    found = _normalized(u, epsilon.array)
+    return found.y, found.y_off
+
+
+def _normal_back(dy: Value, u: Value, epsilon: Value) -> tuple[Array, Any]:
+    y, s, y_off, s_off = _normalized(u, epsilon.array)
+    count, d = dy.array.shape[-1], dy.array
+    off = np.broadcast_to(dy.bound, d.shape)
+    straight, along = d.mean(axis=-1, keepdims=True), (y * d).mean(axis=-1, keepdims=True)
+    result = (d - straight - y * along) / s
+    sizes = abs(d).mean(axis=-1, keepdims=True), abs(y * d).mean(axis=-1, keepdims=True)
+    along_off = count * sizes[1] + (y_off * abs(d) + abs(y) * off).mean(axis=-1, keepdims=True)
+    top_off = off + off.mean(axis=-1, keepdims=True) + count * sizes[0] + y_off * abs(along) + abs(y) * along_off
+    top_off = top_off + 3 * (abs(d) + sizes[0] + abs(y) * sizes[1])
+    return result, (top_off + abs(result) * s_off) / abs(s) + abs(result)
+
+
 def norm(array: Array) -> Array:
     """The norm of each step's rows, (K, 1, 1), also where squares would be too large or too small to be held."""
     rows = array.reshape(len(array), 1, -1)
@@ -443,8 +486,8 @@ PRODUCTS: Mapping[tuple[int, int], Callable[[Any, Any], Any]] = {
     (4, 3): lambda rows, h: (rows @ h[..., None])[..., 0],
     (4, 1): lambda rows, v: rows @ v,
 }
-# Functions of what attention reads, with the number of their arguments, the axes that these have, and words for them: 3
-# is an array of a step, 4 one of a step and a memory's rows.
+# Functions of what attention reads, and of whole rows: the number of their arguments, the axes that these have, and
+# words for them; 3 is an array of a step, 4 one of a step and a memory's rows.
 TWO = "two arrays of a step"
 OF_MEMORY: Mapping[str, tuple[int, Callable[..., tuple[Array, Any]], tuple[tuple[int, ...], ...], str]] = {
     "softmax": (2, _softmax, ((3,), (2, 3)), "scores, (N, S), and which rows of the memory exist"),
@@ -457,6 +500,8 @@ OF_MEMORY: Mapping[str, tuple[int, Callable[..., tuple[Array, Any]], tuple[tuple
     "tail": (2, _rearranged(lambda array, like: array[..., -like.shape[-1] :]), ((3,), (3,)), TWO),
     "windows": (2, _rearranged(_windows), ((3,), (2,)), "an array of a step and filters"),
     "overlap": (2, _overlap, ((4,), (2,)), "windows and filters"),
+    "normal": (2, _normal, ((3,), (0,)), "an array of a step and epsilon"),
+    "normal_back": (3, _normal_back, ((3,), (3,), (0,)), TWO + " and epsilon"),
 }
 REDUCTIONS: Mapping[str, Callable[[Array], Any]] = {
     "norm": norm,

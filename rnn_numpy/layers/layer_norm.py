@@ -215,22 +215,27 @@ def _four_hidden(layer: Recurrent) -> tuple[int, ...]:
     return (4 * layer.hidden_size,)
 
 
-# Without the lines in which N stands: F2, F5, B5, B2.
+# EPSILON is a number, `epsilon` of the layer.
 EQUATIONS = """
     F1  u = W_ih @ x
     F1  v = W_hh @ h_in
+    F2  a = alpha_ih * normal(u, EPSILON) + alpha_hh * normal(v, EPSILON) + b
     F3  i = sigmoid(a_i)
     F3  f = sigmoid(a_f)
     F3  g = tanh(a_g)
     F3  o = sigmoid(a_o)
     F4  c = f * c_prev + i * g
+    F5  tanh_k = tanh(alpha_c * normal(c, EPSILON) + beta_c)
     F6  h = o * tanh_k
     B6  dk = dh * o * (1 - tanh_k ** 2)
     B6  da_o = dh * tanh_k * o * (1 - o)
+    B5  dc += normal_back(alpha_c * dk, c, EPSILON)
     B4  da_i = dc * g * i * (1 - i)
     B4  da_f = dc * c_prev * f * (1 - f)
     B4  da_g = dc * i * (1 - g ** 2)
     B4  dc_prev += dc * f
+    B2  du = normal_back(alpha_ih * da, u, EPSILON)
+    B2  dv = normal_back(alpha_hh * da, v, EPSILON)
     B1  dh_in += W_hh.T @ dv
 """
 
@@ -251,7 +256,7 @@ def layer_norm_cell(epsilon: float) -> Cell:
             "bias_c": ExtraParameter("beta_c", hidden, 0.0),
         },
         derived={**GATES, "do": Product("dh", "tanh_k"), "a": Bound(_layer_norm_a, epsilon)},
-        biased=False, overwritten=("c",), equations=EQUATIONS,
+        biased=False, overwritten=("c",), equations=EQUATIONS.replace("EPSILON", repr(float(epsilon))),
     )  # fmt: skip
 
 

@@ -8,6 +8,17 @@ from rnn_numpy.layers.attention_decoder import with_attention
 
 T, N, S = 9, 4, 3
 ADDITIVE = {"score": "additive", "memory_size": 3, "attention_size": 4}
+
+
+def with_gains(layer):
+    """Return a layer whose gains and shifts are not the 1 and 0 of the beginning."""
+    rng = np.random.default_rng(3)
+    for name, array in layer.params.items():
+        if name.startswith(("gain", "bias_c")):
+            array[...] = rng.uniform(0.5, 1.5, array.shape)
+    return layer
+
+
 LAYERS = {
     "rnn": lambda: RNN(2, 5, rng=0),
     "relu": lambda: RNN(2, 5, nonlinearity="relu", rng=0),
@@ -17,7 +28,7 @@ LAYERS = {
     "gru": lambda: GRU(2, 5, rng=0),
     "gru before": lambda: GRU(2, 5, reset="before", rng=0),
     "peephole": lambda: PeepholeLSTM(2, 5, rng=0),
-    "layer norm": lambda: LayerNormLSTM(2, 5, rng=0),
+    "layer norm": lambda: with_gains(LayerNormLSTM(2, 5, rng=0)),
     "rnn dropout and zoneout": lambda: RNN(2, 5, recurrent_dropout=0.3, zoneout=0.3, rng=0),
     "lstm dropout and zoneout": lambda: LSTM(2, 5, recurrent_dropout=0.3, zoneout=(0.3, 0.2), rng=0),
     "gru dropout and zoneout": lambda: GRU(2, 5, recurrent_dropout=0.3, zoneout=0.3, rng=0),
@@ -32,7 +43,7 @@ LAYERS = {
 ATTENDING = {
     "keys, gru before": lambda: AttentionGRU(2, 5, reset="before", score="keys", memory_size=3, rng=0),
     "keys, peephole": lambda: with_attention(PeepholeLSTM)(2, 5, score="keys", memory_size=3, gate="scalar", rng=0),
-    "additive, layer norm": lambda: with_attention(LayerNormLSTM)(2, 5, **ADDITIVE, rng=0),
+    "additive, layer norm": lambda: with_gains(with_attention(LayerNormLSTM)(2, 5, **ADDITIVE, rng=0)),
     "coverage": lambda: AttentionLSTM(2, 5, **ADDITIVE, coverage=True, recurrent_dropout=0.3, rng=0),
     "location": lambda: AttentionRNN(2, 5, **ADDITIVE, location=(2, 5), rng=0),
     "dot, zoneout": lambda: AttentionGRU(2, 5, zoneout=0.3, rng=0),
