@@ -136,9 +136,11 @@ def _read_zip(where: str, file: Path, data: bytes) -> Network:
     begin = f"{where}: {file}"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = archive.namelist()
+            names, total = archive.namelist(), sum(info.file_size for info in archive.infolist())
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
         raise DataError(f"{begin}: not a whole zip file: {error}") from None
+    if total > max(storage.UNPACKED, 50 * len(data)):
+        raise DataError(f"{begin}: its {len(data)} bytes would become {total}; not unpacked")
     bare = {name.partition("/")[2] or name for name in names}
     if "data.pkl" in bare or "data.pkl" in names:
         if any(name.startswith("code/") for name in bare) or "constants.pkl" in bare:

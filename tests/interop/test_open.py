@@ -188,6 +188,16 @@ def test_a_small_file_that_would_become_a_large_array(tmp_path, monkeypatch):
         open_network(tmp_path / "net.npz")
 
 
+def test_a_small_checkpoint_that_would_become_a_large_one(tmp_path, monkeypatch):
+    # torch writes none that is compressed, and reads them.
+    monkeypatch.setattr(storage, "UNPACKED", 2**16)
+    with zipfile.ZipFile(tmp_path / "net.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data.pkl", b"\x80\x02.")
+        archive.writestr("net/data/0", bytes(2**20))
+    with pytest.raises(DataError, match=r"net\.pt: its \d+ bytes would become 1048579; not unpacked"):
+        open_network(tmp_path / "net.pt")
+
+
 def test_names_that_stand_for_files(tmp_path):
     for name, format in (("net.mlmodel", "Core ML"), ("eng.traineddata", "Tesseract's")):
         (tmp_path / name).write_bytes(b"\x08\x01")
