@@ -1,6 +1,7 @@
 """Each page in Chromium, opened from the file system, with no name of a host that could be resolved."""
 
 import pytest
+from selenium.webdriver.common.keys import Keys
 
 from tests_site.conftest import pages
 
@@ -79,3 +80,19 @@ def test_axe_finds_no_violation(page, scheme, site, browser, axe):
     options = "{ iframes: false, rules: {} }"
     found = browser.wait(f"return (await axe.run(document, {options})).violations")
     assert [(one["id"], [node["html"][:200] for node in one["nodes"]][:5]) for one in found] == []
+
+
+def test_the_search_is_reached_and_used_by_keys(site, browser):
+    browser.open(site / "index.html")
+    for _ in range(10):
+        browser.press(Keys.TAB)
+        if browser.run("return document.activeElement.matches('input.sidebar-search')"):
+            break
+    browser.press(*"gradcheck", Keys.ENTER)
+    found = browser.wait("""
+        for (let k = 0; k < 600 && !document.querySelector("#search-results li a"); k++) await frame();
+        return [location.pathname, document.querySelectorAll("#search-results li a").length];
+    """)
+    assert found[0].endswith("/search.html")
+    assert found[1] > 5
+    assert browser.messages() == []
