@@ -130,7 +130,9 @@ def _is_known(node: ast.AST) -> bool:
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             if name in OF_NAMES:
                 return len(arguments) == OF_NAMES[name] and all(isinstance(one, ast.Name) for one in arguments)
-            return len(arguments) == (OF_MEMORY[name][0] if name in OF_MEMORY else name in {*REDUCTIONS, *ELEMENTWISE})
+            if name in OF_MEMORY:
+                return len(arguments) == OF_MEMORY[name][0]
+            return name in {*REDUCTIONS, *ELEMENTWISE} and len(arguments) == 1
         case ast.Subscript(value=ast.Name(), slice=ast.Tuple(elts=[_, _]) | ast.Constant() | ast.UnaryOp()):
             return all(
                 _is_index(one) for one in (node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice])

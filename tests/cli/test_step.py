@@ -478,6 +478,29 @@ def terminal(case: str = "vanishing") -> tuple[Prompt, io.StringIO]:
     return Prompt(Case(*getattr(mine, case)()), io.StringIO(), stdout), stdout
 
 
+@pytest.mark.parametrize("forward", [False, True])
+@pytest.mark.parametrize("case", ["vanishing", "attending"])
+def test_what_is_typed_by_a_cat_is_a_line(case: str, forward: bool) -> None:
+    """Words of the prompt's in any order: an answer, or what is wrong, and nothing that it cannot say."""
+    from tests.cli.step import mine
+
+    words = [
+        *Prompt.commands(),
+        *"dh h alpha values units dunits W_hh b_i t norm(h) softmax(h,h) total(values)".split(),
+    ]
+    words += "jump(h,2) violated() not and = *= 0 3 -1 [0,1] [9,9] ;; ( ) 1e999 'x' norm() l0 @ .T".split()
+    rng, stdout = np.random.default_rng(0), io.StringIO()
+    prompt = Prompt(Case(*getattr(mine, case)(), forward=forward), io.StringIO(), stdout)
+    for _ in range(300):
+        line = " ".join(rng.choice(words, rng.integers(1, 5)))
+        if not {"help", "html", "save", "source"} & set(line.split()):
+            prompt.onecmd(line)
+    said = stdout.getvalue()
+    at = said.find("cannot be done")
+    assert at < 0, said[at - 200 : at + 200]
+    assert "*** " in said and " t = " in said
+
+
 @pytest.mark.parametrize("case", ["vanishing", "stacked"])
 def test_what_is_typed_wrong_is_a_line_and_changes_nothing(case: str) -> None:
     prompt, stdout = terminal(case)
