@@ -184,6 +184,7 @@ def of(body):
         ("    return dh_t @ W_hh @ W_ih.T\n", "With N = 2, D = 3, H = 4 it stops with an error"),
         ("    return undefined\n", "NameError: name 'undefined' is not defined"),
         ("    raise ValueError\n", "ValueError: -"),
+        ("    raise SystemExit(1)\n", "SystemExit: 1"),
         ("    return my_step(dh_t, x_t, h_prev, h_t, W_ih, W_hh)\n", "RecursionError"),
         ("    r = np.random.normal(size=6)\n    return tuple(r)\n", "Called twice with the same arguments"),
     ],
@@ -224,6 +225,11 @@ def test_the_exercise_is_known_by_arguments_by_name_or_as_it_is_said():
     assert grade(right).exercise == grade(rnn_step_backward).exercise == "rnn_step_backward"
     assert grade(lambda *given: right(*given), "rnn_step_backward").ok
 
+    def with_an_option(dh_t, x_t, h_prev, h_t, W_ih, W_hh, verbose=False):
+        return right(dh_t, x_t, h_prev, h_t, W_ih, W_hh)
+
+    assert grade(with_an_option).ok
+
 
 def test_a_dict_and_a_list_are_results_as_well():
     right = student("rnn_step_backward")
@@ -235,6 +241,11 @@ def test_a_dict_and_a_list_are_results_as_well():
 def test_a_wrong_shape_is_told_in_letters():
     found = grade(student("lstm_step_backward", ("da.T @ h_prev", "np.zeros((2, 2))")))
     assert "dW_hh: its shape is (2, 2); (4 H, H) = (16, 4) is right" in found.words
+
+
+def test_a_result_that_is_transposed_is_told():
+    found = grade(student("cross_entropy_backward", ("return p / N", "return (p / N).T")))
+    assert "B2  dlogits: it is transposed" in found.words
 
 
 def test_what_fails_at_some_sizes_alone_is_told():

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.checks.grading import gates
 from rnn_numpy.checks.grading.exercises import EXERCISES, GENERAL, Exercise
-from rnn_numpy.checks.grading.slips import SIGN, Slip, Words, instead
+from rnn_numpy.checks.grading.slips import SIGN, TRANSPOSED, Slip, Words, instead
 from rnn_numpy.core import arguments
 from rnn_numpy.layers import textbook
 
@@ -196,10 +196,12 @@ def _exercise_of(function: Any) -> Exercise:
 
 
 def _parameters(function: Any) -> list[str] | None:
+    """Return the names of the arguments that must be given."""
     try:
-        return list(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return None
+    return [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
 
 
 def _can_be_called(function: Any, exercise: Exercise) -> None:
@@ -229,7 +231,7 @@ def _called(function: Callable[..., Any], exercise: Exercise, given: tuple[Any, 
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             found = function(*handed)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where_en, where_es = _line_of(error, function)
         text = f"{type(error).__name__}: {' '.join(str(error).split()) or '-'}"
         raise _CallError(
@@ -246,7 +248,7 @@ def _called(function: Callable[..., Any], exercise: Exercise, given: tuple[Any, 
     return found
 
 
-def _line_of(error: Exception, function: Any) -> tuple[str, str]:
+def _line_of(error: BaseException, function: Any) -> tuple[str, str]:
     """Return where in the function's own file an error was raised."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
@@ -832,7 +834,9 @@ def _unknown(exercise: Exercise, points: Sequence[_Point], indices: Sequence[int
     for index in indices:
         name = list(exercise.results)[index]
         found, right = point.found[index], point.right[index]
-        if found.shape != right.shape:
+        if found.shape != right.shape and found.ndim == 2 and _same(found.T, right):
+            words = TRANSPOSED
+        elif found.shape != right.shape:
             wanted = f"{exercise.letters(name)} = {right.shape}"
             words = Words(
                 f"its shape is {found.shape}; {wanted} is right", f"su forma es {found.shape}; debe ser {wanted}"
