@@ -265,9 +265,9 @@ def _happening(flow: GradientFlow, T: int) -> str:
     sentence = f"The gradient is {verdict}"
     if flow.slope is not None and flow.half_life is not None:
         verb = "halves" if flow.slope < 0 else "doubles"
-        sentence += (
-            f": a step back multiplies it by {math.exp(flow.slope):.3g}, it {verb} every {flow.half_life:.3g} steps"
-        )
+        steps = f"{flow.half_life:.3g}"
+        pace = "step" if steps == "1" else f"{steps} steps"
+        sentence += f": a step back multiplies it by {math.exp(flow.slope):.3g}, it {verb} every {pace}"
     elif not flow.exponential and flow.early_slope is not None and flow.late_slope is not None:
         early, late = (math.exp(min(slope, 700.0)) for slope in (flow.early_slope, flow.late_slope))
         sentence += (

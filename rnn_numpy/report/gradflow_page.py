@@ -287,7 +287,8 @@ def _by_cell(
             groups.setdefault((draws[0].cell, verb, share), []).append((label, steps))
     names: list[str] = []
     for (cell, verb, share), members in groups.items():
-        pace = f" ({verb} every {listed([steps for _, steps in members])} steps)" if verb else ""
+        every = listed([steps for _, steps in members])
+        pace = f" ({verb} every {'step' if every == '1' else f'{every} steps'})" if verb else ""
         each = f" {share}{' each' if len(members) > 1 else ''}" if share else ""
         names.append(f"{cell} {listed([label for label, _ in members])}{each}{pace}")
     return names

@@ -631,7 +631,7 @@ class Reader:
                 return None
             lines = text.replace(",", ".").split("\n")
         some = len(self.picked) < width
-        if some and not _is_even(lines, dialect.separator, width):
+        if some and not _is_even(lines, dialect.separator, width, width - 1 in self.picked):
             return None
         try:
             values = np.loadtxt(
@@ -755,11 +755,15 @@ CHOOSE = "leave the column out with --skip, or choose others with --columns"
 FILL = "fill it first, or say --missing interpolate, or --missing drop"
 
 
-def _is_even(lines: list[str], separator: str | None, width: int) -> bool:
-    """Tell whether all rows surely have as many fields; loadtxt looks no further than the columns it reads."""
+def _is_even(lines: list[str], separator: str | None, width: int, last: bool) -> bool:
+    """Tell whether all rows surely have as many fields; loadtxt looks no further than the columns it reads, and refuses
+    a row that lacks one of them: where the `last` is read, no row may have fewer, and the sum tells of more.
+    """
     text = "\n".join(lines)
     if '"' in text or "#" in text:
         return False
     if separator is None:
         return all(len(line.split()) == width for line in lines)
+    if last:
+        return text.count(separator) == (width - 1) * len(lines)
     return set(map(operator.methodcaller("count", separator), lines)) == {width - 1}

@@ -51,8 +51,9 @@ def test_a_smaller_one_vanishes_with_its_half_life(gain, half_life):
     assert page.top.flow.half_life == pytest.approx(half_life, rel=1e-6)
     assert page.top.memory == pytest.approx(half_life / math.log(2), rel=1e-6)
     left = math.ceil(half_life * math.log2(100) - 1e-9)
+    pace = "step" if half_life == 1 else f"{half_life:.3g} steps"
     assert page.what == [
-        f"The gradient is vanishing: a step back multiplies it by {gain:.3g}, it halves every {half_life:.3g} steps. A "
+        f"The gradient is vanishing: a step back multiplies it by {gain:.3g}, it halves every {pace}. A "
         f"hundredth is left after {left} of 60 steps; what lies further back is hardly learnt."
     ]
     assert page.why == [

@@ -403,6 +403,14 @@ def test_rows_far_down_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert str(caught.value).startswith(f"{path}: {message}")
 
 
+@pytest.mark.parametrize("rows", ["2024-01-02,3,4,5\n2024-01-03,6\n", "2024-01-02,3,4,5\n2024-01-03,6,7\n"])
+def test_rows_of_other_widths_are_seen_beside_a_column_of_dates(tmp_path: Path, rows: str) -> None:
+    # The first has as many separators in all as a table without a fault.
+    (tmp_path / "x.csv").write_text(f"d,a,b\n2024-01-01,1,2\n{rows}", encoding="utf-8")
+    with pytest.raises(DataError, match="row 3 has 4 fields; row 2 has 3"):
+        load_series(tmp_path / "x.csv")
+
+
 def test_progress_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_table, "BLOCK", 20)
     path = written(tmp_path, "mine.csv", UP)
