@@ -111,7 +111,7 @@ def _network(library: Any, model: Any, begin: str, name: str, folder: Path | Non
         # Operators with too few inputs, attributes of another kind: nobody has checked the graph.
         raise DataError(f"{begin}: not a whole ONNX file: {error}") from error
     producer = " ".join(filter(None, map(plain, (model.producer_name, model.producer_version))))
-    notes = [f"written by {producer}"] if producer else []
+    notes = [f"written by {producer.removesuffix(' None')}"] if producer else []
     notes += unknown
     if not layers and not unknown:
         notes.append(_said_of_none(model))
