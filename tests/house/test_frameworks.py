@@ -10,6 +10,7 @@ from frameworks import MARKED, torch
 TESTS = Path(__file__).parents[1]
 # Programs of their own, and the door itself.
 OWN = {
+    "interop/golden/compare_backward.py",
     "interop/golden/make_conventions.py",
     "interop/golden/make_keras_loops.py",
     "interop/golden/make_real_networks.py",
