@@ -154,7 +154,9 @@ class Network(Sequence[FoundLayer]):
         if not isinstance(which, str):
             return self._layers[which]
         exact = [found for found in self._layers if which in (found.name, *found.parts)]
-        fitting = exact or [found for found in self._layers if found.name.endswith(which)]
+        fitting = exact or [
+            found for found in self._layers if any(name.endswith(which) for name in (found.name, *found.parts))
+        ]
         if len(fitting) != 1 or not which:
             said = "is the end of several names" if fitting else "is not the name of a recurrent layer"
             has = ", ".join(map(repr, self.names)) or "none"
