@@ -288,7 +288,8 @@ def _mixed_batch(target: LayerTarget, compare: Comparison, analytic: Point) -> D
     found = target.back(trace, None, alone, mapped(np.zeros_like, target.dfinal))["x"]
     rest: list[Any] = [slice(None)] * 3
     rest[axis] = slice(1, None)
-    if np.any(found[tuple(rest)] != 0):
+    nothing = target.back(trace, None, np.zeros_like(alone), mapped(np.zeros_like, target.dfinal))["x"]
+    if np.any(found[tuple(rest)] != nothing[tuple(rest)]):
         return Diagnosis("batch mixed", "the loss of sequence 0 alone gives gradients at the inputs of other sequences")
     return None
 

@@ -365,6 +365,9 @@ def _of_another_matrix(steps: RecordedSteps, found: Array, right: Array) -> Said
             if not _same(mine, gates[k]) and _same(mine, gates[k].T):
                 return "transposed", "what comes back goes through W_hh where it should through its transpose", None
     size = float(np.abs(other - rows).max() / np.abs(rows).max())
+    order = [next((j for j in range(width) if _same(other[:, k], rows[:, j])), -1) for k in range(width)]
+    if min(order) >= 0:
+        return "wrong recurrence", f"what is handed back has the units in another order: {order}", None
     for dtype in (np.float16, np.float32):
         if np.abs(other - rows.astype(dtype)).max() <= 0.01 * np.abs(other - rows).max():
             why = f"what comes back goes through W_hh in {np.dtype(dtype)}"
