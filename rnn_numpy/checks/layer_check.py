@@ -251,10 +251,12 @@ class LayerCheck:
             if found is None:
                 continue
             title, allowed = f"da_{name}", self.tolerances.da[name]
-            size = float(np.sum(run.da * run.da))
-            factor = float(np.sum(found * run.da)) / size if size else 1.0
-            if right and factor > 0 and abs(factor - 1) > DRIFT:  # a scaled loss, which is divided by at the end
-                found = found / factor
+            at = int(np.argmax(np.abs(run.da))) if run.da.size else 0
+            if right and run.da.size and run.da.flat[at] and np.isfinite(found.flat[at]):
+                with np.errstate(over="ignore"):
+                    factor = float(found.flat[at] / run.da.flat[at])
+                if math.isfinite(factor) and factor > 0 and abs(factor - 1) > DRIFT:
+                    found = found / factor  # a scaled loss, which is divided by at the end
             rows += rows_of(title, {}, found, run.da, allowed, scale=step_scales(run.da))
         return rows
 

@@ -529,7 +529,7 @@ def _wrong_step(
             difference = np.abs(found[k] - run.da[k])
             if difference.max(initial=0.0) > allowed * scale or not np.isfinite(found[k]).all():
                 gate = _gate_of(steps, difference)
-                off = np.flatnonzero(difference.max(axis=-1) > allowed * scale)
+                off = np.flatnonzero(~(difference.max(axis=-1) <= allowed * scale))  # NaN as well
                 own = (kind == "output" and k == t) or (kind == "final" and _is_last(steps, k, off))
                 top = steps.direction.layer == target.layer.num_layers - 1
                 strange = not np.any(run.dstates[k, off])  # there is nothing to come to this step
