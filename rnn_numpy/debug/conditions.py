@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.expressions import LONGEST, Text, Value, evaluate, norm, parsed, saturation, sources, ulps
-from rnn_numpy.debug.rows import Rows, checkable, total, wording
+from rnn_numpy.debug.rows import Halted, Rows, checkable, total, wording
 from rnn_numpy.engine.trace import Step
 from rnn_numpy.errors import OptionError
 
@@ -115,7 +115,7 @@ class _Python(Condition):
         self.function = function
 
     def _said(self, rows: Rows, k: int) -> Any:
-        said = self.function(Step(rows.trace, rows.indices[k], rows.gradients))
+        said = self.function(Halted(rows.trace, rows.indices[k], rows.gradients, rows.kept))
         if isinstance(said, np.ndarray) and said.size != 1:
             raise OptionError(
                 f"debug: a condition must return one truth for a step; {self.text} returned an array {said.shape}: "

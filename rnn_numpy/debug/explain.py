@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.expressions import OF_MEMORY, Text, Value, evaluate, sources, ulps
-from rnn_numpy.debug.rows import NOTHING_KEPT, Renamer, Rows, incoming, is_whole, targets, total, wording
+from rnn_numpy.debug.rows import NOTHING_KEPT, Halted, Renamer, Rows, incoming, is_whole, targets, total, wording
 from rnn_numpy.engine.trace import NOTHING, Step
 from rnn_numpy.errors import OptionError
 
@@ -25,7 +25,7 @@ def rows_of(step: Step) -> Rows:
     trace, index = step.recorded, step.index
     gradients = step.gradients or trace.latest
     direction = -1 if (not gradients.arrays) == trace.reverse else 1
-    kept = NOTHING_KEPT if type(step) is Step else getattr(step, "kept", NOTHING_KEPT)
+    kept = step.kept if isinstance(step, Halted) else NOTHING_KEPT
     return Rows(trace, gradients if gradients.arrays else NOTHING, range(index, index + direction, direction), kept)
 
 
@@ -161,7 +161,7 @@ def _explain_first(step: Step, rows: Rows, name: str, unit: int, n: int) -> str:
 
 
 def _kept(step: Step) -> tuple[Any, ...]:
-    return () if type(step) is Step else (step.kept,)
+    return (step.kept,) if isinstance(step, Halted) else ()
 
 
 def _total(rows: Rows, name: str, before: str | None, n: int, unit: int) -> Any:

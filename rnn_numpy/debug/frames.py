@@ -8,6 +8,7 @@ import inspect
 import traceback
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,19 @@ from rnn_numpy.engine.trace import NOTHING, GradientPass, Step
 from rnn_numpy.errors import OptionError
 
 LOOPS = {Recurrent.forward_loop.__code__: False, Recurrent.backward_loop.__code__: True}
+
+
+class _Running(Step):
+    """A `Step` that is being computed."""
+
+    __slots__ = ()
+
+    def write(self, name: str, value: Any) -> None:
+        """Refuse: the formula would write over it, or take it for its own."""
+        raise OptionError(
+            f"Step.write: step {self.t} of {self.recorded.name} is being computed; write where a pass is halted, at "
+            "the step that `next` of backward_steps, forward_steps or a Stepper returned, or by Stepper.fork"
+        )
 
 
 def here() -> Step:
@@ -42,8 +56,8 @@ def here() -> Step:
             trace = copy.copy(run.trace)
             trace.reached = None if backward else t
             if not backward:
-                return Step(trace, t, NOTHING)
-            return Step(trace, t, GradientPass(run.gradients.arrays, t))
+                return _Running(trace, t, NOTHING)
+            return _Running(trace, t, GradientPass(run.gradients.arrays, t))
         frame = frame.f_back
     raise OptionError(
         "debug.here: no pass is inside of a step; call it at a breakpoint in a formula, as `lstm_step_backward`. "

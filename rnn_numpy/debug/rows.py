@@ -11,7 +11,7 @@ summed with what comes later; a `Stepper` keeps them (`Kept`).
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rnn_numpy.debug.expressions import Equation, Value, equations, evaluate, sources
 from rnn_numpy.engine.cell import Cell
 from rnn_numpy.engine.parts import Part
-from rnn_numpy.engine.trace import GradientPass, LayerTrace, Step
+from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, read_only
 from rnn_numpy.errors import OptionError
 
 Array = NDArray[Any]
@@ -47,6 +47,46 @@ class Kept:
 
 
 NOTHING_KEPT = Kept()
+
+
+class Halted(Step):
+    """A `Step` as it was when the pass stood there: of c, `dc_prev` is what the step handed back, also later on.
+
+    `noted` takes down what is written, a name and the row; without one, nothing can be written.
+    """
+
+    __slots__ = ("kept", "noted")
+
+    def __init__(
+        self,
+        trace: LayerTrace,
+        index: int,
+        gradients: GradientPass,
+        kept: Kept,
+        noted: Callable[[str, Array], None] | None = None,
+    ) -> None:
+        super().__init__(trace, index, gradients if gradients.arrays else None)
+        self.kept, self.noted = kept, noted
+
+    def __getattr__(self, name: str) -> Array:
+        if name[:1] == "d" and name.endswith("_prev") and name[1:-5] in self.kept.handed:
+            row = self.kept.handed[name[1:-5]][self.index]
+            return read_only(row if self.recorded.unsort is None else row[self.recorded.unsort])
+        return super().__getattr__(name)
+
+    def write(self, name: str, value: Any) -> None:
+        """As `Step.write`; what the step hands back is then what was written."""
+        if self.noted is None:
+            raise OptionError(
+                "Step.write: a condition only looks at a step; write at `Stepper.step`, where the run has stopped, or "
+                "say the value to Stepper.fork"
+            )
+        super().write(name, value)
+        if name[1:-5] in self.kept.handed:
+            trace = self.recorded
+            source = trace.aligned(name, self.gradients or NOTHING)
+            self.kept.handed[name[1:-5]][self.index] = source[self.index]
+        self.noted(name, np.array(getattr(self, name)))
 
 
 class Rows:

@@ -8,6 +8,8 @@ one stays the true pass, bit for bit.
 
 from __future__ import annotations
 
+import copy
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,12 +18,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, memory
+from rnn_numpy.core.packing import PackedSequence
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.debug.conditions import Condition, condition
 from rnn_numpy.debug.expressions import Text, evaluate, parsed
-from rnn_numpy.debug.rows import NOTHING_KEPT, Kept, Rows
+from rnn_numpy.debug.rows import NOTHING_KEPT, Halted, Kept, Rows
 from rnn_numpy.engine.recurrent import BackwardSteps, ForwardSteps, Recurrent
-from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace, read_only
+from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
 from rnn_numpy.errors import OptionError
 
 Array = NDArray[Any]
@@ -38,28 +41,15 @@ def recurrent(where: str, layer: Any) -> None:
         raise OptionError(f"{where}: layer must be a recurrent layer; got {type(layer).__name__}{hint}")
 
 
-class Halted(Step):
-    """A `Step` as it was when the pass stood there: of c, `dc_prev` is what the step handed back, also later on."""
-
-    __slots__ = ("kept",)
-
-    def __init__(self, trace: LayerTrace, index: int, gradients: GradientPass, kept: Kept) -> None:
-        super().__init__(trace, index, gradients if gradients.arrays else None)
-        self.kept = kept
-
-    def __getattr__(self, name: str) -> Array:
-        if name[:1] == "d" and name.endswith("_prev") and name[1:-5] in self.kept.handed:
-            row = self.kept.handed[name[1:-5]][self.index]
-            return read_only(row if self.recorded.unsort is None else row[self.recorded.unsort])
-        return super().__getattr__(name)
-
-    def write(self, name: str, value: Any) -> None:
-        """As `Step.write`; what the step hands back is then what was written."""
-        super().write(name, value)
-        if name[1:-5] in self.kept.handed:
-            trace = self.recorded
-            source = trace.aligned(name, self.gradients or NOTHING)
-            self.kept.handed[name[1:-5]][self.index] = source[self.index]
+def _own(value: Any) -> Any:
+    """Return a copy of what a caller may write over while a fork may still read it."""
+    if isinstance(value, np.ndarray):
+        return np.array(value)
+    if type(value) in (tuple, list):
+        return type(value)(map(_own, value))
+    if isinstance(value, Mapping):
+        return {name: _own(one) for name, one in value.items()}
+    return copy.deepcopy(value) if isinstance(value, PackedSequence) else value
 
 
 class Stop(NamedTuple):
@@ -125,6 +115,7 @@ class Stepper:
         drecords: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         recurrent("debug.Stepper", layer)
+        doutput, dh_n, drecords = _own(doutput), _own(dh_n), _own(drecords)
         top = trace.edge.like_output("debug.Stepper", "doutput", doutput) if isinstance(trace, Trace) else None
         top = None if top is None else trace.edge.existing(top)  # what it holds past an end is ignored
         # A fork adds nothing to the gradients of the caller.
@@ -141,8 +132,10 @@ class Stepper:
         recurrent("Stepper.forward", layer)
         stepper = cls.__new__(cls)
         masks: dict[str, Any] = {}
+        twin = copy.deepcopy(layer)  # the parameters of this moment
+        x, h_0, lengths, options = _own(x), _own(h_0), _own(lengths), _own(options)
 
-        def begin() -> ForwardSteps:
+        def begin(layer: Recurrent = twin) -> ForwardSteps:
             steps = layer.forward_steps(x, h_0, lengths, **{**options, **masks})
             found = {
                 "dropout_masks": steps.trace.masks,
@@ -152,7 +145,7 @@ class Stepper:
             masks.update({name: value for name, value in found.items() if value})
             return steps
 
-        stepper._start(begin, None, begin(), {}, ())
+        stepper._start(begin, None, begin(layer), {}, ())
         return stepper
 
     @classmethod
@@ -221,7 +214,7 @@ class Stepper:
         self._places: list[tuple[str, int]] = []
         self._cursor = -1
         self._watched: list[Text] = []
-        self._written: list[tuple[int, dict[str, Any]]] = []
+        self._written: list[tuple[int, str, Array]] = []
 
     # ------------------------------------------------------------------------------------------------ going on
 
@@ -286,7 +279,12 @@ class Stepper:
 
     def _at(self, place: int) -> Step:
         name, index = self._places[place]
-        return Halted(self._layers[name].trace, index, *self._layers[name][1:3])
+        noted = functools.partial(self._note, place)
+        return Halted(self._layers[name].trace, index, *self._layers[name][1:3], noted)
+
+    def _note(self, place: int, name: str, row: Array) -> None:
+        """Keep what was written at a step: a fork has it, too."""
+        self._written.append((place, name, row))
 
     def next(self, k: int = 1) -> Step | None:
         """Go on by k steps; return the step there, or None where the pass is through before."""
@@ -407,7 +405,8 @@ class Stepper:
         at : (layer name, t), optional
             Where; at the cursor where left out.
         **values : ndarray or callable
-            By name, as of `Step.write`: dh_prev=lambda dh_prev: 0 * dh_prev. In a fork of a fork, those before hold.
+            By name, as of `Step.write`: dh_prev=lambda dh_prev: 0 * dh_prev, called once. What was written before, in
+            this pass by `Step.write` or when it was forked, holds in the fork as well.
         """
         if at is not None and (not isinstance(at, (tuple, list)) or len(at) != 2):
             raise OptionError(f"Stepper.fork: at must be (layer, t), as ('l0', 41); got {at!r}")
@@ -416,12 +415,13 @@ class Stepper:
             raise OptionError("Stepper.fork: the pass has not begun; go to a step first, or say at=(layer, t)")
         twin = Stepper.__new__(Stepper)
         twin._start(self._begin, self._doutput, self._begin(), self._drecords, self._dfinals)
-        twin._written = [*(one for one in self._written if one[0] <= here), (here, values)]
-        for place, written in twin._written:
+        twin._watched = list(self._watched)
+        before = [one for one in self._written if one[0] <= here]
+        for place, name, value in [*before, *((here, name, value) for name, value in values.items())]:
             twin._advance(place + 1 - len(twin._places))
-            twin._cursor = place
-            for name, value in written.items():
-                twin._at(place).write(name, value)
+            twin._at(place).write(name, value)
+        twin._advance(here + 1 - len(twin._places))
+        twin._cursor = here
         return twin
 
     # ------------------------------------------------------------------------------------------------ looking

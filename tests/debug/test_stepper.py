@@ -460,3 +460,71 @@ def test_steps_of_a_million_numbers_are_looked_at_in_blocks(monkeypatch):
     seen.clear()
     assert debug.Stepper(layer, trace, np.ones_like(output)).run(Counting("counting")) is None
     assert sum(seen) == 1000 and max(seen) == 100
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_function_sees_what_a_loop_sees(kind, lengths):
+    """Also of steps that the pass has run past: each name at each halt, forward and backward."""
+    layer, trace, doutput = ready(kind, lengths)
+
+    def rows_of(step):
+        return {name: np.array(getattr(step, name)).tobytes() for name in step.names}
+
+    forward = debug.Stepper.replay(layer, trace)
+    for loop, stepper in (
+        (layer.backward_steps(trace, doutput), debug.Stepper(layer, trace, doutput)),
+        (forward._begin(), forward),
+    ):
+        expected = [(step.recorded.name, step.t, rows_of(step)) for step in loop]
+        seen = []
+        stepper.run(lambda step, seen=seen: seen.append((step.recorded.name, step.t, rows_of(step))))
+        assert seen == expected
+
+
+def test_a_function_of_a_step_writes_nothing():
+    layer, trace, doutput = ready("lstm")
+    with pytest.raises(OptionError, match="a condition only looks at a step; write at `Stepper.step`"):
+        debug.Stepper(layer, trace, doutput).run(lambda step: step.write("dh_prev", lambda row: 0 * row))
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "two directions"])
+def test_a_fork_has_what_was_written_before(kind):
+    layer, trace, doutput = ready(kind)
+    plain = layer.backward(trace, doutput)
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.next(3)
+    for state in trace.top.states:
+        stepper.step.write(f"d{state}_prev", lambda row: 2 * row)
+    stepper.next(2)
+    stepper.step.write("dh_prev", lambda row: row + 1)
+    fork, earlier = stepper.fork(), stepper.fork((trace.top.name, 7))
+    again = fork.fork()
+    written = flat(stepper.finish())
+    assert not np.array_equal(written, flat(plain))
+    assert flat(fork.finish()).tobytes() == flat(again.finish()).tobytes() == written.tobytes()
+    assert flat(earlier.finish()).tobytes() == flat(plain).tobytes()
+
+
+def test_a_fork_has_the_numbers_of_the_beginning():
+    """Whatever the caller writes into the arrays that were handed over, and however often a function would answer."""
+    layer, trace, doutput = ready("lstm")
+    dh_n, row, calls = (np.ones((1, N, 5)), np.ones((1, N, 5))), np.ones((N, 5)), []
+    noise = np.random.default_rng(0)
+    stepper = debug.Stepper(layer, trace, doutput, dh_n)
+    stepper.next(3)
+    fork = stepper.fork(dh_prev=row, dc_prev=lambda dc_prev: calls.append(1) or noise.normal(size=dc_prev.shape))
+    plain, written = flat(stepper.fork().finish()), flat(fork.fork().finish())
+    for array in (doutput, *dh_n, row):
+        array[...] = 0
+    assert flat(stepper.fork().finish()).tobytes() == plain.tobytes() == flat(stepper.finish()).tobytes()
+    assert flat(fork.fork().finish()).tobytes() == written.tobytes() == flat(fork.finish()).tobytes()
+    assert len(calls) == 1
+
+
+def test_a_fork_of_a_forward_pass_has_the_numbers_of_the_beginning():
+    layer, x, h_0 = GRU(2, 5, 2, dropout=0.4, recurrent_dropout=0.3, rng=0), np.ones((T, N, 2)), np.ones((2, N, 5))
+    stepper = debug.Stepper.forward(layer, x, h_0)
+    stepper.next(3)
+    x[...], h_0[...], layer.params.flat[:] = 0, 0, 0
+    assert stepper.fork().finish()[0].tobytes() == stepper.finish()[0].tobytes()

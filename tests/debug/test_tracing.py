@@ -1,5 +1,7 @@
 """Where a NaN comes from, and where two runs part."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -225,8 +227,6 @@ def test_here_is_the_step_at_a_breakpoint_in_a_formula(monkeypatch):
         seen.append((step.t, step.layer, step.reverse, np.array(step.dh)))
         lstm_step_backward(*arguments)
 
-    import functools
-
     from rnn_numpy.layers import lstm
 
     layer, trace, doutput = ready("lstm")
@@ -307,3 +307,33 @@ def test_a_long_list_of_what_is_spoilt_is_shortened():
     line = repr(origin).splitlines()[1]
     assert line.startswith("  spoils: l0 x (72), ") and line.count("(") == 16
     assert f", {len(origin.spoils) - 16} more, grads " in line and line.endswith(", grads bias_hh_l1_reverse (20)")
+
+
+def test_here_writes_nothing():
+    """Not even where a pass is stepped through: the formula is in the middle of its lines."""
+    from dataclasses import replace
+
+    layer, refused = RNN(2, 3, rng=0), []
+
+    def stopping(formula, name):
+        def stopped(*arguments):
+            with pytest.raises(OptionError, match="is being computed; write where a pass is halted, at the step that"):
+                debug.here().write(name, lambda row: 0 * row)
+            refused.append(name)
+            formula(*arguments)
+
+        return functools.wraps(formula)(stopped)
+
+    cell, x = layer.cell, np.ones((4, 1, 2))
+    plain = layer.backward(layer.forward(x)[2], np.ones((4, 1, 3)))
+    layer.cell = replace(
+        cell,
+        step_forward=stopping(cell.step_forward, "h"),
+        step_backward=stopping(cell.step_backward, "dh_prev"),
+        trial=False,
+    )
+    _, _, trace = layer.forward(x)
+    steps = layer.backward_steps(trace, np.ones((4, 1, 3)))
+    assert [step.t for step in steps] == [3, 2, 1, 0]
+    assert refused == ["h"] * 4 + ["dh_prev"] * 4
+    assert steps.result.dx.tobytes() == plain.dx.tobytes()
