@@ -68,6 +68,7 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     if not isinstance(step, Step):
         raise OptionError(f"debug.explain: step must be a Step, as trace[t]; got {type(step).__name__}")
     unit, n = (arguments.integer("debug.explain", title, value) for title, value in (("unit", unit), ("n", n)))
+    _reached(step, name)
     rows, found = rows_of(step), targets(step.recorded)
     if name == f"d{step.recorded.states[0]}" and name not in found and name in rows:
         return _explain_first(step, rows, name, unit, n)
@@ -121,6 +122,19 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     if exists is not None and not exists[n, 0]:
         lines.append(f"sequence n = {n} has no step {step.t}: what is recorded is 0")
     return "\n".join(lines + notes)
+
+
+def _reached(step: Step, name: Any) -> None:
+    """Refuse what a pass that is not through has not computed: there is memory, but no numbers."""
+    trace, gradients = step.recorded, step.gradients or step.recorded.latest
+    goes_back = isinstance(name, str) and bool(gradients.arrays) and trace.is_gradient(name.removesuffix("_prev"))
+    reached, kind = (gradients.reached, "backward") if goes_back else (trace.reached, "forward")
+    if reached is None:
+        return
+    rising = trace.reverse == goes_back
+    if not (step.index <= reached if rising else step.index >= reached):
+        at = f"stands at t = {reached + trace.first}" if 0 <= reached < len(trace) else "has not begun"
+        raise OptionError(f"debug.explain: step {step.t} has no {name} yet: the {kind} pass of {trace.name} {at}")
 
 
 def _explain_first(step: Step, rows: Rows, name: str, unit: int, n: int) -> str:

@@ -57,6 +57,8 @@ class Origin:
         By array, as "l0 dh", the number of entries that are not finite.
     stops : list of str
         At the same step, lines that read something not finite and are finite.
+    stands : list of str
+        Passes that are not through, as "backward pass of l0 at t = 38": what they have not reached is not looked at.
     """
 
     place: Place
@@ -66,6 +68,7 @@ class Origin:
     operands: dict[str, Any] = field(default_factory=dict)
     spoils: dict[str, int] = field(default_factory=dict)
     stops: list[str] = field(default_factory=list)
+    stands: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
         where = f"{self.place}[{', '.join(map(str, self.index))}] = {self.value}"
@@ -82,11 +85,14 @@ class Origin:
                 said = [*said[:FIRST], f"{len(said) - FIRST - LAST} more", *said[-LAST:]]
             lines.append("  spoils: " + ", ".join(said))
         lines += [f"  stopped by {stop}" for stop in self.stops]
+        lines += [f"  not through: {one}; no step beyond is looked at" for one in self.stands]
         return "\n".join(lines)
 
 
 def first_non_finite(layer: Recurrent, trace: Trace, result: BackwardResult | None = None) -> Origin | None:
     """Return where the first NaN or infinity of a run came about; None where all is finite.
+
+    Of a pass that is not through, the steps that it has reached are searched.
 
     Parameters
     ----------
@@ -129,9 +135,12 @@ def first_non_finite(layer: Recurrent, trace: Trace, result: BackwardResult | No
 def _searched(trace: Trace, result: BackwardResult | None) -> Origin | None:
     found: Origin | None = None
     spoils: dict[str, int] = {}
+    stands = []
     for recorded, names, rows in _walk(trace):
         first: tuple[int, str] | None = None
-        for name in names:
+        if (halted := _halted(recorded, rows.gradients)) is not None:
+            stands.append(halted)
+        for name in names if rows.indices else ():
             bad = ~np.isfinite(rows.value(name).array)
             if not bad.any():
                 continue
@@ -157,7 +166,7 @@ def _searched(trace: Trace, result: BackwardResult | None) -> Origin | None:
                     index = tuple(int(i) for i in np.argwhere(bad)[0])
                     found = Origin(Place("", None, name), index, np.asarray(array)[index])
     if found is not None:
-        found.spoils = spoils
+        found.spoils, found.stands = spoils, stands
     return found
 
 
@@ -199,15 +208,29 @@ def _walk(trace: Trace) -> Iterator[tuple[LayerTrace, list[str], Rows]]:
     layers = list(trace.layers.values())
     for recorded in layers:
         yield recorded, _forward_names(recorded), _all_rows(recorded, NOTHING)
-    for recorded in reversed(layers):
+    for recorded in sorted(layers, key=lambda one: -one.layer):  # of a layer the forward direction first, here as well
         if recorded.latest.arrays:
             yield recorded, _gradient_names(recorded), _all_rows(recorded, recorded.latest)
 
 
 def _all_rows(recorded: LayerTrace, gradients: GradientPass) -> Rows:
+    """Return all rows that a pass has reached, in its order: what it has not is memory that nobody has written."""
     T = len(recorded)
     rising = recorded.reverse == bool(gradients.arrays)
-    return Rows(recorded, gradients, range(T) if rising else range(T - 1, -1, -1))
+    indices = range(T) if rising else range(T - 1, -1, -1)
+    reached = gradients.reached if gradients.arrays else recorded.reached
+    if reached is not None:
+        indices = indices[: reached + 1 if rising else max(T - reached, 0)]
+    return Rows(recorded, gradients, indices)
+
+
+def _halted(recorded: LayerTrace, gradients: GradientPass) -> str | None:
+    """Say where a pass stands that is not through."""
+    reached, kind = (gradients.reached, "backward") if gradients.arrays else (recorded.reached, "forward")
+    if reached is None:
+        return None
+    begun = 0 <= reached < len(recorded)
+    return f"{kind} pass of {recorded.name} {f'at t = {reached + recorded.first}' if begun else 'not begun'}"
 
 
 def _forward_names(recorded: LayerTrace) -> list[str]:
@@ -246,6 +269,8 @@ class Difference:
         Whether something that made it differs, too: what came in from elsewhere. Otherwise it arises here.
     line : str
         The equation that made it; "" for what went in.
+    stands : list of str
+        Passes that are not through, as "backward pass of l0 at t = 38": compared is what both have done.
     """
 
     place: Place
@@ -254,15 +279,15 @@ class Difference:
     ulps: float
     inherited: bool
     line: str = ""
+    stands: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
         a, b = self.values
         how = "inherited" if self.inherited else "arises here"
         line = f", {self.line}" if self.line else ""
         where = f"{self.place}[{', '.join(map(str, self.index))}]"
-        return (
-            f"{where}: {a!s} and {b!s}, {self.ulps:.3g} ulp, {how}{line}"  # all digits, without NumPy's name for them
-        )
+        said = f"{where}: {a!s} and {b!s}, {self.ulps:.3g} ulp, {how}{line}"  # all digits, without NumPy's name
+        return "\n".join([said, *(f"  not through: {one}; compared is what both have done" for one in self.stands)])
 
 
 def diff(a: Trace | Stepper, b: Trace | Stepper, within: float = 0) -> Difference | None:
@@ -272,7 +297,8 @@ def diff(a: Trace | Stepper, b: Trace | Stepper, within: float = 0) -> Differenc
     ----------
     a, b : Trace
         Of two passes: of two builds of a library, two dtypes, before and after a change. Gradients are compared where
-        a backward pass has run on both. Or two of `Stepper`, forks for one: as far as both passes have come.
+        a backward pass has run on both. Or two of `Stepper`, forks for one. Passes that are not through are compared
+        as far as both have come.
     within : float
         Entries that are at most so many floating-point numbers apart, of the coarser dtype, count as equal.
 
@@ -311,12 +337,52 @@ def diff(a: Trace | Stepper, b: Trace | Stepper, within: float = 0) -> Differenc
             found = _memory_apart(mine.name, name, array, _memory(theirs).get(name), apart)
             if found is not None:
                 return found
+    _same_lengths(a, b)
     with np.errstate(all="ignore"):
-        for one, other in zip(_walk(a), _walk(b), strict=False):  # backward where both have been
-            found = _parting(*one, *other[1:], apart)
+        others = {(each[0].name, bool(each[2].gradients.arrays)): each for each in _walk(b)}
+        for one in _walk(a):
+            other = others.get((one[0].name, bool(one[2].gradients.arrays)))
+            if other is None:  # backward where both have been
+                continue
+            if len(one[0]) != len(other[0]):
+                raise ShapeError(
+                    f"debug.diff: a and b must have the same steps; {one[0].name} has T = {len(one[0])} and "
+                    f"{len(other[0])}"
+                )
+            found = _parting(one[0], one[1], *_common(one[2], other[2]), other[1], apart)
             if found is not None:
                 return found
     return None
+
+
+def _same_lengths(a: Trace, b: Trace) -> None:
+    """Refuse runs over sequences of other lengths: rows past an end are no results."""
+    lengths = []
+    for batch in (a.edge.batch, b.edge.batch):
+        full = np.full(batch.N, batch.T) if batch.lengths is None else batch.lengths
+        lengths.append(batch.unsorted(np.asarray(full), 0))
+    if (a.edge.batch.N, a.edge.batch.T) == (b.edge.batch.N, b.edge.batch.T) and (lengths[0] != lengths[1]).any():
+        raise ShapeError(
+            f"debug.diff: a and b must have sequences of the same lengths, (N,); got {lengths[0].tolist()} and "
+            f"{lengths[1].tolist()}"
+        )
+
+
+def _common(one: Rows, other: Rows) -> tuple[Rows, Rows]:
+    """Return the rows of the steps that both passes have done."""
+    both = min(len(one.indices), len(other.indices))
+    first, second = (Rows(side.trace, side.gradients, side.indices[:both], side.kept) for side in (one, other))
+    return first, second
+
+
+def _unfinished(one: Rows, other: Rows) -> list[str]:
+    """Return what two passes that stand at different steps have not both done at their last common step: a gradient of
+    a further state still lacks, in the pass that stands there, what comes through the first.
+    """
+    passes = one.gradients, other.gradients
+    if not passes[0].arrays or passes[0].reached == passes[1].reached or one.kept.handed:
+        return []
+    return [f"d{state}_prev" for state in one.trace.states[1:]]
 
 
 def _memory_apart(layer: str, name: str, one: Array, other: Array | None, within: float) -> Difference | None:
@@ -338,38 +404,33 @@ def _diff_of_passes(a: Stepper, b: Stepper, apart: float) -> Difference | None:
         raise OptionError(
             f"debug.diff: a and b must be of the same layers; got {list(a.trace.layers)} and {list(b.trace.layers)}"
         )
+    _same_lengths(a.trace, b.trace)
     with np.errstate(all="ignore"):
         others = b.done()
         for name, rows in a.done().items():
             if name not in others:
                 break
-            both = min(len(rows.indices), len(others[name].indices))
-            one, other = (
-                Rows(each.trace, each.gradients, each.indices[:both], each.kept) for each in (rows, others[name])
-            )
+            one, other = _common(rows, others[name])
             names = _gradient_names(one.trace) if one.gradients.arrays else _forward_names(one.trace)
             if one.indices != other.indices:
                 raise OptionError("debug.diff: a and b must be passes of one kind over the same steps")
-            found = _parting(one.trace, names, one, names, other, apart)
+            found = _parting(one.trace, names, one, other, names, apart)
             if found is not None:
                 return found
     return None
 
 
 def _parting(
-    recorded: LayerTrace, names: list[str], rows: Rows, others: list[str], other: Rows, apart: float
+    recorded: LayerTrace, names: list[str], rows: Rows, other: Rows, others: list[str], apart: float
 ) -> Difference | None:
     """Return the first difference within one layer's pass."""
     first: tuple[int, str, Array, Array, Array] | None = None
-    if len(rows.indices) != len(other.indices):
-        raise ShapeError(
-            f"debug.diff: a and b must have the same steps; {recorded.name} has T = {len(rows.indices)} and "
-            f"{len(other.indices)}"
-        )
-    for name in names:
+    for name in names if rows.indices else ():
         if name not in others:
             continue
         x, y = rows.value(name).array, other.value(name).array
+        if name in _unfinished(rows, other):  # the one has yet to add to its last row
+            x, y = x[:-1], y[:-1]
         if x.shape != y.shape:
             raise ShapeError(
                 f"debug.diff: a and b must have the same shapes; {recorded.name} has {name} of (N, units) = "
@@ -382,10 +443,12 @@ def _parting(
     if first is None:
         return None
     k, name, x, y, between = first
+    stands = [at for side in (rows, other) if (at := _halted(side.trace, side.gradients)) is not None]
     n, unit = (int(i) for i in np.argwhere(between[k] > apart)[0])
     index = rows.indices[k]
     place = Place(recorded.name, index + recorded.first, name)
     found = Difference(place, (n, unit), (x[k, n, unit], y[k, n, unit]), float(between[k, n, unit]), False)
+    found.stands = list(dict.fromkeys(stands))
     said = targets(recorded).get(name)
     if said:
         found.line = wording(recorded, name)[1]

@@ -337,3 +337,78 @@ def test_here_writes_nothing():
     assert [step.t for step in steps] == [3, 2, 1, 0]
     assert refused == ["h"] * 4 + ["dh_prev"] * 4
     assert steps.result.dx.tobytes() == plain.dx.tobytes()
+
+
+# ------------------------------------------------------------------------------------------------ passes not through
+
+
+def backward_to(layer, trace, doutput, t, name=None):
+    for step in layer.backward_steps(trace, doutput):
+        if step.t == t and name in (None, step.recorded.name):
+            return
+
+
+def spoil(trace):
+    """Put NaN into all memory of gradients that the pass has not reached: what an earlier run may have left there."""
+    for recorded in trace.layers.values():
+        reached = recorded.latest.reached
+        for name, array in recorded.latest.arrays.items() if reached is not None else ():
+            # The row that the loss has filled, dh's, is no memory without a value.
+            if name != f"d{recorded.states[0]}":
+                array[slice(reached + 1 + recorded.is_state(name), None) if recorded.reverse else slice(reached)] = (
+                    np.nan
+                )
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "projection", "layer norm", "two directions"])
+def test_what_a_pass_has_not_reached_is_not_looked_at(kind):
+    layer, trace, doutput = ready(kind)
+    backward_to(layer, trace, doutput, 5)
+    spoil(trace)
+    assert debug.first_non_finite(layer, trace) is None
+    doutput[7, 2, 1] = np.nan
+    backward_to(layer, trace, doutput, 5)
+    origin = debug.first_non_finite(layer, trace)
+    assert origin.place.t in (7, 8) and f"backward pass of {origin.place.layer} at t = 5" in repr(origin)
+    with pytest.raises(OptionError, match=r"step 2 has no dh_prev yet: the backward pass of \w+ stands at t = 5"):
+        debug.explain(trace[2], "dh_prev")
+
+
+def test_nor_what_a_forward_pass_has_not_reached():
+    layer, x = LSTM(2, 5, rng=0), np.random.default_rng(0).normal(size=(T, N, 2))
+    stepper = debug.Stepper.forward(layer, x)
+    stepper.next(2)
+    for name, array in stepper.trace.top.arrays.items():
+        if name != "x":
+            array[2 + (name in ("h", "c")) :] = np.nan
+    assert debug.first_non_finite(layer, stepper.trace) is None
+    with pytest.raises(OptionError, match="step 5 has no h yet: the forward pass of l0 stands at t = 1"):
+        debug.explain(stepper.trace[5], "h")
+    assert "ulp" in debug.explain(stepper.trace[1], "h")
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "projection", "two directions"])
+def test_two_passes_not_through_are_compared_as_far_as_both_are(kind):
+    layer, a, doutput = ready(kind)
+    _, b, _ = ready(kind)
+    for ours, theirs in ((7, 5), (5, 7), (3, 3), (0, 4)):
+        backward_to(layer, a, doutput, ours)
+        backward_to(layer, b, doutput, theirs)
+        spoil(a)
+        spoil(b)
+        assert debug.diff(a, b) is None
+    layer.backward(b, doutput)
+    assert debug.diff(a, b) is None and debug.diff(b, a) is None
+    backward_to(layer, a, 2 * doutput, 6)
+    found = debug.diff(a, b)
+    assert found.place.name == "dh" and "not through: backward pass of " in repr(found)
+
+
+def test_runs_over_sequences_of_other_lengths_are_refused():
+    gru, x = GRU(2, 3, rng=0), np.ones((5, 2, 2))
+    a, b, whole = (gru.forward(x, lengths=lengths)[2] for lengths in ([2, 5], [3, 5], None))
+    with pytest.raises(ShapeError, match=r"of the same lengths, \(N,\); got \[2, 5\] and \[3, 5\]"):
+        debug.diff(a, b)
+    with pytest.raises(ShapeError, match=r"got \[2, 5\] and \[5, 5\]"):
+        debug.diff(a, whole)
+    assert debug.diff(whole, gru.forward(x, lengths=[5, 5])[2]) is None
