@@ -714,7 +714,7 @@ MUTANTS = [
     ),
     Mutant(
         "relu's derivative one step late",
-        GRADIENTS,
+        (*GRADIENTS, "check_direction"),
         formulas={"step_partials": relu_derivative_of_the_previous_state},
         options={"nonlinearity": "relu"},
     ),
