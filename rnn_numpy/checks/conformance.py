@@ -60,6 +60,9 @@ ROUNDING = 1e-13
 # Random directions per tensor along which the derivative of a whole run is compared.
 DIRECTIONS = 3
 
+# Differences that know a slope no better than to this, of the gradient's size, are those of a loss that is rough.
+ROUGH = 1e-6
+
 # Of a memory.
 MEMORY_ROWS = 5
 
@@ -1462,6 +1465,8 @@ def _assert_along_directions(layer: Any, problem: Problem, rng: np.random.Genera
             # Relative to the gradient, not to its projection, which cancels.
             size = float(np.linalg.norm(gradients[name]) * np.linalg.norm(v))
             bound = ORACLE_TOLERANCES["central difference" if lost else "complex step"] * size + error
+            rough = f"d{name}: differences along a random direction are known to {error:.1e} only: the loss is rough"
+            _require(error <= ROUGH * size, f"{rough}, as one that computes in single precision")
             _require(
                 abs(projected - derivative) <= bound,
                 f"d{name}: along a random direction {projected!r}, but {derivative!r} by {way}; allowed error "

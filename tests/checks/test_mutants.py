@@ -704,8 +704,7 @@ MUTANTS = [
         ("check_accumulation", "check_reentrant"),
         step_partials=derivative_in_the_memory_of_h,
     ),
-    # No complex step passes it: of one direction, differences do not see the seventh digit.
-    formula("float64 rounded to float32", GRADIENTS, step_forward=forward_in_single_precision),
+    formula("float64 rounded to float32", (*GRADIENTS, "check_direction"), step_forward=forward_in_single_precision),
     Mutant(
         "relu without derivative",
         GRADIENTS,
