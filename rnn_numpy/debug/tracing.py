@@ -7,6 +7,8 @@ dW_ih alone. So the search begins at what goes in, not at what comes out.
 
 from __future__ import annotations
 
+import ast
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -15,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.debug.expressions import ulps
-from rnn_numpy.debug.rows import Rows, targets, wording
+from rnn_numpy.core.packing import PackedSequence
+from rnn_numpy.debug.expressions import Text, evaluate, sources, ulps
+from rnn_numpy.debug.rows import Renamer, Rows, incoming, targets, wording
 from rnn_numpy.debug.stepper import Stepper, recurrent
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Trace
@@ -52,7 +55,9 @@ class Origin:
     line : str
         The equation that made it; "" for what went in, or a sum over t.
     operands : dict of str to float
-        What this equation read, all finite, at that entry.
+        What this equation read, all finite, at that entry; of a matrix product the largest term's two factors.
+    came_in : str
+        What was there before the equation added to it, where that is not finite: "doutput_prev", from the loss.
     spoils : dict of str to int
         By array, as "l0 dh", the number of entries that are not finite.
     stops : list of str
@@ -66,6 +71,7 @@ class Origin:
     value: Any
     line: str = ""
     operands: dict[str, Any] = field(default_factory=dict)
+    came_in: str = ""
     spoils: dict[str, int] = field(default_factory=dict)
     stops: list[str] = field(default_factory=list)
     stands: list[str] = field(default_factory=list)
@@ -77,6 +83,8 @@ class Origin:
             made = "no step made it: it came from the loss, or in the sum over t"
         read = ", ".join(f"{name} = {value:.4g}" for name, value in self.operands.items())
         lines = [where + (f", {made}" if made else "")]
+        if self.came_in:
+            lines.append(f"  not finite is {self.came_in}; what the equation adds is finite")
         if read:
             lines.append(f"  read: {read}, all finite")
         if self.spoils:
@@ -158,7 +166,8 @@ def _searched(trace: Trace, result: BackwardResult | None) -> Origin | None:
         if first is not None and found is None:
             found = _origin(recorded, rows, *first)
     if result is not None:
-        for name, array in (("dx", result.dx), *((f"grads {key}", value) for key, value in result.grads.items())):
+        dx = result.dx.padded()[0] if isinstance(result.dx, PackedSequence) else result.dx
+        for name, array in (("dx", dx), *((f"grads {key}", value) for key, value in result.grads.items())):
             bad = ~np.isfinite(np.asarray(array))
             if bad.any():
                 spoils[name] = int(bad.sum())
@@ -187,10 +196,15 @@ def _origin(recorded: LayerTrace, rows: Rows, k: int, name: str) -> Origin:
     if name in of_target:
         origin.line = wording(recorded, name)[1]
         for names, equation in of_target[name]:
-            for operand in equation.right.names:
-                value = at.renamed(names).value(operand).array
+            here = at.renamed(names)
+            alone, products = _parts(equation.right.tree)
+            for operand in alone:
+                value = here.value(operand).array
                 if value.ndim == 3 and value.shape[1:] == array.shape:
                     origin.operands[names.get(operand, operand)] = value[0, n, unit]
+            for product in products:
+                origin.operands |= _largest_term(product, here, n, unit)
+        origin.came_in = _came_in(at, name, n, unit)
     for target, said in of_target.items():
         for names, equation in said:
             if target not in at or not np.isfinite(at.value(target).array).all():
@@ -199,6 +213,48 @@ def _origin(recorded: LayerTrace, rows: Rows, k: int, name: str) -> Origin:
             if any(not np.isfinite(one).all() for one in read):
                 origin.stops.append(str(equation))
     return origin
+
+
+def _parts(tree: ast.expr) -> tuple[list[str], list[ast.BinOp]]:
+    """Return the names in an equation that stand for entries of their own, and its matrix products."""
+    if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.MatMult):
+        return [], [tree]
+    if isinstance(tree, ast.Name):
+        return [tree.id], []
+    parts = [_parts(node) for node in ast.iter_child_nodes(tree) if isinstance(node, ast.expr)]
+    if isinstance(tree, ast.Call):
+        parts = parts[1:]  # without the function's name
+    return [name for names, _ in parts for name in names], [one for _, products in parts for one in products]
+
+
+def _largest_term(product: ast.BinOp, rows: Rows, n: int, unit: int) -> dict[str, Any]:
+    """Return the factors of the largest term of a weight times a step's array, under their names and places."""
+    W, h = (evaluate(Text("", side), rows).array for side in (product.left, product.right))
+    if (W.ndim, h.ndim) != (2, 3):
+        return {}
+    j = int(np.argmax(abs(W[unit] * h[0, n])))
+    left, right = (sources(Renamer(rows.names).visit(copy.deepcopy(side))) for side in (product.left, product.right))
+    right = right if isinstance(product.right, ast.Name) else f"({right})"
+    return {f"{left}[{unit}, {j}]": W[unit, j], f"{right}[{n}, {j}]": h[0, n, j]}
+
+
+def _came_in(at: Rows, name: str, n: int, unit: int) -> str:
+    """Say what a sum has held before its equations, if they add what is finite, and together with it is not."""
+    before, said = incoming(at.trace, name), targets(at.trace)[name]
+    if before is None or not all(equation.adds for _, equation in said):
+        return ""
+    added = sum(evaluate(equation.right, at.renamed(names)).array[0, n, unit] for names, equation in said)
+    return _outside(at, name, n) if np.isfinite(added) else ""
+
+
+def _outside(at: Rows, name: str, n: int) -> str:
+    """Say what a sum of a backward pass has held before its equations add to it."""
+    before = str(incoming(at.trace, name))
+    if before == "doutput_prev":
+        return f"{before}, of the loss or of the layer above"
+    if before.endswith("_loss"):
+        return f"{before}, drecords of the loss"
+    return f"{before}, d{name[1:]}_n of the loss" if at.ends(n) else f"{before}, from the step after"
 
 
 def _walk(trace: Trace) -> Iterator[tuple[LayerTrace, list[str], Rows]]:
@@ -267,6 +323,8 @@ class Difference:
         Floating-point numbers between them, of the coarser dtype.
     inherited : bool
         Whether something that made it differs, too: what came in from elsewhere. Otherwise it arises here.
+    came_in : str
+        What of that the loss says: "doutput_prev". A trace does not keep it: it is what the equation cannot explain.
     line : str
         The equation that made it; "" for what went in.
     stands : list of str
@@ -280,10 +338,12 @@ class Difference:
     inherited: bool
     line: str = ""
     stands: list[str] = field(default_factory=list)
+    came_in: str = ""
 
     def __repr__(self) -> str:
         a, b = self.values
         how = "inherited" if self.inherited else "arises here"
+        how += f": {self.came_in} differs" if self.came_in else ""
         line = f", {self.line}" if self.line else ""
         where = f"{self.place}[{', '.join(map(str, self.index))}]"
         said = f"{where}: {a!s} and {b!s}, {self.ulps:.3g} ulp, {how}{line}"  # all digits, without NumPy's name
@@ -459,7 +519,37 @@ def _parting(
                     values = [side.value(operand).array for side in sides]
                     values = [value[k] if value.ndim == 3 else value for value in values]
                     found.inherited = found.inherited or bool((ulps(*values) > apart).any())
+    if not found.inherited and rows.gradients.arrays:
+        here, there = (
+            Rows(side.trace, side.gradients, range(index, index + side.indices.step, side.indices.step), side.kept)
+            for side in (rows, other)
+        )
+        found.came_in = _loss_apart(here, there, name, n, unit, apart)
+        found.inherited = bool(found.came_in)
     return found
+
+
+def _loss_apart(one: Rows, other: Rows, name: str, n: int, unit: int, apart: float) -> str:
+    """Return what the loss says of an entry, if that makes the difference: all else that made it is the same."""
+    if name == f"d{one.trace.states[0]}" and name not in targets(one.trace):
+        return f"doutput or {name}_n"
+    before, said = incoming(one.trace, name), targets(one.trace).get(name, [])
+    if before is None or not all(equation.adds for _, equation in said):
+        return ""
+    sides = (one, other)
+    if all(before in side for side in sides):
+        values = [side.value(before).array[0, n, unit] for side in sides]
+        if not any(np.isnan(value) for value in values):
+            differ = ulps(np.array(values[0]), np.array(values[1])) > apart
+            return _outside(one, name, n) if differ else ""
+    # Nobody keeps it. Equal terms in another order of additions differ by rounding; by more, what they are added to.
+    arrays = [side.value(name).array for side in sides]
+    terms = [evaluate(equation.right, one.renamed(names), bounded=True) for names, equation in said]
+    bound = sum(np.broadcast_to(term.bound, arrays[0].shape)[0, n, unit] for term in terms)
+    values = [array[0, n, unit] for array in arrays]
+    eps = max(np.finfo(array.dtype).eps for array in arrays)
+    rounding = eps * (2 * bound + sum(abs(value) for value in values))
+    return _outside(one, name, n) if not abs(values[0] - values[1]) <= rounding else ""
 
 
 def _checked(where: str, layer: Any, trace: Any, result: Any) -> None:
@@ -467,5 +557,37 @@ def _checked(where: str, layer: Any, trace: Any, result: Any) -> None:
     if not isinstance(trace, Trace):
         raise OptionError(f"{where}: trace must be the third result of forward; got {type(trace).__name__}")
     trace.edge.checked(where, layer)
-    if result is not None and not isinstance(result, BackwardResult):
+    if result is not None:
+        of_trace(where, layer, trace, result)
+
+
+def of_trace(where: str, layer: Recurrent, trace: Trace, result: Any) -> None:
+    """Refuse a result that is not of the latest backward pass on a trace."""
+    if not isinstance(result, BackwardResult):
         raise OptionError(f"{where}: result must be what backward returned, or None; got {type(result).__name__}")
+    of_layer = {name: array.shape for name, array in layer.params.items()}
+    shapes = {name: array.shape for name, array in result.grads.items()}
+    for name in [*of_layer, *shapes]:
+        if of_layer.get(name) != shapes.get(name):
+            raise ShapeError(
+                f"{where}: result is not of this layer: its gradient of {name} has shape {shapes.get(name, 'none')}, "
+                f"the parameter {of_layer.get(name, 'none')}"
+            )
+    trace.edge.like_input(where, "result.dx", result.dx)
+    if not all(recorded.latest.arrays and recorded.latest.reached is None for recorded in trace.layers.values()):
+        if any(recorded.latest.arrays for recorded in trace.layers.values()):
+            return  # a later pass is halted on it
+        raise OptionError(f"{where}: no backward pass has run on this trace: result is of another one")
+    batch, states = trace.edge.batch, next(iter(trace.layers.values())).states
+    for state, width in zip(states, trace.edge.widths.values(), strict=True):
+        first = np.empty((len(trace.layers), batch.N, width), trace.edge.dtype)
+        for row, recorded in zip(first, trace.layers.values(), strict=True):
+            last = len(recorded) if batch.lengths is None else batch.lengths
+            row[...] = recorded.stored(f"d{state}")[last if recorded.reverse else 0, np.arange(batch.N)]
+        (expected,) = trace.edge.states_out([first])
+        got = np.asarray(getattr(result, f"d{state}_0", None))
+        if got.shape != expected.shape or not np.array_equal(got, expected, equal_nan=True):
+            raise OptionError(
+                f"{where}: result is not of the latest backward pass on this trace: d{state}_0 is another. Hand in "
+                "what backward(trace, ...) returned last"
+            )

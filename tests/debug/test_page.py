@@ -388,3 +388,13 @@ def test_the_norms_of_a_complex_step_are_those_of_complex_numbers():
         name, *_, norm, bad = line.split()
         assert float(norm) == pytest.approx(np.linalg.norm(getattr(step, name)), rel=5e-3) and bad == "0"
         assert f'aria-label="norm {norm}"' in step._repr_html_()
+
+
+def test_a_run_without_gradients_beside_one_with_them_is_refused():
+    layer, trace, doutput = ready("lstm")
+    _, other, _ = ready("lstm")
+    result = layer.backward(trace, doutput)
+    with pytest.raises(OptionError, match="compare has no dh, dc, .* of l0: a backward pass has run on trace, not on"):
+        debug.html(layer, trace, result, compare=other)
+    assert debug.html(layer, trace, compare=other, names=["h", "c"])
+    assert debug.html(layer, other, compare=trace)

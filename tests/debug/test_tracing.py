@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from rnn_numpy import GRU, LSTM, RNN, debug
+from rnn_numpy import GRU, LSTM, RNN, debug, pack_padded_sequence
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.layers.attention import AttentionGRU
 from tests.debug.networks import LAYERS, LENGTHS, N, T, ready
@@ -412,3 +412,94 @@ def test_runs_over_sequences_of_other_lengths_are_refused():
     with pytest.raises(ShapeError, match=r"got \[2, 5\] and \[5, 5\]"):
         debug.diff(a, whole)
     assert debug.diff(whole, gru.forward(x, lengths=[5, 5])[2]) is None
+
+
+# ------------------------------------------------------------------------------------------------ results, the loss
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_result_belongs_to_the_latest_pass_on_its_trace(kind, lengths):
+    layer, trace, doutput = ready(kind, lengths)
+    _, other, _ = ready(kind, lengths)
+    result = layer.backward(trace, doutput)
+    debug.first_non_finite(layer, trace, result)
+    with pytest.raises(OptionError, match="no backward pass has run on this trace: result is of another one"):
+        debug.first_non_finite(layer, other, result)
+    layer.backward(other, 2 * doutput)
+    with pytest.raises(OptionError, match="debug.html: result is not of the latest backward pass on this trace: d"):
+        debug.html(layer, other, result)
+
+
+def test_nor_is_a_result_of_another_network_taken():
+    layer, trace, doutput = ready("lstm")
+    layer.backward(trace, doutput)
+    wide = LSTM(2, 6, rng=0)
+    result = wide.backward(wide.forward(np.ones((T, N, 2)))[2], np.ones((T, N, 6)))
+    with pytest.raises(ShapeError, match=r"not of this layer: its gradient of weight_ih_l0 has shape \(24, 2\), the"):
+        debug.first_non_finite(layer, trace, result)
+    result = layer.backward(layer.forward(np.ones((4, N, 2)))[2], np.ones((4, N, 5)))
+    with pytest.raises(ShapeError, match="result.dx must have shape"):
+        debug.html(layer, trace, result)
+
+
+def test_a_packed_pass_with_its_result():
+    layer, x = LSTM(2, 5, rng=0), np.random.default_rng(0).normal(size=(5, 2, 2))
+    x[1, 1, 0] = np.inf
+    packed = pack_padded_sequence(x, [2, 5], enforce_sorted=False)
+    with np.errstate(all="ignore"):
+        output, _, trace = layer.forward(packed)
+        result = layer.backward(trace, output)
+    origin = debug.first_non_finite(layer, trace, result)
+    assert (origin.place, origin.index) == (("l0", 1, "x"), (1, 0))
+    assert "l0 t = 1 x[1, 0] = inf" in debug.html(layer, trace, result)
+
+
+def test_the_loss_is_named_where_a_nan_came_from_it():
+    for kind in ("rnn", "lstm", "gru"):
+        layer, trace, doutput = ready(kind)
+        doutput[2, 1, 3] = np.nan
+        origin = debug.first_non_finite(layer, trace, layer.backward(trace, doutput))
+        assert (origin.place, origin.index) == (("l0", 3, "dh_prev"), (1, 3))
+        assert "not finite is doutput_prev, of the loss" in repr(origin)
+    layer, trace, doutput = ready("lstm")
+    dc_n = np.zeros((1, N, 5))
+    dc_n[0, 1, 3] = np.nan
+    origin = debug.first_non_finite(layer, trace, layer.backward(trace, doutput, (np.zeros_like(dc_n), dc_n)))
+    assert origin.place == ("l0", 8, "dc") and origin.came_in == "dc_handed, dc_n of the loss"
+
+
+def test_the_factors_of_a_product_that_overflows_are_named():
+    rnn = RNN(1, 2, nonlinearity="relu", rng=0)
+    rnn.params.flat[:] = 0
+    rnn.params["weight_ih_l0"][0] = 1e200
+    rnn.params["weight_hh_l0"][1, 0] = 1e200  # of a zero of unit 1 and a large unit 0
+    trace, _ = run(rnn, np.array([1.0, 0]).reshape(2, 1, 1))
+    origin = debug.first_non_finite(rnn, trace)
+    assert (origin.place, origin.index, origin.came_in) == (("l0", 1, "a"), (0, 1), "")
+    assert {"W_hh[1, 0]": 1e200, "h_prev[0, 0]": 1e200}.items() <= origin.operands.items()
+    assert "h_prev" not in origin.operands
+
+
+def test_a_difference_that_the_loss_makes_is_inherited():
+    layer, trace, doutput = ready("lstm")
+    _, other, _ = ready("lstm")
+    zero = np.zeros((1, N, 5))
+    one = zero.copy()
+    one[0, 2, 1] = 1e-3
+    changed = doutput.copy()
+    changed[5, 2, 1] += 1e-3
+    for arguments, place, said in (
+        ((changed,), (6, "dh_prev"), "doutput_prev, of the loss or of the layer above"),
+        ((doutput, (one, zero)), (8, "dh"), "doutput or dh_n"),
+        ((doutput, (zero, one)), (8, "dc"), "dc_handed, dc_n of the loss"),
+    ):
+        layer.backward(trace, doutput)
+        layer.backward(other, *arguments)
+        found = debug.diff(trace, other)
+        assert (found.place, found.index, found.inherited) == (("l0", *place), (2, 1), True)
+        assert f"inherited: {said} differs" in repr(found)
+        steppers = debug.Stepper(layer, trace, doutput), debug.Stepper(layer, trace, *arguments)
+        for stepper in steppers:
+            stepper.finish()
+        assert debug.diff(*steppers).came_in == said

@@ -20,7 +20,7 @@ from rnn_numpy.debug.conditions import condition, jump, non_finite
 from rnn_numpy.debug.expressions import OF_MEMORY, Text, evaluate, norm
 from rnn_numpy.debug.rows import Renamer, Rows, incoming, targets, total, wording
 from rnn_numpy.debug.stepper import recurrent
-from rnn_numpy.debug.tracing import diff, first_non_finite
+from rnn_numpy.debug.tracing import diff, first_non_finite, of_trace
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
 from rnn_numpy.engine.trace import LayerTrace, Trace
 from rnn_numpy.errors import OptionError
@@ -96,8 +96,8 @@ def contents(
 ) -> Contents:
     """Return what a page holds; arguments as of `html`."""
     _checked(layer, trace)
-    if result is not None and not isinstance(result, BackwardResult):
-        raise OptionError(f"{WHERE}: result must be what backward returned, or None; got {type(result).__name__}")
+    if result is not None:
+        of_trace(WHERE, layer, trace, result)
     arguments.one_of(WHERE, "precision", precision, ("exact", "compact"))
     chosen = _chosen(trace, sequences, names, steps)
     page = Contents({"blocks": []}, compact=precision == "compact")
@@ -110,6 +110,13 @@ def contents(
     if compare is not None:
         _checked(layer, compare, "compare")
         first = diff(trace, compare)
+        for one, some in zip(trace.layers.values(), found, strict=True):
+            missing = [name for name in some if name not in _known(compare[one.name])]
+            if missing:
+                raise OptionError(
+                    f"{WHERE}: compare has no {', '.join(missing)} of {one.name}: a backward pass has run on trace, "
+                    "not on compare. Run it on both, or show arrays that both have, names=[...]"
+                )
     conditions = _conditions(stops)
     tables = _tables(trace, tk)
     page.header.update(
