@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.expressions import LONGEST, Text, Value, evaluate, norm, parsed, saturation, sources, ulps
-from rnn_numpy.debug.rows import Halted, Rows, checkable, total, wording
+from rnn_numpy.debug.rows import Halted, Rows, checkable, targets, total, wording
 from rnn_numpy.engine.trace import Step
 from rnn_numpy.errors import OptionError
 
@@ -262,7 +262,8 @@ class _Violated(Condition):
             unknown = np.isnan(said.array) & ~np.isnan(recorded)  # what came in is not known at a pass's first step
             exists = [rows.trace.exists(index) for index in rows.indices]
             dead = np.zeros(same.shape, bool) if exists[0] is None else ~np.array(exists)
-            found[name] = said, recorded, np.where(same | unknown | dead, 0, error)
+            written = np.array([_touched(rows, index, name) for index in rows.indices], bool)[:, None, None]
+            found[name] = said, recorded, np.where(same | unknown | dead | written, 0, error)
         return found
 
     def holds(self, rows: Rows) -> Array:
@@ -283,6 +284,15 @@ class _Violated(Condition):
                     f"{_number(says)}, {apart:.3g} ulp apart"
                 )
         return ""
+
+
+def _touched(rows: Rows, index: int, name: str) -> bool:
+    """Whether an array of a step was written, or is made of one that was written afterwards."""
+    written = rows.kept.written.get(index, set())
+    if not written:
+        return False
+    read = {names.get(one, one) for names, line in targets(rows.trace)[name] for one in line.right.names}
+    return name in written or bool(read & written)
 
 
 # ------------------------------------------------------------------------------------------------ the door
@@ -423,7 +433,8 @@ def violated(ulps: float = 8.0) -> Condition:
     """Stop where an equation of the cell (`Cell.equations`) does not hold at the recorded numbers.
 
     An equation holds where both sides differ by at most `ulps` times the rounding that evaluating it may have, a
-    running bound.
+    running bound. What `Step.write` or `Stepper.fork` put into a step no equation made: it is passed over, and so is
+    what that step had made from it before.
     """
     return _Violated(arguments.positive_number("debug.violated", "ulps", ulps))
 

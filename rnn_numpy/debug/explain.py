@@ -95,7 +95,7 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     has = recorded[n, unit]
     if before is not None:
         value, known = _incoming(rows, name, before, n, unit)
-        terms.insert(0, _number(value))
+        terms.insert(0, _operand(value))
         if not is_whole(step.recorded):
             notes.insert(0, f"{before} is the rest of what is recorded: parts without equations add to it, too")
         elif not known:
@@ -104,7 +104,7 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
                 who = "it came from the layer above, and nobody keeps it at a layer's first step"
             notes.insert(0, f"{before} is the rest of what is recorded: {who}")
     if len(terms) == 1:
-        terms = [re.sub(r"^\((-[^()]*)\)$", r"\1", terms[0])]  # a number alone
+        terms = [re.sub(r"^\((-[^()]*|[^()]*j)\)$", r"\1", terms[0])]  # a number alone
     result = _total(rows, name, before, n, unit)
     labels, text = wording(step.recorded, name)
     pad = " " * len(name)
@@ -113,14 +113,26 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
         text,
         f"{pad} = {' + '.join(terms)}",
     ]
-    if result is None or np.isnan(result) != np.isnan(has):
+    exists = step.recorded.exists(step.index)
+    ended = exists is not None and not exists[n, 0]
+    if ended:
+        lines.append(f"{pad}   recorded {_number(has)}")
+    elif name in rows.kept.written.get(step.index, ()):
+        lines.append(
+            f"{pad} = {_number(result)}   recorded {_number(has)}: it was written here"
+            if result is not None
+            else f"{pad} = {_number(has)}   recorded: it was written here"
+        )
+    elif result is None or np.isnan(result) != np.isnan(has):
         lines.append(f"{pad} = {_number(has)}   recorded")
     else:
         apart = float(ulps(np.array([result], recorded.dtype), np.array([has]))[0])
         lines.append(f"{pad} = {_number(result)}   recorded {_number(has)}, {apart:.3g} ulp")
-    exists = step.recorded.exists(step.index)
-    if exists is not None and not exists[n, 0]:
-        lines.append(f"sequence n = {n} has no step {step.t}: what is recorded is 0")
+    if ended:
+        lines.append(f"sequence n = {n} has no step {step.t}: it has ended, and no equation made what is recorded")
+    for other in rows.kept.written.get(step.index, ()):
+        if other != name and any(names.get(one, one) == other for names, line in said for one in line.right.names):
+            lines.append(f"{other} was written after this")
     return "\n".join(lines + notes)
 
 
@@ -152,6 +164,10 @@ def _explain_first(step: Step, rows: Rows, name: str, unit: int, n: int) -> str:
         )
         said = f"{where}\n{name} = {_number(has)}   {name}_prev of t = {before.t}"
         return f"{said}\n{explain(before, f'{name}_prev', unit, n)}" if f"{name}_prev" in targets(trace) else said
+    exists = step.recorded.exists(step.index)
+    if exists is not None and not exists[n, 0]:
+        ended = f"sequence n = {n} has no step {step.t}: it has ended, and no equation made what is recorded"
+        return f"{where}\n{name} = {_number(has)}   recorded\n{ended}"
     direct, final = rows.from_outside(n, unit)
     state = name[1:]
     pad, notes = " " * len(name), []
@@ -167,7 +183,7 @@ def _explain_first(step: Step, rows: Rows, name: str, unit: int, n: int) -> str:
         [
             where,
             f"{name} = doutput + d{state}_n",
-            f"{pad} = {_number(direct)} + {_placed(final)}",
+            f"{pad} = {_operand(direct)} + {_placed(final)}",
             f"{pad} = {_number(total_)}   recorded {_number(has)}, {apart:.3g} ulp",
             *notes,
         ]
@@ -245,9 +261,9 @@ def _products(text: Text, rows: Rows, n: int, unit: int) -> list[str]:
             case _:  # within what is shown whole
                 continue
         order = np.argsort(-abs(terms), kind="stable")
-        shown = [f"{_number(terms[place])} (unit {place})" for place in order[:LARGEST]]
+        shown = [f"{_operand(terms[place])} (unit {place})" for place in order[:LARGEST]]
         if len(order) > LARGEST:
-            shown.append(f"{_number(terms[order[LARGEST:]].sum())} ({len(order) - LARGEST} more)")
+            shown.append(f"{_operand(terms[order[LARGEST:]].sum())} ({len(order) - LARGEST} more)")
         product = sources(Renamer(rows.names).visit(_copy(node)))
         found.append(f"{product} = {' + '.join(shown)}".replace("+ -", "- "))
     return found
@@ -261,7 +277,7 @@ def _softmax(node: ast.Call, rows: Rows, n: int, unit: int) -> str:
     largest = score.real[exists].max()
     terms = np.exp(score[exists] - largest)
     return (
-        f"softmax: exp({_number(score[unit])} - {_number(largest)}) = {_number(np.exp(score[unit] - largest))} of "
+        f"softmax: exp({_operand(score[unit])} - {_number(largest)}) = {_number(np.exp(score[unit] - largest))} of "
         f"{_number(terms.sum())}, the sum over {len(terms)} rows that exist"
     ).replace("- -", "+ ")
 
@@ -275,8 +291,14 @@ def _entry(value: Value, n: int, unit: int) -> Any:
 
 
 def _placed(value: Any) -> str:
-    text = _number(value)
+    """Return a number as an operand anywhere: in brackets where it has a sign, or is complex."""
+    text = _operand(value)
     return f"({text})" if text.startswith("-") else text
+
+
+def _operand(value: Any) -> str:
+    """Return a number as the first operand of a sum: in brackets where it is complex."""
+    return f"({_number(value)})" if np.iscomplexobj(value) else _number(value)
 
 
 def _number(value: Any) -> str:

@@ -34,7 +34,7 @@ class Kept:
     `handed` has, by state, what each step handed back to the state before it; `doutput` what the loss says directly,
     but at the step `unknown`; `loss` what it says of records, zeros where that is nothing, None where nobody knows.
     `finals` are the gradients of the final states by state, (N, units), None for zeros; of a top layer `top` is the
-    gradient of its output, None for zeros.
+    gradient of its output, None for zeros. `written` has, by step, the names of what `Step.write` put there.
     """
 
     handed: dict[str, Array] = field(default_factory=dict)
@@ -44,6 +44,7 @@ class Kept:
     finals: Mapping[str, Array | None] | None = None
     is_top: bool = False
     top: Array | None = None
+    written: dict[int, set[str]] = field(default_factory=dict)
 
 
 NOTHING_KEPT = Kept()
@@ -86,6 +87,7 @@ class Halted(Step):
             trace = self.recorded
             source = trace.aligned(name, self.gradients or NOTHING)
             self.kept.handed[name[1:-5]][self.index] = source[self.index]
+        self.kept.written.setdefault(self.index, set()).add(name)
         self.noted(name, np.array(getattr(self, name)))
 
 

@@ -22,7 +22,7 @@ from rnn_numpy.core.packing import PackedSequence
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.debug.conditions import Condition, condition
 from rnn_numpy.debug.expressions import Text, evaluate, parsed
-from rnn_numpy.debug.rows import NOTHING_KEPT, Halted, Kept, Rows
+from rnn_numpy.debug.rows import Halted, Kept, Rows
 from rnn_numpy.engine.recurrent import BackwardSteps, ForwardSteps, Recurrent
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
 from rnn_numpy.errors import OptionError
@@ -242,7 +242,7 @@ class Stepper:
         """Keep, of a layer that the pass comes to, what it will overwrite."""
         trace, gradients = step.recorded, step.gradients or NOTHING
         self._ahead = max(LEAST, min(AHEAD, ENTRIES // trace.arrays[trace.states[0]][0].size))
-        kept, handed = Kept() if gradients.arrays else NOTHING_KEPT, list[tuple[Array, Array]]()
+        kept, handed = Kept(), list[tuple[Array, Array]]()
         if gradients.arrays:
             kept.loss = self._drecords
             row = list(self._steps.trace.layers).index(trace.name)

@@ -1,5 +1,6 @@
 """The equations of every cell are claims, held against the recorded numbers."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -273,3 +274,57 @@ def test_infinite_gains_and_saturation_do_not_violate():
     layer.params.flat[:] *= 1e4
     output, _, trace = layer.forward(np.random.default_rng(0).normal(size=(8, 3, 2)))
     assert debug.Stepper(layer, trace, np.ones_like(output)).run(debug.violated()) is None
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
+def test_complex_numbers_stand_in_brackets(kind):
+    """So that the line, read by Python, gives the result that is told, but for its four digits."""
+    layer, trace, doutput = ready(kind, dtype=np.complex128)
+    stepper = debug.Stepper(layer, trace, doutput + 0.5j)
+    stepper.next(3)
+    for name in ("h", "dh_prev", "a" if kind != "gru" else "n"):
+        lines = debug.explain(stepper.step, name, unit=1, n=1).splitlines()
+        numbers = re.findall(r"[-+.\de]+j", lines[2])
+        assert numbers and all(re.search(rf"\([^()]*{re.escape(number)}\)", lines[2]) for number in numbers)
+        told = eval(lines[2].partition("= ")[2], {"tanh": np.tanh, "sigmoid": lambda a: 1 / (1 + np.exp(-a))})
+        result = complex(re.match(r" *= (\S+) ", lines[3])[1])
+        assert abs(told - result) < 4e-3 * (1 + abs(result))
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "two directions"])
+def test_a_sequence_that_has_ended_has_no_ulp(kind):
+    layer, trace, doutput = ready(kind, "out of order")
+    layer.backward(trace, doutput)
+    for name in ("h", "a_f" if kind == "lstm" else "h", "dh", "dh_prev"):
+        text = debug.explain(trace[5], name, unit=1, n=0)
+        assert "sequence n = 0 has no step 5: it has ended" in text and "ulp" not in text.partition("\nl0")[0]
+        assert "has ended" not in debug.explain(trace[5], name, unit=1, n=1)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "projection", "peephole", "lstm dropout and zoneout"])
+def test_what_was_written_is_said_to_be_and_violates_nothing(kind):
+    layer, trace, doutput = ready(kind)
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.goto(5)
+    fork = stepper.fork(dh_prev=lambda row: 2 * row)
+    fork.finish()
+    assert debug.explain(fork.goto(5), "dh_prev").splitlines()[3].endswith(": it was written here")
+    assert "it was written" not in debug.explain(fork.goto(4), "dh_prev")
+    assert fork.fork(("l0", 8)).run(debug.violated()) is None
+    again = fork.fork(("l0", 3))
+    again.finish()
+    assert again.run_back(debug.violated()) is None
+    states = trace.top.states
+    forward = debug.Stepper.replay(layer, trace)
+    forward.goto(4)
+    for state in states:
+        fork = forward.fork(**{state: lambda row: 2 * row + 1})
+        fork.finish()
+        assert "it was written here" in debug.explain(fork.goto(4), state)
+        assert fork.run_back(debug.violated()) is None
+        fork.finish()
+    # What nobody has said to be written is still found.
+    forward.finish()
+    forward.goto(4).recorded.arrays["h"][5, 1, 1] += 1e-3
+    assert forward.run_back(debug.violated()) is None and forward.goto(3) is not None
+    assert forward.run(debug.violated()).step.t == 4
