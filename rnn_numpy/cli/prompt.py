@@ -317,7 +317,8 @@ class Prompt(cmd.Cmd):
     def _number(self, value: Any) -> str:
         if isinstance(value, bool | np.bool_):
             return str(bool(value))
-        return str(value) if np.asarray(value).dtype.kind in "fc" else f"{value}"
+        text = str(value)
+        return text.removesuffix(".0") if np.asarray(value).dtype.kind == "f" else text
 
     def _halted(self, stopped: Sequence[tuple[str, str]] = (), note: str = "") -> None:
         """Say where the pass stands now, and why."""

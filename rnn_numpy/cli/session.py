@@ -289,11 +289,12 @@ class Session:
     def add_breakpoint(self, text: str, temporary: bool = False) -> tuple[Breakpoint, bool]:
         """Add a breakpoint; return it, and whether it holds where the pass stands."""
         condition = self.condition(text)
+        holds = bool(condition.holds(self.rows)[0])
         self._numbers["breakpoint"] += 1
         number = self._numbers["breakpoint"]
         found = Breakpoint(number, " ".join(text.split()), condition, temporary)
         self.breakpoints[number] = found
-        return found, bool(condition.holds(self.rows)[0])
+        return found, holds
 
     def breakpoint(self, number: int) -> Breakpoint:
         """Return a breakpoint by its number."""

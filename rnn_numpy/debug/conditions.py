@@ -18,7 +18,7 @@ from rnn_numpy.core import arguments
 from rnn_numpy.debug.expressions import LONGEST, Text, Value, evaluate, norm, parsed, saturation, sources, ulps
 from rnn_numpy.debug.rows import Halted, Rows, checkable, targets, total, wording
 from rnn_numpy.engine.trace import Step
-from rnn_numpy.errors import OptionError
+from rnn_numpy.errors import OptionError, RNNNumpyError
 
 Array = NDArray[Any]
 
@@ -102,7 +102,7 @@ class _When(Condition):
         found = {}
         for side in _sides(self.parsed.tree):
             values = evaluate(Text("", side), rows).array
-            if values.size == len(rows.indices) and not isinstance(side, ast.Constant):
+            if values.size == len(rows.indices) and Text("", side).names:
                 found[sources(side)] = values.reshape(-1)[k]
         return ", ".join(f"{text} = {_number(value)}" for text, value in found.items())
 
@@ -137,7 +137,7 @@ class _Norm(Condition):
         self.name, self.bound, self.above = name, bound, above
 
     def holds(self, rows: Rows) -> Array:
-        norms = norm(rows.value(self.name).array).reshape(-1)
+        norms = norm(_of_steps(self, rows, self.name)).reshape(-1)
         return norms > self.bound if self.above else norms < self.bound
 
     def evidence(self, rows: Rows, k: int) -> str:
@@ -157,7 +157,7 @@ class _Jump(Condition):
         self.name, self.factor = name, factor
 
     def _norms(self, rows: Rows) -> tuple[Array, Array]:
-        now, before = (norm(rows.value(self.name, before).array).reshape(-1) for before in (False, True))
+        now, before = (norm(_of_steps(self, rows, self.name, before)).reshape(-1) for before in (False, True))
         return now, before
 
     def holds(self, rows: Rows) -> Array:
@@ -166,6 +166,8 @@ class _Jump(Condition):
 
     def evidence(self, rows: Rows, k: int) -> str:
         now, before = (norms[k] for norms in self._norms(rows))
+        if np.isnan(now) or np.isnan(before) or now == before == 0:
+            return f"norm({self.name}) = {_number(now)}; {_before(rows, k, before)}"
         change = abs(rows.value(self.name).array[k] - rows.value(self.name, True).array[k])
         largest = [np.unravel_index(place, change.shape) for place in np.argsort(change, axis=None)[::-1][:2]]
         places = " and ".join(f"[n = {n}, unit {unit}]" for n, unit in largest)
@@ -184,7 +186,7 @@ class _NonFinite(Condition):
     def holds(self, rows: Rows) -> Array:
         finite = np.ones(len(rows.indices), bool)
         for name in self._names(rows):
-            known = np.isfinite(rows.value(name).array)
+            known = np.isfinite(_of_steps(self, rows, name) if self.names else rows.value(name).array)
             if not known.all():
                 finite &= known.all(axis=(1, 2))
         return ~finite
@@ -205,6 +207,7 @@ class _Saturated(Condition):
         self.gate, self.share, self.within = gate, share, within
 
     def _shares(self, rows: Rows) -> Array:
+        _of_steps(self, rows, self.gate)
         return saturation(rows, self.gate, self.within).reshape(-1)
 
     def holds(self, rows: Rows) -> Array:
@@ -227,7 +230,7 @@ class _SignChange(Condition):
         self.name, self.unit, self.n = name, unit, n
 
     def _pair(self, rows: Rows) -> tuple[Array, Array]:
-        found = [rows.value(self.name, before).array for before in (False, True)]
+        found = [_of_steps(self, rows, self.name, before) for before in (False, True)]
         try:
             now, before = (array[:, self.n, self.unit].real for array in found)
         except IndexError:
@@ -241,7 +244,7 @@ class _SignChange(Condition):
 
     def evidence(self, rows: Rows, k: int) -> str:
         now, before = self._pair(rows)
-        return f"{self.name}[n = {self.n}, unit {self.unit}] = {_number(now[k])}; the step before {_number(before[k])}"
+        return f"{self.name}[n = {self.n}, unit {self.unit}] = {_number(now[k])}; {_before(rows, k, before[k])}"
 
 
 class _Violated(Condition):
@@ -387,6 +390,8 @@ def _made(name: str, given: list[ast.expr], keywords: list[ast.keyword]) -> Cond
     named = {str(keyword.arg): value(keyword.value) for keyword in keywords}
     try:
         return NAMED[name](*values, **named)
+    except RNNNumpyError as error:
+        raise OptionError(str(error)) from None
     except TypeError as error:
         raise OptionError(f"debug.{name}: {str(error).partition('() ')[2] or error}") from None
 
@@ -449,6 +454,24 @@ def _name(where: str, name: Any) -> str:
     if not isinstance(name, str) or not name.isidentifier():
         raise OptionError(f"debug.{where}: the name of an array of a step is asked for, as 'dh'; got {name!r}")
     return name
+
+
+def _of_steps(of: Condition, rows: Rows, name: str, before: bool = False) -> Array:
+    """Return an array of numbers, (K, N, units), of which conditions by their names are."""
+    array: Array = rows.value(name, before).array
+    if array.ndim != 3 or name in rows.trace.given:
+        kind = "a parameter" if array.ndim < 3 else "given" if name in rows.trace.given else "of a memory's rows"
+        shape = array.shape if array.ndim < 3 else array.shape[1:]
+        raise OptionError(f"debug.{of.text}: {name} is no array of a step, (N, units); it is {kind}, {shape}")
+    if array.dtype == bool:
+        raise OptionError(f"debug.{of.text}: {name} is an array of truths, which have no size and no sign")
+    return array
+
+
+def _before(rows: Rows, k: int, value: Any) -> str:
+    """Say what was at the step that the pass visited before."""
+    is_first = np.isnan(rows.value("t", before=True).array[k, 0, 0])
+    return "there is no step before" if is_first else f"the step before {_number(value)}"
 
 
 def _sides(tree: ast.expr) -> list[ast.expr]:

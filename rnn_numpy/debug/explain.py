@@ -67,12 +67,14 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     """
     if not isinstance(step, Step):
         raise OptionError(f"debug.explain: step must be a Step, as trace[t]; got {type(step).__name__}")
+    if not isinstance(name, str):
+        raise OptionError(f"debug.explain: name must be that of an array of a step, as 'dh_prev'; got {name!r}")
     unit, n = (arguments.integer("debug.explain", title, value) for title, value in (("unit", unit), ("n", n)))
     _reached(step, name)
     rows, found = rows_of(step), targets(step.recorded)
     if name == f"d{step.recorded.states[0]}" and name not in found and name in rows:
         return _explain_first(step, rows, name, unit, n)
-    if isinstance(name, str) and name not in found and "a" in found and (gate := rows.gate(name)) is not None:
+    if name not in found and "a" in found and (gate := rows.gate(name)) is not None:
         if not 0 <= unit < gate.stop - gate.start:
             H = gate.stop - gate.start
             raise OptionError(f"debug.explain: {name} has (N, units) = (N, {H}); got n = {n}, unit = {unit}")

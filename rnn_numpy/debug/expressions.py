@@ -36,6 +36,7 @@ Array = NDArray[Any]
 
 LONGEST = 500  # characters of a text, and nodes of what it parses to
 UNITS = (-2, -1)  # the axes of one step
+JOINED = "Write `and`, `or`, `not` in place of &, |, ~, as 'norm(dh) > 1 and not t < 3'. "
 
 
 class Value(NamedTuple):
@@ -82,7 +83,8 @@ def parsed(where: str, text: Any) -> Text:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = error.msg if isinstance(error, SyntaxError) else type(error).__name__
-        raise OptionError(f"{where}: {text!r} is no expression: {reason}. {_rules()}") from None
+        hint = JOINED if re.search(r"&&|\|\||!(?!=)", text) else ""
+        raise OptionError(f"{where}: {text!r} is no expression: {reason}. {hint}{_rules()}") from None
     _check(where, text, tree)
     return Text(" ".join(text.split()), tree)
 
@@ -92,7 +94,7 @@ def evaluate(text: Text, names: Names, bounded: bool = False) -> Value:
     with np.errstate(all="ignore"):
         try:
             array, bound = _value(text.tree, names, bounded)
-        except (ValueError, TypeError, ArithmeticError) as error:  # arrays that do not fit, 0 ** -1 of whole numbers
+        except (ValueError, TypeError, ArithmeticError) as error:  # arrays that do not fit
             if isinstance(error, OptionError):
                 raise
             raise OptionError(f"{sources(text.tree)!r} cannot be computed: {error}") from None
@@ -118,7 +120,9 @@ def _check(where: str, text: str, tree: ast.expr) -> None:
     for count, node in enumerate(ast.walk(tree)):
         if count > LONGEST or not _is_known(node):
             got = sources(node) if isinstance(node, ast.expr) else type(node).__name__
-            raise OptionError(f"{where}: {text!r} has {got!r}, which is not of this language. {_rules()}")
+            bits = isinstance(getattr(node, "op", None), (ast.BitAnd, ast.BitOr, ast.Invert))
+            hint = JOINED if bits else ""
+            raise OptionError(f"{where}: {text!r} has {got!r}, which is not of this language. {hint}{_rules()}")
 
 
 def _is_known(node: ast.AST) -> bool:
@@ -162,8 +166,10 @@ def _is_index(node: ast.AST) -> bool:
 
 def _value(node: ast.expr, names: Names, bounded: bool) -> Value:
     match node:
-        case ast.Constant(value=value):
-            return Value(value)  # as Python has it: float32 stays float32
+        case ast.Constant(value=bool() as value):
+            return Value(value)
+        case ast.Constant(value=int() | float() as value):
+            return Value(float(value))  # Python's, so that float32 stays float32, and no whole number overflows
         case ast.Name(id=name):
             return names.value(name)
         case ast.Attribute(value=ast.Name(id=name)):
@@ -175,7 +181,7 @@ def _value(node: ast.expr, names: Names, bounded: bool) -> Value:
             return _entry(names.value(name), index)
         case ast.UnaryOp(op=operator, operand=operand):
             array, bound = _value(operand, names, bounded)
-            return Value(OPERATORS[type(operator)](array), bound)
+            return Value(_computed(operator, array), bound)
         case ast.BinOp(left=left, op=operator, right=right):
             return _combined(operator, _value(left, names, bounded), _value(right, names, bounded), bounded)
         case ast.BoolOp(op=operator, values=values):
@@ -217,7 +223,7 @@ def _combined(operator: ast.operator, left: Value, right: Value, bounded: bool) 
     (a, a_bound), (b, b_bound) = left, right
     if isinstance(operator, ast.MatMult):
         return _product(left, right, bounded)
-    result = OPERATORS[type(operator)](a, b)
+    result = _computed(operator, a, b)
     if not bounded:
         return Value(result)
     match operator:
@@ -229,6 +235,16 @@ def _combined(operator: ast.operator, left: Value, right: Value, bounded: bool) 
             return Value(result, (a_bound + abs(result) * b_bound) / abs(b) + abs(result))
     # a ** b, b a small number: each product of it rounds once.
     return Value(result, abs(b) * (np.power(abs(a) + 0.0, b - 1) * a_bound + abs(result)))
+
+
+def _computed(operator: ast.operator | ast.unaryop, *sides: Any) -> Any:
+    """Return the result of arithmetic: of truths, 1 and 0, a number, and of numbers of a text, one of Python's."""
+    if isinstance(operator, ast.Not):
+        return np.logical_not(*sides)
+    if all(np.asarray(side).dtype == bool for side in sides):
+        sides = tuple(np.asarray(side, float) for side in sides)
+    result = OPERATORS[type(operator)](*sides)
+    return float(result) if all(type(side) is float for side in sides) else result
 
 
 def _product(left: Value, right: Value, bounded: bool) -> Value:
@@ -271,9 +287,10 @@ def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -
         if np.ndim(array) != 3:
             raise OptionError(f"{name}(...) is of an array of a step, or of a weight; got {sources(arguments[0])!r}")
         return Value(REDUCTIONS[name](array))
-    array = np.asarray(array)
+    is_number, array = type(array) is float, np.asarray(array)
     result = ELEMENTWISE[name](array)
-    return Value(result, SLOPES[name](result, array) * bound + ROUNDINGS[name](result) if bounded else 0.0)
+    said = float(result) if is_number else result
+    return Value(said, SLOPES[name](result, array) * bound + ROUNDINGS[name](result) if bounded else 0.0)
 
 
 # ------------------------------------------------------------------------------------------------ functions

@@ -52,6 +52,14 @@ def _own(value: Any) -> Any:
     return copy.deepcopy(value) if isinstance(value, PackedSequence) else value
 
 
+def _numbers(where: str, text: Text, rows: Rows) -> Array:
+    """Return what a text says at some steps, one number each."""
+    array, count = evaluate(text, rows).array, len(rows.indices)
+    if array.size not in (1, count):
+        raise OptionError(f"{where}: {text.text!r} is not one number a step; take norm(...) of it")
+    return np.broadcast_to(array.reshape(-1), (count,))
+
+
 class Stop(NamedTuple):
     """Where a run has stopped: the step, the condition that held, and its evidence."""
 
@@ -339,6 +347,8 @@ class Stepper:
     def _place(self, where: str, layer: str | None, t: int) -> int:
         """Return the place of a step, if need be of one that the pass goes on to."""
         t = arguments.integer(where, "t", t)
+        if layer is not None and not isinstance(layer, str):
+            raise OptionError(f"{where}: layer must be the name of one, as 'l0'; got {layer!r}")
         known = self._steps.trace.layers
         while True:
             name = layer if layer is not None or not self._places else self._places[0][0]
@@ -427,8 +437,17 @@ class Stepper:
     # ------------------------------------------------------------------------------------------------ looking
 
     def watch(self, *texts: str) -> None:
-        """Add expressions, of one number a step each, to `table`."""
-        self._watched += [parsed("Stepper.watch", text) for text in texts]
+        """Add expressions, of one number a step each, to `table`, each of them once; "t" is there without.
+
+        A name that there is not is told here: of a pass that has not begun, its first step is run ahead.
+        """
+        known = {"t"} | {text.text for text in self._watched}
+        found = {one.text: one for one in (parsed("Stepper.watch", text) for text in texts) if one.text not in known}
+        if found and (self._places or self._advance(1)):
+            rows = self._rows(self._places[:1])
+            for text in found.values():
+                _numbers("Stepper.watch", text, rows)
+        self._watched += found.values()
 
     def table(self) -> dict[str, Array]:
         """Return what is watched, at every step from the first to the cursor: columns "layer", "t", and one each."""
@@ -440,10 +459,7 @@ class Stepper:
             rows = self._rows(stretch)
             columns["t"] += [index + self._layers[name].trace.first for _, index in stretch]
             for text in self._watched:
-                array = evaluate(text, rows).array
-                if array.size not in (1, len(stretch)):
-                    raise OptionError(f"Stepper.table: {text.text!r} is not one number a step; take norm(...) of it")
-                columns[text.text] += list(np.broadcast_to(array.reshape(-1), (len(stretch),)))
+                columns[text.text] += list(_numbers("Stepper.table", text, rows))
         return {name: np.array(column) for name, column in columns.items()}
 
     def done(self) -> dict[str, Rows]:

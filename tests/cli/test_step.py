@@ -684,6 +684,19 @@ def test_a_slip_has_a_proposal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "fix" not in step(capsys, "e foo")[2]
 
 
+def test_a_breakpoint_that_cannot_be_asked_is_none() -> None:
+    prompt, stdout = terminal("attending")
+    for text in ("sign_change(values,0)", "sign_change(exists,0)", "jump(W_hh)", "norm(h) > 1 and non_finite(keys)"):
+        stdout.seek(stdout.truncate(0))
+        prompt.onecmd(f"b {text}")
+        assert "is no array of a step, (N, units)" in " ".join(stdout.getvalue().split())
+    assert not prompt.session.breakpoints
+    prompt.onecmd("display t")
+    prompt.onecmd("c")
+    said = stdout.getvalue()
+    assert "display 1  t = 5\n" in said and "display 1  t = 5.0" not in said and "the pass is through" in said
+
+
 def write_anew() -> None:
     """Write the transcripts by the commands in them."""
     for path in TRANSCRIPTS:

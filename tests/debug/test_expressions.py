@@ -270,3 +270,38 @@ def test_bounds_hold_and_are_not_idle():
 
 def test_the_tree_is_pythons():
     assert isinstance(parsed("test", "a + b").tree, ast.BinOp)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numbers_are_floats(dtype):
+    """No 64 bits to overflow, and no dtype of their own: a text's numbers leave float32 as it is."""
+    layer, trace, doutput = ready("lstm", dtype=dtype)
+    layer.backward(trace, doutput)
+    names = Rows(trace.top, trace.top.latest, range(T - 1, -1, -1))
+    for text, expected in {
+        "2 ** 64": 2.0**64,
+        "10 ** 20": 1e20,
+        "10 ** -3": 1e-3,
+        "2 ** 62 * 4 - 1": 2.0**64,
+        "9223372036854775807 + 1": 2.0**63,
+        "-2 ** 63 - 2 ** 63": -(2.0**64),
+        "0 ** -1": np.inf,
+        "(1 < 2) + (2 < 3)": 2.0,
+        "-(1 < 2)": -1.0,
+        "abs(-(10 ** 19))": 1e19,
+    }.items():
+        for bounded in (False, True):
+            assert evaluate(parsed("test", text), names, bounded).array == expected, text
+    for text in ("-1 * dh", "dh * 2 ** -1", "sqrt(2) * dh", "(1 - dh) ** 2", "-(1 + 1) * dh", "dh / (3 * 7)"):
+        for bounded in (False, True):
+            assert evaluate(parsed("test", text), names, bounded).array.dtype == dtype, text
+    assert np.array_equal(said("dh[-1, 0:2] * 1", names), trace.dh[1:][::-1, -1:, 0:2])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(norm(dh) > 1) & (t < 3)", "(t < 3) | (t > 5)", "~(t < 3)", "t < 3 && t > 1", "t < 3 || t > 5", "!(t < 3)"],
+)
+def test_signs_of_other_languages_are_told_in_words(text):
+    with pytest.raises(OptionError, match="Write `and`, `or`, `not` in place of &, |, ~"):
+        debug.when(text)

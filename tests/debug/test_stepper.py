@@ -212,9 +212,37 @@ def test_what_is_watched():
     assert table["t"].tolist() == [8, 7, 6, 5] and table["t * 2"].tolist() == [16, 14, 12, 10]
     expected = [np.linalg.norm(stepper.goto(t).dh) for t in (8, 7, 6, 5)]
     np.testing.assert_allclose(table["norm(dh)"], expected, rtol=1e-15)
-    stepper.watch("dh")
-    with pytest.raises(OptionError, match="'dh' is not one number a step; take norm"):
-        stepper.table()
+
+
+def test_what_cannot_be_watched_is_told_at_once():
+    layer, trace, doutput = ready("two directions")
+    fresh, begun = (debug.Stepper(layer, trace, doutput) for _ in range(2))
+    begun.next(12)
+    for stepper in (fresh, begun, debug.Stepper.replay(layer, trace)):
+        for text, said in {
+            "dh" if stepper.trace is trace else "h": "Stepper.watch: 'd?h' is not one number a step; take norm",
+            "foo": "has no 'foo'; it has t, x",
+            "norm(": "Stepper.watch: 'norm\\(' is no expression",
+        }.items():
+            with pytest.raises(OptionError, match=said):
+                stepper.watch("norm(h)", text)
+        stepper.next()
+        assert set(stepper.table()) == {"layer", "t"}
+
+
+def test_twice_watched_is_once_and_a_fork_watches_as_well():
+    layer, trace, doutput = ready("lstm")
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.watch("norm(dh)", "norm(dh)", "t")
+    stepper.watch(" norm(dh) ", "2")
+    stepper.next(3)
+    fork = stepper.fork(dh_prev=lambda row: 0 * row)
+    fork.watch("norm(h)")
+    fork.next()
+    table, twin = stepper.table(), fork.table()
+    assert {name: len(column) for name, column in table.items()} == {"layer": 3, "t": 3, "norm(dh)": 3, "2": 3}
+    assert {name: len(column) for name, column in twin.items()} == dict.fromkeys([*table, "norm(h)"], 4)
+    np.testing.assert_allclose(twin["norm(dh)"][:3], table["norm(dh)"], rtol=1e-15)
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "lstm dropout and zoneout", "two layers"])
@@ -528,3 +556,44 @@ def test_a_fork_of_a_forward_pass_has_the_numbers_of_the_beginning():
     stepper.next(3)
     x[...], h_0[...], layer.params.flat[:] = 0, 0, 0
     assert stepper.fork().finish()[0].tobytes() == stepper.finish()[0].tobytes()
+
+
+@pytest.mark.parametrize("name", ["values", "exists", "W_hh", "b_ih", "units"])
+@pytest.mark.parametrize(
+    "text",
+    ["sign_change({}, 0)", "jump({})", "norm_above({}, 1)", "norm_below({}, 1)", "saturated({})", "non_finite({})"],
+)
+def test_conditions_by_their_names_are_of_arrays_of_a_step(text, name):
+    layer, trace, doutput = ready("attention additive")
+    with pytest.raises(OptionError, match=rf"{name} is no array of a step, \(N, units\); it is (a|given|of)"):
+        debug.Stepper(layer, trace, doutput).run(text.format(name))
+
+
+def test_evidence_of_what_does_not_hold():
+    layer, trace, doutput = ready("lstm")
+    stepper = debug.Stepper(layer, trace, doutput)
+    for text, said in {
+        "not jump(dh)": "not: norm\\(dh\\) = [0-9.e+-]+; there is no step before",
+        "not sign_change(dh, 0)": "not: dh\\[n = 0, unit 0\\] = [0-9.e+-]+; there is no step before",
+        "norm(dh) < 2**64": "norm\\(dh\\) = [0-9.e+-]+",
+    }.items():
+        stepper = debug.Stepper(layer, trace, doutput)
+        assert re.fullmatch(said, stepper.run(text).evidence)
+    again = debug.Stepper(layer, trace, None)
+    again.next()
+    assert again.run("not jump(dh)").evidence == "not: norm(dh) = 0; the step before 0"
+
+
+def test_what_is_no_name_is_refused(tmp_path):
+    layer, trace, doutput = ready("lstm")
+    stepper = debug.Stepper(layer, trace, doutput)
+    stepper.next()
+    for call, said in (
+        (lambda: debug.explain(stepper.step, ["h"]), r"debug.explain: name must be that of an array .* got \['h'\]"),
+        (lambda: stepper.goto(3, ["l0"]), r"Stepper.goto: layer must be the name of one, as 'l0'; got \['l0'\]"),
+        (lambda: stepper.fork((0, 3)), "Stepper.fork: layer must be the name of one, as 'l0'; got 0"),
+        (lambda: debug.write_html(None, layer, trace), "debug.write_html: path must be that of the file .* got None"),
+        (lambda: debug.when("jump(dh, nan)"), "^debug.jump: factor must be a number; got str 'nan'$"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            call()

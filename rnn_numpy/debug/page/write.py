@@ -129,6 +129,8 @@ def write_html(
     OptionError
         As of `html`; and where the file cannot be written.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise OptionError(f"debug.write_html: path must be that of the file to write, as 'page.html'; got {path!r}")
     of_trace = sequences, names, steps, stops, tk, compare
     page, fixed = _page(contents(layer, trace, result, *of_trace, precision, max_mb), title, lang)
     try:
