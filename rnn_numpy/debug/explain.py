@@ -143,7 +143,7 @@ def _reached(step: Step, name: Any) -> None:
     trace, gradients = step.recorded, step.gradients or step.recorded.latest
     goes_back = isinstance(name, str) and bool(gradients.arrays) and trace.is_gradient(name.removesuffix("_prev"))
     reached, kind = (gradients.reached, "backward") if goes_back else (trace.reached, "forward")
-    if reached is None:
+    if reached is None or name == "x":
         return
     rising = trace.reverse == goes_back
     if not (step.index <= reached if rising else step.index >= reached):

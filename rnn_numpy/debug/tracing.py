@@ -164,7 +164,7 @@ def _searched(trace: Trace, result: BackwardResult | None) -> Origin | None:
                     index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
                     found = Origin(Place(recorded.name, None, name), index, array[index])
         if first is not None and found is None:
-            found = _origin(recorded, rows, *first)
+            found = _origin(recorded, rows, *first, is_top=_is_top(recorded, trace))
     if result is not None:
         dx = result.dx.padded()[0] if isinstance(result.dx, PackedSequence) else result.dx
         for name, array in (("dx", dx), *((f"grads {key}", value) for key, value in result.grads.items())):
@@ -185,7 +185,7 @@ def _memory(recorded: LayerTrace) -> dict[str, Array]:
     return {name: array[sort] for name, array in recorded.given.items()}
 
 
-def _origin(recorded: LayerTrace, rows: Rows, k: int, name: str) -> Origin:
+def _origin(recorded: LayerTrace, rows: Rows, k: int, name: str, is_top: bool) -> Origin:
     """Return what is to be said of the first non-finite array of a layer, at place k of its rows."""
     array = rows.value(name).array[k]
     n, unit = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
@@ -204,7 +204,7 @@ def _origin(recorded: LayerTrace, rows: Rows, k: int, name: str) -> Origin:
                     origin.operands[names.get(operand, operand)] = value[0, n, unit]
             for product in products:
                 origin.operands |= _largest_term(product, here, n, unit)
-        origin.came_in = _came_in(at, name, n, unit)
+        origin.came_in = _came_in(at, name, n, unit, is_top)
     for target, said in of_target.items():
         for names, equation in said:
             if target not in at or not np.isfinite(at.value(target).array).all():
@@ -238,20 +238,25 @@ def _largest_term(product: ast.BinOp, rows: Rows, n: int, unit: int) -> dict[str
     return {f"{left}[{unit}, {j}]": W[unit, j], f"{right}[{n}, {j}]": h[0, n, j]}
 
 
-def _came_in(at: Rows, name: str, n: int, unit: int) -> str:
+def _came_in(at: Rows, name: str, n: int, unit: int, is_top: bool) -> str:
     """Say what a sum has held before its equations, if they add what is finite, and together with it is not."""
     before, said = incoming(at.trace, name), targets(at.trace)[name]
     if before is None or not all(equation.adds for _, equation in said):
         return ""
     added = sum(evaluate(equation.right, at.renamed(names)).array[0, n, unit] for names, equation in said)
-    return _outside(at, name, n) if np.isfinite(added) else ""
+    return _outside(at, name, n, is_top) if np.isfinite(added) else ""
 
 
-def _outside(at: Rows, name: str, n: int) -> str:
+def _is_top(recorded: LayerTrace, trace: Trace) -> bool:
+    """Whether a layer's output is what the loss reads."""
+    return recorded.layer == max(one.layer for one in trace.layers.values())
+
+
+def _outside(at: Rows, name: str, n: int, is_top: bool) -> str:
     """Say what a sum of a backward pass has held before its equations add to it."""
     before = str(incoming(at.trace, name))
     if before == "doutput_prev":
-        return f"{before}, of the loss or of the layer above"
+        return f"{before}, {'doutput of the loss' if is_top else 'from the layer above'}"
     if before.endswith("_loss"):
         return f"{before}, drecords of the loss"
     return f"{before}, d{name[1:]}_n of the loss" if at.ends(n) else f"{before}, from the step after"
@@ -409,7 +414,7 @@ def diff(a: Trace | Stepper, b: Trace | Stepper, within: float = 0) -> Differenc
                     f"debug.diff: a and b must have the same steps; {one[0].name} has T = {len(one[0])} and "
                     f"{len(other[0])}"
                 )
-            found = _parting(one[0], one[1], *_common(one[2], other[2]), other[1], apart)
+            found = _parting(one[0], one[1], *_common(one[2], other[2]), other[1], apart, _is_top(one[0], a))
             if found is not None:
                 return found
     return None
@@ -474,14 +479,14 @@ def _diff_of_passes(a: Stepper, b: Stepper, apart: float) -> Difference | None:
             names = _gradient_names(one.trace) if one.gradients.arrays else _forward_names(one.trace)
             if one.indices != other.indices:
                 raise OptionError("debug.diff: a and b must be passes of one kind over the same steps")
-            found = _parting(one.trace, names, one, other, names, apart)
+            found = _parting(one.trace, names, one, other, names, apart, _is_top(one.trace, a.trace))
             if found is not None:
                 return found
     return None
 
 
 def _parting(
-    recorded: LayerTrace, names: list[str], rows: Rows, other: Rows, others: list[str], apart: float
+    recorded: LayerTrace, names: list[str], rows: Rows, other: Rows, others: list[str], apart: float, is_top: bool
 ) -> Difference | None:
     """Return the first difference within one layer's pass."""
     first: tuple[int, str, Array, Array, Array] | None = None
@@ -524,15 +529,15 @@ def _parting(
             Rows(side.trace, side.gradients, range(index, index + side.indices.step, side.indices.step), side.kept)
             for side in (rows, other)
         )
-        found.came_in = _loss_apart(here, there, name, n, unit, apart)
+        found.came_in = _loss_apart(here, there, name, n, unit, apart, is_top)
         found.inherited = bool(found.came_in)
     return found
 
 
-def _loss_apart(one: Rows, other: Rows, name: str, n: int, unit: int, apart: float) -> str:
+def _loss_apart(one: Rows, other: Rows, name: str, n: int, unit: int, apart: float, is_top: bool) -> str:
     """Return what the loss says of an entry, if that makes the difference: all else that made it is the same."""
     if name == f"d{one.trace.states[0]}" and name not in targets(one.trace):
-        return f"doutput or {name}_n"
+        return f"{'doutput' if is_top else 'what the layer above hands down'} or {name}_n"
     before, said = incoming(one.trace, name), targets(one.trace).get(name, [])
     if before is None or not all(equation.adds for _, equation in said):
         return ""
@@ -541,7 +546,7 @@ def _loss_apart(one: Rows, other: Rows, name: str, n: int, unit: int, apart: flo
         values = [side.value(before).array[0, n, unit] for side in sides]
         if not any(np.isnan(value) for value in values):
             differ = ulps(np.array(values[0]), np.array(values[1])) > apart
-            return _outside(one, name, n) if differ else ""
+            return _outside(one, name, n, is_top) if differ else ""
     # Nobody keeps it. Equal terms in another order of additions differ by rounding; by more, what they are added to.
     arrays = [side.value(name).array for side in sides]
     terms = [evaluate(equation.right, one.renamed(names), bounded=True) for names, equation in said]
@@ -549,7 +554,7 @@ def _loss_apart(one: Rows, other: Rows, name: str, n: int, unit: int, apart: flo
     values = [array[0, n, unit] for array in arrays]
     eps = max(np.finfo(array.dtype).eps for array in arrays)
     rounding = eps * (2 * bound + sum(abs(value) for value in values))
-    return _outside(one, name, n) if not abs(values[0] - values[1]) <= rounding else ""
+    return _outside(one, name, n, is_top) if not abs(values[0] - values[1]) <= rounding else ""
 
 
 def _checked(where: str, layer: Any, trace: Any, result: Any) -> None:

@@ -461,7 +461,7 @@ def test_the_loss_is_named_where_a_nan_came_from_it():
         doutput[2, 1, 3] = np.nan
         origin = debug.first_non_finite(layer, trace, layer.backward(trace, doutput))
         assert (origin.place, origin.index) == (("l0", 3, "dh_prev"), (1, 3))
-        assert "not finite is doutput_prev, of the loss" in repr(origin)
+        assert "not finite is doutput_prev, doutput of the loss" in repr(origin)
     layer, trace, doutput = ready("lstm")
     dc_n = np.zeros((1, N, 5))
     dc_n[0, 1, 3] = np.nan
@@ -490,7 +490,7 @@ def test_a_difference_that_the_loss_makes_is_inherited():
     changed = doutput.copy()
     changed[5, 2, 1] += 1e-3
     for arguments, place, said in (
-        ((changed,), (6, "dh_prev"), "doutput_prev, of the loss or of the layer above"),
+        ((changed,), (6, "dh_prev"), "doutput_prev, doutput of the loss"),
         ((doutput, (one, zero)), (8, "dh"), "doutput or dh_n"),
         ((doutput, (zero, one)), (8, "dc"), "dc_handed, dc_n of the loss"),
     ):
