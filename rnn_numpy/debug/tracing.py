@@ -481,6 +481,7 @@ def _diff_of_passes(a: Stepper, b: Stepper, apart: float) -> Difference | None:
                 raise OptionError("debug.diff: a and b must be passes of one kind over the same steps")
             found = _parting(one.trace, names, one, other, names, apart, _is_top(one.trace, a.trace))
             if found is not None:
+                found.stands = []  # a Stepper is halted: that is what it is for
                 return found
     return None
 
