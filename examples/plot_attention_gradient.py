@@ -59,7 +59,7 @@ for name, split in splits.items():
 # %%
 # The picture
 # -----------
-# The chain falls like a power of the lag, until doubles hardly hold it; attention does not fall at all. That it is
+# The chain falls exponentially with the lag, until doubles hardly hold it; attention does not fall at all. That it is
 # small everywhere is a matter of the weights, which an untrained net spreads over all 100 positions: it shrinks with
 # the length of the source, not with the lag, and training can sharpen it.
 

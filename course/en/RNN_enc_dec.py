@@ -3,10 +3,10 @@ Encoder, decoder and attention
 ==============================
 
 The lecture's third notebook: two networks of different sizes joined by one state, trained over the desired symbols and
-used until <EOS>; attention and its gradient; and a network that describes images of real digits, looking at one part at
-a time.
+used until ``<EOS>``; attention and its gradient; and a network that describes images of real digits, looking at one
+part at a time.
 
-It needs ``pip install "rnn_numpy[lab,data]"``. There are two exercises that ``grade`` corrects, with hidden solutions.
+It needs ``pip install ".[lab,data]" notebook``. There are two exercises that ``grade`` corrects, with hidden solutions.
 """
 
 # %%

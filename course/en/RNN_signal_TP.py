@@ -6,7 +6,7 @@ The lecture's second notebook: a real series, what is to be beaten, a network th
 what happens to the gradient when the network feeds on its own forecasts. The series is the temperature of the sea off
 Peru, month by month, from 1950 to 2010: that of El Niño. It comes with statsmodels and is in the public domain.
 
-It needs ``pip install "rnn_numpy[lab,data]"``. There is an exercise that ``grade`` corrects, and two questions, with
+It needs ``pip install ".[lab,data]" notebook``. There is an exercise that ``grade`` corrects, and two questions, with
 hidden answers.
 """
 

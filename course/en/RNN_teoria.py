@@ -6,7 +6,7 @@ The lecture's first notebook: the recurrent neuron, the sizes of its parameters,
 term by term, the gradient that vanishes or explodes, clipping, LSTM and GRU. All that is on the slides is computed
 here; where they have a slip, it is said which, and what is right.
 
-It needs ``pip install "rnn_numpy[lab,data]"`` and nothing else. There are four exercises: a function to finish, and a
+It needs ``pip install ".[lab,data]" notebook`` and nothing else. There are four exercises: a function to finish, and a
 cell with ``grade``, which says which equation is wrong. The solutions are hidden below each of them.
 """
 
@@ -271,9 +271,10 @@ print(grade(my_backward, lang="both"))
 #
 #     dL/dh_{t-l} = J_{t-l+1}^T ... J_{t-1}^T J_t^T dL/dh_t,   J_t = diag(1 - h_t^2) W_hh
 #
-# If each of them shrinks, the norm falls like a power of the lag l, and far steps contribute nothing; if each enlarges,
-# it explodes. Only the scale of W_hh is changed here, its spectral radius (the largest absolute eigenvalue): 0.5, 1 or
-# 1.5. The input is so small that the tanh hardly bends; with large ones it saturates, 1 - h_t^2 falls, and it brakes.
+# If each of them shrinks it, the norm falls exponentially with the lag l, like q^l with q < 1, and far steps contribute
+# nothing; if each enlarges it, it explodes. Only the scale of W_hh is changed here, its spectral radius (the largest
+# absolute eigenvalue): 0.5, 1 or 1.5. The input is so small that the tanh hardly bends; with large ones it saturates, 1
+# - h_t^2 falls, and it brakes.
 
 T, H = 60, 32
 x = 1e-12 * np.random.default_rng(1).normal(size=(T, 1, 1))
@@ -349,8 +350,8 @@ figure.savefig("RNN_teoria_gradients.png", dpi=110)
 
 # %%
 # In the figure, the lag l grows to the right: the RNN of radius 0.5 loses the gradient within few steps, that of 1.5
-# lets it grow without end, and LSTM and GRU keep it for sixty steps. (Of the LSTM, dh is shown; what goes through c is
-# more.)
+# lets it grow without end. Of the LSTM's 8 % are left after 59 steps, of the GRU's 6 %; that of radius 1 keeps 43 %,
+# but only because the tanh does not bend with so small an input. (Of the LSTM, dh is shown; more goes through c.)
 #
 # Exercise 3: one step of the LSTM
 # --------------------------------

@@ -3,10 +3,10 @@ Codificador, decodificador y atención
 =====================================
 
 El tercer cuaderno de la clase: dos redes de distinto tamaño unidas por un estado, entrenadas sobre los símbolos
-deseados y usadas hasta <EOS>; la atención y su gradiente; y una red que describe imágenes de dígitos reales, mirando
-una parte por vez.
+deseados y usadas hasta ``<EOS>``; la atención y su gradiente; y una red que describe imágenes de dígitos reales,
+mirando una parte por vez.
 
-Hace falta ``pip install "rnn_numpy[lab,data]"``. Hay dos ejercicios que ``grade`` corrige, con las soluciones ocultas.
+Hace falta ``pip install ".[lab,data]" notebook``. Hay dos ejercicios que ``grade`` corrige, con las soluciones ocultas.
 """
 
 # %%
@@ -114,10 +114,10 @@ print(grade(my_cross_entropy, lang="both"))
 #     score_s = query . keys_s      alpha = softmax(score)      context = sum_s alpha_s values_s
 #
 # En la diapositiva ``keys`` y ``values`` son lo mismo, los h_j del codificador. El resto, leído al pie de la letra, no
-# se puede calcular: z_t hace la consulta, de ella sale c_t, y con c_t se calcula recién el estado del paso t. Lo que va
-# es que pregunta el estado anterior, z_{t-1}; además, lo que la diapositiva llama y_t es el nuevo estado, y el símbolo
-# sale de él por una lectura lineal. Y el producto punto pide que los dos estados sean del mismo tamaño, cuando las dos
-# redes eran de distinto tamaño: por eso el puntaje de costumbre lleva una matriz en el medio (``general``).
+# se puede calcular: z_t hace la consulta, de ella sale c_t, y recién con c_t se calcula el estado del paso t. Lo
+# correcto es que consulte el estado anterior, z_{t-1}; además, lo que la diapositiva llama y_t es el nuevo estado, y el
+# símbolo sale de él por una lectura lineal. Y el producto punto pide que los dos estados sean del mismo tamaño, cuando
+# las dos redes eran de distinto tamaño: por eso el puntaje de costumbre lleva una matriz en el medio (``general``).
 
 values = np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])[:, None]  # S = 3, N = 1, M = 2
 query = np.array([[1.0, 0.0]])

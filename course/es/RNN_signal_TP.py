@@ -6,7 +6,7 @@ El segundo cuaderno de la clase: una serie real, qué hay que ganarle, una red q
 qué le pasa al gradiente cuando la red se alimenta de sus propios pronósticos. La serie es la temperatura del mar frente
 a Perú, mes a mes, de 1950 a 2010: la de El Niño. Viene con statsmodels y es de dominio público.
 
-Hace falta ``pip install "rnn_numpy[lab,data]"``. Hay un ejercicio que ``grade`` corrige y dos preguntas, con las
+Hace falta ``pip install ".[lab,data]" notebook``. Hay un ejercicio que ``grade`` corrige y dos preguntas, con las
 respuestas ocultas.
 """
 
@@ -40,7 +40,7 @@ figure.savefig("RNN_signal_TP_series.png", dpi=110)
 
 # %%
 # En la figura, las dos rayas separan entrenamiento, validación y prueba. El ciclo del año es casi todo; lo que queda,
-# los años calientes y fríos, es lo difícil.
+# los años cálidos y fríos, es lo difícil.
 #
 # Lo que hay que ganarle
 # ----------------------

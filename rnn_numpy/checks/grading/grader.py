@@ -181,6 +181,7 @@ def _told(languages: Sequence[str], *lines: Words) -> str:
 
 def _exercise_of(function: Any) -> Exercise:
     """Return the exercise whose arguments' names a function has, or whose name."""
+    _is_function(function)
     names = tuple(_parameters(function) or ())
     for exercise in EXERCISES.values():
         if names == exercise.arguments:
@@ -190,9 +191,19 @@ def _exercise_of(function: Any) -> Exercise:
         return EXERCISES[own]
     known = "".join(f"\n  {one.name}({', '.join(one.arguments)})" for one in EXERCISES.values())
     raise _CallError(
-        f"grade does not know which exercise this is; call the arguments as one of these, or say exercise=:{known}",
+        "grade does not know which exercise this is; name the arguments as one of these does, or say exercise=:"
+        f"{known}",
         f"grade no sabe qué ejercicio es; usá los nombres de argumentos de uno de estos, o indicá exercise=:{known}",
     )
+
+
+def _is_function(function: Any) -> None:
+    if not callable(function):
+        kind = type(function).__name__
+        raise _CallError(
+            f"What came is no function but {kind}: hand in the function itself, without calling it.",
+            f"Lo que llegó no es una función sino {kind}: pasá la función misma, sin llamarla.",
+        )
 
 
 def _parameters(function: Any) -> list[str] | None:
@@ -206,12 +217,7 @@ def _parameters(function: Any) -> list[str] | None:
 
 def _can_be_called(function: Any, exercise: Exercise) -> None:
     wanted = f"{exercise.name}({', '.join(exercise.arguments)})"
-    if not callable(function):
-        kind = type(function).__name__
-        raise _CallError(
-            f"What came is no function but {kind}: hand in the function itself, without calling it.",
-            f"Lo que llegó no es una función sino {kind}: pasá la función misma, sin llamarla.",
-        )
+    _is_function(function)
     try:
         inspect.signature(function).bind(*exercise.arguments)
     except TypeError as error:
