@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from rnn_numpy.interop import open_network
     from rnn_numpy.lab import decompose
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "GRU", "LSTM", "RNN", "SGD", "Adam", "AdamW", "Cell", "ClipLedger", "Embedding", "Forecaster", "GRUCell",

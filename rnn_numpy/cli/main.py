@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with some arguments, or those of the process; return the exit code.
 
     >>> main(["--version"])
-    rnn-numpy 0.2.0
+    rnn-numpy 0.3.0
     0
     """
     prog = "rnn-numpy"
