@@ -270,7 +270,7 @@ def _of_the_loss_and_sums(steps: RecordedSteps) -> Iterator[Mistake]:
         Variation(loss=_doubled_but_last), ENTRY)  # fmt: skip
     for length in range(2, min(33, steps.T)):
         for offset in (0, None):
-            why = f"nothing is handed back past every {length}th step: back-propagation is truncated there"
+            why = f"once in {length} steps nothing is handed back: back-propagation is truncated there"
             yield Mistake("recurrence dropped", why, Variation(state=functools.partial(_cut_every, length, offset)),
                 RECURRENCE)  # fmt: skip
     for kept in range(1, min(33, steps.T - 1)):

@@ -112,7 +112,7 @@ def _truncated(S: Structure, edges: list[Edge], why: str, label: str, about: tup
         for offset in range(period):
             cut = [edge for edge in edges if S.step[edge.node] % period == offset]
             if len({S.step[edge.node] for edge in cut}) > 1:
-                text = f"truncated: {why}, at every {period}th step, from step {offset or period}"
+                text = f"truncated: {why}, once in {period} steps, from step {offset or period}"
                 yield from one("recurrence dropped", text, dropped(S, cut), RECURRENCE,
                     f"cut {label} {period} {offset}", *about)  # fmt: skip
 
