@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from lessons import cells, run
+from lessons import cells, codes, run
 
 NAME = "RNN_enc_dec"
 
@@ -18,6 +18,10 @@ def printed_with(notebook, start):
     """Return the lines of the one cell that prints a line with this beginning."""
     (text,) = [text for text in notebook[0] if re.search(f"^ *{re.escape(start)}", text, re.MULTILINE)]
     return text.splitlines()
+
+
+def test_it_prints_the_same_in_the_other_language(notebook, tmp_path):
+    assert run(codes(NAME, "es"), tmp_path) == notebook[0]
 
 
 def test_it_draws_three_figures(notebook):

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from lessons import cells, run
+from lessons import cells, codes, run
 
 NAME = "RNN_signal_TP"
 
@@ -21,6 +21,10 @@ def rows(text):
         for line in text.splitlines()
         if re.search(r"\d$", line) and "=" not in line
     }
+
+
+def test_it_prints_the_same_in_the_other_language(notebook, tmp_path):
+    assert run(codes(NAME, "en"), tmp_path) == notebook[0]
 
 
 def test_it_draws_two_figures(notebook):

@@ -31,10 +31,7 @@ class Spoiled:
 
 
 class Twisted:
-    """A layer whose cell has other backward formulas."""
-
-    def twist(self, cell):
-        raise NotImplementedError
+    """A layer whose cell has other backward formulas: `twist` maps it to the wrong one."""
 
     def with_parts(self, cell):
         return super().with_parts(self.twist(cell))
