@@ -41,10 +41,26 @@ def plain(values: NDArray[np.float64]) -> list[float | None]:
 
 
 def row_norms(array: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:
-    """Return Euclidean norms along an axis, scaled so that no square under- or overflows; NaN where an entry is."""
-    largest = np.abs(array).max(axis=axis, keepdims=True, initial=0.0).astype(np.float64)
+    """Return Euclidean norms along an axis, right also where squares leave the range of floats; NaN where an entry is.
+
+    >>> row_norms(np.array([[3.0, 4.0], [3e-200, 4e-200], [3e200, np.inf]]))
+    array([5.e+000, 5.e-200,     inf])
+    """
+    turned = np.moveaxis(array, axis, -1)
+    squares = np.asarray(np.einsum("...k,...k->...", turned, turned, dtype=np.result_type(turned, np.float64)))
+    norms: NDArray[np.float64] = np.asarray(np.sqrt(squares))
+    outside = ~((squares > 1e-270) & (squares < 1e270))
+    if outside.any():
+        norms[outside] = _scaled_norms(turned[outside])
+    return norms
+
+
+def _scaled_norms(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the norms of rows, each scaled by its largest entry, so that no square under- or overflows."""
+    largest = np.abs(rows).max(axis=-1, keepdims=True, initial=0.0).astype(np.float64)
     scale = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    norms: NDArray[np.float64] = scale.squeeze(axis) * np.sqrt(np.square(array / scale).sum(axis=axis))
+    with np.errstate(over="ignore"):  # beside an infinite entry
+        norms: NDArray[np.float64] = scale.squeeze(-1) * np.sqrt(np.square(rows / scale).sum(axis=-1))
     return norms
 
 

@@ -473,15 +473,7 @@ def _norm(array: Array, axis: int | None = None) -> Floats:
 
     A gradient that has vanished to 1e-200 is to be seen as that.
     """
-    if axis is None:
-        array, axis = array.ravel(), 0
-    turned = np.moveaxis(array, axis, -1)
-    squares = np.asarray(np.einsum("...k,...k->...", turned, turned, dtype=np.float64))
-    found = np.asarray(np.sqrt(squares))
-    outside = ~((squares > 1e-270) & (squares < 1e270))
-    if outside.any():
-        found[outside] = row_norms(turned[outside])
-    return found
+    return row_norms(array.ravel(), 0) if axis is None else row_norms(array, axis)
 
 
 # ---------------------------------------------------------------------------------------------------------------- paths

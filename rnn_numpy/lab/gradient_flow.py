@@ -114,6 +114,7 @@ from rnn_numpy.tasks import Batch
 Floats = NDArray[np.float64]
 
 TOGETHER = 256  # steps whose norms are taken in one call
+RECORDED = 2**20  # entries of the gates of all layers and steps, up to which a forward pass keeps its record
 INITS = ("uniform", "orthogonal", "identity")
 VERDICTS = ("vanishing", "cut off", "fading", "steady", "growing", "exploding", "uneven", "mixed", "diverged")
 # A gradient vanishes or explodes from this change of the norm over the whole window on.
@@ -482,8 +483,10 @@ def gradient_flow(layer: Recurrent, x: ArrayLike, dh_last: ArrayLike, independen
     # Here and below: an overflow or a NaN is a finding to report, not a mistake to warn about.
     with np.errstate(all="ignore"):
         layer, x = in_float64(where, layer, x)
-        # Block by block: the record of a long window need not exist at once.
-        _, h_n, trace = layer.forward(x, training=False, checkpoint=1, outputs=False)
+        # Block by block where the record is long: it need not exist at once.
+        width = layer.num_layers * len(layer.cell.gate_names) * layer.hidden_size
+        whole = x.size // layer.input_size * width <= RECORDED
+        _, h_n, trace = layer.forward(x, training=False, checkpoint=None if whole else 1, outputs=whole)
         last = np.asarray(dh_last)
         arguments.shaped(where, "dh_last", last, "(N, H)", states.split(h_n)[0].shape[1:])
         last = np.where((np.abs(states.split(h_n)[0][-1]) <= largest).all(axis=1, keepdims=True), last, np.nan)
@@ -519,7 +522,7 @@ def flow_norms(
     The loss reads the last step's h, (N, H), and nothing else. The top layer comes first, and without `below` the pass
     ends there. An array belongs to its step only while the pass is halted at it: the step before will add to dc_prev.
     """
-    T, names = len(trace), [f"d{state}_prev" for state in layer.cell.states]
+    T, cell = len(trace), layer.cell
 
     def doutput(steps: range) -> NDArray[Any]:
         found = np.zeros((len(steps), *dh_last.shape), layer.dtype)
@@ -528,26 +531,28 @@ def flow_norms(
         return found.swapaxes(0, 1) if layer.batch_first else found
 
     loss = doutput(range(T)) if isinstance(trace, Trace) else lambda steps, output: doutput(steps)
-    rows: dict[int, list[NDArray[Any]]] = {}
-    norms: dict[int, list[Floats]] = {}
-
-    def measure(layer: int) -> None:
-        # Stacked, rows are in one order in memory, and so summed in one order, however the engine lays its arrays out.
-        norms.setdefault(layer, []).append(row_norms(np.array(rows.pop(layer))))
-
-    for step in islice(layer.backward_steps(trace, loss), T * (layer.num_layers if below else 1)):
-        found = rows.setdefault(step.layer, [])
-        if not found and step.layer not in norms:
-            others = [np.zeros_like(getattr(step, state)) for state in layer.cell.states[1:]]
-            found.append(np.concatenate([step.dh, *others], axis=-1))
-        found.append(np.concatenate([getattr(step, name) for name in names], axis=-1))
+    widths = [layer.width(state) for state in cell.states]
+    stops = np.cumsum(widths).tolist()
+    columns = [slice(stop - width, stop) for stop, width in zip(stops, widths, strict=True)]
+    places = [(f"d{state}", place) for state, place in zip(cell.states, columns, strict=True)]
+    norms: list[list[Floats]] = []
+    # Stacked, rows are in one order in memory, and so summed in one order, however the engine lays its arrays out.
+    rows, count = np.zeros((min(T + 1, TOGETHER), len(dh_last), stops[-1]), layer.dtype), 0
+    for number, step in enumerate(islice(layer.backward_steps(trace, loss), T * (layer.num_layers if below else 1))):
+        arrays = (step.gradients or step.recorded.latest).arrays
+        if number % T == 0:
+            norms.append([])
+            rows[0], count = 0, 1
+            rows[0, :, columns[0]] = step.dh
+        for name, place in places:
+            rows[count, :, place] = arrays[name][step.index]  # row index + 1 is that of the state after the step
+        count += 1
         if visit is not None:
             visit(step)
-        if len(found) == TOGETHER:
-            measure(step.layer)
-    for number in list(rows):
-        measure(number)
-    return [np.concatenate(found) for found in norms.values()]
+        if count == len(rows) or number % T == T - 1:
+            norms[-1].append(row_norms(rows[:count]))
+            count = 0
+    return [np.concatenate(found) for found in norms]
 
 
 def last_step_gradient(model: SequenceModel, h_last: NDArray[Any], target: ArrayLike) -> NDArray[Any]:
