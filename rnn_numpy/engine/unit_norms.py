@@ -9,6 +9,12 @@ of each. Where only norms of blocks are wanted, |R_k da(t, k)|, da need not be t
 
 so that a step is one product for each sequence, and one for each unit with all of its slabs and rows of R. Nothing that
 cancels is squared. Columns are scaled by powers of two, so that a gradient of 1e-300 is as right as one of 1.
+
+Of a cell with one state, one gate and nothing that goes past both (an RNN), E_k is a diagonal for each sequence, D_k is
+0, and da is what the product of U2 needs as well as the norm: no J_k, then, but for each step
+
+    (N3)  da(t, k) = E_k P(t, k)
+    (N4)  P(t, k-1) = W_hh^T da(t, k)                 all losses and sequences are rows of one product
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnn_numpy.core import memory
 from rnn_numpy.core.numbers import row_norms
 from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.unitwise import UnitMaps, unit_maps
@@ -31,6 +38,9 @@ BLOCK = 2**15  # entries of the adjoints of as many steps as have their norms in
 PIECE = 2**21  # entries of the slopes of as many steps as have their maps at once
 SQUARES = 1e-200, 1e200  # sums of squares that surely have all of their digits
 RANGE = 2.0**200  # adjoints that are smaller than its inverse, or larger, are scaled
+ROWS = 2**16  # entries of the adjoints that go through a block of steps together: with two copies still in the cache
+STEPS = 16  # of such a block
+UNPACKED = 10**6  # multiplications up to which OpenBLAS multiplies matrices where they lie
 
 
 def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Array) -> Floats | None:
@@ -49,8 +59,9 @@ def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Arra
     """
     counts = steps.batch.counts or [steps.N] * steps.T
     order = list(steps.binding.order(True))
-    losses = np.array([k for k in order if direct[k].any()], np.intp)
-    carried: _Carried | None = None
+    losses = np.array(order, np.intp)
+    losses = losses[np.any(direct[losses] != 0, axis=(1, 2))]
+    carried: _Carried | _Rows | None = None
     size = max(1, PIECE // max(1, steps.N * steps.S * (steps.A // steps.layer.hidden_size)))
     for start in range(0, len(order), size):
         piece = order[start : start + size]
@@ -60,7 +71,10 @@ def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Arra
         if maps is None:
             return None
         if carried is None:
-            carried = _Carried(steps.N, maps, losses, steps.T, factors)
+            if _is_plain(maps):
+                carried = _Rows(steps.N, maps, losses, order, factors)
+            else:
+                carried = _Carried(steps.N, maps, losses, steps.T, factors)
         starts = np.concatenate([[0], np.cumsum(counts[low:high])]).tolist()
         carried.run(maps, [(k, starts[k - low], counts[k]) for k in piece], direct)
     if carried is None:
@@ -100,7 +114,7 @@ class _Carried:
         columns = [column for _, column, _ in steps]
         first = min(columns)
         if self._ranges:
-            self._scaled(own[0, :n, :, : self.Q])
+            self.scale[: self.Q] += _scaled(own[0, :n, :, : self.Q], (0, 1))
         left = maps.left(first, len(steps) * n)
         widths: list[int] = []
         for number, (k, column, _) in enumerate(steps):
@@ -141,11 +155,98 @@ class _Carried:
             norms = np.ldexp(norms, self.scale[:Q])
         self.found[:, k, :Q] = norms.swapaxes(0, 1)
 
-    def _scaled(self, adjoints: Floats) -> None:
-        """Scale the columns of (n, S, Q) that are on their way out of the range of floats."""
-        largest = np.abs(adjoints).max(axis=(0, 1), initial=0.0)
-        away = (largest > 0) & np.isfinite(largest) & ((largest < 1 / RANGE) | (largest > RANGE))
-        if away.any():
-            exponents = np.where(away, np.frexp(largest)[1], 0)
-            np.ldexp(adjoints, -exponents, out=adjoints)
-            self.scale[: len(exponents)] += exponents
+
+def _scaled(adjoints: Floats, axes: tuple[int, ...]) -> NDArray[np.intp]:
+    """Scale those columns that are on their way out of the range of floats; return the exponents of what they were
+    divided by.
+    """
+    largest = np.abs(adjoints).max(axis=axes, initial=0.0)
+    away = (largest > 0) & np.isfinite(largest) & ((largest < 1 / RANGE) | (largest > RANGE))
+    exponents: NDArray[np.intp] = np.where(away, np.frexp(largest)[1], 0).astype(np.intp)
+    if away.any():
+        np.ldexp(adjoints, -np.expand_dims(exponents, axes), out=adjoints)
+    return exponents
+
+
+def _is_plain(maps: UnitMaps) -> bool:
+    """Whether J_t is E_t W_hh, and the gradient that was asked for E_t ds_t."""
+    (gradient,) = maps.gradients.values()
+    return maps.states == 1 and gradient.shape == maps.slopes.shape == (maps.M, 1, 1, maps.H) and not maps.direct.any()
+
+
+class _Rows:
+    """What `_Carried` is, of cells with one state and one gate: N3 and N4, adjoints as rows (losses, n, H)."""
+
+    def __init__(self, N: int, maps: UnitMaps, losses: NDArray[np.intp], order: Sequence[int], factors: Array) -> None:
+        self.N, self.H, self.losses, T = N, maps.H, losses, len(factors)
+        self.weight = maps.weights[:, 0].astype(np.float64)
+        # Factors are scaled as well, so that squares tell of adjoints alone.
+        largest = np.abs(factors).max(axis=(1, 2), initial=0.0)
+        self.silent, self.exponents = largest == 0, np.frexp(largest)[1]
+        self.factors = np.ldexp(factors.astype(np.float64), -self.exponents[:, None, None])
+        self.sizes = row_norms(self.factors[:, :, 0]) if N else np.zeros(T)
+        reached = np.full(T, len(order))
+        reached[order] = np.arange(len(order))
+        self.met = np.searchsorted(reached[losses], reached, side="right")  # losses that have been met at step k
+        self.found = np.zeros((1, T, len(losses)))
+        self.scale = np.zeros(len(losses), np.intp)  # adjoints are 2**scale times what stands there
+        self.adjoints = memory.zeros((len(losses), N, self.H), np.dtype(np.float64))
+        self.group = max(1, min(len(losses), ROWS // max(1, N * self.H)))
+        # Of a product that OpenBLAS does not pack, the rows; arrays have room for whole pieces.
+        self.piece = max(1, min(64, UNPACKED // self.H**2))
+        size, double = -(-self.group * N // self.piece) * self.piece * self.H, np.dtype(np.float64)
+        self.moved, self.da = memory.zeros((size,), double), memory.zeros((size,), double)
+        self.mixed = memory.empty((self.group * factors.shape[1] * self.H,), double)
+
+    def run(self, maps: UnitMaps, steps: Sequence[tuple[int, int, int]], direct: Array) -> None:
+        """Carry on over steps (k, its first column, its number of sequences), newest first."""
+        slopes = maps.slopes[:, 0, 0]
+        for first in range(0, len(self.losses), self.group):
+            group = slice(first, min(first + self.group, len(self.losses)))
+            met = [step for step in steps if self.met[step[0]] > first]
+            for n, alike in itertools.groupby(met, lambda step: step[2]):
+                equal = list(alike)
+                for start in range(0, len(equal), STEPS):
+                    some = [(k, slopes[column : column + n]) for k, column, _ in equal[start : start + STEPS]]
+                    if not self._block(some, group, n, direct, careful=False):
+                        self._block(some, group, n, direct, careful=True)
+
+    def _block(self, steps: list[tuple[int, Array]], group: slice, n: int, direct: Array, careful: bool) -> bool:
+        """Carry a group of losses on over some steps with the same sequences, and keep their norms; return whether
+        their squares are in the range of floats. Where not, nothing has changed, unless it is done with care.
+        """
+        count, r = group.stop - group.start, self.factors.shape[1]
+        widths = [min(int(self.met[k]) - group.start, count) for k, _ in steps]
+        norms, exponents = np.zeros((len(steps), count)), np.zeros((len(steps), count), np.intp)
+        size, pieces = self.group * n * self.H, (-1, self.piece, self.H)
+        moved, da = (array[:size].reshape(self.group, n, self.H) for array in (self.moved, self.da))
+        products, factors = self.moved.reshape(pieces), self.da.reshape(pieces)
+        mixed = self.mixed.reshape(self.group, r, self.H) if n > 1 else da
+        flat = mixed.reshape(self.group, -1)
+        rows, scale = self.adjoints[group, :n], self.scale[group].copy()
+        for number, ((k, slopes), width) in enumerate(zip(steps, widths, strict=True)):
+            if self.losses[group.start + width - 1] == k:
+                rows[width - 1] = direct[k, :n]
+            if careful:
+                scale[:width] += _scaled(rows[:width], (1, 2))
+            exponents[number] = scale
+            np.multiply(rows[:width], slopes, out=da[:width])  # N3
+            if n > 1:
+                np.matmul(self.factors[k, :, :n], da[:width], out=mixed[:width])
+            some = flat[:width]
+            norms[number, :width] = row_norms(some) if careful else np.vecdot(some, some)
+            count_of_pieces = -(-width * n // self.piece)
+            np.matmul(factors[:count_of_pieces], self.weight, out=products[:count_of_pieces])  # N4
+            rows = moved
+        which = [k for k, _ in steps]
+        if not careful:
+            inside = (norms > SQUARES[0]) & (norms < SQUARES[1]) | (norms == 0) & self.silent[which, None]
+            if not (inside | (np.arange(count) >= np.array(widths)[:, None])).all():
+                return False
+            np.sqrt(norms, out=norms)
+        if n == 1:
+            norms *= self.sizes[which, None]
+        self.found[0, which, group] = np.ldexp(norms, exponents + self.exponents[which, None])
+        self.adjoints[group.start : group.start + widths[-1], :n] = moved[: widths[-1]]
+        self.scale[group] = scale
+        return True
