@@ -46,12 +46,15 @@ def row_norms(array: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:
     >>> row_norms(np.array([[3.0, 4.0], [3e-200, 4e-200], [3e200, np.inf]]))
     array([5.e+000, 5.e-200,     inf])
     """
-    turned = np.moveaxis(array, axis, -1)
-    squares = np.asarray(np.einsum("...k,...k->...", turned, turned, dtype=np.result_type(turned, np.float64)))
+    letters = "abcdefgh"[: array.ndim]  # where the axis lies, it is summed over as it lies in memory
+    rest = letters.replace(letters[axis], "")
+    kind = np.result_type(array, np.float64)
+    squares = np.asarray(np.einsum(f"{letters},{letters}->{rest}", array, array, dtype=kind))
     norms: NDArray[np.float64] = np.asarray(np.sqrt(squares))
     outside = ~((squares > 1e-270) & (squares < 1e270))
     if outside.any():
-        norms[outside] = _scaled_norms(turned[outside])
+        outside &= np.asarray((array != 0).any(axis=axis))
+        norms[outside] = _scaled_norms(np.moveaxis(array, axis, -1)[outside])
     return norms
 
 

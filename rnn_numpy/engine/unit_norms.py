@@ -40,6 +40,7 @@ SQUARES = 1e-200, 1e200  # sums of squares that surely have all of their digits
 RANGE = 2.0**200  # adjoints that are smaller than its inverse, or larger, are scaled
 ROWS = 2**16  # entries of the adjoints that go through a block of steps together: with two copies still in the cache
 STEPS = 16  # of such a block
+NONE, ONCE, ALWAYS = range(3)  # when columns of a block are scaled: where nothing tells to, before it, at each step
 UNPACKED = 10**6  # multiplications up to which OpenBLAS multiplies matrices where they lie
 
 
@@ -79,8 +80,11 @@ def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Arra
         carried.run(maps, [(k, starts[k - low], counts[k]) for k in piece], direct)
     if carried is None:
         return None
-    table = np.zeros((*carried.found.shape[:1], steps.T, steps.T))
-    table[:, losses] = carried.found.swapaxes(1, 2)
+    found = carried.found.swapaxes(1, 2)
+    if len(losses) == steps.T:
+        return found if losses[0] <= losses[-1] else found[:, ::-1]
+    table = np.zeros((len(found), steps.T, steps.T))
+    table[:, losses] = found
     return table
 
 
@@ -92,7 +96,7 @@ class _Carried:
         self.gradient = next(iter(maps.gradients))
         self.slabs = maps.gradients[self.gradient].shape[2]
         self.Q, r, width = 0, factors.shape[1], max(1, len(losses))
-        self.found = np.zeros((self.slabs, T, len(losses)))
+        self.found = memory.zeros((self.slabs, T, len(losses)), np.dtype(np.float64))
         self.scale = np.zeros(width, np.intp)  # columns are 2**scale times what stands there
         steps = max(1, BLOCK // max(1, N * maps.S * width))
         # Two, so that a block's last step writes the first adjoints of the next one.
@@ -182,13 +186,13 @@ class _Rows:
         self.weight = maps.weights[:, 0].astype(np.float64)
         # Factors are scaled as well, so that squares tell of adjoints alone.
         largest = np.abs(factors).max(axis=(1, 2), initial=0.0)
-        self.silent, self.exponents = largest == 0, np.frexp(largest)[1]
+        self.silent, self.exponents = largest == 0, np.maximum(np.frexp(largest)[1] - 1, -1000)
         self.factors = np.ldexp(factors.astype(np.float64), -self.exponents[:, None, None])
         self.sizes = row_norms(self.factors[:, :, 0]) if N else np.zeros(T)
         reached = np.full(T, len(order))
         reached[order] = np.arange(len(order))
         self.met = np.searchsorted(reached[losses], reached, side="right")  # losses that have been met at step k
-        self.found = np.zeros((1, T, len(losses)))
+        self.found = memory.zeros((1, T, len(losses)), np.dtype(np.float64))
         self.scale = np.zeros(len(losses), np.intp)  # adjoints are 2**scale times what stands there
         self.adjoints = memory.zeros((len(losses), N, self.H), np.dtype(np.float64))
         self.group = max(1, min(len(losses), ROWS // max(1, N * self.H)))
@@ -208,45 +212,49 @@ class _Rows:
                 equal = list(alike)
                 for start in range(0, len(equal), STEPS):
                     some = [(k, slopes[column : column + n]) for k, column, _ in equal[start : start + STEPS]]
-                    if not self._block(some, group, n, direct, careful=False):
-                        self._block(some, group, n, direct, careful=True)
+                    any(self._block(some, group, n, direct, care) for care in (NONE, ONCE, ALWAYS))
 
-    def _block(self, steps: list[tuple[int, Array]], group: slice, n: int, direct: Array, careful: bool) -> bool:
-        """Carry a group of losses on over some steps with the same sequences, and keep their norms; return whether
-        their squares are in the range of floats. Where not, nothing has changed, unless it is done with care.
+    def _block(self, steps: list[tuple[int, Array]], group: slice, n: int, direct: Array, care: int) -> bool:
+        """Carry a group of losses on over some steps with the same sequences, and keep their norms. Return whether it
+        has done so: not where squares leave the range of floats, unless columns are scaled at each step.
         """
-        count, r = group.stop - group.start, self.factors.shape[1]
-        widths = [min(int(self.met[k]) - group.start, count) for k, _ in steps]
-        norms, exponents = np.zeros((len(steps), count)), np.zeros((len(steps), count), np.intp)
+        r, which = self.factors.shape[1], [k for k, _ in steps]
+        widths = [min(int(self.met[k]), group.stop) - group.start for k in which]
+        group = slice(group.start, group.start + widths[-1])
+        norms, scales = np.zeros((len(steps), widths[-1])), np.zeros((len(steps), widths[-1]), np.intp)
         size, pieces = self.group * n * self.H, (-1, self.piece, self.H)
         moved, da = (array[:size].reshape(self.group, n, self.H) for array in (self.moved, self.da))
         products, factors = self.moved.reshape(pieces), self.da.reshape(pieces)
         mixed = self.mixed.reshape(self.group, r, self.H) if n > 1 else da
         flat = mixed.reshape(self.group, -1)
-        rows, scale = self.adjoints[group, :n], self.scale[group].copy()
+        rows, known = self.adjoints[group, :n], widths[0] - int(self.losses[group.start + widths[0] - 1] == which[0])
+        if care == ONCE:
+            self.scale[group.start : group.start + known] += _scaled(rows[:known], (1, 2))
+        scale = self.scale[group].copy()
         for number, ((k, slopes), width) in enumerate(zip(steps, widths, strict=True)):
             if self.losses[group.start + width - 1] == k:
                 rows[width - 1] = direct[k, :n]
-            if careful:
+            if care == ALWAYS:
                 scale[:width] += _scaled(rows[:width], (1, 2))
-            exponents[number] = scale
+            scales[number] = scale
             np.multiply(rows[:width], slopes, out=da[:width])  # N3
             if n > 1:
                 np.matmul(self.factors[k, :, :n], da[:width], out=mixed[:width])
             some = flat[:width]
-            norms[number, :width] = row_norms(some) if careful else np.vecdot(some, some)
+            norms[number, :width] = row_norms(some) if care == ALWAYS else np.vecdot(some, some)
             count_of_pieces = -(-width * n // self.piece)
             np.matmul(factors[:count_of_pieces], self.weight, out=products[:count_of_pieces])  # N4
             rows = moved
-        which = [k for k, _ in steps]
-        if not careful:
+        if care != ALWAYS:
             inside = (norms > SQUARES[0]) & (norms < SQUARES[1]) | (norms == 0) & self.silent[which, None]
-            if not (inside | (np.arange(count) >= np.array(widths)[:, None])).all():
+            for number, width in enumerate(widths):
+                inside[number, width:] = True
+            if not inside.all():
                 return False
             np.sqrt(norms, out=norms)
-        if n == 1:
-            norms *= self.sizes[which, None]
-        self.found[0, which, group] = np.ldexp(norms, exponents + self.exponents[which, None])
-        self.adjoints[group.start : group.start + widths[-1], :n] = moved[: widths[-1]]
+        sizes = np.ldexp(self.sizes[which] if n == 1 else 1.0, self.exponents[which])
+        norms *= sizes[:, None]
+        self.found[0, which, group] = np.ldexp(norms, scales) if scales.any() else norms
+        self.adjoints[group, :n] = moved[: widths[-1]]
         self.scale[group] = scale
         return True

@@ -141,7 +141,7 @@ def test_tables_of_all_parameters_are_those_of_the_ordinary_pass(kind, N):
         (RNN, module._Rows, "run", "self.met[step[0]] > first", "self.met[step[0]] > first + 1"),
         (RNN, module._Rows, "_block", "rows = moved", "rows = rows"),
         (RNN, module._Rows, "_block", "-(-width * n // self.piece)", "width * n // self.piece"),
-        (RNN, module._Rows, "_block", "norms *= self.sizes[which, None]", "pass"),
+        (RNN, module._Rows, "_block", "self.sizes[which] if n == 1 else 1.0", "1.0"),
         (RNN, module._Rows, "_block", "= moved[: widths[-1]]", "= moved[: widths[-1]] * 1.000001"),
     ],
 )
@@ -165,7 +165,9 @@ def test_a_planted_mistake_is_seen(kind, owner, method, old, new, monkeypatch):
     ("old", "new"),
     [
         ("return False", "pass"),
-        ("exponents[number] = scale", "pass"),
+        ("scales[number] = scale", "pass"),
+        ("scale[:width] += ", ""),
+        ("self.scale[group.start : group.start + known] += ", ""),
         ("self.scale[group] = scale", "pass"),
     ],
 )
