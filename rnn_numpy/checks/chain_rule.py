@@ -151,6 +151,8 @@ class ChainRule:
         As for `layer.backward`.
     progress : callable, optional
         Called with (done, total, label).
+    differences : bool
+        Whether to take differences, which see both sides of a kink, of formulas that a complex step passes, too.
 
     Examples
     --------
@@ -170,6 +172,7 @@ class ChainRule:
         doutput: Any,
         dh_n: Any = None,
         progress: Callable[[int, int, str], None] | None = None,
+        differences: bool = False,
     ) -> None:
         self.layer, self.trace = layer, trace
         self.from_loss = from_loss(layer, trace, doutput, dh_n)
@@ -177,7 +180,13 @@ class ChainRule:
         self.lost: list[Lost] = []  # where the forward formulas lose a complex step
         for name, steps in recorded_steps(layer, trace).items():
             self.lost = self.lost or lines_that_lose(steps)
-            steps.by_differences = None if self.lost and all(each.overflows for each in self.lost) else bool(self.lost)
+            steps.by_differences = (
+                True
+                if differences
+                else None
+                if self.lost and all(each.overflows for each in self.lost)
+                else bool(self.lost)
+            )
             steps.maps = steps.jacobians(None if progress is None else functools.partial(_labelled, progress, name))
             self.maps[name] = StepMaps(steps, steps.maps)
         for maps in self.maps.values():
@@ -188,7 +197,8 @@ class ChainRule:
         """Return the gradient of another loss on the same pass; the matrices are shared."""
         other = copy.copy(self)
         other.from_loss = from_loss(self.layer, self.trace, doutput, dh_n)
-        other.__dict__.pop("exact", None)  # the gradient of the loss before, where it has been computed
+        for name in ("exact", "given"):  # of the loss before, where they have been computed
+            other.__dict__.pop(name, None)
         return other
 
     @property
@@ -200,6 +210,31 @@ class ChainRule:
     def exact(self) -> ChainGradient:
         """The gradient itself."""
         return self.gradient()
+
+    @functools.cached_property
+    def given(self) -> dict[str, Array]:
+        """The gradients of given arrays, as a memory is, by name, in the caller's shapes."""
+        return {
+            name: self.given_out(
+                name, {each: by_given(maps, name, self.exact.runs[each].dstates) for each, maps in self.maps.items()}
+            )
+            for name in self.given_names
+        }
+
+    @property
+    def tensors(self) -> dict[str, Array]:
+        """The gradient itself, of given arrays too: "given['values']"."""
+        return {**self.exact.tensors, **{f"given[{name!r}]": array for name, array in self.given.items()}}
+
+    @property
+    def given_names(self) -> list[str]:
+        """The given arrays that have gradients."""
+        return [name for name, given in self.layer.cell.given.items() if given.differentiable]
+
+    def given_out(self, name: str, by_direction: dict[str, Array]) -> Array:
+        """Return the sum of what layers and directions make of a given array, (N, ·), in the caller's axes."""
+        total = np.sum(list(by_direction.values()), axis=0)
+        return self.trace.edge.given_out(total, len(self.layer.cell.given[name].shape))
 
     def gradient(self, variation: Variation = EXACT) -> ChainGradient:
         """Return the gradient by C1 to C3, or what a variation of them makes of it."""
@@ -345,6 +380,24 @@ def by_itself(maps: StepMaps, name: str, dstates: Array, absolute: bool = False)
         return total.reshape(weight.shape)
     values = [float(np.sum(dstates * size(steps.parameter_jvp(name, unit)))) for unit in _units(weight)]
     return np.array(values).reshape(weight.shape)
+
+
+def by_given(maps: StepMaps, name: str, dstates: Array, absolute: bool = False) -> Array:
+    """Differentiate by a given array, (N, ·), entry by entry; or sum the absolute values."""
+    steps, size = maps.steps, np.abs if absolute else np.asarray
+    array, title = steps.recorded.given[name], f"given {name}"
+    found, units = np.zeros(array.shape), list(_units(array[0])) if len(array) else []
+
+    def tangent(unit: Array) -> Array:  # each entry is read by its own sequence alone
+        return steps.given_jvp(name, np.broadcast_to(unit, array.shape))
+
+    if len(units) * steps.T * steps.N * steps.S <= KEPT and title not in maps.derivatives:
+        maps.derivatives[title] = np.array([tangent(unit) for unit in units])
+    kept = maps.derivatives.get(title)
+    for k, index in enumerate(np.ndindex(array.shape[1:])):
+        derivatives = tangent(units[k]) if kept is None else kept[k]
+        found[(slice(None), *index)] = np.einsum("tns,tns->n", dstates, size(derivatives))
+    return found
 
 
 def products_of(steps: RecordedSteps, name: str) -> list[tuple[slice, slice, Array]]:

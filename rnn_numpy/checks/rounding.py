@@ -21,6 +21,7 @@ from rnn_numpy.checks.chain_rule import (
     ChainRule,
     DirectionGradient,
     StepMaps,
+    by_given,
     by_itself,
     products_of,
     pulled,
@@ -29,6 +30,8 @@ from rnn_numpy.engine.recorded import TINY, RecordedSteps, StepGradients, to_cal
 from rnn_numpy.engine.walk import Down
 
 Array = NDArray[Any]
+
+STANDARD = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 # Draws of signs with which errors are followed through time.
 PROBES = 8
@@ -41,7 +44,7 @@ class Tolerances:
     Attributes
     ----------
     tensors : dict of str to ndarray
-        Per entry, for the tensors of `ChainGradient`.
+        Per entry, for the tensors of `ChainGradient`, and for given arrays, "given['values']" say.
     da : dict of str to ndarray, (T, N, A)
     absolute : dict of str to ndarray
         Per entry, the sum of the absolute values of all contributions (t, k) of all sequences.
@@ -59,6 +62,7 @@ def tolerances(
     seed: int = 0,
     generous: bool = False,
     eps: float = EPS,
+    open_gates: bool = False,
 ) -> Tolerances:
     """Return what rounding may do to each entry of a right gradient, and the sums of absolute contributions.
 
@@ -75,6 +79,8 @@ def tolerances(
         whatever it is: for a second look at what seems wrong.
     eps : float
         The unit of rounding: that of float32 where the pass that is judged is in float32.
+    open_gates : bool
+        Whether what formulas round is taken to be what they would at open gates, whatever they say themselves.
     """
     rng = np.random.default_rng(seed)
     stack, factors, top = chain.layer.stack, chain.trace.edge.factors, np.zeros_like(chain.from_loss.output)
@@ -84,10 +90,13 @@ def tolerances(
     absolute: dict[str, Array] = {}
     das: dict[str, Array] = {}
     initial: dict[str, Array] = {}
+    given: dict[str, dict[str, tuple[Array, Array]]] = {}
     for direction, _ in zip(bound_of, total_of, strict=True):
         name, maps, run = direction.name, chain.maps[direction.name], chain.exact.runs[direction.name]
         steps = maps.steps
-        noise_da, noise_ds, noise = _noise(chain, maps, run, draws, rng, generous, eps)
+        noise_da, noise_ds, noise, noise_of_given = (
+            _of_open_gates(chain, maps, run, eps) if open_gates else _noise(chain, maps, run, draws, rng, generous, eps)
+        )
         sizes = np.abs(run.dstates)
         # Of a derivative that leaves the range of numbers, times the step, nothing is left.
         noise_ds, noise_da = (noise + TINY * sizes.sum(axis=2, keepdims=True) for noise in (noise_ds, noise_da))
@@ -104,6 +113,10 @@ def tolerances(
             maps, run, tolerance, sums, error, noise, factor * eps if generous else 0.0
         ).items():
             bounds[f"{parameter}_{name}"], absolute[f"{parameter}_{name}"] = pair
+        for title, array in noise_of_given.items():
+            each_error = error[..., None] * np.ones(steps.S)
+            found = by_given(maps, title, each_error, absolute=True) + array + TINY * float(sizes.sum())
+            given.setdefault(title, {})[name] = found, by_given(maps, title, sizes, absolute=True)
         weight = np.abs(steps.weights()["weight_ih"])
         dx_bound = np.zeros((steps.T, steps.N, weight.shape[1]))
         dx_absolute = np.zeros_like(dx_bound)
@@ -117,6 +130,10 @@ def tolerances(
     absolute["x"], totals = to_caller(chain.trace, total_of.signal, dinitial)
     bounds |= {f"{state}_0": array for state, array in states.items()}
     absolute |= {f"{state}_0": array for state, array in totals.items()}
+    for title, pairs in given.items():
+        for k, target in enumerate((bounds, absolute)):
+            parts = {name: pair[k] for name, pair in pairs.items()}
+            target[f"given[{title!r}]"] = chain.given_out(title, parts)
     underflow = QUANTUM * chain.trace.edge.batch.T * chain.trace.edge.batch.N
     return Tolerances({name: bound + underflow for name, bound in bounds.items()}, das, absolute)
 
@@ -129,9 +146,9 @@ def _noise(
     rng: np.random.Generator,
     generous: bool,
     eps: float,
-) -> tuple[Array, Array, dict[str, Array]]:
-    """Return how much da, (T, N, A), ds_{t-1}, (T, N, S), and the gradients of parameters change when what the
-    formulas read moves in its last digit.
+) -> tuple[Array, Array, dict[str, Array], dict[str, Array]]:
+    """Return how much da, (T, N, A), ds_{t-1}, (T, N, S), the gradients of parameters, and those of given arrays,
+    (N, ·), change when what the formulas read moves in its last digit.
 
     The change is believed up to a thousandth of the gradient: a wrong formula cannot excuse itself.
     """
@@ -146,6 +163,7 @@ def _noise(
     first = steps.vjp(t, n, dstates)
     da, ds = np.zeros_like(_of_a(steps, first)), np.zeros_like(first.dstates)
     sums = {name: np.zeros_like(array) for name, array in first.sums.items()}
+    of_given = {name: np.zeros_like(steps.recorded.given[name]) for name in chain.given_names}
     # Sums over the columns are of one draw each, where a further parameter has them; else all draws are columns.
     at_once = draws if all(maps.additive.values()) else 1
     t, n = np.tile(t, at_once), np.tile(n, at_once)
@@ -165,18 +183,55 @@ def _noise(
             np.maximum(worst, gaps.max(axis=0, initial=0.0), out=worst)
         for name, array in sums.items():
             np.maximum(array, np.abs(other.sums[name] - first.sums[name]), out=array)
+        for name, array in of_given.items():
+            exact = first.given[name]
+            for gaps in other.given[name].reshape(at_once, *exact.shape) - exact:
+                total = np.zeros_like(array)
+                np.add.at(total, n[: len(exact)], gaps)
+                np.maximum(array, np.abs(total), out=array)
     t, n = np.nonzero(steps.alive)
     noise_da, noise_ds = np.zeros_like(run.da), np.zeros_like(run.dstates)
     if generous:
         noise_da[t, n], noise_ds[t, n] = 8 * da, 8 * ds
-        return noise_da, noise_ds, {name: 8 * array for name, array in sums.items()}
+        times_8 = [{name: 8 * array for name, array in found.items()} for found in (sums, of_given)]
+        return noise_da, noise_ds, times_8[0], times_8[1]
     noise_da[t, n] = np.minimum(2 * da, _most(steps, jacobians.preactivation, run.dstates)[t, n])
     noise_ds[t, n] = np.minimum(2 * ds, _most(steps, jacobians.state, run.dstates)[t, n])
     open_gates = 16 * EPS * _openness(steps, jacobians.state) * float(np.abs(run.dstates).sum())
-    for name, array in sums.items():
-        exact = chain.exact.tensors[f"{name}_{steps.direction.name}"]
-        np.minimum(2 * array, max(1e-3 * float(np.abs(exact).max(initial=0.0)), open_gates), out=array)
-    return noise_da, noise_ds, sums
+    of_parameters = {name: chain.exact.tensors[f"{name}_{steps.direction.name}"] for name in sums}
+    for noises, exacts in ((sums, of_parameters), (of_given, chain.given)):
+        for name, array in noises.items():
+            largest = float(np.abs(exacts[name]).max(initial=0.0))
+            np.minimum(2 * array, max(1e-3 * largest, open_gates), out=array)
+    return noise_da, noise_ds, sums, of_given
+
+
+def _of_open_gates(
+    chain: ChainRule, maps: StepMaps, run: DirectionGradient, eps: float
+) -> tuple[Array, Array, dict[str, Array], dict[str, Array]]:
+    """Return what `_noise` does, of formulas that round as they do at open gates."""
+    steps, sizes = maps.steps, np.abs(run.dstates)
+    # What comes through further parameters, as through a score and its filters, may have been so much larger.
+    own = [array for name, array in steps.weights().items() if name not in STANDARD]
+    factor = 64 * eps * max([1.0, *(float(np.abs(array).max(initial=0.0)) for array in own)])
+    through, back = (factor * _openness(steps, each) for each in (maps.jacobians.preactivation, maps.jacobians.state))
+    largest = sizes.max(axis=2, keepdims=True, initial=0.0)
+    acted = {
+        f"weight_{kind[0]}h": max(1.0, *(float(np.abs(source).max(initial=0.0)) for *_, source in steps.products(kind)))
+        for kind in ("input", "hidden")
+    }
+    sums = {
+        name: np.full(weight.shape, back * acted.get(name, 1.0) * float(sizes.sum()))
+        for name, weight in steps.weights().items()
+    }
+    of_given = {
+        name: np.broadcast_to(
+            back * sizes.sum(axis=(0, 2)).reshape(-1, *[1] * (steps.recorded.given[name].ndim - 1)),
+            steps.recorded.given[name].shape,
+        )
+        for name in chain.given_names
+    }
+    return through * largest * np.ones_like(run.da), back * largest * np.ones_like(sizes), sums, of_given
 
 
 def _of_a(steps: RecordedSteps, gradients: StepGradients) -> Array:

@@ -16,7 +16,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -77,6 +77,12 @@ class Target:
     def in_single(self) -> Point:
         """Return the claimed gradient of the float32 original, on the data rounded to float32."""
         raise NotImplementedError
+
+    def at_point(self, point: Point) -> Self:
+        """Return the same subject at another point."""
+        other = copy.copy(self)
+        other.point = dict(point)
+        return other
 
     def own_mistakes(self) -> Iterator[tuple[str, str, Mapping[str, Array]]]:
         """Yield mistakes that the target itself knows of, each a kind, why, and the gradient that it would give."""
@@ -380,10 +386,11 @@ class LayerTarget(Target):
         with holding(layer, point):
             return self.run(layer, point=point)[0]
 
-    def moved_to(self, point: Point) -> LayerTarget:
-        """Return this subject at another point."""
-        other = copy.copy(self)
-        other.point = dict(point)
+    def at_point(self, point: Point) -> Self:
+        """Return the same subject at another point."""
+        other = super().at_point(point)
+        other.source, other.layer = (_with_params(each, point) for each in (self.source, self.layer))
+        other.__dict__.pop("_twin", None)
         return other
 
     def in_single(self) -> Point:
@@ -470,6 +477,13 @@ class ModelTarget(Target):
 
     def _gradients(self, model: Any, inputs: tuple[Any, ...], dtype: DTypeLike) -> Point:
         return gradient_copies("gradcheck", self.name, self._run(model, inputs)[1], self.point, (dtype,))
+
+    def at_point(self, point: Point) -> Self:
+        """Return the same subject at another point."""
+        other = super().at_point(point)
+        other.source, other.model = (_with_params(each, point) for each in (self.source, self.model))
+        other._twin = None
+        return other
 
     def in_single(self) -> Point:
         """Return the claimed gradient of the float32 original, on the data rounded to float32."""
@@ -581,6 +595,13 @@ def _twin(where: str, target: Any, dtype: DTypeLike) -> Any:
             )
     if hasattr(twin, "freeze_padding"):  # what has no gradient by definition is a constant
         twin.freeze_padding()
+    return twin
+
+
+def _with_params(target: Any, point: Point) -> Any:
+    twin = _twin("gradcheck", target, _dtype_of("gradcheck", "target", target))
+    for name, array in twin.params.items():
+        array[...] = point[name]
     return twin
 
 

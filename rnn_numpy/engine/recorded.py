@@ -78,14 +78,15 @@ class Jacobians:
 @dataclass(frozen=True)
 class StepGradients:
     """What `RecordedSteps.vjp` returns, for M columns: dL/da_t, (M, A), slabs as they lie in memory; dL/ds_{t-1},
-    (M, S); all arrays of the step, each with one row (1, M, ·) or two (states); and gradients of the parameters by
-    their names without suffix, summed over the columns.
+    (M, S); all arrays of the step, each with one row (1, M, ·) or two (states); gradients of the parameters by
+    their names without suffix, summed over the columns; and those of given arrays, (M, ·).
     """
 
     da: Array
     dstates: Array
     binding: Binding
     sums: dict[str, Array]
+    given: dict[str, Array]
 
 
 class RecordedSteps:
@@ -163,23 +164,33 @@ class RecordedSteps:
 
     # ------------------------------------------------------------------------------------------------ forward
 
-    def evaluate(self, t: Indices, n: Indices, states: Array, nudge: Array | None = None) -> Array:
+    def evaluate(
+        self,
+        t: Indices,
+        n: Indices,
+        states: Array,
+        nudge: Array | None = None,
+        given: Mapping[str, Array] | None = None,
+    ) -> Array:
         """Run single steps forward, in complex numbers: column m is step t[m] of sequence n[m], from states[m], (M, S);
-        a nudge, (M, A), is added to a_t. Return the states after them, (M, S).
+        a nudge, (M, A), is added to a_t, and `given`, (N, ·), takes the place of some given arrays. Return the states
+        after them, (M, S).
         """
         if self.by_differences:
-            return self._by_real_steps(t, n, states, nudge)
+            return self._by_real_steps(t, n, states, nudge, given)
         with np.errstate() if self.by_differences is False else np.errstate(all="ignore"):
-            recorded = self._again(self.twin, t, n, states, nudge)
+            recorded = self._again(self.twin, t, n, states, nudge, given=given)
         found = np.concatenate([recorded.arrays[state][1] for state in self.cell.states], axis=1)
         if self.by_differences is None:
             left = ~np.isfinite(found)
-            found = np.where(left, self._by_real_steps(t, n, states, nudge), found)
+            found = np.where(left, self._by_real_steps(t, n, states, nudge, given), found)
             if self.latest is not None:
                 self.latest.errors[~left], self.latest.kinks[~left] = 0, False
         return found
 
-    def _by_real_steps(self, t: Indices, n: Indices, states: Array, nudge: Array | None) -> Array:
+    def _by_real_steps(
+        self, t: Indices, n: Indices, states: Array, nudge: Array | None, given: Mapping[str, Array] | None = None
+    ) -> Array:
         """Do what `evaluate` does, with differences along what the imaginary parts of its arguments say."""
         imagined, real = (layer.own(layer.params, self.direction) for layer in (self.twin, self._real_twin))
         along = {name: array.imag / STEP for name, array in imagined.items() if array.imag.any()}
@@ -189,7 +200,8 @@ class RecordedSteps:
             for name, change in along.items():
                 real[name][...] = kept[name] + step * change
             moved, nudged = (None if a is None else a.real + step * a.imag / STEP for a in (states, nudge))
-            recorded = self._again(self._real_twin, t, n, moved, nudged)
+            read = {name: a.real + step * a.imag / STEP for name, a in (given or {}).items()}
+            recorded = self._again(self._real_twin, t, n, moved, nudged, given=read)
             return np.concatenate([recorded.arrays[state][1] for state in self.cell.states], axis=1)
 
         try:
@@ -228,11 +240,14 @@ class RecordedSteps:
         states: Any,
         nudge: Array | None,
         guard: Callable[[Formula, tuple[Slot, ...]], Formula] | None = None,
+        given: Mapping[str, Array] | None = None,
     ) -> LayerTrace:
         dtype = layer.params.dtype
+        edge = self.edge.single_steps(n, dtype)
+        edge.given |= {name: array[n] for name, array in (given or {}).items()}
         initial = [part.astype(dtype, copy=False)[None] for part in self.split(states)]
         x = np.ascontiguousarray(self.x[t, n][None]).astype(dtype)
-        run = layer.open_forward(self._single, self.edge.single_steps(n, dtype), x, initial, self._masks(t, n))
+        run = layer.open_forward(self._single, edge, x, initial, self._masks(t, n))
         run.binding.guard = guard
         collections.deque(layer.forward_loop(run, None if nudge is None else (nudge * self._scales)[None]), maxlen=0)
         return run.trace
@@ -394,7 +409,11 @@ class RecordedSteps:
                 continue
             break
         before = np.concatenate([binding.arrays["d" + state][0] for state in self.cell.states], axis=1)
-        return StepGradients(binding.arrays["da"][0], before, binding, run.sums)
+        given = {
+            name: np.sum([array for way, array in ways.items() if way or not self.cell.given[name].products], axis=0)
+            for name, ways in run.ways.items()
+        }
+        return StepGradients(binding.arrays["da"][0], before, binding, run.sums, given)
 
     def gathered(self, t: Indices, n: Indices) -> LayerTrace:
         """Return a trace of one step whose columns are single steps of the recorded one."""
@@ -481,6 +500,15 @@ class RecordedSteps:
         finally:
             for name, value in values.items():
                 own[name][...] = value
+        tangent = np.zeros((self.T, self.N, self.S))
+        tangent[steps, rows] = found.imag / STEP
+        return tangent
+
+    def given_jvp(self, name: str, change: Array) -> Array:
+        """Differentiate every step along a change, (N, ·), of a given array: (T, N, S), complex step."""
+        steps, rows = np.nonzero(self.alive)
+        given = {name: self.recorded.given[name] + 1j * STEP * change}
+        found = self.evaluate(steps, rows, self.states("before")[steps, rows], given=given)
         tangent = np.zeros((self.T, self.N, self.S))
         tangent[steps, rows] = found.imag / STEP
         return tangent

@@ -66,6 +66,9 @@ ROUGH_LOSS = 1e-10
 
 METHODS = ("auto", "complex step", *DIFFERENCES)
 
+# Products within a loss that underflow each lose the smallest number there is, over the step.
+LOST = 64
+
 
 @dataclass(frozen=True)
 class Kink:
@@ -318,8 +321,8 @@ class Oracle:
         """
         if not self.is_exact:
             return 0.0
-        lost = float(np.finfo(np.float64).smallest_subnormal) / COMPLEX_STEP
-        return 8 * EPS * largest + 2 * _sensitivity(self._complex, name, self.seed) + (lost if largest else 0.0)
+        lost = LOST * float(np.finfo(np.float64).smallest_subnormal) / COMPLEX_STEP
+        return 8 * EPS * largest + 2 * _sensitivity(self._complex, name, self.seed) + lost
 
     def require_unchanged(self) -> None:
         """Raise if the loss has modified its arrays."""
