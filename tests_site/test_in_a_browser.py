@@ -1,35 +1,66 @@
 """Each page in Chromium, opened from the file system, with no name of a host that could be resolved."""
 
+from dataclasses import dataclass
+
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from tests_browser.conftest import Browser
 from tests_site.conftest import pages
 
-PAGES = pages()
-# Pages of the kinds that there are; axe takes a second and more for each.
-KINDS = (
-    "index.html", "start.html", "the-lecture-in-code.html", "step-through-a-gradient.html", "does-it-vanish.html",
-    "command-line.html", "api/engine.html", "examples/index.html", "examples/plot_cliff.html", "search.html", "es.html",
-)  # fmt: skip
+# What axe is asked in the dark: the rest of its rules do not look at colours.
+OF_COLOURS = ["color-contrast", "link-in-text-block"]
 
 
-def narrow(browser, width):
-    browser.command("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+@dataclass
+class Opened:
+    """A page as it was opened, once for all that is asked about it."""
+
+    browser: Browser
+    messages: list[str]
+    requests: list[str]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_opens_in_silence_and_asks_no_host(page, site, browser):
-    browser.open(site / page)
-    assert browser.messages() == []
-    asked = [address for address in browser.requests() if not address.startswith(("file:", "data:", "about:"))]
-    assert asked == []
+@pytest.fixture(scope="module", params=pages())
+def opened(request, site, started):
+    started.open(site / request.param)
+    return Opened(started, started.messages(), started.requests())
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_narrow_page_does_not_scroll_sideways(page, site, browser):
-    narrow(browser, 320)
+def test_a_page_opens_in_silence_and_asks_no_host(opened):
+    assert opened.messages == []
+    assert [one for one in opened.requests if not one.startswith(("file:", "data:", "about:"))] == []
+
+
+@pytest.mark.needs_axe
+def test_axe_finds_no_violation(opened, axe):
+    browser = opened.browser
+    browser.run(axe)
+    found = {"light": violations(browser, "light"), "dark": violations(browser, "dark", OF_COLOURS)}
+    assert found == {"light": [], "dark": []}
+
+
+def violations(browser, scheme, rules=None):
+    """Return what axe finds on the page that is open."""
+    browser.command(
+        "Emulation.setEmulatedMedia", media="", features=[{"name": "prefers-color-scheme", "value": scheme}]
+    )
     try:
-        browser.open(site / page)
+        browser.settle()
+        options = {"iframes": False, "preload": False, "resultTypes": ["violations"]} | (
+            {"runOnly": {"type": "rule", "values": rules}} if rules else {}
+        )
+        found = browser.wait("return (await axe.run(document, arguments[0])).violations", options)
+    finally:
+        browser.command("Emulation.setEmulatedMedia", media="", features=[])
+    return [(one["id"], [node["html"][:200] for node in one["nodes"]][:5]) for one in found]
+
+
+def test_a_narrow_page_does_not_scroll_sideways(opened):
+    browser = opened.browser
+    browser.command("Emulation.setDeviceMetricsOverride", width=320, height=800, deviceScaleFactor=1, mobile=False)
+    try:
+        browser.settle()
         wide = browser.run("""
             const wide = [...document.querySelectorAll("body *")].filter((one) => {
               const box = one.getBoundingClientRect();
@@ -71,17 +102,20 @@ def test_the_stepper_in_its_frame_is_alive(site, browser):
 
 
 @pytest.mark.needs_axe
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("page", KINDS)
-def test_axe_finds_no_violation(page, scheme, site, browser, axe):
-    browser.command(
-        "Emulation.setEmulatedMedia", media="", features=[{"name": "prefers-color-scheme", "value": scheme}]
-    )
-    browser.open(site / page)
+@pytest.mark.parametrize(
+    ("scheme", "wrong", "rule"),
+    [
+        ("light", '<p style="color: #ddd">pale</p>', "color-contrast"),
+        ("dark", '<p style="color: #333">as good as black</p>', "color-contrast"),
+        ("light", '<img src="a.png">', "image-alt"),
+        ("light", "<table><tr><th></th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>", "empty-table-header"),
+    ],
+)
+def test_axe_finds_what_is_planted(scheme, wrong, rule, site, browser, axe):
+    browser.open(site / "changelog.html")
+    browser.run("document.querySelector('article').insertAdjacentHTML('beforeend', arguments[0])", wrong)
     browser.run(axe)
-    options = "{ iframes: false, rules: {} }"
-    found = browser.wait(f"return (await axe.run(document, {options})).violations")
-    assert [(one["id"], [node["html"][:200] for node in one["nodes"]][:5]) for one in found] == []
+    assert [name for name, _ in violations(browser, scheme, OF_COLOURS if scheme == "dark" else None)] == [rule]
 
 
 def test_the_search_is_reached_and_used_by_keys(site, browser):
