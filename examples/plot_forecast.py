@@ -26,7 +26,7 @@ from rnn_numpy.tasks import SplitSeries, autoregressions, baselines, load_series
 from rnn_numpy.training import Best, Draws, train
 
 split = SplitSeries.of(load_series("elnino"))
-length, horizon, updates = 60, 12, 600
+length, horizon, updates = 60, 12, 240
 test = rolling_origins(split.known, len(split), horizon)
 validation = rolling_origins(split.train, split.known, horizon)
 forecasts = baselines(split, autoregressions(split), test[0], horizon)
@@ -53,7 +53,7 @@ for strategy in STRATEGIES:
     model = horizon_model(strategy, split.channels, 16, horizon, rng=np.random.default_rng(0))
     ahead = 1 if strategy == "recursive" else horizon
     batches = Draws(lambda rng, model=model, ahead=ahead: draw(model, ahead, rng), np.random.default_rng(1))
-    training = train(model, batches, Adam(model.params, 5e-3), clip=1.0)
+    training = train(model, batches, Adam(model.params, 1e-2), clip=1.0)
     best = Best(model.params)
     for update in training:
         if update.number % 20 == 0:

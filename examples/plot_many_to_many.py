@@ -115,9 +115,9 @@ def draw(rng):
     return x, lengths, target
 
 
-updates = 1000
+updates = 400
 training = train(
-    model, Draws(draw, rng), Adam(model.params, 5e-3), schedule=lambda t: 5e-3 * (1 - t / updates), clip=1.0
+    model, Draws(draw, rng), Adam(model.params, 1e-2), schedule=lambda t: 1e-2 * (1 - t / updates), clip=1.0
 )
 while training.number < updates:
     update = next(training)

@@ -46,7 +46,7 @@ for k, value in bits.items():
 
 model = LanguageModel(GRU(24, 64, dtype=np.float32, rng=0), V, rng=0)
 windows = Windows(training_ids, batch=16, length=32)
-training = train(model, windows, Adam(model.params, lr=8e-3), clip=5.0, stateful=True)
+training = train(model, windows, Adam(model.params, lr=1e-2), clip=5.0, stateful=True)
 
 
 def sample(prompt, length=64):
@@ -56,9 +56,9 @@ def sample(prompt, length=64):
 
 
 for update in training:
-    if update.number in (1, 30, 100, 300, 1000, 2000):
+    if update.number in (1, 30, 100, 300, 1000):
         print(f"update {update.number:>4}, loss {update.loss / math.log(2):.2f} bits   {sample('The ')}")
-    if update.number == 2000:
+    if update.number == 1000:
         break
 
 # %%

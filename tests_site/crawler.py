@@ -16,6 +16,11 @@ FETCHED = {
     "track": ("src",), "use": ("href",), "video": ("src", "poster"),
 }  # fmt: skip
 NOT_FETCHED = {"canonical", "next", "prev", "index", "search", "author", "copyright", "license"}
+# Where a reader may be sent. An address of another form, as one that nobody has filled in, is a mistake too.
+ELSEWHERE = re.compile(
+    r"https://(docs\.python\.org/3|numpy\.org/doc/stable|github\.com|semver\.org|keepachangelog\.com)"
+    r"(/[\w.+-]+)*/?(#[\w.-]+)?"
+)
 REMOTE = re.compile(r"(?:https?:)?//", re.IGNORECASE)
 REMOTE_IN_STYLE = re.compile(r"(?:url\(\s*|@import\s*)[\"']?(?:https?:)?//", re.IGNORECASE)
 
@@ -90,7 +95,10 @@ def faults(folder: Path) -> Iterator[str]:
             elif not address.startswith("data:"):
                 yield from (f"{name}: {fault}" for fault in _dead(path, address, pages))
         for address in page.links:
-            if not urlsplit(address).scheme and not address.startswith("//"):
+            if urlsplit(address).scheme or address.startswith("//"):
+                if not ELSEWHERE.fullmatch(address):
+                    yield f"{name}: leads to no known place elsewhere: {address}"
+            else:
                 yield from (f"{name}: {fault}" for fault in _dead(path, address, pages))
     for path in sorted(folder.rglob("*.css")):
         if REMOTE_IN_STYLE.search(path.read_text(encoding="utf-8")):

@@ -28,6 +28,10 @@ def test_the_site_has_no_fault(site):
         ('<link rel="stylesheet" href="https://cdn.example/x.css">', "asks another host"),
         ("<style>@import 'https://cdn.example/x.css';</style>", "a style that asks another host"),
         ('<p style="background: url(//cdn.example/x.png)">', "a style that asks another host"),
+        ('<a href="http://numpy.org/doc/stable/">', "no known place elsewhere: http://numpy.org/doc/stable/"),
+        ('<a href="https://numpy.org/doc/stable/$.html#numpy.dtype">', "no known place elsewhere"),
+        ('<a href="https://nunpy.org/doc/stable/">', "no known place elsewhere"),
+        ('<a href="//numpy.org/doc/stable/">', "no known place elsewhere"),
         ("<h1>again</h1>", "2 first headings"),
     ],
 )

@@ -59,7 +59,7 @@ for t in range(3):
 #     W_ih (H, D)     b_ih (H,)     W_hh (H, H)     b_hh (H,)
 #
 # Data are (T, N, D): T steps, N sequences. From the second layer on, the input is the state of the layer below, so that
-# W_ih is (H, H). The slide's four networks, and then three to be filled in by hand before looking: Ejemplo A (D = 2, H
+# W_ih is (H, H). The slide's four networks, and then three to be filled in by hand before looking: Example A (D = 2, H
 # = 3), B (D = 3, H = 4, two layers) and C (D = 3, H = 4, bidirectional).
 
 T, N = 5, 1

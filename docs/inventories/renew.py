@@ -15,10 +15,10 @@ import sphobjinv
 FOLDER = Path(__file__).parent
 # name: (domain:role, address below the project's; $ stands for the name)
 PYTHON = {
-    **{name: ("py:class", f"library/functions.html#{name}") for name in ("bool", "dict", "float", "int", "list")},
+    **{name: ("py:class", f"library/functions.html#{name}") for name in ("bool", "complex", "float", "int")},
     **{
         name: ("py:class", f"library/stdtypes.html#{name}")
-        for name in ("bytes", "complex", "range", "set", "str", "tuple")
+        for name in ("bytes", "dict", "list", "range", "set", "str", "tuple")
     },
     **dict.fromkeys(("False", "None", "True"), ("py:data", "library/constants.html#$")),
     **dict.fromkeys(
@@ -26,7 +26,7 @@ PYTHON = {
     ),
     **{name: ("std:term", f"glossary.html#term-{name}") for name in ("iterable", "iterator", "mapping", "sequence")},
     "callable": ("py:function", "library/functions.html#$"),
-    "bltin-boolean-values": ("std:label", "library/stdtypes.html#boolean-type-bool"),
+    "bltin-boolean-values": ("std:label", "library/stdtypes.html#$"),
     "collections.abc.Callable": ("py:class", "library/collections.abc.html#$"),
     "concurrent.futures.Executor": ("py:class", "library/concurrent.futures.html#$"),
     "pathlib.Path": ("py:class", "library/pathlib.html#$"),
@@ -35,7 +35,7 @@ NUMPY = {
     **dict.fromkeys(("numpy.dtype", "numpy.memmap", "numpy.ndarray"), ("py:class", "reference/generated/$.html#$")),
     "numpy.random.Generator": ("py:class", "reference/random/generator.html#$"),
     "array_like": ("std:term", "glossary.html#term-array_like"),
-    "arrays.scalars": ("std:label", "reference/arrays.scalars.html#$"),
+    "arrays.scalars": ("std:label", "reference/arrays.scalars.html#arrays-scalars"),
 }  # fmt: skip
 PROJECTS = {
     "python": ("https://docs.python.org/3/", "3", PYTHON),
@@ -49,10 +49,9 @@ def inventory(project, version, names):
     found.project, found.version = project, version
     for name, (kind, address) in sorted(names.items()):
         domain, role = kind.split(":")
-        if address.startswith("library/") and address.endswith(f"#{name}"):
-            address = f"{address.removesuffix(name)}$"
+        uri = address.replace("$", name)  # a short form of Sphinx's own stands at an address's end alone
         found.objects.append(
-            sphobjinv.DataObjStr(name=name, domain=domain, role=role, priority="1", uri=address, dispname="-")
+            sphobjinv.DataObjStr(name=name, domain=domain, role=role, priority="1", uri=uri, dispname="-")
         )
     return found
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from rnn_numpy.core.parameters import Parameters
+from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 
 Array = NDArray[Any]
@@ -137,6 +137,9 @@ def array_of(where: str, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> A
     if value is None:
         raise DTypeError(f"{where}: {name} must be an array of dtype {dtype}; got None")
     found = as_array(where, name, value)
+    if found.dtype == object:
+        told = ", what a backward pass returns" if isinstance(value, Gradients) else ""
+        raise DTypeError(f"{where}: {name} must be an array of dtype {dtype}; got {type(value).__name__}{told}")
     if found.dtype != dtype:
         advice = ""
         if found.dtype.kind in "biuf" or (found.dtype.kind == "c" and dtype.kind == "c"):

@@ -10,11 +10,18 @@ _MODE = "there is no mode: a call, layer(x), draws no masks of dropout, nor does
 _PLACE = "all computing is NumPy's, in the machine's memory; layer.astype(np.float32) converts parameters"
 _GRADIENTS = "gradients are not kept in parameters, nor added up: each call of backward returns new ones"
 _MAPPING = "parameters are layer.params, a mapping of names to arrays, which optimisers take: Adam(layer.params)"
+_DRAWN = "a layer draws its parameters when it is made, from rng=; another seed makes another layer"
+_PARTS = "a model's layers are plain attributes, as model.rnn; their names stand in front in model.params"
+_CALLED = "nothing is compiled; layer(x) computes outputs, layer.forward(x) records what backward needs as well"
 
 # torch's names, mostly.
 ATTRIBUTES = {
     **dict.fromkeys(("train", "eval", "training"), _MODE),
-    **dict.fromkeys(("parameters", "named_parameters", "weights", "get_weights", "trainable_variables"), _MAPPING),
+    **dict.fromkeys(("parameters", "named_parameters", "weights", "get_weights", "all_weights"), _MAPPING),
+    "trainable_variables": _MAPPING,
+    **dict.fromkeys(("reset_parameters", "init_weights"), _DRAWN),
+    **dict.fromkeys(("named_modules", "modules", "children", "add_module"), _PARTS),
+    **dict.fromkeys(("compile", "predict", "evaluate"), _CALLED),
     **dict.fromkeys(("to", "cuda", "cpu", "float", "double", "half", "device"), _PLACE),
     **dict.fromkeys(("zero_grad", "grad", "requires_grad_", "requires_grad"), _GRADIENTS),
     "flatten_parameters": "layer.params.flat is one vector at all times, and the named arrays are views of it",
@@ -38,10 +45,11 @@ class Elsewhere:
 
         def __getattr__(self, name):
             """Say what there is in place of an attribute that other libraries have."""
-            if name in ATTRIBUTES and not hasattr(type(self), name):
-                raise AttributeError(
-                    f"{type(self).__name__} has no attribute {name!r}: {ATTRIBUTES[name]}", name=name, obj=self
-                )
+            answer = ATTRIBUTES.get(name)
+            if name in vars(self).get("params", ()):
+                answer = f"parameters are in a mapping, layer.params[{name!r}]"
+            if answer and not hasattr(type(self), name):
+                raise AttributeError(f"{type(self).__name__} has no attribute {name!r}: {answer}", name=name, obj=self)
             return object.__getattribute__(self, name)  # raises what it has raised before
 
 

@@ -52,6 +52,8 @@ class Parameters(Mapping[str, Array]):
     >>> params.flat -= 0.1 * grads.flat
     """
 
+    of = ""  # the kind of layer or model whose parameters these are; gradients and copies are nobody's
+
     def __init__(self, shapes: Mapping[str, Shape], dtype: DTypeLike, flat: Array | None = None) -> None:
         self.shapes: dict[str, Shape] = {name: tuple(shape) for name, shape in shapes.items()}
         size = sum(math.prod(shape) for shape in self.shapes.values())
@@ -124,7 +126,9 @@ class Parameters(Mapping[str, Array]):
         if first is None:
             raise StateDictError(f"Parameters.part: no name begins with {prefix + '.'!r}; names are {list(self)}")
         stop = first + sum(math.prod(shape) for shape in shapes.values())
-        return Parameters(shapes, self.dtype, self.flat[first:stop])
+        found = Parameters(shapes, self.dtype, self.flat[first:stop])
+        found.of = self.of
+        return found
 
     @property
     def flat(self) -> Array:
@@ -223,7 +227,7 @@ class Parameters(Mapping[str, Array]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Views would be pickled and deep-copied as arrays of their own; rebuilding them keeps them views of `flat`.
-        return Parameters, (self.shapes, self.dtype, self.flat.copy())
+        return Parameters, (self.shapes, self.dtype, self.flat.copy()), {"of": self.of}
 
     def __repr__(self) -> str:
         rows = "\n".join(f"  {name:<24} {shape}" for name, shape in self.shapes.items())

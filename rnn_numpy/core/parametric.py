@@ -44,6 +44,7 @@ class Parametric(Elsewhere):
         """
         twin = copy.copy(self)
         twin.params = arguments.converted(type(self).__name__, self.params, dtype)
+        twin.params.of = self.params.of
         return twin
 
 
@@ -64,6 +65,7 @@ class Joined(Parametric):
     def join(self) -> None:
         """Lay the parameters of all layers into one new vector."""
         self.params = Parameters.join(self.parts())
+        self.params.of = type(self).__name__
         self.rejoin()
 
     def rejoin(self) -> None:

@@ -83,6 +83,7 @@ class Options(Parametric):
         self.stack = [self.directions_of(layer) for layer in range(self.num_layers)]
         self.shelf = Shelf()
         self.params = Parameters(self.shapes(), arguments.layer_dtype(kind, dtype))
+        self.params.of = type(self).__name__
         # torch's default for all recurrent parameters, biases among them, drawn in this order.
         bound = 1 / np.sqrt(self.hidden_size)
         self.params.flat[:] = self.rng.uniform(-bound, bound, self.params.flat.size)

@@ -88,6 +88,7 @@ class Keys(Parametric):
         elif score == "additive":
             shapes |= {"weight_memory": (self.attention_size, memory_size), "bias": (self.attention_size,)}
         self.params = Parameters(shapes, arguments.layer_dtype(where, dtype))
+        self.params.of = type(self).__name__
         bound = 1 / np.sqrt(memory_size)
         self.params.flat[:] = rng.uniform(-bound, bound, self.params.flat.size)
 

@@ -98,6 +98,7 @@ class Embedding(Parametric):
         self.padding_idx = padding_idx if padding_idx is None else self._padding(padding_idx)
         shape = (self.num_embeddings, self.embedding_dim)
         self.params = Parameters({"weight": shape}, arguments.layer_dtype("Embedding", dtype))
+        self.params.of = type(self).__name__
         self.params.flat[:] = arguments.generator("Embedding", rng).normal(size=self.params.flat.size)
         if self.padding_idx is not None:
             self.params["weight"][self.padding_idx] = 0

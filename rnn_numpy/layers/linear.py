@@ -77,6 +77,7 @@ class Linear(Parametric):
         if self.bias:
             shapes["bias"] = (self.out_features,)
         self.params = Parameters(shapes, arguments.layer_dtype("Linear", dtype))
+        self.params.of = type(self).__name__
         bound = 1 / np.sqrt(self.in_features)
         self.params.flat[:] = arguments.generator("Linear", rng).uniform(-bound, bound, self.params.flat.size)
 

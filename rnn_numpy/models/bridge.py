@@ -136,6 +136,7 @@ class Bridge(Parametric):
             for layer in range(decoder_layers) if kind in ("linear", "tanh", "mean") else ():
                 shapes |= {f"weight_{state}_l{layer}": (width, read), f"bias_{state}_l{layer}": (width,)}
         self.params = Parameters(shapes, arguments.layer_dtype(where, dtype))
+        self.params.of = type(self).__name__
         generator = arguments.generator(where, rng)
         for array in self.params.values():
             if array.ndim == 2:

@@ -334,6 +334,11 @@ def _untouched(where: str, grads: Parameters, trace: Trace | LayerTrace | None, 
     are to be skipped.
     """
     arguments.parameters(where, "grads", grads, "as backward returns them")
+    if grads.of:
+        raise OptionError(
+            f"{where}: grads must be gradients, as backward returns them; got the parameters of {grads.of} themselves, "
+            "which would have been changed"
+        )
     arguments.one_of(where, "on_nonfinite", on_nonfinite, ON_NONFINITE)
     size = grads.flat.size
     largest = largest_of(grads.flat)

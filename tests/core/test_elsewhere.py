@@ -49,6 +49,18 @@ def test_arguments_of_other_libraries(kind):
         kind(2, 3, devise="cpu")
 
 
+@pytest.mark.parametrize("name", ["weight_hh_l0", "bias_ih_l1_reverse"])
+def test_a_parameter_is_no_attribute(name):
+    layer = RNN(2, 3, num_layers=2, bidirectional=True, rng=0)
+    with pytest.raises(AttributeError) as caught:
+        getattr(layer, name)
+    assert str(caught.value) == f"RNN has no attribute {name!r}: parameters are in a mapping, layer.params[{name!r}]"
+    with pytest.raises(AttributeError, match="object has no attribute 'weight_hh_l7'$"):
+        _ = layer.weight_hh_l7
+    with pytest.raises(AttributeError, match="object has no attribute 'weight_hh_l0'$"):  # as unpickling asks
+        _ = RNN.__new__(RNN).weight_hh_l0
+
+
 def test_signatures_are_those_of_constructors():
     for kind in (RNN, LSTM, Linear, Adam, LSTMCell):
         own, constructor = inspect.signature(kind), inspect.signature(kind.__init__)

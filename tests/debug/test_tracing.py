@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN, debug, pack_padded_sequence
-from rnn_numpy.errors import OptionError, ShapeError
+from rnn_numpy.errors import DTypeError, OptionError, ShapeError
 from rnn_numpy.layers.attention import AttentionGRU
 from tests.debug.networks import LAYERS, LENGTHS, N, T, ready
 
@@ -272,6 +272,16 @@ def test_runs_of_other_layers_and_wrong_results_are_refused():
         debug.html(gru, trace)
     with pytest.raises(OptionError, match="debug.html: result must be what backward returned, or None; got int"):
         debug.html(lstm, trace, 3)
+    for name, call in {
+        "write_html": lambda: debug.write_html("x.html", lstm, 3),
+        "show": lambda: debug.show(lstm, 3),
+    }.items():
+        with pytest.raises(OptionError, match=f"^debug.{name}: trace must be the third result of forward; got int"):
+            call()
+    back = lstm.backward(trace, np.zeros_like(trace["l0"].h[1:]))
+    for name, call in {"debug.Stepper": debug.Stepper, "LSTM.backward": type(lstm).backward}.items():
+        with pytest.raises(DTypeError, match=f"{name}: doutput must be an array of .* BackwardResult, what a backward"):
+            call(lstm, trace, back)
     with pytest.raises(OptionError, match="a and b must be of one kind of layer"):
         debug.html(lstm, trace, compare=other)
 

@@ -1,5 +1,6 @@
 """What every clipping does to the gradient, what it says it did, and what it refuses."""
 
+import copy
 import dataclasses
 import math
 
@@ -9,7 +10,7 @@ from frameworks import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnn_numpy import GRU, LSTM, RNN, Parameters
+from rnn_numpy import GRU, LSTM, RNN, Parameters, SequenceModel
 from rnn_numpy.core.numbers import norm_of
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.training import (
@@ -414,6 +415,33 @@ def test_lags_far_below_the_longest_are_not_lost():
     falls = by_lag[1:-1] / by_lag[:-2]
     np.testing.assert_allclose(falls, falls[20], rtol=1e-2)
     assert 0 < by_lag[68] < 1e-200
+
+
+OWNERS = {
+    "RNN": lambda: RNN(2, 3, rng=0).params,
+    "SequenceModel": lambda: SequenceModel(RNN(2, 3, rng=0), 1, rng=0).params,
+    "Linear": lambda: SequenceModel(RNN(2, 3, rng=0), 1, rng=0).readout.params,
+    "LSTM": lambda: copy.deepcopy(LSTM(2, 3, rng=0)).astype(np.float32).params,
+}
+
+
+@pytest.mark.parametrize("clip", [clip_grad_norm, clip_grad_value, clip_grad_norm_per_layer])
+@pytest.mark.parametrize("kind", OWNERS)
+def test_parameters_are_no_gradients(kind, clip):
+    params = OWNERS[kind]()
+    before = params.flat.copy()
+    with pytest.raises(OptionError, match=f"grads must be gradients, .* got the parameters of {kind} themselves"):
+        clip(params, 1e-3)
+    assert (params.flat == before).all()
+    for fine in (params.zeros_like(), params.copy()):
+        clip(fine, 1e-3)
+
+
+def test_a_part_of_a_models_parameters_is_no_gradient():
+    model = SequenceModel(RNN(2, 3, rng=0), 1, rng=0)
+    with pytest.raises(OptionError, match="got the parameters of SequenceModel themselves"):
+        clip_grad_norm(model.params.part("readout"), 1.0)
+    clip_grad_norm(model.params.zeros_like().part("readout"), 1.0)
 
 
 def test_lag_norms_refuse_what_has_none():

@@ -801,7 +801,7 @@ def _factors(
 
 def _multiples(exercise: Exercise) -> Iterator[tuple[Callable[[Mapping[str, int]], float], Words]]:
     letters = exercise.sizes(GENERAL[0])
-    yield lambda sizes: 0.0, Words("it is 0 throughout: nothing is added to it", "es todo 0: no se le suma nada")
+    yield lambda sizes: 0.0, Words("it is 0 throughout: nothing is added to it", "son todo ceros: no se le suma nada")
     yield lambda sizes: -1.0, SIGN
     yield lambda sizes: 2.0, Words("it is twice the right one", "es el doble del correcto")
     yield lambda sizes: 0.5, Words("it is half the right one", "es la mitad del correcto")

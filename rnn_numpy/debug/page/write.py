@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -20,7 +21,7 @@ from rnn_numpy.core.files import replacing
 from rnn_numpy.debug.page.contents import WHERE, Contents, contents
 from rnn_numpy.engine.recurrent import BackwardResult, Recurrent
 from rnn_numpy.engine.trace import Trace
-from rnn_numpy.errors import OptionError
+from rnn_numpy.errors import OptionError, RNNNumpyError
 
 LANGUAGES = ("en", "es")
 
@@ -132,7 +133,8 @@ def write_html(
     if not isinstance(path, (str, os.PathLike)):
         raise OptionError(f"debug.write_html: path must be that of the file to write, as 'page.html'; got {path!r}")
     of_trace = sequences, names, steps, stops, tk, compare
-    page, fixed = _page(contents(layer, trace, result, *of_trace, precision, max_mb), title, lang)
+    with _named("debug.write_html"):
+        page, fixed = _page(contents(layer, trace, result, *of_trace, precision, max_mb), title, lang)
     try:
         with replacing(path) as file:
             for piece in _pieces(page, fixed):
@@ -191,10 +193,22 @@ def show(
         A notebook shows it where it is the last thing in a cell.
     """
     height = arguments.positive_int("debug.show", "height", height)
-    return Page(html(layer, trace, result, **options), trace[-1]._repr_html_(), height)
+    with _named("debug.show"):
+        page = html(layer, trace, result, **options)
+    return Page(page, trace[-1]._repr_html_(), height)
 
 
 # ------------------------------------------------------------------------------------------------ parts
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Let an error about the contents name the function that was called."""
+    try:
+        yield
+    except RNNNumpyError as error:
+        error.args = (str(error).replace(f"{WHERE}:", f"{where}:", 1),)
+        raise
 
 
 def _page(page: Contents, title: str | None, lang: str) -> tuple[Contents, dict[str, str]]:
