@@ -68,7 +68,7 @@ def equations_table(of: Any, style: str = "markdown", link: str = "") -> str:
     style : {"markdown", "rst"}
         A table of GitHub's Markdown, or a `list-table` of reStructuredText.
     link : str
-        Where a line of the source stands, as "https://example.org/blob/main/{path}#L{line}"; without, there are no
+        Where a line of the source stands, as ``"https://example.org/blob/main/{path}#L{line}"``; without, there are no
         links.
 
     Raises
