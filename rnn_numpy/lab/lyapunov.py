@@ -27,8 +27,9 @@ decompositions; where one step alone takes more, each step has one.
 
 *How orthonormal.* For the same reason Q need not be orthonormal: any Q_t R_t = V with an upper triangular R_t will do,
 what Q_t lacks comes back in R_{t+1}, and only what the last one lacks is left. So of many columns R is the Cholesky
-factor of V^T V where a batch (below) goes on, and Q R = V is solved for Q; a batch ends with a QR decomposition, and
-so does each step in which R_kk is smaller than a millionth of the longest column.
+factor of V^T V where a batch (below) goes on, and Q R = V is solved for Q: 16 columns at a time, each without its parts
+along those before. A batch ends with a QR decomposition (of many columns with another of these, since twice is enough),
+and so does each step in which R_kk is smaller than a millionth of the longest column.
 
 What is left out at first, the transient, gives the states time to reach where they stay, and Q to turn.
 
@@ -104,7 +105,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.numbers import plain
 from rnn_numpy.core.states import mapped
 from rnn_numpy.engine import Recurrent
@@ -131,7 +132,9 @@ FAR = math.log(1e100)  # how many times V may become longer or shorter
 MOST = 16  # steps without a decomposition
 LOOSE = 1e-6  # R_kk relative to the longest column, from which on V^T V has digits for it
 RANGE = 1e200  # of squares
-PANEL = 16  # columns of Q that are found at once, at least
+TWICE = 128  # columns from which on two loose decompositions cost less than a QR decomposition
+PANEL = 16  # columns of Q that are found at once, at most
+CACHED = 2**17  # entries of the matrices that are made orthonormal together
 _EPS = float(np.finfo(np.float64).eps)
 
 
@@ -541,30 +544,54 @@ def loose_qr(V: Floats) -> tuple[Floats, Floats]:
     >>> bool(np.allclose(Q @ R, V, rtol=0, atol=1e-14)), bool(np.allclose(R, positive_qr(V)[1], rtol=0, atol=1e-10))
     (True, True)
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = V.swapaxes(1, 2) @ V
-    lengths = np.einsum("nkk->nk", squares).max(axis=1)
+    (N, S, k), double = V.shape, np.dtype(np.float64)
+    rows, lower = memory.empty((N, k, S), double), memory.zeros((N, k, k), double)
+    rows[...] = V.swapaxes(1, 2)
+    size = max(1, min(N, CACHED // max(1, S * k)))
+    work, room = memory.empty((size * max(k, 2 * PANEL) * S,), double), _room(size, PANEL)
     try:
-        factor = np.linalg.cholesky(squares)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, N, size):
+                some = slice(start, start + size)
+                _orthonormalize(rows[some], lower[some], work, room[: len(rows[some])])
     except np.linalg.LinAlgError:
         return positive_qr(V)
-    least = np.einsum("nkk->nk", factor).min(axis=1)
+    least = np.einsum("nkk->nk", lower).min(axis=1)
+    lengths = np.einsum("nkj,nkj->nk", lower, lower).max(axis=1)
     if not ((least >= LOOSE * np.sqrt(lengths)) & (lengths > 1 / RANGE) & (lengths < RANGE)).all():
         return positive_qr(V)
-    Q = np.empty_like(V)
-    panel = max(PANEL, V.shape[2] // 8)
-    for start in range(0, V.shape[2], panel):  # L Q^T = V^T
-        rows = slice(start, start + panel)
-        rest = V[:, :, rows]
-        if start:
-            rest = rest - Q[:, :, :start] @ factor[:, rows, :start].swapaxes(1, 2)
-        own = factor[:, rows, rows].swapaxes(1, 2)
-        inverse = np.linalg.inv(own)
-        found = rest @ inverse
-        found += (rest - found @ own) @ inverse  # once more: an inverse alone leaves eps times its condition
-        Q[:, :, rows] = found
-    R: Array = factor.swapaxes(1, 2)
-    return Q, R
+    return rows.swapaxes(1, 2), lower.swapaxes(1, 2)
+
+
+def _orthonormalize(rows: Floats, lower: Floats, work: Floats, room: Floats) -> None:
+    """Make rows (n, k, S) orthonormal, and write the lower triangle, (n, k, k), whose product with them gives back what
+    they were: half of them first, then the others without their parts along these.
+    """
+    n, k, S = rows.shape
+    if k > PANEL:
+        half = -(-k // (2 * PANEL)) * PANEL
+        first, rest = rows[:, :half], rows[:, half:]
+        _orthonormalize(first, lower[:, :half, :half], work, room)
+        parts = np.matmul(rest, first.swapaxes(1, 2), out=lower[:, half:, :half])
+        rest -= np.matmul(parts, first, out=work[: rest.size].reshape(rest.shape))
+        _orthonormalize(rest, lower[:, half:, half:], work, room)
+        return
+    room = room if k == PANEL else _room(n, k)
+    # The Cholesky factor of [[G, I], [I, large]] has that of G, L, and below it the transpose of L's inverse.
+    np.matmul(rows, rows.swapaxes(1, 2), out=room[:, :k, :k])
+    factor = np.linalg.cholesky(room)
+    L, inverse = factor[:, :k, :k], factor[:, k:, :k].swapaxes(1, 2)
+    found, product = work[: 2 * rows.size].reshape(2, n, k, S)
+    np.matmul(inverse, rows, out=found)
+    rows -= np.matmul(L, found, out=product)
+    found += np.matmul(inverse, rows, out=product)  # once more: an inverse alone leaves eps times its condition
+    rows[...], lower[...] = found, L
+
+
+def _room(n: int, k: int) -> Floats:
+    room, unit = np.zeros((n, 2 * k, 2 * k)), np.arange(k)
+    room[:, k + unit, unit], room[:, k + unit, k + unit] = 1, RANGE
+    return room
 
 
 @dataclass(frozen=True)
@@ -719,7 +746,13 @@ class Walk:
                             f"{self.where}: directions leave the range of floats before step {done}; "
                             f"set interval below {since}"
                         )
-                    V, R = loose_qr(V) if loose and not pace.ends(done) else positive_qr(V)
+                    if not loose or (pace.ends(done) and k < TWICE):
+                        V, R = positive_qr(V)
+                    else:
+                        V, R = loose_qr(V)
+                        if pace.ends(done):  # of columns that are nearly orthonormal, it leaves none of their errors
+                            V, again = loose_qr(V)
+                            R = again @ R
                     made = Orthonormal(done, since, V, R)
                     due = pace.after(made)
                     yield made
