@@ -116,6 +116,13 @@ class Batch:
                 _product(array[low:high, :count], weight, out[low:high, :count], added)
 
 
+def summed(left: Array, right: Array, out: Array) -> None:
+    """Write left @ right, a sum over t and n. `np.dot` copies a factor that has gaps, as blocks of da have with one
+    sequence; `np.matmul` does not, and takes longer of one without gaps.
+    """
+    (np.dot if left.flags.forc else np.matmul)(left, right, out=out)
+
+
 def _product(array: Array, weight: Array, out: Array, bias: Array | None) -> None:
     steps, batch, width = out.shape
     if batch > 1 and out.strides[2] > out.strides[1]:  # columns

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import memory
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine.batch import SMALL
+from rnn_numpy.engine.batch import SMALL, summed
 from rnn_numpy.engine.binding import Binding, as_column, constants_of
 from rnn_numpy.engine.trace import GradientPass, LayerTrace
 from rnn_numpy.engine.walk import Direction
@@ -190,7 +190,7 @@ class Sums:
         for target, source in self.copies:
             target[...] = source
         for left, right, name, rows in self.products:
-            np.dot(left, right, out=sums[name][rows])
+            summed(left, right, sums[name][rows])
         if self.biases:
             db = self.da.dot(self.ones)
             for name, rows, columns in self.biases:

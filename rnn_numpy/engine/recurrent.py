@@ -40,7 +40,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.parameters import Gradients, Parameters
 from rnn_numpy.engine import checkpointed
-from rnn_numpy.engine.batch import SMALL
+from rnn_numpy.engine.batch import SMALL, summed
 from rnn_numpy.engine.binding import Binding, as_column, block_size, constants_of
 from rnn_numpy.engine.cell import Chain
 from rnn_numpy.engine.edge import Edge
@@ -934,7 +934,7 @@ class Recurrent(Options):
             return flattened[name]
 
         for gradient, columns, source, name, rows in self.products(binding.chain):
-            np.dot(flat(gradient)[:, columns].T, flat(source), out=sums[name][rows])
+            summed(flat(gradient)[:, columns].T, flat(source), sums[name][rows])
         if self.bias:
             da = flat("da_t")
             db = da.T.dot(np.ones(len(da), dtype))  # several times as fast as da.sum(axis=0)
