@@ -17,6 +17,9 @@ far back half of it, a tenth, and a hundredth last; which units carry what lasts
 # sleepecg [1]_ tells from the heartbeat in which stage of sleep a person is: one step is an epoch of 30 s. Its file is
 # Keras'; it is read without Keras. The layer goes both ways through the night. A lag means something in one of them
 # alone, so that each is measured by itself.
+#
+# The networks' recurrent layers, and what these read, are files of the repository: as a notebook, this belongs into
+# the folder `examples` of a clone.
 
 from pathlib import Path
 
@@ -26,7 +29,11 @@ from rnn_numpy import open_network
 from rnn_numpy.interop import one_direction
 from rnn_numpy.lab import gradient_flow
 
-FOLDER = Path(__file__).resolve().parents[1] / "tests" / "interop" / "golden"
+try:
+    here = Path(__file__).resolve().parent
+except NameError:  # in a notebook
+    here = Path.cwd()
+FOLDER = here.parent / "tests" / "interop" / "golden"
 
 network = open_network(FOLDER / "sleepecg.keras")
 print(network)

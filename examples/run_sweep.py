@@ -49,7 +49,8 @@ def reach(cell: str, gain: float, seed: int) -> dict[str, float]:
 # ---------
 # Its points are all combinations, and they are computed by worker processes, one per core. A worker begins by importing
 # this file, as Python's processes do; so what is to happen once stands under the line that only the first process
-# passes. A store has one line of text for each finished point.
+# passes. A store has one line of text for each finished point. (In a notebook there is no file to import: keep `reach`
+# in a module of its own, or say `executor="serial"` in place of 2.)
 
 if __name__ == "__main__":
     folder = tempfile.TemporaryDirectory()

@@ -64,8 +64,8 @@ def test_a_narrow_page_does_not_scroll_sideways(opened):
         wide = browser.run("""
             const width = document.documentElement.clientWidth;
             const wide = [...document.querySelectorAll("article *")].filter((one) => {
-              const box = one.getBoundingClientRect();
-              return box.width && box.right > width + 1 && !one.closest("[tabindex='0']"); // which is scrolled by itself
+              const box = one.getBoundingClientRect(), scrolled = one.closest("[tabindex='0']");
+              return box.width && box.right > width + 1 && !scrolled;
             });
             return [document.documentElement.scrollWidth, wide.slice(0, 3).map((one) => one.outerHTML.slice(0, 200))];
         """)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from unseen import after, by_hand, product, rows, with_entry, with_factors, with_formula, with_loop, with_sums
 
-from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
+from rnn_numpy import GRU, LSTM, RNN, Cell, LayerNormLSTM, PeepholeLSTM, Recurrent
 from rnn_numpy.checks import gradcheck
 from rnn_numpy.layers import layer_norm
 
@@ -157,8 +157,30 @@ def _reverse_finals(kind):
     return Wrong
 
 
+def _residual(share):
+    """Return a layer that keeps its state, h_t = h_{t-1} + tanh(a_t) / 2, and hands back a share of that alone."""
+
+    def forward(a_t, h_prev, h_in, W_hh, h_t):
+        a_t += W_hh @ h_in
+        h_t[...] = h_prev + np.tanh(a_t) / 2
+
+    def backward(dh_t, a_t, W_hh, da_t, dh_prev, dh_in):
+        da_t[...] = dh_t * (1 - np.tanh(a_t) ** 2) / 2
+        dh_prev += share * dh_t
+        dh_in += W_hh.T @ da_t
+
+    class Residual(Recurrent):
+        cell = Cell(gate_names=("a",), states=("h",), step_forward=forward, step_backward=backward)
+
+    return Residual
+
+
 BOTH, STACK = {"bidirectional": True}, {"num_layers": 2}
 KINDS = [
+    (_residual(0.0), {}, "hidden path missing", "before it lacks its own gradient", {"part": "recurrence"}),
+    (_residual(0.75), {}, "constant factor", "before it lacks 0.25 times its own gradient", {"part": "recurrence"}),
+    (_residual(2.0), {}, "accumulated twice", "before it has its own gradient too much", {"part": "recurrence"}),
+    (_residual(1.5), {}, "constant factor", "it has 0.5 times its own gradient too much", {"part": "recurrence"}),
     (WithoutMean, {}, "wrong derivative", "lacks the mean of dy", {}),
     (GateOfTheNextStep, {}, "off by one step", "z of the step after", {"gate": "z", "part": "immediate partial"}),
     (WeightsOfBefore, {}, "weights of another time", "another matrix", {"part": "recurrence"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from processes import ended
+
+from rnn_numpy import LSTM
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "debuggers.md").read_text(encoding="utf-8")
@@ -79,3 +82,11 @@ def test_what_it_says_of_files() -> None:
         text = (ROOT / "rnn_numpy" / "layers" / f"{module}.py").read_text(encoding="utf-8")
         for name in re.findall(r"`(\w+)`", names):
             assert f"def {name}(" in text
+
+
+def test_the_stack_that_pudb_shows_is_in_these_lines() -> None:
+    said = re.findall(r"(\w+) \[LSTM\] recurrent\.py:(\d+)", PAGE)
+    assert [name for name, _ in said] == ["backward_loop", "bptt", "backward"]
+    for name, line in said:
+        lines, first = inspect.getsourcelines(getattr(LSTM, name))
+        assert first <= int(line) < first + len(lines), name

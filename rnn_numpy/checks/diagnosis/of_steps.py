@@ -278,8 +278,12 @@ def _of_states(steps: RecordedSteps, found: Array, right: Array) -> Said | None:
                 factors = factors[:-1]
                 return _of_shares({slab: float(f) for (slab, _), f in zip(told[:-1], factors, strict=True)}, len(slabs))
             if np.abs(factors[:-1]).max(initial=0.0) <= 1e-7:
-                why = f"what a step hands to the one before it has {itself:.6g} times its own gradient too much"
-                return ("accumulated twice" if itself == 1 else "constant factor"), why, None
+                times = "" if abs(abs(itself) - 1) <= 1e-7 else f"{abs(itself):.6g} times "
+                kind, what = ("accumulated twice", "has {}its own gradient too much")
+                if itself < 0:
+                    kind, what = ("hidden path missing", "lacks {}its own gradient, a dh_prev += dh_t")
+                why = f"what a step hands to the one before it {what.format(times)}"
+                return ("constant factor" if times else kind), why, None
     other_matrix = _of_another_matrix(steps, found, right)
     if other_matrix is not None:
         return other_matrix
