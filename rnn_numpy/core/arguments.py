@@ -156,7 +156,8 @@ def array_of(where: str, name: str, value: ArrayLike, dtype: np.dtype[Any]) -> A
 def parameters(where: str, name: str, value: Any, origin: str) -> Parameters:
     """Return `value` if it is a Parameters; `origin` says where one comes from."""
     if not isinstance(value, Parameters):
-        raise DTypeError(f"{where}: {name} must be Parameters, {origin}; got {type(value).__name__}")
+        advice = ", whose attribute grads they are" if isinstance(value, Gradients) else ""
+        raise DTypeError(f"{where}: {name} must be Parameters, {origin}; got {type(value).__name__}{advice}")
     return value
 
 

@@ -437,6 +437,13 @@ def test_parameters_are_no_gradients(kind, clip):
         clip(fine, 1e-3)
 
 
+def test_the_result_of_a_backward_pass_has_the_gradients_in_an_attribute():
+    rnn = RNN(2, 3, rng=0)
+    output, _, trace = rnn.forward(np.ones((4, 1, 2)))
+    with pytest.raises(DTypeError, match="grads must be .* got BackwardResult, whose attribute grads they are"):
+        clip_grad_norm(rnn.backward(trace, output), 1.0)
+
+
 def test_a_part_of_a_models_parameters_is_no_gradient():
     model = SequenceModel(RNN(2, 3, rng=0), 1, rng=0)
     with pytest.raises(OptionError, match="got the parameters of SequenceModel themselves"):
