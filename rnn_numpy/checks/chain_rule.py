@@ -386,7 +386,10 @@ def by_given(maps: StepMaps, name: str, dstates: Array, absolute: bool = False) 
     """Differentiate by a given array, (N, ·), entry by entry; or sum the absolute values."""
     steps, size = maps.steps, np.abs if absolute else np.asarray
     array, title = steps.recorded.given[name], f"given {name}"
-    found, units = np.zeros(array.shape), list(_units(array[0])) if len(array) else []
+    found = np.zeros(array.shape)
+    if not array.size:
+        return found
+    units = list(_units(array[0]))
 
     def tangent(unit: Array) -> Array:  # each entry is read by its own sequence alone
         return steps.given_jvp(name, np.broadcast_to(unit, array.shape))

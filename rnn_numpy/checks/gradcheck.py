@@ -333,7 +333,7 @@ def _check(
                 )
     if trials and finite and not touched and reproducible:
         _try_taylor(checked, names, first, findings, seed)
-        if layer is not None:
+        if layer is not None and not any(row.verdict == UNDECIDED for row in findings.rows):
             layer.try_forward_mode(first, findings)
     return GradcheckReport(
         checked.title,

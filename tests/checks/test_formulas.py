@@ -140,6 +140,23 @@ def test_where_an_exponential_overflows_differences_fill_in():
         )
 
 
+def in_single(a_t, h_in, W_hh, h_t):
+    a_t += W_hh @ h_in
+    h_t[...] = np.tanh(a_t.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [1, 40])
+def test_a_formula_in_single_precision_tells_little(scale, dtype):
+    for off, verdict in ((1, "undecided"), (1.5, "FAILED"))[: 2 if scale == 1 else 1]:
+        backward = back(lambda dh, a, h, off=off: off * dh * (1 - np.tanh(a) ** 2))
+        layer = cell(in_single, backward)(2, 4, dtype=dtype, rng=0)
+        layer.params.flat[:] *= scale
+        report = gradcheck(layer, data(6, 2, 2).astype(dtype))
+        assert report.verdict == verdict
+        assert any("h holds numbers of single precision alone" in note for note in report.notes)
+
+
 def test_at_a_kink_nothing_is_decided():
     backward = back(lambda dh, a, h: dh * np.sign(a))
     x = data(5, 2, 2)

@@ -199,12 +199,36 @@ def test_a_mistake_behind_shut_gates_is_one_where_they_are_open():
         assert gradcheck(model, IDS, NEXT).verdict == "FAILED"
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1, "undecided"), (0, "FAILED")])
+def test_a_sigmoid_that_is_shut_in_a_function(factor, verdict):
+    def sigmoid(p):
+        return 1 / (1 + np.exp(-p["s"]))
+
+    def grads(p):
+        return {"s": factor * sigmoid(p) * (1 - sigmoid(p))}
+
+    report = gradcheck(lambda p: np.sum(sigmoid(p)), {"s": np.array([45.0, 60.0])}, grads=grads)
+    assert report.verdict == verdict
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_memory_is_judged_step_by_step(dtype):
     with np.errstate(all="ignore"):
         assert attentive(AttentionRNN, dtype).verdict != "FAILED"
         report = attentive(Unread, dtype)
     assert report.verdict == "FAILED"
+
+
+@pytest.mark.parametrize(("T", "N", "S"), [(5, 0, 4), (1, 2, 1), (4, 2, 3)])
+def test_any_size_of_a_memory(T, N, S):
+    given = {"values": np.ones((S, N, 3)), "exists": np.zeros((N, S), bool)}
+    assert gradcheck(AttentionRNN(2, 3, rng=0), np.ones((T, N, 2)), given=given).ok
+
+
+def test_a_state_of_zeros_at_the_kink_of_a_relu():
+    layer = GeneralLSTM(2, 4, activations=["relu"] * 3, peepholes=True, rng=0)
+    x = np.random.default_rng(0).normal(size=(6, 2, 2))
+    assert gradcheck(layer, x).verdict != "FAILED"
 
 
 def at_kinks(kind):
