@@ -103,3 +103,53 @@ def test_single_precision_inside_is_told() -> None:
         trials=False,
     )
     assert any("is a number of single precision" in note for note in rounded.notes)
+
+
+IDS, WEIGHT = np.array([1, 2, 1, 0, 3, 1, 2, 2]), np.linspace(0.5, 1.5, 8)[:, None]
+
+
+def embedded(p: Params) -> Any:
+    return np.sum(WEIGHT * np.sin(np.tanh(p["E"][IDS]) @ p["W"].T + p["b"]))
+
+
+def of_embedded(p: Params, add: Any) -> Params:
+    a = np.tanh(p["E"][IDS])
+    d = WEIGHT * np.cos(a @ p["W"].T + p["b"])
+    found = {"E": np.zeros_like(p["E"]), "W": d.T @ a, "b": d.sum(axis=0)}
+    add(found["E"], (d @ p["W"]) * (1 - a * a))
+    return found
+
+
+def adds(dE: Any, da: Any) -> None:
+    np.add.at(dE, IDS, da)
+
+
+def adds_once(dE: Any, da: Any) -> None:
+    dE[IDS] += da
+
+
+def adds_the_first(dE: Any, da: Any) -> None:
+    dE[IDS[::-1].copy()] += da[::-1].copy()
+
+
+@pytest.mark.parametrize(("add", "words"), [(adds, ""), (adds_once, "last time"), (adds_the_first, "first time")])
+def test_rows_that_are_read_several_times(add: Any, words: str) -> None:
+    rng = np.random.default_rng(0)
+    params = {"E": rng.normal(size=(5, 3)), "W": rng.normal(size=(2, 3)), "b": rng.normal(size=2)}
+    report = gradcheck(embedded, params, grads=lambda p: of_embedded(p, add), trials=False)
+    assert report.ok is not bool(words)
+    if report.diagnosis is not None:
+        assert report.diagnosis.kind == "overwritten, not added" and f"the {words} alone" in report.diagnosis.why
+
+
+@pytest.mark.parametrize(("factor", "words"), [(0.1, "less 0.1"), (0.3, "plus 0.1")])
+def test_a_penalty_that_comes_back_in_another_amount(factor: float, words: str) -> None:
+    params = {"w": np.random.default_rng(0).normal(size=4), "b": np.ones(2)}
+    report = gradcheck(
+        lambda p: np.sum(np.sin(p["w"])) + np.sum(p["b"] ** 3) + 0.1 * np.sum(p["w"] ** 2),
+        params,
+        grads=lambda p: {"w": np.cos(p["w"]) + factor * p["w"], "b": 3 * p["b"] ** 2},
+        trials=False,
+    )
+    assert report.diagnosis is not None and report.diagnosis.kind == "weight decay"
+    assert f"the right one {words} times the parameter itself" in report.diagnosis.why

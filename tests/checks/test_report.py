@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rnn_numpy import LSTM
+from rnn_numpy.checks import gradcheck
 from rnn_numpy.checks.report import UNDECIDED, Findings, Row, judged, kappas, rows_of, step_scales, undecided
 
 
@@ -81,3 +83,14 @@ def test_further_tests_are_kept() -> None:
     assert [(trial.name, trial.text, trial.ok, trial.value) for trial in findings.trials] == [
         ("Taylor", "2.00", True, 2.0)
     ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_a_report_is_as_wide_as_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LSTM(2, 3, 2, bidirectional=True, dtype=np.float32, rng=0)
+    report = gradcheck(layer, np.random.default_rng(0).normal(size=(12, 2, 2)).astype(np.float32))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = str(report).splitlines()
+    assert columns - 10 < max(map(len, lines)) <= columns
+    assert any("ok (15 digits)" in line for line in lines)
+    assert ("worst at" in str(report)) == (columns > 60)

@@ -32,7 +32,7 @@ DIAGNOSES: Mapping[str, str] = MappingProxyType(
         "missing 1/N": "that factor is the batch size, or one over it",
         "entries rescaled": "single entries are right but for factors of their own",
         "sign": "a term has the other sign",
-        "transposed": "a matrix stands where its transpose should",
+        "transposed": "a matrix stands where its transpose should, or its axes are turned round or cut another way",
         "recurrence dropped": "what comes from later steps than the next few, or than none, is not there",
         "order of Jacobians": "the Jacobians of the steps are multiplied in the wrong order",
         "off by one step": "an array of the step before, or after, is read",
@@ -44,7 +44,7 @@ DIAGNOSES: Mapping[str, str] = MappingProxyType(
         "bias ignored": "a bias gradient is zero",
         "gate derivative missing": "the derivative of a gate's nonlinearity is left out",
         "wrong derivative": "it is there, but of another function or of another array",
-        "gates swapped": "one gate's gradient stands in another's rows",
+        "gates swapped": "one gate's gradient stands in another's rows, or one parameter has another's",
         "layers exchanged": "what belongs to one layer or direction stands in another's place",
         "reset on the wrong side": "a GRU's r_t acts before the product of W_hn backward, after it forward",
         "cell path missing": "the gradient from c_t to c_{t-1} is not there",
@@ -391,13 +391,17 @@ def _of_layers(chain: ChainRule, steps: RecordedSteps) -> Iterator[Mistake]:
                 "the gradient that goes down between two layers is not multiplied with the dropout mask",
                 Variation(mask=lambda _, factors: np.ones_like(factors)), BETWEEN)  # fmt: skip
     if any(maps.steps.recorded.masks.zoneout for maps in chain.maps.values()):
-        for why, zoned in OTHER_ZONEOUTS:
-            yield Mistake("dropout mask ignored", f"the mask of zoneout {why} on the way back",
-                Variation(state=functools.partial(_zoned, "state", zoned),
-                          preactivation=functools.partial(_zoned, "preactivation", zoned)), RECURRENCE)  # fmt: skip
+        each = {state for maps in chain.maps.values() for state in maps.steps.recorded.masks.zoneout}
+        for only in (None, *(state for state in steps.cell.states if state in each and len(each) > 1)):
+            of = "" if only is None else f" of {only}"
+            for why, zoned in OTHER_ZONEOUTS:
+                yield Mistake("dropout mask ignored", f"the mask of zoneout{of} {why} on the way back",
+                    Variation(state=functools.partial(_zoned, "state", zoned, only),
+                              preactivation=functools.partial(_zoned, "preactivation", zoned, only)),
+                    RECURRENCE)  # fmt: skip
         yield Mistake("dropout mask ignored", "the masks of zoneout of two states are exchanged on the way back",
-            Variation(state=functools.partial(_zoned, "state", None),
-                      preactivation=functools.partial(_zoned, "preactivation", None)), RECURRENCE)  # fmt: skip
+            Variation(state=functools.partial(_zoned, "state", None, None),
+                      preactivation=functools.partial(_zoned, "preactivation", None, None)), RECURRENCE)  # fmt: skip
     if any(maps.steps.recorded.masks.recurrent is not None for maps in chain.maps.values()):
         yield Mistake("dropout mask ignored",
             "the gradient of the state is not multiplied with the mask of recurrent dropout",
@@ -562,8 +566,12 @@ def _stopped(kept: int, carried: bool, steps: RecordedSteps, J: Array) -> Array:
     return stopped
 
 
-def _zoned(which: str, change: Callable[[Array], Array] | None, steps: RecordedSteps, array: Array) -> Array:
-    """Return the maps of steps with other masks of zoneout, at the same recorded states; None exchanges them."""
+def _zoned(
+    which: str, change: Callable[[Array], Array] | None, only: str | None, steps: RecordedSteps, array: Array
+) -> Array:
+    """Return the maps of steps with other masks of zoneout, of all states or of one, at the same recorded states; where
+    there is no change they are exchanged.
+    """
     masks = steps.recorded.masks
     if not masks.zoneout:
         return array
@@ -573,7 +581,7 @@ def _zoned(which: str, change: Callable[[Array], Array] | None, steps: RecordedS
     if change is None:
         changed = dict(zip(kept, reversed(kept.values()), strict=True))
     else:
-        changed = {state: change(mask) for state, mask in kept.items()}
+        changed = {state: mask if only not in (None, state) else change(mask) for state, mask in kept.items()}
     other.recorded.masks = Masks(masks.recurrent, changed)
     found = other.jacobians()
     return found.state if which == "state" else found.preactivation

@@ -34,7 +34,7 @@ from rnn_numpy.checks.diagnosis.known_mistakes import (
     Mistake,
     known_mistakes,
 )
-from rnn_numpy.checks.diagnosis.of_attention import mistakes_of_attention
+from rnn_numpy.checks.diagnosis.of_attention import factor_of_scores, mistakes_of_attention
 from rnn_numpy.checks.diagnosis.of_normalisation import mistakes_of_normalisation
 from rnn_numpy.checks.diagnosis.of_shares import mistake_between_layers, mistake_of_entries
 from rnn_numpy.checks.diagnosis.of_steps import (
@@ -46,7 +46,15 @@ from rnn_numpy.checks.diagnosis.of_steps import (
     treats_signs_apart,
 )
 from rnn_numpy.checks.diagnosis.of_sums import mistake_of_sums
-from rnn_numpy.checks.diagnosis.patterns import close, common_pattern, matches, narrowed, rescaled
+from rnn_numpy.checks.diagnosis.patterns import (
+    close,
+    common_pattern,
+    cut_another_way,
+    matches,
+    narrowed,
+    on_a_grid,
+    rescaled,
+)
 from rnn_numpy.checks.report import WRONG, Diagnosis, Row, step_scales
 from rnn_numpy.checks.rounding import Tolerances
 from rnn_numpy.checks.targets import LayerTarget, Point, Target
@@ -77,7 +85,7 @@ def diagnose_layer(
     if any(not np.isfinite(array).all() for array in analytic.values()):
         return _not_finite(analytic, target, place)
     compare = Comparison(chain, tolerances, analytic)
-    for probe in (_padding, _mixed_batch, _not_linear):
+    for probe in (_padding, _cut_another_way, _mixed_batch, _on_a_grid, _not_linear):
         found = probe(target, compare, analytic)
         if found is not None:
             return _placed(found, place)
@@ -104,6 +112,9 @@ def diagnose_layer(
         found = _narrow_states(chain, target)
         if found is not None:
             return _placed(found, place)
+    scores = factor_of_scores(target, chain.tensors)
+    if scores is not None:
+        return _placed(Diagnosis(*scores), place)
     if part == "recurrence" and place.get("silent"):
         lag = place["t"] - place["k"]
         why = f"nothing is handed on beyond {abs(lag)} steps: the recurrence is cut there"
@@ -273,6 +284,24 @@ def _padding(target: LayerTarget, compare: Comparison, analytic: Point) -> Diagn
     return None
 
 
+def _cut_another_way(target: LayerTarget, compare: Comparison, analytic: Point) -> Diagnosis | None:
+    """Whether all that is wrong are right numbers in another order."""
+    wrong = [name for name, array in compare.exact.items() if not compare.same(name, analytic[name], array)]
+    told = {name: cut_another_way(analytic[name], compare.exact[name]) for name in wrong if analytic[name].ndim > 2}
+    if not told or len(told) < len(wrong) or None in told.values():
+        return None
+    return Diagnosis("transposed", "; ".join(f"{name}: {text}" for name, text in told.items()))
+
+
+def _on_a_grid(target: LayerTarget, compare: Comparison, analytic: Point) -> Diagnosis | None:
+    """Whether all numbers of all that is wrong are multiples of one step, and the right ones are not."""
+    wrong = [name for name, array in compare.exact.items() if not compare.same(name, analytic[name], array)]
+    told = on_a_grid([analytic[name] for name in wrong]) if wrong else None
+    if told is None or on_a_grid([compare.exact[name] for name in wrong]) is not None:
+        return None
+    return Diagnosis("lower precision", f"all numbers of {', '.join(wrong)} are {told}")
+
+
 def _mixed_batch(target: LayerTarget, compare: Comparison, analytic: Point) -> Diagnosis | None:
     """Whether the loss of one sequence reaches another's input."""
     if target.x.ndim != 3:
@@ -373,6 +402,8 @@ def _narrow_states(chain: ChainRule, target: LayerTarget) -> Diagnosis | None:
 def _grid(values: Array) -> str | None:
     """Say on what grid all numbers of each step are, decimal or of so many levels; None where there is none."""
     for digits in range(1, 7):
+        if np.count_nonzero(np.round(values * 10.0**digits)) <= 8:
+            continue  # numbers that are next to 0 are on any grid
         if np.abs(values * 10.0**digits - np.round(values * 10.0**digits)).max() <= 1e-9:
             return f"is rounded to {digits} decimals"
     size = np.abs(values.reshape(len(values), -1)).max(axis=1, initial=0.0)

@@ -8,6 +8,8 @@ named as in `rnn_numpy.layers.attention`.
 from __future__ import annotations
 
 import copy
+import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from rnn_numpy.checks.diagnosis.patterns import matches
 from rnn_numpy.checks.targets import LayerTarget, Point
 from rnn_numpy.engine.cell import Cell
-from rnn_numpy.engine.parts import Part
+from rnn_numpy.engine.parts import Part, argument_names
 from rnn_numpy.layers import attention
 
 Array = NDArray[Any]
@@ -85,6 +87,52 @@ def mistakes_of_attention(target: Any) -> Iterator[tuple[str, str, Point]]:
             yield kind, why, found
 
 
+def factor_of_scores(target: LayerTarget, right: Point) -> tuple[str, str] | None:
+    """Say what factor the layer's own backward pass lacks at the scores, if with it all gradients are the right ones;
+    the score may be a formula of the user's own.
+    """
+    if not isinstance(target.layer, attention.Attending):
+        return None
+    layer: Any = copy.copy(target.layer)
+    own = target.run(layer)[0]
+    if all(matches(name, own[name], array) for name, array in right.items()):
+        return None  # off by so little that no factor could be told from rounding
+    cell, sizes = layer.cell, {"H": layer.hidden_size, "M": layer.memory_size, "K": layer.attention_size}
+    sizes["S"] = next(array.shape[1] for array in target.trace.edge.given.values())
+    factors = {"-1": -1.0, "2": 2.0, "1/2": 0.5}
+    for name, size in sizes.items():
+        root = math.sqrt(size)
+        factors |= {f"1/sqrt({name})": 1 / root, f"sqrt({name})": root, f"1/{name}": 1 / size, name: float(size)}
+    for title, factor in factors.items():
+        changed = [tuple(_with_factor(part, factor) for part in parts) for parts in (cell.before, cell.after)]
+        if factor == 1 or changed == [cell.before, cell.after]:
+            continue
+        layer.cell = replace(cell, before=changed[0], after=changed[1], trial=False)
+        try:
+            found = target.run(layer)[0]
+        except Exception:  # a cell of one's own may not be made for it
+            return None
+        if all(matches(name, found[name], array) for name, array in right.items()):
+            kind = "sign" if factor == -1 else "constant factor"
+            return kind, f"what the scores get lacks the factor {title} on the way back: with it, all is right"
+    return None
+
+
+def _with_factor(part: Part, factor: float) -> Part:
+    """Return a part that multiplies the gradient of the scores with a factor first, if it goes back from them."""
+    backward = part.backward
+    names = () if backward is None else argument_names(backward)
+    if backward is None or not {"dscore_t", "dquery"} <= set(names):
+        return part
+
+    def scaled(*arrays: Array) -> None:
+        arrays[names.index("dscore_t")][...] *= factor
+        backward(*arrays)
+
+    scaled.__signature__ = inspect.signature(backward)  # type: ignore[attr-defined]
+    return replace(part, backward=scaled)
+
+
 def _with_formulas(cell: Cell, backward: Mapping[Formula, Formula]) -> Cell:
     """Return the cell with other formulas backward, by the formula forward."""
 
@@ -132,6 +180,12 @@ def wrong_formulas() -> Iterator[tuple[str, str, Formula, Formula]]:
         "backward masks the weights after the softmax, and does not normalise them again",
         attention.weights_forward,
         _masked_late,
+    )
+    yield (
+        MASK,
+        "backward takes the softmax of all scores again, of rows that do not exist as well",
+        attention.weights_forward,
+        _of_all_scores,
     )
     yield (
         PATH,
@@ -214,6 +268,12 @@ def _masked_late(
     weights = np.zeros_like(score_t)
     attention.softmax_forward(score_t, np.ones_like(exists), weights)
     attention.weights_backward(dcontext_t, weights * exists, values, dalpha_t, dscore_t)
+
+
+def _of_all_scores(dcontext_t: Array, score_t: Array, values: Array, dalpha_t: Array, dscore_t: Array) -> None:
+    weights = np.zeros_like(score_t)
+    attention.softmax_forward(score_t, np.ones(score_t.shape, bool), weights)
+    attention.weights_backward(dcontext_t, weights, values, dalpha_t, dscore_t)
 
 
 def _by_values(dscore_t: Array, keys: Array, dquery: Array) -> None:

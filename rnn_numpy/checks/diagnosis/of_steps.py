@@ -16,6 +16,7 @@ T = 1 the gradient of a bias is da, and that of the initial state what the step 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -444,11 +445,11 @@ def _ratio(steps: RecordedSteps, found: Array, right: Array, gate: str | None) -
     """Say by what one map, (T, N, rows, H), is another one times: a number, or a quotient of recorded arrays."""
     alive = steps.alive
     found, right = found[alive], right[alive]  # (M, rows, H)
-    if not np.any(found):
+    size = float(np.abs(right).max(initial=0.0))
+    if np.abs(found).max(initial=0.0) <= 1e-8 * size:
         return ("gate path missing" if gate else "hidden path missing"), "is missing"
-    if not np.any(right):
+    if not size:
         return None
-    size = float(np.abs(right).max())
     factor = float(np.sum(found * right) / np.sum(right * right))
     if np.abs(found - factor * right).max() <= 1e-8 * size * max(1.0, abs(factor)):
         if abs(factor + 1) < 1e-8:
@@ -502,6 +503,8 @@ def _said(above: str, below: str, own: set[str]) -> tuple[str, str]:
         return "wrong derivative", f"lacks the factor {below}"
     if below == "1":
         return "wrong derivative", f"has a factor {above} too much"
+    if sorted(re.split(r"[()]| [-+] ", above)) == sorted(re.split(r"[()]| [-+] ", below)):
+        return "sign", f"has {above} where {below} belongs"
     times = {above.replace("_t", "").replace("_{t-1}", ""), below.replace("_t", "").replace("_{t-1}", "")}
     kind = "off by one step" if len(times) == 1 else "wrong derivative"
     return kind, f"has {above} where {below} belongs"
@@ -518,6 +521,14 @@ def _library(steps: RecordedSteps) -> Iterator[tuple[str, Array]]:
         steps.cell.states, steps.split(steps.states("before")), steps.split(steps.states("after")), strict=True
     ):
         base[f"{state}_{{t-1}}"], base[f"{state}_t"] = before, after
+    for name, weight in steps.weights().items():  # what a parameter of the cell's own may be made of, unit by unit
+        if name in steps.cell.parameters and weight.shape == (steps.layer.hidden_size,):
+            own = np.broadcast_to(weight, (steps.T, steps.N, *weight.shape))
+            s = 1 / (1 + np.exp(-own))
+            for title, array in ((name, own), (f"s({name})", s)):
+                yield title, array
+                yield f"1 - {title}", 1 - array
+                yield f"1 + {title}", 1 + array
     for name, array in base.items():
         yield name, array
     for name, array in base.items():
@@ -535,4 +546,5 @@ def _library(steps: RecordedSteps) -> Iterator[tuple[str, Array]]:
         for other in names[k + 1 :]:
             if base[one].shape == base[other].shape:
                 yield f"({one} - {other})", base[one] - base[other]
+                yield f"({other} - {one})", base[other] - base[one]
                 yield f"({one} + {other})", base[one] + base[other]

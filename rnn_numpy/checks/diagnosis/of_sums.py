@@ -8,7 +8,7 @@ known; a mistake is named where all blocks that are wrong have one, and all of o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,40 @@ def _guesses(target: LayerTarget, chain: ChainRule, row: Row, part: slice, claim
     for gate, other in target.gates.get(row.name, []):
         if gate != row.gate:
             yield "gates swapped", f"the rows of {gate}", exact[other]
+    for axis, size in enumerate(exact[part].shape):
+        if size > 1:
+            yield "transposed", f"the right gradient, turned round along axis {axis}", np.flip(exact[part], axis)
+    if stem in steps.cell.parameters:
+        yield from _of_functions(exact, target.point[row.name])
+
+
+# What a parameter may go through before it acts, and the derivative of that.
+FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {
+    "a sigmoid": lambda p: np.exp(-p) / (1 + np.exp(-p)) ** 2,
+    "a tanh": lambda p: 1 - np.tanh(p) ** 2,
+    "an exponential": np.exp,
+    "a softplus": lambda p: 1 / (1 + np.exp(-p)),
+    "a square": lambda p: 2 * p,
+    "a logarithm": lambda p: 1 / p,
+}
+
+
+def _of_functions(exact: Array, parameter: Array) -> Iterator[Guess]:
+    """Yield gradients of a parameter that goes through a function, the derivative of which is left out, or another."""
+    with np.errstate(all="ignore"):
+        slopes = {name: function(parameter) for name, function in FUNCTIONS.items()}
+        for name, slope in slopes.items():
+            if np.ptp(slope) <= 1e-3 * np.abs(slope).max(initial=0.0):
+                continue  # next to a constant, as at parameters that all are 0: any function may be meant
+            yield "gate derivative missing", f"the derivative of {name} is missing", exact / slope
+            yield "wrong derivative", f"the derivative of {name} is there twice", exact * slope
+            for other, its in slopes.items():
+                if other != name:
+                    yield (
+                        "wrong derivative",
+                        f"the derivative of {other} stands for that of {name}",
+                        exact * its / slope,
+                    )
 
 
 def _of_inputs(target: LayerTarget, exact: Array) -> Iterator[Guess]:

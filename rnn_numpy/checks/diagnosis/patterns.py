@@ -97,6 +97,44 @@ def common_pattern(target: Target, analytic: Point, reference: Point, rows: Sequ
                 if order != tuple(sorted(order)) and close(analytic[name], reference[name][:, list(order)]):
                     why = f"d{name} has the sequences in the order {list(order)}: sorted by length, and not sorted back"
                     return Diagnosis("batch mixed", why)
+    held = {name: _held(name, analytic[name], reference) for name in wrong}
+    if all(held.values()):
+        why = "; ".join(f"{name} has the gradient of {other}" for name, other in held.items())
+        return Diagnosis("gates swapped", why)
+    return None
+
+
+def _held(name: str, found: Array, reference: Point) -> str | None:
+    """Return another array whose gradient this one has."""
+    alike = (other for other, array in reference.items() if other != name and array.shape == found.shape)
+    return next((other for other in alike if close(found, reference[other])), None)
+
+
+def cut_another_way(found: Array, expected: Array) -> str | None:
+    """Say how axes have been exchanged and cut anew by `reshape`, which moves the numbers; None where they have not."""
+    for order in itertools.permutations(range(expected.ndim)):
+        turned = expected.transpose(order)
+        again = turned.reshape(expected.shape)
+        if order != tuple(range(expected.ndim)) and not close(again, expected) and close(found, again):
+            return (
+                f"the right numbers in another order: of shape {turned.shape}, reshaped where axes are to be exchanged"
+            )
+    return None
+
+
+def on_a_grid(arrays: Sequence[Array]) -> str | None:
+    """Say of what step all numbers are multiples, each array's largest being no more than 2^16 of them."""
+    numbers = np.concatenate([array.ravel() for array in arrays])
+    if np.count_nonzero(numbers) <= 8:
+        return None
+    largest = float(np.abs(numbers).max())
+    steps = {f"2^{power}": 2.0**power for power in range(-52, 20)} | {f"10^{n}": 10.0**n for n in range(-12, 4)}
+    for title, step in sorted(steps.items(), key=lambda pair: -pair[1]):
+        whole = np.round(numbers / step)
+        if largest > 2.0**16 * step or len(np.unique(np.abs(whole))) <= 4:  # such as are clipped, or signs, are few
+            continue
+        if np.abs(numbers / step - whole).max() <= 1e-9:
+            return f"multiples of {title}"
     return None
 
 

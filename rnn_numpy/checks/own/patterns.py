@@ -152,7 +152,10 @@ def _decayed(c: Compared) -> Diagnosis | None:
                     why = f"every entry of the gradient of {c.titles} is the right one plus {guess:.6g}"
                     return Diagnosis("wrong derivative", why)
                 own = "the parameter " + word if word == "itself" else "the parameter" + word
-                why = f"the gradient of {c.titles} is the right one plus {guess:.6g} times {own}: {kind_word}"
+                sign, what = (
+                    ("plus", kind_word) if guess > 0 else ("less", "too little comes back from a penalty on it")
+                )
+                why = f"the gradient of {c.titles} is the right one {sign} {abs(guess):.6g} times {own}: {what}"
                 return Diagnosis("weight decay", why)
     return None
 

@@ -25,6 +25,7 @@ def sums(S: Structure) -> Iterator[Suspect]:
         yield from _steps(S, several, few)
     for name, edges in each.items():  # of a tensor that is read in several places, or in parts
         yield from _places(S, name, edges)
+    yield from _repeated(S, each)
     yield from _rows(S, each)
     yield from _vectorised(S, each)
 
@@ -87,6 +88,33 @@ def _places(S: Structure, name: str, edges: list[Edge]) -> Iterator[Suspect]:
             change = dropped(S, [edge for edge in here if S.step[edge.node] not in kept])
             kind = "overwritten, not added" if len(kept) == 1 else f"{word.split()[-2]} step skipped"
             yield from one(kind, why, change, SUMS, why)
+
+
+def _repeated(S: Structure, each: dict[str, list[Edge]]) -> Iterator[Suspect]:
+    """Of entries that are read several times at once, as the rows of an embedding are, one time alone is added."""
+    for name, edges in each.items():
+        several = [edge for edge in edges if not edge.part.once]
+        for which, word in ((-1, "last"), (0, "first")):
+            change = Change(pulls={(edge.node, edge.slot): _once(edge, which) for edge in several})
+            why = (
+                f"of what is read several times of {name}, as p[ids] reads a row, d{name} takes the {word} time alone: "
+                "d[ids] += adds once; np.add.at adds each time"
+            )
+            yield from one("overwritten, not added", why, change, SUMS, why)
+
+
+def _once(edge: Edge, which: int) -> Pull:
+    """Return the way back of which each entry of the source gets what one of its places gets."""
+    order = 1 if which else -1
+    places = dict(zip(edge.part.taken[::order].tolist(), edge.part.at[::order].tolist(), strict=True))
+    keep = np.isin(edge.part.at, list(places.values()))
+
+    def pull(node: Node, slot: int, d: Array) -> Array:
+        g = np.array(node.pull(slot, d))
+        g.reshape(-1)[edge.part.at[~keep]] = 0
+        return g
+
+    return pull
 
 
 def _rows(S: Structure, each: dict[str, list[Edge]]) -> Iterator[Suspect]:
