@@ -247,7 +247,9 @@ class GradcheckReport:
 
 
 def _table(rows: list[Row]) -> list[str]:
-    """Return the rows in columns. An empty one is left out; a title too long for the line has a line of its own."""
+    """Return the rows in columns, at least 60 wide. An empty one is left out, and what a narrow line has no room for; a
+    title too long for the line has a line of its own.
+    """
     columns = [
         ["shape", *(str(row.shape).replace(" ", "") for row in rows)],
         ["error", *(f"{row.error:.1e}" for row in rows)],
@@ -259,9 +261,12 @@ def _table(rows: list[Row]) -> list[str]:
     ]
     if all(math.isnan(row.kappa) for row in rows):
         del columns[-2]
+    # What a narrow line has no room for: shapes, where the index says as much, and what merely explains.
+    for spare in ("shape", "κ", "worst at"):
+        widths = [max(map(len, column)) for column in columns]
+        if sum(widths) + 2 * len(widths) > line_width():
+            columns = [column for column in columns if column[0] != spare]
     widths = [max(map(len, column)) for column in columns]
-    if sum(widths) + 2 * len(widths) > line_width():  # shapes of many axes: the index says as much
-        del columns[0], widths[0]
     numbers = ("error", "analytic", "reference", "κ")
     aligned = [
         [f"{text:>{width}}" if column[0] in numbers else f"{text:<{width}}" for text in column]

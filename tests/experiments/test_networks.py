@@ -175,6 +175,26 @@ def run_until_line(folder: Path, arguments: list[str], line: str) -> subprocess.
     return process
 
 
+BENCHMARK = "benchmark --lengths 10 --cells rnn-tanh gru --seeds 2 --hidden 8 --max-updates 100".split()
+
+
+def test_a_benchmark_that_is_killed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with run_until_line(tmp_path, command(*BENCHMARK), "2 of 4") as process:
+        process.kill()
+    (kept,) = tmp_path.iterdir()
+    assert kept.name.startswith("benchmark-unfinished-") and kept.read_bytes().count(b"\n") >= 2
+    assert main(BENCHMARK) == 0
+    resumed = capsys.readouterr()
+    assert resumed.err.startswith(f"going on with what {kept.name} has kept\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmark.png"]
+    assert main([*BENCHMARK, "--out", "whole.png"]) == 0
+    assert capsys.readouterr().out.replace("whole", "benchmark") == resumed.out
+    assert (tmp_path / "whole.png").read_bytes() == (tmp_path / "benchmark.png").read_bytes()
+
+
 def test_a_run_that_is_killed_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
