@@ -31,6 +31,7 @@ GRID = ((40, 1, 16, 32), (100, 1, 16, 32), (100, 8, 16, 64), (200, 4, 32, 128), 
 SMOKE = ((12, 2, 3, 4),)
 RIVALS = ("jax", "torch", versions.OLD)
 OURS = "rnn_numpy"
+KEPT = ROOT / "benchmarks" / "results" / "lab.json"
 TOLERANCE = 1e-9  # of the largest entry: sums over many steps, in other orders
 
 
@@ -124,6 +125,32 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return said
 
 
+def markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what `benchmarks/README.md` shows of kept figures: ratios with one thread, then with two, then peaks."""
+    cells = {(row["job"], *row["point"], row["cell"], row["threads"], row["alone"]): row for row in rows}
+
+    def ratios(key: tuple[Any, ...]) -> str:
+        found = cells.get(key, {"ratio": {}})["ratio"]
+        return ", ".join(f"{found[name]:.2f}" if name in found else "–" for name in RIVALS) if found else ""
+
+    lines = []
+    for threads in (1, 2):
+        title = "one thread" if threads == 1 else f"{threads} threads"
+        lines += [f"| {title} | T, N, D, H | RNN: JAX, torch, 0.2.0 | LSTM | GRU |", "|---|---|---|---|---|"]
+        for job, point in ((job, point) for job in JOBS for point in GRID):
+            shown = [ratios((job, *point, cell, threads, False)) for cell in CELLS]
+            if any(shown):
+                lines.append(f"| {job} | {', '.join(map(str, point))} | {' | '.join(shown)} |")
+        lines.append("")
+    lines += ["| most memory, MB | T, N, D, H | ours | JAX | torch | 0.2.0 |", "|---|---|---|---|---|---|"]
+    for (job, *point, cell, _, alone), row in cells.items():
+        if alone:
+            peaks = [row["peak_MB"].get(name) for name in (OURS, *RIVALS)]
+            shown = [f"{peak:.0f}" if peak else "–" for peak in peaks]
+            lines.append(f"| {job} of {cell} | {', '.join(map(str, point))} | {' | '.join(shown)} |")
+    return lines
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of this program's arguments."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.lab", description=(__doc__ or "").split(":")[0])
@@ -137,6 +164,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=0.3, help="of a contender in each round")
     made.add_argument("--json", type=Path, help="write the figures to this file")
     made.add_argument("--add", action="store_true", help="keep the figures that the file has")
+    made.add_argument(
+        "--markdown", action="store_true", help="print the tables of the kept figures, and measure nothing"
+    )
     made.add_argument("--smoke", action="store_true", help="one small size, one round")
     made.add_argument("--old", type=Path, metavar="FOLDER", help=f"source tree of {versions.OLD}; default: out of git")
     return made
@@ -147,6 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.add and options.json is None:
         parser().error("--add needs --json FILE")
+    if options.markdown:
+        kept = json.loads((options.json or KEPT).read_text())["rows"]
+        print("\n".join([*markdown(kept), "", *summary([row for row in kept if row["threads"] == 1])]))
+        return 0
     grid = SMOKE if options.smoke else GRID if options.points is None else [GRID[point] for point in options.points]
     rounds, seconds = (1, 0.0) if options.smoke else (options.rounds, options.seconds)
     rows: list[dict[str, Any]] = []

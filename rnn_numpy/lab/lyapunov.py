@@ -26,10 +26,10 @@ as the shortest R_kk, twice as many as before at most, and 16. GRUs, whose state
 decompositions; where one step alone takes more, each step has one.
 
 *How orthonormal.* For the same reason Q need not be orthonormal: any Q_t R_t = V with an upper triangular R_t will do,
-what Q_t lacks comes back in R_{t+1}, and only what the last one lacks is left. So of many columns R is the Cholesky
-factor of V^T V where a batch (below) goes on, and Q R = V is solved for Q: 16 columns at a time, each without its parts
-along those before. A batch ends with a QR decomposition (of many columns with another of these, since twice is enough),
-and so does each step in which R_kk is smaller than a millionth of the longest column.
+what Q_t lacks comes back in R_{t+1}, and only what the last one lacks is left. So of many columns R is found by
+Cholesky factors, of 16 columns at a time without their parts along those before, and Q R = V is solved for Q. The
+transient and the last step end with a QR decomposition, and so does each step in which R_kk is smaller than a millionth
+of the longest column. (Between batches, see below, what Q lacks goes from one mean to the next: some 1e-12.)
 
 What is left out at first, the transient, gives the states time to reach where they stay, and Q to turn.
 
@@ -132,7 +132,6 @@ FAR = math.log(1e100)  # how many times V may become longer or shorter
 MOST = 16  # steps without a decomposition
 LOOSE = 1e-6  # R_kk relative to the longest column, from which on V^T V has digits for it
 RANGE = 1e200  # of squares
-TWICE = 128  # columns from which on two loose decompositions cost less than a QR decomposition
 PANEL = 16  # columns of Q that are found at once, at most
 CACHED = 2**17  # entries of the matrices that are made orthonormal together
 _EPS = float(np.finfo(np.float64).eps)
@@ -746,13 +745,8 @@ class Walk:
                             f"{self.where}: directions leave the range of floats before step {done}; "
                             f"set interval below {since}"
                         )
-                    if not loose or (pace.ends(done) and k < TWICE):
-                        V, R = positive_qr(V)
-                    else:
-                        V, R = loose_qr(V)
-                        if pace.ends(done):  # of columns that are nearly orthonormal, it leaves none of their errors
-                            V, again = loose_qr(V)
-                            R = again @ R
+                    exact = not loose or done in (pace.transient, pace.T)
+                    V, R = positive_qr(V) if exact else loose_qr(V)
                     made = Orthonormal(done, since, V, R)
                     due = pace.after(made)
                     yield made

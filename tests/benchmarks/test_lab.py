@@ -37,3 +37,13 @@ def test_other_results_are_an_error(tmp_path):
     assert lab.compared(good, "RNN", (1, 1, 1, 1), "table", 1, 0.0)["ratio"] == {"jax": 1.0}
     with pytest.raises(SystemExit, match=r"error: jax, table of RNN .*: other results, by 1.0e-06"):
         lab.compared({lab.OURS: Fake(1.0), "jax": Fake(1 + 1e-6)}, "RNN", (1, 1, 1, 1), "table", 1, 0.0)
+
+
+def test_the_readme_shows_the_kept_figures():
+    text = (lab.ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    kept = json.loads(lab.KEPT.read_text(encoding="utf-8"))["rows"]
+    lines = [line for line in lab.markdown(kept) if line]
+    assert len(lines) > 35
+    assert [line for line in lines if line not in text] == []
+    kept[0]["ratio"]["0.2.0"] += 1
+    assert [line for line in lab.markdown(kept) if line not in text]
