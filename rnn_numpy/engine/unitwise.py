@@ -154,9 +154,9 @@ def unit_maps(steps: RecordedSteps, t: Indices, n: Indices, gradients: Sequence[
     recorded = steps.gathered(t, n)
     recorded.weights = {**recorded.weights, "W_hh": np.zeros_like(W_hh)}
     states, M = len(cell.states), len(t)
-    slopes: Array = np.empty((M, states, len(W_hh) // H, H), W_hh.dtype)
-    direct: Array = np.empty((M, states, steps.S), W_hh.dtype)
-    asked: dict[str, list[Array]] = {name: [] for name in gradients}
+    slopes: Array = memory.empty((M, states, len(W_hh) // H, H), W_hh.dtype)
+    direct: Array = memory.empty((M, states, steps.S), W_hh.dtype)
+    asked: dict[str, Array] = {}
     for state in range(states):
         ones = np.zeros((M, steps.S), W_hh.dtype)
         ones[:, state * H : (state + 1) * H] = 1
@@ -166,12 +166,14 @@ def unit_maps(steps: RecordedSteps, t: Indices, n: Indices, gradients: Sequence[
             gates = slice(rows.start // H, rows.stop // H)
             slopes[:, state, gates] = gradient[:, columns].reshape(M, -1, H)
         direct[:, state] = back.dstates
-        for name, found in asked.items():
-            found.append(back.binding.aligned(name)[0].reshape(M, -1, H))
+        for name in gradients:
+            found = back.binding.aligned(name)[0].reshape(M, -1, H)
+            if name not in asked:
+                asked[name] = memory.empty((M, states, *found.shape[1:]), W_hh.dtype)
+            asked[name][:, state] = found
     place = cell.states.index(cell.recurrent_state) * H
     weights = np.ascontiguousarray(W_hh.reshape(-1, H, H).swapaxes(0, 1))
-    stacked = {name: np.stack(found, axis=1) for name, found in asked.items()}
-    maps = UnitMaps(slopes, weights, direct, slice(place, place + H), stacked)
+    maps = UnitMaps(slopes, weights, direct, slice(place, place + H), asked)
     return maps if _holds(steps, maps, t, n) else None
 
 
