@@ -179,7 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error("--add needs --json FILE")
     if options.markdown:
         kept = json.loads((options.json or KEPT).read_text())["rows"]
-        print("\n".join([*markdown(kept), "", *summary([row for row in kept if row["threads"] == 1])]))
+        print(
+            "\n".join(
+                [*markdown(kept), "", *summary([row for row in kept if row["threads"] == 1 and not row["alone"]])]
+            )
+        )
         return 0
     grid = SMOKE if options.smoke else GRID if options.points is None else [GRID[point] for point in options.points]
     rounds, seconds = (1, 0.0) if options.smoke else (options.rounds, options.seconds)
