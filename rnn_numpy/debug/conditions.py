@@ -15,7 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
-from rnn_numpy.debug.expressions import LONGEST, Text, Value, evaluate, norm, parsed, saturation, sources, ulps
+from rnn_numpy.debug.expressions import (
+    LONGEST,
+    Text,
+    Value,
+    constant,
+    evaluate,
+    norm,
+    parsed,
+    saturation,
+    sources,
+    ulps,
+)
 from rnn_numpy.debug.rows import Halted, Rows, checkable, targets, total, wording
 from rnn_numpy.engine.trace import Step
 from rnn_numpy.errors import OptionError, RNNNumpyError
@@ -185,15 +196,19 @@ class _NonFinite(Condition):
 
     def holds(self, rows: Rows) -> Array:
         finite = np.ones(len(rows.indices), bool)
+        if self.names is None and rows.is_moderate():
+            return ~finite
         for name in self._names(rows):
-            known = np.isfinite(_of_steps(self, rows, name) if self.names else rows.value(name).array)
+            with np.errstate(all="ignore"):  # of what is computed when asked for
+                known = np.isfinite(_of_steps(self, rows, name) if self.names else rows.value(name).array)
             if not known.all():
                 finite &= known.all(axis=(1, 2))
         return ~finite
 
     def evidence(self, rows: Rows, k: int) -> str:
         for name in self._names(rows):
-            array = rows.value(name).array[k]
+            with np.errstate(all="ignore"):
+                array = rows.value(name).array[k]
             places = np.argwhere(~np.isfinite(array))
             if len(places):
                 n, unit = places[0]
@@ -254,7 +269,12 @@ class _Violated(Condition):
 
     def _errors(self, rows: Rows) -> dict[str, tuple[Value, Array, Array]]:
         """By name: what the equations say, what is recorded, and by how many times the rounding allowed they differ."""
-        found = {}
+        if not targets(rows.trace):
+            raise OptionError(
+                f"debug.{self.text}: the cell of {rows.trace.name} has no equations, `Cell.equations` is empty: none "
+                "can be violated"
+            )
+        found, exists, written = {}, rows.exists(), bool(rows.kept.written)
         for name in checkable(rows):
             said, recorded = total(rows, name), rows.value(name).array
             with np.errstate(all="ignore"):
@@ -262,11 +282,12 @@ class _Violated(Condition):
                 # Below the smallest normal number rounding is absolute.
                 error = abs(said.array - recorded) / np.maximum(allowed, np.finfo(recorded.dtype).tiny)
             same = (said.array == recorded) | (np.isnan(said.array) & np.isnan(recorded))
-            unknown = np.isnan(said.array) & ~np.isnan(recorded)  # what came in is not known at a pass's first step
-            exists = [rows.trace.exists(index) for index in rows.indices]
-            dead = np.zeros(same.shape, bool) if exists[0] is None else ~np.array(exists)
-            written = np.array([_touched(rows, index, name) for index in rows.indices], bool)[:, None, None]
-            found[name] = said, recorded, np.where(same | unknown | dead | written, 0, error)
+            passed = same | (np.isnan(said.array) & ~np.isnan(recorded))  # what came in is not known at a first step
+            if exists is not None:
+                passed |= ~exists
+            if written:
+                passed |= np.array([_touched(rows, index, name) for index in rows.indices], bool)[:, None, None]
+            found[name] = said, recorded, np.where(passed, 0, error)
         return found
 
     def holds(self, rows: Rows) -> Array:
@@ -382,7 +403,9 @@ def _made(name: str, given: list[ast.expr], keywords: list[ast.keyword]) -> Cond
         if isinstance(node, ast.Name):
             return node.id
         try:
-            return ast.literal_eval(node)
+            return constant(node)
+        except ArithmeticError as error:
+            raise OptionError(f"debug.{name}: {ast.unparse(node)!r} cannot be computed: {error}") from None
         except ValueError:
             raise OptionError(f"debug.{name}: takes names of arrays and numbers; got {ast.unparse(node)!r}") from None
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import operator
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -161,6 +162,29 @@ def _is_index(node: ast.AST) -> bool:
     return False
 
 
+def constant(node: ast.expr) -> Any:
+    """Return what a tree says that is a literal, or + - * / ** of numbers: of floats, so that no power is large.
+
+    ValueError where it is neither; ArithmeticError where it has no finite value.
+    """
+    match node:
+        case ast.BinOp(
+            left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() | ast.Pow() as operator, right=right
+        ):
+            sides = [constant(left), constant(right)]
+        case ast.UnaryOp(op=ast.UAdd() | ast.USub() as operator, operand=operand):
+            sides = [constant(operand)]
+        case _:
+            return ast.literal_eval(node)
+    if not all(type(side) in (int, float) for side in sides):
+        raise ValueError
+    found = NUMBERS[type(operator)](*map(float, sides))
+    if isinstance(found, complex) or not abs(found) < float("inf"):
+        raise ArithmeticError("it is no real number")
+    is_whole = all(type(side) is int for side in sides) and found.is_integer() and abs(found) < 2**53
+    return int(found) if is_whole and not isinstance(operator, ast.Div) else found
+
+
 # ------------------------------------------------------------------------------------------------ values
 
 
@@ -260,10 +284,18 @@ def _product(left: Value, right: Value, bounded: bool) -> Value:
     if not bounded:
         return Value(result)
     # A dot product of n terms: at most n roundings of the sum of their sizes, in whatever order it is taken.
+    if kind == (2, 3):  # in one product, of all steps: of a bound the last bits do not matter
+        product = _at_once
     bound = W.shape[-1] * product(abs(W), abs(h))
     if np.ndim(h_bound):
-        bound = bound + product(abs(W), h_bound)
+        bound = bound + product(abs(W), np.broadcast_to(h_bound, h.shape))
     return Value(result, bound + product(W_bound, abs(h)) if np.ndim(W_bound) else bound)
+
+
+def _at_once(W: Array, h: Array) -> Array:
+    """Return h W^T for (K, N, H)."""
+    found: Array = (h.reshape(-1, h.shape[-1]) @ W.T).reshape(*h.shape[:-1], len(W))
+    return found
 
 
 def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -> Value:
@@ -397,19 +429,24 @@ def _normal_back(dy: Value, u: Value, epsilon: Value) -> tuple[Array, Any]:
 
 
 def norm(array: Array) -> Array:
-    """The norm of each step's rows, (K, 1, 1), also where squares would be too large or too small to be held."""
+    """The norm of each step's rows, (K, 1, 1), also where squares would be too large or too small to be held.
+
+    Each step's is one sum in one order: it has the same bits however many steps are looked at together.
+    """
     rows = array.reshape(len(array), 1, -1)
     if rows.dtype.kind != "f":
         rows = abs(rows).astype(float)
     with np.errstate(all="ignore"):
-        squares: Array = np.einsum("kij,kij->ki", rows, rows)[:, :, None]
+        squares: Array = np.vecdot(rows, rows)[:, :, None]
+        found: Array = np.sqrt(squares)
         limits = np.finfo(squares.dtype)
-        if squares.size and squares.min() > limits.tiny / limits.eps and squares.max() < np.inf:
-            return np.sqrt(squares)
-        largest = abs(rows).max(axis=2, keepdims=True, initial=0)
-        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
-        scaled: Array = scale * np.sqrt(((rows / scale) ** 2).sum(axis=2, keepdims=True))
-    return scaled
+        other = ~((squares[:, 0, 0] > limits.tiny / limits.eps) & (squares[:, 0, 0] < np.inf))
+        if rows.size and other.any():
+            rows = rows[other]
+            largest = abs(rows).max(axis=2, keepdims=True, initial=0)
+            scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
+            found[other] = scale * np.sqrt(np.vecdot(rows / scale, rows / scale)[:, :, None])
+    return found
 
 
 def _sigmoid(a: Array) -> Array:
@@ -497,6 +534,15 @@ OPERATORS: Mapping[type, Callable[..., Any]] = {
     ast.GtE: np.greater_equal,
     ast.Eq: np.equal,
     ast.NotEq: np.not_equal,
+}
+NUMBERS: Mapping[type, Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
 }
 # By the numbers of axes of both sides: a weight, a memory; an array of a step, of a step and a memory's rows, a vector.
 PRODUCTS: Mapping[tuple[int, int], Callable[[Any, Any], Any]] = {

@@ -122,7 +122,9 @@ class Rows:
 
     def renamed(self, names: Mapping[str, str]) -> Rows:
         """Return the same rows for an expression that has other names for them."""
-        return Rows(self.trace, self.gradients, self.indices, self.kept, names)
+        rows = Rows(self.trace, self.gradients, self.indices, self.kept, names)
+        rows._known, rows._making = self._known, self._making  # known by the names of the step
+        return rows
 
     # ------------------------------------------------------------------------------------------------ names
 
@@ -162,6 +164,28 @@ class Rows:
         found = [self.trace.exists(index) for index in self.indices]
         return None if found[0] is None else np.array(found)
 
+    def is_moderate(self) -> bool:
+        """Whether nothing of these steps is NaN or infinite, as far as one look at all of it at once tells.
+
+        All that the engine holds is then finite, and so small that no sum of products of three such numbers overflows:
+        what a cell of this package has computed from it when asked for (`Cell.derived`) is finite, too.
+        """
+        trace, indices = self.trace, self.indices
+        if not all(_is_ours(function) for function in trace.chain.cell.derived.values()):
+            return False
+        low, high = min(indices[0], indices[-1]), max(indices[0], indices[-1]) + 1
+        held = [*trace.arrays.values(), *self.gradients.arrays.values(), *self.kept.handed.values()]
+        parts = [array[low : high + len(array) - len(trace)] for array in held]
+        for array in (*parts, *trace.weights.values(), *trace.given.values()):
+            if array.dtype.kind not in "fc":
+                continue
+            flat = array.ravel(order="K")
+            flat = flat if flat.dtype.kind == "f" else flat.view(flat.real.dtype)
+            with np.errstate(all="ignore"):
+                if not np.dot(flat, flat) < np.sqrt(np.finfo(flat.dtype).max):
+                    return False
+        return True
+
     def __contains__(self, name: str) -> bool:
         try:
             self.value(name)
@@ -200,7 +224,8 @@ class Rows:
             return self._handed(state[1:], indices)
         gate = self._gate(name, "a_")
         if gate is not None and trace.find(name) is None and trace.is_derived("a"):
-            return self._array("a", indices)[..., gate]
+            whole = self.renamed({}).value("a").array if indices == self.indices else self._array("a", indices)
+            return whole[..., gate]
         if trace.is_derived(name):
             array = trace.derive(name, lambda one: self._array(trace.resolved(one, self.gradients), indices))
         else:
@@ -376,6 +401,9 @@ class Rows:
             made: Array = np.asarray(evaluate(maker[1].right, self.renamed(maker[0]), bounded=True).bound)
             return made
         of_target = {equation.target: (names, equation) for names, equation in lines(self.trace)}
+        if gate is not None and name not in of_target and "a" in of_target:
+            of_all: Array = np.asarray(self.renamed({}).value("a").bound)
+            return of_all[..., gate]
         for target in (name, "a"):
             if target in of_target:
                 names, equation = of_target[target]
@@ -392,6 +420,11 @@ class Rows:
     def _unknown(self, name: str) -> OptionError:
         reached = "" if self.gradients.arrays else "; gradients are there once a backward pass has begun"
         return OptionError(f"a step of {self.trace.name} has no {name!r}; it has {', '.join(self.known())}{reached}")
+
+
+def _is_ours(function: Callable[..., Any]) -> bool:
+    """Whether a function is one of this package."""
+    return str(getattr(function, "__module__", "")).partition(".")[0] == __name__.partition(".")[0]
 
 
 def _first(trace: LayerTrace, step: int) -> int:

@@ -190,8 +190,9 @@ def test_cells_without_equations_step_and_say_so():
     layer.cell = replace(layer.cell, equations="")
     output, _, trace = layer.forward(np.ones((6, 2, 2)))
     stepper = debug.Stepper(layer, trace, np.ones_like(output))
-    assert stepper.run(debug.violated()) is None
-    assert stepper.run_back("t == 3").step.t == 3
+    with pytest.raises(OptionError, match="cell of l0 has no equations, .* none can be violated"):
+        stepper.run(debug.violated())
+    assert stepper.run("t == 1").step.t == 1 and stepper.run_back("t == 3").step.t == 3
     with pytest.raises(OptionError, match="no equation of 'h' in l0; there are none: `Cell.equations` is empty"):
         debug.explain(trace[1], "h")
 

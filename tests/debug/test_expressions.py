@@ -87,7 +87,7 @@ def test_a_sequence_that_has_ended_has_no_saturated_gate():
     assert not said("sat(f)", names).any()
     alive = np.array(LENGTHS["out of order"])[None, :] > np.array(names.indices)[:, None]
     trace.arrays["a"][...] = 1  # every gate, and those of sequences that have ended
-    again = names.renamed({})
+    again = Rows(trace, names.gradients, names.indices)
     assert alive.any(axis=1).all() and (said("sat(f)", again) == 1).all()
 
 
@@ -230,6 +230,23 @@ def test_norms_neither_underflow_nor_overflow(scale):
     array = np.array([[[0.6, -0.8], [0.0, 0.0]]]) * scale
     np.testing.assert_allclose(norm(array).ravel(), scale, rtol=1e-15 if scale > 1e-300 else 1e-2)
     assert norm(0 * array).ravel() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("size", [(1, 64), (3, 7), (5, 33)])
+def test_a_norm_does_not_depend_on_how_many_steps_are_looked_at(size, columns, dtype):
+    rng = np.random.default_rng(0)
+    array = rng.normal(size=(50, *size)).astype(dtype)
+    array[3] *= np.finfo(dtype).tiny  # also beside steps whose squares cannot be held
+    array[7] *= np.finfo(dtype).max / 8
+    if columns:
+        array = np.ascontiguousarray(array.swapaxes(1, 2)).swapaxes(1, 2)
+    together = norm(array)
+    for K in (1, 2, 7):
+        for k in range(0, 50 - K, K):
+            assert np.array_equal(norm(array[k : k + K]), together[k : k + K])
+    assert np.array_equal(norm(array[::-1]), together[::-1])
 
 
 def test_bounds_hold_and_are_not_idle():

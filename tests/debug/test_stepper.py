@@ -2,6 +2,7 @@
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 import rnn_numpy.debug
 from rnn_numpy import GRU, LSTM, RNN, debug
+from rnn_numpy.debug.rows import Rows
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.layers.attention_decoder import AttentionDecoder
+from rnn_numpy.layers.general import GeneralLSTM
 from tests.debug.networks import LAYERS, LENGTHS, N, T, flat, ready
 
 
@@ -329,9 +332,83 @@ def test_conditions_stand_by_their_names_in_a_text():
         ("jump(dh, factr=3)", "unexpected keyword argument 'factr'"),
         ("jump(dh) and __import__('os')", "is not of this language"),
         ("jump(dh, *x)", "takes names of arrays and numbers"),
+        ("jump(dh, 9**9**9)", r"'9 \*\* 9 \*\* 9' cannot be computed"),
+        ("jump(dh, 1/(1-1))", "cannot be computed: .*division by zero"),
+        ("jump(dh, (-8)**0.5)", "cannot be computed: it is no real number"),
+        ("jump(dh, 1e308*10)", "cannot be computed: it is no real number"),
+        ("jump(dh, 2 << 3)", "takes names of arrays and numbers; got '2 << 3'"),
+        ("jump(dh, 2 * 'a')", "takes names of arrays and numbers"),
+        ("jump(dh, 2 * True)", "takes names of arrays and numbers"),
+        ("sign_change(dh, 3 / 2)", "unit must be an int"),
     ):
         with pytest.raises(OptionError, match=message):
             debug.when(text)
+
+
+def test_numbers_in_conditions_may_be_computed():
+    assert repr(debug.when("jump(dh, 2**2 + 3*4 - -1)")) == "jump('dh', 17)"
+    assert repr(debug.when("norm_above(dh, 10**-3 / 2)")) == "norm_above('dh', 0.0005)"
+    assert repr(debug.when("sign_change(dh, unit=4-1, n=2**0)")) == "sign_change('dh', unit=3, n=1)"
+
+
+def test_without_equations_none_is_violated():
+    lstm = GeneralLSTM(2, 3, activations=["HardSigmoid", "tanh", "tanh"], rng=0)
+    _, _, trace = lstm.forward(np.ones((4, 1, 2)))
+    with pytest.raises(OptionError, match="cell of l0 has no equations.*none can be violated"):
+        debug.Stepper(lstm, trace, np.ones((4, 1, 3))).run(debug.violated())
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_first_look_misses_nothing(kind, bad, monkeypatch):
+    """Of each array that a pass holds an entry is spoilt: what is found is what is found without a first look."""
+    layer, trace, doutput = ready(kind)
+    stepper = debug.Stepper(layer, trace, doutput)
+    assert stepper.run(debug.non_finite()) is None
+    places = {name: len(rows.indices) // 2 for name, rows in stepper.done().items()}
+    assert all(rows.is_moderate() for rows in stepper.done().values())
+    seen = 0
+    for name, place in places.items():
+        recorded = trace.layers[name]
+        for array in (*recorded.arrays.values(), *recorded.latest.arrays.values()):
+            if array.dtype.kind != "f" or not array.flags.writeable:
+                continue
+            row = array[place, 1]
+            kept, row[-1] = row[-1], bad
+            found = debug.non_finite().holds(stepper.done()[name])
+            with monkeypatch.context() as without:
+                without.setattr(Rows, "is_moderate", lambda rows: False)
+                expected = debug.non_finite().holds(stepper.done()[name])
+            row[-1] = kept
+            assert np.array_equal(found, expected)
+            seen += expected.any()
+    assert seen >= 4
+
+
+def test_what_overflows_only_when_it_is_asked_for_is_found():
+    """The pre-activation of a gate is infinite; all that a pass holds is finite."""
+    lstm = LSTM(1, 2, rng=0)
+    lstm.params["weight_ih_l0"][...] = 1e200
+    x = np.array([1.0, 1e150, 1.0]).reshape(3, 1, 1)
+    with np.errstate(over="ignore"):
+        _, _, trace = lstm.forward(x)
+    assert all(np.isfinite(array).all() for array in trace.top.arrays.values())
+    stop = debug.Stepper(lstm, trace, np.ones((3, 1, 2))).run(debug.non_finite())
+    assert stop.step.t == 1 and stop.evidence.startswith("a[n = 0, unit 0] = inf")
+
+
+def test_what_a_cell_of_ones_own_derives_is_looked_at():
+    rnn = RNN(1, 2, rng=0)
+    rnn.cell = replace(rnn.cell, derived={**rnn.cell.derived, "far": _far})
+    x = np.array([1.0, 1000.0, 1.0]).reshape(3, 1, 1)
+    _, _, trace = rnn.forward(x)
+    with np.errstate(over="ignore"):
+        stop = debug.Stepper(rnn, trace, np.ones((3, 1, 2))).run(debug.non_finite())
+    assert stop.step.t == 1 and stop.evidence.startswith("far[")
+
+
+def _far(x):
+    return np.exp(x)
 
 
 def test_what_came_from_the_loss_is_known_at_the_first_step():
