@@ -58,6 +58,8 @@ def derivation(module: str, level: str = "##") -> str:
     text = re.sub(r"^(\S.*)\n-{3,}$", rf"{level} \1", text, flags=re.MULTILINE)
     text = re.sub(r"\[(\d+)\]_", r"\\[\1\\]", text)
     text = re.sub(r"^\.\. \[(\d+)\]((?: .*\n(?:   .*\n?)*))", _listed, f"{text}\n", flags=re.MULTILINE)
+    # A sentence may end at the beginning of a line, "near 1. A gate", where Markdown would begin a list.
+    text = re.sub(r"(?<=[^\n]\n)(\d+)\. ", r"\1\. ", text)
     # Bare text: stars and bars of formulas are no markup. Code blocks, indented, stay as they are.
     lines = []
     for line in text.splitlines():
