@@ -3,10 +3,11 @@
 An LSTM with 64 units, one sequence. Stepping: a backward pass by `backward_steps` alone, by `Stepper.next`, and by
 `Stepper.run` with three conditions that never hold, in turns, processor time; and one step printed. Beside torch: the
 backward pass by `backward_steps`, and that of a loop over the equations of torch's LSTMCell which keeps the gradients
-of all gates and states by `retain_grad`, as one gets them there; gradients equal, each in a process of its own, in
-turns, processor time. A page: seconds to write it, its size, and in Debian's Chromium without a screen the milliseconds
-until the load event and the script of one frame while the time is dragged along. Each is the median of some rounds.
-Without chromium, chromedriver and selenium what a browser does is left out, and said so.
+of all gates and states by `retain_grad`, as one gets them there; then both with the forward pass that it needs;
+gradients equal, each in a process of its own, in turns, processor time. A page: seconds to write it, its size, and in
+Debian's Chromium without a screen the milliseconds until the load event and the script of one frame while the time is
+dragged along. Each is the median of some rounds. Without chromium, chromedriver and selenium what a browser does is
+left out, and said so.
 """
 
 from __future__ import annotations
@@ -152,6 +153,11 @@ class Retained(TorchLayer):
     def load(self, case: Case) -> None:
         """Run forward, once: the graph is kept."""
         super().load(case)
+        self.forward()
+
+    def forward(self) -> None:
+        """Run the loop."""
+        case = self.case
         torch, p = self.torch, dict(self.layer.named_parameters())
         linear = torch.nn.functional.linear
         h = c = torch.zeros(case.size[1], case.size[3], dtype=self.x.dtype)
@@ -188,7 +194,31 @@ class Retained(TorchLayer):
         return {**record, "dx": self.x.grad.numpy(), **grads}
 
 
-CONTENDERS: dict[str, Callable[[], Any]] = {OURS: Stepped, TORCH: Retained}
+class WholeStepped(Stepped):
+    """The same, with the forward pass that records."""
+
+    def step(self) -> None:
+        """Run forward, and through the steps."""
+        _, _, self.trace = self.layer.forward(self.x)
+        super().step()
+
+
+class WholeRetained(Retained):
+    """The same, with the loop that makes the graph, which is freed."""
+
+    def step(self) -> None:
+        """Run the loop, and backward."""
+        self.x.grad = None
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.forward()
+        self.output.backward(self.doutput)
+
+
+WHOLE = " with forward"
+CONTENDERS: dict[str, Callable[[], Any]] = {
+    OURS: Stepped, TORCH: Retained, OURS + WHOLE: WholeStepped, TORCH + WHOLE: WholeRetained,
+}  # fmt: skip
 
 
 def new_server(name: str) -> Server:
@@ -196,14 +226,14 @@ def new_server(name: str) -> Server:
     return Server(CONTENDERS[name]())
 
 
-def beside_torch(T: int, hidden: int, rounds: int) -> Measurement:
-    """Check that all gradients are the same, then measure."""
+def beside_torch(T: int, hidden: int, rounds: int, which: str = "") -> Measurement:
+    """Check that all gradients are the same, then measure: backward alone, or `WHOLE`."""
     with contextlib.ExitStack() as stack:
-        workers = {name: stack.enter_context(Worker(name, 1, "benchmarks.debug")) for name in CONTENDERS}
+        workers = {name: stack.enter_context(Worker(name + which, 1, "benchmarks.debug")) for name in (OURS, TORCH)}
         return measure(workers, Case("lstm", (T, 1, INPUTS, hidden), "float64"), 1, rounds, 0.0, cpu=True)
 
 
-def record_table(found: dict[str, Any]) -> str:
+def record_table(found: dict[str, Any], what: str = "a backward pass") -> str:
     """Return a measurement of both as text.
 
     Examples
@@ -216,7 +246,7 @@ def record_table(found: dict[str, Any]) -> str:
     T, _, _, H = found["case"]["size"]
     ours, theirs = (found["median_ms"][name] for name in (OURS, TORCH))
     return (
-        f"T = {T}, H = {H}: a backward pass in steps {ours:.3g} ms, torch's with retain_grad on all gates and states "
+        f"T = {T}, H = {H}: {what} in steps {ours:.3g} ms, torch's with retain_grad on all gates and states "
         f"{theirs:.3g} ms: {found['ratio'][TORCH]['median']:.1f}\n  times as long (target {RECORD_TARGET:g})"
     )
 
@@ -323,13 +353,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.smoke:
         stepped, rows = stepping(SMOKE_STEPS[0], SMOKE_HIDDEN, 1), pages(SMOKE_STEPS, SMOKE_HIDDEN, 1, 5)
-        beside = beside_torch(SMOKE_STEPS[0], SMOKE_HIDDEN, 1).to_json()
+        beside = [beside_torch(SMOKE_STEPS[0], SMOKE_HIDDEN, 1, which).to_json() for which in ("", WHOLE)]
     else:
         stepped, rows = stepping(STEPS[-1], HIDDEN, 8 * ROUNDS), pages(STEPS, HIDDEN, ROUNDS, FRAMES)
-        beside = beside_torch(STEPS[-1], HIDDEN, 2 * ROUNDS).to_json()
-    print(stepping_table(stepped), record_table(beside), table(rows), sep="\n")
+        beside = [beside_torch(STEPS[-1], HIDDEN, 2 * ROUNDS, which).to_json() for which in ("", WHOLE)]
+    said = [record_table(beside[0]), record_table(beside[1], "forward, and a backward pass")]
+    print(stepping_table(stepped), *said, table(rows), sep="\n")
     if options.json is not None:
-        document = {"machine": machine(), "stepping": stepped, "record": beside, "pages": rows}
+        document = {
+            "machine": machine(),
+            "stepping": stepped,
+            "record": beside[0],
+            "record_with_forward": beside[1],
+            "pages": rows,
+        }
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
 
