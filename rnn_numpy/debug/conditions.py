@@ -405,7 +405,8 @@ def _made(name: str, given: list[ast.expr], keywords: list[ast.keyword]) -> Cond
         try:
             return constant(node)
         except ArithmeticError as error:
-            raise OptionError(f"debug.{name}: {ast.unparse(node)!r} cannot be computed: {error}") from None
+            reason = "it is too large" if isinstance(error, OverflowError) else error
+            raise OptionError(f"debug.{name}: {ast.unparse(node)!r} cannot be computed: {reason}") from None
         except ValueError:
             raise OptionError(f"debug.{name}: takes names of arrays and numbers; got {ast.unparse(node)!r}") from None
 
