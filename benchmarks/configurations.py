@@ -119,6 +119,11 @@ class Configuration:
         size = BLOCK_BYTES // (N * slabs * H * np.dtype(self.dtype).itemsize)
         return -(-(T if self.lengths is None else max(self.lengths)) // max(1, size))
 
+    @property
+    def gaps(self) -> bool:
+        """Whether blocks of da lie step by step, with gaps between them."""
+        return self.size[1] == 1 or self.lengths is not None
+
     def to_json(self) -> dict[str, Any]:
         """Return the configuration as a JSON object."""
         return asdict(self)

@@ -67,6 +67,8 @@ class Allowed:
         Only of sequences that take the engine several blocks of steps.
     below : bool
         Only what comes after the gradient of a layer's input: arrays of layers below the last, final gradients of all.
+    gaps : bool
+        Only of one sequence, or of several lengths: da lies step by step then, its blocks with gaps between them.
     """
 
     kinds: str
@@ -77,6 +79,7 @@ class Allowed:
     dtype: str = "*"
     long: bool = False
     below: bool = False
+    gaps: bool = False
 
     def covers(self, difference: Difference) -> bool:
         """Return whether a difference is one of these."""
@@ -87,12 +90,14 @@ class Allowed:
             and fnmatch.fnmatchcase(difference.dtype, self.dtype)
             and (difference.long or not self.long)
             and (difference.below or not self.below)
+            and (difference.gaps or not self.gaps)
             and (difference.what != VALUES or difference.share <= self.bound)
         )
 
 
 _DX = "dx is a product for each block of steps"
 _BELOW = "what a layer below reads of that dx"
+_SUMS = "sums over t are products of blocks of da as they lie"
 ALLOWED = (
     Allowed("*", "*/dx*", VALUES, 2.4e-7, _DX, "float32", long=True),
     Allowed("*", "*/dx*", VALUES, 4.5e-16, _DX, "float64", long=True),
@@ -100,6 +105,8 @@ ALLOWED = (
     Allowed("*", "*/d*", VALUES, 4e-15, _BELOW, "float64", long=True, below=True),
     Allowed("*", "*/grads/*", VALUES, 2e-6, _BELOW, "float32", long=True, below=True),
     Allowed("*", "*/grads/*", VALUES, 4e-15, _BELOW, "float64", long=True, below=True),
+    Allowed("*", "*/grads/weight_*", VALUES, 2e-6, _SUMS, "float32", gaps=True),
+    Allowed("*", "*/grads/weight_*", VALUES, 4e-15, _SUMS, "*", gaps=True),
 )
 
 
@@ -125,7 +132,7 @@ class Difference:
         Of a gradient, the largest errors of 0.2.0 and of the working tree against the complex step, relative to the
         largest entry.
     dtype : str
-    long, below : bool
+    long, below, gaps : bool
         See `Allowed`.
     """
 
@@ -141,6 +148,7 @@ class Difference:
     dtype: str = ""
     long: bool = False
     below: bool = False
+    gaps: bool = False
 
     @property
     def reason(self) -> str | None:
@@ -277,6 +285,7 @@ def compare(configuration: Configuration, workers: Mapping[str, Worker]) -> tupl
             one = Difference(
                 configuration.number, configuration.kind, name, VALUES, entries, old[name].size, ulps, share,
                 dtype=configuration.dtype, long=configuration.blocks > 1, below=_below(configuration, name),
+                gaps=configuration.gaps,
             )  # fmt: skip
             found.append(one)
         found = _judged(configuration, found, old, new, workers[OLD])

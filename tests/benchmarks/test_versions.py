@@ -220,14 +220,16 @@ def test_what_is_allowed() -> None:
 
 def test_what_dx_of_long_sequences_hides_nothing_else() -> None:
     """Of which arrays a difference of the last digit has a reason."""
-    long = draw(267, 0)
+    long = replace(draw(267, 0), lengths=None)
     assert long.blocks > 1
+    assert not long.gaps
     assert long.options["num_layers"] == 2
 
     def meant(array: str, configuration: Any = long, share: float = 1e-7, dtype: str = "float32") -> bool:
         one = Difference(
             configuration.number, configuration.kind, array, VALUES, 1, 4, 2, share, dtype=dtype,
             long=configuration.blocks > 1, below=same_as_0_2_0._below(configuration, array),
+            gaps=configuration.gaps,
         )  # fmt: skip
         return one.reason is not None
 
@@ -244,6 +246,11 @@ def test_what_dx_of_long_sequences_hides_nothing_else() -> None:
         assert not meant(array, single)
     for array in ("output", "trace/l0/a", "forward/h_n", "weights/weight_ih_l0"):
         assert not meant(array)
+    sequences, single = replace(single, lengths=[3] * single.size[1]), replace(single, size=(9, 1, 2, 3))
+    for gaps in (sequences, single):
+        assert meant("backward/grads/weight_hh_l0", gaps)
+        assert not meant("backward/grads/weight_hh_l0", gaps, share=1e-5)
+        assert not meant("backward/grads/bias_ih_l0", gaps)
 
 
 def run_same(arguments: Sequence[str], path: Path) -> tuple[int, dict[str, Any]]:
