@@ -1,10 +1,11 @@
 """Time stepping with `rnn_numpy.debug`, and the pages that it writes: `python -m benchmarks.debug`.
 
 An LSTM with 64 units, one sequence. Stepping: a backward pass by `backward_steps` alone, by `Stepper.next`, and by
-`Stepper.run` with three conditions that never hold, in turns, processor time; and one step printed. Beside torch: the
-backward pass by `backward_steps`, and that of a loop over the equations of torch's LSTMCell which keeps the gradients
-of all gates and states by `retain_grad`, as one gets them there; then both with the forward pass that it needs;
-gradients equal, each in a process of its own, in turns, processor time. A page: seconds to write it, its size, and in
+`Stepper.run` with three conditions that never hold, in turns, processor time; and one step printed. Beside torch, where
+one gets the record by a loop over the equations of LSTMCell which keeps the gradients of all gates and states by
+`retain_grad`: the backward pass by `backward_steps` on a trace that is there, beside that loop and its backward; both
+with the forward pass; and both without, on a graph that is there. Gradients equal, each in a process of its own, in
+turns, processor time. A page: seconds to write it, its size, and in
 Debian's Chromium without a screen the milliseconds until the load event and the script of one frame while the time is
 dragged along. Each is the median of some rounds. Without chromium, chromedriver and selenium what a browser does is
 left out, and said so.
@@ -226,28 +227,42 @@ def new_server(name: str) -> Server:
     return Server(CONTENDERS[name]())
 
 
-def beside_torch(T: int, hidden: int, rounds: int, which: str = "") -> Measurement:
-    """Check that all gradients are the same, then measure: backward alone, or `WHOLE`."""
+# What the JSON calls a comparison: what is done here, and there, and what each contender's name ends in.
+COMPARED = {
+    "record": ("a backward pass in steps", "the loop with retain_grad and its backward", "", WHOLE),
+    "record_with_forward": ("the same with our forward pass", "the loop and its backward", WHOLE, WHOLE),
+    "record_without_loop": ("a backward pass in steps", "backward alone, on a graph that is kept", "", ""),
+}
+
+
+def beside_torch(T: int, hidden: int, rounds: int, which: str) -> Measurement:
+    """Check that all gradients are the same, then measure one of `COMPARED`."""
+    *_, ours, theirs = COMPARED[which]
     with contextlib.ExitStack() as stack:
-        workers = {name: stack.enter_context(Worker(name + which, 1, "benchmarks.debug")) for name in (OURS, TORCH)}
+        workers = {
+            name: stack.enter_context(Worker(name + ending, 1, "benchmarks.debug"))
+            for name, ending in ((OURS, ours), (TORCH, theirs))
+        }
         return measure(workers, Case("lstm", (T, 1, INPUTS, hidden), "float64"), 1, rounds, 0.0, cpu=True)
 
 
-def record_table(found: dict[str, Any], what: str = "a backward pass") -> str:
+def record_table(found: dict[str, Any], which: str) -> str:
     """Return a measurement of both as text.
 
     Examples
     --------
-    >>> case, ratio = {"size": [9, 1, 3, 4]}, {"torch": {"median": 13.42}}
-    >>> print(record_table({"case": case, "median_ms": {"rnn_numpy": 12.13, "torch": 162.7}, "ratio": ratio}))
-    T = 9, H = 4: a backward pass in steps 12.1 ms, torch's with retain_grad on all gates and states 163 ms: 13.4
-      times as long (target 20)
+    >>> case, ratio = {"size": [9, 1, 3, 4]}, {"torch": {"median": 23.42}}
+    >>> found = {"case": case, "median_ms": {"rnn_numpy": 12.13, "torch": 282.7}, "ratio": ratio}
+    >>> print(record_table(found, "record"))
+    T = 9, H = 4: a backward pass in steps 12.1 ms, torch: the loop with retain_grad and its backward 283 ms:
+      23.4 times as long (target 20)
     """
     T, _, _, H = found["case"]["size"]
     ours, theirs = (found["median_ms"][name] for name in (OURS, TORCH))
+    here, there, *_ = COMPARED[which]
     return (
-        f"T = {T}, H = {H}: {what} in steps {ours:.3g} ms, torch's with retain_grad on all gates and states "
-        f"{theirs:.3g} ms: {found['ratio'][TORCH]['median']:.1f}\n  times as long (target {RECORD_TARGET:g})"
+        f"T = {T}, H = {H}: {here} {ours:.3g} ms, torch: {there} {theirs:.3g} ms:\n  "
+        f"{found['ratio'][TORCH]['median']:.1f} times as long (target {RECORD_TARGET:g})"
     )
 
 
@@ -352,19 +367,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="keep the figures in this file")
     options = parser.parse_args(arguments)
     if options.smoke:
-        stepped, rows = stepping(SMOKE_STEPS[0], SMOKE_HIDDEN, 1), pages(SMOKE_STEPS, SMOKE_HIDDEN, 1, 5)
-        beside = [beside_torch(SMOKE_STEPS[0], SMOKE_HIDDEN, 1, which).to_json() for which in ("", WHOLE)]
+        T, hidden, rounds = SMOKE_STEPS[0], SMOKE_HIDDEN, 1
+        stepped, rows = stepping(T, hidden, 1), pages(SMOKE_STEPS, hidden, 1, 5)
     else:
-        stepped, rows = stepping(STEPS[-1], HIDDEN, 8 * ROUNDS), pages(STEPS, HIDDEN, ROUNDS, FRAMES)
-        beside = [beside_torch(STEPS[-1], HIDDEN, 2 * ROUNDS, which).to_json() for which in ("", WHOLE)]
-    said = [record_table(beside[0]), record_table(beside[1], "forward, and a backward pass")]
+        T, hidden, rounds = STEPS[-1], HIDDEN, 2 * ROUNDS
+        stepped, rows = stepping(T, hidden, 8 * ROUNDS), pages(STEPS, hidden, ROUNDS, FRAMES)
+    beside = {which: beside_torch(T, hidden, rounds, which).to_json() for which in COMPARED}
+    said = [record_table(found, which) for which, found in beside.items()]
     print(stepping_table(stepped), *said, table(rows), sep="\n")
     if options.json is not None:
         document = {
             "machine": machine(),
             "stepping": stepped,
-            "record": beside[0],
-            "record_with_forward": beside[1],
+            **beside,
             "pages": rows,
         }
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

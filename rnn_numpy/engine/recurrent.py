@@ -123,6 +123,7 @@ class Pass:
     drecords: Mapping[str, Array] = field(default_factory=dict)
     grads: Parameters | None = None
     at: list[Run] = field(default_factory=list)
+    step: Step | None = None  # the latest that was handed out
     results: list[Any] = field(default_factory=list)
 
 
@@ -130,20 +131,33 @@ class _Steps(Iterator[Step]):
     """A pass, one step at each `next`."""
 
     def __init__(self, run: Pass, loop: Iterator[int]) -> None:
-        self._pass, self._loop, self.trace = run, loop, run.trace
-        self._step: Step | None = None
+        self._pass, self._loop, self.trace = run, _steps_of(run, loop), run.trace
+
+    def __iter__(self) -> Iterator[Step]:
+        return self._loop  # of which `next` here takes the next step as well
 
     def __next__(self) -> Step:
-        t = next(self._loop)
-        at = self._pass.at[-1]
-        self._step = Step(at.trace, t, at.gradients if at.gradients.arrays else None)
-        return self._step
+        return next(self._loop)
 
     def __repr__(self) -> str:
         if self._pass.results:
             return f"{type(self).__name__}: done"
-        step = "before the first step" if self._step is None else f"after {self._step!r}".partition("\n")[0]
+        latest = self._pass.step
+        step = "before the first step" if latest is None else f"after {latest!r}".partition("\n")[0]
         return f"{type(self).__name__}: {step}"
+
+
+def _steps_of(run: Pass, loop: Iterator[int]) -> Iterator[Step]:
+    """Yield the step that each turn of a pass's loop has made; a generator of its own, since a method takes as long
+    again.
+    """
+    latest = None
+    for t in loop:
+        if run.at[-1] is not latest:
+            latest = run.at[-1]
+            recorded, gradients = latest.trace, latest.gradients if latest.gradients.arrays else None
+        run.step = step = Step(recorded, t, gradients)
+        yield step
 
 
 class ForwardSteps(_Steps):

@@ -16,7 +16,7 @@ def test_smoke(torch, tmp_path, capsys, monkeypatch):
     assert debug.main(["--smoke", "--json", str(tmp_path / "debug.json")]) == 0
     document = json.loads((tmp_path / "debug.json").read_text(encoding="utf-8"))
     assert (document["stepping"]["T"], document["stepping"]["H"]) == (12, 5)
-    for which in ("record", "record_with_forward"):
+    for which in ("record", "record_with_forward", "record_without_loop"):
         differences = document[which]["largest_relative_difference"][torch]
         assert {"dx", "dweight_hh_l0", *(f"d{name}" for name in debug.RECORDED)} < set(differences)
         assert max(differences.values()) < 1e-12
@@ -33,7 +33,8 @@ def test_without_a_browser_it_says_so(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("torch", marked("torch"))
-def test_unequal_records_are_not_timed(torch):
+def test_unequal_records_are_not_timed(torch, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as a worker has it
     case, found = Case("lstm", (6, 2, 3, 4), "float64"), []
     for contender in (debug.Stepped(), debug.Retained()):
         contender.load(case)
