@@ -35,6 +35,7 @@ def data(*shape, seed=0):
 # ------------------------------------------------------------------------------------------------ the zoo
 
 
+@pytest.mark.collection
 @every_specimen
 def test_every_specimen_is_caught(animal):
     report = report_of(animal.name)
@@ -55,6 +56,7 @@ def test_the_right_layer_of_every_specimen_passes(animal):
     assert report.ok, report
 
 
+@pytest.mark.collection
 @pytest.mark.parametrize("seed", [0, 1])
 def test_nine_in_ten_diagnoses_are_right(seed):
     wrong = [
@@ -341,6 +343,7 @@ def test_every_mistake_of_attention_is_planted_somewhere():
     assert planted == {why for kind, why, _, _ in of_attention.wrong_formulas() if kind != "transposed"}
 
 
+@pytest.mark.collection
 @pytest.mark.parametrize(
     ("options", "kind", "why", "forward", "wrong"),
     OF_ATTENTION,

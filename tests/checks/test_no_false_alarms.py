@@ -98,6 +98,7 @@ def drawn(seed):
     return layer, x, given
 
 
+@pytest.mark.collection
 @pytest.mark.parametrize("start", range(0, CONFIGURATIONS, CHUNK))
 def test_right_gradients_pass(start):
     for seed in range(start, start + CHUNK):

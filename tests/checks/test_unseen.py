@@ -33,6 +33,7 @@ def test_it_is_caught_and_nothing_false_is_said(number):
     }, found
 
 
+@pytest.mark.collection
 @pytest.mark.parametrize("seed", [0, 1])
 def test_nine_in_ten_are_named(seed):
     unnamed = [UNSEEN[k][0] for k in range(len(UNSEEN)) if report_of(k, seed).diagnosis.kind not in UNSEEN[k][3]]

@@ -30,6 +30,7 @@ SAID = {
 }
 
 
+@pytest.mark.collection
 @pytest.mark.parametrize("name", SAID)
 def test_it_is_named(name):
     (case,) = [case for case in CASES if case["name"] == name]
@@ -38,6 +39,7 @@ def test_it_is_named(name):
     assert str(report.diagnosis).startswith(SAID[name])
 
 
+@pytest.mark.collection
 @pytest.mark.parametrize("case", MORE, ids=lambda case: case["name"])
 def test_more_are_named(case):
     report = report_of(case)
