@@ -95,11 +95,12 @@ class UnitMaps:
                 yield functools.partial(self._product, left[first : first + count], low + first)
 
     def _product(self, left: Array, start: int, V: Array) -> Array:
-        product: Array = left @ V[:, self.recurrent]
+        rows = V.swapaxes(1, 2)  # as they lie in memory, from the second product on
+        product: Array = rows[:, :, self.recurrent] @ left.swapaxes(1, 2)
         for i, j in self._beside:
-            direct = self.direct[start : start + len(left), i, self._units(j), None]
-            product[:, self._units(i)] += direct * V[:, self._units(j)]
-        return product
+            direct = self.direct[start : start + len(left), None, i, self._units(j)]
+            product[:, :, self._units(i)] += direct * rows[:, :, self._units(j)]
+        return product.swapaxes(1, 2)
 
     def left(self, start: int, count: int) -> Array:
         """Return the columns of J_t that belong to the recurrent state, (count, S, H), of columns from `start` on."""

@@ -96,7 +96,9 @@ References
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+import operator
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,12 +129,13 @@ ROUNDING = 1e-3
 CHUNK = 2**20  # entries of one array, at most, that are in memory at once
 MANY = 4096  # entries of a step's Jacobians from which on `step_tangent` is cheaper
 FEW = 8  # times as many units as directions: from there on a Jacobian costs more than it is used for
-APART = math.log(2000)  # how many times a column of V may be longer than R_kk, where that is chosen
+APART = math.log(20000)  # how many times a column of V may be longer than R_kk, where that is chosen
 FAR = math.log(1e100)  # how many times V may become longer or shorter
 MOST = 16  # steps without a decomposition
 LOOSE = 1e-6  # R_kk relative to the longest column, from which on V^T V has digits for it
-RANGE = 1e200  # of squares
-PANEL = 16  # columns of Q that are found at once, at most
+RANGE = 1e100  # of lengths whose squares are numbers
+PANEL = 16  # columns of Q that are found at once
+TOGETHER = 64  # decompositions whose logarithms are taken in one call
 CACHED = 2**17  # entries of the matrices that are made orthonormal together
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -328,17 +331,17 @@ def lyapunov(
     pace = Pace(T, transient, interval)
     sums, spans, rounding = np.zeros((pace.batches, walk.N, k)), np.zeros(pace.batches, np.intp), np.zeros(k)
     longest = 1
-    for made in walk.decompositions(k, pace, products, arguments.generator(where, rng)):
-        if made.t <= transient:
-            continue
-        diagonal, lengths = made.diagonal, made.lengths
-        batch, longest = pace.batch(made.t), max(made.since, longest)
-        # A column that is 0 is so exactly; one whose own part is 0 has lost it to rounding.
-        own = np.where(lengths == 0, np.inf, np.maximum(diagonal, _EPS * lengths))
+    walked = walk.decompositions(k, pace, products, arguments.generator(where, rng))
+    counting = ((made.t, made.since, made.parts.numbers) for made in walked if made.t > transient)
+    while some := list(itertools.islice(counting, TOGETHER)):
+        t, since, numbers = zip(*some, strict=True)
+        diagonals, own, lengths = map(np.array, zip(*numbers, strict=True))
+        batches = list(map(pace.batch, t))
+        np.add.at(spans, batches, since)
+        longest = max(longest, *since)
         with np.errstate(divide="ignore"):
-            sums[batch] += np.log(diagonal)
-        rounding += np.minimum(_EPS * lengths.max(axis=1, keepdims=True) / own, 1).mean(axis=0)
-        spans[batch] += made.since
+            np.add.at(sums, batches, np.log(diagonals))
+        rounding += np.minimum(_EPS * lengths[:, :, None] / own, 1).mean(axis=1).sum(axis=0)
     rounding /= T - transient
     longest = longest if interval is None else interval
     spectrum = LyapunovSpectrum(
@@ -490,7 +493,7 @@ def covariant_vectors(
     generator = arguments.generator(where, rng)
     vectors, triangles = np.empty((W + 1, N, S, k)), np.empty((T - transient, N, k, k))
     for made in walk.decompositions(k, Pace(T, transient, 1), "auto", generator):
-        t, Q, R = made.t, made.Q, made.R
+        t, Q, R = made.t, made.parts.Q, made.parts.R
         if 0 <= t - transient <= W:
             vectors[t - transient] = Q
         if t > transient:
@@ -534,83 +537,116 @@ def positive_qr(V: Floats) -> tuple[Floats, Floats]:
     return Q, R
 
 
-def loose_qr(V: Floats) -> tuple[Floats, Floats]:
-    """Return Q, R of V, (N, S, k), as `positive_qr` does, Q R = V to rounding; Q's columns are orthonormal to about
-    eps times the square of V's condition.
+class Loosener:
+    """Room in which columns are made independent again: V T for an upper triangular T, whose diagonal is known.
 
-    >>> V = np.random.default_rng(0).normal(size=(1, 40, 40))
-    >>> Q, R = loose_qr(V)
-    >>> bool(np.allclose(Q @ R, V, rtol=0, atol=1e-14)), bool(np.allclose(R, positive_qr(V)[1], rtol=0, atol=1e-10))
-    (True, True)
+    Which T makes no difference, and so it is the cheapest: of each panel the inverse of its Cholesky factor, out of one
+    factor of [[G, I], [I, large]], without the parts along the panels before. Columns of V T are orthonormal to about
+    eps times the square of V's condition; with R = T^-1, Q R = V to the rounding of V itself.
     """
-    (N, S, k), double = V.shape, np.dtype(np.float64)
-    rows, lower = memory.empty((N, k, S), double), memory.zeros((N, k, k), double)
-    rows[...] = V.swapaxes(1, 2)
-    size = max(1, min(N, CACHED // max(1, S * k)))
-    work, room = memory.empty((size * max(k, 2 * PANEL) * S,), double), _room(size, PANEL)
-    try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, N, size):
-                some = slice(start, start + size)
-                _orthonormalize(rows[some], lower[some], work, room[: len(rows[some])])
-    except np.linalg.LinAlgError:
-        return positive_qr(V)
-    least = np.einsum("nkk->nk", lower).min(axis=1)
-    lengths = np.einsum("nkj,nkj->nk", lower, lower).max(axis=1)
-    if not ((least >= LOOSE * np.sqrt(lengths)) & (lengths > 1 / RANGE) & (lengths < RANGE)).all():
-        return positive_qr(V)
-    return rows.swapaxes(1, 2), lower.swapaxes(1, 2)
 
+    def __init__(self, N: int, k: int, S: int) -> None:
+        double = np.dtype(np.float64)
+        panel = k if N * k <= 2 * PANEL else PANEL
+        self.some = max(1, min(N, CACHED // max(1, S * k)))  # sequences
+        self.panels = [slice(start, min(start + panel, k)) for start in range(0, k, panel)]
+        self.rows = memory.empty((N, k, S), double)
+        self.parts, self.rest = (memory.empty((self.some * panel * max(k, S),), double) for _ in range(2))
+        self.rooms = {place.stop - place.start: _room(self.some, place.stop - place.start) for place in self.panels}
 
-def _orthonormalize(rows: Floats, lower: Floats, work: Floats, room: Floats) -> None:
-    """Make rows (n, k, S) orthonormal, and write the lower triangle, (n, k, k), whose product with them gives back what
-    they were: half of them first, then the others without their parts along these.
-    """
-    n, k, S = rows.shape
-    if k > PANEL:
-        half = -(-k // (2 * PANEL)) * PANEL
-        first, rest = rows[:, :half], rows[:, half:]
-        _orthonormalize(first, lower[:, :half, :half], work, room)
-        parts = np.matmul(rest, first.swapaxes(1, 2), out=lower[:, half:, :half])
-        rest -= np.matmul(parts, first, out=work[: rest.size].reshape(rest.shape))
-        _orthonormalize(rest, lower[:, half:, half:], work, room)
-        return
-    room = room if k == PANEL else _room(n, k)
-    # The Cholesky factor of [[G, I], [I, large]] has that of G, L, and below it the transpose of L's inverse.
-    np.matmul(rows, rows.swapaxes(1, 2), out=room[:, :k, :k])
-    factor = np.linalg.cholesky(room)
-    L, inverse = factor[:, :k, :k], factor[:, k:, :k].swapaxes(1, 2)
-    found, product = work[: 2 * rows.size].reshape(2, n, k, S)
-    np.matmul(inverse, rows, out=found)
-    rows -= np.matmul(L, found, out=product)
-    found += np.matmul(inverse, rows, out=product)  # once more: an inverse alone leaves eps times its condition
-    rows[...], lower[...] = found, L
+    def __call__(self, V: Floats, unit: bool = False) -> Decomposed | None:
+        """Return Q, in memory that the next call writes over, and R's diagonal; None where V^T V has no digits for it.
+
+        With `unit` columns have length 1 to rounding: the diagonal is that of an orthonormal Q, but for the square of
+        what Q lacks.
+
+        >>> V = np.random.default_rng(0).normal(size=(1, 40, 40))
+        >>> found = Loosener(1, 40, 40)(V)
+        >>> bool(np.allclose(found.Q[0].T @ found.Q[0], np.eye(40), rtol=0, atol=1e-10))
+        True
+        >>> bool(np.allclose(found.diagonal[0], np.diagonal(positive_qr(V[0])[1]), rtol=1e-10))
+        True
+        """
+        rows = V.swapaxes(1, 2)
+        squares, diagonal = np.einsum("nks,nks->nk", rows, rows).max(axis=1), np.empty(rows.shape[:2])
+        try:
+            for start in range(0, len(rows), self.some):
+                some = slice(start, start + self.some)
+                self._columns(rows[some], self.rows[some], diagonal[some])
+        except np.linalg.LinAlgError:
+            return None
+        least, longest = diagonal.min(axis=1).tolist(), np.sqrt(squares).tolist()
+        # NaN is not within.
+        within = [1 / RANGE < far < RANGE and own >= LOOSE * far for own, far in zip(least, longest, strict=True)]
+        if not all(within):
+            return None
+        if unit:
+            lengths = np.sqrt(np.einsum("nks,nks->nk", self.rows, self.rows))
+            self.rows /= lengths[:, :, None]
+            diagonal *= lengths
+        return Decomposed(self.rows.swapaxes(1, 2), diagonal, diagonal, least, longest)
+
+    def _columns(self, rows: Floats, out: Floats, diagonal: Floats) -> None:
+        n, _, S = rows.shape
+        for place in self.panels:
+            panel, p = rows[:, place], place.stop - place.start
+            if place.start:
+                before = out[:, : place.start]
+                parts = self.parts[: n * p * place.start].reshape(n, p, place.start)
+                rest = self.rest[: n * p * S].reshape(n, p, S)
+                np.matmul(np.matmul(panel, before.swapaxes(1, 2), out=parts), before, out=rest)
+                panel = np.subtract(panel, rest, out=rest)
+            room = self.rooms[p][:n]
+            np.matmul(panel, panel.swapaxes(1, 2), out=room[:, :p, :p])
+            factor = np.linalg.cholesky(room)  # below L, the transpose of its inverse
+            np.matmul(factor[:, p:, :p].swapaxes(1, 2), panel, out=out[:, place])
+            diagonal[:, place] = factor.diagonal(0, 1, 2)[:, :p]
 
 
 def _room(n: int, k: int) -> Floats:
     room, unit = np.zeros((n, 2 * k, 2 * k)), np.arange(k)
-    room[:, k + unit, unit], room[:, k + unit, k + unit] = 1, RANGE
+    room[:, k + unit, unit], room[:, k + unit, k + unit] = 1, RANGE**2
     return room
 
 
 @dataclass(frozen=True)
-class Orthonormal:
-    """Q_t R_t = V, (N, S, k) and (N, k, k), after t steps, `since` of them after the one before."""
+class Decomposed:
+    """Q with Q R = V, (N, S, k), and what is wanted of R.
+
+    That is its diagonal, (N, k); `own`, the same but at least eps of each column of V, and infinite where that is 0;
+    of each sequence the `least` of the diagonal and the length of V's `longest` column; and R itself where Q is
+    orthonormal to rounding.
+    """
+
+    Q: Floats
+    diagonal: Floats
+    own: Floats
+    least: list[float]
+    longest: list[float]
+    R: Floats | None = None
+
+    @classmethod
+    def exactly(cls, V: Floats) -> Decomposed:
+        """Return the QR decomposition of V."""
+        Q, R = positive_qr(V)
+        diagonal, lengths = np.diagonal(R, axis1=1, axis2=2), np.sqrt(np.einsum("nij,nij->nj", R, R))
+        # A column that is 0 is so exactly; one whose own part is 0 has lost it to rounding.
+        own = np.where(lengths == 0, np.inf, np.maximum(diagonal, _EPS * lengths))
+        return cls(Q, diagonal.copy(), own, diagonal.min(axis=1).tolist(), lengths.max(axis=1).tolist(), R)
+
+    @property
+    def numbers(self) -> tuple[Floats, Floats, list[float]]:
+        """What is kept of it: diagonal, own, longest."""
+        return self.diagonal, self.own, self.longest
+
+
+@dataclass(frozen=True)
+class Made:
+    """A decomposition after t steps, `since` of them after the one before."""
 
     t: int
     since: int
-    Q: Floats
-    R: Floats
-
-    @functools.cached_property
-    def diagonal(self) -> Floats:
-        """(N, k) of R."""
-        return np.diagonal(self.R, axis1=1, axis2=2)
-
-    @functools.cached_property
-    def lengths(self) -> Floats:
-        """(N, k) of the columns of V."""
-        return np.asarray(np.sqrt(np.einsum("nij,nij->nj", self.R, self.R)))
+    parts: Decomposed
 
 
 class Pace:
@@ -636,7 +672,7 @@ class Pace:
     def _number(self, t: int) -> int:
         return -(-(t - self.transient) // (self.interval or 1))
 
-    def after(self, made: Orthonormal) -> int:
+    def after(self, made: Made) -> int:
         """Return the step after which the next decomposition is due."""
         t = made.t
         if self.interval is not None:
@@ -647,12 +683,12 @@ class Pace:
             limit -= -following * self.intervals // self.batches
         return min(limit, t + self._steps(made))
 
-    def _steps(self, made: Orthonormal) -> int:
-        own, lengths, since = made.diagonal.min(axis=1), made.lengths.max(axis=1), made.since
-        if not since or not own.all():
+    def _steps(self, made: Made) -> int:
+        since, least, longest = made.since, made.parts.least, made.parts.longest
+        if not since or not all(least):
             return 1
-        apart = float(np.log(lengths / own).max()) / since
-        moved = float(np.abs(np.log([lengths, own])).max()) / since
+        apart = math.log(max(map(operator.truediv, longest, least))) / since
+        moved = max(abs(math.log(min(least))), abs(math.log(max(longest)))) / since
         return max(1, int(min(MOST, 2 * since, APART / max(apart, 1e-9), FAR / max(moved, 1e-9))))
 
 
@@ -726,28 +762,34 @@ class Walk:
                 for J in rows_of_steps(steps, np.arange(low, min(low + size, steps.T))):
                     yield functools.partial(np.matmul, J)
 
-    def decompositions(self, k: int, pace: Pace, kind: str, generator: np.random.Generator) -> Iterator[Orthonormal]:
-        """Yield Q1 and Q2; first Q_0 and I, after no step."""
+    def decompositions(self, k: int, pace: Pace, kind: str, generator: np.random.Generator) -> Iterator[Made]:
+        """Yield Q1 and Q2; first Q_0 and I, after no step. Q belongs to its step: the next may write over it."""
         # Column after column, so that the first ones are the same whatever k is.
-        V, R = positive_qr(generator.standard_normal((k, self.N, self.S)).transpose(1, 2, 0))
-        made = Orthonormal(0, 0, V, np.broadcast_to(np.eye(k), R.shape))
+        made = Made(0, 0, Decomposed.exactly(generator.standard_normal((k, self.N, self.S)).transpose(1, 2, 0)))
         yield made
-        loose = pace.interval is None and (k >= 128 or (k >= 64 and self.N >= 4))
-        due = pace.after(made)
+        loose = Loosener(self.N, k, self.S) if pace.interval is None else None
+        V, done, due = made.parts.Q, 0, pace.after(made)
         for start, steps in self.pieces():
-            for done, product in enumerate(self.products(steps, k, kind), start + 1):
+            products = self.products(steps, k, kind)
+            while done < start + steps.T:
+                until = min(due, start + steps.T)
+                found: Decomposed | None = None
                 with np.errstate(over="ignore", invalid="ignore"):
-                    V = product(V)
+                    for product in itertools.islice(products, until - done):
+                        V = product(V)
+                    if until == due and loose is not None and due not in (pace.transient, pace.T):
+                        found = loose(V, pace.ends(due))
+                done = until
                 if done == due:
                     since = done - made.t
-                    if not np.isfinite(V).all():
-                        raise NonFiniteError(
-                            f"{self.where}: directions leave the range of floats before step {done}; "
-                            f"set interval below {since}"
-                        )
-                    exact = not loose or done in (pace.transient, pace.T)
-                    V, R = positive_qr(V) if exact else loose_qr(V)
-                    made = Orthonormal(done, since, V, R)
+                    if found is None:
+                        if not np.isfinite(V).all():
+                            raise NonFiniteError(
+                                f"{self.where}: directions leave the range of floats before step {done}; "
+                                f"set interval below {since}"
+                            )
+                        found = Decomposed.exactly(V)
+                    V, made = found.Q, Made(done, since, found)
                     due = pace.after(made)
                     yield made
 

@@ -13,7 +13,7 @@ from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
 from rnn_numpy.lab import LyapunovSpectrum, covariant_vectors, lyapunov
 from rnn_numpy.lab.jacobians import rows_of_steps
-from rnn_numpy.lab.lyapunov import LOOSE, PRODUCTS, Pace, loose_qr, positive_qr
+from rnn_numpy.lab.lyapunov import LOOSE, PRODUCTS, Loosener, Pace, positive_qr
 from rnn_numpy.layers.initializers import orthogonal
 from rnn_numpy.layers.rnn import CELLS
 
@@ -132,28 +132,40 @@ def test_the_chosen_steps_make_no_difference(kind, units):
 
 
 @pytest.mark.parametrize("lost", [1.0, 1e-3, 0.5 * LOOSE, 0.0])
-def test_loose_factors_give_the_product_back(lost):
-    rng = np.random.default_rng(0)
-    V = rng.normal(size=(3, 70, 50)) @ np.linalg.qr(rng.normal(size=(50, 50)))[0]
-    V[1, :, 7] = lost * V[1, :, 7] + (1 - lost) * V[1, :, 6]
+@pytest.mark.parametrize("size", [(3, 70, 50), (1, 40, 32), (1, 40, 33), (2, 5, 5)])
+def test_loose_columns_are_the_product_by_an_upper_triangle(lost, size):
+    """V = Q R for the R of V itself: where digits are there, and nothing at all where they are not."""
+    rng, (N, S, k) = np.random.default_rng(0), size
+    V = rng.normal(size=size) @ np.linalg.qr(rng.normal(size=(k, k)))[0]
+    V[-1, :, k - 1] = lost * V[-1, :, k - 1] + (1 - lost) * V[-1, :, k - 2]
     before = V.copy()
-    Q, R = loose_qr(V)
+    found = Loosener(*size[::2], S)(V)
     np.testing.assert_array_equal(V, before)
-    assert np.abs(Q @ R - V).max() < 1e-14 * np.abs(V).max()
     if lost < LOOSE:
-        for found, right in zip((Q, R), positive_qr(V), strict=True):
-            np.testing.assert_array_equal(found, right)
-    else:
-        assert np.abs(Q.swapaxes(1, 2) @ Q - np.eye(50)).max() < 1e4 * EPS / lost**2
-        assert not np.tril(R, -1).any()
-        assert (np.diagonal(R, axis1=1, axis2=2) > 0).all()
+        assert found is None
+        return
+    right = positive_qr(V)[1]
+    T = np.linalg.solve(right, positive_qr(V)[0].swapaxes(1, 2) @ found.Q)  # V T = Q
+    assert np.abs(np.tril(T, -1)).max() < 1e3 * EPS / lost
+    diagonal = np.diagonal(T, axis1=1, axis2=2)
+    assert np.abs(diagonal * found.diagonal - 1).max() < 1e4 * EPS / lost
+    assert np.abs(V @ np.triu(T) - found.Q).max() < 1e3 * EPS / lost
+    assert np.abs(found.Q.swapaxes(1, 2) @ found.Q - np.eye(k)).max() < 1e4 * EPS / lost**2
+    scaled = Loosener(*size[::2], S)(V, unit=True)
+    assert np.abs(np.linalg.norm(scaled.Q, axis=1) - 1).max() < 10 * EPS
+    lacks = np.abs(found.Q.swapaxes(1, 2) @ found.Q - np.eye(k)).max()
+    exact = np.diagonal(right, axis1=1, axis2=2)
+    assert np.abs(scaled.diagonal / exact - 1).max() < 1e4 * EPS / lost + k * lacks**2
+    np.testing.assert_allclose(found.diagonal.min(axis=1), found.least)
+    np.testing.assert_allclose(np.linalg.norm(V, axis=1).max(axis=1), found.longest)
 
 
-@pytest.mark.parametrize("scale", [1e-170, 1e170])
-def test_loose_factors_where_squares_leave_the_range(scale):
-    V = scale * np.random.default_rng(0).normal(size=(1, 9, 9))
-    for found, right in zip(loose_qr(V), positive_qr(V), strict=True):
-        np.testing.assert_array_equal(found, right)
+@pytest.mark.parametrize("scale", [1e-170, 1e170, math.nan, math.inf])
+def test_there_are_no_loose_columns_where_squares_leave_the_range(scale):
+    V = np.random.default_rng(0).normal(size=(3, 9, 9))
+    V[1] *= scale  # NaN and infinity in one sequence alone
+    with np.errstate(all="ignore"):
+        assert Loosener(3, 9, 9)(V) is None
 
 
 @pytest.mark.parametrize("interval", [None, 1, 3, 7])
