@@ -67,7 +67,7 @@ class UnitMaps:
         pairs = np.ndindex(self.states, self.states)
         self._pairs = [(i, j) for i, j in pairs if blocks[:, i, j].any()]
         self._main = recurrent.start // self.H
-        self._beside = [(i, j) for i, j in self._pairs if j != self._main]
+        self._beside = sorted({j for _, j in self._pairs} - {self._main})
 
     def write(self, out: Array, start: int = 0) -> None:
         """Write J_t of the columns from `start` on into `out`, (m, S, S), C-contiguous."""
@@ -97,9 +97,10 @@ class UnitMaps:
     def _product(self, left: Array, start: int, V: Array) -> Array:
         rows = V.swapaxes(1, 2)  # as they lie in memory, from the second product on
         product: Array = rows[:, :, self.recurrent] @ left.swapaxes(1, 2)
-        for i, j in self._beside:
-            direct = self.direct[start : start + len(left), None, i, self._units(j)]
-            product[:, :, self._units(i)] += direct * rows[:, :, self._units(j)]
+        for j in self._beside:
+            blocks = product.reshape(*rows.shape[:2], self.states, self.H)
+            direct = self.direct[start : start + len(left), None, :, self._units(j)]
+            blocks += direct * rows[:, :, None, self._units(j)]
         return product.swapaxes(1, 2)
 
     def left(self, start: int, count: int) -> Array:

@@ -135,7 +135,7 @@ def test_the_chosen_steps_make_no_difference(kind, units):
 @pytest.mark.parametrize("size", [(3, 70, 50), (1, 40, 32), (1, 40, 33), (2, 5, 5)])
 def test_loose_columns_are_the_product_by_an_upper_triangle(lost, size):
     """V = Q R for the R of V itself: where digits are there, and nothing at all where they are not."""
-    rng, (N, S, k) = np.random.default_rng(0), size
+    rng, (_, S, k) = np.random.default_rng(0), size
     V = rng.normal(size=size) @ np.linalg.qr(rng.normal(size=(k, k)))[0]
     V[-1, :, k - 1] = lost * V[-1, :, k - 1] + (1 - lost) * V[-1, :, k - 2]
     before = V.copy()
