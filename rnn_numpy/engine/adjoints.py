@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +64,9 @@ def step_number(where: str, letter: str, value: Any, low: int, high: int, which:
 
 def direct_gradients(
     layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any, where: str
-) -> tuple[dict[str, Array], BackwardResult]:
+) -> tuple[dict[str, Array], Callable[[], BackwardResult]]:
     """Return the gradient that enters at each step and at no other, dL/ds_t directly, (T, N, S) by layer and direction
-    in the engine's order, and what `backward` returns; the trace keeps the gradients that it has.
+    in the engine's order, and a function that returns what `backward` does; the trace keeps the gradients that it has.
 
     Into the last layer comes doutput; into a lower one what the layer above hands down at the same step; and the final
     state's gradient at each sequence's last step.
@@ -74,7 +74,15 @@ def direct_gradients(
     edge, cell = trace.edge, layer.cell
     top, finals = edge.like_output(where, "doutput", doutput), edge.states_in(where, "dh_n", dh_n)
     recorded = {name: copy.copy(one) for name, one in trace.layers.items()}
-    back = layer.backward(Trace(recorded, trace.masks, edge), doutput, dh_n)
+    # Read before they can change: of a single layer there is no backward pass until somebody asks for one.
+    doutput, dh_n = copy.deepcopy((doutput, dh_n))
+
+    @functools.cache
+    def back() -> BackwardResult:
+        return layer.backward(Trace(recorded, trace.masks, edge), doutput, dh_n)
+
+    if len(layer.stack) > 1:
+        back()
     scratch = layer.params.zeros_like()
     found: dict[str, Array] = {}
     walk = Down(layer.stack, edge.factors, top)
@@ -87,9 +95,9 @@ def direct_gradients(
         after = slice(binding.after, binding.after + edge.batch.T)
         direct = [binding.arrays[f"d{state}"][after] for state in cell.states]
         found[direction.name] = edge.existing(np.concatenate(direct, axis=2))
-        binding.arrays.update(one.latest.arrays)
         # Nobody asks what the lowest layer hands down.
         if direction.layer:
+            binding.arrays.update(one.latest.arrays)
             walk.give(layer.close_backward(run))
     return {name: found[name] for name in trace.layers}, back
 

@@ -100,7 +100,7 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import row_norms
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine import Recurrent
+from rnn_numpy.engine import BackwardResult, Recurrent
 from rnn_numpy.engine.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
 from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.trace import Trace
@@ -719,13 +719,10 @@ class Decomposition:
         The parameters.
     gates : tuple of str
         The gates, in the order of the parameters' rows.
-    grads : Parameters
-        What BPTT, `backward`, says: `total` is the sum of the blocks, found by another route.
     """
 
-    def __init__(self, tables: dict[str, _Direction], grads: Parameters) -> None:
-        self._tables = tables
-        self.grads = grads
+    def __init__(self, tables: dict[str, _Direction], back: Callable[[], BackwardResult]) -> None:
+        self._tables, self._back = tables, back
         first = next(iter(tables.values()))
         self.T = first.T
         self.gates = first.steps.cell.gate_names
@@ -743,6 +740,14 @@ class Decomposition:
             has = f"the gates of {full} are {', '.join(map(repr, known))}" if known else f"{full} has no gates"
             raise OptionError(f"{where}: {has}; got {name!r}")
         return table, short, gate
+
+    @property
+    def grads(self) -> Parameters:
+        """What BPTT, `backward`, says: `total` is the sum of the blocks, found by another route.
+
+        Of a single layer the pass is made when it is first asked for, out of what the trace holds.
+        """
+        return self._back().grads
 
     def exists(self, name: str) -> NDArray[np.bool_]:
         """Return which blocks of a parameter there are, (T, T): k <= t, in a reverse direction k >= t."""
@@ -859,7 +864,7 @@ def decompose(
 
     Notes
     -----
-    Cost: two backward passes; then each question has its own, see there.
+    Cost: of a stack a backward pass, of one layer none; then each question has its own, see there.
 
     Examples
     --------
@@ -883,4 +888,4 @@ def decompose(
     where = "decompose"
     steps = steps_of(where, layer, trace, name)
     direct, back = direct_gradients(layer, trace, doutput, dh_n, where)
-    return Decomposition({title: _Direction(own, direct[title]) for title, own in steps.items()}, back.grads)
+    return Decomposition({title: _Direction(own, direct[title]) for title, own in steps.items()}, back)

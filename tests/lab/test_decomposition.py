@@ -115,6 +115,20 @@ def test_blocks_add_up_to_the_gradient_of_backward(kind, options, lengths):
         close(blocks(table, name).sum(axis=(0, 1)), expected, 4000 if kind is LayerNormLSTM else 64)
 
 
+def test_the_gradient_of_backward_is_that_of_the_call():
+    """It is made when it is asked for; arrays of the caller, parameters and the trace's own gradients may change."""
+    layer, trace, doutput, dh_n = recorded(LSTM, {}, None)
+    grads = layer.backward(trace, doutput, dh_n).grads
+    expected, kept = {name: grads[name].copy() for name in grads}, trace.dh.copy()
+    table = decompose(layer, trace, doutput, dh_n)
+    for array in (doutput, *(dh_n if isinstance(dh_n, tuple) else (dh_n,))):
+        array *= 3.0
+    layer.params.flat *= 2.0
+    for name, gradient in expected.items():
+        np.testing.assert_array_equal(table.grads[name], gradient)
+    np.testing.assert_array_equal(trace.dh, kept)
+
+
 ONE_DA = [(kind, options) for kind, options in LAYERS if kind in (RNN, LSTM, PeepholeLSTM)]
 
 
