@@ -3,7 +3,8 @@
 Each contender has a process of its own (`benchmarks.lab_contenders`); for every job, cell and size their results are
 held against each other first, then they are timed in turns, in processor time. A ratio is their time over ours, the
 median over rounds of the ratio of a round's medians; "first" is the first answer in a process, compiling included. With
-`--memory` each job has processes of its own, and their peaks are kept.
+`--memory` each job has processes of its own, and their peaks are kept. With `--bare` the bare products of a job
+(`benchmarks.lab_bare`) stand beside it and JAX's.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from benchmarks.worker import ROOT, THREAD_VARIABLES, interpreter_options, varia
 GRID = ((40, 1, 16, 32), (100, 1, 16, 32), (100, 8, 16, 64), (200, 4, 32, 128), (1000, 1, 8, 32))
 SMOKE = ((12, 2, 3, 4),)
 RIVALS = ("jax", "torch", versions.OLD)
-OURS = "rnn_numpy"
+OURS, BARE = "rnn_numpy", "bare"
+BARE_JOBS = ("dh", "table", "lyapunov")
 KEPT = ROOT / "benchmarks" / "results" / "lab.json"
+KEPT_BARE = ROOT / "benchmarks" / "results" / "lab_bare.json"
 TOLERANCE = 1e-9  # of the largest entry: sums over many steps, in other orders
 
 
@@ -81,7 +84,7 @@ def compared(
                 first[name], peaks[name] = answer["ms"][0], answer["peak"]
             elif name == OURS:
                 return None
-        for name in first:
+        for name in first.keys() - {BARE}:  # products alone have no result
             difference = _difference(files[OURS], files[name])
             if difference > TOLERANCE:
                 raise SystemExit(f"error: {name}, {job} of {cell} {point}: other results, by {difference:.1e}")
@@ -108,7 +111,7 @@ def _difference(one: Path, other: Path) -> float:
 
 def line(row: Mapping[str, Any]) -> str:
     """Return one row of the table."""
-    ratios = "".join(f"{row['ratio'][name]:8.2f}" if name in row["ratio"] else f"{'-':>8}" for name in RIVALS)
+    ratios = "".join(f"{row['ratio'][name]:8.2f}" if name in row["ratio"] else f"{'-':>8}" for name in (*RIVALS, BARE))
     size = ", ".join(map(str, row["point"]))
     return f"{row['job']:10}{row['cell']:5} {size:>16}{row['ms'][OURS]:10.2f}{ratios}"
 
@@ -151,6 +154,20 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def bare_markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the table of bare products: ms of ours, of the products alone, of JAX; JAX over the products, which is the
+    most that could be reached, and over ours.
+    """
+    lines = ["| bare products, ms | T, N, D, H | ours | products | JAX | JAX / products | JAX / ours |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in rows:
+        ms, ratio = row["ms"], row["ratio"]
+        size, limit = ", ".join(map(str, row["point"])), ratio["jax"] / ratio[BARE]
+        times = " | ".join(f"{ms[name]:.2f}" for name in (OURS, BARE, "jax"))
+        lines.append(f"| {row['job']} of {row['cell']} | {size} | {times} | {limit:.2f} | {ratio['jax']:.2f} |")
+    return lines
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of this program's arguments."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.lab", description=(__doc__ or "").split(":")[0])
@@ -160,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--points", nargs="+", type=int, help="which of the grid's sizes, by number from 0")
     made.add_argument("--threads", type=int, default=1)
     made.add_argument("--memory", action="store_true", help="processes of its own for each job: their peaks")
+    made.add_argument("--bare", action="store_true", help=f"bare products beside {', '.join(BARE_JOBS)} and JAX's")
     made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--seconds", type=float, default=0.3, help="of a contender in each round")
     made.add_argument("--json", type=Path, help="write the figures to this file")
@@ -177,6 +195,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.add and options.json is None:
         parser().error("--add needs --json FILE")
+    if options.bare:
+        options.rivals = [*(name for name in options.rivals if name == "jax"), BARE]
+        options.jobs = [job for job in options.jobs if job in BARE_JOBS]
+    if options.markdown and options.bare:
+        print("\n".join(bare_markdown(json.loads((options.json or KEPT_BARE).read_text())["rows"])))
+        return 0
     if options.markdown:
         kept = json.loads((options.json or KEPT).read_text())["rows"]
         print(
@@ -203,7 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return made
 
             contenders = started()
-            print(f"{'':10}{'':5} {'T, N, D, H':>16}{'ours, ms':>10}" + "".join(f"{name:>8}" for name in RIVALS))
+            print(
+                f"{'':10}{'':5} {'T, N, D, H':>16}{'ours, ms':>10}" + "".join(f"{name:>8}" for name in (*RIVALS, BARE))
+            )
             for job in options.jobs:
                 for cell in options.cells:
                     for point in grid:

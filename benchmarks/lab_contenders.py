@@ -201,6 +201,13 @@ def with_jax(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
     }
 
 
+def with_bare_products(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
+    """Return what `benchmarks.lab_bare` has of the jobs."""
+    from benchmarks.lab_bare import bare
+
+    return bare(cell, point)
+
+
 def with_torch(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
     """Return those jobs that torch's users do: a loop over cells with `retain_grad`, and `vmap(jacrev)` of a step that
     is written out, since torch 2.13 has no rule for `vmap` of LSTMCell.
@@ -281,7 +288,7 @@ def with_torch(cell: str, point: tuple[int, ...]) -> dict[str, Job]:
     return {"dh": dh, "jacobians": jacobians, "hvp": hvp, "gradflow": gradflow}
 
 
-CONTENDERS = {"rnn_numpy": ours, "0.2.0": ours, "jax": with_jax, "torch": with_torch}
+CONTENDERS = {"rnn_numpy": ours, "0.2.0": ours, "jax": with_jax, "torch": with_torch, "bare": with_bare_products}
 
 
 def peak() -> float | None:
@@ -311,7 +318,7 @@ def serve(name: str) -> None:
             times.append(1e3 * (time.process_time() - start))
             if time.perf_counter() - began > asked["seconds"] and len(times) > asked["least"]:
                 break
-        if asked["save"]:
+        if asked["save"] and found is not None:
             parts = found if isinstance(found, tuple) else (found,)
             np.savez(asked["save"], *[np.asarray(part) for part in parts])
         print(json.dumps({"ms": times, "peak": peak()}), flush=True)

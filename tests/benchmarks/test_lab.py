@@ -23,6 +23,16 @@ def test_the_others_compute_the_same():
     assert lab.main(["--smoke", "--cells", "LSTM", "--rivals", "jax", "torch"]) == 0
 
 
+@pytest.mark.parametrize("cell", ["RNN", "LSTM"])
+def test_bare_products_are_part_of_the_job(cell, tmp_path):
+    """They are timed beside the job, have no result to compare, and take less than all of it."""
+    path = tmp_path / "bare.json"
+    assert lab.main(["--bare", "--rivals", "--cells", cell, "--points", "0", "--rounds", "1", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["job"] for row in rows] == list(lab.BARE_JOBS)
+    assert all(0 < row["ratio"][lab.BARE] < 1 for row in rows)
+
+
 def test_other_results_are_an_error(tmp_path):
     class Fake:
         def __init__(self, value):
@@ -42,8 +52,9 @@ def test_other_results_are_an_error(tmp_path):
 def test_the_readme_shows_the_kept_figures():
     text = (lab.ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     kept = json.loads(lab.KEPT.read_text(encoding="utf-8"))["rows"]
-    lines = [line for line in lab.markdown(kept) if line]
-    assert len(lines) > 35
+    bare = json.loads(lab.KEPT_BARE.read_text(encoding="utf-8"))["rows"]
+    lines = [line for line in (*lab.markdown(kept), *lab.bare_markdown(bare)) if line]
+    assert len(lines) > 35 + len(bare)
     assert [line for line in lines if line not in text] == []
     kept[0]["ratio"]["0.2.0"] += 1
     assert [line for line in lab.markdown(kept) if line not in text]
