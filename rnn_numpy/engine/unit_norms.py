@@ -231,12 +231,14 @@ class _Rows:
         if care == ONCE:
             self.scale[group.start : group.start + known] += _scaled(rows[:known], (1, 2))
         scale = self.scale[group].copy()
-        for number, ((k, slopes), width) in enumerate(zip(steps, widths, strict=True)):
-            if self.losses[group.start + width - 1] == k:
+        scales[...] = scale
+        newest = self.losses[group.start + np.array(widths) - 1].tolist()
+        for number, ((k, slopes), width, loss) in enumerate(zip(steps, widths, newest, strict=True)):
+            if loss == k:
                 rows[width - 1] = direct[k, :n]
             if care == ALWAYS:
                 scale[:width] += _scaled(rows[:width], (1, 2))
-            scales[number] = scale
+                scales[number] = scale
             np.multiply(rows[:width], slopes, out=da[:width])  # N3
             if n > 1:
                 np.matmul(self.factors[k, :, :n], da[:width], out=mixed[:width])
