@@ -779,7 +779,7 @@ class Decomposition:
 
         Of cells that work unit by unit but for W_hh (RNN, LSTM, GRU; `rnn_numpy.engine.unit_norms`) there is a pass for
         each parameter that is asked for, of one sequence one for all with the same gradient. At T = 100, H = 64 it
-        costs as much as 10 to 16 backward passes for eight sequences. Of others, the first call computes the norms of
+        costs as much as 10 to 19 backward passes for eight sequences. Of others, the first call computes the norms of
         all parameters of the layer and direction, in one pass.
         """
         table, short, gate = self._place("Decomposition.norms", name)

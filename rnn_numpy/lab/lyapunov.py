@@ -571,7 +571,7 @@ class Loosener:
         True
         """
         rows = V.swapaxes(1, 2)
-        squares, diagonal = np.einsum("nks,nks->nk", rows, rows).max(axis=1), np.empty(rows.shape[:2])
+        squares, diagonal = np.vecdot(rows, rows).max(axis=1), np.empty(rows.shape[:2])
         try:
             for start in range(0, len(rows), self.some):
                 some = slice(start, start + self.some)
