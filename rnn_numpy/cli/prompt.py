@@ -85,7 +85,7 @@ class Prompt(cmd.Cmd):
         self.done: list[str] = []  # commands that `save` writes
         self._said: dict[str, Any] = {}
         self._line = 0  # the next equation of `s`
-        self._depth = 0
+        self._open: list[Path] = []  # scripts that are being run
 
     # ------------------------------------------------------------------------------------------------ running
 
@@ -699,6 +699,8 @@ class Prompt(cmd.Cmd):
         array = evaluate(parsed("plot", text), rows).array
         if array.ndim == 3 and array.shape[1:] != (1, 1):
             text, array = f"norm({text})", norm(array)
+        if np.iscomplexobj(array):
+            raise OptionError(f"plot: {text!r} is complex; say abs({text}), or norm(...)")
         if array.size not in (1, len(rows.indices)):
             raise OptionError(f"plot: {text!r} is the same at every step, an array {array.shape}; p prints it")
         values = np.broadcast_to(array.reshape(-1), (len(rows.indices),)).astype(float)
@@ -819,13 +821,15 @@ class Prompt(cmd.Cmd):
     def do_source(self, argument: str) -> None:
         """source FILE: run the commands of a file."""
         path = Path(_something(argument, "source", "source FILE"))
-        if self._depth == NESTED:
+        if path.resolve() in self._open:
+            raise OptionError(f"source: {path} sources itself")
+        if len(self._open) == NESTED:
             raise OptionError(f"source: scripts stand {NESTED} deep in each other")
-        self._depth += 1
+        self._open.append(path.resolve())
         try:
             self.run(script(path), f"{path}, line {{}}")
         finally:
-            self._depth -= 1
+            self._open.pop()
 
     def do_save(self, argument: str) -> None:
         """save FILE: write the commands so far; rnn-numpy step -x FILE runs them again."""
@@ -992,6 +996,8 @@ def _something(argument: str, word: str, example: str) -> str:
 def _wholes(argument: str, word: str) -> list[int]:
     found = argument.replace(",", " ").split()
     for one in found:
+        if re.fullmatch(r"\d{19,}", one):
+            raise OptionError(f"{word}: takes whole numbers below 10^18; got one of {len(one)} digits")
         if not re.fullmatch(r"\d{1,18}", one):
             raise OptionError(f"{word}: takes whole numbers; got {one!r}")
     return [int(one) for one in found]

@@ -149,6 +149,8 @@ class Session:
         array = self.rows.value(name).array
         if array.ndim != 3:
             raise OptionError(f"{name} is no array of a step")
+        if not array.size:
+            raise OptionError(f"{name} has no entry: (N, units) = {array.shape[1:]}")
         sizes = abs(array[0])
         sizes = np.where(np.isfinite(sizes), sizes, np.inf)
         found = np.unravel_index(sizes.argmax(), sizes.shape)
@@ -325,7 +327,7 @@ class Session:
         said = f"{name}{index or ''} {operator} ({right})" if operator else right
         value = evaluate(parsed("set", said), rows).array
         places = self.places(f"{name}{index or ''}")
-        written = np.array(present[0])
+        written = np.array(present[0], order="C")  # so that what is written below is no copy
         if np.iscomplexobj(value) and not np.iscomplexobj(written):
             raise OptionError(f"set: {right!r} is complex, and {name} is not")
         value = value[0] if value.ndim == 3 else value

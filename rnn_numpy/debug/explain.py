@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.core import arguments
 from rnn_numpy.debug.expressions import OF_MEMORY, Text, Value, evaluate, sources, ulps
+from rnn_numpy.debug.frames import Running
 from rnn_numpy.debug.rows import NOTHING_KEPT, Halted, Renamer, Rows, incoming, is_whole, targets, total, wording
 from rnn_numpy.engine.trace import NOTHING, Step
 from rnn_numpy.errors import OptionError
@@ -98,7 +99,7 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
     if before is not None:
         value, known = _incoming(rows, name, before, n, unit)
         terms.insert(0, _operand(value))
-        if not is_whole(step.recorded):
+        if not is_whole(step.recorded, name):
             notes.insert(0, f"{before} is the rest of what is recorded: parts without equations add to it, too")
         elif not known:
             who = "the trace does not keep it, a Stepper does"
@@ -132,6 +133,8 @@ def explain(step: Step, name: str, unit: int = 0, n: int = 0) -> str:
         lines.append(f"{pad} = {_number(result)}   recorded {_number(has)}, {apart:.3g} ulp")
     if ended:
         lines.append(f"sequence n = {n} has no step {step.t}: it has ended, and no equation made what is recorded")
+    if isinstance(step, Running) and (not rows.gradients.arrays or name[:1] == "d"):
+        lines.append("the step is being computed: a line that has not run has left what is recorded as it came in")
     for other in rows.kept.written.get(step.index, ()):
         if other != name and any(names.get(one, one) == other for names, line in said for one in line.right.names):
             lines.append(f"{other} was written after this")
@@ -198,14 +201,14 @@ def _kept(step: Step) -> tuple[Any, ...]:
 
 def _total(rows: Rows, name: str, before: str | None, n: int, unit: int) -> Any:
     """Return what the equations say of an entry; None where what was there before is not known."""
-    if before is not None and (before not in rows or not is_whole(rows.trace)):
+    if before is not None and (before not in rows or not is_whole(rows.trace, name)):
         return None
     return total(rows, name).array[0, n, unit]
 
 
 def _incoming(rows: Rows, name: str, before: str, n: int, unit: int) -> tuple[Any, bool]:
     """Return what an entry held before the equations added to it, and whether it is known: else it is the rest."""
-    if before in rows and is_whole(rows.trace):
+    if before in rows and is_whole(rows.trace, name):
         value = rows.value(before).array[0, n, unit]
         if not np.isnan(value):
             return value, True

@@ -119,6 +119,8 @@ def _rules() -> str:
 
 def _check(where: str, text: str, tree: ast.expr) -> None:
     for count, node in enumerate(ast.walk(tree)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not abs(node.value) <= 1e308:
+            raise OptionError(f"{where}: {text!r} has a number beyond 1e308, the largest that is taken")
         if count > LONGEST or not _is_known(node):
             got = sources(node) if isinstance(node, ast.expr) else type(node).__name__
             bits = isinstance(getattr(node, "op", None), (ast.BitAnd, ast.BitOr, ast.Invert))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import itertools
+import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -19,7 +21,7 @@ from rnn_numpy.errors import OptionError
 LOOPS = {Recurrent.forward_loop.__code__: False, Recurrent.backward_loop.__code__: True}
 
 
-class _Running(Step):
+class Running(Step):
     """A `Step` that is being computed."""
 
     __slots__ = ()
@@ -33,7 +35,8 @@ class _Running(Step):
 
 
 def here() -> Step:
-    """Return the step that is being computed, from anywhere below the driver's loop: at a breakpoint in a formula.
+    """Return the step that is being computed, from anywhere below the driver's loop: at a breakpoint in a formula, or
+    at the prompt of pdb, or of a debugger built on it, after an error that has left one (`pdb.pm`, `python -m pdb`).
 
     Its rows are the memory as it is at this moment: of lines that have not run yet, what they come in with.
 
@@ -49,20 +52,41 @@ def here() -> Step:
         ...
     rnn_numpy.errors.OptionError: debug.here: no pass is inside of a step; call it at a breakpoint in a formula, as ...
     """
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None:
+    live = list(_callers(inspect.currentframe()))
+    for frame in itertools.chain(live, _looked_at(live)):
         if frame.f_code in LOOPS and "t" in frame.f_locals:
             run, t, backward = frame.f_locals["run"], frame.f_locals["t"], LOOPS[frame.f_code]
             trace = copy.copy(run.trace)
             trace.reached = None if backward else t
             if not backward:
-                return _Running(trace, t, NOTHING)
-            return _Running(trace, t, GradientPass(run.gradients.arrays, t))
-        frame = frame.f_back
+                return Running(trace, t, NOTHING)
+            return Running(trace, t, GradientPass(run.gradients.arrays, t))
     raise OptionError(
         "debug.here: no pass is inside of a step; call it at a breakpoint in a formula, as `lstm_step_backward`. "
         "Between two steps, the step is what `next` returned"
     )
+
+
+def _callers(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _looked_at(live: Iterable[FrameType]) -> Iterator[FrameType]:
+    """Yield the frames of an error that a debugger among the live ones stands in, from the one that it shows outwards,
+    then those within.
+
+    A generator's frame that an error has left knows its caller no more; the debugger's stack does.
+    """
+    if "bdb" not in sys.modules:
+        return
+    for frame in live:
+        debugger = frame.f_locals.get("self")
+        if isinstance(debugger, sys.modules["bdb"].Bdb):
+            stack, shown = getattr(debugger, "stack", []), getattr(debugger, "curindex", 0) + 1
+            yield from (found for found, _ in (*reversed(stack[:shown]), *reversed(stack[shown:])))
+            return
 
 
 @contextlib.contextmanager
@@ -93,7 +117,8 @@ def trap() -> Iterator[None]:
         with np.errstate(over="raise", divide="raise", invalid="raise"):
             yield
     except FloatingPointError as error:
-        raise FloatingPointError(f"{error}: {_where(error)}") from error
+        error.args = (f"{error}: {_where(error)}",)
+        raise  # the same: a debugger that is called afterwards stands in the formula
 
 
 def _where(error: BaseException) -> str:

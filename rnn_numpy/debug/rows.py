@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rnn_numpy.debug.expressions import Equation, Value, equations, evaluate, sources
 from rnn_numpy.engine.cell import Cell
-from rnn_numpy.engine.parts import Part
+from rnn_numpy.engine.parts import Part, argument_names
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, read_only
 from rnn_numpy.errors import OptionError
 
@@ -162,7 +162,7 @@ class Rows:
     def exists(self) -> Array | None:
         """Return which sequences have these steps, (K, N, 1), in the caller's order; None for all."""
         found = [self.trace.exists(index) for index in self.indices]
-        return None if found[0] is None else np.array(found)
+        return None if not found or found[0] is None else np.array(found)
 
     def is_moderate(self) -> bool:
         """Whether nothing of these steps is NaN or infinite, as far as one look at all of it at once tells.
@@ -506,10 +506,27 @@ def _with_names(equation: Equation, names: Mapping[str, str]) -> str:
     return f"({sources(tree)})" if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Sub) else sources(tree)
 
 
-def is_whole(trace: LayerTrace) -> bool:
-    """Whether every part of a step has equations: without, a part may add to a sum what no equation says."""
+def is_whole(trace: LayerTrace, name: str) -> bool:
+    """Whether equations say all that a step adds to an array: a part that has none may add what no equation says."""
     again = trace.chain.cell.again  # which make what is in memory for others
-    return all(part.equations or part.backward in again for part in trace.chain.parts)
+    return all(part.backward in again or _says_all(part, name) for part in trace.chain.parts)
+
+
+def _says_all(part: Part, name: str) -> bool:
+    """Whether the equations of a part say all that it adds to an array. Of a gradient that the backward formula takes
+    it is only known of those handed to the step before that they are sums.
+    """
+    said = {equation.target for equation in equations(part.equations)}
+    if part.backward is None or not said:
+        return part.backward is None
+    taken = {
+        _bare(one)
+        for one, place in zip(argument_names(part.backward), part.arguments("backward"), strict=True)
+        if _bare(place) == name
+    }
+    if any(target[:1] == "d" and target in map(_bare, argument_names(part.backward)) for target in said):
+        taken = taken if name.endswith("_prev") else set()
+    return taken <= said
 
 
 def checkable(rows: Rows) -> list[str]:
@@ -522,7 +539,7 @@ def checkable(rows: Rows) -> list[str]:
         is_sum, before = any(equation.adds for _, equation in said), incoming(trace, name)
         if rows.is_made(name):
             continue
-        if is_sum and (not is_whole(trace) or (before is not None and before not in rows)):
+        if is_sum and (not is_whole(trace, name) or (before is not None and before not in rows)):
             continue
         # What a step hands back to a further state is overwritten by the step before it, unless it was kept.
         if is_sum and name.endswith("_prev") and before is None and name[1:-5] not in rows.kept.handed:

@@ -23,6 +23,7 @@ from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.debug.conditions import Condition, condition
 from rnn_numpy.debug.expressions import Text, evaluate, parsed
 from rnn_numpy.debug.rows import Halted, Kept, Rows
+from rnn_numpy.engine.checkpointed import CheckpointedTrace
 from rnn_numpy.engine.recurrent import BackwardSteps, ForwardSteps, Recurrent
 from rnn_numpy.engine.trace import NOTHING, GradientPass, LayerTrace, Step, Trace
 from rnn_numpy.errors import OptionError
@@ -123,6 +124,11 @@ class Stepper:
         drecords: Mapping[str, ArrayLike] | None = None,
     ) -> None:
         recurrent("debug.Stepper", layer)
+        if isinstance(trace, CheckpointedTrace):
+            raise OptionError(
+                "debug.Stepper: trace must be of a forward pass without checkpoint=K: one with it has no record "
+                "of all steps at once; step through it by layer.backward_steps"
+            )
         doutput, dh_n, drecords = _own(doutput), _own(dh_n), _own(drecords)
         top = trace.edge.like_output("debug.Stepper", "doutput", doutput) if isinstance(trace, Trace) else None
         top = None if top is None else trace.edge.existing(top)  # what it holds past an end is ignored
@@ -249,7 +255,7 @@ class Stepper:
     def _enter(self, step: Step) -> None:
         """Keep, of a layer that the pass comes to, what it will overwrite."""
         trace, gradients = step.recorded, step.gradients or NOTHING
-        self._ahead = max(LEAST, min(AHEAD, ENTRIES // trace.arrays[trace.states[0]][0].size))
+        self._ahead = max(LEAST, min(AHEAD, ENTRIES // max(1, trace.arrays[trace.states[0]][0].size)))
         kept, handed = Kept(), list[tuple[Array, Array]]()
         if gradients.arrays:
             kept.loss = self._drecords

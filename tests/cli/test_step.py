@@ -14,11 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rnn_numpy import GRU
+from rnn_numpy import GRU, LSTM
 from rnn_numpy.cli import main
 from rnn_numpy.cli.prompt import Prompt
 from rnn_numpy.cli.session import Case
@@ -192,7 +193,11 @@ def test_order_of_c_and_x_and_source(capsys: pytest.CaptureFixture[str], tmp_pat
     assert re.findall(r"^\d+$", capsys.readouterr().out, re.MULTILINE) == ["19", "17", "15"]
     path.write_text(f"source {path}")
     assert main(["step", f"{MINE}:vanishing", "-x", str(path)]) == 2
-    assert "deep" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f"{path} sources itself\n")
+    for k in range(12):
+        (tmp_path / f"{k}").write_text(f"source {tmp_path / str(k + 1)}")
+    assert main(["step", f"{MINE}:vanishing", "-x", str(tmp_path / "0")]) == 2
+    assert "scripts stand 10 deep" in capsys.readouterr().err
 
 
 def test_saved_commands_run_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -476,6 +481,49 @@ def terminal(case: str = "vanishing") -> tuple[Prompt, io.StringIO]:
 
     stdout = io.StringIO()
     return Prompt(Case(*getattr(mine, case)()), io.StringIO(), stdout), stdout
+
+
+def batched(N: int, H: int, forward: bool, dtype: Any = np.float64) -> tuple[Prompt, io.StringIO]:
+    lstm, stdout = LSTM(2, H, dtype=dtype, rng=0), io.StringIO()
+    output, _, trace = lstm.forward(np.random.default_rng(0).normal(size=(6, N, 2)).astype(dtype))
+    return Prompt(Case(lstm, trace, np.ones_like(output), forward=forward), io.StringIO(), stdout), stdout
+
+
+@pytest.mark.parametrize("forward", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 1), (2, 2), (3, 2)], ids=str)
+def test_what_is_set_is_set_however_a_row_lies_in_memory(size: tuple[int, int], forward: bool) -> None:
+    prompt, stdout = batched(*size, forward)
+    name = "h" if forward else "dh_prev"
+    prompt.onecmd("n 2")
+    prompt.onecmd(f"set {name} = 9")
+    assert (getattr(prompt.session.step, name) == 9).all(), stdout.getvalue()
+    prompt.onecmd(f"set {name}[0, :] *= 2")
+    row = getattr(prompt.session.step, name)
+    assert (row[0] == 18).all() and (row[1:] == 9).all()
+    prompt.onecmd("diff 1 2")
+    assert "no difference" not in stdout.getvalue()
+
+
+def test_a_complex_line_is_not_drawn() -> None:
+    prompt, stdout = batched(1, 2, False, np.complex128)
+    for said, told in (("dh[0,0]", "plot: 'dh[0, 0]' is complex"), ("dh", "norm(dh)")):
+        prompt.onecmd("n 2")
+        prompt.onecmd(f"plot {said}")
+        assert told.replace(" ", "") in stdout.getvalue().replace(" ", "")
+
+
+def test_a_whole_number_may_be_too_large() -> None:
+    prompt, stdout = batched(1, 2, False)
+    prompt.onecmd("n 99999999999999999999999")
+    assert "n: takes whole numbers below 10^18; got one of 23 digits" in stdout.getvalue()
+
+
+def test_no_sequence_is_stepped_through_as_well() -> None:
+    prompt, stdout = batched(0, 3, False)
+    for line in ("n", "p norm(dh)", "x dh", "e dh_prev", "finish"):
+        prompt.onecmd(line)
+    said = stdout.getvalue()
+    assert "cannot be done" not in said and "dh_prev has no entry: (N, units) = (0, 3)" in said
 
 
 @pytest.mark.parametrize("forward", [False, True])

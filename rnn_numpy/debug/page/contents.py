@@ -161,6 +161,8 @@ def _checked(layer: Any, trace: Any, name: str = "trace") -> None:
 
 def _chosen(trace: Trace, sequences: Any, names: Any, steps: Any) -> Chosen:
     first, T, N = trace.top.first, len(trace.top), trace.edge.batch.N
+    if N == 0:
+        raise OptionError(f"{WHERE}: trace has no sequence, N = 0: there is nothing to show")
     if sequences is None:
         sequences = [_largest(trace)]
     elif isinstance(sequences, (str, bytes)) or not isinstance(sequences, (Sequence, range, np.ndarray)):
@@ -237,9 +239,9 @@ def _check_size(
         return bool(size + weights <= most * 1e6)
     twice = "2 runs x " if runs == 2 else ""
     raise OptionError(
-        f"{WHERE}: the page would have about {size / 1e6:.1f} MB, more than max_mb = {most:g}: {twice}T = {T} steps x "
+        f"{WHERE}: the page would have about {size / 1e6:.3g} MB, more than max_mb = {most:g}: {twice}T = {T} steps x "
         f"{S} sequences x {sum(widths)} units in {len(widths)} arrays x {each:.1f} bytes = "
-        f"{runs * T * S * sum(widths) * each / 1e6:.1f} MB. Fewer steps, "
+        f"{runs * T * S * sum(widths) * each / 1e6:.3g} MB, and {FIXED / 1e6:.2g} MB that every page has. Fewer steps, "
         "steps=(start, stop), fewer sequences, sequences=[n], or fewer arrays, names=[...], make it smaller; so does "
         "precision='compact'"
     )
