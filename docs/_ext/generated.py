@@ -23,12 +23,19 @@ from rnn_numpy.core.elsewhere import ATTRIBUTES
 from rnn_numpy.interop import CONVENTIONS
 from rnn_numpy.layers import KINDS
 from rnn_numpy.layers.attention import AttentionRNN
+from rnn_numpy.layers.general import Activation, GeneralLSTM
 
 ROOT = Path(__file__).parents[2]
 PLACE = re.compile(r"^<!-- generated: (\w+)((?: \S+)*) -->$", re.MULTILINE)
 COLUMNS = "100"
 # A cell with attention around it, by its score; the lecture's is "dot".
 ATTENDING = {score: functools.partial(AttentionRNN, score=score) for score in ("dot", "additive")}
+# One of those whose activations are free, as Keras had it for years, with all that an ONNX graph can ask for.
+GENERAL = {
+    "general": functools.partial(
+        GeneralLSTM, activations=["HardSigmoid", Activation("tanh", clip=3), "tanh"], coupled=True, peepholes=True
+    )
+}
 
 
 def fenced(text: str, language: str = "text") -> str:
@@ -44,7 +51,7 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 def equations(kind: str) -> str:
     """Return the lines of a cell, `Cell.equations`, each with its label and the function that computes it."""
     rows = []
-    for one in debug.equation_lines((KINDS | ATTENDING)[kind](3, 4)):
+    for one in debug.equation_lines((KINDS | ATTENDING | GENERAL)[kind](3, 4)):
         at = f"`{one.function}`, {one.path.removeprefix('rnn_numpy/')}:{one.line}" if one.function else ""
         rows.append([one.label, f"`{one.text}`", at])
     return table(["line", "equation", "computed in"], rows)

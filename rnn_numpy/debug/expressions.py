@@ -11,6 +11,9 @@ that exist; `join` puts two arrays side by side, `head` and `tail` take what bel
 `windows` are the entries around each row, `overlap` adds them up again. Layer normalisation is `normal(u, epsilon)`,
 and `normal_back(dy, u, epsilon)` its transposed Jacobian times dy.
 
+`where(u > 0, u, 0.01 * u)` has the second where the first holds and the third elsewhere, `clip(u, -3, 3)` is u cut to
+what lies between. Complex numbers are ordered by their real parts, as a complex step takes the branch of its point.
+
 An evaluation can carry a bound on its own rounding along: `Value.bound` is a number of units of eps, entry by entry,
 by which the result may differ from that of exact arithmetic (running error analysis [1]_).
 
@@ -113,7 +116,7 @@ def sources(node: ast.AST) -> str:
 def _rules() -> str:
     return (
         "There are names of a step, t, numbers, + - * / ** @ .T, comparisons, and, or, not, NAME[n, unit], and "
-        + ", ".join([*REDUCTIONS, *ELEMENTWISE, *OF_NAMES, *OF_MEMORY])
+        + ", ".join([*REDUCTIONS, *ELEMENTWISE, *CHOICES, *OF_NAMES, *OF_MEMORY])
     )
 
 
@@ -139,6 +142,8 @@ def _is_known(node: ast.AST) -> bool:
                 return len(arguments) == OF_NAMES[name] and all(isinstance(one, ast.Name) for one in arguments)
             if name in OF_MEMORY:
                 return len(arguments) == OF_MEMORY[name][0]
+            if name in CHOICES:
+                return len(arguments) == 3 and (name != "where" or is_truth(arguments[0]))
             return name in {*REDUCTIONS, *ELEMENTWISE} and len(arguments) == 1
         case ast.Subscript(value=ast.Name(), slice=ast.Tuple(elts=[_, _]) | ast.Constant() | ast.UnaryOp()):
             return all(
@@ -151,6 +156,16 @@ def _is_known(node: ast.AST) -> bool:
         case ast.BoolOp() | ast.Name() | ast.Tuple() | ast.Slice() | ast.Load() | ast.And() | ast.Or():
             return True
     return type(node) in OPERATORS
+
+
+def is_truth(node: ast.AST) -> bool:
+    """Whether a tree is a comparison, or made of comparisons by and, or, not."""
+    match node:
+        case ast.BoolOp(values=values):
+            return all(is_truth(value) for value in values)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return is_truth(operand)
+    return isinstance(node, ast.Compare)
 
 
 def _is_index(node: ast.AST) -> bool:
@@ -217,7 +232,7 @@ def _value(node: ast.expr, names: Names, bounded: bool) -> Value:
         case ast.Compare(left=left, ops=operators, comparators=others):
             sides = [_value(side, names, bounded).array for side in (left, *others)]
             pairs = zip(sides, operators, sides[1:], strict=False)
-            return Value(functools.reduce(np.logical_and, [OPERATORS[type(op)](a, b) for a, op, b in pairs]))
+            return Value(functools.reduce(np.logical_and, [_compared(op, a, b) for a, op, b in pairs]))
         case ast.Call(func=ast.Name(id=name), args=arguments):
             return _called(name, arguments, names, bounded)
     raise OptionError(f"{sources(node)!r} is no expression by itself")
@@ -273,6 +288,12 @@ def _computed(operator: ast.operator | ast.unaryop, *sides: Any) -> Any:
     return float(result) if all(type(side) is float for side in sides) else result
 
 
+def _compared(operator: ast.cmpop, *sides: Any) -> Any:
+    if not isinstance(operator, (ast.Eq, ast.NotEq)):
+        sides = tuple(side.real if np.iscomplexobj(side) else side for side in sides)
+    return OPERATORS[type(operator)](*sides)
+
+
 def _product(left: Value, right: Value, bounded: bool) -> Value:
     """Return a matrix times the rows of a step array: W @ h is h W^T for (K, N, H); or a memory's rows times such rows,
     sequence by sequence, or times a vector.
@@ -312,6 +333,11 @@ def _called(name: str, arguments: list[ast.expr], names: Names, bounded: bool) -
                 f"{name}(...) is of {OF_MEMORY[name][3]}; got {', '.join(sources(argument) for argument in arguments)}"
             )
         return Value(*OF_MEMORY[name][1](*given)) if bounded else Value(OF_MEMORY[name][1](*given)[0])
+    if name in CHOICES:
+        given = [_value(argument, names, bounded) for argument in arguments]
+        if name == "where":
+            given[1:] = [_typed(one, arguments, names) for one in given[1:]]
+        return Value(*CHOICES[name](*given))
     array, bound = _value(arguments[0], names, bounded)
     if name in REDUCTIONS:
         if np.ndim(array) == 2:  # a weight
@@ -388,6 +414,28 @@ def _overlap(rows: Value, F: Value) -> tuple[Array, Any]:
     return added(rows.array), added(abs(rows.array) * width + rows.bound)
 
 
+def _typed(value: Value, arguments: list[ast.expr], names: Names) -> Value:
+    """Return a number, or truths, in the dtype of the arrays that a call reads: a layer's slope has the layer's."""
+    if type(value.array) is not float and value.array.dtype.kind != "b":
+        return value
+    arrays = [names.value(name).array for argument in arguments for name in Text("", argument).names]
+    dtypes = [array.dtype for array in arrays if array.dtype.kind in "fc"]
+    return Value(np.asarray(value.array, np.result_type(*dtypes) if dtypes else float), value.bound)
+
+
+def _chosen(condition: Value, yes: Value, no: Value) -> tuple[Array, Any]:
+    """Return one of two, with its own bound: what the other one is, NaN or infinite, does not matter."""
+    return np.where(condition.array, yes.array, no.array), np.where(condition.array, yes.bound, no.bound)
+
+
+def _clipped(a: Value, low: Value, high: Value) -> tuple[Array, Any]:
+    real = np.real(a.array)
+    within = (low.array < real) & (real < high.array)
+    result = np.where(within, a.array, np.clip(real, low.array, high.array))
+    # Rounding moves what is cut no farther than what is not: `within` may be found otherwise next to an end.
+    return result, np.broadcast_to(a.bound, np.shape(result)) if np.ndim(a.bound) else a.bound
+
+
 class _Normal(NamedTuple):
     """Layer normalisation of rows: y = centred / s, with what y and s may be off, in units of eps."""
 
@@ -458,6 +506,12 @@ def _sigmoid(a: Array) -> Array:
 
 def _relu(a: Array) -> Array:
     return np.where(a.real <= 0, 0, a)
+
+
+def _sech(a: Array) -> Array:
+    small = np.exp(-np.where(a.real > 0, a, -a))
+    result: Array = 2 * small / (1 + small * small)
+    return result
 
 
 def _ratio(names: Names, name: str) -> Array:
@@ -585,7 +639,9 @@ ELEMENTWISE: Mapping[str, Callable[[Array], Array]] = {
     "exp": np.exp,
     "log": np.log,
     "sqrt": np.sqrt,
+    "sech": _sech,
 }
+CHOICES: Mapping[str, Callable[..., tuple[Array, Any]]] = {"where": _chosen, "clip": _clipped}
 # Of f at a with the result y: its slope, and by how many units of eps the function itself may be off. A sigmoid by
 # tanh is off by a unit of 1, not of itself (`rnn_numpy.layers.lstm`).
 SLOPES: Mapping[str, Callable[[Array, Array], Array]] = {
@@ -596,11 +652,13 @@ SLOPES: Mapping[str, Callable[[Array, Array], Array]] = {
     "exp": lambda y, a: abs(y),
     "log": lambda y, a: 1 / abs(a),
     "sqrt": lambda y, a: 1 / abs(2 * y),
+    "sech": lambda y, a: abs(y * np.tanh(a)),
 }
 ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
     **dict.fromkeys(("abs", "relu"), lambda y: 0 * abs(y)),
     **dict.fromkeys(("tanh", "exp", "log", "sqrt"), lambda y: 4 * abs(y)),
     "sigmoid": lambda y: np.ones_like(y.real),
+    "sech": lambda y: 8 * abs(y),
 }
 # Functions of names, not of values, with the number of them.
 OF_NAMES: Mapping[str, int] = {"ratio": 1, "sat": 1, "cos": 2, "ulps": 2}

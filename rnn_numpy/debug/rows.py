@@ -485,6 +485,8 @@ def wording(trace: LayerTrace, name: str) -> tuple[str, str]:
     """Return the labels of the equations of an array, and all of them as one, with the names that a step has."""
     said = targets(trace)[name]
     terms = [_with_names(equation, names) for names, equation in said]
+    if len(said) == 1 and not said[0][1].adds:  # alone it needs no brackets
+        terms = [_with_names(said[0][1], said[0][0], alone=True)]
     if all(equation.adds for _, equation in said) and incoming(trace, name) is not None:
         terms.insert(0, str(incoming(trace, name)))
     return ", ".join(dict.fromkeys(equation.label for _, equation in said)), f"{name} = {' + '.join(terms)}"
@@ -501,9 +503,10 @@ class Renamer(ast.NodeTransformer):
         return ast.Name(self.names.get(node.id, node.id), ast.Load())
 
 
-def _with_names(equation: Equation, names: Mapping[str, str]) -> str:
+def _with_names(equation: Equation, names: Mapping[str, str], alone: bool = False) -> str:
     tree = Renamer(names).visit(ast.parse(equation.right.text, mode="eval").body)
-    return f"({sources(tree)})" if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Sub) else sources(tree)
+    is_difference = isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Sub)
+    return f"({sources(tree)})" if is_difference and not alone else sources(tree)
 
 
 def is_whole(trace: LayerTrace, name: str) -> bool:
@@ -573,4 +576,6 @@ def total(rows: Rows, name: str) -> Value:
     for one in terms[1:]:
         array = array + one.array
         bound = bound + one.bound + abs(array)
+    if np.ndim(array) == 0:  # a number for every unit: da_f = 0 of gates that are coupled
+        array = np.full_like(rows.value(name).array, array)
     return Value(array, bound)

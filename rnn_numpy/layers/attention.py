@@ -601,6 +601,14 @@ def _shape(axes: tuple[str, ...], layer: Any) -> tuple[int, ...]:
     return tuple(sum(int(sizes[name] or 0) for name in axis.split("+")) for axis in axes)
 
 
+def _with_term(equations: str, feeds: bool, read: str) -> str:
+    """Return equations in which "W_ih @ x" is "W_ih @ x + W_ch @ context", or that of feeding; of a gate, its rows."""
+    if not feeds:
+        return re.sub(r"W_i(\w) @ x", rf"W_i\1 @ x + W_c\1 @ {read}", equations)
+    said = re.sub(r"W_i(?!h)(\w) @ x", r"W_i\1 @ x + weight_if_\1 @ attn_prev", equations)
+    return said.replace("W_ih @ x", "W_ih @ x + weight_if @ attn_prev")
+
+
 @functools.cache
 def attending(cell: Cell, how: How) -> Cell:
     """Return a cell with attention around its own formulas, which stay what they are.
@@ -717,22 +725,18 @@ def attending(cell: Cell, how: How) -> Cell:
     }:
         raise CellError(f"attending: the cell must have no array named {', '.join(sorted(taken))}, which attention has")
     # Where a trace computes a from W_ih x, the term comes in addition; where from an array of the cell, it is in it.
-    summed = {"a": WithTerm(cell.derived["a"], *term)} if cell.input_gradient == "da" and "a" in cell.derived else {}
+    makes = cell.derived.get("a")
+    summed = {"a": WithTerm(makes, *term)} if makes is not None and "W_ih" in argument_names(makes) else {}
     work = dict.fromkeys(("units", "dunits", "vunits"), _hidden_units) if how.score == "additive" else {}
-    # "W_ih @ x" reads "W_ih @ x + W_ch @ context", or that of feeding; of a gate, its rows of both.
-    if how.input_feeding:
-        equations = re.sub(r"W_i(?!h)(\w) @ x", r"W_i\1 @ x + weight_if_\1 @ attn_prev", cell.equations)
-        equations = equations.replace("W_ih @ x", "W_ih @ x + weight_if @ attn_prev")
-    else:
-        equations = re.sub(r"W_i(\w) @ x", rf"W_i\1 @ x + W_c\1 @ {term[0]}", cell.equations)
+    with_term = functools.partial(_with_term, feeds=how.input_feeding, read=term[0])
     return replace(
         cell,
-        equations=equations,
+        equations=with_term(cell.equations),
         states=cell.states if len(states) == len(cell.states) else tuple(states),
         recurrent_state=cell.recurrent_state,
         state_widths={**cell.state_widths, **widths},
-        before=(*before, *cell.before),
-        after=(*cell.after, *after),
+        before=(*before, *(replace(part, equations=with_term(part.equations)) for part in cell.before)),
+        after=(*(replace(part, equations=with_term(part.equations)) for part in cell.after), *after),
         derived={**cell.derived, **summed},
         records={**records, **cell.records},
         gradient_records={**gradients, **cell.gradient_records},

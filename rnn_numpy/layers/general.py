@@ -50,6 +50,7 @@ References
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -134,6 +135,28 @@ FUNCTIONS: dict[str, tuple[Function, Function, float | None, float | None]] = {
     ),
 }
 
+# The same two as texts of `Cell.equations`: of U, with ALPHA and BETA in place of the coefficients. A slope stands
+# behind other factors. Slopes are those of pre-activations, as the formulas have them, with all digits where they are
+# small: of what a saturated gate recorded, 1 - g ** 2 has none left.
+TEXTS: dict[str, tuple[str, str]] = {
+    "sigmoid": ("sigmoid(U)", "(sech(U / 2) ** 2 / 4)"),
+    "tanh": ("tanh(U)", "sech(U) ** 2"),
+    "relu": ("relu(U)", "(U > 0)"),
+    "affine": ("ALPHA * U + BETA", "ALPHA"),
+    "leakyrelu": ("where(U > 0, U, ALPHA * U)", "where(U > 0, 1, ALPHA)"),
+    "thresholdedrelu": ("where(U <= ALPHA, 0, U)", "(U > ALPHA)"),
+    "scaledtanh": ("ALPHA * tanh(BETA * U)", "(ALPHA * BETA * sech(BETA * U) ** 2)"),
+    "hardsigmoid": ("clip(ALPHA * U + BETA, 0, 1)", "where(0 < ALPHA * U + BETA < 1, ALPHA, 0)"),
+    "elu": ("where(U > 0, U, ALPHA * (exp(U) - 1))", "where(U > 0, 1, ALPHA * exp(U))"),
+    "softsign": ("where(U > 0, U / (1 + U), U / (1 - U))", "where(U > 0, 1 / (1 + U) ** 2, 1 / (1 - U) ** 2)"),
+    "softplus": ("where(U > 0, U + log(1 + exp(-U)), log(1 + exp(U)))", "sigmoid(U)"),
+}
+
+
+def _digits(number: float) -> str:
+    """Return a number as a text of an equation, which reads as the same bits."""
+    return repr(number) if number >= 0 else f"({number!r})"
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -198,6 +221,37 @@ class Activation:
         if self.clip is not None:
             slope = slope * (np.abs(u.real) < self.clip)
         return slope.astype(u.dtype, copy=False)
+
+    def value_text(self, u: str) -> str:
+        """Return its value at an array named u, as `Cell.equations` have it.
+
+        Examples
+        --------
+        >>> Activation("leakyrelu", 0.1).value_text("u_i")
+        'where(u_i > 0, u_i, 0.1 * u_i)'
+        """
+        cut = u if self.clip is None else f"clip({u}, {_digits(-self.clip)}, {_digits(self.clip)})"
+        return self._text(0, cut)
+
+    def slope_text(self, u: str) -> str:
+        """Return its derivative at an array named u, as `Cell.equations` have it: a factor behind others.
+
+        Examples
+        --------
+        >>> Activation("leakyrelu", 0.1).slope_text("u_i")
+        'where(u_i > 0, 1, 0.1)'
+        >>> Activation("tanh", clip=3).slope_text("u_g")
+        'where(-3.0 < u_g < 3.0, sech(u_g) ** 2, 0)'
+        """
+        slope = self._text(1, u)
+        if self.clip is None:
+            return slope
+        slope = slope.removeprefix("(").removesuffix(")") if slope[0] == "(" else slope
+        return f"where({-self.clip!r} < {u} < {self.clip!r}, {slope}, 0)"
+
+    def _text(self, which: int, u: str) -> str:
+        numbers = {"ALPHA": _digits(self.alpha or 0.0), "BETA": _digits(self.beta or 0.0), "U": u}
+        return re.sub("ALPHA|BETA|U", lambda found: numbers[found[0]], TEXTS[self.name][which])
 
 
 class Functions(NamedTuple):
@@ -422,29 +476,109 @@ def before_step_tangent(
 # ---------------------------------------------------------------------------------------------- cells
 
 
+def _four(first: Array, second: Array, third: Array, fourth: Array) -> Array:
+    return np.concatenate([first, second, third, fourth], axis=-1)
+
+
 def _lstm_a(u_i: Array, u_f: Array, u_g: Array, u_o: Array) -> Array:
-    return np.concatenate([u_i, u_f, u_g, u_o], axis=-1)
+    return _four(u_i, u_f, u_g, u_o)
+
+
+def _lstm_da(da_i: Array, da_f: Array, da_g: Array, da_o: Array) -> Array:
+    return _four(da_i, da_f, da_g, da_o)
+
+
+# The lines above with the functions that a layer has, as `Cell.equations`.
+
+
+def rnn_equations(fs: Functions) -> str:
+    """Return the equations of a `GeneralRNN`."""
+    return f"""
+        F1  a = W_ih @ x + W_hh @ h_in + b
+        F1  h = {fs.phi.value_text("a")}
+        B1  da = dh * {fs.phi.slope_text("a")}
+        B1  dh_in += W_hh.T @ da
+    """
+
+
+def lstm_equations(fs: Functions, peepholes: bool) -> tuple[str, str]:
+    """Return the equations of a `GeneralLSTM`: of F2 and B2, of F4 and B4."""
+    phi, gamma, eta = fs.phi, fs.gamma, fs.eta
+    sees = {gate: f" + p_{gate} * {'c' if gate == 'o' else 'c_prev'}" * peepholes for gate in "ifo"}
+    inner = f"""
+        F2  u_i = W_ii @ x + W_hi @ h_in + b_i{sees["i"]}
+        F2  u_f = W_if @ x + W_hf @ h_in + b_f{sees["f"]}
+        F2  u_g = W_ig @ x + W_hg @ h_in + b_g
+        F2  i = {phi.value_text("u_i")}
+        F2  f = {"1 - i" if fs.coupled else phi.value_text("u_f")}
+        F2  g = {gamma.value_text("u_g")}
+        F2  c = f * c_prev + i * g
+        F2  u_o = W_io @ x + W_ho @ h_in + b_o{sees["o"]}
+        B2  da_i = {"(dc * g - dc * c_prev)" if fs.coupled else "dc * g"} * {phi.slope_text("u_i")}
+        B2  da_f = {"0" if fs.coupled else f"dc * c_prev * {phi.slope_text('u_f')}"}
+        B2  da_g = dc * i * {gamma.slope_text("u_g")}
+        B2  dc_prev += dc * f
+        B2  dh_in += W_hh.T @ da
+    """
+    output = f"""
+        F4  o = {phi.value_text("u_o")}
+        F4  m = {eta.value_text("c")}
+        F4  h = o * m
+        B4  da_o = dh * m * {phi.slope_text("u_o")}
+        B4  dc += dh * o * {eta.slope_text("c")}
+    """
+    return inner, output
+
+
+def gru_equations(fs: Functions, reset: str) -> str:
+    """Return the equations of a `GeneralGRU`."""
+    phi, gamma = fs.phi, fs.gamma
+    before = reset == "before"
+    resets = "k = r * h_in" if before else "q = W_hn @ h_in + b_hn"
+    candidate = "W_in @ x + W_hn @ k + b_n" if before else "W_in @ x + b_in + r * q"
+    first, seen = ("dk = W_hn.T @ da_n", "dk * h_in") if before else ("da_q = da_n * r", "da_n * q")
+    last = "dk * r" if before else "W_hn.T @ da_q"
+    return f"""
+        F1  u_r = W_ir @ x + W_hr @ h_in + b_r
+        F1  u_z = W_iz @ x + W_hz @ h_in + b_z
+        F1  r = {phi.value_text("u_r")}
+        F1  z = {phi.value_text("u_z")}
+        F2  {resets}
+        F2  u_n = {candidate}
+        F3  n = {gamma.value_text("u_n")}
+        F3  h = n + z * (h_prev - n)
+        B3  da_z = dh * (h_prev - n) * {phi.slope_text("u_z")}
+        B3  da_n = dh * (1 - z) * {gamma.slope_text("u_n")}
+        B3  dh_prev += dh * z
+        B2  {first}
+        B2  da_r = {seen} * {phi.slope_text("u_r")}
+        {"B2" if before else "B1"}  dh_in += {last}
+        B1  dh_in += W_hr.T @ da_r + W_hz.T @ da_z
+    """
 
 
 def rnn_cell(fs: Functions) -> Cell:
     """Return the cell of a `GeneralRNN`."""
     forward, backward, tangent = (Bound(one, fs) for one in (rnn_step_forward, rnn_step_backward, rnn_step_tangent))
-    return Cell(("a",), ("h",), forward, backward, step_tangent=tangent)
+    return Cell(("a",), ("h",), forward, backward, step_tangent=tangent, equations=rnn_equations(fs))
 
 
 def lstm_cell(fs: Functions, peepholes: bool) -> Cell:
     """Return the cell of a `GeneralLSTM`: F1 and F3 are parts that are there with peepholes alone."""
-    inner = Part(Bound(cell_forward, fs), Bound(cell_backward, fs), tangent=Bound(cell_tangent, fs))
+    said, output = lstm_equations(fs, peepholes)
+    inner = Part(
+        Bound(cell_forward, fs), Bound(cell_backward, fs), tangent=Bound(cell_tangent, fs), equations=said
+    )  # fmt: skip
     cell = Cell(
         ("i", "f", "g", "o"), ("h", "c"), Bound(output_forward, fs), Bound(output_backward, fs),
         step_tangent=Bound(output_tangent, fs), before=(inner,),
         records={"u_i": 1, "u_f": 1, "u_g": 1, "u_o": 1, "m": 1},
-        derived={"a": _lstm_a, "do": Product("dh", "m")},
+        derived={"a": _lstm_a, "da": _lstm_da, "do": Product("dh", "m")}, equations=output,
     )  # fmt: skip
     if not peepholes:
         return cell
-    look = Part(look_forward, look_backward, tangent=look_tangent)
-    look_o = Part(look_o_forward, look_o_backward, tangent=look_o_tangent)
+    look = Part(look_forward, look_backward, tangent=look_tangent, equations="B1  dc_prev += p_i * da_i + p_f * da_f")
+    look_o = Part(look_o_forward, look_o_backward, tangent=look_o_tangent, equations="B3  dc += p_o * da_o")
     parameters = {f"peephole_{gate}": ExtraParameter(f"p_{gate}", hidden) for gate in "ifo"}
     return replace(cell, before=(look, inner, look_o), parameters=parameters)
 
@@ -456,11 +590,11 @@ def gru_cell(fs: Functions, reset: str) -> Cell:
         return Cell(
             ("r", "z", "n"), ("h",), Bound(before_step_forward, fs), Bound(before_step_backward, fs),
             step_tangent=Bound(before_step_tangent, fs), hidden_inputs={"n": "k_t"},
-            records={"k": 1, **pre}, gradient_records={"dk": 1},
+            records={"k": 1, **pre}, gradient_records={"dk": 1}, equations=gru_equations(fs, reset),
         )  # fmt: skip
     return Cell(
         ("r", "z", "n"), ("h",), Bound(after_step_forward, fs), Bound(after_step_backward, fs),
-        step_tangent=Bound(after_step_tangent, fs), records=pre,
+        step_tangent=Bound(after_step_tangent, fs), records=pre, equations=gru_equations(fs, reset),
         slabs=("q", "r", "z", "n"), input_slabs=("r", "z", "n"), hidden_slabs=("r", "z", "q"),
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ import numpy as np
 from rnn_numpy import GRU, LSTM, RNN, LayerNormLSTM, PeepholeLSTM
 from rnn_numpy.layers.attention import AttentionGRU, AttentionLSTM, AttentionRNN
 from rnn_numpy.layers.attention_decoder import with_attention
+from rnn_numpy.layers.general import Activation, GeneralGRU, GeneralLSTM, GeneralRNN
 
 T, N, S = 9, 4, 3
 ADDITIVE = {"score": "additive", "memory_size": 3, "attention_size": 4}
@@ -35,6 +36,17 @@ LAYERS = {
     "projection and zoneout": lambda: LSTM(2, 5, proj_size=3, zoneout=(0.3, 0.2), rng=0),
     "two layers": lambda: GRU(2, 5, 2, dropout=0.4, rng=0),
     "two directions": lambda: LSTM(2, 5, 2, bidirectional=True, rng=0),
+    "general rnn": lambda: GeneralRNN(2, 5, activations=["elu"], rng=0),
+    "general lstm": lambda: GeneralLSTM(
+        2, 5, activations=["HardSigmoid", Activation("tanh", clip=0.5), "softsign"], peepholes=True, rng=0
+    ),
+    "general coupled": lambda: GeneralLSTM(
+        2, 5, activations=["sigmoid", Activation("LeakyRelu", 0.1), "tanh"], coupled=True, zoneout=0.2, rng=0
+    ),
+    "general gru": lambda: GeneralGRU(2, 5, activations=["sigmoid", Activation("ScaledTanh", 1.2, 0.7)], rng=0),
+    "general gru before": lambda: GeneralGRU(
+        2, 5, activations=["HardSigmoid", "softplus"], reset="before", recurrent_dropout=0.3, rng=0
+    ),
     "attention": lambda: AttentionLSTM(2, 5, rng=0),
     "attention additive": lambda: AttentionGRU(2, 5, **ADDITIVE, coverage=True, location=(2, 3), rng=0),
     "attention fed": lambda: AttentionRNN(2, 5, score="keys", memory_size=3, gate="vector", input_feeding=True, rng=0),
@@ -44,6 +56,10 @@ ATTENDING = {
     "keys, gru before": lambda: AttentionGRU(2, 5, reset="before", score="keys", memory_size=3, rng=0),
     "keys, peephole": lambda: with_attention(PeepholeLSTM)(2, 5, score="keys", memory_size=3, gate="scalar", rng=0),
     "additive, layer norm": lambda: with_gains(with_attention(LayerNormLSTM)(2, 5, **ADDITIVE, rng=0)),
+    "keys, general lstm": lambda: with_attention(GeneralLSTM)(
+        2, 5, activations=["HardSigmoid", "tanh", "tanh"], peepholes=True, score="keys", memory_size=3, rng=0
+    ),
+    "fed, general gru": lambda: with_attention(GeneralGRU)(2, 5, reset="before", input_feeding=True, rng=0),
     "coverage": lambda: AttentionLSTM(2, 5, **ADDITIVE, coverage=True, recurrent_dropout=0.3, rng=0),
     "location": lambda: AttentionRNN(2, 5, **ADDITIVE, location=(2, 5), rng=0),
     "dot, zoneout": lambda: AttentionGRU(2, 5, zoneout=0.3, rng=0),

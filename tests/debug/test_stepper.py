@@ -1,6 +1,7 @@
 """A `Stepper` over the one generator: stops, cursor, forks; and the pass is still the pass."""
 
 import ast
+import dataclasses
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,6 @@ from rnn_numpy import GRU, LSTM, RNN, debug
 from rnn_numpy.debug.rows import Rows
 from rnn_numpy.errors import OptionError, ShapeError
 from rnn_numpy.layers.attention_decoder import AttentionDecoder
-from rnn_numpy.layers.general import GeneralLSTM
 from tests.debug.networks import LAYERS, LENGTHS, N, T, flat, ready
 
 
@@ -352,7 +352,8 @@ def test_numbers_in_conditions_may_be_computed():
 
 
 def test_without_equations_none_is_violated():
-    lstm = GeneralLSTM(2, 3, activations=["HardSigmoid", "tanh", "tanh"], rng=0)
+    lstm = LSTM(2, 3, rng=0)
+    lstm.cell = dataclasses.replace(lstm.cell, equations="")
     _, _, trace = lstm.forward(np.ones((4, 1, 2)))
     with pytest.raises(OptionError, match="cell of l0 has no equations.*none can be violated"):
         debug.Stepper(lstm, trace, np.ones((4, 1, 3))).run(debug.violated())

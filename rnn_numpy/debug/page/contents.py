@@ -396,7 +396,9 @@ def _parsed(text: str) -> ast.expr:
 
 
 def _tree(node: ast.expr) -> list[Any]:
-    """Return an expression as lists: ["+", a, b], ["@", name, transposed, a], ["name", f], ["call", tanh, a]."""
+    """Return an expression as lists: ["+", a, b], ["@", name, transposed, a], ["name", f], ["call", tanh, a], ["chain",
+    "<", "<", a, b, c].
+    """
     match node:
         case ast.Constant(value=value):
             return ["number", value]
@@ -410,10 +412,13 @@ def _tree(node: ast.expr) -> list[Any]:
             return [OPERATORS[type(operator)], _tree(left), _tree(right)]
         case ast.Compare(left=left, ops=[operator], comparators=[right]) if type(operator) in OPERATORS:
             return [OPERATORS[type(operator)], _tree(left), _tree(right)]
+        case ast.Compare(left=left, ops=[first, second], comparators=[middle, right]):
+            sides = [_tree(side) for side in (left, middle, right)]
+            return ["chain", OPERATORS[type(first)], OPERATORS[type(second)], *sides]
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return ["negative", _tree(operand)]
-        case ast.Call(func=ast.Name(id=name), args=[argument]):
-            return ["call", name, _tree(argument)]
+        case ast.Call(func=ast.Name(id=name), args=[_, *_] as given):
+            return ["call", name, *map(_tree, given)]
     return ["text", ast.unparse(node)]
 
 
@@ -514,7 +519,11 @@ def _following(recorded: LayerTrace, names: Sequence[str], chosen: Chosen) -> di
         tree = _made_by(recorded, targets(recorded), name)
         used = [] if tree is None else _names(tree)
         plain = tree is not None and not {"@", "call", "text", "/"} & set(_operators(tree))
-        if not plain or any(one not in names or one in found or one == name or recorded.is_state(one) for one in used):
+        if (
+            not plain
+            or not used
+            or any(one not in names or one in found or one == name or recorded.is_state(one) for one in used)
+        ):
             continue
         first = chosen.start + (after if recorded.is_state(name) else 0)
         has = _array(recorded, name, slice(first, first + chosen.stop - chosen.start))

@@ -450,8 +450,9 @@
 
   // ---------------------------------------------------------------------------------------------- equations
 
-  const RANKS = { ">": 1, ">=": 1, "<": 1, "<=": 1, "+": 2, "-": 2, "*": 3, "/": 3, "@": 4, negative: 5, "**": 6 };
+  const RANKS = { ">": 1, ">=": 1, "<": 1, "<=": 1, chain: 1, "+": 2, "-": 2, "*": 3, "/": 3, "@": 4, negative: 5, "**": 6 };
   const SIGNS = { "*": " · ", "@": " @ ", "**": " ** " };
+  const COMPARED = { ">": (x, y) => +(x > y), ">=": (x, y) => +(x >= y), "<": (x, y) => +(x < y), "<=": (x, y) => +(x <= y) };
   const rank = (tree) => RANKS[tree[0]] || 9;
 
   // Of a weight the entries of one row (of one column, transposed), of a bias one entry.
@@ -471,9 +472,19 @@
     if (kind === "name") return named(tree[1], unit, true);
     if (kind === "@") return product(tree, unit);
     if (kind === "call") {
-      const inner = evaluate(tree[2], unit);
-      if (!inner.known) return inner;
-      const functions = { tanh: Math.tanh, sigmoid: (a) => (1 + Math.tanh(a / 2)) / 2, relu: (a) => (a <= 0 ? 0 : a), exp: Math.exp, sqrt: Math.sqrt, abs: Math.abs };
+      const given = tree.slice(2).map((part) => evaluate(part, unit));
+      if (given.some((one) => !one.known)) return { known: false };
+      const [inner, second, third] = given;
+      if (tree[1] === "where") {
+        const chosen = inner.value ? second : third;
+        return { ...chosen, about: Boolean(inner.about || chosen.about) };
+      }
+      if (tree[1] === "clip") return { ...inner, value: Math.min(Math.max(inner.value, second.value), third.value) };
+      const sech = (a) => {
+        const small = Math.exp(-Math.abs(a));
+        return (2 * small) / (1 + small * small);
+      };
+      const functions = { tanh: Math.tanh, sigmoid: (a) => (1 + Math.tanh(a / 2)) / 2, relu: (a) => (a <= 0 ? 0 : a), exp: Math.exp, log: Math.log, sech, sqrt: Math.sqrt, abs: Math.abs };
       const use = functions[tree[1]];
       return use ? { value: round(use(inner.value)), known: true, about: !["relu", "abs"].includes(tree[1]) || inner.about } : { known: false };
     }
@@ -481,12 +492,18 @@
       const inner = evaluate(tree[1], unit);
       return { ...inner, value: -inner.value };
     }
+    if (kind === "chain") {
+      const sides = tree.slice(3).map((part) => evaluate(part, unit));
+      if (sides.some((one) => !one.known)) return { known: false };
+      const holds = [tree[1], tree[2]].every((sign, k) => COMPARED[sign](sides[k].value, sides[k + 1].value));
+      return { value: +holds, known: true, about: sides.some((one) => one.about) };
+    }
     if (!(kind in RANKS)) return { known: false };
     const a = evaluate(tree[1], unit);
     const b = evaluate(tree[2], unit);
     const known = a.known && b.known;
     if (!known) return { known };
-    const operators = { "+": (x, y) => x + y, "-": (x, y) => x - y, "*": (x, y) => x * y, "/": (x, y) => x / y, ">": (x, y) => +(x > y), ">=": (x, y) => +(x >= y), "<": (x, y) => +(x < y), "<=": (x, y) => +(x <= y) };
+    const operators = { "+": (x, y) => x + y, "-": (x, y) => x - y, "*": (x, y) => x * y, "/": (x, y) => x / y, ...COMPARED };
     const power = (x, y) => (y === 2 ? x * x : x ** y);
     return { value: round((operators[kind] || power)(a.value, b.value)), known, about: Boolean(a.about || b.about || (kind === "**" && b.value !== 2)) };
   }
@@ -571,9 +588,18 @@
       into.push({ name: tree[1] }, tree[2] ? ".T @ " : " @ ");
       inside(tree[3], 5);
     } else if (kind === "call") {
-      const inner = [];
-      spell(tree[2], numbers, unit, inner);
-      into.push(`${tree[1]}(`, ...(inner.length === 1 ? inner.map(bare) : inner), ")");
+      into.push(`${tree[1]}(`);
+      for (const [k, part] of tree.slice(2).entries()) {
+        const inner = [];
+        spell(part, numbers, unit, inner);
+        into.push(...(k ? [", "] : []), ...(inner.length === 1 ? inner.map(bare) : inner));
+      }
+      into.push(")");
+    } else if (kind === "chain") {
+      for (const [k, part] of tree.slice(3).entries()) {
+        if (k) into.push(` ${tree[k]} `);
+        inside(part, 2);
+      }
     } else if (kind === "negative") {
       into.push("-");
       inside(tree[1], 5);
