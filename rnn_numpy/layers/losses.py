@@ -192,7 +192,10 @@ def cross_entropy_loss(
     right = rows[place]
     spread = (rows.sum(axis=-1) if w is None else rows.dot(w)) * (eps / V) if eps else 0
     np.exp(rows, out=p)
-    total = p.dot(np.ones(V, z.dtype))  # several times as fast as p.sum(axis=1)
+    # A product is several times as fast as p.sum(axis=1). In float32 BLAS calls one of positive numbers invalid now and
+    # then, beside the right sum: once in dozens of processes. Nothing here can be invalid; a NaN is passed on.
+    with np.errstate(invalid="ignore"):
+        total = p.dot(np.ones(V, z.dtype))
     q_k: Any = 1 - eps if w_k is None else (1 - eps) * w_k
     Q: Any = 1 if w is None else q_k + eps / V * w.sum()
     losses = Q * np.log(total) - q_k * right - spread  # F4: log p = z - log total

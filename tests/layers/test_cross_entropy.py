@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rnn_numpy import cross_entropy_loss, gradcheck
 from rnn_numpy.errors import DTypeError, OptionError, ShapeError
+from rnn_numpy.layers import losses
 
 SHAPE, V = (4, 3), 5
 
@@ -271,3 +272,23 @@ def test_gradcheck_catches_what_people_get_wrong(mistake):
 
     report = gradcheck(lambda at: both(at)[0], {"logits": logits}, grads=lambda at: {"logits": both(at)[1]})
     assert not report.ok and [row.verdict for row in report.rows] == ["WRONG"]
+
+
+class Noisy(np.ndarray):
+    """An array whose products raise the flag for what is invalid, as BLAS does of sound numbers at times."""
+
+    def dot(self, other):
+        np.log(np.full(2, -1.0))
+        return np.asarray(self).dot(other)
+
+
+def test_a_product_that_is_called_invalid_beside_a_right_sum_is_no_warning(monkeypatch):
+    logits, targets = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32), np.arange(7) % 5
+    loss, dlogits = cross_entropy_loss(logits, targets)
+    make = losses.memory.empty
+    monkeypatch.setattr(losses.memory, "empty", lambda shape, dtype: make(shape, dtype).view(Noisy))
+    with np.errstate(invalid="raise"):
+        with pytest.raises(FloatingPointError):
+            np.ones(2).view(Noisy).dot(np.ones(2))
+        again, dagain = cross_entropy_loss(logits, targets)
+    assert again == loss and np.array_equal(np.asarray(dagain), dlogits)
