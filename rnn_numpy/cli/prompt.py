@@ -996,10 +996,10 @@ def _something(argument: str, word: str, example: str) -> str:
 def _wholes(argument: str, word: str) -> list[int]:
     found = argument.replace(",", " ").split()
     for one in found:
-        if re.fullmatch(r"\d{19,}", one):
-            raise OptionError(f"{word}: takes whole numbers below 10^18; got one of {len(one)} digits")
-        if not re.fullmatch(r"\d{1,18}", one):
+        if not re.fullmatch(r"\d+", one):
             raise OptionError(f"{word}: takes whole numbers; got {one!r}")
+        if len(one) > 18:
+            raise OptionError(f"{word}: takes whole numbers below 10^18; got one of {len(one)} digits")
     return [int(one) for one in found]
 
 

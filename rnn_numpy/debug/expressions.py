@@ -134,7 +134,7 @@ def _check(where: str, text: str, tree: ast.expr) -> None:
 def _is_known(node: ast.AST) -> bool:
     match node:
         case ast.Constant(value=value):
-            return isinstance(value, (int, float)) and abs(value) <= 1e308
+            return isinstance(value, (int, float))
         case ast.Attribute(value=ast.Name(), attr="T"):
             return True
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):

@@ -484,9 +484,8 @@ def targets(trace: LayerTrace) -> dict[str, list[tuple[Mapping[str, str], Equati
 def wording(trace: LayerTrace, name: str) -> tuple[str, str]:
     """Return the labels of the equations of an array, and all of them as one, with the names that a step has."""
     said = targets(trace)[name]
-    terms = [_with_names(equation, names) for names, equation in said]
-    if len(said) == 1 and not said[0][1].adds:  # alone it needs no brackets
-        terms = [_with_names(said[0][1], said[0][0], alone=True)]
+    is_alone = len(said) == 1 and not said[0][1].adds  # and needs no brackets
+    terms = [_with_names(equation, names, is_alone) for names, equation in said]
     if all(equation.adds for _, equation in said) and incoming(trace, name) is not None:
         terms.insert(0, str(incoming(trace, name)))
     return ", ".join(dict.fromkeys(equation.label for _, equation in said)), f"{name} = {' + '.join(terms)}"
@@ -503,10 +502,10 @@ class Renamer(ast.NodeTransformer):
         return ast.Name(self.names.get(node.id, node.id), ast.Load())
 
 
-def _with_names(equation: Equation, names: Mapping[str, str], alone: bool = False) -> str:
+def _with_names(equation: Equation, names: Mapping[str, str], is_alone: bool) -> str:
     tree = Renamer(names).visit(ast.parse(equation.right.text, mode="eval").body)
     is_difference = isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Sub)
-    return f"({sources(tree)})" if is_difference and not alone else sources(tree)
+    return f"({sources(tree)})" if is_difference and not is_alone else sources(tree)
 
 
 def is_whole(trace: LayerTrace, name: str) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,11 +62,25 @@ def step_number(where: str, letter: str, value: Any, low: int, high: int, which:
     return step
 
 
+class LateBackward:
+    """A backward pass that is made when its `result` is first asked for, out of copies of its arguments."""
+
+    def __init__(self, layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any) -> None:
+        self.layer, self.trace = layer, trace
+        self.doutput, self.dh_n = copy.deepcopy((doutput, dh_n))
+
+    @functools.cached_property
+    def result(self) -> BackwardResult:
+        """What `backward` returns."""
+        return self.layer.backward(self.trace, self.doutput, self.dh_n)
+
+
 def direct_gradients(
     layer: Recurrent, trace: Trace, doutput: ArrayLike | None, dh_n: Any, where: str
-) -> tuple[dict[str, Array], Callable[[], BackwardResult]]:
+) -> tuple[dict[str, Array], LateBackward]:
     """Return the gradient that enters at each step and at no other, dL/ds_t directly, (T, N, S) by layer and direction
-    in the engine's order, and a function that returns what `backward` does; the trace keeps the gradients that it has.
+    in the engine's order, and the backward pass, which a single layer does not need; the trace keeps the gradients that
+    it has.
 
     Into the last layer comes doutput; into a lower one what the layer above hands down at the same step; and the final
     state's gradient at each sequence's last step.
@@ -74,15 +88,9 @@ def direct_gradients(
     edge, cell = trace.edge, layer.cell
     top, finals = edge.like_output(where, "doutput", doutput), edge.states_in(where, "dh_n", dh_n)
     recorded = {name: copy.copy(one) for name, one in trace.layers.items()}
-    # Read before they can change: of a single layer there is no backward pass until somebody asks for one.
-    doutput, dh_n = copy.deepcopy((doutput, dh_n))
-
-    @functools.cache
-    def back() -> BackwardResult:
-        return layer.backward(Trace(recorded, trace.masks, edge), doutput, dh_n)
-
+    back = LateBackward(layer, Trace(recorded, trace.masks, edge), doutput, dh_n)
     if len(layer.stack) > 1:
-        back()
+        _ = back.result
     scratch = layer.params.zeros_like()
     found: dict[str, Array] = {}
     walk = Down(layer.stack, edge.factors, top)

@@ -100,8 +100,8 @@ from numpy.typing import ArrayLike, NDArray
 from rnn_numpy.core import arguments
 from rnn_numpy.core.numbers import row_norms
 from rnn_numpy.core.parameters import Parameters
-from rnn_numpy.engine import BackwardResult, Recurrent
-from rnn_numpy.engine.adjoints import Adjoints, StackedStep, direct_gradients, step_number, steps_of
+from rnn_numpy.engine import Recurrent
+from rnn_numpy.engine.adjoints import Adjoints, LateBackward, StackedStep, direct_gradients, step_number, steps_of
 from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.engine.unit_norms import unit_norms
@@ -721,7 +721,7 @@ class Decomposition:
         The gates, in the order of the parameters' rows.
     """
 
-    def __init__(self, tables: dict[str, _Direction], back: Callable[[], BackwardResult]) -> None:
+    def __init__(self, tables: dict[str, _Direction], back: LateBackward) -> None:
         self._tables, self._back = tables, back
         first = next(iter(tables.values()))
         self.T = first.T
@@ -747,7 +747,7 @@ class Decomposition:
 
         Of a single layer the pass is made when it is first asked for, out of what the trace holds.
         """
-        return self._back().grads
+        return self._back.result.grads
 
     def exists(self, name: str) -> NDArray[np.bool_]:
         """Return which blocks of a parameter there are, (T, T): k <= t, in a reverse direction k >= t."""

@@ -64,6 +64,7 @@ from rnn_numpy.engine.parts import Part
 from rnn_numpy.engine.recurrent import Recurrent
 from rnn_numpy.errors import DTypeError, OptionError
 from rnn_numpy.layers.layer_norm import Bound
+from rnn_numpy.layers.lstm import GATES
 from rnn_numpy.layers.peephole import hidden
 
 Array = NDArray[Any]
@@ -476,16 +477,8 @@ def before_step_tangent(
 # ---------------------------------------------------------------------------------------------- cells
 
 
-def _four(first: Array, second: Array, third: Array, fourth: Array) -> Array:
-    return np.concatenate([first, second, third, fourth], axis=-1)
-
-
 def _lstm_a(u_i: Array, u_f: Array, u_g: Array, u_o: Array) -> Array:
-    return _four(u_i, u_f, u_g, u_o)
-
-
-def _lstm_da(da_i: Array, da_f: Array, da_g: Array, da_o: Array) -> Array:
-    return _four(da_i, da_f, da_g, da_o)
+    return np.concatenate([u_i, u_f, u_g, u_o], axis=-1)
 
 
 # The lines above with the functions that a layer has, as `Cell.equations`.
@@ -573,7 +566,7 @@ def lstm_cell(fs: Functions, peepholes: bool) -> Cell:
         ("i", "f", "g", "o"), ("h", "c"), Bound(output_forward, fs), Bound(output_backward, fs),
         step_tangent=Bound(output_tangent, fs), before=(inner,),
         records={"u_i": 1, "u_f": 1, "u_g": 1, "u_o": 1, "m": 1},
-        derived={"a": _lstm_a, "da": _lstm_da, "do": Product("dh", "m")}, equations=output,
+        derived={"a": _lstm_a, "da": GATES["da"], "do": Product("dh", "m")}, equations=output,
     )  # fmt: skip
     if not peepholes:
         return cell

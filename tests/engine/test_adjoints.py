@@ -84,8 +84,8 @@ def test_the_ways_back_add_up(kind, options):
 def test_what_enters_at_all_steps_is_what_backward_gets(kind, options):
     """Carried backward together, it is the gradient of the initial states of every layer."""
     layer, trace, doutput = recorded(kind, options)
-    direct, whole = direct_gradients(layer, trace, doutput, None, "test")
-    back = whole()
+    direct, late = direct_gradients(layer, trace, doutput, None, "test")
+    back = late.result
     np.testing.assert_array_equal(back.dx, layer.backward(trace, doutput).dx)
     unsort = trace.edge.batch.unsort
     for row, (name, steps) in enumerate(steps_of("test", layer, trace, None).items()):

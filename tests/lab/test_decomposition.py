@@ -1,6 +1,7 @@
 """The table of (t, k): its blocks against the lecture's formula and against backward, and every number read off it."""
 
 import inspect
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -113,6 +114,17 @@ def test_blocks_add_up_to_the_gradient_of_backward(kind, options, lengths):
         np.testing.assert_allclose(table.total(name), expected, rtol=0, atol=allowed * np.abs(expected).max())
         np.testing.assert_array_equal(table.grads[name], expected)
         close(blocks(table, name).sum(axis=(0, 1)), expected, 4000 if kind is LayerNormLSTM else 64)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_table_goes_through_pickle_before_anything_was_asked_and_after(layers):
+    layer, trace, doutput, dh_n = recorded(LSTM, {"num_layers": layers}, None)
+    table = decompose(layer, trace, doutput, dh_n)
+    early = pickle.loads(pickle.dumps(table))
+    np.testing.assert_array_equal(early.grads.flat, table.grads.flat)
+    late = pickle.loads(pickle.dumps(table))
+    np.testing.assert_array_equal(late.grads.flat, table.grads.flat)
+    np.testing.assert_array_equal(late.norms("weight_hh_l0"), table.norms("weight_hh_l0"))
 
 
 def test_the_gradient_of_backward_is_that_of_the_call():
