@@ -673,7 +673,7 @@ class Recurrent(Options):
         """
         if masks is not NONE or edge.batch.lengths is not None or not self.cell.can_be_prepared:
             return None
-        if _hooks(type(self)) != HOOKS or not NAMES_OF_HOOKS.isdisjoint(self.__dict__):
+        if hooks_of(type(self)) != HOOKS or not NAMES_OF_HOOKS.isdisjoint(self.__dict__):
             return None
         shelf: Shelf | None = self.__dict__.get("shelf")
         return None if shelf is None else shelf.begin(self, direction, edge, params, x, initial, Run)
@@ -1020,8 +1020,8 @@ NAMES_OF_HOOKS = frozenset(
         "_start_backward", "bptt", "bound", "open_backward", "backward_loop", "close_backward",
     )
 )  # fmt: skip
-_hooks = operator.attrgetter(*NAMES_OF_HOOKS)
-HOOKS = _hooks(Recurrent)
+hooks_of = operator.attrgetter(*NAMES_OF_HOOKS)
+HOOKS = hooks_of(Recurrent)
 
 
 def _lay_masks(binding: Binding, masks: Masks, widths: Mapping[str, int], new: Any) -> None:

@@ -16,12 +16,16 @@ times the columns, each with a product of its own.
 
 Whether a cell is one of these is not assumed: random gradients go back through some of the steps, W_hh as it is, and
 have to arrive as J_t^T says. A layer norm, attention, a projection, a product before the reset gate: there U3 does not
-hold, and there are no `UnitMaps`.
+hold, and there are no `UnitMaps`. What the package's own formulas have said so is remembered (`_Tried`); formulas of
+anybody else, and those of the package where something else stands in their place, are tried each time.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
+import types
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -29,7 +33,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import memory
+from rnn_numpy.engine.cell import Chain
+from rnn_numpy.engine.parts import Formula
 from rnn_numpy.engine.recorded import RecordedSteps
+from rnn_numpy.engine.recurrent import HOOKS, hooks_of
 
 Array = NDArray[Any]
 Indices = NDArray[np.intp]
@@ -175,7 +182,46 @@ def unit_maps(steps: RecordedSteps, t: Indices, n: Indices, gradients: Sequence[
     place = cell.states.index(cell.recurrent_state) * H
     weights = np.ascontiguousarray(W_hh.reshape(-1, H, H).swapaxes(0, 1))
     maps = UnitMaps(slopes, weights, direct, slice(place, place + H), asked)
-    return maps if _holds(steps, maps, t, n) else None
+    said = _what_decides(steps, gradients)
+    if said is not None and said in _held.get(chain, ()) and _is_finite(maps):
+        return maps
+    if not _holds(steps, maps, t, n):
+        return None
+    if said is not None:
+        _held.setdefault(chain, set()).add(said)
+    return maps
+
+
+# What has been found to work unit by unit, by the chain of its formulas.
+_held: weakref.WeakKeyDictionary[Chain, set[Any]] = weakref.WeakKeyDictionary()
+
+
+def _what_decides(steps: RecordedSteps, gradients: Sequence[str]) -> Any:
+    """Return all that decides, beside the chain, whether a cell works unit by unit; None where formulas are not those
+    of the package, or the driver is not its own: nothing is known then of what they may do the next time.
+    """
+    formulas = steps.recorded.chain.formulas
+    every = [formula for kind in ("partials", "backward") for formula, _, _ in formulas[kind]]
+    if hooks_of(type(steps.layer)) != HOOKS or not all(map(_is_own, every)):
+        return None
+    return tuple(every), tuple(formula.__code__ for formula in every), tuple(gradients), steps.layer.params.dtype
+
+
+def _is_own(formula: Formula) -> bool:
+    """Whether a formula is a function that a module of the package defines under its name, and reads nothing but its
+    arguments and NumPy: no closure, no function that somebody may have put in the place of another.
+    """
+    if not isinstance(formula, types.FunctionType) or formula.__closure__:
+        return False
+    module = sys.modules.get(formula.__module__) if formula.__module__.startswith("rnn_numpy.") else None
+    if getattr(module, formula.__name__, None) is not formula:
+        return False
+    return all(formula.__globals__.get(name, np) is np for name in formula.__code__.co_names)
+
+
+def _is_finite(maps: UnitMaps) -> bool:
+    arrays = (maps.slopes, maps.direct, maps.weights, *maps.gradients.values())
+    return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 def _holds(steps: RecordedSteps, maps: UnitMaps, t: Indices, n: Indices) -> bool:

@@ -1,18 +1,21 @@
 """Jacobians of cells that work unit by unit: out of one column for each state what S unit vectors give."""
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN
-from rnn_numpy.engine import Cell, Recurrent
+from rnn_numpy.engine import Cell, Recurrent, unitwise
 from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.unitwise import UnitMaps, unit_maps
 from rnn_numpy.lab.jacobians import rows_of_steps
 from rnn_numpy.layers.layer_norm import LayerNormLSTM
 from rnn_numpy.layers.peephole import PeepholeLSTM
-from tests.support.planting import edited
+from rnn_numpy.layers.rnn import rnn_step_backward
+from tests.support.planting import edited, planted
 
 UNITWISE = [
     (RNN, {}), (RNN, {"nonlinearity": "relu"}), (LSTM, {}), (LSTM, {"zoneout": 0.3}), (GRU, {}), (PeepholeLSTM, {}),
@@ -125,8 +128,155 @@ def test_another_product_than_that_of_the_weights_is_seen():
 
 def test_numbers_out_of_range_are_left_to_unit_vectors():
     steps, t, n = recorded(RNN, {})
+    assert unit_maps(steps, t, n) is not None  # what is remembered of these formulas is not about numbers
     weights = steps.recorded.weights["W_hh"].copy()
     weights[0, 0] = np.inf
     steps.recorded.weights["W_hh"] = weights
     with np.errstate(invalid="ignore"):
         assert unit_maps(steps, t, n) is None
+
+
+# ------------------------------------------------------------------------------------------------ what is remembered
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """The steps that were tried, of a process that remembers nothing."""
+    found, holds = [], unitwise._holds
+
+    def counted(steps, *arguments):
+        found.append(steps)
+        return holds(steps, *arguments)
+
+    monkeypatch.setattr(unitwise, "_holds", counted)
+    monkeypatch.setattr(unitwise, "_held", weakref.WeakKeyDictionary())
+    return found
+
+
+@pytest.mark.parametrize(("kind", "options"), UNITWISE)
+def test_the_formulas_of_the_package_are_tried_once(kind, options, tried):
+    for expected in (1, 1, 1):
+        steps, t, n = recorded(kind, options)
+        assert unit_maps(steps, t, n, ()) is not None
+        assert len(tried) == expected
+
+
+def test_what_else_is_asked_for_is_tried_as_well(tried):
+    for gradients, dtype, H, expected in (
+        ((), np.float64, 6, 1),
+        (("da_t",), np.float64, 6, 2),
+        (("da_t",), np.float32, 6, 3),
+        (("da_t",), np.float32, 5, 4),
+        (("da_t",), np.float64, 6, 4),
+    ):
+        assert unit_maps(*recorded(GRU, {}, dtype, H), gradients) is not None
+        assert len(tried) == expected
+
+
+WRONG = "da_t.dot(np.roll(W_hh, 1, axis=0))"
+
+
+def wrong_by_another_cell(layer, steps, monkeypatch):
+    layer.cell = planted(layer.cell, rnn_step_backward, edited(rnn_step_backward, "da_t.dot(W_hh)", WRONG))
+    return RecordedSteps(layer, layer.forward(steps.x)[2], "l0")
+
+
+def wrong_in_the_chain(layer, steps, monkeypatch):
+    (_, slots, columns), *others = steps.recorded.chain.formulas["backward"]
+    wrong = edited(rnn_step_backward, "da_t.dot(W_hh)", WRONG)
+    monkeypatch.setitem(steps.recorded.chain.formulas, "backward", [(wrong, slots, columns), *others])
+    return steps
+
+
+def wrong_in_the_code(layer, steps, monkeypatch):
+    wrong = edited(rnn_step_backward, "da_t.dot(W_hh)", WRONG)
+    monkeypatch.setattr(rnn_step_backward, "__code__", wrong.__code__)
+    return steps
+
+
+def wrong_in_the_driver(layer, steps, monkeypatch):
+    def twice(self, run):
+        yield from RNN.backward_loop(self, run)
+        run.binding.arrays["dh"][0] *= 2
+
+    monkeypatch.setattr(type(layer), "backward_loop", twice)
+    return steps
+
+
+class Own(RNN):
+    """An RNN under another name."""
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [wrong_by_another_cell, wrong_in_the_chain, wrong_in_the_code, wrong_in_the_driver],
+    ids=lambda f: f.__name__,
+)
+def test_a_mistake_planted_after_a_right_formula_was_remembered_is_caught(plant, tried, monkeypatch):
+    layer = Own(3, 6, rng=0)
+    steps = RecordedSteps(layer, layer.forward(np.random.default_rng(0).normal(size=(5, 2, 3)))[2], "l0")
+    t, n = np.nonzero(steps.alive)
+    for _ in range(2):
+        assert unit_maps(steps, t, n) is not None
+    assert len(tried) == 1
+    steps = plant(layer, steps, monkeypatch)
+    for expected in (2, 3):
+        assert unit_maps(steps, t, n) is None
+        assert len(tried) == expected
+
+
+def own_partials(h_t, da_t):
+    np.subtract(1, h_t * h_t, out=da_t)
+
+
+def as_the_package_does(dh_t, W_hh, da_t, dh_in):
+    da_t *= dh_t
+    dh_in += da_t.dot(W_hh)
+
+
+def made_with(factor):
+    def own_backward(dh_t, W_hh, da_t, dh_in):
+        da_t *= dh_t
+        dh_in += factor(da_t).dot(W_hh)
+
+    own_backward.__module__ = "rnn_numpy.layers.rnn"
+    return own_backward
+
+
+OWN_CELLS = [{"step_partials": own_partials}, {"step_backward": as_the_package_does}]
+OWN_CELLS += [
+    {"step_backward": formula}
+    for formula in (
+        made_with(np.asarray),
+        edited(rnn_step_backward, "da_t *= dh_t", "np.multiply(da_t, dh_t, out=da_t)"),
+    )
+]
+
+
+@pytest.mark.parametrize("changes", OWN_CELLS)
+def test_a_cell_of_ones_own_is_tried_each_time(changes, tried):
+    layer = RNN(3, 6, rng=0)
+    layer.cell = dataclasses.replace(layer.cell, **changes)
+    steps = RecordedSteps(layer, layer.forward(np.ones((5, 2, 3)))[2], "l0")
+    for expected in (1, 2):
+        assert unit_maps(steps, *np.nonzero(steps.alive)) is not None
+        assert len(tried) == expected
+
+
+def test_a_function_in_the_place_of_one_of_the_package_is_tried_each_time(tried, monkeypatch):
+    monkeypatch.setattr("rnn_numpy.layers.rnn.rnn_step_backward", as_the_package_does)
+    for expected in (1, 2):
+        assert unit_maps(*recorded(RNN, {})) is not None
+        assert len(tried) == expected
+
+
+def test_what_is_remembered_keeps_no_cell_alive(tried):
+    layer = RNN(3, 6, rng=0)
+    layer.cell = dataclasses.replace(layer.cell)
+    steps = RecordedSteps(layer, layer.forward(np.ones((5, 2, 3)))[2], "l0")
+    assert unit_maps(steps, *np.nonzero(steps.alive)) is not None
+    assert len(unitwise._held) == 1
+    del layer, steps
+    tried.clear()
+    gc.collect()
+    assert len(unitwise._held) == 0
