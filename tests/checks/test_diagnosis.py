@@ -22,7 +22,7 @@ every_specimen = pytest.mark.parametrize("animal", ZOO, ids=lambda animal: anima
 
 
 @functools.cache
-def report_of(name, seed=0):
+def report_of(name, seed):
     shown = specimen(name).exhibit(seed=seed)
     return gradcheck(shown.layer, shown.x, shown.h_0, shown.lengths, doutput=shown.doutput, dh_n=shown.dh_n,
                      **shown.masks)  # fmt: skip
@@ -38,7 +38,7 @@ def data(*shape, seed=0):
 @pytest.mark.collection
 @every_specimen
 def test_every_specimen_is_caught(animal):
-    report = report_of(animal.name)
+    report = report_of(animal.name, 0)
     assert not report.ok
     assert report.diagnosis.kind in DIAGNOSES
     wrong = {row.name for row in report.rows if row.verdict != "ok" and not row.name.startswith("da")}
@@ -56,19 +56,24 @@ def test_the_right_layer_of_every_specimen_passes(animal):
     assert report.ok, report
 
 
+# By seed: one that is placed, at the reverse direction's entry of the loss, and not named; two of narrow numbers, which
+# look like a wrong derivative, or like a factor.
+UNNAMED = [
+    {"doutput-overwritten", "dropout-mask-in-half-precision"},
+    {"doutput-overwritten", "dropout-mask-in-half-precision", "recurrence-in-single-precision"},
+]
+
+
+def test_more_than_nine_in_ten_diagnoses_are_asked_to_be_right():
+    assert all(len(names) < len(ZOO) // 10 for names in UNNAMED)
+
+
 @pytest.mark.collection
 @pytest.mark.parametrize("seed", [0, 1])
-def test_nine_in_ten_diagnoses_are_right(seed):
-    wrong = [
-        animal.name
-        for animal in ZOO
-        if report_of(animal.name, seed).diagnosis.kind not in (animal.diagnosis, *animal.also)
-    ]
-    assert len(wrong) <= len(ZOO) // 10, wrong
-    # One that is placed, at the reverse direction's entry of the loss, and not named; two of narrow numbers, which look
-    # like a wrong derivative, or like a factor.
-    narrow = {"dropout-mask-in-half-precision"} | ({"recurrence-in-single-precision"} if seed else set())
-    assert set(wrong) <= {"doutput-overwritten"} | narrow
+@every_specimen
+def test_a_diagnosis_is_right(animal, seed):
+    found = report_of(animal.name, seed).diagnosis
+    assert found.kind in (animal.diagnosis, *animal.also) or animal.name in UNNAMED[seed], found
 
 
 PARTIAL = [animal for animal in ZOO if animal.where.part == "immediate partial"]
@@ -78,7 +83,7 @@ SUMS = [animal for animal in ZOO if animal.where.part == "sums over steps" and a
 
 @pytest.mark.parametrize("animal", PARTIAL, ids=lambda animal: animal.name)
 def test_an_immediate_partial_is_found_at_k_equal_to_t(animal):
-    where = report_of(animal.name).diagnosis.where
+    where = report_of(animal.name, 0).diagnosis.where
     assert where["part"] == "immediate partial"
     assert where["layer"] == "l0"
     assert where["t"] == where["k"]
@@ -88,7 +93,7 @@ def test_an_immediate_partial_is_found_at_k_equal_to_t(animal):
 
 @pytest.mark.parametrize("animal", RECURRENT, ids=lambda animal: animal.name)
 def test_a_recurrence_is_found_before_t(animal):
-    where = report_of(animal.name).diagnosis.where
+    where = report_of(animal.name, 0).diagnosis.where
     if animal.diagnosis == "overwritten, not added" and animal.parent is RNN:
         assert where["t"] == where["k"] < 29  # what the loss says to an earlier step is erased
         return
@@ -102,15 +107,15 @@ def test_a_recurrence_is_found_before_t(animal):
 
 @pytest.mark.parametrize("animal", SUMS, ids=lambda animal: animal.name)
 def test_sums_are_wrong_where_every_step_is_right(animal):
-    report = report_of(animal.name)
+    report = report_of(animal.name, 0)
     assert report.diagnosis.where.get("part", "sums") == "sums"
     assert all(row.verdict == "ok" for row in report.rows if row.name.startswith("da"))
 
 
 def test_first_step_and_reverse_direction_are_named():
-    assert report_of("first-step-skipped").diagnosis.where["k"] == 0
-    assert report_of("reverse-not-reversed").diagnosis.where["layer"] == "l0_reverse"
-    assert report_of("lower-layer-cut-off").diagnosis.where["layer"] == "l0"
+    assert report_of("first-step-skipped", 0).diagnosis.where["k"] == 0
+    assert report_of("reverse-not-reversed", 0).diagnosis.where["layer"] == "l0_reverse"
+    assert report_of("lower-layer-cut-off", 0).diagnosis.where["layer"] == "l0"
 
 
 # ------------------------------------------------------------------------------------------------ where, exactly
