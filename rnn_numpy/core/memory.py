@@ -59,7 +59,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
             with _lock:
                 block = _free_block(size + ALIGNED)
         start = -block.__array_interface__["data"][0] % ALIGNED
-        array = block[start : start + size].view(dtype).reshape(shape)
+        array = np.ndarray(shape, dtype, block, start)  # in half the time of slice, view and shape
     if _poisoned:
         array.fill(complex(POISON, POISON) if array.dtype.kind == "c" else POISON)
     return array

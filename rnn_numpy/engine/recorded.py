@@ -27,7 +27,8 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +41,7 @@ from rnn_numpy.engine.binding import Binding, constants_of
 from rnn_numpy.engine.cell import Slot
 from rnn_numpy.engine.edge import Edge
 from rnn_numpy.engine.parts import NONE, Formula, Masks
-from rnn_numpy.engine.recurrent import Recurrent, Run
+from rnn_numpy.engine.recurrent import HOOKS, Recurrent, Run, hooks_of
 from rnn_numpy.engine.slopes import Slopes, slopes
 from rnn_numpy.engine.trace import LayerTrace, Trace
 from rnn_numpy.engine.walk import Direction
@@ -121,6 +122,8 @@ class RecordedSteps:
         self.T, self.N = self.batch.T, self.batch.N
         self.widths = list(trace.edge.widths.values())
         self.S, self.A = sum(self.widths), len(self.cell.slabs) * layer.hidden_size
+        stops = list(itertools.accumulate(self.widths))
+        self._cuts = [slice(stop - width, stop) for stop, width in zip(stops, self.widths, strict=True)]
         self.alive: NDArray[np.bool_] = self.batch.exists()[:, :, 0]
         self.x: Array = self.recorded.arrays["x"]
         self._single = replace(self.direction, reverse=False, row=0)
@@ -273,7 +276,7 @@ class RecordedSteps:
 
     def split(self, states: Array) -> list[Array]:
         """Cut (..., S) into the cell's states."""
-        return np.split(states, np.cumsum(self.widths)[:-1], axis=-1)
+        return [states[..., cut] for cut in self._cuts]
 
     def jacobians(self, progress: Callable[[int, int], None] | None = None) -> Jacobians:
         """Differentiate every step by all that it reads, by the complex step of the forward formulas.
@@ -391,11 +394,15 @@ class RecordedSteps:
         stand in many columns. What formulas read is what was recorded, or `recorded`, from `rerun` or `gathered` with
         these columns. Without `sums` the gradients of parameters that are products are not made.
         """
-        layer, recorded = self.layer, self.gathered(t, n) if recorded is None else recorded
+        layer = self.layer
+        if recorded is None:
+            recorded = self.gathered(t, n, None if sums else self.read_by_backward)
         constants = constants_of(recorded.chain, recorded.weights, len(t))
         arrays, batch = dict(recorded.arrays), Batch(1, len(t), None)
         binding = Binding(recorded.chain, batch, False, arrays, constants, recorded.given)
-        run = Run(self._single, recorded, binding, sums=layer.own(layer.params.zeros_like(), self.direction))
+        needed = sums or self.cell.own_symbols or self.read_by_backward is None
+        found = layer.own(layer.params.zeros_like(), self.direction) if needed else {}
+        run = Run(self._single, recorded, binding, sums=found)
         # A driver of a layer's own may need more of a pass than a single step has.
         for driver in (type(layer), Recurrent):
             try:
@@ -415,18 +422,40 @@ class RecordedSteps:
         }
         return StepGradients(binding.arrays["da"][0], before, binding, run.sums, given)
 
-    def gathered(self, t: Indices, n: Indices) -> LayerTrace:
-        """Return a trace of one step whose columns are single steps of the recorded one."""
-        cell, batch = self.cell, Batch(1, len(t), None)
+    @functools.cached_property
+    def read_by_backward(self) -> frozenset[str] | None:
+        """The arrays that backward formulas read, and the states; None for all, which a driver of a layer's own may."""
+        if hooks_of(type(self.layer)) != HOOKS:
+            return None
+        formulas = self.recorded.chain.formulas
+        slots = (slot for kind in ("partials", "backward") for _, slots, _ in formulas[kind] for slot in slots)
+        return frozenset((*self.cell.states, *(slot.array for slot in slots)))
+
+    def gathered(self, t: Indices, n: Indices, names: Collection[str] | None = None, times: int = 1) -> LayerTrace:
+        """Return a trace of one step whose columns are single steps of the recorded one, of some of its arrays or all;
+        `times` such columns, one after the other.
+        """
+        cell, M = self.cell, len(t)
+        batch = Batch(1, M * times, None)
         trace = LayerTrace(self._single, self.recorded.chain, batch, self.recorded.masks)
         trace.weights = self.recorded.weights
-        trace.given = {name: array[n] for name, array in self.recorded.given.items()}
+        trace.given = {name: np.tile(array[n], (times, 1)) for name, array in self.recorded.given.items()}
+        flat = t * self.N + n
+        # All sequences of neighbouring steps are a slice, of which indexing would make a copy first.
+        is_slice = M > 0 and M % self.N == 0 and n[0] == 0 and bool((flat == np.arange(flat[0], flat[0] + M)).all())
         for name, array in self.recorded.arrays.items():
-            is_state = name in cell.states
-            rows = [array[t + self.binding.before, n], array[t + self.binding.after, n]] if is_state else [array[t, n]]
-            target = batch.new(len(rows), array.shape[2], array.dtype, cell.columns)
-            for row, values in zip(target, rows, strict=True):
-                row[...] = values
+            if names is not None and name not in names:
+                continue
+            offsets = (self.binding.before, self.binding.after) if name in cell.states else (0,)
+            target = batch.new(len(offsets), array.shape[2], array.dtype, cell.columns)
+            for row, offset in zip(target, offsets, strict=True):
+                if is_slice:
+                    low = t[0] + offset
+                    row[:M].reshape(-1, *array.shape[1:])[...] = array[low : low + M // self.N]
+                else:
+                    row[:M] = array[t + offset, n]
+                for start in range(M, M * times, M):
+                    row[start : start + M] = row[:M]
             trace.arrays[name] = target
         return trace
 

@@ -43,6 +43,7 @@ Indices = NDArray[np.intp]
 
 TRIED = 8  # steps whose Jacobians are compared with step_backward
 ROUNDING = 1000  # eps, relative to a sum of absolute values, by which they may differ
+TOGETHER = 2**14  # entries of gradients that go back in one call
 CACHED = 2**16  # entries that are written at once: they are still in the cache when the diagonals are added
 
 
@@ -159,26 +160,34 @@ def unit_maps(steps: RecordedSteps, t: Indices, n: Indices, gradients: Sequence[
     if not known or chain.recurrent or steps.recorded.given or set(steps.widths) != {H} or not len(t):
         return None
     W_hh = steps.recorded.weights["W_hh"]
-    recorded = steps.gathered(t, n)
-    recorded.weights = {**recorded.weights, "W_hh": np.zeros_like(W_hh)}
-    states, M = len(cell.states), len(t)
-    slopes: Array = memory.empty((M, states, len(W_hh) // H, H), W_hh.dtype)
-    direct: Array = memory.empty((M, states, steps.S), W_hh.dtype)
+    states, M, dtype = len(cell.states), len(t), W_hh.dtype
+    slopes: Array = memory.empty((M, states, len(W_hh) // H, H), dtype)
+    direct: Array = memory.empty((M, states, steps.S), dtype)
     asked: dict[str, Array] = {}
-    for state in range(states):
-        ones = np.zeros((M, steps.S), W_hh.dtype)
-        ones[:, state * H : (state + 1) * H] = 1
-        back = steps.vjp(t, n, ones, recorded, sums=False)
+    # Ones at the units of one state, in a column of each step; of all states at once where there are few.
+    width = states if states * M * steps.S <= TOGETHER else 1
+    t_of_columns, n_of_columns = (t, n) if width == 1 else (np.tile(t, width), np.tile(n, width))
+    recorded = steps.gathered(t, n, steps.read_by_backward, width)
+    recorded.weights = {**recorded.weights, "W_hh": np.zeros_like(W_hh)}
+    for first in range(0, states, width):
+        some = slice(first, first + width)
+        ones = np.zeros((width, M, states, H), dtype)
+        for number in range(width):
+            ones[number, :, first + number] = 1
+        back = steps.vjp(t_of_columns, n_of_columns, ones.reshape(-1, steps.S), recorded, sums=False)
+
+        def by_steps(array: Array) -> Array:
+            return array.reshape(width, M, -1, H).swapaxes(0, 1)
+
         gradient = back.binding.aligned(cell.hidden_gradient + "_t")[0]
         for rows, columns, _ in hidden:
-            gates = slice(rows.start // H, rows.stop // H)
-            slopes[:, state, gates] = gradient[:, columns].reshape(M, -1, H)
-        direct[:, state] = back.dstates
+            slopes[:, some, rows.start // H : rows.stop // H] = by_steps(gradient[:, columns])
+        direct[:, some] = by_steps(back.dstates).reshape(M, width, steps.S)
         for name in gradients:
-            found = back.binding.aligned(name)[0].reshape(M, -1, H)
+            found = by_steps(back.binding.aligned(name)[0])
             if name not in asked:
-                asked[name] = memory.empty((M, states, *found.shape[1:]), W_hh.dtype)
-            asked[name][:, state] = found
+                asked[name] = memory.empty((M, states, *found.shape[2:]), dtype)
+            asked[name][:, some] = found
     place = cell.states.index(cell.recurrent_state) * H
     weights = np.ascontiguousarray(W_hh.reshape(-1, H, H).swapaxes(0, 1))
     maps = UnitMaps(slopes, weights, direct, slice(place, place + H), asked)

@@ -153,3 +153,22 @@ def test_units_that_know_of_each_other_are_differentiated_one_by_one(size):
     steps = recorded_steps(layer, trace)["l0"]
     assert steps._of_single_units() is None
     assert np.all(steps.jacobians().preactivation[..., [0, 1], [4, 0]] != 0)
+
+
+@pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize(("kind", "options"), [(RNN, {}), (LSTM, EVERYTHING), (GRU, {"reset": "before"})], ids=str)
+def test_neighbouring_steps_are_gathered_as_any_steps_are(kind, options, N):
+    layer = kind(3, 5, rng=1, **options)
+    trace = layer.forward(np.random.default_rng(5).normal(size=(7, N, 3)))[2]
+    for steps in recorded_steps(layer, trace).values():
+        t, n = np.divmod(np.arange(2 * N, 6 * N), N)
+        order = np.random.default_rng(0).permutation(len(t))
+        assert (np.diff(order) != 1).any()
+        found, mixed = steps.gathered(t, n, times=2), steps.gathered(t[order], n[order], {"h"})
+        assert set(mixed.arrays) == {"h"} and set(found.arrays) == set(steps.recorded.arrays)
+        for name, array in found.arrays.items():
+            recorded = steps.recorded.arrays[name]
+            offsets = (steps.binding.before, steps.binding.after) if name in steps.cell.states else (0,)
+            for row, offset in zip(array, offsets, strict=True):
+                np.testing.assert_array_equal(row, np.tile(recorded[t + offset, n], (2, 1)))
+        np.testing.assert_array_equal(mixed.arrays["h"], found.arrays["h"][:, order])

@@ -280,3 +280,15 @@ def test_what_is_remembered_keeps_no_cell_alive(tried):
     tried.clear()
     gc.collect()
     assert len(unitwise._held) == 0
+
+
+@pytest.mark.parametrize(("kind", "options"), UNITWISE)
+def test_states_that_go_back_together_make_no_difference(kind, options, monkeypatch):
+    steps, t, n = recorded(kind, options)
+    found = []
+    for most in (0, 10**9):
+        monkeypatch.setattr(unitwise, "TOGETHER", most)
+        maps = unit_maps(steps, t, n, ["da_t"])
+        found.append((maps.slopes, maps.direct, maps.gradients["da_t"]))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
