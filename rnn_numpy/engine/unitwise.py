@@ -88,28 +88,47 @@ class UnitMaps:
             self._products(piece.reshape(-1, self.H, self.S)[:, :, self.recurrent], start + low)
             direct = self.direct[start + low : start + low + len(piece)]
             for i, j in self._pairs:
-                diagonal = np.einsum("mhh->mh", piece[:, self._units(i), self._units(j)])
-                diagonal += direct[:, i, self._units(j)]
+                diagonal = np.einsum("mhh->mh", piece[:, self.units(i), self.units(j)])
+                diagonal += direct[:, i, self.units(j)]
+
+    @property
+    def beside(self) -> tuple[int, ...]:
+        """The states but the recurrent one on which a state depends: each unit on its own alone."""
+        return tuple(self._beside)
+
+    def pieces(self, count: int) -> Iterator[tuple[Array, Array]]:
+        """Yield J_t of m times `count` columns after the other, for some m: those of its columns that belong to the
+        recurrent state, (m, count, S, H), and the diagonals of all blocks, (m, count, states, S).
+        """
+        size = max(1, CACHED // (count * self.S * self.H)) * count
+        for low in range(0, self.M, size):
+            left, direct = self.left(low, min(size, self.M - low)), self.direct[low : low + size]
+            yield left.reshape(-1, count, *left.shape[1:]), direct.reshape(-1, count, *direct.shape[1:])
 
     def products(self, count: int) -> Iterator[Callable[[Array], Array]]:
         """Yield the function V -> J V, (count, S, k) each, of `count` columns after the other.
 
         The blocks of J_t by which states depend on another one than the recurrent state are diagonal, and no matrices.
         """
-        size = max(1, CACHED // (count * self.S * self.H)) * count
-        for low in range(0, self.M, size):
-            left = self.left(low, min(size, self.M - low))
-            for first in range(0, len(left), count):
-                yield functools.partial(self._product, left[first : first + count], low + first)
+        for left, direct in self.pieces(count):
+            yield from self.along(left, direct)
 
-    def _product(self, left: Array, start: int, V: Array) -> Array:
-        rows = V.swapaxes(1, 2)  # as they lie in memory, from the second product on
-        product: Array = rows[:, :, self.recurrent] @ left.swapaxes(1, 2)
+    def along(self, left: Array, direct: Array) -> Iterator[Callable[[Array], Array]]:
+        """Yield the function V -> J V of each step of a piece."""
+        if self._beside:
+            for J, diagonals in zip(left, direct[..., None], strict=True):
+                yield functools.partial(self._product, J, diagonals)
+        else:
+            for J in left:
+                yield functools.partial(np.matmul, J)
+
+    def _product(self, left: Array, direct: Array, V: Array) -> Array:
+        product: Array = left @ V[:, self.recurrent]
+        blocks = product.reshape(len(V), self.states, self.H, -1)
         for j in self._beside:
-            blocks = product.reshape(*rows.shape[:2], self.states, self.H)
-            direct = self.direct[start : start + len(left), None, :, self._units(j)]
-            blocks += direct * rows[:, :, None, self._units(j)]
-        return product.swapaxes(1, 2)
+            units = self.units(j)
+            blocks += direct[:, :, units] * V[:, None, units]
+        return product
 
     def left(self, start: int, count: int) -> Array:
         """Return the columns of J_t that belong to the recurrent state, (count, S, H), of columns from `start` on."""
@@ -117,7 +136,7 @@ class UnitMaps:
         self._products(left.reshape(-1, self.H, self.H), start)
         for i, j in self._pairs:
             if j == self._main:
-                diagonal = np.einsum("mhh->mh", left[:, self._units(i)])
+                diagonal = np.einsum("mhh->mh", left[:, self.units(i)])
                 diagonal += self.direct[start : start + count, i, self.recurrent]
         return left
 
@@ -127,10 +146,11 @@ class UnitMaps:
         blocks = adjoints.reshape(len(left), self.states, self.H, -1)
         for j in range(self.states):
             if j != self._main:
-                direct = self.direct[start : start + len(left), :, self._units(j)]
-                np.einsum("mih,mihk->mhk", direct, blocks, out=out[:, self._units(j)])
+                direct = self.direct[start : start + len(left), :, self.units(j)]
+                np.einsum("mih,mihk->mhk", direct, blocks, out=out[:, self.units(j)])
 
-    def _units(self, state: int) -> slice:
+    def units(self, state: int) -> slice:
+        """Return the rows of J_t that belong to a state."""
         return slice(state * self.H, (state + 1) * self.H)
 
     def _products(self, out: Array, start: int) -> None:
