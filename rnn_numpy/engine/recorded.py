@@ -454,8 +454,8 @@ class RecordedSteps:
                     row[:M].reshape(-1, *array.shape[1:])[...] = array[low : low + M // self.N]
                 else:
                     row[:M] = array[t + offset, n]
-                for start in range(M, M * times, M):
-                    row[start : start + M] = row[:M]
+                for k in range(1, times):
+                    row[k * M : (k + 1) * M] = row[:M]
             trace.arrays[name] = target
         return trace
 
