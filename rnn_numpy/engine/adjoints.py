@@ -177,7 +177,7 @@ class Adjoints:
             # The products with the blocks of W_hh that act on the state are ours, one path each. Without these blocks
             # the formulas' own product is what is left: nothing is found as a difference.
             weights["W_hh"] = weights["W_hh"].copy()
-            for gate, rows, columns, source in self.gate_blocks("hidden"):
+            for gate, rows, columns, source in steps.gate_blocks("hidden"):
                 if source == f"{cell.recurrent_state}_in":
                     self.split.append((gate, recorded.weights["W_hh"][rows], columns))
                     weights["W_hh"][rows] = 0
@@ -208,14 +208,6 @@ class Adjoints:
         if cell.has_partials:
             for block in run.binding.blocks(self.gradients["da"][0].nbytes, True):
                 run.binding.run_partials(block)
-
-    def gate_blocks(self, kind: str) -> Iterator[tuple[str, slice, slice, str]]:
-        """Yield (gate, its rows of W, its columns of the gradient, what W acts on) of W_ih ("input") or W_hh."""
-        cell, H = self.steps.cell, self.steps.layer.hidden_size
-        for rows, columns, source in self.steps.recorded.chain.blocks[kind]:
-            for start in range(0, rows.stop - rows.start, H):
-                first, place = rows.start + start, columns.start + start
-                yield cell.gate_names[first // H], slice(first, first + H), slice(place, place + H), source
 
     def width(self, name: str) -> int:
         """Return the width of a gradient, by the name of a formula's argument."""
@@ -369,7 +361,9 @@ class Adjoints:
         cell, beside = self.steps.cell, (self.beside,) if self.beside else ()
         if len(cell.states) > 1:
             return (*cell.states, *beside)
-        split = [gate for gate, _, _, source in self.gate_blocks("hidden") if source == f"{cell.recurrent_state}_in"]
+        split = [
+            gate for gate, _, _, source in self.steps.gate_blocks("hidden") if source == f"{cell.recurrent_state}_in"
+        ]
         rest = [gate for gate in cell.gate_names if gate not in split]
         gates = [gate for gate in cell.gate_names if gate in split]
         return (LEAK, *gates, *(["+".join(rest)] if rest else []), *beside)

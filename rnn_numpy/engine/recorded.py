@@ -28,7 +28,7 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -164,6 +164,14 @@ class RecordedSteps:
     def order(self) -> list[int]:
         """Return the steps as the forward pass visits them."""
         return list(self.binding.order(False))
+
+    def gate_blocks(self, kind: str) -> Iterator[tuple[str, slice, slice, str]]:
+        """Yield (gate, its rows of W, its columns of the gradient, what W acts on) of W_ih ("input") or W_hh."""
+        cell, H = self.cell, self.layer.hidden_size
+        for rows, columns, source in self.recorded.chain.blocks[kind]:
+            for start in range(0, rows.stop - rows.start, H):
+                first, place = rows.start + start, columns.start + start
+                yield cell.gate_names[first // H], slice(first, first + H), slice(place, place + H), source
 
     # ------------------------------------------------------------------------------------------------ forward
 

@@ -15,12 +15,20 @@ Of a cell with one state, one gate and nothing that goes past both (an RNN), E_k
 
     (N3)  da(t, k) = E_k P(t, k)
     (N4)  P(t, k-1) = W_hh^T da(t, k)                 all losses and sequences are rows of one product
+
+Of one sequence R_k is a number, and a step is one product. What is carried are the gradients of the states as they
+stand in a step when its formulas have added to them what comes by other states, dc_t += dh_t ... of an LSTM:
+Y_k = K_k P_k. From one of these alone each slab of da follows, so that nothing that cancels is squared here, either:
+
+    (N5)  Y(t, k-1) = K_{k-1} J_k^T K_k^-1 Y(t, k)
+    (N6)  |da|^2 = sum_i F_k,i^2 Y_i^2                F_k = E_k K_k^-1, for each unit and slab one slope
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,10 +50,17 @@ ROWS = 2**16  # entries of the adjoints that go through a block of steps togethe
 STEPS = 16  # of such a block
 NONE, ONCE, ALWAYS = range(3)  # when columns of a block are scaled: where nothing tells to, before it, at each step
 UNPACKED = 10**6  # multiplications up to which OpenBLAS multiplies matrices where they lie
+TOGETHER = 8  # steps of one sequence that have their norms in one call
+MAPS = 2**16  # entries of the matrices of N5 that are there at once
+WIDE = 128  # units up to which such a matrix costs less than calls; times the states, since blocks of it are diagonal
+LONG, STEEP = 1e120, 1e40  # squares of adjoints, and slopes, below which none is lost that N6 would show
+LOST = 1e-280  # adjoints that are smaller may have lost digits
+ROUNDED = 8  # eps, relative to what it is a difference of, of what is none
 
 
-def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Array) -> Floats | None:
-    """Return |R_k da(t, k)| of each slab of a gradient, (slabs, T, T), row t, column k; None of other cells.
+def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Array) -> tuple[Floats, Floats] | None:
+    """Return |R_k da(t, k)| of each slab of a gradient, (slabs, T, T), row t, column k, and of all together, (T, T);
+    None of other cells.
 
     Parameters
     ----------
@@ -62,6 +77,10 @@ def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Arra
     order = list(steps.binding.order(True))
     losses = np.array(order, np.intp)
     losses = losses[np.any(direct[losses] != 0, axis=(1, 2))]
+    if steps.N == 1 and steps.S * len(steps.widths) <= WIDE and len(losses):
+        tables = _alone(steps, direct, gradient, factors)
+        if tables is not None:
+            return tables
     carried: _Carried | _Rows | None = None
     size = max(1, PIECE // max(1, steps.N * steps.S * (steps.A // steps.layer.hidden_size)))
     for start in range(0, len(order), size):
@@ -82,10 +101,12 @@ def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Arra
         return None
     found = carried.found.swapaxes(1, 2)
     if len(losses) == steps.T:
-        return found if losses[0] <= losses[-1] else found[:, ::-1]
-    table = np.zeros((len(found), steps.T, steps.T))
-    table[:, losses] = found
-    return table
+        found = found if losses[0] <= losses[-1] else found[:, ::-1]
+    else:
+        table = np.zeros((len(found), steps.T, steps.T))
+        table[:, losses] = found
+        found = table
+    return found, found[0] if len(found) == 1 else row_norms(found, 0)
 
 
 class _Carried:
@@ -160,12 +181,12 @@ class _Carried:
         self.found[:, k, :Q] = norms.swapaxes(0, 1)
 
 
-def _scaled(adjoints: Floats, axes: tuple[int, ...]) -> NDArray[np.intp]:
-    """Scale those columns that are on their way out of the range of floats; return the exponents of what they were
-    divided by.
+def _scaled(adjoints: Floats, axes: tuple[int, ...], limit: float = RANGE) -> NDArray[np.intp]:
+    """Scale those columns that are on their way out of the range of floats, beyond a limit or its inverse; return the
+    exponents of what they were divided by.
     """
     largest = np.abs(adjoints).max(axis=axes, initial=0.0)
-    away = (largest > 0) & np.isfinite(largest) & ((largest < 1 / RANGE) | (largest > RANGE))
+    away = (largest > 0) & np.isfinite(largest) & ((largest < 1 / limit) | (largest > limit))
     exponents: NDArray[np.intp] = np.where(away, np.frexp(largest)[1], 0).astype(np.intp)
     if away.any():
         np.ldexp(adjoints, -np.expand_dims(exponents, axes), out=adjoints)
@@ -260,3 +281,177 @@ class _Rows:
         self.adjoints[group, :n] = moved[: widths[-1]]
         self.scale[group] = scale
         return True
+
+
+# -------------------------------------------------------------------------------------------------------- one sequence
+
+
+def _alone(steps: RecordedSteps, direct: Array, gradient: str, factors: Array) -> tuple[Floats, Floats] | None:
+    """Return what `unit_norms` does, of one sequence; None where N6 does not hold."""
+    order = np.array([k for k in steps.binding.order(True) if steps.alive[k, 0]], np.intp)
+    states = [f"d{state}_t" for state in steps.cell.states] if len(steps.cell.states) > 1 else []
+    maps = unit_maps(steps, order, np.zeros_like(order), [gradient, *states])
+    totals = None if maps is None else Totals.of(maps, gradient, states)
+    if totals is None:
+        return None
+    entering = direct[order, 0]
+    reached = np.flatnonzero((entering != 0).any(axis=1))
+    alone = _Alone(totals, reached, entering[reached])
+    with np.errstate(over="ignore", invalid="ignore"):  # it is looked at what has left the range
+        alone.run()
+    found = alone.found
+    if (factors != 1).any():
+        found *= row_norms(factors[order, :, 0])[:, None]
+    found = found.swapaxes(1, 2)
+    if len(reached) == steps.T:
+        found = found if steps.direction.reverse else found[:, ::-1, ::-1]
+    else:
+        table = np.zeros((len(found), steps.T, steps.T))
+        table[:, order[reached, None], order] = found
+        found = table
+    return found[: totals.slabs.shape[2]], found[-1]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Steps of one sequence by the gradients Y of the module's docstring: what N5 and N6 need of them.
+
+    Attributes
+    ----------
+    maps : UnitMaps
+        Of N5, in double precision; no gradients.
+    added : dict of int to ndarray, (M, H)
+        K_k: by how much a unit of the recurrent state counts for that of another state.
+    slabs : ndarray, (M, states, slabs, H)
+        F_k.
+    squares : ndarray, (M, S, slabs + 2)
+        F_k^2, ones where all of a slab are 0; their sum over the slabs, where there are several; and ones.
+    loud : ndarray of bool, (slabs + 1, M)
+        Where they are not all 0.
+    """
+
+    maps: UnitMaps
+    added: dict[int, Floats]
+    slabs: Floats
+    squares: Floats
+    loud: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, maps: UnitMaps, gradient: str, names: Sequence[str]) -> Totals | None:
+        """Return the steps by the gradients with these names, of a single state by what enters; None where a slab
+        follows from several of them, or slopes are out of range.
+        """
+        M, states, H = maps.M, maps.states, maps.H
+        direct, main = maps.direct.reshape(M, states, states, H), maps.recurrent.start // H
+        parts = np.concatenate([maps.slopes, direct, maps.gradients[gradient]], axis=2).astype(np.float64)
+        added: dict[int, Floats] = {}
+        for j, name in enumerate(names):
+            K = maps.gradients[name][:, :, 0]
+            if (K[:, j] != 1).any() or any(K[:, i].any() for i in range(states) if i not in (main, j)):
+                return None
+            if j != main:
+                added[j] = K[:, main].astype(np.float64)
+            elif any(K[:, i].any() for i in range(states) if i != main):
+                return None
+        for j, K in added.items():
+            through = K[:, None] * parts[:, j]
+            rest = parts[:, main] - through
+            rest[np.abs(rest) <= ROUNDED * np.finfo(maps.direct.dtype).eps * np.abs(through)] = 0
+            parts[:, main] = rest
+        gates = maps.slopes.shape[2]
+        slopes, direct, slabs = parts[:, :, :gates], parts[:, :, gates : gates + states], parts[:, :, gates + states :]
+        there = slabs != 0
+        if not np.abs(slabs).max(initial=0.0) < STEEP or (there.sum(axis=1) > 1).any():
+            return None
+        count, loud = slabs.shape[2], there.any(axis=(1, 3)).T
+        squares = np.ones((M, states, H, count + (2 if count > 1 else 1)))
+        np.square(slabs.swapaxes(2, 3), out=squares[..., :count])
+        if count > 1:
+            np.sum(squares[..., :count], axis=3, out=squares[..., count])
+            loud = np.concatenate([loud, loud.any(axis=0)[None]])
+        if not loud.all():
+            squares[..., : len(loud)] += ~loud.T[:, None, None]
+        spread = {j: np.concatenate([K[1:], np.zeros((1, H))]) for j, K in added.items()}
+        weights = maps.weights.astype(np.float64, copy=False)
+        moved = UnitMaps(slopes, weights, direct.reshape(M, states, -1), maps.recurrent, {}, spread)
+        return cls(moved, added, slabs, squares.reshape(M, states * H, -1), loud)
+
+
+class _Alone:
+    """The gradients Y of one sequence on their way back, as rows (losses, S), and the norms that they leave.
+
+    Steps are numbered as they are visited; `reached` says at which of them each loss enters.
+    """
+
+    def __init__(self, totals: Totals, reached: NDArray[np.intp], entering: Array) -> None:
+        M, S, columns = totals.squares.shape
+        H, recurrent, Q = totals.maps.H, totals.maps.recurrent, len(reached)
+        self.totals, self.reached, self.entering = totals, reached, entering.astype(np.float64)
+        for j, K in totals.added.items():
+            self.entering[:, j * H : (j + 1) * H] += K[reached] * self.entering[:, recurrent]
+        self.met = np.searchsorted(reached, np.arange(M), side="right")  # losses that have entered after step k
+        double = np.dtype(np.float64)
+        self.found = memory.zeros((columns - 1, M, Q), double)
+        # Ones where a loss has not entered: in range, and no norm.
+        self.rows, self.work = np.ones((TOGETHER + 1, Q, S)), np.empty(TOGETHER * Q * S)
+        self.scale = np.zeros(Q, np.intp)  # rows are 2**scale times what stands there
+        self.careful = False  # squares have left the range of floats: at the next block all rows are scaled
+        self.matrices = memory.empty((min(M, max(TOGETHER, MAPS // S**2 // TOGETHER * TOGETHER)), S, S), double)
+
+    def run(self) -> None:
+        """Carry on over all steps."""
+        for low in range(0, len(self.met), len(self.matrices)):
+            matrices = self.matrices[: len(self.met) - low]
+            self.totals.maps.write(matrices, low)
+            for first in range(0, len(matrices), TOGETHER):
+                self._block(low + first, matrices[first : first + TOGETHER])
+
+    def _block(self, first: int, matrices: Floats) -> None:
+        """Carry on over some steps (N5), and keep their norms (N6); in halves where digits would be lost on the way."""
+        rows, count, careful = self.rows, len(matrices), self.careful
+        widths = self.met[first : first + count]
+        old, Q = int(self.met[first - 1]) if first else 0, int(widths[-1])
+        rows[self.reached[old:Q] - first, np.arange(old, Q)] = self.entering[old:Q]
+        self.scale[old:Q] = 0
+        if careful:
+            self.scale[: widths[0]] += _scaled(rows[0, : widths[0]], (1,), 1.0)
+            self.careful = False
+        for number, (matrix, width) in enumerate(zip(matrices, widths.tolist(), strict=True)):
+            np.matmul(rows[number, :width], matrix, out=rows[number + 1, :width])
+        adjoints = rows[:count, :Q]
+        squares = np.square(adjoints, out=self.work[: adjoints.size].reshape(adjoints.shape))
+        sums = (squares @ self.totals.squares[first : first + count]).transpose(2, 0, 1)
+        norms = np.sqrt(sums[:-1], out=self.found[:, first : first + count, :Q])
+        there = np.arange(Q) < widths[:, None]
+        handed = np.vecdot(rows[count, :Q], rows[count, :Q])
+        if not (min(sums.min(), handed.min()) > SQUARES[0] and max(sums.max(), handed.max()) < LONG):
+            step, loss = np.nonzero(there & ~((sums > SQUARES[0]) & (sums < LONG)).all(axis=0))
+            some, every = adjoints[step, loss], np.arange(Q)
+            lost = self._lost(some, loss, old) or self._lost(rows[count, :Q], every, old)
+            if lost and (count > 1 or not careful):
+                norms[...] = 0
+                self.careful, half = True, -(-count // 2)
+                self._block(first, matrices[:half])
+                if half < count:
+                    self._block(first + half, matrices[half:])
+                return
+            self.careful = True
+            _, states, count_of_slabs, H = self.totals.slabs.shape
+            products = some.reshape(-1, states, 1, H) * self.totals.slabs[first + step]
+            slabs = products.swapaxes(1, 2).reshape(-1, count_of_slabs, states * H)
+            norms[:count_of_slabs, step, loss] = row_norms(slabs).T
+            norms[-1, step, loss] = row_norms(slabs.reshape(len(some), count_of_slabs * states * H))
+        if self.scale.any():
+            np.ldexp(norms, self.scale[:Q], out=norms)
+        norms *= there
+        loud = self.totals.loud[:, first : first + count]
+        if not loud.all():
+            norms *= loud[:, :, None]
+        rows[0, :Q] = rows[count, :Q]
+
+    def _lost(self, adjoints: Floats, losses: NDArray[np.intp], old: int) -> bool:
+        """Whether one that began with digits, at the block's first step or as it entered, may have none now."""
+        begun = np.where((losses < old)[:, None], self.rows[0, losses], self.entering[losses])
+        sound = np.isfinite(begun).all(axis=1) & begun.any(axis=1)
+        largest = np.abs(adjoints).max(axis=1)
+        return bool((sound & ~((largest > LOST) & (largest < np.inf))).any())

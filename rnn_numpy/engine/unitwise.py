@@ -26,7 +26,8 @@ import functools
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,19 +63,29 @@ class UnitMaps:
         The columns of J_t that belong to the state on which W_hh acts.
     gradients : dict of str to ndarray, (M, states, slabs, H)
         E_t of the gradients that were asked for, slabs as they lie in memory.
+    spread : dict of int to ndarray, (M, H)
+        For other coordinates than the states: by how much what J_t^T hands to the recurrent state counts for another.
     """
 
     def __init__(
-        self, slopes: Array, weights: Array, direct: Array, recurrent: slice, gradients: dict[str, Array]
+        self,
+        slopes: Array,
+        weights: Array,
+        direct: Array,
+        recurrent: slice,
+        gradients: dict[str, Array],
+        spread: Mapping[int, Array] = MappingProxyType({}),
     ) -> None:
         self.slopes, self.weights, self.direct, self.recurrent = slopes, weights, direct, recurrent
-        self.gradients = gradients
+        self.gradients, self.spread = gradients, spread
         self.M, self.states, self.S = direct.shape
         self.H = slopes.shape[3]
         blocks = direct.reshape(self.M, self.states, self.states, self.H)
         pairs = np.ndindex(self.states, self.states)
         self._pairs = [(i, j) for i, j in pairs if blocks[:, i, j].any()]
         self._main = recurrent.start // self.H
+        self._columns = sorted(range(self.states), key=lambda j: j != self._main)  # the recurrent state first
+        self._direct = [[i for i, k in self._pairs if k == j] for j in range(self.states)]
         self._beside = sorted({j for _, j in self._pairs} - {self._main})
 
     def write(self, out: Array, start: int = 0) -> None:
@@ -82,14 +93,19 @@ class UnitMaps:
         size = max(1, CACHED // self.S**2)
         for low in range(0, len(out), size):
             piece = out[low : low + size]
-            if self.states > 1:
-                piece[:, :, : self.recurrent.start] = 0
-                piece[:, :, self.recurrent.stop :] = 0
-            self._products(piece.reshape(-1, self.H, self.S)[:, :, self.recurrent], start + low)
-            direct = self.direct[start + low : start + low + len(piece)]
-            for i, j in self._pairs:
-                diagonal = np.einsum("mhh->mh", piece[:, self.units(i), self.units(j)])
-                diagonal += direct[:, i, self.units(j)]
+            which = slice(start + low, start + low + len(piece))
+            direct = self.direct[which]
+            for j in self._columns:
+                columns = piece[:, :, self.units(j)]
+                if j == self._main:
+                    self._products(piece.reshape(-1, self.H, self.S)[:, :, self.recurrent], which.start)
+                elif j in self.spread:
+                    np.multiply(piece[:, :, self.recurrent], self.spread[j][which, None], out=columns)
+                else:
+                    columns[...] = 0
+                for i in self._direct[j]:
+                    diagonal = np.einsum("mhh->mh", columns[:, self.units(i)])
+                    diagonal += direct[:, i, self.units(j)]
 
     @property
     def beside(self) -> tuple[int, ...]:

@@ -134,6 +134,21 @@ class _Term:
 
 
 @dataclass(frozen=True)
+class _Norms:
+    """Norms of all blocks of a term: of each slab, (slabs, T, T), and of all of them, (T, T); `sizes`, (T,), if any,
+    are factors of the columns that are still to be applied.
+    """
+
+    slabs: Floats
+    whole: Floats
+    sizes: Floats | None = None
+
+    def table(self, norms: Floats) -> Floats:
+        """Return one of them, in memory of its own."""
+        return norms.copy() if self.sizes is None else norms * self.sizes
+
+
+@dataclass(frozen=True)
 class _Piece:
     """The rows of a parameter that belong to one gate, or all."""
 
@@ -162,12 +177,11 @@ class _Direction:
     def __init__(self, steps: RecordedSteps, direct: Array) -> None:
         self.steps, self.direct = steps, direct
         self.T, self.N = steps.T, steps.N
-        self.adjoints = Adjoints(steps)
         self.pieces: dict[str, list[_Piece]] = {}
         layer, cell = steps.layer, steps.cell
         self.shapes = {name: array.shape for name, array in steps.weights().items()}
         for kind, side, gradient in (("input", "ih", cell.input_gradient), ("hidden", "hh", cell.hidden_gradient)):
-            blocks = list(self.adjoints.gate_blocks(kind))
+            blocks = list(steps.gate_blocks(kind))
             weight = [_Piece(g, rows, columns, _Term(f"{gradient}_t", source)) for g, rows, columns, source in blocks]
             self.pieces[f"weight_{side}"] = weight
             if layer.bias:
@@ -176,18 +190,23 @@ class _Direction:
         for name, extra in cell.parameters.items():
             if extra.product and extra.like_input:  # gate by gate, as W_ih: memory may have another order
                 term = _Term(f"{cell.input_gradient}_t", extra.product[1])
-                blocks = list(self.adjoints.gate_blocks("input"))
+                blocks = list(steps.gate_blocks("input"))
                 self.pieces[name] = [_Piece(g, rows, columns, term) for g, rows, columns, _ in blocks]
                 continue
             width = self.shapes[name][0] if extra.product else math.prod(self.shapes[name])
             term = _Term(*extra.product) if extra.product else _Term(name, None, by_tangents=True)
             self.pieces[name] = [_Piece("", slice(0, width), slice(0, width), term)]
         self.pieces = {name: self.pieces[name] for name in self.shapes}  # the order of the state dict
-        self._norms: dict[_Term, Floats] = {}
-        self._units: dict[_Term | str, Floats] = {}
+        self._norms: dict[_Term, _Norms] = {}
+        self._units: dict[_Term | str, tuple[Floats, Floats]] = {}
         self._unitwise = True  # until it is tried
         self._sums: dict[_Term, Array] = {}
         self.kept: dict[str, dict[Any, Any]] = {}
+
+    @cached_property
+    def adjoints(self) -> Adjoints:
+        """All losses' gradients on their way back."""
+        return Adjoints(self.steps)
 
     # ------------------------------------------------------------------------------------------------ terms
 
@@ -267,17 +286,17 @@ class _Direction:
 
     # ------------------------------------------------------------------------------------------------ passes
 
-    def norms(self, name: str) -> Floats:
-        """Return |G(t, k)| of each piece of a parameter, (pieces, T, T)."""
+    def norms(self, name: str, gate: str) -> Floats:
+        """Return |G(t, k)| of a parameter, or of one gate's rows, (T, T)."""
         for term in self.terms(name):
             if term not in self._norms and not self._unit_norms(term):
                 self._norms |= self._all_norms(self.family(name))
-        pieces = self.pieces[name]
-        tables = {piece.term: self._norms[piece.term] for piece in pieces}
-        slabs = [self.slab_of(piece) for piece in pieces]
-        if len(tables) == 1 and slabs == list(range(len(pieces))):  # large, and there as it is
-            return next(iter(tables.values()))[: len(pieces)]
-        return np.array([tables[piece.term][slab] for piece, slab in zip(pieces, slabs, strict=True)])
+        pieces = [piece for piece in self.pieces[name] if not gate or piece.gate == gate]
+        first = self._norms[pieces[0].term]
+        if len(pieces) == len(first.slabs) and len({piece.term for piece in pieces}) == 1:
+            return first.table(first.whole)
+        tables = [self._norms[piece.term].table(self._norms[piece.term].slabs[self.slab_of(piece)]) for piece in pieces]
+        return tables[0] if len(tables) == 1 else _norm(np.array(tables), 0)
 
     def _unit_norms(self, term: _Term) -> bool:
         """Find the norms of one term where the cell works unit by unit; return whether it does."""
@@ -292,13 +311,12 @@ class _Direction:
                 self._unitwise = False
                 return False
             self._units[key] = found
-        found = self._units[key]
-        self._norms[term] = found * _norm(self.acts(term)[:, 0], 1) if single else found
+        self._norms[term] = _Norms(*self._units[key], _norm(self.acts(term)[:, 0], 1) if single else None)
         return True
 
-    def _all_norms(self, terms: Sequence[_Term]) -> dict[_Term, Floats]:
+    def _all_norms(self, terms: Sequence[_Term]) -> dict[_Term, _Norms]:
         """Return the norms of several terms, by carrying da itself."""
-        tables: dict[_Term, Floats] = {}
+        tables: dict[_Term, _Norms] = {}
         same: dict[str, list[_Term]] = {}
         for term in terms:
             same.setdefault(term.gradient, []).append(term)
@@ -325,7 +343,7 @@ class _Direction:
                 rows = shared * _norm(self.acts(term)[:, 0], 1)[:, None] if single else found[term]
                 table = np.zeros_like(rows)
                 table[:, order] = rows.swapaxes(1, 2)[:, : len(order)]
-                tables[term] = table
+                tables[term] = _Norms(table, _norm(table, 0))
         return tables
 
     def is_single(self, term: _Term) -> bool:
@@ -783,7 +801,7 @@ class Decomposition:
         all parameters of the layer and direction, in one pass.
         """
         table, short, gate = self._place("Decomposition.norms", name)
-        return table.of_gate(short, gate, table.norms(short))
+        return table.norms(short, gate)
 
     def share(self, name: str) -> Floats:
         """Return the signed share <G(t, k), G> / |G|^2 of each block, (T, T); it sums to 1. NaN where G is 0.

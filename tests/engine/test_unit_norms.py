@@ -45,7 +45,14 @@ def expected(layer, trace, doutput, name, gradient, factors):
 
 def measured(layer, trace, doutput, name, gradient, factors):
     steps = steps_of("test", layer, trace, name)[name]
-    return unit_norms(steps, direct_gradients(layer, trace, doutput, None, "test")[0][name], gradient, factors)
+    found = unit_norms(steps, direct_gradients(layer, trace, doutput, None, "test")[0][name], gradient, factors)
+    return None if found is None else found[0]
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """A single sequence goes the way of many."""
+    monkeypatch.setattr(module, "WIDE", 0)
 
 
 def factors_for(T, N, r=3):
@@ -66,9 +73,43 @@ def test_they_are_those_of_the_backward_steps(kind, options, N, more, monkeypatc
                 monkeypatch.setattr(module, "PIECE", 200 * entries)
                 monkeypatch.setattr(module, "ROWS", 50 * entries)  # two of nine losses, or all
                 monkeypatch.setattr(module, "STEPS", 2 * entries)
+                monkeypatch.setattr(module, "TOGETHER", min(4, entries))
+                monkeypatch.setattr(module, "MAPS", entries)
                 found = measured(layer, trace, doutput, name, gradient, R)
                 np.testing.assert_allclose(found, right, rtol=1e-13 if layer.dtype == np.float64 else 2e-5, atol=0)
                 assert name != max(trace.layers) or not found[:, 2].any()
+
+
+@pytest.mark.parametrize(("kind", "options"), UNITWISE)
+def test_one_sequence_goes_the_way_of_many_as_well(kind, options, others):
+    layer, trace, doutput = problem(kind, options, 1)
+    gradient, R = layer.cell.hidden_gradient + "_t", factors_for(9, 1)
+    right = expected(layer, trace, doutput, "l0", gradient, R)
+    np.testing.assert_allclose(measured(layer, trace, doutput, "l0", gradient, R), right, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}])
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU])
+def test_one_sequence_may_be_shorter_than_its_array(kind, options):
+    layer = kind(3, 5, rng=0, **options)
+    rng = np.random.default_rng(0)
+    output, _, trace = layer.forward(rng.normal(size=(9, 1, 3)), lengths=[6])
+    doutput = rng.normal(size=output.shape)
+    for name in trace.layers:
+        right = expected(layer, trace, doutput, name, "da_t", np.ones((9, 1, 1)))
+        found = measured(layer, trace, doutput, name, "da_t", np.ones((9, 1, 1)))
+        np.testing.assert_allclose(found, right, rtol=1e-13, atol=0)
+        assert not found[:, 6:].any() and not found[:, :, 6:].any()
+
+
+@pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU])
+def test_all_slabs_together(kind, N):
+    layer, trace, doutput = problem(kind, {}, N)
+    steps = steps_of("test", layer, trace, "l0")["l0"]
+    direct = direct_gradients(layer, trace, doutput, None, "test")[0]["l0"]
+    slabs, whole = unit_norms(steps, direct, "da_t", factors_for(9, N))
+    np.testing.assert_allclose(whole, np.sqrt(np.square(slabs).sum(axis=0)), rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize("gain", [1e-9, 1e-3, 300.0])
@@ -94,7 +135,7 @@ def test_a_gradient_that_is_out_of_range_for_a_while_comes_back():
     sizes = np.array([1e-200, 1e-200, 1e-200] + [1.0] * 6 + [1e100] * 3)
     direct = np.zeros((12, 1, 2))
     direct[:, 0] = sizes[:, None]
-    found = unit_norms(steps, direct, "da_t", np.full((12, 1, 1), 1e-60))[0]
+    found = unit_norms(steps, direct, "da_t", np.full((12, 1, 1), 1e-60))[1]
     np.testing.assert_allclose(found, np.tril(np.outer(sizes * 1e-60 * np.sqrt(2), np.ones(12))), rtol=1e-13, atol=0)
 
 
@@ -104,6 +145,93 @@ def test_what_is_not_a_number_is_seen():
     found = measured(layer, trace, doutput, "l0", "da_t", np.ones((9, 1, 1)))
     assert np.isnan(found[:, 4, :5]).all()
     assert np.isfinite(np.delete(found, 4, axis=1)).all()
+
+
+def carried(slopes, weight, sizes):
+    """Norms of a relu layer with these slopes, (T, H) of 0 and 1, and losses of these sizes; and what they are."""
+    T, H = np.shape(slopes)
+    layer = RNN(1, H, nonlinearity="relu", bias=False, rng=0)
+    layer.params["weight_hh_l0"] = weight
+    trace = layer.forward(np.zeros((T, 1, 1)))[2]
+    trace.layers["l0"].arrays["h"][1:, 0] = slopes  # what the formulas read
+    steps = steps_of("test", layer, trace, "l0")["l0"]
+    direct = np.zeros((T, 1, H))
+    direct[:, 0, 0] = sizes
+    found = unit_norms(steps, direct, "da_t", np.ones((T, 1, 1)))[1]
+    right = np.zeros((T, T))
+    for t in range(T):
+        rows, power = direct[t, 0], 0
+        for k in range(t, -1, -1):
+            da = rows * slopes[k]
+            scale = int(np.frexp(np.abs(da).max())[1])
+            da, power = np.ldexp(da, -scale), power + scale
+            with np.errstate(over="ignore", under="ignore"):
+                right[t, k] = np.ldexp(np.linalg.norm(da), power)
+            rows = da @ weight
+    return found, right
+
+
+def off(found, right):
+    """The largest relative difference of those that have all digits."""
+    usual = (right > 1e-290) & (right < 1e290)
+    assert usual.sum() >= 18 and (found[right == 0] == 0).all()
+    return float(np.nan_to_num(np.abs(found / np.where(usual, right, 1) - 1)[usual], nan=1.0).max())
+
+
+def alone(weight, size):
+    return carried(np.ones((21, 1)), np.array([[weight]]), [size, 1.0, 1.0 / size] * 7)
+
+
+def there_and_back(factor, steps, size, slower=1):
+    """Through one unit that makes a gradient smaller, and back through another that makes it larger again."""
+    turn = [[0.0, 1.0]] * steps * slower + [[1.0, 0.0]] * (steps + 1) + [[1.0, 1.0]]
+    slopes = np.array(turn * 2 + [[1.0, 1.0]] * 3)
+    return carried(slopes, np.array([[factor] * 2, [factor ** (-1 / slower)] * 2]), [size] * len(slopes))
+
+
+@pytest.mark.parametrize("weight", [1e-150, 1e-39, 1e-13, 0.5, 1e13, 1e35, 1e150])
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1.0, 1e200])
+def test_a_gradient_that_leaves_the_range_within_a_block_has_all_digits_before(weight, size):
+    """Each loss has a scale of its own."""
+    assert off(*alone(weight, size)) < 1e-13
+
+
+@pytest.mark.parametrize("factor", [2.0**-800, 2.0**-500, 2.0**-100, 2.0**-37, 2.0**-3])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 12])
+@pytest.mark.parametrize("size", [1e-200, np.pi, 1e100])
+def test_a_gradient_that_has_left_the_range_comes_back_with_all_digits(factor, steps, size):
+    assert off(*there_and_back(factor, steps, size)) < 1e-13
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_even_one_that_a_single_step_takes_out_of_it(steps):
+    assert off(*there_and_back(2.0**-600, steps, 1.0, 6)) < 1e-13
+
+
+def test_a_unit_that_is_silent_for_a_while_passes_nothing():
+    slopes = np.array([1.0] * 9 + [0.0] * 4 + [1.0] * 12)[:, None]
+    found, right = carried(slopes, np.array([[0.5]]), [1.0] * 25)
+    np.testing.assert_allclose(found, right, rtol=1e-14, atol=0)
+    assert not found[:, 9:13].any() and not found[13:, :13].any()
+
+
+@pytest.mark.parametrize("by_two", [False, True])
+def test_slabs_that_follow_from_several_states_go_the_way_of_many(by_two, monkeypatch):
+    """N6 is for those that follow from one; and for slopes whose squares are numbers."""
+    seen, of = [], module.Totals.of
+
+    def spoiled(maps, gradient, names):
+        slopes = maps.gradients[gradient]
+        slopes[...] = slopes + 1.0 if by_two else slopes * 1e45
+        seen.append(of(maps, gradient, names))
+        return seen[-1]
+
+    monkeypatch.setattr(module.Totals, "of", spoiled)
+    layer, trace, doutput = problem(LSTM, {}, 1)
+    right = expected(layer, trace, doutput, "l0", "da_t", factors_for(9, 1))
+    found = measured(layer, trace, doutput, "l0", "da_t", factors_for(9, 1))
+    np.testing.assert_allclose(found, right, rtol=1e-13, atol=0)
+    assert seen == [None]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +287,64 @@ def test_a_planted_mistake_is_seen(kind, owner, method, old, new, monkeypatch):
         except (IndexError, ValueError):
             return
     assert not np.allclose(found, right, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "old", "new"),
+    [
+        (module.Totals, "of", "parts[:, main] = rest", "pass"),
+        (module.Totals, "of", "K[1:], np.zeros((1, H))", "np.zeros((1, H)), K[1:]"),
+        (module.Totals, "of", "squares[..., : len(loud)] += ~loud", "squares[..., : len(loud)] += loud"),
+        (module._Alone, "__init__", "K[reached] *", "0 * K[reached] *"),
+        (module._Alone, "__init__", 'side="right"', 'side="left"'),
+        (module._Alone, "_block", "norms *= there", "pass"),
+        (module._Alone, "_block", "norms *= loud", "norms *= ~loud"),
+        (module._Alone, "_block", "= rows[count, :Q]", "= rows[count - 1, :Q]"),
+        (module._Alone, "_block", "self.reached[old:Q] - first", "0"),
+        (UnitMaps, "write", "self.spread[j][which, None]", "-self.spread[j][which, None]"),
+    ],
+)
+def test_a_planted_mistake_of_one_sequence_is_seen(owner, method, old, new, monkeypatch):
+    layer, trace, doutput = problem(LSTM, {}, 1, T=20)
+    R = factors_for(20, 1)
+    right = expected(layer, trace, doutput, "l0", "da_t", R)
+    changed = edited(getattr(owner, method), old, new)
+    monkeypatch.setattr(owner, method, changed)
+    monkeypatch.setattr(module, "_Carried", None)  # no other way
+    with np.errstate(all="ignore"):
+        try:
+            found = measured(layer, trace, doutput, "l0", "da_t", R)
+        except (TypeError, ValueError):
+            return
+    assert not np.allclose(found, right, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "old", "new"),
+    [
+        ("_block", "self.scale[old:Q] = 0", "pass"),
+        ("_block", "self.scale[: widths[0]] += ", ""),
+        ("_block", "np.ldexp(norms, self.scale[:Q], out=norms)", "pass"),
+        ("_block", "self._block(first + half", "self._block(first"),
+        ("_block", "self._lost(rows[count, :Q], every, old)", "False"),
+        ("_lost", "largest > LOST", "largest > 0"),
+        ("_lost", "(largest < np.inf)", "True"),
+    ],
+)
+def test_a_planted_mistake_in_the_scaling_of_one_sequence_is_seen(method, old, new, monkeypatch):
+    monkeypatch.setattr(module._Alone, method, edited(getattr(module._Alone, method), old, new))
+    worst = 0.0
+    with np.errstate(all="ignore"):
+        for problem in (
+            *(lambda w=w, s=s: alone(w, s) for w in (1e-150, 1e-39, 1e-13, 1e13, 1e150) for s in (1e-200, 1e200)),
+            *(lambda f=f, n=n: there_and_back(f, n, 1.0) for f in (2.0**-800, 2.0**-100) for n in (1, 2, 3, 7)),
+            *(lambda n=n: there_and_back(2.0**-525, n, np.pi, 2) for n in (1, 2, 3, 7)),
+        ):
+            try:
+                worst = max(worst, off(*problem()))
+            except (AssertionError, IndexError, ValueError):
+                return
+    assert worst > 1e-9
 
 
 @pytest.mark.parametrize(
