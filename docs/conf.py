@@ -59,6 +59,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "image_scrapers": ("scripts.written",),
     "reset_modules": ("matplotlib", "scripts.fresh"),
+    "reset_modules_order": "both",
     "within_subsection_order": "scripts.Order",
     "default_thumb_file": str(DOCS / "_static" / "script.png"),
     "capture_repr": ("_repr_html_", "__repr__"),

@@ -1,5 +1,6 @@
 """Every link and anchor leads somewhere, every picture has words, and no page asks another host for anything."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,28 @@ def test_a_script_was_run_and_its_page_shows_it(script, site):
     assert printed
     if script.stem.startswith("plot_"):
         assert any(f"sphx_glr_{script.stem}_001.png" in address for address in page.fetched)
+    if script.parent.name == "examples":  # which writes one picture, or nothing
+        assert f"sphx_glr_{script.stem}_002.png" not in page.text
     code = script.read_text(encoding="utf-8").split('"""\n', 2)[2]
     lines = [line for line in code.splitlines() if line and not line.startswith("#")]
     assert [line for line in lines if line not in page.words] == []
+
+
+def outputs(path: Path) -> list[str]:
+    return re.findall(r"sphx-glr-script-out.*?<pre[^>]*>(.*?)</pre>", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("name", sorted({path.stem for path in SCRIPTS if path.parent.parent.name == "course"}))
+def test_a_notebook_prints_the_same_in_both_languages(name, site):
+    spanish, english = (outputs(site / "course" / language / f"{name}.html") for language in ("es", "en"))
+    assert len(spanish) > 3 and spanish == english
+
+
+def test_scripts_have_left_nothing_behind(site):
+    """But pictures, which their pages have taken."""
+    left = [path for path in (site.parent / "_scripts").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert len(left) > len(SCRIPTS)
+    assert [path.name for path in left if path.suffix not in (".py", ".rst")] == []
 
 
 def test_the_reference_has_its_places(site):

@@ -7,10 +7,12 @@ import multiprocessing
 import os
 import shutil
 import sys
+import warnings
 from multiprocessing import spawn
 from pathlib import Path
 
 import sphinx_gallery.notebook
+from matplotlib import pyplot as plt
 from sphinx_gallery.scrapers import figure_rst
 
 ROOT = Path(__file__).parents[2]
@@ -76,8 +78,15 @@ def galleries(root: Path) -> list[str]:
     ]
 
 
-def fresh(configuration, name) -> None:
-    """Let a script start processes as Python does: the one that it runs in is joblib's, and its module a stand-in."""
+def fresh(configuration, name, when) -> None:
+    """Let a script start processes as Python does: the one that it runs in is joblib's, and its module a stand-in. A
+    warning ends it.
+    """
+    if when == "after":
+        warnings.resetwarnings()
+        return
+    plt.close("all")  # of the scripts before, of which pyplot warns where they are more than twenty
+    warnings.simplefilter("error")
     multiprocessing.set_start_method("spawn", force=True)
     spawn.get_preparation_data = _preparation
     # The gallery gives a script no __file__; one that looks for data beside itself finds those of the example as it is.

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frameworks import marked
 
 from benchmarks import language_model, measure
 from benchmarks.cases import Case
@@ -40,21 +39,22 @@ def test_another_update_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         measure.require_equal(CASE, "other", measure.differences(ours, losses("rnn_numpy", CASE)))
 
 
-@pytest.mark.parametrize("rival", marked("torch", "jax"))
+@pytest.mark.needs_torch
+@pytest.mark.needs_jax
 def test_smoke_asserts_equal_losses_and_writes_what_it_found(
-    rival: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "found.json"
-    arguments = ["--smoke", "--cells", "lstm", "--dtypes", "float64", "--contenders", rival, "--json", str(path)]
+    arguments = ["--smoke", "--cells", "lstm", "--dtypes", "float64", "--json", str(path)]
     assert language_model.main(arguments) == 0
     found = json.loads(path.read_text())
     (point,) = found["measurements"]
-    assert set(point["largest_relative_difference"]) == {"train", rival}
+    assert set(point["largest_relative_difference"]) == {"train", "torch", "jax"}
     assert all(value["losses"] <= 1e-12 for value in point["largest_relative_difference"].values())
     assert len(found["overhead_milliseconds"]["lstm 8,4,8,16 float64"]) == 4
-    assert set(point["ratio"]) == {"train", rival} and set(found["embedding_microseconds"]) == {"103", "10000"}
+    assert set(point["ratio"]) == {"train", "torch", "jax"} and set(found["embedding_microseconds"]) == {"103", "10000"}
     (seconds,) = found["cold_start_seconds"].values()
-    assert set(seconds) == {"rnn_numpy", rival}
+    assert set(seconds) == {"rnn_numpy", "torch", "jax"}
     assert capsys.readouterr().out.splitlines()[1].startswith("lstm      float64    1")
 
 

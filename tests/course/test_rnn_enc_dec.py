@@ -20,6 +20,7 @@ def printed_with(notebook, start):
     return text.splitlines()
 
 
+@pytest.mark.on_the_site
 def test_it_prints_the_same_in_the_other_language(notebook, tmp_path):
     assert run(codes(NAME, "es"), tmp_path) == notebook[0]
 

@@ -23,6 +23,7 @@ def rows(text):
     }
 
 
+@pytest.mark.on_the_site
 def test_it_prints_the_same_in_the_other_language(notebook, tmp_path):
     assert run(codes(NAME, "en"), tmp_path) == notebook[0]
 

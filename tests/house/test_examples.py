@@ -21,7 +21,12 @@ def test_there_are_examples():
     assert all(name.startswith(("plot_", "run_")) for name in names)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+# Two are run by .ci/run, the others by the site, where tests_site asks the same of them.
+SHORT = ("plot_worked_neuron", "run_step_through_bptt")
+RUN = [pytest.param(path, marks=[] if path.stem in SHORT else [pytest.mark.on_the_site]) for path in EXAMPLES]
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.stem)
 def test_example_runs(path, tmp_path):
     environment = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     done = ended(  # raises where the limit is passed
