@@ -35,12 +35,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnn_numpy.core import memory
-from rnn_numpy.core.numbers import row_norms
+from rnn_numpy.core.numbers import largest_of, row_norms
 from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.unitwise import UnitMaps, unit_maps
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+Group = tuple[int, ...]
 
 BLOCK = 2**15  # entries of the adjoints of as many steps as have their norms in one call: they are still in the cache
 PIECE = 2**21  # entries of the slopes of as many steps as have their maps at once
@@ -54,13 +55,16 @@ TOGETHER = 8  # steps of one sequence that have their norms in one call
 MAPS = 2**16  # entries of the matrices of N5 that are there at once
 WIDE = 128  # units up to which such a matrix costs less than calls; times the states, since blocks of it are diagonal
 LONG, STEEP = 1e120, 1e40  # squares of adjoints, and slopes, below which none is lost that N6 would show
+DOUBLE = np.dtype(np.float64)
 LOST = 1e-280  # adjoints that are smaller may have lost digits
 ROUNDED = 8  # eps, relative to what it is a difference of, of what is none
 
 
-def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Array) -> tuple[Floats, Floats] | None:
-    """Return |R_k da(t, k)| of each slab of a gradient, (slabs, T, T), row t, column k, and of all together, (T, T);
-    None of other cells.
+def unit_norms(
+    steps: RecordedSteps, direct: Array, gradient: str, factors: Array, groups: Sequence[Group] = ()
+) -> tuple[Floats, dict[Group, Floats]] | None:
+    """Return |R_k da(t, k)| of each slab of a gradient, (slabs, T, T), row t, column k, and where it costs nothing of
+    groups of slabs together, (T, T); None of other cells.
 
     Parameters
     ----------
@@ -72,13 +76,15 @@ def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Arra
         da, by the name of a formula's argument: "da_t".
     factors : ndarray, (T, r, N)
         R_k.
+    groups : sequence of tuple of int
+        Slabs, at least two each.
     """
     counts = steps.batch.counts or [steps.N] * steps.T
     order = list(steps.binding.order(True))
     losses = np.array(order, np.intp)
     losses = losses[np.any(direct[losses] != 0, axis=(1, 2))]
     if steps.N == 1 and steps.S * len(steps.widths) <= WIDE and len(losses):
-        tables = _alone(steps, direct, gradient, factors)
+        tables = _alone(steps, direct, gradient, factors, groups)
         if tables is not None:
             return tables
     carried: _Carried | _Rows | None = None
@@ -106,7 +112,7 @@ def unit_norms(steps: RecordedSteps, direct: Array, gradient: str, factors: Arra
         table = np.zeros((len(found), steps.T, steps.T))
         table[:, losses] = found
         found = table
-    return found, found[0] if len(found) == 1 else row_norms(found, 0)
+    return found, {}
 
 
 class _Carried:
@@ -286,12 +292,14 @@ class _Rows:
 # -------------------------------------------------------------------------------------------------------- one sequence
 
 
-def _alone(steps: RecordedSteps, direct: Array, gradient: str, factors: Array) -> tuple[Floats, Floats] | None:
+def _alone(
+    steps: RecordedSteps, direct: Array, gradient: str, factors: Array, groups: Sequence[Group]
+) -> tuple[Floats, dict[Group, Floats]] | None:
     """Return what `unit_norms` does, of one sequence; None where N6 does not hold."""
     order = np.array([k for k in steps.binding.order(True) if steps.alive[k, 0]], np.intp)
     states = [f"d{state}_t" for state in steps.cell.states] if len(steps.cell.states) > 1 else []
     maps = unit_maps(steps, order, np.zeros_like(order), [gradient, *states])
-    totals = None if maps is None else Totals.of(maps, gradient, states)
+    totals = None if maps is None else Totals.of(maps, gradient, states, groups)
     if totals is None:
         return None
     entering = direct[order, 0]
@@ -309,7 +317,8 @@ def _alone(steps: RecordedSteps, direct: Array, gradient: str, factors: Array) -
         table = np.zeros((len(found), steps.T, steps.T))
         table[:, order[reached, None], order] = found
         found = table
-    return found[: totals.slabs.shape[2]], found[-1]
+    count = totals.slabs.shape[2]
+    return found[:count], dict(zip(groups, found[count:], strict=True))
 
 
 @dataclass(frozen=True)
@@ -324,10 +333,12 @@ class Totals:
         K_k: by how much a unit of the recurrent state counts for that of another state.
     slabs : ndarray, (M, states, slabs, H)
         F_k.
-    squares : ndarray, (M, S, slabs + 2)
-        F_k^2, ones where all of a slab are 0; their sum over the slabs, where there are several; and ones.
-    loud : ndarray of bool, (slabs + 1, M)
+    squares : ndarray, (M, S, slabs + groups + 1)
+        F_k^2, their sum over the slabs of each group, and ones; ones also where all of a slab or group are 0.
+    loud : ndarray of bool, (slabs + groups, M)
         Where they are not all 0.
+    groups : sequence of tuple of int
+        Slabs whose norm is asked for together.
     """
 
     maps: UnitMaps
@@ -335,15 +346,19 @@ class Totals:
     slabs: Floats
     squares: Floats
     loud: NDArray[np.bool_]
+    groups: Sequence[Group]
 
     @classmethod
-    def of(cls, maps: UnitMaps, gradient: str, names: Sequence[str]) -> Totals | None:
+    def of(cls, maps: UnitMaps, gradient: str, names: Sequence[str], groups: Sequence[Group]) -> Totals | None:
         """Return the steps by the gradients with these names, of a single state by what enters; None where a slab
         follows from several of them, or slopes are out of range.
         """
         M, states, H = maps.M, maps.states, maps.H
         direct, main = maps.direct.reshape(M, states, states, H), maps.recurrent.start // H
-        parts = np.concatenate([maps.slopes, direct, maps.gradients[gradient]], axis=2).astype(np.float64)
+        slabs = maps.gradients[gradient]
+        gates, count = maps.slopes.shape[2], slabs.shape[2]
+        parts = memory.empty((M, states, gates + states + count, H), DOUBLE)
+        np.concatenate([maps.slopes, direct, slabs], axis=2, out=parts)
         added: dict[int, Floats] = {}
         for j, name in enumerate(names):
             K = maps.gradients[name][:, :, 0]
@@ -353,28 +368,30 @@ class Totals:
                 added[j] = K[:, main].astype(np.float64)
             elif any(K[:, i].any() for i in range(states) if i != main):
                 return None
+        through, sizes = (memory.empty((M, *parts.shape[2:]), DOUBLE) for _ in range(2))
         for j, K in added.items():
-            through = K[:, None] * parts[:, j]
-            rest = parts[:, main] - through
-            rest[np.abs(rest) <= ROUNDED * np.finfo(maps.direct.dtype).eps * np.abs(through)] = 0
-            parts[:, main] = rest
-        gates = maps.slopes.shape[2]
+            own = parts[:, main]
+            own -= np.multiply(K[:, None], parts[:, j], out=through)
+            np.abs(through, out=through)
+            through *= ROUNDED * np.finfo(maps.direct.dtype).eps
+            np.copyto(own, 0, where=np.abs(own, out=sizes) <= through)
         slopes, direct, slabs = parts[:, :, :gates], parts[:, :, gates : gates + states], parts[:, :, gates + states :]
         there = slabs != 0
-        if not np.abs(slabs).max(initial=0.0) < STEEP or (there.sum(axis=1) > 1).any():
+        if not largest_of(slabs) < STEEP or (states > 1 and (there.sum(axis=1) > 1).any()):
             return None
-        count, loud = slabs.shape[2], there.any(axis=(1, 3)).T
-        squares = np.ones((M, states, H, count + (2 if count > 1 else 1)))
+        squares = memory.empty((M, states, H, count + len(groups) + 1), DOUBLE)
+        squares[..., -1] = 1
         np.square(slabs.swapaxes(2, 3), out=squares[..., :count])
-        if count > 1:
-            np.sum(squares[..., :count], axis=3, out=squares[..., count])
-            loud = np.concatenate([loud, loud.any(axis=0)[None]])
+        for column, group in enumerate(groups, count):
+            np.sum(squares[..., list(group)], axis=3, out=squares[..., column])
+        heard = there.any(axis=(1, 3))
+        loud = np.stack([*heard.T, *(heard[:, list(group)].any(axis=1) for group in groups)])
         if not loud.all():
-            squares[..., : len(loud)] += ~loud.T[:, None, None]
+            squares[..., :-1] += ~loud.T[:, None, None]
         spread = {j: np.concatenate([K[1:], np.zeros((1, H))]) for j, K in added.items()}
         weights = maps.weights.astype(np.float64, copy=False)
         moved = UnitMaps(slopes, weights, direct.reshape(M, states, -1), maps.recurrent, {}, spread)
-        return cls(moved, added, slabs, squares.reshape(M, states * H, -1), loud)
+        return cls(moved, added, slabs, squares.reshape(M, states * H, -1), loud, groups)
 
 
 class _Alone:
@@ -390,13 +407,13 @@ class _Alone:
         for j, K in totals.added.items():
             self.entering[:, j * H : (j + 1) * H] += K[reached] * self.entering[:, recurrent]
         self.met = np.searchsorted(reached, np.arange(M), side="right")  # losses that have entered after step k
-        double = np.dtype(np.float64)
-        self.found = memory.zeros((columns - 1, M, Q), double)
-        # Ones where a loss has not entered: in range, and no norm.
-        self.rows, self.work = np.ones((TOGETHER + 1, Q, S)), np.empty(TOGETHER * Q * S)
+        self.found = memory.zeros((columns - 1, M, Q), DOUBLE)
+        self.rows = memory.empty((TOGETHER + 1, Q, S), DOUBLE)
+        self.rows.fill(1)  # where a loss has not entered: in range, and no norm
+        self.squares, self.sums = (memory.empty((TOGETHER * Q * size,), DOUBLE) for size in (S, columns))
         self.scale = np.zeros(Q, np.intp)  # rows are 2**scale times what stands there
         self.careful = False  # squares have left the range of floats: at the next block all rows are scaled
-        self.matrices = memory.empty((min(M, max(TOGETHER, MAPS // S**2 // TOGETHER * TOGETHER)), S, S), double)
+        self.matrices = memory.empty((min(M, max(TOGETHER, MAPS // S**2 // TOGETHER * TOGETHER)), S, S), DOUBLE)
 
     def run(self) -> None:
         """Carry on over all steps."""
@@ -419,8 +436,10 @@ class _Alone:
         for number, (matrix, width) in enumerate(zip(matrices, widths.tolist(), strict=True)):
             np.matmul(rows[number, :width], matrix, out=rows[number + 1, :width])
         adjoints = rows[:count, :Q]
-        squares = np.square(adjoints, out=self.work[: adjoints.size].reshape(adjoints.shape))
-        sums = (squares @ self.totals.squares[first : first + count]).transpose(2, 0, 1)
+        squares = np.square(adjoints, out=self.squares[: adjoints.size].reshape(adjoints.shape))
+        factors = self.totals.squares[first : first + count]
+        sums = self.sums[: count * Q * factors.shape[2]].reshape(count, Q, -1)
+        sums = np.matmul(squares, factors, out=sums).transpose(2, 0, 1)
         norms = np.sqrt(sums[:-1], out=self.found[:, first : first + count, :Q])
         there = np.arange(Q) < widths[:, None]
         handed = np.vecdot(rows[count, :Q], rows[count, :Q])
@@ -440,7 +459,8 @@ class _Alone:
             products = some.reshape(-1, states, 1, H) * self.totals.slabs[first + step]
             slabs = products.swapaxes(1, 2).reshape(-1, count_of_slabs, states * H)
             norms[:count_of_slabs, step, loss] = row_norms(slabs).T
-            norms[-1, step, loss] = row_norms(slabs.reshape(len(some), count_of_slabs * states * H))
+            for row, group in enumerate(self.totals.groups, count_of_slabs):
+                norms[row, step, loss] = row_norms(slabs[:, list(group)].reshape(len(some), -1))
         if self.scale.any():
             np.ldexp(norms, self.scale[:Q], out=norms)
         norms *= there

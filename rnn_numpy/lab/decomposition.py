@@ -97,14 +97,14 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rnn_numpy.core import arguments
+from rnn_numpy.core import arguments, memory
 from rnn_numpy.core.numbers import row_norms
 from rnn_numpy.core.parameters import Parameters
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.adjoints import Adjoints, LateBackward, StackedStep, direct_gradients, step_number, steps_of
 from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.trace import Trace
-from rnn_numpy.engine.unit_norms import unit_norms
+from rnn_numpy.engine.unit_norms import Group, unit_norms
 from rnn_numpy.errors import OptionError
 from rnn_numpy.layers import GRU
 
@@ -135,17 +135,24 @@ class _Term:
 
 @dataclass(frozen=True)
 class _Norms:
-    """Norms of all blocks of a term: of each slab, (slabs, T, T), and of all of them, (T, T); `sizes`, (T,), if any,
-    are factors of the columns that are still to be applied.
+    """Norms of all blocks of a term: of each slab, (slabs, T, T), and of some groups of them, (T, T); `sizes`, (T,), if
+    any, are factors of the columns that are still to be applied.
     """
 
     slabs: Floats
-    whole: Floats
+    groups: Mapping[Group, Floats]
     sizes: Floats | None = None
 
-    def table(self, norms: Floats) -> Floats:
-        """Return one of them, in memory of its own."""
-        return norms.copy() if self.sizes is None else norms * self.sizes
+    def table(self, group: Group) -> Floats:
+        """Return those of some slabs together, in memory of its own."""
+        if len(group) == 1:
+            norms = self.slabs[group[0]]
+        else:
+            norms = self.groups[group] if group in self.groups else _norm(self.slabs[list(group)], 0)
+        found: Floats = memory.empty(norms.shape, norms.dtype)
+        found = found if abs(norms.strides[0]) >= abs(norms.strides[1]) else found.T  # the same order
+        np.multiply(norms, 1.0 if self.sizes is None else self.sizes, out=found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,7 @@ class _Direction:
             self.pieces[name] = [_Piece("", slice(0, width), slice(0, width), term)]
         self.pieces = {name: self.pieces[name] for name in self.shapes}  # the order of the state dict
         self._norms: dict[_Term, _Norms] = {}
-        self._units: dict[_Term | str, tuple[Floats, Floats]] = {}
+        self._units: dict[_Term | str, tuple[Floats, dict[Group, Floats]]] = {}
         self._unitwise = True  # until it is tried
         self._sums: dict[_Term, Array] = {}
         self.kept: dict[str, dict[Any, Any]] = {}
@@ -292,11 +299,15 @@ class _Direction:
             if term not in self._norms and not self._unit_norms(term):
                 self._norms |= self._all_norms(self.family(name))
         pieces = [piece for piece in self.pieces[name] if not gate or piece.gate == gate]
-        first = self._norms[pieces[0].term]
-        if len(pieces) == len(first.slabs) and len({piece.term for piece in pieces}) == 1:
-            return first.table(first.whole)
-        tables = [self._norms[piece.term].table(self._norms[piece.term].slabs[self.slab_of(piece)]) for piece in pieces]
+        tables = [self._norms[term].table(group) for term, group in self.groups(pieces).items()]
         return tables[0] if len(tables) == 1 else _norm(np.array(tables), 0)
+
+    def groups(self, pieces: Sequence[_Piece]) -> dict[_Term, Group]:
+        """Return the slabs of each term that pieces have."""
+        return {
+            term: tuple(self.slab_of(piece) for piece in pieces if piece.term == term)
+            for term in dict.fromkeys(piece.term for piece in pieces)
+        }
 
     def _unit_norms(self, term: _Term) -> bool:
         """Find the norms of one term where the cell works unit by unit; return whether it does."""
@@ -306,7 +317,10 @@ class _Direction:
         factors = np.ones((self.T, 1, 1)) if single else self.triangle(term)
         key = term.gradient if single else term
         if key not in self._units:
-            found = unit_norms(self.steps, self.direct, term.gradient, factors)
+            every = [self.groups(pieces) for pieces in self.pieces.values()]
+            asked = [group for groups in every for own, group in groups.items() if own.gradient == term.gradient]
+            several = [group for group in dict.fromkeys(asked) if len(group) > 1]
+            found = unit_norms(self.steps, self.direct, term.gradient, factors, several)
             if found is None:
                 self._unitwise = False
                 return False
@@ -343,7 +357,7 @@ class _Direction:
                 rows = shared * _norm(self.acts(term)[:, 0], 1)[:, None] if single else found[term]
                 table = np.zeros_like(rows)
                 table[:, order] = rows.swapaxes(1, 2)[:, : len(order)]
-                tables[term] = _Norms(table, _norm(table, 0))
+                tables[term] = _Norms(table, {})
         return tables
 
     def is_single(self, term: _Term) -> bool:
