@@ -112,6 +112,11 @@ class UnitMaps:
         """The states but the recurrent one on which a state depends: each unit on its own alone."""
         return tuple(self._beside)
 
+    @property
+    def in_halves(self) -> bool:
+        """Whether there are two states, and both columns of blocks in J_t."""
+        return self.states == 2 and len(self._beside) == 1
+
     def pieces(self, count: int) -> Iterator[tuple[Array, Array]]:
         """Yield J_t of m times `count` columns after the other, for some m: those of its columns that belong to the
         recurrent state, (m, count, S, H), and the diagonals of all blocks, (m, count, states, S).
@@ -131,12 +136,12 @@ class UnitMaps:
 
     def along(self, left: Array, direct: Array) -> Iterator[Callable[[Array], Array]]:
         """Yield the function V -> J V of each step of a piece."""
-        if self._beside:
-            for J, diagonals in zip(left, direct[..., None], strict=True):
-                yield functools.partial(self._product, J, diagonals)
-        else:
+        if self.states == 1:
             for J in left:
                 yield functools.partial(np.matmul, J)
+        else:
+            for J, diagonals in zip(left, direct[..., None], strict=True):
+                yield functools.partial(self._product, J, diagonals)
 
     def _product(self, left: Array, direct: Array, V: Array) -> Array:
         product: Array = left @ V[:, self.recurrent]

@@ -842,13 +842,14 @@ class Walk:
         columns, halved = Columns(self.where, pace, made.parts.Q, (0, k)), None
         for start, steps in self.pieces():
             maps = self.maps(steps, k, kind)
-            if maps is None:
-                yield from columns.along(self.products(steps, k, kind), start + steps.T)
-            elif pace.interval is None and maps.beside and maps.states == 2 and 4 * k >= 3 * self.S:
+            if maps is not None and pace.interval is None and maps.in_halves and 4 * k >= 3 * self.S:
                 halved = halved or Halved(columns, maps)
                 yield from halved.along(maps)
-            else:
-                yield from columns.along(maps.products(self.N), start + steps.T)
+                continue
+            if halved is not None:  # formulas that worked unit by unit may do so no more
+                yield from halved.join()
+            products = self.products(steps, k, kind) if maps is None else maps.products(self.N)
+            yield from columns.along(products, start + steps.T)
 
 
 class Halved:
@@ -894,6 +895,11 @@ class Halved:
             part.metric = metric
             yield from part.along((functools.partial(np.matmul, J) for J in matrices), self.whole.t)
         if len(M) < len(left):
+            yield from self.join()
+
+    def join(self) -> Iterator[Made]:
+        """Go on with the whole."""
+        if self.apart:
             for part in self.parts:
                 yield part.decomposed()
             self.apart = False

@@ -175,6 +175,32 @@ def test_halves_are_taken_apart_again():
     assert len(short) == 1 and len(counts) > short[0] + 3
 
 
+@pytest.mark.parametrize("missing", [{1}, {0, 2}, {2, 3, 4}])
+def test_pieces_of_which_there_are_no_maps_are_walked_as_a_whole(missing, monkeypatch):
+    net, x = LSTM(3, 4, rng=0), inputs(50)
+    expected = lyapunov(net, x, transient=0)
+    calls = iter(range(100))
+    monkeypatch.setattr(MODULE, "CHUNK", 10 * 2 * 4 * len(net.cell.slabs))  # pieces of 10 steps
+    monkeypatch.setattr(MODULE, "unit_maps", lambda *given: None if next(calls) in missing else unit_maps(*given))
+    found, counts = seen(lambda: lyapunov(net, x, transient=0))
+    assert counts and next(calls) == 5
+    np.testing.assert_allclose(found.batch_means, expected.batch_means, rtol=1e-9)
+
+
+@LOST
+def test_a_piece_in_which_c_is_not_kept_at_all(monkeypatch):
+    """All f are 0 there: no block of J_t has anything of c, as if there were h alone."""
+    net, x = LSTM(3, 4, rng=0), inputs(40, 1)
+    net.params["weight_ih_l0"][4:8] = [0, 0, -1e4]
+    x[:, :, 2] = 0
+    x[20:30, :, 2] = 1
+    monkeypatch.setattr(MODULE, "CHUNK", 10 * 4 * len(net.cell.slabs))
+    found, counts = seen(lambda: lyapunov(net, x, transient=0))
+    each = lyapunov(net, x, transient=0, interval=1)
+    assert counts
+    np.testing.assert_allclose(found.exponents[:4], each.exponents[:4], rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("size", "apart"), [(0.99 * LARGE, True), (1.01 * LARGE, False), (np.inf, False), (np.nan, False)]
 )
