@@ -51,7 +51,7 @@ ROWS = 2**16  # entries of the adjoints that go through a block of steps togethe
 STEPS = 16  # of such a block
 NONE, ONCE, ALWAYS = range(3)  # when columns of a block are scaled: where nothing tells to, before it, at each step
 UNPACKED = 10**6  # multiplications up to which OpenBLAS multiplies matrices where they lie
-TOGETHER = 8  # steps of one sequence that have their norms in one call
+TOGETHER = 8, 2**17  # at least, and entries: steps of one sequence that have their norms in one call
 MAPS = 2**16  # entries of the matrices of N5 that are there at once
 WIDE = 128  # units up to which such a matrix costs less than calls; times the states, since blocks of it are diagonal
 LONG, STEEP = 1e120, 1e40  # squares of adjoints, and slopes, below which none is lost that N6 would show
@@ -408,26 +408,29 @@ class _Alone:
             self.entering[:, j * H : (j + 1) * H] += K[reached] * self.entering[:, recurrent]
         self.met = np.searchsorted(reached, np.arange(M), side="right")  # losses that have entered after step k
         self.found = memory.zeros((columns - 1, M, Q), DOUBLE)
-        self.rows = memory.empty((TOGETHER + 1, Q, S), DOUBLE)
+        self.together = min(M, max(TOGETHER[0], TOGETHER[1] // (Q * S)))
+        self.rows = memory.empty((self.together + 1, Q, S), DOUBLE)
         self.rows.fill(1)  # where a loss has not entered: in range, and no norm
-        self.squares, self.sums = (memory.empty((TOGETHER * Q * size,), DOUBLE) for size in (S, columns))
+        self.squares, self.sums = (memory.empty((self.together * Q * size,), DOUBLE) for size in (S, columns))
         self.scale = np.zeros(Q, np.intp)  # rows are 2**scale times what stands there
         self.careful = False  # squares have left the range of floats: at the next block all rows are scaled
-        self.matrices = memory.empty((min(M, max(TOGETHER, MAPS // S**2 // TOGETHER * TOGETHER)), S, S), DOUBLE)
+        self.matrices = memory.empty((min(M, max(self.together, MAPS // S**2)), S, S), DOUBLE)
 
     def run(self) -> None:
         """Carry on over all steps."""
         for low in range(0, len(self.met), len(self.matrices)):
             matrices = self.matrices[: len(self.met) - low]
             self.totals.maps.write(matrices, low)
-            for first in range(0, len(matrices), TOGETHER):
-                self._block(low + first, matrices[first : first + TOGETHER])
+            for first in range(0, len(matrices), self.together):
+                self._block(low + first, matrices[first : first + self.together])
 
     def _block(self, first: int, matrices: Floats) -> None:
         """Carry on over some steps (N5), and keep their norms (N6); in halves where digits would be lost on the way."""
         rows, count, careful = self.rows, len(matrices), self.careful
         widths = self.met[first : first + count]
         old, Q = int(self.met[first - 1]) if first else 0, int(widths[-1])
+        if not Q:  # no loss has entered
+            return
         rows[self.reached[old:Q] - first, np.arange(old, Q)] = self.entering[old:Q]
         self.scale[old:Q] = 0
         if careful:
@@ -460,7 +463,7 @@ class _Alone:
             slabs = products.swapaxes(1, 2).reshape(-1, count_of_slabs, states * H)
             norms[:count_of_slabs, step, loss] = row_norms(slabs).T
             for row, group in enumerate(self.totals.groups, count_of_slabs):
-                norms[row, step, loss] = row_norms(slabs[:, list(group)].reshape(len(some), -1))
+                norms[row, step, loss] = row_norms(slabs[:, list(group)].reshape(len(some), len(group) * states * H))
         if self.scale.any():
             np.ldexp(norms, self.scale[:Q], out=norms)
         norms *= there

@@ -9,6 +9,7 @@ from rnn_numpy.engine.adjoints import Adjoints, direct_gradients, steps_of
 from rnn_numpy.engine.unit_norms import unit_norms
 from rnn_numpy.engine.unitwise import UnitMaps
 from rnn_numpy.lab import decompose
+from rnn_numpy.layers.general import GeneralLSTM
 from rnn_numpy.layers.layer_norm import LayerNormLSTM
 from rnn_numpy.layers.peephole import PeepholeLSTM
 from tests.support.planting import edited
@@ -49,6 +50,15 @@ def measured(layer, trace, doutput, name, gradient, factors):
     return None if found is None else found[0]
 
 
+TOGETHER = module.TOGETHER
+
+
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch):
+    """Short sequences have several blocks, too."""
+    monkeypatch.setattr(module, "TOGETHER", (8, 0))
+
+
 @pytest.fixture
 def others(monkeypatch):
     """A single sequence goes the way of many."""
@@ -73,7 +83,7 @@ def test_they_are_those_of_the_backward_steps(kind, options, N, more, monkeypatc
                 monkeypatch.setattr(module, "PIECE", 200 * entries)
                 monkeypatch.setattr(module, "ROWS", 50 * entries)  # two of nine losses, or all
                 monkeypatch.setattr(module, "STEPS", 2 * entries)
-                monkeypatch.setattr(module, "TOGETHER", min(4, entries))
+                monkeypatch.setattr(module, "TOGETHER", (min(4, entries), 0))
                 monkeypatch.setattr(module, "MAPS", entries)
                 found = measured(layer, trace, doutput, name, gradient, R)
                 np.testing.assert_allclose(found, right, rtol=1e-13 if layer.dtype == np.float64 else 2e-5, atol=0)
@@ -100,6 +110,16 @@ def test_one_sequence_may_be_shorter_than_its_array(kind, options):
         found = measured(layer, trace, doutput, name, "da_t", np.ones((9, 1, 1)))
         np.testing.assert_allclose(found, right, rtol=1e-13, atol=0)
         assert not found[:, 6:].any() and not found[:, :, 6:].any()
+
+
+@pytest.mark.parametrize("last", [0, 3, 12, 24])
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU])
+def test_losses_may_end_long_before_the_steps_do(kind, last):
+    layer, trace, doutput = problem(kind, {}, 1, T=25)
+    doutput[last + 1 :] = 0
+    right = expected(layer, trace, doutput, "l0", "da_t", np.ones((25, 1, 1)))
+    found = measured(layer, trace, doutput, "l0", "da_t", np.ones((25, 1, 1)))
+    np.testing.assert_allclose(found, right, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("N", [1, 3])
@@ -386,3 +406,28 @@ def test_tables_are_the_callers(kind):
         kept = first.copy()
         first[...] = 7
         np.testing.assert_array_equal(table.norms(name), kept)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU, PeepholeLSTM, GeneralLSTM])
+def test_any_table_of_one_sequence_is_that_of_the_ordinary_pass(kind, seed, monkeypatch):
+    """In blocks of eight, of three, and in one; gains from .001 to 100, losses from 1e-150 to 1e150 and some of them 0, shorter sequences."""
+    monkeypatch.setattr(module, "TOGETHER", [(8, 0), (3, 0), TOGETHER][seed % 3])
+    rng = np.random.default_rng(seed)
+    T, H = int(rng.integers(1, 50)), int(rng.integers(1, 9))
+    layer = kind(2, H, rng=seed)
+    for array in layer.params.values():
+        array *= 10.0 ** rng.uniform(-3, 2)
+    x = rng.normal(size=(T, 1, 2)) * 10.0 ** rng.uniform(-3, 1)
+    output, _, trace = layer.forward(x, lengths=[int(rng.integers(1, T + 1))] if seed % 4 == 0 else None)
+    doutput = (
+        rng.normal(size=output.shape) * (rng.random((T, 1, 1)) < rng.uniform(0.1, 1)) * 10.0 ** rng.uniform(-150, 150)
+    )
+    fast, slow = decompose(layer, trace, doutput), decompose(layer, trace, doutput)
+    slow._tables["l0"]._unitwise = False
+    for name in ("weight_hh_l0", "weight_ih_l0", f"weight_hh_l0.{fast.gates[-1]}", "bias_ih_l0"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            found, right = fast.norms(name), slow.norms(name)
+        usual = (right > 1e-290) & (right < 1e290)
+        np.testing.assert_allclose(found[usual], right[usual], rtol=1e-11, atol=0)
+        assert not found[right == 0].max(initial=0) > 1e-290
