@@ -278,7 +278,7 @@ class Cell:
     overwritten: tuple[str, ...] = ()
     equations: str = ""
     trial: bool = True
-    tried: set[str] = field(default_factory=set, init=False)
+    tried: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         formulas = [formula for part in self.parts for formula in map(part.formula, KINDS) if formula is not None]

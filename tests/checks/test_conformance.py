@@ -1,6 +1,7 @@
 """Every recurrent layer against the conformance suite; see rnn_numpy.checks.conformance for what it holds them to."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,9 +68,20 @@ class Leaky(Recurrent):
 LEAKY_CASES = recurrent_cases(Leaky)[::5]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("case", "check"), conformance_checks(LAYER_CASES + LEAKY_CASES), ids=conformance_id)
 def test_conformance(case, check):
     check(case)
+
+
+def test_a_cell_whose_formulas_are_tried_in_its_first_pass_has_not_changed():
+    class Fresh(Leaky):
+        def __init__(self, *sizes, **options):
+            super().__init__(*sizes, **options)
+            self.cell = replace(self.cell)
+
+    assert not Case(Fresh).make().cell.tried
+    conformance.check_unchanged(Case(Fresh))
 
 
 def test_every_exported_recurrent_layer_is_listed():

@@ -48,6 +48,7 @@ def test_every_specimen_is_caught(animal):
         assert wrong == set(animal.where.tensors) | further
 
 
+@pytest.mark.sampled(5)
 @every_specimen
 def test_the_right_layer_of_every_specimen_passes(animal):
     shown = animal.exhibit(steps=12)

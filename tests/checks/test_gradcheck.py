@@ -74,6 +74,7 @@ def test_no_loss_at_all_is_right():
 # ------------------------------------------------------------------------------------------------ small errors
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", CORES)
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_hh"])
 def test_an_entry_off_by_1e_12_is_found(kind, name):

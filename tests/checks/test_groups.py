@@ -84,6 +84,7 @@ def test_a_right_gradient_passes_with_few_calls(kind: type[Net], seed: int) -> N
     assert net.calls < 800  # where there are 3 060 entries
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("name", "index"), [("W", (3, 7)), ("V", (34, 0)), ("b", (39,)), ("c", (11, 0))])
 def test_one_entry_wrong_by_a_billionth_of_itself_is_found(seed: int, name: str, index: tuple[int, ...]) -> None:

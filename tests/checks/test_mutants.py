@@ -1147,6 +1147,7 @@ MUTANTS += [
 ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_is_caught(mutant, monkeypatch):
     case = Case(mutant.kind, mutant.options)

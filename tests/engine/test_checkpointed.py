@@ -70,6 +70,7 @@ def case(kind, options, N, lengths, dtype=np.float64, T=41, H=6):
     return layer, (x, h_0, counts), trace, rng.normal(size=output.shape).astype(dtype), dh_n
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("lengths", [False, True], ids=["whole", "lengths"])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(options) or "plain")
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -200,12 +200,14 @@ EACH_GRADIENT = [*itertools.product(("RNN", "relu", "LSTM", "GRU", "GRU before")
 EACH_GRADIENT += [*itertools.product(("peephole", "layer norm", "MGU"), ("no bias", "both, masked", "all"))]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("kind", "setting"), EACH_GRADIENT)
 def test_gradients_are_complex_steps(kind, setting):
     problem = Problem(kind, setting)
     assert_all_close(problem.gradients(), complex_step(problem.loss, problem.point))
 
 
+@pytest.mark.sampled(5)
 @EACH_KIND
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (2, 3, 1, 2, 4), (9, 2, 11, 1, 2)], ids=str)
 def test_gradients_are_complex_steps_at_other_sizes(kind, sizes):
@@ -750,6 +752,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("case", "check"), conformance_checks(CASES), ids=conformance_id)
 def test_conformance(case, check):
     check(case)
@@ -813,6 +816,7 @@ def wrong_gradients(problem, expected):
     return {name for name in found if np.abs(found[name] - expected[name]).max() > 1e-9 * np.abs(expected[name]).max()}
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "GRU before"])
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
 def test_a_planted_mistake_is_caught(kind, mistake):

@@ -32,6 +32,7 @@ PARTS = [
 ]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("case", "check"), conformance_checks(PARTS), ids=conformance_id)
 def test_conformance(case, check):
     check(case)

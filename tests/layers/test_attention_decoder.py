@@ -105,6 +105,7 @@ class Problem:
 # -------------------------------------------------------------------------------------------- every gradient
 
 
+@pytest.mark.sampled(5)
 @EACH_CASE
 def test_gradients_are_complex_steps(cell, options):
     problem = Problem(cell, options)

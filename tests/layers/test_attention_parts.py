@@ -31,6 +31,7 @@ def test_each_cell_meets_each_option():
 # -------------------------------------------------------------------------------------------- every gradient
 
 
+@pytest.mark.sampled(5)
 @EACH_CASE
 def test_gradients_are_complex_steps(cell, how):
     problem = Attended(cell, how)
@@ -40,6 +41,7 @@ def test_gradients_are_complex_steps(cell, how):
         assert np.any(array), name
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("how", HOWS[::5], ids=lambda how: title("LSTM", how))
 @pytest.mark.parametrize(("lengths", "exists"), [(None, None), (None, EXISTS), (LENGTHS, None)])
 def test_gradients_are_complex_steps_of_other_calls(how, lengths, exists):
@@ -48,6 +50,7 @@ def test_gradients_are_complex_steps_of_other_calls(how, lengths, exists):
     assert_all_close(problem.gradients(), complex_step(problem.loss, problem.point))
 
 
+@pytest.mark.sampled(5)
 @EACH_CASE
 def test_forward_mode_is_the_transpose_of_backward(cell, how):
     problem = Attended(cell, how, weighed=False)
@@ -392,6 +395,7 @@ TANGENTS = [
 ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("name", "old", "new", "options"), TANGENTS)
 def test_a_line_of_forward_mode_that_is_wrong_is_caught(name, old, new, options):
     how = {"score": "dot", "gate": False, "input_feeding": False, "coverage": False, "location": None, **options}

@@ -77,6 +77,7 @@ def gradients_of_a_step(layer, name, values, d):
     return {**d, "k": d["a_n"] @ layer.params[f"weight_hh_{name}"][-layer.hidden_size :]}
 
 
+@pytest.mark.sampled(5)
 @EACH_LAYER
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("lengths", [None, [4, 3, 1], [2, 4, 1]])

@@ -31,6 +31,7 @@ CASES = [Case(kind, options) for kind, options in KINDS]
 CASES += [Case(kind, {**options, **MORE}, OMITTED) for kind, options in KINDS[1:2]]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("case", "check"), conformance_checks(CASES), ids=conformance_id)
 def test_conformance(case, check):
     check(case)
@@ -86,6 +87,7 @@ def test_coupled_gates_give_the_rows_of_f_no_gradient():
     assert back.grads["weight_hh_l0"][:H].all()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("kind", "options", "formula", "line", "slip"),
     [

@@ -46,6 +46,7 @@ WELL_CONDITIONED = [replace(case, options={**case.options, "epsilon": 0.3}) for 
 CASES = [*recurrent_cases(PeepholeLSTM, {"forget_bias": 1.0}, {"zoneout": (0.0, 0.4)}), *WELL_CONDITIONED]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(("case", "check"), conformance_checks(CASES), ids=conformance_id)
 def test_conformance(case, check):
     check(case)
@@ -149,6 +150,7 @@ SLIPS = [
 ]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize(("kind", "formula", "line", "slip"), SLIPS)
 def test_a_wrong_line_is_found(kind, formula, line, slip):
     module = inspect.getmodule(kind)
