@@ -7,7 +7,7 @@ them beside the whole job and JAX's.
 dh        W_hh at each step, forward and backward; W_ih of all steps, the gradients of both
 table     W_hh, or J_k, at each step, for the losses that have been met; R_k of several sequences
 lyapunov  J_t V at each step, and a QR decomposition by LAPACK (scipy's, else `np.linalg.qr`) as often as there is one,
-          of all columns or of half of them
+          of all columns or of half of them; not what else halves need, a matrix of which is solved for at each step
 """
 
 from __future__ import annotations
