@@ -30,10 +30,10 @@ with a million by 1e-12.
 *Two states.* One step of an LSTM leaves half of the directions shorter by an order of magnitude than the others, and
 there is a basis, soon found, in which its Jacobian is block triangular: `rnn_numpy.lab.halves`. Each half is multiplied
 by matrices of its own, of H units, and has decompositions of its own: in ten steps one of the long half, seven of the
-short one. Its matrices K are differences, and as much shorter than J as they are, so much less than 20 000 is its limit.
-That is done where three quarters of all exponents, or more, are asked for: the first H need nothing of it.
-Exponents of 40 to 100 steps of LSTMs with 8 to 48 units differ from those in extended precision by 4e-15 to 2e-12 of
-the largest; with a QR decomposition at each step by 6e-15 to 6e-12.
+short one, whose matrices K are differences: as much shorter than J as they are, so much less than 20 000 is its limit.
+That is done where three quarters of all exponents, or more, are asked for; the first H need nothing of it. Exponents of
+40 to 100 steps of LSTMs with 8 to 48 units differ from those in extended precision by 4e-15 to 2e-12 of the largest;
+with a QR decomposition at each step by 6e-15 to 6e-12.
 
 *How orthonormal.* For the same reason Q need not be orthonormal: any V T = Q with an upper triangular T will do whose
 diagonal is known. R is T^-1, it need not be there, and what Q lacks comes back in R_{t+1}: only what the last one lacks
