@@ -76,10 +76,12 @@ class Binding:
         return steps[::-1] if backward != self.reverse else steps
 
     def blocks(self, step_bytes: int, backward: bool) -> list[range]:
-        """Return the steps as a pass visits them, in blocks that keep their arrays in the cache."""
+        """Return the steps as a pass visits them, in blocks that keep their arrays in the cache; backward in one, where
+        what stands at its beginning is prepared.
+        """
         size = max(1, BLOCK_BYTES // max(1, step_bytes))
         order = range(self.span) if backward == self.reverse else range(self.span - 1, -1, -1)
-        if size >= self.span:
+        if size >= self.span or (backward and "partials" in self.ready):
             return [order]
         return [order[start : start + size] for start in range(0, self.span, size)]
 

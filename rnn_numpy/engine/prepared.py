@@ -13,6 +13,7 @@ bit for bit.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -36,8 +37,9 @@ Array = NDArray[Any]
 
 STEPS = 128  # of a pass that is prepared, at most
 ENTRIES = 2**15  # of the layer's parameters
-BYTES = 2**19  # of the arrays of one direction
+BYTES = 2**23  # of the arrays of one direction
 MOST = 8  # passes that a layer keeps for each direction
+KEPT = 2**25  # bytes of all passes that a layer keeps
 CALLS = 8  # of one size that find no pass free, until one is kept; as many more, until a second one is
 TURNS = 32  # calls that find no pass free, until one gives way to another
 
@@ -56,7 +58,7 @@ class Prepared:
         whole, arrays = memory.together(
             {"params": layer.params.flat, **ordinary.trace.arrays, **back.gradients.arrays, "bias": ordinary.bias}
         )
-        self.block = whole.base
+        self.block, self.size = whole.base, whole.nbytes
         self.shapes, self.chain, self.direction, self.batch = layer.params.shapes, chain, direction, batch
         self.params = layer.params.twin(arrays["params"])
         self.bits = arrays["params"].view(f"u{min(8, arrays['params'].itemsize)}")
@@ -184,6 +186,10 @@ class Sums:
                 self.biases += [(name, rows, columns) for rows, columns, _ in back.chain.blocks[kind]]
         self.da_in, self.weight_ih = flat(cell.input_gradient + "_t")[:, back.chain.span], weight_ih
         self.shape = (batch.T, batch.N, back.arrays["x"].shape[2])
+        # Block by block, as in the ordinary pass.
+        blocks = back.blocks(batch.N * len(cell.slabs) * layer.hidden_size * dtype.itemsize, False)
+        steps = [(min(block[0], block[-1]), max(block[0], block[-1]) + 1) for block in blocks]
+        self.rows = [slice(low * batch.N, high * batch.N) for low, high in steps]
 
     def write(self, sums: Mapping[str, Array]) -> Array:
         """Write the gradients of the parameters; return that of the input."""
@@ -196,7 +202,9 @@ class Sums:
             for name, rows, columns in self.biases:
                 sums[name][rows] = db[columns]
         dx = memory.empty(self.shape, self.ones.dtype if self.biases else self.da_in.dtype)
-        np.matmul(self.da_in, self.weight_ih, out=dx.reshape(len(self.da_in), self.shape[2]))
+        flat_dx = dx.reshape(len(self.da_in), self.shape[2])
+        for rows in self.rows:
+            np.matmul(self.da_in[rows], self.weight_ih, out=flat_dx[rows])
         return dx
 
 
@@ -293,24 +301,32 @@ class Shelf:
         if len(self.missed) > 1000:
             self.missed.clear()
         missed = self.missed[key] = self.missed.get(key, 0) + 1
-        is_full = sum(map(len, self.passes.values())) >= MOST * edge.rows
         # By then what it would have saved is about what it costs to prepare.
-        if (missed not in (CALLS, 2 * CALLS) or is_full) and missed % TURNS:
+        if missed not in (CALLS, 2 * CALLS) and missed % TURNS:
             return None
-        if not _is_small(layer, edge):
+        size = _size(layer, edge)
+        if not edge.batch.N or edge.batch.T > STEPS or size > BYTES or layer.params.flat.size > ENTRIES:
             return None
-        if is_full:
-            self.passes.pop(next(iter(self.passes)), None)
+        if self._is_full(edge, size):
+            if missed % TURNS:
+                return None
+            while self.passes and self._is_full(edge, size):
+                self.passes.pop(next(iter(self.passes), None), None)
         found = Prepared(layer, direction, edge, x)
         found.idle = found.references()
         self.passes.setdefault(key, []).append(found)
         return found
 
+    def _is_full(self, edge: Edge, size: int) -> bool:
+        """Whether there is no room for one more pass of so many bytes."""
+        kept = list(itertools.chain(*self.passes.values()))
+        return len(kept) >= MOST * edge.rows or sum(one.size for one in kept) + size > KEPT
 
-def _is_small(layer: Recurrent, edge: Edge) -> bool:
+
+def _size(layer: Recurrent, edge: Edge) -> int:
+    """Return about how many bytes the arrays of one direction have."""
     cell, T, N, H = layer.cell, edge.batch.T, edge.batch.N, layer.hidden_size
     width = layer.input_size + H * (2 * len(cell.slabs) + 2 * len(cell.states))
     for units in (*cell.records.values(), *cell.gradient_records.values()):
         width += layer.width_of(units, {})
-    size = math.prod((T + 1, N, width)) * layer.params.dtype.itemsize
-    return 0 < N and T <= STEPS and size <= BYTES and layer.params.flat.size <= ENTRIES
+    return math.prod((T + 1, N, width)) * layer.params.dtype.itemsize

@@ -97,7 +97,8 @@ class BackwardResult(Gradients):
 class Run:
     """One direction of one layer in one pass: what it records, or has recorded, the arrays of its formulas, what a
     backward pass computes. `sums` are gradients of its parameters by their names without suffix, `ways` those of given
-    arrays, (N, ·), by the ways that they came, `bias` is what biases add to a in a forward pass, (slabs * H,).
+    arrays, (N, ·), by the ways that they came, `bias` is what biases add to a in a forward pass, (slabs * H,). Of a run
+    that is not `watched` the driver's own loops yield nothing.
     """
 
     direction: Direction
@@ -107,6 +108,7 @@ class Run:
     sums: dict[str, Array] = field(default_factory=dict)
     ways: dict[str, dict[str, Array]] = field(default_factory=dict)
     prepared: Prepared | None = None
+    watched: bool = True
     bias: Array = field(init=False)
 
 
@@ -114,6 +116,7 @@ class Run:
 class Pass:
     """A whole pass through a layer: what it was asked for, the directions that its loop has come to, the present one
     last, and in the end its result. (It does not hold the loop, which holds it: a pass left halfway is freed at once.)
+    It is `watched` where somebody looks at its steps.
     """
 
     trace: Any
@@ -123,6 +126,7 @@ class Pass:
     drecords: Mapping[str, Array] = field(default_factory=dict)
     grads: Parameters | None = None
     at: list[Run] = field(default_factory=list)
+    watched: bool = True
     step: Step | None = None  # the latest that was handed out
     results: list[Any] = field(default_factory=list)
 
@@ -220,6 +224,7 @@ class Recurrent(Options):
             As `forward` returns them, bit for bit (without dropout), but writable.
         """
         run, loop = self._start_forward(x, h_0, lengths, training=False, given=given, record=False)
+        run.watched = False
         collections.deque(loop, maxlen=0)
         output, h_n, _ = run.results[0]
         return output, h_n
@@ -315,6 +320,7 @@ class Recurrent(Options):
             x, h_0, lengths, training=training, masks=masks, given=given, check_finite=check_finite,
             checkpoint=checkpoint, outputs=outputs, folder=folder,
         )  # fmt: skip
+        run.watched = False
         collections.deque(loop, maxlen=0)
         result: Result = run.results[0]
         return result
@@ -403,6 +409,7 @@ class Recurrent(Options):
         Cost: twice the products of the forward pass.
         """
         run, loop = self._start_backward(trace, doutput, dh_n, grads, drecords, copied=False)
+        run.watched = False
         collections.deque(loop, maxlen=0)
         result: BackwardResult = run.results[0]
         return result
@@ -631,14 +638,14 @@ class Recurrent(Options):
         trace, edge, states = run.trace, run.trace.edge, self.cell.states
         batch = edge.batch
         finals: list[Array] = []
-        walk = Up(self.stack, edge.factors, x)
+        walk, watched = Up(self.stack, edge.factors, x), run.watched or not self._is_driven_as_always()
         for direction in walk:
             masks = state_masks.get(direction.name, NONE)
             at = self.prepared(direction, edge, masks, params, walk.signal, initial) if record else None
             if at is None:
                 at = self.open_forward(direction, edge, walk.signal, initial, masks, params, record)
             trace.layers[direction.name] = at.trace
-            run.at = [at]
+            run.at, at.watched = [at], watched
             yield from self.forward_loop(at)
             binding = at.binding
             binding.constants = {}  # copies of weights, which the next direction's take the place of
@@ -659,6 +666,10 @@ class Recurrent(Options):
         trace.h_n = h_n[0] if len(h_n) == 1 else h_n
         run.results.append((output, trace.h_n, trace))
 
+    def _is_driven_as_always(self) -> bool:
+        """Whether all that a pass does is done by this class, and by nothing in its place."""
+        return hooks_of(type(self)) == HOOKS and NAMES_OF_HOOKS.isdisjoint(self.__dict__)
+
     def prepared(
         self,
         direction: Direction,
@@ -673,7 +684,7 @@ class Recurrent(Options):
         """
         if masks is not NONE or edge.batch.lengths is not None or not self.cell.can_be_prepared:
             return None
-        if hooks_of(type(self)) != HOOKS or not NAMES_OF_HOOKS.isdisjoint(self.__dict__):
+        if not self._is_driven_as_always():
             return None
         shelf: Shelf | None = self.__dict__.get("shelf")
         return None if shelf is None else shelf.begin(self, direction, edge, params, x, initial, Run)
@@ -728,12 +739,12 @@ class Recurrent(Options):
         return run
 
     def forward_loop(self, run: Run, nudge: Array | None = None) -> Iterator[int]:
-        """Run the steps of one direction of one layer; yields t after each.
+        """Run the steps of one direction of one layer; yields t after each, if somebody looks.
 
         `nudge`, (T, N, slabs * H), is added to a before the steps: how one differentiates by a (see
         `rnn_numpy.engine.recorded`).
         """
-        binding, trace, batch = run.binding, run.trace, run.binding.batch
+        binding, trace, batch, watched = run.binding, run.trace, run.binding.batch, run.watched
         width, fill = len(self.cell.slabs) * self.hidden_size, self.filling(run)
         (formula, rows), *others = binding.calls("forward")
         for block in binding.blocks(batch.N * width * self.params.dtype.itemsize, False):
@@ -745,7 +756,8 @@ class Recurrent(Options):
                 for other, rows_of_other in others:
                     other(*next(rows_of_other))
                 trace.reached = t
-                yield t
+                if watched:
+                    yield t
         trace.reached = None
 
     def filling(self, run: Run, weight_ih: Array | None = None, added: Array | None = None) -> Callable[[range], Array]:
@@ -827,7 +839,7 @@ class Recurrent(Options):
         # All at once: with two passes side by side, a trace shows the arrays of the one that began last.
         for name, layer in trace.layers.items():
             passes[name] = layer.latest = GradientPass()
-        walk = Down(self.stack, edge.factors, run.doutput)
+        walk, watched = Down(self.stack, edge.factors, run.doutput), run.watched or not self._is_driven_as_always()
         for direction in walk:
             from_loss = None if walk.signal is None else walk.signal[:, :, direction.columns]
             recorded, finals = (
@@ -844,6 +856,7 @@ class Recurrent(Options):
             for name, drecord in run.drecords.items():
                 at.gradients.arrays["d" + name][...] = drecord
             run.at.append(at)
+            at.watched = watched
             yield from self.backward_loop(at)
             at.gradients.reached, at.binding.constants = None, {}
             for dstate_0, state in zip(initial, states, strict=True):
@@ -915,8 +928,8 @@ class Recurrent(Options):
         run.gradients.reached = -1 if binding.reverse else binding.span
 
     def backward_loop(self, run: Run) -> Iterator[int]:
-        """BPTT through one direction of one layer; yields t after each step."""
-        binding, cell, gradients = run.binding, self.cell, run.gradients
+        """BPTT through one direction of one layer; yields t after each step, if somebody looks."""
+        binding, cell, gradients, watched = run.binding, self.cell, run.gradients, run.watched
         for symbol, name in cell.own_symbols.items():
             run.sums[name][...] = 0
             binding.constants["d" + symbol] = as_column(run.sums[name], cell)
@@ -929,7 +942,8 @@ class Recurrent(Options):
                 for other, rows_of_other in others:
                     other(*next(rows_of_other))
                 gradients.reached = t
-                yield t
+                if watched:
+                    yield t
 
     def close_backward(self, run: Run) -> Array:
         """Write one direction's parameter gradients, sums over t and n, as products; return the gradient of its input.

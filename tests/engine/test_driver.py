@@ -433,3 +433,41 @@ def test_a_deep_layers_inference_keeps_no_weights_of_the_layers_below():
     finally:
         tracemalloc.stop()
     assert peak < 4 * 64 * 64 * 8  # of eight layers' copies of W_hh
+
+
+@pytest.mark.parametrize("on_the_layer", [False, True])
+def test_a_loop_of_ones_own_sees_every_step_of_whole_passes(on_the_layer):
+    """The driver's own loops yield nothing where nobody looks; a way of one's own around them does."""
+    seen = []
+
+    def forward_loop(self, run, *nudge):
+        for t in RNN.forward_loop(self, run, *nudge):
+            seen.append(("forward", t))
+            yield t
+
+    def backward_loop(self, run):
+        for t in RNN.backward_loop(self, run):
+            seen.append(("backward", t))
+            yield t
+
+    x, loops = np.ones((3, 2, 2)), {"forward_loop": forward_loop, "backward_loop": backward_loop}
+    for name in loops:
+        del seen[:]
+        layer = type("Own", (RNN,), {} if on_the_layer else {name: loops[name]})(2, 3, rng=0)
+        if on_the_layer:
+            setattr(layer, name, loops[name].__get__(layer))
+        layer(x)
+        layer.backward(layer.forward(x)[2], np.ones((3, 2, 3)))
+        steps = [0, 1, 2, 0, 1, 2] if name == "forward_loop" else [2, 1, 0]
+        assert seen == [(name.removesuffix("_loop"), t) for t in steps]
+
+
+def test_whole_passes_and_passes_step_by_step_make_the_same_steps():
+    layer, x, doutput = RNN(2, 3, num_layers=2, bidirectional=True, rng=0), np.ones((3, 2, 2)), np.ones((3, 2, 6))
+    steps = layer.forward_steps(x)
+    assert len(list(steps)) == 12
+    output, _, trace = layer.forward(x)
+    np.testing.assert_array_equal(steps.result[0], output)
+    back = layer.backward_steps(trace, doutput)
+    assert len(list(back)) == 12
+    np.testing.assert_array_equal(layer.backward(trace, doutput).grads.flat, back.result.grads.flat)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnn_numpy import GRU, LSTM, RNN
-from rnn_numpy.engine import prepared
+from rnn_numpy.engine import binding, prepared
 from rnn_numpy.engine.prepared import Shelf
 from rnn_numpy.layers.rnn import CELLS
 from tests.support.planting import edited
@@ -365,6 +365,42 @@ def test_few_passes_are_kept():
     assert 1 < sum(map(len, layer.shelf.passes.values())) <= prepared.MOST + 2
 
 
+def test_large_passes_make_room_for_each_other(monkeypatch):
+    layer = RNN(2, 3, rng=0)
+    for steps in (20, 30):
+        warm(layer, np.ones((steps, 1, 2)))
+    most = sum(kept[0].size for kept in layer.shelf.passes.values())
+    assert len(layer.shelf.passes) == 2
+    monkeypatch.setattr(prepared, "KEPT", most)
+    for steps in range(21, 30):
+        for _ in range(prepared.TURNS):
+            layer.forward(np.ones((steps, 1, 2)))
+        assert ("l0", (steps, 1, 2)) in [key[:2] for key in layer.shelf.passes]
+        sizes = [one.size for kept in layer.shelf.passes.values() for one in kept]
+        assert sum(sizes[:-1]) + min(sizes) // 2 <= most  # before a pass is made, its weights and padding are not known
+    monkeypatch.setattr(prepared, "BYTES", 100)
+    warm(layer, np.ones((31, 1, 2)), prepared.TURNS)
+    assert ("l0", (31, 1, 2)) not in [key[:2] for key in layer.shelf.passes]
+
+
+@pytest.mark.parametrize("N", [1, 3])
+@pytest.mark.parametrize("extra", EXTRA, ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_several_blocks_of_steps(name, extra, N, taken, monkeypatch):
+    """Products go block by block as in the ordinary pass, and what has no gradient in it is made once."""
+    kind, options = LAYERS[name]
+    layer, rng = kind(4, 16, rng=0, **options, **extra), np.random.default_rng(1)
+    monkeypatch.setattr(binding, "BLOCK_BYTES", 2**12)
+    for _ in range(5):
+        x = rng.normal(size=(N, 40, 4) if layer.batch_first else (40, N, 4))
+        doutput = drawn(rng, layer(x)[0])
+        wanted = alone(layer, x, None, doutput)
+        assert arrays_of(both(layer, x, None, doutput)) == wanted
+    assert len(taken) > 2
+    back = taken[-1].back
+    assert len(back.blocks(back.arrays["da"][0].nbytes, False)) > 1
+
+
 # ------------------------------------------------------------------------------------------------ planted
 
 
@@ -383,3 +419,10 @@ def test_planted(owner, method, right, wrong, test, taken, monkeypatch):
     names = test.__code__.co_varnames[: test.__code__.co_argcount]
     with pytest.raises(AssertionError):
         test(**{name: arguments[name] for name in names})
+
+
+def test_what_is_made_again_at_each_block_is_seen(taken, monkeypatch):
+    monkeypatch.setattr(binding, "BLOCK_BYTES", 2**12)  # as the edited function has it, too
+    monkeypatch.setattr(binding.Binding, "blocks", edited(binding.Binding.blocks, '"partials" in self.ready', "False"))
+    with pytest.raises(AssertionError):
+        test_several_blocks_of_steps("lstm", {}, 2, taken, monkeypatch)
