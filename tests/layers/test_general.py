@@ -87,7 +87,6 @@ def test_coupled_gates_give_the_rows_of_f_no_gradient():
     assert back.grads["weight_hh_l0"][:H].all()
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("kind", "options", "formula", "line", "slip"),
     [
