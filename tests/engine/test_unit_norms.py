@@ -411,7 +411,7 @@ def test_tables_are_the_callers(kind):
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("kind", [RNN, LSTM, GRU, PeepholeLSTM, GeneralLSTM])
 def test_any_table_of_one_sequence_is_that_of_the_ordinary_pass(kind, seed, monkeypatch):
-    """In blocks of eight, of three, and in one; gains from .001 to 100, losses from 1e-150 to 1e150 and some of them 0, shorter sequences."""
+    """In blocks of eight, of three, and in one; gains to 100, losses from 1e-150 to 1e150, shorter sequences."""
     monkeypatch.setattr(module, "TOGETHER", [(8, 0), (3, 0), TOGETHER][seed % 3])
     rng = np.random.default_rng(seed)
     T, H = int(rng.integers(1, 50)), int(rng.integers(1, 9))
