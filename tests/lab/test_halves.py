@@ -71,8 +71,9 @@ def seen(call):
 
 @pytest.mark.parametrize(("kind", "options"), KINDS, ids=str)
 @pytest.mark.parametrize("k", [5, 6, 8])
-def test_the_triangle_is_that_of_the_whole(kind, options, k):
+def test_the_triangle_is_that_of_the_whole(kind, options, k, monkeypatch):
     """H3: R of J_4 ... J_1 V, of all columns or of the first ones, by each half alone."""
+    monkeypatch.setattr("rnn_numpy.lab.halves.LARGE", 100.0)  # first directions are random
     net, x = kind(3, 4, rng=0, **options), inputs(4)
     maps = maps_of(net, x)
     V = start(8, k, 2)
@@ -210,6 +211,21 @@ def test_a_relation_that_is_large_is_none(size, apart):
     assert (Halves(slice(0, 2), slice(2, 4)).split(V) is not None) == apart
     V[0, 2, 0] = 0  # no inverse
     assert Halves(slice(0, 2), slice(2, 4)).split(V) is None
+
+
+@pytest.mark.parametrize("seed", [881, 1229])
+def test_wild_networks_lose_no_digits_by_their_halves(seed):
+    """Weights several times as large as usual: with relations up to 100, exponents would be off by 5e-8."""
+    rng = np.random.default_rng(seed)
+    H, N, T = int(rng.integers(1, 14)), int(rng.integers(1, 4)), int(rng.integers(1, 60))
+    net = PeepholeLSTM(3, H, rng=seed)
+    net.params.flat[...] *= 10 ** rng.uniform(-1, 1.3)
+    x = rng.normal(size=(T, N, 3)) * 10 ** rng.uniform(-1, 1)
+    transient, k = int(rng.integers(0, T)), int(rng.integers(-(-3 * H // 2), 2 * H + 1))
+    spectrum, counts = seen(lambda: lyapunov(net, x, k, transient=transient))
+    assert counts
+    each = lyapunov(net, x, k, transient=transient, interval=1)
+    assert np.abs(spectrum.exponents - each.exponents).max() < 1e-10
 
 
 @LOST
