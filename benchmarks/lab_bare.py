@@ -5,7 +5,7 @@ activations, no norms, no checks, no set-up. So they are a limit of what NumPy c
 them beside the whole job and JAX's.
 
 dh        W_hh at each step, forward and backward; W_ih of all steps, the gradients of both
-table     W_hh, or J_k, at each step, for the losses that have been met; R_k of several sequences
+table     W_hh, or J_k, at each step, for the losses that have been met; R_k of several sequences, squares of one
 lyapunov  J_t V at each step, and a QR decomposition by LAPACK (scipy's, else `np.linalg.qr`) as often as there is one,
           of all columns or of half of them; not what else halves need, a matrix of which is solved for at each step
 """
@@ -48,6 +48,20 @@ def _bare_dh(cell: str, point: tuple[int, ...]) -> Job:
 
 def _bare_table(cell: str, point: tuple[int, ...]) -> Job:
     T, N, _, H = point
+    states, slabs = 2 if cell == "LSTM" else 1, GATES[cell]
+    if N == 1:  # one matrix a step, and the squares of eight steps times those of slopes
+        S, several = states * H, min(8, T)
+        adjoints, matrix, after = np.ones((T, S)), np.eye(S), np.empty((T, S))
+        squares, slopes = np.ones((several, T, S)), np.ones((several, S, slabs + (1 if cell == "RNN" else 2)))
+        sums = np.empty((several, T, slopes.shape[2]))
+
+        def alone() -> None:
+            for width in range(1, T + 1):
+                np.matmul(adjoints[:width], matrix, out=after[:width])
+                if width % several == 0:
+                    np.matmul(squares[:, :width], slopes, out=sums[:, :width])
+
+        return alone
     if cell == "RNN":  # rows (losses, n, H); pieces of 64 of them, as OpenBLAS has it fastest
         W, R = problem(cell, point)[0]["weight_hh_l0"], np.ones((N, N))
         da, out, mixed = (np.ones((-(-T * N // 64) * 64, H)) for _ in range(3))
@@ -55,14 +69,12 @@ def _bare_table(cell: str, point: tuple[int, ...]) -> Job:
 
         def rows() -> None:
             for width in range(1, T + 1):
-                if N > 1:
-                    some, into = (array[: width * N].reshape(width, N, H) for array in (da, mixed))
-                    np.matmul(R, some, out=into)
+                some, into = (array[: width * N].reshape(width, N, H) for array in (da, mixed))
+                np.matmul(R, some, out=into)
                 count = -(-width * N // 64)
                 np.matmul(pieces[:count], W, out=results[:count])
 
         return rows
-    states, slabs = 2 if cell == "LSTM" else 1, GATES[cell]
     left, slopes = np.ones((N, H, states * H)), np.ones((H, slabs * N, N * states))
     adjoints, after = np.ones((N, states * H, T)), np.empty((N, H, T))
     units = adjoints.reshape(N * states, H, T).swapaxes(0, 1)
