@@ -239,6 +239,23 @@ def test_a_unit_that_is_silent_for_a_while_passes_nothing():
     assert not found[:, 9:13].any() and not found[13:, :13].any()
 
 
+@pytest.mark.parametrize(("slope", "size"), [(1e-158, 3e59), (1e-130, 1e25), (1e35, 1e-130), (1e38, 1e-137)])
+def test_no_square_of_a_slope_is_lost_beside_a_large_adjoint(slope, size, monkeypatch):
+    """Nor one of an adjoint beside a steep slope."""
+    layer, trace, doutput = problem(GRU, {}, 1)
+    R = np.ones((9, 1, 1))
+    right = measured(layer, trace, doutput, "l0", "da_t", R)
+    of = module.Totals.of
+
+    def scaled(maps, gradient, names, groups):
+        maps.gradients[gradient][...] *= slope
+        return of(maps, gradient, names, groups)
+
+    monkeypatch.setattr(module.Totals, "of", scaled)
+    found = measured(layer, trace, doutput * size, "l0", "da_t", R)
+    np.testing.assert_allclose(found, right * (slope * size), rtol=1e-13, atol=0)
+
+
 @pytest.mark.parametrize("by_two", [False, True])
 def test_slabs_that_follow_from_several_states_go_the_way_of_many(by_two, monkeypatch):
     """N6 is for those that follow from one; and for slopes whose squares are numbers."""
