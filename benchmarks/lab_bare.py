@@ -6,13 +6,11 @@ them beside the whole job and JAX's.
 
 dh        W_hh at each step, forward and backward; W_ih of all steps, the gradients of both
 table     W_hh, or J_k, at each step, for the losses that have been met; R_k of several sequences, squares of one
-lyapunov  J_t V at each step, and a QR decomposition by LAPACK (scipy's, else `np.linalg.qr`) as often as there is one,
-          of all columns or of half of them; not what else halves need, a matrix of which is solved for at each step
+lyapunov  J_t V at each step, and a QR decomposition by LAPACK (scipy's, else `np.linalg.qr`) as often as there is one
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -99,20 +97,17 @@ def _bare_lyapunov(cell: str, point: tuple[int, ...]) -> Job:
     layer.load_state_dict(weights)
     walk = prepared("bare", layer, x, None, None)
     rng = np.random.default_rng(0)
-    sizes = [made.parts.Q.shape[1] for made in walk.decompositions(walk.S, Pace(T, 0, None), "auto", rng)]
+    times = [made.t for made in walk.decompositions(walk.S, Pace(T, 0, None), "auto", rng)]
     left, rows = np.ones((N, walk.S, H)), rng.normal(size=(N, walk.S, walk.S))
-    out = np.empty_like(rows)
-    decompositions = {
-        size: [functools.partial(_qr(size), np.asfortranarray(matrix[:size, :size])) for matrix in rows]
-        for size in set(sizes)
-    }
+    out, qr = np.empty_like(rows), _qr(walk.S)
+    matrices = [np.asfortranarray(matrix) for matrix in rows]
 
     def job() -> None:
         for _ in range(T):
             np.matmul(rows[:, :, :H], left.swapaxes(1, 2), out=out)
-        for size in sizes[1:]:
-            for decompose in decompositions[size]:
-                decompose()
+        for _ in times[1:]:
+            for matrix in matrices:
+                qr(matrix)
 
     return job
 

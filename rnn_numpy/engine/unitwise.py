@@ -96,7 +96,7 @@ class UnitMaps:
             which = slice(start + low, start + low + len(piece))
             direct = self.direct[which]
             for j in self._columns:
-                columns = piece[:, :, self.units(j)]
+                columns = piece[:, :, self._units(j)]
                 if j == self._main:
                     self._products(piece.reshape(-1, self.H, self.S)[:, :, self.recurrent], which.start)
                 elif j in self.spread:
@@ -104,50 +104,29 @@ class UnitMaps:
                 else:
                     columns[...] = 0
                 for i in self._direct[j]:
-                    diagonal = np.einsum("mhh->mh", columns[:, self.units(i)])
-                    diagonal += direct[:, i, self.units(j)]
-
-    @property
-    def beside(self) -> tuple[int, ...]:
-        """The states but the recurrent one on which a state depends: each unit on its own alone."""
-        return tuple(self._beside)
-
-    @property
-    def in_halves(self) -> bool:
-        """Whether there are two states, and both columns of blocks in J_t."""
-        return self.states == 2 and len(self._beside) == 1
-
-    def pieces(self, count: int) -> Iterator[tuple[Array, Array]]:
-        """Yield J_t of m times `count` columns after the other, for some m: those of its columns that belong to the
-        recurrent state, (m, count, S, H), and the diagonals of all blocks, (m, count, states, S).
-        """
-        size = max(1, CACHED // (count * self.S * self.H)) * count
-        for low in range(0, self.M, size):
-            left, direct = self.left(low, min(size, self.M - low)), self.direct[low : low + size]
-            yield left.reshape(-1, count, *left.shape[1:]), direct.reshape(-1, count, *direct.shape[1:])
+                    diagonal = np.einsum("mhh->mh", columns[:, self._units(i)])
+                    diagonal += direct[:, i, self._units(j)]
 
     def products(self, count: int) -> Iterator[Callable[[Array], Array]]:
         """Yield the function V -> J V, (count, S, k) each, of `count` columns after the other.
 
         The blocks of J_t by which states depend on another one than the recurrent state are diagonal, and no matrices.
         """
-        for left, direct in self.pieces(count):
-            yield from self.along(left, direct)
-
-    def along(self, left: Array, direct: Array) -> Iterator[Callable[[Array], Array]]:
-        """Yield the function V -> J V of each step of a piece."""
-        if self.states == 1:
-            for J in left:
-                yield functools.partial(np.matmul, J)
-        else:
-            for J, diagonals in zip(left, direct[..., None], strict=True):
-                yield functools.partial(self._product, J, diagonals)
+        size = max(1, CACHED // (count * self.S * self.H)) * count
+        for low in range(0, self.M, size):
+            left, direct = self.left(low, min(size, self.M - low)), self.direct[low : low + size, ..., None]
+            for first in range(0, len(left), count):
+                some = slice(first, first + count)
+                if self.states == 1:
+                    yield functools.partial(np.matmul, left[some])
+                else:
+                    yield functools.partial(self._product, left[some], direct[some])
 
     def _product(self, left: Array, direct: Array, V: Array) -> Array:
         product: Array = left @ V[:, self.recurrent]
         blocks = product.reshape(len(V), self.states, self.H, -1)
         for j in self._beside:
-            units = self.units(j)
+            units = self._units(j)
             blocks += direct[:, :, units] * V[:, None, units]
         return product
 
@@ -157,7 +136,7 @@ class UnitMaps:
         self._products(left.reshape(-1, self.H, self.H), start)
         for i, j in self._pairs:
             if j == self._main:
-                diagonal = np.einsum("mhh->mh", left[:, self.units(i)])
+                diagonal = np.einsum("mhh->mh", left[:, self._units(i)])
                 diagonal += self.direct[start : start + count, i, self.recurrent]
         return left
 
@@ -167,10 +146,10 @@ class UnitMaps:
         blocks = adjoints.reshape(len(left), self.states, self.H, -1)
         for j in range(self.states):
             if j != self._main:
-                direct = self.direct[start : start + len(left), :, self.units(j)]
-                np.einsum("mih,mihk->mhk", direct, blocks, out=out[:, self.units(j)])
+                direct = self.direct[start : start + len(left), :, self._units(j)]
+                np.einsum("mih,mihk->mhk", direct, blocks, out=out[:, self._units(j)])
 
-    def units(self, state: int) -> slice:
+    def _units(self, state: int) -> slice:
         """Return the rows of J_t that belong to a state."""
         return slice(state * self.H, (state + 1) * self.H)
 
@@ -250,6 +229,8 @@ def _what_decides(steps: RecordedSteps, gradients: Sequence[str]) -> Any:
     """Return all that decides, beside the chain, whether a cell works unit by unit; None where formulas are not those
     of the package, or the driver is not its own: nothing is known then of what they may do the next time.
     """
+    if steps.cell.parameters:  # with W_hr = 1, say, a cell may work unit by unit, and with other weights not
+        return None
     formulas = steps.recorded.chain.formulas
     every = [formula for kind in ("partials", "backward") for formula, _, _ in formulas[kind]]
     if hooks_of(type(steps.layer)) != HOOKS or not all(map(_is_own, every)):

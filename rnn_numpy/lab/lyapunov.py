@@ -27,14 +27,6 @@ decompositions; where one step alone takes more, each step has one. Why 20 000: 
 by 4e-14 of themselves from those with a decomposition at each step, where these are as right; with 2000 by 1e-14,
 with a million by 1e-12.
 
-*Two states.* One step of an LSTM leaves half of the directions shorter by an order of magnitude than the others, and
-there is a basis, soon found, in which its Jacobian is block triangular: `rnn_numpy.lab.halves`. Each half is multiplied
-by matrices of its own, of H units, and has decompositions of its own: in ten steps one of the long half, seven of the
-short one, whose matrices K are differences: as much shorter than J as they are, so much less than 20 000 is its limit.
-That is done where three quarters of all exponents, or more, are asked for; the first H need nothing of it. Exponents of
-40 to 100 steps of LSTMs with 8 to 48 units differ from those in extended precision by 4e-15 to 2e-12 of the largest;
-with a QR decomposition at each step by 6e-15 to 6e-12.
-
 *How orthonormal.* For the same reason Q need not be orthonormal: any V T = Q with an upper triangular T will do whose
 diagonal is known. R is T^-1, it need not be there, and what Q lacks comes back in R_{t+1}: only what the last one lacks
 is left. So T is found by the inverses of Cholesky factors, of some columns at a time without their parts along those
@@ -120,7 +112,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rnn_numpy.core import arguments, memory
-from rnn_numpy.core.numbers import plain
+from rnn_numpy.core.numbers import plain, row_norms
 from rnn_numpy.core.states import mapped
 from rnn_numpy.engine import Recurrent
 from rnn_numpy.engine.forward_mode import TangentSteps
@@ -128,7 +120,6 @@ from rnn_numpy.engine.recorded import STEP, RecordedSteps
 from rnn_numpy.engine.trace import Trace
 from rnn_numpy.engine.unitwise import UnitMaps, unit_maps
 from rnn_numpy.errors import DTypeError, NonFiniteError, OptionError, ShapeError
-from rnn_numpy.lab.halves import Halves
 from rnn_numpy.lab.jacobians import rows_of_steps
 
 Array = NDArray[Any]
@@ -345,15 +336,14 @@ def lyapunov(
     sums, spans, rounding = np.zeros((pace.batches, walk.N, k)), np.diff(pace.ends), np.zeros(k)
     longest = 1
     walked = walk.decompositions(k, pace, products, arguments.generator(where, rng))
-    counting = ((made.place, made.t, made.since, *made.numbers) for made in walked if made.t > transient)
+    counting = ((made.t, made.since, made.parts.numbers) for made in walked if made.t > transient)
     while some := list(itertools.islice(counting, TOGETHER)):
-        for place, alike in itertools.groupby(sorted(some, key=operator.itemgetter(0)), operator.itemgetter(0)):
-            _, t, since, diagonals, own, lengths = zip(*alike, strict=True)
-            longest, here = max(longest, *since), slice(*place)
-            with np.errstate(divide="ignore"):
-                np.add.at(sums[:, :, here], list(map(pace.batch, t)), np.log(diagonals))
-            lost = np.minimum(_EPS * np.array(lengths)[:, :, None] / np.array(own), 1)
-            rounding[here] += lost.mean(axis=1).sum(axis=0)
+        t, since, numbers = zip(*some, strict=True)
+        diagonals, own, lengths = map(np.array, zip(*numbers, strict=True))
+        longest = max(longest, *since)
+        with np.errstate(divide="ignore"):
+            np.add.at(sums, list(map(pace.batch, t)), np.log(diagonals))
+        rounding += np.minimum(_EPS * lengths[:, :, None] / own, 1).mean(axis=1).sum(axis=0)
     rounding /= T - transient
     longest = longest if interval is None else interval
     spectrum = LyapunovSpectrum(
@@ -565,11 +555,11 @@ class Loosener:
         self.Q = memory.empty((N, S, k), double)
         self.rooms = {place.stop - place.start: _room(self.some, place.stop - place.start) for place in self.panels}
 
-    def __call__(self, V: Floats, metric: Floats | None = None, unit: bool = False) -> Decomposed | None:
+    def __call__(self, V: Floats, unit: bool = False) -> Decomposed | None:
         """Return Q, in memory that the next call writes over, and R's diagonal; None where V^T V has no digits for it.
 
-        With a `metric` Z, (N, S, S), columns are orthonormal where Q^T Z Q = I. With `unit` columns have length 1 to
-        rounding: the diagonal is that of an orthonormal Q, but for the square of what Q lacks.
+        With `unit` columns have length 1 to rounding: the diagonal is that of an orthonormal Q, but for the square of
+        what Q lacks.
 
         >>> V = np.random.default_rng(0).normal(size=(1, 40, 40))
         >>> found = Loosener(1, 40, 40)(V)
@@ -582,7 +572,7 @@ class Loosener:
         try:
             for start in range(0, len(V), self.some):
                 some = slice(start, start + self.some)
-                self._columns(V[some], self.Q[some], diagonal[some], None if metric is None else metric[some])
+                self._columns(V[some], self.Q[some], diagonal[some])
         except np.linalg.LinAlgError:
             return None
         least, longest = diagonal.min(axis=1).tolist(), list(map(math.sqrt, squares))
@@ -591,30 +581,27 @@ class Loosener:
         if not all(within):
             return None
         if unit:
-            lengths = np.sqrt(_squares(self.Q, metric))
+            lengths = np.sqrt(_squares(self.Q))
             self.Q /= lengths[:, None]
             diagonal *= lengths
         return Decomposed(self.Q, diagonal, diagonal, least, longest)
 
-    def _columns(self, V: Floats, Q: Floats, diagonal: Floats, metric: Floats | None) -> None:
+    def _columns(self, V: Floats, Q: Floats, diagonal: Floats) -> None:
         for place in self.panels:
             panel, p = V[:, :, place], place.stop - place.start
             if place.start:
                 before = Q[:, :, : place.start]
-                panel = panel - before @ (before.swapaxes(1, 2) @ _weighed(panel, metric))
+                panel = panel - before @ (before.swapaxes(1, 2) @ panel)
             room = self.rooms[p][: len(V)]
-            np.matmul(panel.swapaxes(1, 2), _weighed(panel, metric), out=room[:, :p, :p])
+            np.matmul(panel.swapaxes(1, 2), panel, out=room[:, :p, :p])
             factor = np.linalg.cholesky(room)  # below L, the transpose of its inverse
             np.matmul(panel, factor[:, p:, :p], out=Q[:, :, place])
             diagonal[:, place] = factor.diagonal(0, 1, 2)[:, :p]
 
 
-def _weighed(V: Floats, metric: Floats | None) -> Floats:
-    return V if metric is None else metric @ V
-
-
-def _squares(V: Floats, metric: Floats | None = None) -> Floats:
-    return np.asarray(np.vecdot(V.swapaxes(1, 2), _weighed(V, metric).swapaxes(1, 2)))
+def _squares(V: Floats) -> Floats:
+    rows = V.swapaxes(1, 2)
+    return np.asarray(np.vecdot(rows, rows))
 
 
 def _room(n: int, k: int) -> Floats:
@@ -639,36 +626,26 @@ class Decomposed(NamedTuple):
     R: Floats | None = None
 
     @classmethod
-    def exactly(cls, V: Floats, metric: Floats | None = None) -> Decomposed:
-        """Return the QR decomposition of V: Q^T Q = I, or Q^T Z Q = I with a metric Z."""
-        if metric is None:
-            Q, R = positive_qr(V)
-        else:
-            root = np.linalg.cholesky(metric).swapaxes(1, 2)
-            Q, R = positive_qr(root @ V)
-            Q = np.linalg.solve(root, Q)
-        diagonal, lengths = np.diagonal(R, axis1=1, axis2=2), np.sqrt(np.einsum("nij,nij->nj", R, R))
+    def exactly(cls, V: Floats) -> Decomposed:
+        """Return the QR decomposition of V."""
+        Q, R = positive_qr(V)
+        diagonal, lengths = np.diagonal(R, axis1=1, axis2=2), row_norms(R, 1)
         # A column that is 0 is so exactly; one whose own part is 0 has lost it to rounding.
         own = np.where(lengths == 0, np.inf, np.maximum(diagonal, _EPS * lengths))
         return cls(Q, diagonal.copy(), own, diagonal.min(axis=1).tolist(), lengths.max(axis=1).tolist(), R)
 
+    @property
+    def numbers(self) -> tuple[Floats, Floats, list[float]]:
+        """What is kept of it: diagonal, own, longest."""
+        return self.diagonal, self.own, self.longest
+
 
 class Made(NamedTuple):
-    """A decomposition after t steps, `since` of them after the one before, of the columns `place`, from one to another.
-
-    What rounding leaves open of V is `gain` times what V's length says.
-    """
+    """A decomposition after t steps, `since` of them after the one before."""
 
     t: int
     since: int
     parts: Decomposed
-    place: tuple[int, int]
-    gain: float = 1.0
-
-    @property
-    def numbers(self) -> tuple[Floats, Floats, list[float]]:
-        """What is kept of it: diagonal, own, longest."""
-        return self.parts.diagonal, self.parts.own, [self.gain * far for far in self.parts.longest]
 
 
 class Pace:
@@ -709,28 +686,16 @@ def _steps(last: Made | None) -> int:
         return 1
     apart = math.log(max(map(operator.truediv, longest, least))) / since
     moved = max(abs(math.log(min(least))), abs(math.log(max(longest)))) / since
-    return max(1, int(min(MOST, 2 * since, (APART - math.log(last.gain)) / max(apart, 1e-9), FAR / max(moved, 1e-9))))
+    return max(1, int(min(MOST, 2 * since, APART / max(apart, 1e-9), FAR / max(moved, 1e-9))))
 
 
 class Columns:
-    """Columns V after t steps, on their way: those of all columns that are from one to another `place`.
+    """Columns V after t steps, on their way; the last decomposition says when the next one is due."""
 
-    `gain` is by how much more the products are rounded than those with numbers of V's size. With a `metric` Z, columns
-    are orthonormal where V^T Z V is the unit matrix. The `last` decomposition says when the next one is due.
-    """
-
-    def __init__(self, where: str, pace: Pace, V: Floats, place: tuple[int, int]) -> None:
-        self.where, self.pace, self.place = where, pace, place
-        self.gain = 1.0
-        self.metric: Floats | None = None
-        self.last: Made | None = None
-        self.loose: Loosener | None = None
-        self.begin(0, V)
-
-    def begin(self, t: int, V: Floats) -> None:
-        """Go on from V after step t."""
-        self.t, self.V, self.begun = t, V, t
-        self.due = self.pace.after(t, self.last)
+    def __init__(self, where: str, pace: Pace, Q: Floats) -> None:
+        self.where, self.pace = where, pace
+        self.loose = Loosener(len(Q), Q.shape[2], Q.shape[1]) if pace.interval is None else None
+        self.t, self.V, self.begun, self.due = 0, Q, 0, pace.after(0, None)
 
     def along(self, products: Iterable[Product], until: int) -> Iterator[Made]:
         """Multiply by J_t of the steps up to `until`; yield the decompositions, also one that is due after the last."""
@@ -748,19 +713,18 @@ class Columns:
         """Make V independent columns again: Q1 and Q2. Q belongs to this step: the next ones may write over it."""
         pace, t, V = self.pace, self.t, self.V
         found: Decomposed | None = None
-        if pace.interval is None and t not in (pace.transient, pace.T):
-            self.loose = self.loose or Loosener(len(V), V.shape[2], V.shape[1])
+        if self.loose is not None and t not in (pace.transient, pace.T):
             with np.errstate(over="ignore", invalid="ignore"):
-                found = self.loose(V, self.metric, unit=t in pace.ends)
+                found = self.loose(V, unit=t in pace.ends)
         if found is None:
             if not np.isfinite(V).all():
                 raise NonFiniteError(
                     f"{self.where}: directions leave the range of floats before step {t}; "
                     f"set interval below {t - self.begun}"
                 )
-            found = Decomposed.exactly(V, self.metric)
-        self.last = made = Made(t, t - self.begun, found, self.place, self.gain)
-        self.begin(t, found.Q)
+            found = Decomposed.exactly(V)
+        made = Made(t, t - self.begun, found)
+        self.V, self.begun, self.due = found.Q, t, pace.after(t, made)
         return made
 
 
@@ -811,16 +775,16 @@ class Walk:
                     "trajectory leaves the range of floats, or x does"
                 )
 
-    def maps(self, steps: RecordedSteps, k: int, kind: str) -> UnitMaps | None:
-        """Return J_t of all steps, of a cell that works unit by unit, where they are what costs least."""
-        few = kind == "auto" and self.N * self.S**2 >= MANY and FEW * k <= self.S
-        if kind == "columns" or (few and steps.cell.has_tangent):
-            return None
-        return unit_maps(steps, *np.divmod(np.arange(steps.T * self.N), self.N))
-
     def products(self, steps: RecordedSteps, k: int, kind: str) -> Iterator[Product]:
-        """Yield the function V -> J_t V, for (N, S, k), of one step after the other, of any cell."""
+        """Yield the function V -> J_t V, for (N, S, k), of one step after the other."""
         S, tangent = self.S, steps.cell.has_tangent
+        few = kind == "auto" and self.N * S**2 >= MANY and FEW * k <= S
+        maps: UnitMaps | None = None
+        if kind != "columns" and not (few and tangent):
+            maps = unit_maps(steps, *np.divmod(np.arange(steps.T * self.N), self.N))
+        if maps is not None:
+            yield from maps.products(self.N)
+            return
         if kind == "auto":
             cheaper = self.N * S**2 >= MANY if tangent else S >= 128 and 4 * k <= S
             kind = "columns" if cheaper else "matrix"
@@ -838,73 +802,11 @@ class Walk:
         """Yield Q1 and Q2; first Q_0 and I, after no step. Q belongs to its step: the next may write over it."""
         # Column after column, so that the first ones are the same whatever k is.
         Q = generator.standard_normal((k, self.N, self.S)).transpose(1, 2, 0)
-        made = Made(0, 0, Decomposed.exactly(Q), (0, k))
+        made = Made(0, 0, Decomposed.exactly(Q))
         yield made
-        columns, halved = Columns(self.where, pace, made.parts.Q, (0, k)), None
+        columns = Columns(self.where, pace, made.parts.Q)
         for start, steps in self.pieces():
-            maps = self.maps(steps, k, kind)
-            if maps is not None and pace.interval is None and maps.in_halves and 4 * k >= 3 * self.S:
-                halved = halved or Halved(columns, maps)
-                yield from halved.along(maps)
-                continue
-            if halved is not None:  # formulas that worked unit by unit may do so no more
-                yield from halved.join()
-            products = self.products(steps, k, kind) if maps is None else maps.products(self.N)
-            yield from columns.along(products, start + steps.T)
-
-
-class Halved:
-    """The columns of a cell with two states, in two halves where these can be told apart."""
-
-    def __init__(self, whole: Columns, maps: UnitMaps) -> None:
-        self.whole, pace, V, H = whole, whole.pace, whole.V, maps.H
-        self.halves = Halves(maps.recurrent, maps.units(maps.beside[0]))
-        self.parts = [Columns(whole.where, pace, V, place) for place in ((0, H), (H, V.shape[2]))]
-        self.apart = False
-
-    def along(self, maps: UnitMaps) -> Iterator[Made]:
-        """Multiply by all of the maps' J_t."""
-        whole, pace = self.whole, self.whole.pace
-        for left, direct in maps.pieces(len(whole.V)):
-            done = 0
-            while done < len(left):
-                t = whole.t
-                until = min(pace.end(t) if self.apart else whole.due, t + len(left) - done)
-                some = slice(done, done + until - t)
-                if self.apart:
-                    yield from self._each(left[some], direct[some])
-                else:
-                    yield from whole.along(maps.along(left[some], direct[some]), until)
-                    if until == 1 or until in pace.ends:
-                        self._take_apart()
-                done += whole.t - t
-
-    def _take_apart(self) -> None:
-        found = self.halves.split(self.whole.V)
-        self.apart = found is not None
-        for part, V in zip(self.parts, found or (), strict=False):
-            part.begin(self.whole.t, V)
-
-    def _each(self, left: Floats, direct: Floats) -> Iterator[Made]:
-        """Multiply each half by its own matrices. Where there are no more of them, join the halves."""
-        M, K = self.halves.matrices(left, direct[..., self.halves.beside])
-        self.whole.t += len(M)
-        size = float(np.vdot(K, K))
-        self.parts[1].gain = math.sqrt(float(np.vdot(left, left)) / size) if size else 1.0
-        metrics = self.halves.metrics() if self.whole.t in self.whole.pace.ends else (None, None)
-        for part, metric, matrices in zip(self.parts, metrics, (M, K), strict=True):
-            part.metric = metric
-            yield from part.along((functools.partial(np.matmul, J) for J in matrices), self.whole.t)
-        if len(M) < len(left):
-            yield from self.join()
-
-    def join(self) -> Iterator[Made]:
-        """Go on with the whole."""
-        if self.apart:
-            for part in self.parts:
-                yield part.decomposed()
-            self.apart = False
-            self.whole.begin(self.whole.t, self.halves.joined(*(part.V for part in self.parts)))
+            yield from columns.along(self.products(steps, k, kind), start + steps.T)
 
 
 def pusher(steps: RecordedSteps, k: int) -> Callable[[int, Floats], Floats]:

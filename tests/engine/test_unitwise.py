@@ -13,6 +13,7 @@ from rnn_numpy.engine.recorded import RecordedSteps
 from rnn_numpy.engine.unitwise import UnitMaps, unit_maps
 from rnn_numpy.lab.jacobians import rows_of_steps
 from rnn_numpy.layers.layer_norm import LayerNormLSTM
+from rnn_numpy.layers.lstm import PROJECTED_CELL
 from rnn_numpy.layers.peephole import PeepholeLSTM
 from rnn_numpy.layers.rnn import rnn_step_backward
 from tests.support.planting import edited, planted
@@ -124,6 +125,21 @@ def test_another_product_than_that_of_the_weights_is_seen():
     np.testing.assert_array_equal(rows_of_steps(steps, np.arange(5)), expected)
 
 
+class Square(Recurrent):
+    """An LSTM with a projection to as many units as there are, which with a matrix of 1 works unit by unit."""
+
+    cell = PROJECTED_CELL
+    proj_size = 5
+
+
+def test_what_holds_with_some_parameters_is_not_remembered_of_others(tried):
+    net = Square(3, 5, rng=0)
+    for projection, holds in ((np.eye(5), True), (np.ones((5, 5)), False), (np.eye(5), True)):
+        net.params["weight_hr_l0"] = projection
+        steps = RecordedSteps(net, net.forward(np.ones((4, 2, 3)))[2], "l0")
+        assert (unit_maps(steps, *np.nonzero(steps.alive)) is not None) == holds
+
+
 def test_numbers_out_of_range_are_left_to_unit_vectors():
     steps, t, n = recorded(RNN, {})
     assert unit_maps(steps, t, n) is not None  # what is remembered of these formulas is not about numbers
@@ -153,7 +169,8 @@ def tried(monkeypatch):
 
 @pytest.mark.parametrize(("kind", "options"), UNITWISE)
 def test_the_formulas_of_the_package_are_tried_once(kind, options, tried):
-    for expected in (1, 1, 1):
+    """But of cells with further parameters: what holds with some of these may not with others."""
+    for expected in (1, 2, 3) if kind is PeepholeLSTM else (1, 1, 1):
         steps, t, n = recorded(kind, options)
         assert unit_maps(steps, t, n, ()) is not None
         assert len(tried) == expected
