@@ -16,7 +16,7 @@ times the columns, each with a product of its own.
 
 Whether a cell is one of these is not assumed: random gradients go back through some of the steps, W_hh as it is, and
 have to arrive as J_t^T says. A layer norm, attention, a projection, a product before the reset gate: there U3 does not
-hold, and there are no `UnitMaps`. What the package's own formulas have said so is remembered (`_Tried`); formulas of
+hold, and there are no `UnitMaps`. What the package's own formulas have said so is remembered (`_held`); formulas of
 anybody else, and those of the package where something else stands in their place, are tried each time.
 """
 
